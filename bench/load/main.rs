@@ -1,0 +1,3 @@
+//! The load generator and measurement.
+
+fn main() {}

@@ -1,0 +1,28 @@
+//! One keyed hash for the whole process, so that every shard finds the same owner for a name.
+
+use ahash::RandomState;
+use std::hash::BuildHasher;
+
+/// A keyed hash of bytes. Equal seeds give equal hashes within one build of the program.
+#[derive(Clone, Debug)]
+pub struct KeyedHash(RandomState);
+
+impl KeyedHash {
+    pub fn new(seed: u64) -> KeyedHash {
+        KeyedHash(RandomState::with_seeds(seed, seed ^ 0x9e37_79b9_7f4a_7c15, seed.rotate_left(32), !seed))
+    }
+
+    pub fn bytes(&self, bytes: &[u8]) -> u64 {
+        self.0.hash_one(bytes)
+    }
+
+    /// The shard, of `shard_count`, that owns `name`.
+    pub fn owner(&self, name: &[u8], shard_count: u16) -> u16 {
+        // The upper half of the hash: hash tables use the lower half.
+        ((self.bytes(name) >> 32) % u64::from(shard_count)) as u16
+    }
+
+    pub fn state(&self) -> RandomState {
+        self.0.clone()
+    }
+}

@@ -1,0 +1,24 @@
+//! RingMQ: an MQTT broker in layers, listed bottom up. Each module uses only those above it in this list.
+
+// Plain data.
+pub mod hash;
+pub mod limits;
+pub mod random;
+pub mod time;
+
+pub mod config;
+
+// The deterministic core: no I/O, no clock, no async, no threads.
+pub mod arena;
+pub mod codec;
+pub mod topic;
+
+pub mod pipeline;
+pub mod session;
+pub mod stages;
+
+pub mod shard;
+
+// The world: io_uring, executors, clock, threads, files.
+#[cfg(feature = "shell")]
+pub mod shell;

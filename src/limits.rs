@@ -1,0 +1,159 @@
+//! Every bound of the core in one place: what an operator may set, and how the bounds relate.
+
+/// The most shards a broker can have: a set of shards is one 128-bit word.
+pub const SHARD_COUNT_MAX: usize = 128;
+
+/// The largest packet that MQTT can express: a fixed header of 5 bytes and a remaining length of 268,435,455.
+pub const PACKET_SIZE_CEILING: usize = 5 + 268_435_455;
+
+/// What happens to a message for a session whose queue is full, once no QoS 0 message is left to drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueuePolicy {
+    /// The arriving message is dropped.
+    DropNewest,
+    /// The oldest waiting message is dropped.
+    DropOldest,
+}
+
+/// The bounds of one shard and of its sessions. Sizes are in bytes, times as named.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest packet accepted from a client, fixed header included.
+    pub packet_size_max: usize,
+    /// QoS 1 and 2 publishes that a client may have unacknowledged towards us.
+    pub receive_max: u16,
+    /// QoS 1 and 2 publishes that we have unacknowledged towards a client, whatever it allows.
+    pub inflight_max: u16,
+    /// Topic aliases that a client may define towards us.
+    pub topic_alias_max: u16,
+    /// Topic aliases that we define towards a client, whatever it allows.
+    pub topic_alias_out_max: u16,
+    /// Cap of the session expiry interval, seconds.
+    pub session_expiry_max_s: u32,
+    /// Session expiry of a 3.1 or 3.1.1 client without clean session, seconds.
+    pub session_expiry_v3_s: u32,
+    /// Longest keep alive; a client that asks for more, or for none, is told this one. 0: no limit.
+    pub keep_alive_max_s: u16,
+    /// Messages queued per session.
+    pub queue_messages_max: usize,
+    /// Bytes queued per session.
+    pub queue_bytes_max: usize,
+    pub queue_policy: QueuePolicy,
+    /// QoS 0 messages are queued for a session whose client is away.
+    pub queue_qos0_offline: bool,
+    /// Output buffered per connection; at least one largest packet may pass it.
+    pub output_size_max: usize,
+    pub retained_messages_max: usize,
+    pub retained_bytes_max: usize,
+    pub subscriptions_per_client_max: usize,
+    /// Topic filters and topic names: bytes.
+    pub filter_size_max: usize,
+    /// Topic filters and topic names: levels.
+    pub filter_levels_max: usize,
+    /// Sessions on this shard, connected or not.
+    pub sessions_max: usize,
+    /// Connections on this shard.
+    pub connections_max: usize,
+    /// Time from accept to a whole CONNECT.
+    pub connect_timeout_ms: u64,
+    /// Time a closing connection has for its last bytes.
+    pub linger_ms: u64,
+    /// Bytes waiting for another shard, per lane, above which publishers are not read.
+    pub mail_bytes_mark: usize,
+    /// Arena: the byte ring.
+    pub arena_size: usize,
+    /// Arena: slots, a power of two.
+    pub arena_slots: usize,
+    /// Messages of at least this size get an allocation of their own and leave by reference.
+    pub large_message_size: usize,
+    /// Topics whose subscribers are remembered.
+    pub route_cache_max: usize,
+    /// Per shard in total: messages that wait in session queues or in flight (a shared copy counts once).
+    pub shard_stored_bytes_max: usize,
+    /// Per shard in total: output buffers.
+    pub shard_output_bytes_max: usize,
+    /// Per shard in total: frames of which a part has arrived.
+    pub shard_frames_bytes_max: usize,
+    /// Per shard in total: wills.
+    pub shard_wills_bytes_max: usize,
+    /// Messages that wait in a shared group for a member with room.
+    pub group_messages_max: usize,
+    pub group_bytes_max: usize,
+    /// Places of a shared group's member: messages the group's owner may send it before it says it has room.
+    pub group_credit_max: u16,
+    /// `$SYS` interval, milliseconds; 0: no `$SYS`.
+    pub sys_interval_ms: u64,
+    /// Refuse a PUBLISH that is marked as UTF-8 and is not.
+    pub payload_format_checked: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            packet_size_max: 1 << 20,
+            receive_max: 1024,
+            inflight_max: 1024,
+            topic_alias_max: 64,
+            topic_alias_out_max: 32,
+            session_expiry_max_s: 7 * 24 * 3600,
+            session_expiry_v3_s: 24 * 3600,
+            keep_alive_max_s: 0,
+            queue_messages_max: 10_000,
+            queue_bytes_max: 16 << 20,
+            queue_policy: QueuePolicy::DropNewest,
+            queue_qos0_offline: false,
+            output_size_max: 256 << 10,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 256 << 20,
+            subscriptions_per_client_max: 10_000,
+            filter_size_max: 4096,
+            filter_levels_max: 128,
+            sessions_max: 1_000_000,
+            connections_max: 1_000_000,
+            connect_timeout_ms: 10_000,
+            linger_ms: 2_000,
+            mail_bytes_mark: 4 << 20,
+            arena_size: 16 << 20,
+            arena_slots: 8192,
+            large_message_size: 32 << 10,
+            route_cache_max: 65_536,
+            shard_stored_bytes_max: 512 << 20,
+            shard_output_bytes_max: 256 << 20,
+            shard_frames_bytes_max: 64 << 20,
+            shard_wills_bytes_max: 64 << 20,
+            group_messages_max: 10_000,
+            group_bytes_max: 16 << 20,
+            group_credit_max: 128,
+            sys_interval_ms: 10_000,
+            payload_format_checked: true,
+        }
+    }
+}
+
+impl Limits {
+    /// The first relation between the bounds that does not hold, as a sentence for the operator.
+    pub fn contradiction(&self) -> Option<String> {
+        if self.arena_size < 4 * self.packet_size_max {
+            return Some(format!(
+                "arena_size ({}) must be at least four times packet_size_max ({}): raise the one or lower the other",
+                self.arena_size, self.packet_size_max
+            ));
+        }
+        if !self.arena_slots.is_power_of_two() {
+            return Some(format!("arena_slots ({}) must be a power of two", self.arena_slots));
+        }
+        if self.large_message_size > self.arena_size / 4 {
+            return Some(format!(
+                "large_message_size ({}) must be at most a quarter of arena_size ({})",
+                self.large_message_size, self.arena_size
+            ));
+        }
+        if self.shard_frames_bytes_max < self.packet_size_max {
+            return Some(format!(
+                "shard_frames_bytes_max ({}) must be at least packet_size_max ({})",
+                self.shard_frames_bytes_max, self.packet_size_max
+            ));
+        }
+        None
+    }
+}

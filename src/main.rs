@@ -1,0 +1,3 @@
+//! The broker's entry: parse, load the configuration, run.
+
+fn main() {}

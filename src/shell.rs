@@ -1,0 +1,1 @@
+//! The world: io_uring, executors, clock, threads, files, command line.
