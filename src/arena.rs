@@ -1,1 +1,401 @@
-//! Placeholder.
+//! Where message bytes live: a ring of bytes, a ring of slots, and one generation per message.
+//!
+//! A message is admitted once and gets the shard's next `Generation`. Its slot's index follows from the generation,
+//! and its bytes are used again only after the generation was released. A handle is a generation: reading a released
+//! one finds nothing, and is counted.
+
+mod stored;
+
+pub use stored::{Gauge, Stored};
+
+use crate::time::Instant;
+
+/// The handle of an admitted message. Generations count up from 1 and are never used again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// The generation before the first message.
+    pub const NONE: Generation = Generation(0);
+
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    pub fn next(self) -> Generation {
+        Generation(self.0 + 1)
+    }
+
+    /// How many messages were admitted after `earlier`, up to this one.
+    pub fn count_since(self, earlier: Generation) -> u64 {
+        debug_assert!(earlier <= self);
+        self.0 - earlier.0
+    }
+}
+
+/// What travels with a message beside its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// 0, 1 or 2, as published.
+    pub qos: u8,
+    /// The retain flag as published.
+    pub retain: bool,
+    /// Admitted on the shard of its publisher; hooks, retained hand-over and bridges act only there.
+    pub is_origin: bool,
+    /// When the message expires; `None`: never.
+    pub expires_at: Option<Instant>,
+    /// The publishing session on this shard; 0 for a message from elsewhere.
+    pub publisher: u64,
+}
+
+/// A message to admit: borrowed pieces, copied into the arena once.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft<'a> {
+    pub topic: &'a [u8],
+    /// Properties that travel on, as received, in order; usually one piece.
+    pub properties: &'a [&'a [u8]],
+    pub payload: &'a [u8],
+    pub meta: Meta,
+}
+
+impl Draft<'_> {
+    pub fn size(&self) -> usize {
+        self.topic.len() + self.properties_size() + self.payload.len()
+    }
+
+    fn properties_size(&self) -> usize {
+        self.properties.iter().map(|piece| piece.len()).sum()
+    }
+}
+
+/// A message in place, in the ring or in an allocation of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Validated UTF-8 without wildcards.
+    pub topic: &'a [u8],
+    pub properties: &'a [u8],
+    pub payload: &'a [u8],
+    pub meta: Meta,
+    /// The message's own allocation, when it has one.
+    pub stored: Option<&'a Stored>,
+}
+
+impl Message<'_> {
+    pub fn size(&self) -> usize {
+        self.topic.len() + self.properties.len() + self.payload.len()
+    }
+}
+
+/// Why a message was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdmitError {
+    /// Every slot is held, or the bytes are; admitted again after a release.
+    Full,
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// Where the message begins and the next one may begin, in bytes ever reserved.
+    start: u64,
+    end: u64,
+    topic_size: u32,
+    properties_size: u32,
+    payload_size: u32,
+    meta: Meta,
+    large: Option<Stored>,
+}
+
+/// One shard's slab of messages over one ring of bytes, allocated at start and never grown.
+#[derive(Debug)]
+pub struct Arena {
+    bytes: Box<[u8]>,
+    slots: Box<[Slot]>,
+    admitted: Generation,
+    released: Generation,
+    /// Bytes ever reserved and ever freed, gaps at the wrap included.
+    head: u64,
+    tail: u64,
+    large_message_size: usize,
+    /// Bytes and slots of messages with an allocation of their own.
+    large_bytes: usize,
+    large_count: usize,
+    stored_gauge: Gauge,
+    stale_reads: u64,
+}
+
+impl Arena {
+    /// `size` bytes and `slot_count` slots (a power of two). The memory is not touched until it is used. Messages of
+    /// at least `large_message_size` bytes are stored in allocations of their own, counted against `size` while
+    /// their slot lives and in `stored_gauge` for as long as anything holds them.
+    pub fn new(
+        size: usize,
+        slot_count: usize,
+        large_message_size: usize,
+        stored_gauge: Gauge,
+    ) -> Arena {
+        assert!(slot_count.is_power_of_two());
+        let empty =
+            Meta { qos: 0, retain: false, is_origin: false, expires_at: None, publisher: 0 };
+        let slots = (0..slot_count)
+            .map(|_| Slot {
+                start: 0,
+                end: 0,
+                topic_size: 0,
+                properties_size: 0,
+                payload_size: 0,
+                meta: empty,
+                large: None,
+            })
+            .collect();
+        Arena {
+            bytes: vec![0; size].into_boxed_slice(),
+            slots,
+            admitted: Generation::NONE,
+            released: Generation::NONE,
+            head: 0,
+            tail: 0,
+            large_message_size,
+            large_bytes: 0,
+            large_count: 0,
+            stored_gauge,
+            stale_reads: 0,
+        }
+    }
+
+    /// Copies the message in and gives it the next generation.
+    pub fn admit(&mut self, draft: &Draft<'_>) -> Result<Generation, AdmitError> {
+        if self.held() as usize >= self.slots.len() {
+            return Err(AdmitError::Full);
+        }
+        let size = draft.size();
+        let properties_size = draft.properties_size();
+        let is_large = size >= self.large_message_size;
+        let (start, end, large) = if is_large {
+            if self.used() + size > self.bytes.len() {
+                return Err(AdmitError::Full);
+            }
+            (self.head, self.head, Some(Stored::from_draft(draft, &self.stored_gauge)))
+        } else {
+            let start = self.reserve(size)?;
+            self.copy_in(start, draft);
+            (start, start + size as u64, None)
+        };
+        self.head = end;
+        let generation = self.admitted.next();
+        let index = self.index(generation);
+        let slot = &mut self.slots[index];
+        debug_assert!(slot.large.is_none());
+        slot.start = start;
+        slot.end = end;
+        slot.topic_size = draft.topic.len() as u32;
+        slot.properties_size = properties_size as u32;
+        slot.payload_size = draft.payload.len() as u32;
+        slot.meta = draft.meta;
+        if is_large {
+            slot.large = large;
+            self.large_bytes += size;
+            self.large_count += 1;
+        }
+        self.admitted = generation;
+        Ok(generation)
+    }
+
+    /// The message of `generation`, while it is held. A released handle finds nothing and is counted.
+    #[inline]
+    pub fn get(&mut self, generation: Generation) -> Option<Message<'_>> {
+        if generation <= self.released || generation > self.admitted {
+            self.stale_reads += 1;
+            return None;
+        }
+        let slot = &self.slots[self.index(generation)];
+        if let Some(stored) = &slot.large {
+            return Some(stored.message_with(slot.meta));
+        }
+        let start = (slot.start % self.bytes.len() as u64) as usize;
+        let bytes = &self.bytes[start..start + (slot.end - slot.start) as usize];
+        let (topic, rest) = bytes.split_at(slot.topic_size as usize);
+        let (properties, payload) = rest.split_at(slot.properties_size as usize);
+        Some(Message { topic, properties, payload, meta: slot.meta, stored: None })
+    }
+
+    /// Frees every message up to and including `generation`.
+    pub fn release_to(&mut self, generation: Generation) {
+        assert!(generation <= self.admitted);
+        if generation <= self.released {
+            return;
+        }
+        if self.large_count > 0 {
+            self.release_large(generation);
+        }
+        self.tail = self.slots[self.index(generation)].end;
+        self.released = generation;
+        if self.released == self.admitted {
+            // An empty ring starts over, so that a shard that keeps up stays in the same few cache lines.
+            self.head = 0;
+            self.tail = 0;
+        }
+    }
+
+    pub fn admitted(&self) -> Generation {
+        self.admitted
+    }
+
+    /// Messages admitted and not yet released.
+    pub fn held(&self) -> u64 {
+        self.admitted.count_since(self.released)
+    }
+
+    /// Bytes in use, allocations of large messages included.
+    pub fn used(&self) -> usize {
+        (self.head - self.tail) as usize + self.large_bytes
+    }
+
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Reads of released handles; must stay 0.
+    pub fn stale_reads(&self) -> u64 {
+        self.stale_reads
+    }
+
+    fn index(&self, generation: Generation) -> usize {
+        generation.0 as usize & (self.slots.len() - 1)
+    }
+
+    /// Where `size` bytes in one piece begin.
+    fn reserve(&mut self, size: usize) -> Result<u64, AdmitError> {
+        let capacity = self.bytes.len() as u64;
+        let position = self.head % capacity;
+        let gap = if position + size as u64 > capacity { capacity - position } else { 0 };
+        let start = self.head + gap;
+        let used_after = start + size as u64 - self.tail + self.large_bytes as u64;
+        if used_after > capacity { Err(AdmitError::Full) } else { Ok(start) }
+    }
+
+    fn copy_in(&mut self, start: u64, draft: &Draft<'_>) {
+        let mut at = (start % self.bytes.len() as u64) as usize;
+        let mut put = |piece: &[u8]| {
+            self.bytes[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        };
+        put(draft.topic);
+        for piece in draft.properties {
+            put(piece);
+        }
+        put(draft.payload);
+    }
+
+    fn release_large(&mut self, generation: Generation) {
+        let mut at = self.released;
+        while at < generation {
+            at = at.next();
+            let index = self.index(at);
+            let slot = &mut self.slots[index];
+            if slot.large.take().is_some() {
+                let size = (slot.topic_size + slot.properties_size + slot.payload_size) as usize;
+                self.large_bytes -= size;
+                self.large_count -= 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use std::collections::VecDeque;
+
+    fn meta() -> Meta {
+        Meta { qos: 1, retain: false, is_origin: true, expires_at: None, publisher: 7 }
+    }
+
+    fn arena(size: usize, slots: usize, large: usize) -> Arena {
+        Arena::new(size, slots, large, Gauge::default())
+    }
+
+    fn admit(arena: &mut Arena, topic: &[u8], payload: &[u8]) -> Result<Generation, AdmitError> {
+        arena.admit(&Draft { topic, properties: &[b"p", b"q"], payload, meta: meta() })
+    }
+
+    #[test]
+    fn a_message_comes_back_as_it_went_in() {
+        let mut arena = arena(4096, 8, 1024);
+        let generation = admit(&mut arena, b"a/b", b"payload").unwrap();
+        let message = arena.get(generation).unwrap();
+        assert_eq!(message.topic, b"a/b");
+        assert_eq!(message.properties, b"pq");
+        assert_eq!(message.payload, b"payload");
+        assert_eq!(message.meta, meta());
+    }
+
+    #[test]
+    fn a_stale_generation_finds_nothing_and_is_counted() {
+        let mut arena = arena(4096, 8, 1024);
+        let first = admit(&mut arena, b"t", b"1").unwrap();
+        arena.release_to(first);
+        let second = admit(&mut arena, b"t", b"2").unwrap();
+        assert!(arena.get(first).is_none());
+        assert_eq!(arena.stale_reads(), 1);
+        assert_eq!(arena.get(second).unwrap().payload, b"2");
+        assert_eq!(arena.stale_reads(), 1);
+    }
+
+    #[test]
+    fn a_large_message_outlives_its_slot_only_where_it_is_held() {
+        let gauge = Gauge::default();
+        let mut arena = Arena::new(4096, 8, 100, gauge.clone());
+        let generation = admit(&mut arena, b"t", &[9; 200]).unwrap();
+        assert_eq!(arena.used(), 203);
+        let held = arena.get(generation).unwrap().stored.unwrap().clone();
+        arena.release_to(generation);
+        assert_eq!(arena.used(), 0);
+        assert!(arena.get(generation).is_none());
+        assert_eq!(held.message().payload, &[9; 200]);
+        assert!(gauge.bytes() >= 203);
+        drop(held);
+        assert_eq!(gauge.bytes(), 0);
+    }
+
+    #[test]
+    fn the_arena_holds_what_a_queue_would_hold_and_never_more_than_its_size() {
+        let mut random = Random::new(3);
+        let mut full_count = 0;
+        let mut large_count = 0;
+        for _ in 0..200 {
+            let size = 96 + random.below(512) as usize;
+            let mut arena = arena(size, 1 << random.below(6), 48 + random.below(64) as usize);
+            let mut model: VecDeque<(Generation, Vec<u8>)> = VecDeque::new();
+            for step in 0..400u64 {
+                if random.below(3) < 2 {
+                    let payload = vec![step as u8; random.below(80) as usize];
+                    match admit(&mut arena, b"topic", &payload) {
+                        Ok(generation) => model.push_back((generation, payload)),
+                        Err(AdmitError::Full) => {
+                            full_count += 1;
+                            assert!(!model.is_empty(), "an empty arena takes any message");
+                        }
+                    }
+                } else if !model.is_empty() {
+                    let count = 1 + random.below(model.len() as u64) as usize;
+                    let mut last = Generation::NONE;
+                    for (generation, _) in model.drain(..count) {
+                        last = generation;
+                    }
+                    arena.release_to(last);
+                    assert!(arena.get(last).is_none());
+                }
+                assert!(arena.used() <= size);
+                assert_eq!(arena.held(), model.len() as u64);
+                for (generation, payload) in &model {
+                    let message = arena.get(*generation).unwrap();
+                    assert_eq!(message.payload, payload);
+                    assert_eq!(message.topic, b"topic");
+                    large_count += u64::from(message.stored.is_some());
+                }
+            }
+        }
+        assert!(full_count > 100 && large_count > 100);
+    }
+}

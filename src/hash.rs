@@ -1,7 +1,6 @@
 //! One keyed hash for the whole process, so that every shard finds the same owner for a name.
 
 use ahash::RandomState;
-use std::hash::BuildHasher;
 
 /// A keyed hash of bytes. Equal seeds give equal hashes within one build of the program.
 #[derive(Clone, Debug)]
@@ -9,7 +8,12 @@ pub struct KeyedHash(RandomState);
 
 impl KeyedHash {
     pub fn new(seed: u64) -> KeyedHash {
-        KeyedHash(RandomState::with_seeds(seed, seed ^ 0x9e37_79b9_7f4a_7c15, seed.rotate_left(32), !seed))
+        KeyedHash(RandomState::with_seeds(
+            seed,
+            seed ^ 0x9e37_79b9_7f4a_7c15,
+            seed.rotate_left(32),
+            !seed,
+        ))
     }
 
     pub fn bytes(&self, bytes: &[u8]) -> u64 {

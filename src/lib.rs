@@ -1,6 +1,7 @@
 //! RingMQ: an MQTT broker in layers, listed bottom up. Each module uses only those above it in this list.
 
 // Plain data.
+pub mod counters;
 pub mod hash;
 pub mod limits;
 pub mod random;

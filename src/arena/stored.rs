@@ -1,0 +1,100 @@
+//! A message in one shared allocation of its own, for what must live on after its slot is released.
+
+use super::{Draft, Message, Meta};
+use std::cell::Cell;
+use std::rc::Rc;
+use triomphe::ThinArc;
+
+/// Bytes held by a group of allocations; each counts once, however many holders it has.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge(Rc<Cell<usize>>);
+
+impl Gauge {
+    pub fn bytes(&self) -> usize {
+        self.0.get()
+    }
+
+    pub fn add(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+
+    pub fn subtract(&self, bytes: usize) {
+        debug_assert!(bytes <= self.0.get());
+        self.0.set(self.0.get() - bytes);
+    }
+}
+
+#[derive(Debug)]
+struct Head {
+    meta: Meta,
+    topic_size: u32,
+    properties_size: u32,
+    /// Counted in the gauge until the last holder is gone.
+    size: usize,
+    gauge: Gauge,
+}
+
+impl Drop for Head {
+    fn drop(&mut self) {
+        self.gauge.subtract(self.size);
+    }
+}
+
+/// A shared, shard-local copy of a message. Cloning shares the bytes.
+#[derive(Clone, Debug)]
+pub struct Stored(ThinArc<Head, u8>);
+
+/// What an allocation costs beside the message's bytes.
+const OVERHEAD: usize = size_of::<Head>() + 2 * size_of::<usize>();
+
+impl Stored {
+    /// A copy of `message`; shares the bytes when the message already has an allocation of its own.
+    pub fn from_message(message: &Message<'_>, gauge: &Gauge) -> Stored {
+        if let Some(stored) = message.stored {
+            return stored.clone();
+        }
+        let draft = Draft {
+            topic: message.topic,
+            properties: &[message.properties],
+            payload: message.payload,
+            meta: message.meta,
+        };
+        Stored::from_draft(&draft, gauge)
+    }
+
+    pub fn from_draft(draft: &Draft<'_>, gauge: &Gauge) -> Stored {
+        let mut bytes = Vec::with_capacity(draft.size());
+        bytes.extend_from_slice(draft.topic);
+        for piece in draft.properties {
+            bytes.extend_from_slice(piece);
+        }
+        let properties_size = bytes.len() - draft.topic.len();
+        bytes.extend_from_slice(draft.payload);
+        let size = bytes.len() + OVERHEAD;
+        gauge.add(size);
+        let head = Head {
+            meta: draft.meta,
+            topic_size: draft.topic.len() as u32,
+            properties_size: properties_size as u32,
+            size,
+            gauge: gauge.clone(),
+        };
+        Stored(ThinArc::from_header_and_slice(head, &bytes))
+    }
+
+    pub fn message(&self) -> Message<'_> {
+        self.message_with(self.0.header.header.meta)
+    }
+
+    pub(super) fn message_with(&self, meta: Meta) -> Message<'_> {
+        let head = &self.0.header.header;
+        let (topic, rest) = self.0.slice.split_at(head.topic_size as usize);
+        let (properties, payload) = rest.split_at(head.properties_size as usize);
+        Message { topic, properties, payload, meta, stored: Some(self) }
+    }
+
+    /// Bytes of topic, properties and payload, plus the cost of the allocation.
+    pub fn size(&self) -> usize {
+        self.0.header.header.size
+    }
+}

@@ -1,0 +1,62 @@
+//! What a shard counts: plain integers, so that counting on the hot path is one increment.
+
+/// Totals since the shard began, and a few gauges. Sizes are in bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    // Traffic.
+    pub packets_received: u64,
+    pub packets_sent: u64,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub publishes_received: u64,
+    pub publishes_sent: u64,
+    pub publish_bytes_received: u64,
+    pub publish_bytes_sent: u64,
+    // Clients.
+    pub connections_opened: u64,
+    pub connections_refused: u64,
+    pub connections_taken_over: u64,
+    pub connects_timed_out: u64,
+    pub keep_alives_expired: u64,
+    pub protocol_errors: u64,
+    pub sessions_expired: u64,
+    pub sessions_refused: u64,
+    // Messages that went nowhere, by the limit that was met.
+    pub dropped_queue_full: u64,
+    pub dropped_stored_full: u64,
+    pub dropped_group_full: u64,
+    pub dropped_offline_qos0: u64,
+    pub dropped_too_large: u64,
+    pub expired: u64,
+    pub retained_refused: u64,
+    pub wills_refused: u64,
+    pub subscriptions_refused: u64,
+    pub frames_evicted: u64,
+    pub refused_by_topic: u64,
+    pub refused_by_payload_format: u64,
+    // Back-pressure.
+    pub parked_on_mail: u64,
+    pub parked_on_output: u64,
+    // Mail.
+    pub mail_messages_sent: u64,
+    pub mail_messages_received: u64,
+    pub mail_batches_sent: u64,
+    pub mail_bytes_sent: u64,
+    // Arena.
+    pub admitted: u64,
+    pub stale_reads: u64,
+    // What the network ring met.
+    pub accepts_refused: u64,
+    pub accept_backoffs: u64,
+    pub receive_rearms: u64,
+}
+
+impl Counters {
+    /// Messages dropped at any limit, as `$SYS` reports them.
+    pub fn dropped(&self) -> u64 {
+        self.dropped_queue_full
+            + self.dropped_stored_full
+            + self.dropped_group_full
+            + self.dropped_too_large
+    }
+}
