@@ -1,5 +1,11 @@
 //! Every bound of the core in one place: what an operator may set, and how the bounds relate.
 
+pub mod relation;
+pub mod size;
+
+pub use relation::Contradiction;
+pub use size::Size;
+
 /// The most shards a broker can have: a set of shards is one 128-bit word.
 pub const SHARD_COUNT_MAX: usize = 128;
 
@@ -87,73 +93,51 @@ pub struct Limits {
     pub payload_format_checked: bool,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            packet_size_max: 1 << 20,
-            receive_max: 1024,
-            inflight_max: 1024,
-            topic_alias_max: 64,
-            topic_alias_out_max: 32,
-            session_expiry_max_s: 7 * 24 * 3600,
-            session_expiry_v3_s: 24 * 3600,
-            keep_alive_max_s: 0,
-            queue_messages_max: 10_000,
-            queue_bytes_max: 16 << 20,
-            queue_policy: QueuePolicy::DropNewest,
-            queue_qos0_offline: false,
-            output_size_max: 256 << 10,
-            retained_messages_max: 1_000_000,
-            retained_bytes_max: 256 << 20,
-            subscriptions_per_client_max: 10_000,
-            filter_size_max: 4096,
-            filter_levels_max: 128,
-            sessions_max: 1_000_000,
-            connections_max: 1_000_000,
-            connect_timeout_ms: 10_000,
-            linger_ms: 2_000,
-            mail_bytes_mark: 4 << 20,
-            arena_size: 16 << 20,
-            arena_slots: 8192,
-            large_message_size: 32 << 10,
-            route_cache_max: 65_536,
-            shard_stored_bytes_max: 512 << 20,
-            shard_output_bytes_max: 256 << 20,
-            shard_frames_bytes_max: 64 << 20,
-            shard_wills_bytes_max: 64 << 20,
-            group_messages_max: 10_000,
-            group_bytes_max: 16 << 20,
-            group_credit_max: 128,
-            sys_interval_ms: 10_000,
-            payload_format_checked: true,
-        }
-    }
+impl Limits {
+    /// What holds unless the operator says otherwise.
+    pub const DEFAULT: Limits = Limits {
+        packet_size_max: 1 << 20,
+        receive_max: 1024,
+        inflight_max: 1024,
+        topic_alias_max: 64,
+        topic_alias_out_max: 32,
+        session_expiry_max_s: 7 * 24 * 3600,
+        session_expiry_v3_s: 24 * 3600,
+        keep_alive_max_s: 0,
+        queue_messages_max: 10_000,
+        queue_bytes_max: 16 << 20,
+        queue_policy: QueuePolicy::DropNewest,
+        queue_qos0_offline: false,
+        output_size_max: 256 << 10,
+        retained_messages_max: 1_000_000,
+        retained_bytes_max: 256 << 20,
+        subscriptions_per_client_max: 10_000,
+        filter_size_max: 4096,
+        filter_levels_max: 128,
+        sessions_max: 1_000_000,
+        // What the usual hard open-file limit of 524,288 has room for.
+        connections_max: 100_000,
+        connect_timeout_ms: 10_000,
+        linger_ms: 2_000,
+        mail_bytes_mark: 4 << 20,
+        arena_size: 16 << 20,
+        arena_slots: 8192,
+        large_message_size: 32 << 10,
+        route_cache_max: 65_536,
+        shard_stored_bytes_max: 512 << 20,
+        shard_output_bytes_max: 256 << 20,
+        shard_frames_bytes_max: 64 << 20,
+        shard_wills_bytes_max: 64 << 20,
+        group_messages_max: 10_000,
+        group_bytes_max: 16 << 20,
+        group_credit_max: 128,
+        sys_interval_ms: 10_000,
+        payload_format_checked: true,
+    };
 }
 
-impl Limits {
-    /// The first relation between the bounds that does not hold, as a sentence for the operator.
-    pub fn contradiction(&self) -> Option<String> {
-        if self.arena_size < 4 * self.packet_size_max {
-            return Some(format!(
-                "arena_size ({}) must be at least four times packet_size_max ({}): raise the one or lower the other",
-                self.arena_size, self.packet_size_max
-            ));
-        }
-        if !self.arena_slots.is_power_of_two() {
-            return Some(format!("arena_slots ({}) must be a power of two", self.arena_slots));
-        }
-        if self.large_message_size > self.arena_size / 4 {
-            return Some(format!(
-                "large_message_size ({}) must be at most a quarter of arena_size ({})",
-                self.large_message_size, self.arena_size
-            ));
-        }
-        if self.shard_frames_bytes_max < self.packet_size_max {
-            return Some(format!(
-                "shard_frames_bytes_max ({}) must be at least packet_size_max ({})",
-                self.shard_frames_bytes_max, self.packet_size_max
-            ));
-        }
-        None
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits::DEFAULT
     }
 }
