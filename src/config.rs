@@ -59,9 +59,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Connections of the process, unless configured: what the usual hard open-file limit of 524,288 has room for.
-const CONNECTIONS_MAX: usize = 100_000;
-
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
@@ -74,8 +71,8 @@ impl Default for Settings {
             receive_buffers: 512,
             receive_buffer_size: 8 << 10,
             ring_entries: 1024,
-            connections_max: CONNECTIONS_MAX,
-            limits: Limits { connections_max: CONNECTIONS_MAX, ..Limits::default() },
+            connections_max: Limits::DEFAULT.connections_max,
+            limits: Limits { connections_max: Limits::DEFAULT.connections_max, ..Limits::default() },
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
         }
