@@ -1,8 +1,12 @@
 //! What an operator may set: the settings of the whole process, their defaults and the table of keys that describes them.
 
+pub mod duration;
+pub mod keys;
+pub mod kind;
+
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use crate::limits::Limits;
+use crate::limits::{Contradiction, Limits, SHARD_COUNT_MAX};
 
 /// Everything that `ringmq serve` runs with. Sizes are in bytes, times as named.
 #[derive(Clone, Debug)]
@@ -72,7 +76,10 @@ impl Default for Settings {
             receive_buffer_size: 8 << 10,
             ring_entries: 1024,
             connections_max: Limits::DEFAULT.connections_max,
-            limits: Limits { connections_max: Limits::DEFAULT.connections_max, ..Limits::default() },
+            limits: Limits {
+                connections_max: Limits::DEFAULT.connections_max,
+                ..Limits::default()
+            },
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
         }
@@ -91,5 +98,93 @@ impl Settings {
             return None;
         }
         Some(self.cores[shard as usize % self.cores.len()])
+    }
+
+    /// Everything that cannot hold together, limits included. `cores` is filled in.
+    pub fn contradictions(&self) -> Vec<Contradiction> {
+        let mut found = self.limits.contradictions();
+        let shards = if self.shards > 0 { self.shards as usize } else { self.cores.len() };
+        if shards > SHARD_COUNT_MAX {
+            found.push(Contradiction {
+                keys: vec!["shards", "cores"],
+                sentence: format!(
+                    "shards (0: one for each of {shards} cores) must be at most {SHARD_COUNT_MAX}: set shards to \
+                     {SHARD_COUNT_MAX} or name fewer cores"
+                ),
+            });
+        }
+        if self.connections_max > self.limits.sessions_max.saturating_mul(shards.max(1)) {
+            found.push(Contradiction {
+                keys: vec!["connections_max", "sessions_max"],
+                sentence: format!(
+                    "connections_max ({}) must be at most sessions_max ({}) on each of {shards} shards: lower the \
+                     first or raise the second",
+                    self.connections_max, self.limits.sessions_max
+                ),
+            });
+        }
+        for (index, one) in self.listen.iter().enumerate() {
+            if let Some(other) = self.listen[..index].iter().find(|other| overlap(one, other)) {
+                found.push(Contradiction {
+                    keys: vec!["listen"],
+                    sentence: format!(
+                        "listen names {other} and {one}, which are the same place: leave one out"
+                    ),
+                });
+            }
+        }
+        found
+    }
+}
+
+/// Whether a connection could mean either.
+fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.port() != 0
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Settings;
+
+    fn check(change: impl FnOnce(&mut Settings), keys: &[&str]) {
+        let mut settings = Settings { cores: vec![0, 1], ..Settings::default() };
+        change(&mut settings);
+        let found = settings.contradictions();
+        let named: Vec<_> = found.iter().map(|one| one.keys.as_slice()).collect();
+        let expected: &[&[&str]] = if keys.is_empty() { &[] } else { &[keys] };
+        assert_eq!(named, expected, "{found:?}");
+    }
+
+    fn listen(settings: &mut Settings, addresses: &[&str]) {
+        settings.listen = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    }
+
+    #[test]
+    fn settings_that_cannot_hold_together_are_named() {
+        check(|_| {}, &[]);
+        check(|s| s.limits.packet_size_max = 8 << 20, &["arena_size", "packet_size_max"]);
+        check(|s| s.cores = (0..129).collect(), &["shards", "cores"]);
+        check(
+            |s| {
+                s.cores = (0..129).collect();
+                s.shards = 128;
+            },
+            &[],
+        );
+        check(|s| s.limits.sessions_max = 49_999, &["connections_max", "sessions_max"]);
+        check(|s| s.limits.sessions_max = 50_000, &[]);
+    }
+
+    #[test]
+    fn addresses_that_overlap_are_a_contradiction() {
+        check(|s| listen(s, &["127.0.0.1:1883", "127.0.0.1:1883"]), &["listen"]);
+        check(|s| listen(s, &["0.0.0.0:1883", "127.0.0.1:1883"]), &["listen"]);
+        check(|s| listen(s, &["[::1]:1883", "[::]:1883"]), &["listen"]);
+        check(|s| listen(s, &["0.0.0.0:1883", "[::]:1883"]), &[]);
+        check(|s| listen(s, &["127.0.0.1:1883", "127.0.0.1:1884"]), &[]);
+        check(|s| listen(s, &["127.0.0.1:0", "127.0.0.1:0"]), &[]);
     }
 }

@@ -1,0 +1,414 @@
+//! The kinds of values that keys take: how each is read, bounded, described and written back.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::duration::{self, TimeUnit};
+use crate::limits::Size;
+
+/// The highest core number that Linux's affinity masks have room for, plus one.
+const CORE_COUNT_MAX: usize = 1024;
+const LISTENER_COUNT_MAX: usize = 64;
+/// How cores are written that are every core of the process's affinity.
+const ALL_CORES: &str = "all";
+
+/// What a key is set to. Numbers are in the key's unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    Number(u64),
+    Flag(bool),
+    Word(&'static str),
+    /// Empty: every core of the process's affinity.
+    Cores(Vec<usize>),
+    Addresses(Vec<SocketAddr>),
+}
+
+/// A value as the operator wrote it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Written<'a> {
+    /// On the command line, where everything is text.
+    Argument(&'a str),
+    /// A string of the file.
+    Text(&'a str),
+    Number(i64),
+    Flag(bool),
+    List(Vec<Written<'a>>),
+    /// Of a type that no key takes, by its name.
+    Other(&'static str),
+}
+
+/// What a key takes. Bounds are inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Count { min: u64, max: u64 },
+    PowerOfTwo { min: u64, max: u64 },
+    Size { min: u64, max: u64 },
+    Time { unit: TimeUnit, min: u64, max: u64 },
+    Flag,
+    Choice(&'static [&'static str]),
+    Cores,
+    Addresses,
+}
+
+impl Kind {
+    /// The value, or what is wrong with it.
+    pub fn read(&self, written: &Written) -> Result<Value, String> {
+        let value = self.convert(written).ok_or_else(|| self.mismatch(written))?;
+        match (self, &value) {
+            (
+                Kind::Count { min, max }
+                | Kind::PowerOfTwo { min, max }
+                | Kind::Size { min, max }
+                | Kind::Time { min, max, .. },
+                Value::Number(number),
+            ) if !(*min..=*max).contains(number) => Err(format!("{written} is out of bounds")),
+            (Kind::PowerOfTwo { .. }, Value::Number(number)) if !number.is_power_of_two() => {
+                Err(format!("{written} is not a power of two"))
+            }
+            (Kind::Addresses, Value::Addresses(list))
+                if list.is_empty() || list.len() > LISTENER_COUNT_MAX =>
+            {
+                Err(format!("{} addresses are out of bounds", list.len()))
+            }
+            _ => Ok(value),
+        }
+    }
+
+    /// What the key takes, for the operator: `allowed: ...`.
+    pub fn allowed(&self) -> String {
+        match self {
+            Kind::Count { min, max } => format!("a number from {min} to {max}"),
+            Kind::PowerOfTwo { min, max } => format!("a power of two from {min} to {max}"),
+            Kind::Size { min, max } => {
+                format!("bytes from {} to {}, plain or such as \"64KiB\"", Size(*min), Size(*max))
+            }
+            Kind::Time { unit, min, max } => {
+                let example = unit.example();
+                format!("{} from {min} to {max}, plain or such as \"{example}\"", unit.name())
+            }
+            Kind::Flag => "true or false".to_owned(),
+            Kind::Choice(words) => {
+                let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                quoted.join(", ")
+            }
+            Kind::Cores => format!(
+                "\"{ALL_CORES}\", or core numbers from 0 to {} such as \"0-3,6\"",
+                CORE_COUNT_MAX - 1
+            ),
+            Kind::Addresses => format!(
+                "1 to {LISTENER_COUNT_MAX} addresses with a port, such as \"0.0.0.0:1883\" or \
+                 \"[::]:1883\", or a port alone for 127.0.0.1"
+            ),
+        }
+    }
+
+    /// The placeholder in the help of the command line.
+    pub fn placeholder(&self) -> &'static str {
+        match self {
+            Kind::Count { .. } | Kind::PowerOfTwo { .. } => "N",
+            Kind::Size { .. } => "SIZE",
+            Kind::Time { .. } => "TIME",
+            Kind::Flag => "true|false",
+            Kind::Choice(_) => "WORD",
+            Kind::Cores => "CORES",
+            Kind::Addresses => "ADDRESS",
+        }
+    }
+
+    /// The value for reading: sizes and times with their units.
+    pub fn text(&self, value: &Value) -> String {
+        match (self, value) {
+            (Kind::Size { .. }, Value::Number(number)) => Size(*number).to_string(),
+            (Kind::Time { unit, .. }, Value::Number(number)) => duration::text(*number, *unit),
+            (_, Value::Number(number)) => number.to_string(),
+            (_, Value::Flag(flag)) => flag.to_string(),
+            (_, Value::Word(word)) => (*word).to_owned(),
+            (_, Value::Cores(cores)) => cores_text(cores),
+            (_, Value::Addresses(list)) => {
+                list.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
+    /// The value as TOML that reads back as the same value.
+    pub fn toml(&self, value: &Value) -> String {
+        match (self, value) {
+            (Kind::Size { .. }, Value::Number(number)) => {
+                let text = Size(*number).to_string();
+                if text.ends_with('B') { format!("\"{text}\"") } else { text }
+            }
+            (_, Value::Number(number)) => number.to_string(),
+            (_, Value::Flag(flag)) => flag.to_string(),
+            (_, Value::Word(word)) => format!("\"{word}\""),
+            (_, Value::Cores(cores)) => format!("\"{}\"", cores_text(cores)),
+            (_, Value::Addresses(list)) => {
+                let quoted: Vec<_> = list.iter().map(|address| format!("\"{address}\"")).collect();
+                format!("[{}]", quoted.join(", "))
+            }
+        }
+    }
+
+    /// Reads what has the right form, whatever its bounds.
+    fn convert(&self, written: &Written) -> Option<Value> {
+        use Written::{Argument, Flag, Number, Text};
+        match (self, written) {
+            (
+                Kind::Count { .. }
+                | Kind::PowerOfTwo { .. }
+                | Kind::Size { .. }
+                | Kind::Time { .. },
+                Number(number),
+            ) => Some(Value::Number(u64::try_from(*number).ok()?)),
+            (Kind::Count { .. } | Kind::PowerOfTwo { .. }, Argument(text)) => {
+                Some(Value::Number(text.replace('_', "").parse().ok()?))
+            }
+            (Kind::Size { .. }, Argument(text) | Text(text)) => {
+                Size::parse(text).map(|size| Value::Number(size.0))
+            }
+            (Kind::Time { unit, .. }, Argument(text) | Text(text)) => {
+                duration::parse(text, *unit).map(Value::Number)
+            }
+            (Kind::Flag, Flag(flag)) => Some(Value::Flag(*flag)),
+            (Kind::Flag, Argument(text)) => text.parse().ok().map(Value::Flag),
+            (Kind::Choice(words), Argument(text) | Text(text)) => {
+                words.iter().find(|word| *word == text).map(|word| Value::Word(word))
+            }
+            (Kind::Cores, _) => cores(written).map(Value::Cores),
+            (Kind::Addresses, _) => addresses(written).map(Value::Addresses),
+            _ => None,
+        }
+    }
+
+    /// Why a value was not taken at all: its type, or its text.
+    fn mismatch(&self, written: &Written) -> String {
+        match (self, written) {
+            (Kind::Count { .. } | Kind::PowerOfTwo { .. }, Written::Text(_)) => {
+                format!("{written} is a text in quotes, not a number")
+            }
+            (Kind::Flag, Written::Text(_)) => format!("{written} is a text in quotes"),
+            (_, Written::Number(number)) if *number < 0 => format!("{number} is out of bounds"),
+            (Kind::Time { unit, .. }, Written::Argument(_) | Written::Text(_)) => {
+                format!("{written} is no whole number of {}", unit.name())
+            }
+            (Kind::Size { .. }, Written::Argument(_) | Written::Text(_)) => {
+                format!("{written} is no size")
+            }
+            (Kind::Addresses, Written::List(list)) => {
+                match list.iter().find(|one| addresses(one).is_none()) {
+                    Some(wrong) => format!("{wrong} is no address with a port"),
+                    None => format!("{written} is not taken"),
+                }
+            }
+            (_, Written::Number(_) | Written::Flag(_) | Written::List(_) | Written::Other(_)) => {
+                format!("{written} is of the wrong type")
+            }
+            _ => format!("{written} is not taken"),
+        }
+    }
+}
+
+impl std::fmt::Display for Written<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Written::Argument(text) | Written::Text(text) => write!(out, "'{text}'"),
+            Written::Number(number) => write!(out, "{number}"),
+            Written::Flag(flag) => write!(out, "{flag}"),
+            Written::List(_) => write!(out, "a list"),
+            Written::Other(name) => write!(out, "a value of type {name}"),
+        }
+    }
+}
+
+fn cores(written: &Written) -> Option<Vec<usize>> {
+    match written {
+        Written::Argument(ALL_CORES) | Written::Text(ALL_CORES) => Some(Vec::new()),
+        Written::Argument(text) | Written::Text(text) => parse_cores(text),
+        Written::Number(number) => core(*number).map(|core| vec![core]),
+        Written::List(list) if !list.is_empty() => {
+            let mut found = Vec::new();
+            for one in list {
+                let Written::Number(number) = one else { return None };
+                insert_core(&mut found, core(*number)?)?;
+            }
+            Some(found)
+        }
+        _ => None,
+    }
+}
+
+/// Reads `0-3,6`, without repetition, in the order in which it is written.
+pub fn parse_cores(text: &str) -> Option<Vec<usize>> {
+    let mut found = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let first = core(first.trim().parse().ok()?)?;
+        let last = core(last.trim().parse().ok()?)?;
+        if first > last {
+            return None;
+        }
+        for one in first..=last {
+            insert_core(&mut found, one)?;
+        }
+    }
+    Some(found)
+}
+
+fn core(number: i64) -> Option<usize> {
+    usize::try_from(number).ok().filter(|core| *core < CORE_COUNT_MAX)
+}
+
+/// `None` if the core is there already.
+fn insert_core(cores: &mut Vec<usize>, core: usize) -> Option<()> {
+    if cores.contains(&core) {
+        return None;
+    }
+    cores.push(core);
+    Some(())
+}
+
+/// Writes `0-3,6`.
+pub fn cores_text(cores: &[usize]) -> String {
+    if cores.is_empty() {
+        return ALL_CORES.to_owned();
+    }
+    let mut parts = Vec::new();
+    for run in cores.chunk_by(|a, b| a + 1 == *b) {
+        match run {
+            [only] => parts.push(only.to_string()),
+            [first, .., last] => parts.push(format!("{first}-{last}")),
+            [] => {}
+        }
+    }
+    parts.join(",")
+}
+
+fn addresses(written: &Written) -> Option<Vec<SocketAddr>> {
+    match written {
+        Written::Argument(text) | Written::Text(text) => {
+            // A port alone must not face a network.
+            if let Ok(port) = text.parse::<u16>() {
+                return Some(vec![loopback(port)]);
+            }
+            text.parse().ok().map(|address| vec![address])
+        }
+        Written::Number(number) => Some(vec![loopback(u16::try_from(*number).ok()?)]),
+        Written::List(list) => {
+            let mut found = Vec::new();
+            for one in list {
+                if matches!(one, Written::List(_)) {
+                    return None;
+                }
+                found.extend(addresses(one)?);
+            }
+            Some(found)
+        }
+        Written::Flag(_) | Written::Other(_) => None,
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cores(list: &[usize]) -> Option<Value> {
+        Some(Value::Cores(list.to_vec()))
+    }
+
+    fn addresses(list: &[&str]) -> Option<Value> {
+        Some(Value::Addresses(list.iter().map(|text| text.parse().unwrap()).collect()))
+    }
+
+    fn check(kind: Kind, cases: &[(Written, Option<Value>)]) {
+        for (written, expected) in cases {
+            assert_eq!(kind.read(written).ok(), *expected, "{written:?}");
+        }
+    }
+
+    #[test]
+    fn cores_are_numbers_and_ranges_without_repetition() {
+        use Written::{Argument, Flag, List, Number, Text};
+        check(
+            Kind::Cores,
+            &[
+                (Argument("0-3,6"), cores(&[0, 1, 2, 3, 6])),
+                (Text("6, 0 - 1"), cores(&[6, 0, 1])),
+                (Text("all"), cores(&[])),
+                (Number(2), cores(&[2])),
+                (List(vec![Number(1), Number(0)]), cores(&[1, 0])),
+                (Text("1023"), cores(&[1023])),
+                (Text("1024"), None),
+                (Text("3-1"), None),
+                (Text("0-2,1"), None),
+                (Text("0-"), None),
+                (Text(""), None),
+                (Text("-1"), None),
+                (Number(-1), None),
+                (List(vec![]), None),
+                (List(vec![Number(1), Number(1)]), None),
+                (List(vec![Text("1")]), None),
+                (Flag(true), None),
+            ],
+        );
+        assert_eq!(cores_text(&[6, 0, 1, 2, 9, 10]), "6,0-2,9-10");
+    }
+
+    #[test]
+    fn a_port_alone_means_loopback() {
+        use Written::{Argument, List, Number, Text};
+        check(
+            Kind::Addresses,
+            &[
+                (Argument("1883"), addresses(&["127.0.0.1:1883"])),
+                (Number(1884), addresses(&["127.0.0.1:1884"])),
+                (Text("0.0.0.0:0"), addresses(&["0.0.0.0:0"])),
+                (
+                    List(vec![Text("[::]:1883"), Number(1)]),
+                    addresses(&["[::]:1883", "127.0.0.1:1"]),
+                ),
+                (Text("localhost:1883"), None),
+                (Text("127.0.0.1"), None),
+                (Text(":1883"), None),
+                (Text("65536"), None),
+                (Number(65_536), None),
+                (Number(-1), None),
+                (List(vec![]), None),
+                (List(vec![List(vec![Number(1)])]), None),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_wrong_with_the_value() {
+        use Written::{Argument, Flag, List, Number, Other, Text};
+        let size = Kind::Size { min: 1024, max: 1 << 20 };
+        let time = Kind::Time { unit: TimeUnit::Seconds, min: 0, max: 60 };
+        let count = Kind::Count { min: 1, max: 10 };
+        let power = Kind::PowerOfTwo { min: 1, max: 64 };
+        let cases = [
+            (size, Text("2MiB"), "'2MiB' is out of bounds"),
+            (size, Argument("64KB"), "'64KB' is no size"),
+            (size, Flag(true), "true is of the wrong type"),
+            (time, Text("1500ms"), "'1500ms' is no whole number of seconds"),
+            (time, Number(61), "61 is out of bounds"),
+            (time, Number(-1), "-1 is out of bounds"),
+            (count, Text("5"), "'5' is a text in quotes, not a number"),
+            (count, Argument("five"), "'five' is not taken"),
+            (count, Other("float"), "a value of type float is of the wrong type"),
+            (power, Number(48), "48 is not a power of two"),
+            (Kind::Flag, Text("true"), "'true' is a text in quotes"),
+            (Kind::Flag, Number(1), "1 is of the wrong type"),
+            (Kind::Choice(&["a", "b"]), Text("c"), "'c' is not taken"),
+            (
+                Kind::Addresses,
+                List(vec![Number(1), Text("localhost:1")]),
+                "'localhost:1' is no address with a port",
+            ),
+        ];
+        for (kind, written, expected) in cases {
+            assert_eq!(kind.read(&written), Err(expected.to_owned()));
+        }
+    }
+}
