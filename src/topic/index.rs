@@ -1,0 +1,231 @@
+//! The subscription index: topic filter to subscribers, and topic to the subscribers of every filter that means it.
+
+mod subscribers;
+mod trie;
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use ahash::RandomState;
+
+use crate::hash::KeyedHash;
+use crate::topic::filter::has_wildcards;
+
+use subscribers::Subscribers;
+use trie::Trie;
+
+/// Who subscribes to what. Filters without wildcards are found by their hash, the others in a trie of levels.
+///
+/// Invariants worth naming:
+/// - What `matches` reports, and in which order, depends on nothing but the calls made before: no address, no random
+///   state.
+/// - A filter without subscribers holds no memory of its own.
+pub struct Index<K, V> {
+    exact: HashMap<Box<str>, Subscribers<K, V>, RandomState>,
+    wild: Trie<K, V>,
+    version: u64,
+    filter_count: usize,
+    subscription_count: usize,
+    /// Texts of exact filters, and what their subscribers hold outside the table.
+    exact_size: usize,
+}
+
+/// The table of exact filters gives memory back below one eighth of its capacity, but is not made smaller than this.
+const CAPACITY_KEPT: usize = 1024;
+
+impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
+    pub fn new(hash: KeyedHash) -> Index<K, V> {
+        Index {
+            exact: HashMap::with_hasher(hash.state()),
+            wild: Trie::new(hash.state()),
+            version: 0,
+            filter_count: 0,
+            subscription_count: 0,
+            exact_size: 0,
+        }
+    }
+
+    /// Adds the subscription of `key` to a valid filter, or replaces it: then the previous value is returned.
+    pub fn insert(&mut self, filter: &str, key: K, value: V) -> Option<V> {
+        let (previous, first) = if has_wildcards(filter) {
+            let change = self.wild.insert(filter, key, value);
+            (change.previous, change.first)
+        } else {
+            self.insert_exact(filter, key, value)
+        };
+        self.version += 1;
+        self.filter_count += usize::from(first);
+        self.subscription_count += usize::from(previous.is_none());
+        previous
+    }
+
+    pub fn remove(&mut self, filter: &str, key: K) -> Option<V> {
+        let (value, last) = if has_wildcards(filter) {
+            let change = self.wild.remove(filter, key)?;
+            (change.value, change.last)
+        } else {
+            self.remove_exact(filter, key)?
+        };
+        self.version += 1;
+        self.filter_count -= usize::from(last);
+        self.subscription_count -= 1;
+        Some(value)
+    }
+
+    pub fn get(&self, filter: &str, key: K) -> Option<V> {
+        self.subscribers(filter)?.get(key)
+    }
+
+    pub fn subscriber_count(&self, filter: &str) -> usize {
+        self.subscribers(filter).map_or(0, Subscribers::len)
+    }
+
+    /// Calls `found` for every subscription whose filter means `topic`: a key once for each such filter. Allocates
+    /// nothing as long as no filter has more than some 128 levels.
+    pub fn matches(&self, topic: &str, mut found: impl FnMut(&K, &V)) {
+        if let Some(subscribers) = self.exact.get(topic) {
+            subscribers.each(&mut found);
+        }
+        self.wild.matches(topic, &mut found);
+    }
+
+    /// Moves with every change: what was found at a version is what would be found at the same version again.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Filters that have a subscriber.
+    pub fn filter_count(&self) -> usize {
+        self.filter_count
+    }
+
+    pub fn subscription_count(&self) -> usize {
+        self.subscription_count
+    }
+
+    /// The memory held, in bytes: an estimate.
+    pub fn bytes(&self) -> usize {
+        let slot = size_of::<(Box<str>, Subscribers<K, V>)>() + 1;
+        table_size(self.exact.capacity(), slot) + self.exact_size + self.wild.bytes()
+    }
+
+    fn subscribers(&self, filter: &str) -> Option<&Subscribers<K, V>> {
+        if has_wildcards(filter) { self.wild.get(filter) } else { self.exact.get(filter) }
+    }
+
+    fn insert_exact(&mut self, filter: &str, key: K, value: V) -> (Option<V>, bool) {
+        let Some(subscribers) = self.exact.get_mut(filter) else {
+            self.exact_size += filter.len();
+            self.exact.insert(filter.into(), Subscribers::One(key, value));
+            return (None, true);
+        };
+        self.exact_size -= subscribers.heap_size();
+        let previous = subscribers.insert(key, value);
+        self.exact_size += subscribers.heap_size();
+        (previous, false)
+    }
+
+    fn remove_exact(&mut self, filter: &str, key: K) -> Option<(V, bool)> {
+        let subscribers = self.exact.get_mut(filter)?;
+        self.exact_size -= subscribers.heap_size();
+        let value = subscribers.remove(key);
+        self.exact_size += subscribers.heap_size();
+        let value = value?;
+        let last = subscribers.is_empty();
+        if last {
+            self.exact.remove(filter);
+            self.exact_size -= filter.len();
+            if self.exact.capacity() > CAPACITY_KEPT.max(8 * self.exact.len()) {
+                self.exact.shrink_to(CAPACITY_KEPT.max(2 * self.exact.len()));
+            }
+        }
+        Some((value, last))
+    }
+}
+
+/// What a hash table with room for `capacity` entries allocates: it has a power of two of slots, and one of eight
+/// stays free.
+fn table_size(capacity: usize, slot_size: usize) -> usize {
+    if capacity == 0 { 0 } else { (capacity * 8 / 7).next_power_of_two() * slot_size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index() -> Index<u32, u8> {
+        Index::new(KeyedHash::new(7))
+    }
+
+    fn found(index: &Index<u32, u8>, topic: &str) -> Vec<(u32, u8)> {
+        let mut found = Vec::new();
+        index.matches(topic, |&key, &value| found.push((key, value)));
+        found
+    }
+
+    #[test]
+    fn a_replaced_subscription_is_returned_and_counted_once() {
+        for filter in ["a/b", "a/+", "a/b/#", "#"] {
+            let mut index = index();
+            assert_eq!(index.insert(filter, 1, 10), None);
+            assert_eq!(index.insert(filter, 1, 11), Some(10));
+            assert_eq!(index.insert(filter, 2, 20), None);
+            assert_eq!((index.filter_count(), index.subscription_count()), (1, 2));
+            assert_eq!(index.subscriber_count(filter), 2);
+            assert_eq!(found(&index, "a/b"), [(1, 11), (2, 20)]);
+            assert_eq!((index.get(filter, 1), index.get(filter, 3)), (Some(11), None));
+        }
+    }
+
+    #[test]
+    fn the_version_moves_with_changes_only() {
+        for filter in ["a/b", "a/+"] {
+            let mut index = index();
+            let mut versions = vec![index.version()];
+            index.insert(filter, 1, 1);
+            versions.push(index.version());
+            index.insert(filter, 1, 2);
+            versions.push(index.version());
+            index.remove(filter, 1);
+            versions.push(index.version());
+            assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
+
+            assert_eq!(index.remove(filter, 1), None);
+            assert_eq!(index.remove("b/+", 1), None);
+            assert_eq!(index.remove("b", 1), None);
+            assert_eq!(index.version(), versions[3]);
+        }
+    }
+
+    #[test]
+    fn a_key_is_reported_once_for_each_filter() {
+        let mut index = index();
+        for (value, filter) in
+            ["a/b", "a/+", "+/b", "a/#", "a/b/#", "#", "a/b/+"].iter().enumerate()
+        {
+            index.insert(filter, 1, value as u8);
+        }
+        let mut values: Vec<u8> = found(&index, "a/b").iter().map(|&(_, value)| value).collect();
+        values.sort_unstable();
+        assert_eq!(values, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn an_emptied_index_holds_no_nodes_and_little_memory() {
+        let mut index = index();
+        let filters: Vec<String> = (0..20_000)
+            .map(|n| format!("a{n}/+/c{n}/#"))
+            .chain((0..20_000).map(|n| n.to_string()))
+            .collect();
+        for filter in &filters {
+            index.insert(filter, 1, 1);
+        }
+        assert!(index.bytes() > 1 << 20);
+        for filter in &filters {
+            assert_eq!(index.remove(filter, 1), Some(1));
+        }
+        assert_eq!((index.filter_count(), index.subscription_count()), (0, 0));
+        assert_eq!(index.wild.node_count(), 0);
+        assert!(index.bytes() < 256 << 10, "{}", index.bytes());
+    }
+}

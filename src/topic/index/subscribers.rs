@@ -1,0 +1,171 @@
+//! The subscribers of one filter: most filters have one, some have a hundred thousand.
+
+use std::collections::BTreeMap;
+
+/// A map that is small when it has few entries. Entries are reported in the order of their keys.
+pub enum Subscribers<K, V> {
+    None,
+    One(K, V),
+    /// Sorted by key; two entries at least.
+    Few(Vec<(K, V)>),
+    #[expect(
+        clippy::box_collection,
+        reason = "keeps the enum, of which every filter has one, small"
+    )]
+    Many(Box<BTreeMap<K, V>>),
+}
+
+/// Above this, moving the entries of a sorted vector costs more than a tree.
+const FEW_MAX: usize = 64;
+/// A tree that shrinks to this becomes a vector: far enough from `FEW_MAX` that a subscriber who comes and goes does not
+/// convert it each time.
+const MANY_MIN: usize = FEW_MAX / 2;
+
+impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        match self {
+            Subscribers::None => {
+                *self = Subscribers::One(key, value);
+                None
+            }
+            Subscribers::One(only, held) if *only == key => Some(std::mem::replace(held, value)),
+            &mut Subscribers::One(only, held) => {
+                let mut few = Vec::with_capacity(2);
+                few.push((only.min(key), if only < key { held } else { value }));
+                few.push((only.max(key), if only < key { value } else { held }));
+                *self = Subscribers::Few(few);
+                None
+            }
+            Subscribers::Few(few) => match few.binary_search_by_key(&key, |entry| entry.0) {
+                Ok(at) => Some(std::mem::replace(&mut few[at].1, value)),
+                Err(_) if few.len() == FEW_MAX => {
+                    let mut many: BTreeMap<K, V> = few.drain(..).collect();
+                    many.insert(key, value);
+                    *self = Subscribers::Many(Box::new(many));
+                    None
+                }
+                Err(at) => {
+                    few.insert(at, (key, value));
+                    None
+                }
+            },
+            Subscribers::Many(many) => many.insert(key, value),
+        }
+    }
+
+    pub fn remove(&mut self, key: K) -> Option<V> {
+        match self {
+            Subscribers::None => None,
+            Subscribers::One(only, _) if *only != key => None,
+            &mut Subscribers::One(_, held) => {
+                *self = Subscribers::None;
+                Some(held)
+            }
+            Subscribers::Few(few) => {
+                let at = few.binary_search_by_key(&key, |entry| entry.0).ok()?;
+                let (_, value) = few.remove(at);
+                if let [(only, held)] = few[..] {
+                    *self = Subscribers::One(only, held);
+                } else if few.len() <= few.capacity() / 4 {
+                    few.shrink_to(few.len() * 2);
+                }
+                Some(value)
+            }
+            Subscribers::Many(many) => {
+                let value = many.remove(&key)?;
+                if many.len() <= MANY_MIN {
+                    *self =
+                        Subscribers::Few(many.iter().map(|(&key, &value)| (key, value)).collect());
+                }
+                Some(value)
+            }
+        }
+    }
+
+    pub fn get(&self, key: K) -> Option<V> {
+        match self {
+            Subscribers::None => None,
+            Subscribers::One(only, held) => (*only == key).then_some(*held),
+            Subscribers::Few(few) => {
+                let at = few.binary_search_by_key(&key, |entry| entry.0).ok()?;
+                Some(few[at].1)
+            }
+            Subscribers::Many(many) => many.get(&key).copied(),
+        }
+    }
+
+    pub fn each(&self, found: &mut impl FnMut(&K, &V)) {
+        match self {
+            Subscribers::None => {}
+            Subscribers::One(only, held) => found(only, held),
+            Subscribers::Few(few) => few.iter().for_each(|(key, value)| found(key, value)),
+            Subscribers::Many(many) => many.iter().for_each(|(key, value)| found(key, value)),
+        }
+    }
+}
+
+impl<K, V> Subscribers<K, V> {
+    pub fn len(&self) -> usize {
+        match self {
+            Subscribers::None => 0,
+            Subscribers::One(..) => 1,
+            Subscribers::Few(few) => few.len(),
+            Subscribers::Many(many) => many.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Subscribers::None)
+    }
+
+    /// Bytes outside the value itself; for a tree an estimate: its nodes are two thirds full, and have links.
+    pub fn heap_size(&self) -> usize {
+        match self {
+            Subscribers::None | Subscribers::One(..) => 0,
+            Subscribers::Few(few) => few.capacity() * size_of::<(K, V)>(),
+            Subscribers::Many(many) => many.len() * (size_of::<(K, V)>() * 3 / 2 + 4),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    #[test]
+    fn it_behaves_as_a_sorted_map_at_every_size() {
+        let mut random = Random::new(1);
+        let mut subscribers = Subscribers::None;
+        let mut model = BTreeMap::new();
+        let mut forms = [0; 4];
+        for round in 0..40_000_u64 {
+            // Waves: it grows past the bound between vector and tree, and goes back to nothing.
+            let grow = if (round / 2000) % 2 == 0 { 3 } else { 1 };
+            let key = random.below(3 * FEW_MAX as u64) as u32;
+            if random.below(4) < grow {
+                assert_eq!(subscribers.insert(key, round), model.insert(key, round));
+            } else {
+                assert_eq!(subscribers.remove(key), model.remove(&key));
+                if round % 2000 > 1500 && grow == 1 {
+                    for key in 0..3 * FEW_MAX as u32 {
+                        assert_eq!(subscribers.remove(key), model.remove(&key));
+                    }
+                }
+            }
+            assert_eq!(subscribers.len(), model.len());
+            assert_eq!(subscribers.is_empty(), model.is_empty());
+            assert_eq!(subscribers.get(key), model.get(&key).copied());
+            let mut entries = Vec::new();
+            subscribers.each(&mut |&key, &value| entries.push((key, value)));
+            assert!(entries.iter().copied().eq(model.iter().map(|(&key, &value)| (key, value))));
+            forms[match subscribers {
+                Subscribers::None => 0,
+                Subscribers::One(..) => 1,
+                Subscribers::Few(_) => 2,
+                Subscribers::Many(_) => 3,
+            }] += 1;
+        }
+        assert!(forms.iter().all(|&count| count > 50), "{forms:?}");
+    }
+}
