@@ -1,0 +1,212 @@
+//! Retained messages by topic, and the search for those that a filter means, in bounded pieces.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use memchr::memchr;
+
+use crate::topic::filter::has_wildcards;
+
+/// The retained message of each topic, in the order of the topics' bytes.
+#[derive(Clone, Debug)]
+pub struct RetainedStore<T> {
+    messages: BTreeMap<Box<str>, T>,
+}
+
+/// How far a scan came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScanEnd {
+    /// All that the filter means was found.
+    Done,
+    /// The scan goes on after this topic, which need not exist any more then.
+    More(Box<str>),
+}
+
+impl<T> RetainedStore<T> {
+    pub fn new() -> RetainedStore<T> {
+        RetainedStore { messages: BTreeMap::new() }
+    }
+
+    /// Stores the message of a valid topic name; returns the one it replaces.
+    pub fn insert(&mut self, topic: &str, message: T) -> Option<T> {
+        match self.messages.get_mut(topic) {
+            Some(held) => Some(std::mem::replace(held, message)),
+            None => self.messages.insert(topic.into(), message),
+        }
+    }
+
+    pub fn remove(&mut self, topic: &str) -> Option<T> {
+        self.messages.remove(topic)
+    }
+
+    pub fn get(&self, topic: &str) -> Option<&T> {
+        self.messages.get(topic)
+    }
+
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Calls `found` for the messages that `filter` means, in the order of their topics, and looks at no more than
+    /// `visit_max` (but one at least), matching or not. `after` is what the scan before this one returned.
+    ///
+    /// A message that is stored during the whole of a scan in pieces is found exactly once.
+    pub fn scan(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        visit_max: usize,
+        mut found: impl FnMut(&str, &T),
+    ) -> ScanEnd {
+        self.scan_while(filter, after, visit_max, |topic, message| {
+            found(topic, message);
+            true
+        })
+    }
+
+    /// As `scan`; it also ends, to go on later, after a message for which `found` returns false.
+    pub fn scan_while(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        visit_max: usize,
+        mut found: impl FnMut(&str, &T) -> bool,
+    ) -> ScanEnd {
+        if !has_wildcards(filter) {
+            if let Some(message) = self.messages.get(filter)
+                && after.is_none()
+            {
+                found(filter, message);
+            }
+            return ScanEnd::Done;
+        }
+        let mut target = String::new();
+        let first = match after {
+            None => {
+                target.push_str(literal_prefix(filter));
+                Bound::Included(target.as_str())
+            }
+            Some(after) => match step(filter, after, &mut target) {
+                Step::Match | Step::Next => Bound::Excluded(after),
+                Step::Seek => Bound::Included(target.as_str()),
+                Step::End => return ScanEnd::Done,
+            },
+        };
+        let mut messages = self.messages.range::<str, _>((first, Bound::Unbounded));
+        let mut visit_count = 0;
+        while let Some((topic, message)) = messages.next() {
+            visit_count += 1;
+            let mut more = visit_count < visit_max;
+            match step(filter, topic, &mut target) {
+                Step::Match => more &= found(topic, message),
+                Step::Next => {}
+                Step::Seek if more => {
+                    let from = Bound::Included(target.as_str());
+                    messages = self.messages.range::<str, _>((from, Bound::Unbounded));
+                }
+                Step::Seek => {}
+                Step::End => return ScanEnd::Done,
+            }
+            if !more {
+                return ScanEnd::More(topic.clone());
+            }
+        }
+        ScanEnd::Done
+    }
+}
+
+impl<T> Default for RetainedStore<T> {
+    fn default() -> RetainedStore<T> {
+        RetainedStore::new()
+    }
+}
+
+/// What a topic says about a filter, and about where the next topic is that can match it.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Match,
+    /// No match; the next topic may be one.
+    Next,
+    /// No match, and none before the target, which is greater than the topic.
+    Seek,
+    /// No match, and none after it.
+    End,
+}
+
+/// Walks the levels of a wildcard filter and of a topic side by side. In the order of bytes, the topics below `a/x` do
+/// not follow `a/x` at once: names such as `a/x-y` stand between, since `-` is less than `/`. All topics with the prefix
+/// `a/x/` stand together, and `a/x0` is greater than all of them (`0` follows `/`).
+fn step(filter: &str, topic: &str, target: &mut String) -> Step {
+    // [MQTT-4.7.2-1]
+    if filter.starts_with(['+', '#']) && topic.starts_with('$') {
+        return seek(target, "", "%");
+    }
+    // The end of the last level that a `+` took: only there another name can be tried.
+    let mut turn = None;
+    let mut start = 0;
+    let mut levels = filter.split('/');
+    let mut wanted = levels.next();
+    while let Some(level) = wanted {
+        wanted = levels.next();
+        if level == "#" {
+            return Step::Match;
+        }
+        let rest = &topic[start..];
+        let end = start + memchr(b'/', rest.as_bytes()).unwrap_or(rest.len());
+        if level == "+" {
+            turn = Some(end);
+        } else if level != &topic[start..end] {
+            if rest < level {
+                return seek(target, &topic[..start], level);
+            }
+            // `level` itself has been passed; `level/...` has not, if a byte less than `/` follows.
+            let follows = rest.strip_prefix(level).and_then(|after| after.bytes().next());
+            if wanted.is_some() && follows.is_some_and(|byte| byte < b'/') {
+                seek(target, &topic[..start], level);
+                target.push('/');
+                return Step::Seek;
+            }
+            return seek_turn(target, topic, turn);
+        }
+        let topic_ends = end == topic.len();
+        match wanted {
+            None if topic_ends => return Step::Match,
+            // All with this prefix have too many levels.
+            None => return seek_turn(target, topic, turn),
+            Some("#") => return Step::Match,
+            // Longer names of this level stand before its children.
+            Some(_) if topic_ends && level == "+" => return Step::Next,
+            Some(_) if topic_ends => return seek(target, topic, "/"),
+            Some(_) => start = end + 1,
+        }
+    }
+    unreachable!("a filter's last level decides")
+}
+
+fn seek(target: &mut String, prefix: &str, name: &str) -> Step {
+    target.clear();
+    target.push_str(prefix);
+    target.push_str(name);
+    Step::Seek
+}
+
+/// To the next name for the level that ends at `turn`: no topic with this name, from here on, matches.
+fn seek_turn(target: &mut String, topic: &str, turn: Option<usize>) -> Step {
+    match turn {
+        Some(end) => {
+            debug_assert_eq!(topic.as_bytes().get(end), Some(&b'/'));
+            seek(target, &topic[..end], "0")
+        }
+        None => Step::End,
+    }
+}
+
+/// The levels before the first wildcard: no topic less than them matches.
+fn literal_prefix(filter: &str) -> &str {
+    let wildcard = filter.find(['+', '#']).unwrap_or(filter.len());
+    filter[..wildcard].strip_suffix('/').unwrap_or("")
+}
