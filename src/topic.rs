@@ -1,1 +1,15 @@
-//! Placeholder.
+//! Topics: names, filters, who subscribes to what, what is retained where, shared groups, aliases.
+
+pub mod alias;
+pub mod filter;
+pub mod index;
+pub mod name;
+pub mod retained;
+pub mod shared;
+
+pub use alias::{AliasError, InboundAliases, OutboundAlias, OutboundAliases};
+pub use filter::{FilterError, ShareError, Subscribed, has_wildcards, matches, parse_filter};
+pub use index::Index;
+pub use name::{NameError, check_name};
+pub use retained::{RetainedStore, ScanEnd};
+pub use shared::Members;
