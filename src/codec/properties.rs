@@ -1,0 +1,568 @@
+//! Properties of MQTT 5: identifiers, typed values, and the sections of packets that hold them.
+
+mod views;
+
+use core::fmt;
+
+use super::QoS;
+use super::error::{DecodeError, Result};
+use super::reader::Reader;
+use super::var_int;
+use super::writer::{binary_size, put_binary, put_str, put_u16, put_u32, put_var_int, str_size};
+
+pub(super) use views::Forwarding;
+pub use views::{ForwardedProperties, SubscriptionIds, UserProperties, put_user_property};
+
+/// MQTT 5, table 2-4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum PropertyId {
+    PayloadFormat = 0x01,
+    MessageExpiry = 0x02,
+    ContentType = 0x03,
+    ResponseTopic = 0x08,
+    CorrelationData = 0x09,
+    SubscriptionId = 0x0B,
+    SessionExpiry = 0x11,
+    AssignedClientId = 0x12,
+    ServerKeepAlive = 0x13,
+    AuthMethod = 0x15,
+    AuthData = 0x16,
+    RequestProblemInformation = 0x17,
+    WillDelay = 0x18,
+    RequestResponseInformation = 0x19,
+    ResponseInformation = 0x1A,
+    ServerReference = 0x1C,
+    ReasonString = 0x1F,
+    ReceiveMax = 0x21,
+    TopicAliasMax = 0x22,
+    TopicAlias = 0x23,
+    QosMax = 0x24,
+    RetainAvailable = 0x25,
+    UserProperty = 0x26,
+    PacketSizeMax = 0x27,
+    WildcardAvailable = 0x28,
+    SubscriptionIdsAvailable = 0x29,
+    SharedAvailable = 0x2A,
+}
+
+impl PropertyId {
+    /// In the order of their values.
+    pub const ALL: [PropertyId; 27] = [
+        PropertyId::PayloadFormat,
+        PropertyId::MessageExpiry,
+        PropertyId::ContentType,
+        PropertyId::ResponseTopic,
+        PropertyId::CorrelationData,
+        PropertyId::SubscriptionId,
+        PropertyId::SessionExpiry,
+        PropertyId::AssignedClientId,
+        PropertyId::ServerKeepAlive,
+        PropertyId::AuthMethod,
+        PropertyId::AuthData,
+        PropertyId::RequestProblemInformation,
+        PropertyId::WillDelay,
+        PropertyId::RequestResponseInformation,
+        PropertyId::ResponseInformation,
+        PropertyId::ServerReference,
+        PropertyId::ReasonString,
+        PropertyId::ReceiveMax,
+        PropertyId::TopicAliasMax,
+        PropertyId::TopicAlias,
+        PropertyId::QosMax,
+        PropertyId::RetainAvailable,
+        PropertyId::UserProperty,
+        PropertyId::PacketSizeMax,
+        PropertyId::WildcardAvailable,
+        PropertyId::SubscriptionIdsAvailable,
+        PropertyId::SharedAvailable,
+    ];
+
+    fn from_u8(id: u8) -> Option<PropertyId> {
+        PropertyId::ALL.into_iter().find(|known| *known as u8 == id)
+    }
+
+    /// The specification's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            PropertyId::PayloadFormat => "Payload Format Indicator",
+            PropertyId::MessageExpiry => "Message Expiry Interval",
+            PropertyId::ContentType => "Content Type",
+            PropertyId::ResponseTopic => "Response Topic",
+            PropertyId::CorrelationData => "Correlation Data",
+            PropertyId::SubscriptionId => "Subscription Identifier",
+            PropertyId::SessionExpiry => "Session Expiry Interval",
+            PropertyId::AssignedClientId => "Assigned Client Identifier",
+            PropertyId::ServerKeepAlive => "Server Keep Alive",
+            PropertyId::AuthMethod => "Authentication Method",
+            PropertyId::AuthData => "Authentication Data",
+            PropertyId::RequestProblemInformation => "Request Problem Information",
+            PropertyId::WillDelay => "Will Delay Interval",
+            PropertyId::RequestResponseInformation => "Request Response Information",
+            PropertyId::ResponseInformation => "Response Information",
+            PropertyId::ServerReference => "Server Reference",
+            PropertyId::ReasonString => "Reason String",
+            PropertyId::ReceiveMax => "Receive Maximum",
+            PropertyId::TopicAliasMax => "Topic Alias Maximum",
+            PropertyId::TopicAlias => "Topic Alias",
+            PropertyId::QosMax => "Maximum QoS",
+            PropertyId::RetainAvailable => "Retain Available",
+            PropertyId::UserProperty => "User Property",
+            PropertyId::PacketSizeMax => "Maximum Packet Size",
+            PropertyId::WildcardAvailable => "Wildcard Subscription Available",
+            PropertyId::SubscriptionIdsAvailable => "Subscription Identifier Available",
+            PropertyId::SharedAvailable => "Shared Subscription Available",
+        }
+    }
+}
+
+impl fmt::Display for PropertyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The properties that one packet type may carry, or that may stand more than once in it.
+#[derive(Clone, Copy, Debug)]
+pub struct PropertySet(u64);
+
+impl PropertySet {
+    pub const CONNECT: PropertySet = PropertySet::of(&[
+        PropertyId::SessionExpiry,
+        PropertyId::AuthMethod,
+        PropertyId::AuthData,
+        PropertyId::RequestProblemInformation,
+        PropertyId::RequestResponseInformation,
+        PropertyId::ReceiveMax,
+        PropertyId::TopicAliasMax,
+        PropertyId::UserProperty,
+        PropertyId::PacketSizeMax,
+    ]);
+    pub const WILL: PropertySet = PropertySet::of(&[
+        PropertyId::PayloadFormat,
+        PropertyId::MessageExpiry,
+        PropertyId::ContentType,
+        PropertyId::ResponseTopic,
+        PropertyId::CorrelationData,
+        PropertyId::WillDelay,
+        PropertyId::UserProperty,
+    ]);
+    pub const CONNACK: PropertySet = PropertySet::of(&[
+        PropertyId::SessionExpiry,
+        PropertyId::AssignedClientId,
+        PropertyId::ServerKeepAlive,
+        PropertyId::AuthMethod,
+        PropertyId::AuthData,
+        PropertyId::ResponseInformation,
+        PropertyId::ServerReference,
+        PropertyId::ReasonString,
+        PropertyId::ReceiveMax,
+        PropertyId::TopicAliasMax,
+        PropertyId::QosMax,
+        PropertyId::RetainAvailable,
+        PropertyId::UserProperty,
+        PropertyId::PacketSizeMax,
+        PropertyId::WildcardAvailable,
+        PropertyId::SubscriptionIdsAvailable,
+        PropertyId::SharedAvailable,
+    ]);
+    pub const PUBLISH: PropertySet = PropertySet::of(&[
+        PropertyId::PayloadFormat,
+        PropertyId::MessageExpiry,
+        PropertyId::ContentType,
+        PropertyId::ResponseTopic,
+        PropertyId::CorrelationData,
+        PropertyId::SubscriptionId,
+        PropertyId::TopicAlias,
+        PropertyId::UserProperty,
+    ]);
+    /// PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and UNSUBACK.
+    pub const ACK: PropertySet =
+        PropertySet::of(&[PropertyId::ReasonString, PropertyId::UserProperty]);
+    pub const SUBSCRIBE: PropertySet =
+        PropertySet::of(&[PropertyId::SubscriptionId, PropertyId::UserProperty]);
+    pub const UNSUBSCRIBE: PropertySet = PropertySet::of(&[PropertyId::UserProperty]);
+    pub const DISCONNECT: PropertySet = PropertySet::of(&[
+        PropertyId::SessionExpiry,
+        PropertyId::ServerReference,
+        PropertyId::ReasonString,
+        PropertyId::UserProperty,
+    ]);
+    pub const AUTH: PropertySet = PropertySet::of(&[
+        PropertyId::AuthMethod,
+        PropertyId::AuthData,
+        PropertyId::ReasonString,
+        PropertyId::UserProperty,
+    ]);
+    /// Those that do not travel with a message: they speak of one connection or one subscription, or we count them down.
+    pub const NOT_FORWARDED: PropertySet = PropertySet::of(&[
+        PropertyId::TopicAlias,
+        PropertyId::MessageExpiry,
+        PropertyId::SubscriptionId,
+        PropertyId::WillDelay,
+    ]);
+    const REPEATABLE: PropertySet = PropertySet::of(&[PropertyId::UserProperty]);
+    const REPEATABLE_IN_PUBLISH: PropertySet =
+        PropertySet::of(&[PropertyId::UserProperty, PropertyId::SubscriptionId]);
+
+    const fn of(ids: &[PropertyId]) -> PropertySet {
+        let mut set = 0;
+        let mut rest = ids;
+        while let [id, after @ ..] = rest {
+            set |= 1 << *id as u8;
+            rest = after;
+        }
+        PropertySet(set)
+    }
+
+    #[inline]
+    pub const fn contains(self, id: PropertyId) -> bool {
+        self.0 & (1 << id as u8) != 0
+    }
+}
+
+/// One property with its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Property<'a> {
+    /// The payload is UTF-8.
+    PayloadFormat(bool),
+    MessageExpiry(u32),
+    ContentType(&'a str),
+    ResponseTopic(&'a str),
+    CorrelationData(&'a [u8]),
+    SubscriptionId(u32),
+    SessionExpiry(u32),
+    AssignedClientId(&'a str),
+    ServerKeepAlive(u16),
+    AuthMethod(&'a str),
+    AuthData(&'a [u8]),
+    RequestProblemInformation(bool),
+    WillDelay(u32),
+    RequestResponseInformation(bool),
+    ResponseInformation(&'a str),
+    ServerReference(&'a str),
+    ReasonString(&'a str),
+    ReceiveMax(u16),
+    TopicAliasMax(u16),
+    TopicAlias(u16),
+    QosMax(QoS),
+    RetainAvailable(bool),
+    UserProperty(&'a str, &'a str),
+    PacketSizeMax(u32),
+    WildcardAvailable(bool),
+    SubscriptionIdsAvailable(bool),
+    SharedAvailable(bool),
+}
+
+impl<'a> Property<'a> {
+    pub fn id(&self) -> PropertyId {
+        match self {
+            Property::PayloadFormat(_) => PropertyId::PayloadFormat,
+            Property::MessageExpiry(_) => PropertyId::MessageExpiry,
+            Property::ContentType(_) => PropertyId::ContentType,
+            Property::ResponseTopic(_) => PropertyId::ResponseTopic,
+            Property::CorrelationData(_) => PropertyId::CorrelationData,
+            Property::SubscriptionId(_) => PropertyId::SubscriptionId,
+            Property::SessionExpiry(_) => PropertyId::SessionExpiry,
+            Property::AssignedClientId(_) => PropertyId::AssignedClientId,
+            Property::ServerKeepAlive(_) => PropertyId::ServerKeepAlive,
+            Property::AuthMethod(_) => PropertyId::AuthMethod,
+            Property::AuthData(_) => PropertyId::AuthData,
+            Property::RequestProblemInformation(_) => PropertyId::RequestProblemInformation,
+            Property::WillDelay(_) => PropertyId::WillDelay,
+            Property::RequestResponseInformation(_) => PropertyId::RequestResponseInformation,
+            Property::ResponseInformation(_) => PropertyId::ResponseInformation,
+            Property::ServerReference(_) => PropertyId::ServerReference,
+            Property::ReasonString(_) => PropertyId::ReasonString,
+            Property::ReceiveMax(_) => PropertyId::ReceiveMax,
+            Property::TopicAliasMax(_) => PropertyId::TopicAliasMax,
+            Property::TopicAlias(_) => PropertyId::TopicAlias,
+            Property::QosMax(_) => PropertyId::QosMax,
+            Property::RetainAvailable(_) => PropertyId::RetainAvailable,
+            Property::UserProperty(..) => PropertyId::UserProperty,
+            Property::PacketSizeMax(_) => PropertyId::PacketSizeMax,
+            Property::WildcardAvailable(_) => PropertyId::WildcardAvailable,
+            Property::SubscriptionIdsAvailable(_) => PropertyId::SubscriptionIdsAvailable,
+            Property::SharedAvailable(_) => PropertyId::SharedAvailable,
+        }
+    }
+
+    /// The next property, its value checked.
+    fn read(reader: &mut Reader<'a>) -> Result<Property<'a>> {
+        let byte = reader.u8()?;
+        let id = PropertyId::from_u8(byte).ok_or(DecodeError::PropertyUnknown(byte))?;
+        let out_of_range = DecodeError::PropertyValue(id);
+        let above_zero = |value: u16| if value == 0 { Err(out_of_range) } else { Ok(value) };
+        let bool = |value: u8| match value {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(out_of_range),
+        };
+        Ok(match id {
+            PropertyId::PayloadFormat => Property::PayloadFormat(bool(reader.u8()?)?),
+            PropertyId::MessageExpiry => Property::MessageExpiry(reader.u32()?),
+            PropertyId::ContentType => Property::ContentType(reader.str()?),
+            PropertyId::ResponseTopic => match reader.topic_name() {
+                // [MQTT-3.3.2-14] [MQTT-4.7.3-1]
+                Ok("") | Err(DecodeError::TopicWildcard) => return Err(DecodeError::ResponseTopic),
+                topic => Property::ResponseTopic(topic?),
+            },
+            PropertyId::CorrelationData => Property::CorrelationData(reader.binary()?),
+            PropertyId::SubscriptionId => match reader.var_int()? {
+                0 => return Err(out_of_range),
+                value => Property::SubscriptionId(value),
+            },
+            PropertyId::SessionExpiry => Property::SessionExpiry(reader.u32()?),
+            PropertyId::AssignedClientId => Property::AssignedClientId(reader.str()?),
+            PropertyId::ServerKeepAlive => Property::ServerKeepAlive(reader.u16()?),
+            PropertyId::AuthMethod => Property::AuthMethod(reader.str()?),
+            PropertyId::AuthData => Property::AuthData(reader.binary()?),
+            PropertyId::RequestProblemInformation => {
+                Property::RequestProblemInformation(bool(reader.u8()?)?)
+            }
+            PropertyId::WillDelay => Property::WillDelay(reader.u32()?),
+            PropertyId::RequestResponseInformation => {
+                Property::RequestResponseInformation(bool(reader.u8()?)?)
+            }
+            PropertyId::ResponseInformation => Property::ResponseInformation(reader.str()?),
+            PropertyId::ServerReference => Property::ServerReference(reader.str()?),
+            PropertyId::ReasonString => Property::ReasonString(reader.str()?),
+            PropertyId::ReceiveMax => Property::ReceiveMax(above_zero(reader.u16()?)?),
+            PropertyId::TopicAliasMax => Property::TopicAliasMax(reader.u16()?),
+            PropertyId::TopicAlias => match reader.u16()? {
+                // [MQTT-3.3.2-8]
+                0 => return Err(DecodeError::TopicAliasZero),
+                alias => Property::TopicAlias(alias),
+            },
+            PropertyId::QosMax => match QoS::from_bits(reader.u8()?) {
+                None | Some(QoS::ExactlyOnce) => return Err(out_of_range),
+                Some(qos) => Property::QosMax(qos),
+            },
+            PropertyId::RetainAvailable => Property::RetainAvailable(bool(reader.u8()?)?),
+            // [MQTT-1.5.7-1]
+            PropertyId::UserProperty => Property::UserProperty(reader.str()?, reader.str()?),
+            PropertyId::PacketSizeMax => match reader.u32()? {
+                0 => return Err(out_of_range),
+                size => Property::PacketSizeMax(size),
+            },
+            PropertyId::WildcardAvailable => Property::WildcardAvailable(bool(reader.u8()?)?),
+            PropertyId::SubscriptionIdsAvailable => {
+                Property::SubscriptionIdsAvailable(bool(reader.u8()?)?)
+            }
+            PropertyId::SharedAvailable => Property::SharedAvailable(bool(reader.u8()?)?),
+        })
+    }
+
+    fn value(&self) -> Value<'a> {
+        match *self {
+            Property::PayloadFormat(value)
+            | Property::RequestProblemInformation(value)
+            | Property::RequestResponseInformation(value)
+            | Property::RetainAvailable(value)
+            | Property::WildcardAvailable(value)
+            | Property::SubscriptionIdsAvailable(value)
+            | Property::SharedAvailable(value) => Value::Byte(u8::from(value)),
+            Property::QosMax(qos) => Value::Byte(qos as u8),
+            Property::ServerKeepAlive(value)
+            | Property::ReceiveMax(value)
+            | Property::TopicAliasMax(value)
+            | Property::TopicAlias(value) => Value::U16(value),
+            Property::MessageExpiry(value)
+            | Property::SessionExpiry(value)
+            | Property::WillDelay(value)
+            | Property::PacketSizeMax(value) => Value::U32(value),
+            Property::SubscriptionId(value) => Value::VarInt(value),
+            Property::ContentType(text)
+            | Property::ResponseTopic(text)
+            | Property::AssignedClientId(text)
+            | Property::AuthMethod(text)
+            | Property::ResponseInformation(text)
+            | Property::ServerReference(text)
+            | Property::ReasonString(text) => Value::Text(text),
+            Property::CorrelationData(bytes) | Property::AuthData(bytes) => Value::Binary(bytes),
+            Property::UserProperty(name, value) => Value::Pair(name, value),
+        }
+    }
+
+    /// Size as encoded, identifier included.
+    pub fn size(&self) -> usize {
+        1 + match self.value() {
+            Value::Byte(_) => 1,
+            Value::U16(_) => 2,
+            Value::U32(_) => 4,
+            Value::VarInt(value) => var_int::size(value as usize),
+            Value::Text(text) => str_size(text),
+            Value::Binary(bytes) => binary_size(bytes),
+            Value::Pair(name, value) => str_size(name) + str_size(value),
+        }
+    }
+
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.id() as u8);
+        match self.value() {
+            Value::Byte(value) => out.push(value),
+            Value::U16(value) => put_u16(out, value),
+            Value::U32(value) => put_u32(out, value),
+            Value::VarInt(value) => put_var_int(out, value as usize),
+            Value::Text(text) => put_str(out, text),
+            Value::Binary(bytes) => put_binary(out, bytes),
+            Value::Pair(name, value) => {
+                put_str(out, name);
+                put_str(out, value);
+            }
+        }
+    }
+}
+
+/// A property's value by the way it is encoded.
+enum Value<'a> {
+    Byte(u8),
+    U16(u16),
+    U32(u32),
+    VarInt(u32),
+    Text(&'a str),
+    Binary(&'a [u8]),
+    Pair(&'a str, &'a str),
+}
+
+/// The property section of a packet, read once from front to back.
+#[derive(Debug)]
+pub(super) struct Section<'a> {
+    raw: &'a [u8],
+    reader: Reader<'a>,
+    allowed: PropertySet,
+    repeatable: PropertySet,
+    seen: u64,
+}
+
+impl<'a> Section<'a> {
+    /// Takes the section, its length first, off `reader`.
+    #[inline]
+    pub fn read(reader: &mut Reader<'a>, allowed: PropertySet) -> Result<Section<'a>> {
+        let size = reader.var_int()? as usize;
+        let raw = reader.take(size)?;
+        let reader = Reader::new(raw);
+        Ok(Section { raw, reader, allowed, repeatable: PropertySet::REPEATABLE, seen: 0 })
+    }
+
+    /// As `read`, for a PUBLISH: it may have several subscription identifiers.
+    #[inline]
+    pub fn read_publish(reader: &mut Reader<'a>) -> Result<Section<'a>> {
+        let section = Section::read(reader, PropertySet::PUBLISH)?;
+        Ok(Section { repeatable: PropertySet::REPEATABLE_IN_PUBLISH, ..section })
+    }
+
+    pub fn next(&mut self) -> Result<Option<Property<'a>>> {
+        if self.reader.is_empty() {
+            return Ok(None);
+        }
+        let property = Property::read(&mut self.reader)?;
+        let id = property.id();
+        if !self.allowed.contains(id) {
+            return Err(DecodeError::PropertyNotAllowed(id));
+        }
+        let bit = 1 << id as u8;
+        if self.seen & bit != 0 && !self.repeatable.contains(id) {
+            return Err(DecodeError::PropertyDuplicate(id));
+        }
+        self.seen |= bit;
+        Ok(Some(property))
+    }
+
+    /// How much of the section has been read.
+    pub fn position(&self) -> usize {
+        self.raw.len() - self.reader.rest().len()
+    }
+
+    pub fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+
+    fn has(&self, id: PropertyId) -> bool {
+        self.seen & (1 << id as u8) != 0
+    }
+
+    /// The user properties, once all has been read.
+    pub fn user_properties(&self) -> UserProperties<'a> {
+        let raw = if self.has(PropertyId::UserProperty) { self.raw } else { &[] };
+        UserProperties::from_raw(raw)
+    }
+
+    /// The subscription identifiers, once all has been read.
+    pub fn subscription_ids(&self) -> SubscriptionIds<'a> {
+        let raw = if self.has(PropertyId::SubscriptionId) { self.raw } else { &[] };
+        SubscriptionIds::from_raw(raw)
+    }
+}
+
+/// The properties of an encoded section, one after the other.
+#[derive(Clone, Debug)]
+pub struct PropertyIter<'a> {
+    reader: Reader<'a>,
+}
+
+impl<'a> PropertyIter<'a> {
+    /// Ends early if `raw` is not a sequence of properties.
+    pub fn new(raw: &'a [u8]) -> PropertyIter<'a> {
+        PropertyIter { reader: Reader::new(raw) }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.reader.rest()
+    }
+}
+
+impl<'a> Iterator for PropertyIter<'a> {
+    type Item = Property<'a>;
+
+    fn next(&mut self) -> Option<Property<'a>> {
+        Property::read(&mut self.reader).ok()
+    }
+}
+
+/// What a sender leaves out when it would make a packet larger than the receiver takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Diagnostics<'a> {
+    pub reason_string: Option<&'a str>,
+    pub user_properties: UserProperties<'a>,
+}
+
+impl<'a> Diagnostics<'a> {
+    /// What of it fits into `packet_size_max`, with `properties_size` bytes of other properties and
+    /// `fields_size` bytes of everything else behind the fixed header.
+    // [MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2]
+    // [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2]
+    // [MQTT-3.14.2-3] [MQTT-3.14.2-4] [MQTT-3.15.2-2] [MQTT-3.15.2-3]
+    pub fn fit(
+        self,
+        properties_size: usize,
+        fields_size: usize,
+        packet_size_max: usize,
+    ) -> Diagnostics<'a> {
+        let fits = |kept: &Diagnostics<'_>| {
+            let section = properties_size + kept.size();
+            let remaining = fields_size + var_int::size(section) + section;
+            1 + var_int::size(remaining) + remaining <= packet_size_max
+        };
+        let none = Diagnostics::default();
+        let reason_only = Diagnostics { reason_string: self.reason_string, ..none };
+        let user_only = Diagnostics { user_properties: self.user_properties, ..none };
+        [self, reason_only, user_only].into_iter().find(fits).unwrap_or(none)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.reason_string.is_none() && self.user_properties.is_empty()
+    }
+
+    pub fn size(&self) -> usize {
+        self.reason_string.map_or(0, |text| Property::ReasonString(text).size())
+            + self.user_properties.size()
+    }
+
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        if let Some(text) = self.reason_string {
+            Property::ReasonString(text).encode(out);
+        }
+        self.user_properties.encode(out);
+    }
+}

@@ -1,0 +1,244 @@
+//! PUBLISH: the packet that everything is about.
+
+use super::error::{DecodeError, Result};
+use super::framer::Frame;
+use super::header::PacketType;
+use super::properties::{
+    ForwardedProperties, Forwarding, Property, PropertySet, Section, SubscriptionIds,
+};
+use super::reader::Reader;
+use super::var_int;
+use super::writer::{put_header_of, put_str, put_u16, put_var_int, str_size};
+use super::{PacketId, ProtocolVersion, QoS};
+
+const DUP: u8 = 0x08;
+const RETAIN: u8 = 0x01;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Publish<'a> {
+    pub dup: bool,
+    pub qos: QoS,
+    pub retain: bool,
+    /// Empty only when an alias stands for it.
+    pub topic: &'a str,
+    /// `Some` exactly when the QoS is above 0.
+    pub packet_id: Option<PacketId>,
+    pub topic_alias: Option<u16>,
+    pub message_expiry_s: Option<u32>,
+    /// What `properties` say; the payload is not checked.
+    pub payload_format_utf8: bool,
+    /// Only servers may send them.
+    pub subscription_ids: SubscriptionIds<'a>,
+    pub properties: ForwardedProperties<'a>,
+    pub payload: &'a [u8],
+}
+
+impl<'a> Publish<'a> {
+    #[inline]
+    pub fn decode(frame: &Frame<'a>, version: ProtocolVersion) -> Result<Publish<'a>> {
+        if frame.first_byte >> 4 != PacketType::Publish as u8 {
+            return Err(DecodeError::OtherPacket);
+        }
+        // [MQTT-3.3.1-4]
+        let qos = QoS::from_bits(frame.first_byte >> 1 & 0x03).ok_or(DecodeError::QosInvalid)?;
+        let dup = frame.first_byte & DUP != 0;
+        // [MQTT-3.3.1-2]
+        if dup && qos == QoS::AtMostOnce {
+            return Err(DecodeError::DupAtQos0);
+        }
+        let mut reader = Reader::new(frame.body);
+        // [MQTT-3.3.2-1]
+        let topic = reader.topic_name()?;
+        // [MQTT-2.2.1-2]
+        let packet_id = if qos == QoS::AtMostOnce { None } else { Some(reader.packet_id()?) };
+        let mut publish = Publish {
+            dup,
+            qos,
+            retain: frame.first_byte & RETAIN != 0,
+            topic,
+            packet_id,
+            ..Publish::default()
+        };
+        if version == ProtocolVersion::V5 {
+            // Most have no properties.
+            match reader.rest() {
+                [0, payload @ ..] => reader = Reader::new(payload),
+                _ => publish.decode_properties(&mut reader)?,
+            }
+        }
+        // [MQTT-4.7.3-1]
+        if topic.is_empty() && publish.topic_alias.is_none() {
+            return Err(DecodeError::TopicEmpty);
+        }
+        publish.payload = reader.rest();
+        Ok(publish)
+    }
+
+    fn decode_properties(&mut self, reader: &mut Reader<'a>) -> Result<()> {
+        let mut section = Section::read_publish(reader)?;
+        let mut forwarding = Forwarding::default();
+        let mut start = 0;
+        while let Some(property) = section.next()? {
+            match property {
+                Property::TopicAlias(alias) => self.topic_alias = Some(alias),
+                Property::MessageExpiry(seconds) => self.message_expiry_s = Some(seconds),
+                Property::PayloadFormat(utf8) => self.payload_format_utf8 = utf8,
+                _ => {}
+            }
+            let end = section.position();
+            if !PropertySet::NOT_FORWARDED.contains(property.id()) {
+                forwarding.add(start, end);
+            }
+            start = end;
+        }
+        self.subscription_ids = section.subscription_ids();
+        self.properties = forwarding.of(section.raw());
+        Ok(())
+    }
+
+    /// The whole packet. `payload_format_utf8` is not written: `properties` say it.
+    pub fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) {
+        let head = Head {
+            first_byte: first_byte(self.dup, self.qos, self.retain),
+            topic: self.topic,
+            packet_id: packet_id_field(self.qos, self.packet_id),
+            message_expiry_s: self.message_expiry_s,
+            topic_alias: self.topic_alias,
+            subscription_ids: self.subscription_ids.iter(),
+            properties: self.properties.pieces(),
+            payload_size: self.payload.len(),
+        };
+        head.encode(version, out);
+        out.extend_from_slice(self.payload);
+    }
+}
+
+/// Everything in front of the payload.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PublishHead<'a> {
+    /// Ignored at QoS 0.
+    pub dup: bool,
+    pub qos: QoS,
+    pub retain: bool,
+    /// Empty only when an alias stands for it.
+    pub topic: &'a str,
+    /// At QoS 0 ignored; above, `None` leaves two zero bytes to be patched.
+    pub packet_id: Option<PacketId>,
+    pub message_expiry_s: Option<u32>,
+    pub topic_alias: Option<u16>,
+    /// Each 1..=268,435,455.
+    pub subscription_ids: &'a [u32],
+    /// Encoded properties that travel with the message.
+    pub properties: &'a [u8],
+    pub payload_size: usize,
+}
+
+impl PublishHead<'_> {
+    /// Size of the whole packet, payload included.
+    #[inline]
+    pub fn size(&self, version: ProtocolVersion) -> usize {
+        let (_, remaining_size) = self.head().sizes(version);
+        1 + var_int::size(remaining_size) + remaining_size
+    }
+
+    /// Appends all up to the payload. Returns where in it the packet identifier stands, `None` at QoS 0.
+    ///
+    /// The caller has checked `size`: it must not be above what MQTT can express.
+    #[inline]
+    pub fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) -> Option<usize> {
+        self.head().encode(version, out)
+    }
+
+    #[inline]
+    fn head(
+        &self,
+    ) -> Head<'_, impl Iterator<Item = u32> + Clone, impl Iterator<Item = &[u8]> + Clone> {
+        Head {
+            first_byte: first_byte(self.dup, self.qos, self.retain),
+            topic: self.topic,
+            packet_id: packet_id_field(self.qos, self.packet_id),
+            message_expiry_s: self.message_expiry_s,
+            topic_alias: self.topic_alias,
+            subscription_ids: self.subscription_ids.iter().copied(),
+            properties: core::iter::once(self.properties),
+            payload_size: self.payload_size,
+        }
+    }
+}
+
+#[inline]
+fn first_byte(dup: bool, qos: QoS, retain: bool) -> u8 {
+    // [MQTT-3.3.1-2]
+    let dup = if dup && qos != QoS::AtMostOnce { DUP } else { 0 };
+    PacketType::Publish.first_byte() | dup | (qos as u8) << 1 | u8::from(retain)
+}
+
+#[inline]
+fn packet_id_field(qos: QoS, packet_id: Option<PacketId>) -> Option<u16> {
+    (qos != QoS::AtMostOnce).then(|| packet_id.map_or(0, PacketId::get))
+}
+
+/// The one encoder, over whatever form identifiers and properties have.
+struct Head<'a, Ids, Pieces> {
+    first_byte: u8,
+    topic: &'a str,
+    packet_id: Option<u16>,
+    message_expiry_s: Option<u32>,
+    topic_alias: Option<u16>,
+    subscription_ids: Ids,
+    properties: Pieces,
+    payload_size: usize,
+}
+
+impl<'p, Ids, Pieces> Head<'_, Ids, Pieces>
+where
+    Ids: Iterator<Item = u32> + Clone,
+    Pieces: Iterator<Item = &'p [u8]> + Clone,
+{
+    /// Sizes of the properties and of all behind the fixed header.
+    #[inline]
+    fn sizes(&self, version: ProtocolVersion) -> (usize, usize) {
+        let packet_id_size = if self.packet_id.is_some() { 2 } else { 0 };
+        let size = str_size(self.topic) + packet_id_size + self.payload_size;
+        if version != ProtocolVersion::V5 {
+            return (0, size);
+        }
+        let ids = self.subscription_ids.clone();
+        let section = if self.message_expiry_s.is_some() { 5 } else { 0 }
+            + if self.topic_alias.is_some() { 3 } else { 0 }
+            + ids.map(|id| 1 + var_int::size(id as usize)).sum::<usize>()
+            + self.properties.clone().map(<[u8]>::len).sum::<usize>();
+        (section, size + var_int::size(section) + section)
+    }
+
+    #[inline]
+    fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) -> Option<usize> {
+        let (section_size, remaining_size) = self.sizes(version);
+        let start = out.len();
+        put_header_of(out, self.first_byte, remaining_size, remaining_size - self.payload_size);
+        put_str(out, self.topic);
+        let packet_id_index = self.packet_id.map(|packet_id| {
+            let index = out.len() - start;
+            put_u16(out, packet_id);
+            index
+        });
+        if version == ProtocolVersion::V5 {
+            put_var_int(out, section_size);
+            if section_size > 0 {
+                self.encode_properties(out);
+            }
+        }
+        packet_id_index
+    }
+
+    fn encode_properties(&self, out: &mut Vec<u8>) {
+        if let Some(alias) = self.topic_alias {
+            Property::TopicAlias(alias).encode(out);
+        }
+        if let Some(seconds) = self.message_expiry_s {
+            Property::MessageExpiry(seconds).encode(out);
+        }
+        self.subscription_ids.clone().for_each(|id| Property::SubscriptionId(id).encode(out));
+        self.properties.clone().for_each(|piece| out.extend_from_slice(piece));
+    }
+}

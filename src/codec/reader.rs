@@ -1,0 +1,135 @@
+//! A cursor over received bytes: every read is checked, a read past the end is a malformed packet.
+
+use super::PacketId;
+use super::error::{DecodeError, Result};
+use super::var_int;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    #[inline]
+    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
+        Reader { rest: bytes }
+    }
+
+    /// What has not been read yet.
+    #[inline]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The packet must end here.
+    #[inline]
+    pub fn finish(&self) -> Result<()> {
+        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
+    }
+
+    #[inline]
+    fn chunk<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (chunk, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        self.rest = rest;
+        Ok(*chunk)
+    }
+
+    #[inline]
+    pub fn u8(&mut self) -> Result<u8> {
+        self.chunk().map(u8::from_be_bytes)
+    }
+
+    #[inline]
+    pub fn u16(&mut self) -> Result<u16> {
+        self.chunk().map(u16::from_be_bytes)
+    }
+
+    #[inline]
+    pub fn u32(&mut self) -> Result<u32> {
+        self.chunk().map(u32::from_be_bytes)
+    }
+
+    #[inline]
+    pub fn packet_id(&mut self) -> Result<PacketId> {
+        // [MQTT-2.2.1-3] [MQTT-2.2.1-4]
+        PacketId::new(self.u16()?).ok_or(DecodeError::PacketIdZero)
+    }
+
+    #[inline]
+    pub fn var_int(&mut self) -> Result<u32> {
+        let (value, size) = var_int::read(self.rest)?.ok_or(DecodeError::Truncated)?;
+        self.take(size)?;
+        Ok(value)
+    }
+
+    #[inline]
+    pub fn take(&mut self, size: usize) -> Result<&'a [u8]> {
+        let (bytes, rest) = self.rest.split_at_checked(size).ok_or(DecodeError::Truncated)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    /// Binary data: a size of two bytes and that many bytes.
+    #[inline]
+    pub fn binary(&mut self) -> Result<&'a [u8]> {
+        let size = self.u16()?;
+        self.take(usize::from(size))
+    }
+
+    /// A UTF-8 encoded string.
+    #[inline]
+    pub fn str(&mut self) -> Result<&'a str> {
+        let bytes = self.binary()?;
+        let text = utf8(bytes)?;
+        // [MQTT-1.5.4-2]
+        if memchr::memchr(0, bytes).is_some() {
+            return Err(DecodeError::NullCharacter);
+        }
+        Ok(text)
+    }
+
+    /// A topic name: a string without wildcards; it may be empty.
+    #[inline]
+    pub fn topic_name(&mut self) -> Result<&'a str> {
+        let bytes = self.binary()?;
+        let text = utf8(bytes)?;
+        if !holds_forbidden(bytes) {
+            return Ok(text);
+        }
+        // [MQTT-4.7.3-2], [MQTT-3.3.2-2] [MQTT-4.7.0-1]
+        Err(match memchr::memchr(0, bytes) {
+            Some(_) => DecodeError::NullCharacter,
+            None => DecodeError::TopicWildcard,
+        })
+    }
+}
+
+#[inline]
+fn utf8(bytes: &[u8]) -> Result<&str> {
+    // [MQTT-1.5.4-1] U+FEFF is a character like any other. [MQTT-1.5.4-3]
+    simdutf8::basic::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8)
+}
+
+/// NUL, `#` or `+` is among `bytes`. Topics are short: eight bytes a step cost less than a call.
+#[inline]
+fn holds_forbidden(bytes: &[u8]) -> bool {
+    let Some(last) = bytes.last_chunk::<8>() else {
+        return bytes.iter().any(|byte| matches!(byte, 0 | b'#' | b'+'));
+    };
+    let (words, _) = bytes.as_chunks::<8>();
+    words.iter().fold(forbidden_in(last), |found, word| found | forbidden_in(word)) != 0
+}
+
+#[inline]
+fn forbidden_in(word: &[u8; 8]) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let word = u64::from_le_bytes(*word);
+    // Not 0 exactly if a byte of `x` is 0.
+    let zero = |x: u64| x.wrapping_sub(ONES) & !x & (ONES << 7);
+    zero(word) | zero(word ^ (ONES * b'#' as u64)) | zero(word ^ (ONES * b'+' as u64))
+}

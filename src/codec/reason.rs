@@ -1,0 +1,266 @@
+//! Reason codes of MQTT 5, and which packet may carry which.
+
+/// MQTT 5, table 2-6. In 3.1 and 3.1.1 only CONNACK and SUBACK carry a code; it is mapped where they are encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ReasonCode {
+    /// Also Normal disconnection and Granted QoS 0.
+    #[default]
+    Success = 0x00,
+    GrantedQoS1 = 0x01,
+    GrantedQoS2 = 0x02,
+    DisconnectWithWill = 0x04,
+    NoMatchingSubscribers = 0x10,
+    NoSubscriptionExisted = 0x11,
+    ContinueAuthentication = 0x18,
+    ReAuthenticate = 0x19,
+    UnspecifiedError = 0x80,
+    MalformedPacket = 0x81,
+    ProtocolError = 0x82,
+    ImplementationSpecificError = 0x83,
+    UnsupportedProtocolVersion = 0x84,
+    ClientIdentifierNotValid = 0x85,
+    BadUserNameOrPassword = 0x86,
+    NotAuthorized = 0x87,
+    ServerUnavailable = 0x88,
+    ServerBusy = 0x89,
+    Banned = 0x8A,
+    ServerShuttingDown = 0x8B,
+    BadAuthenticationMethod = 0x8C,
+    KeepAliveTimeout = 0x8D,
+    SessionTakenOver = 0x8E,
+    TopicFilterInvalid = 0x8F,
+    TopicNameInvalid = 0x90,
+    PacketIdentifierInUse = 0x91,
+    PacketIdentifierNotFound = 0x92,
+    ReceiveMaximumExceeded = 0x93,
+    TopicAliasInvalid = 0x94,
+    PacketTooLarge = 0x95,
+    MessageRateTooHigh = 0x96,
+    QuotaExceeded = 0x97,
+    AdministrativeAction = 0x98,
+    PayloadFormatInvalid = 0x99,
+    RetainNotSupported = 0x9A,
+    QosNotSupported = 0x9B,
+    UseAnotherServer = 0x9C,
+    ServerMoved = 0x9D,
+    SharedSubscriptionsNotSupported = 0x9E,
+    ConnectionRateExceeded = 0x9F,
+    MaximumConnectTime = 0xA0,
+    SubscriptionIdentifiersNotSupported = 0xA1,
+    WildcardSubscriptionsNotSupported = 0xA2,
+}
+
+use ReasonCode::*;
+
+impl ReasonCode {
+    /// In the order of their values.
+    pub const ALL: [ReasonCode; 43] = [
+        Success,
+        GrantedQoS1,
+        GrantedQoS2,
+        DisconnectWithWill,
+        NoMatchingSubscribers,
+        NoSubscriptionExisted,
+        ContinueAuthentication,
+        ReAuthenticate,
+        UnspecifiedError,
+        MalformedPacket,
+        ProtocolError,
+        ImplementationSpecificError,
+        UnsupportedProtocolVersion,
+        ClientIdentifierNotValid,
+        BadUserNameOrPassword,
+        NotAuthorized,
+        ServerUnavailable,
+        ServerBusy,
+        Banned,
+        ServerShuttingDown,
+        BadAuthenticationMethod,
+        KeepAliveTimeout,
+        SessionTakenOver,
+        TopicFilterInvalid,
+        TopicNameInvalid,
+        PacketIdentifierInUse,
+        PacketIdentifierNotFound,
+        ReceiveMaximumExceeded,
+        TopicAliasInvalid,
+        PacketTooLarge,
+        MessageRateTooHigh,
+        QuotaExceeded,
+        AdministrativeAction,
+        PayloadFormatInvalid,
+        RetainNotSupported,
+        QosNotSupported,
+        UseAnotherServer,
+        ServerMoved,
+        SharedSubscriptionsNotSupported,
+        ConnectionRateExceeded,
+        MaximumConnectTime,
+        SubscriptionIdentifiersNotSupported,
+        WildcardSubscriptionsNotSupported,
+    ];
+
+    pub fn from_u8(code: u8) -> Option<ReasonCode> {
+        // The errors are the last of ALL and have no gaps.
+        let index = match code {
+            0x00..=0x02 => code,
+            0x04 => 3,
+            0x10..=0x11 => code - 0x10 + 4,
+            0x18..=0x19 => code - 0x18 + 6,
+            0x80..=0xA2 => code - 0x80 + 8,
+            _ => return None,
+        };
+        ReasonCode::ALL.get(usize::from(index)).copied()
+    }
+
+    #[inline]
+    pub const fn as_u8(self) -> u8 {
+        self as u8
+    }
+
+    #[inline]
+    pub const fn is_error(self) -> bool {
+        self as u8 >= 0x80
+    }
+}
+
+/// The codes that one packet type may carry.
+#[derive(Clone, Copy, Debug)]
+pub struct ReasonSet {
+    fine: u64,
+    error: u64,
+}
+
+impl ReasonSet {
+    // [MQTT-3.2.2-8]
+    pub const CONNACK: ReasonSet = ReasonSet::of(&[
+        Success,
+        UnspecifiedError,
+        MalformedPacket,
+        ProtocolError,
+        ImplementationSpecificError,
+        UnsupportedProtocolVersion,
+        ClientIdentifierNotValid,
+        BadUserNameOrPassword,
+        NotAuthorized,
+        ServerUnavailable,
+        ServerBusy,
+        Banned,
+        BadAuthenticationMethod,
+        TopicNameInvalid,
+        PacketTooLarge,
+        QuotaExceeded,
+        PayloadFormatInvalid,
+        RetainNotSupported,
+        QosNotSupported,
+        UseAnotherServer,
+        ServerMoved,
+        ConnectionRateExceeded,
+    ]);
+    /// PUBACK and PUBREC. [MQTT-3.4.2-1] [MQTT-3.5.2-1]
+    pub const RECEIVED: ReasonSet = ReasonSet::of(&[
+        Success,
+        NoMatchingSubscribers,
+        UnspecifiedError,
+        ImplementationSpecificError,
+        NotAuthorized,
+        TopicNameInvalid,
+        PacketIdentifierInUse,
+        QuotaExceeded,
+        PayloadFormatInvalid,
+    ]);
+    /// PUBREL and PUBCOMP. [MQTT-3.6.2-1] [MQTT-3.7.2-1]
+    pub const RELEASED: ReasonSet = ReasonSet::of(&[Success, PacketIdentifierNotFound]);
+    // [MQTT-3.9.3-2]
+    pub const SUBACK: ReasonSet = ReasonSet::of(&[
+        Success,
+        GrantedQoS1,
+        GrantedQoS2,
+        UnspecifiedError,
+        ImplementationSpecificError,
+        NotAuthorized,
+        TopicFilterInvalid,
+        PacketIdentifierInUse,
+        QuotaExceeded,
+        SharedSubscriptionsNotSupported,
+        SubscriptionIdentifiersNotSupported,
+        WildcardSubscriptionsNotSupported,
+    ]);
+    /// SUBACK of 3.1.1; 3.1 has no failure, but servers of that time send 0x80, too.
+    pub const SUBACK_V3: ReasonSet =
+        ReasonSet::of(&[Success, GrantedQoS1, GrantedQoS2, UnspecifiedError]);
+    // [MQTT-3.11.3-2]
+    pub const UNSUBACK: ReasonSet = ReasonSet::of(&[
+        Success,
+        NoSubscriptionExisted,
+        UnspecifiedError,
+        ImplementationSpecificError,
+        NotAuthorized,
+        TopicFilterInvalid,
+        PacketIdentifierInUse,
+    ]);
+    /// Of either direction. [MQTT-3.14.2-1]
+    pub const DISCONNECT: ReasonSet = ReasonSet::of(&[
+        Success,
+        DisconnectWithWill,
+        UnspecifiedError,
+        MalformedPacket,
+        ProtocolError,
+        ImplementationSpecificError,
+        NotAuthorized,
+        ServerBusy,
+        ServerShuttingDown,
+        BadAuthenticationMethod,
+        KeepAliveTimeout,
+        SessionTakenOver,
+        TopicFilterInvalid,
+        TopicNameInvalid,
+        ReceiveMaximumExceeded,
+        TopicAliasInvalid,
+        PacketTooLarge,
+        MessageRateTooHigh,
+        QuotaExceeded,
+        AdministrativeAction,
+        PayloadFormatInvalid,
+        RetainNotSupported,
+        QosNotSupported,
+        UseAnotherServer,
+        ServerMoved,
+        SharedSubscriptionsNotSupported,
+        ConnectionRateExceeded,
+        MaximumConnectTime,
+        SubscriptionIdentifiersNotSupported,
+        WildcardSubscriptionsNotSupported,
+    ]);
+    // [MQTT-3.15.2-1]
+    pub const AUTH: ReasonSet = ReasonSet::of(&[Success, ContinueAuthentication, ReAuthenticate]);
+
+    const fn of(codes: &[ReasonCode]) -> ReasonSet {
+        let mut set = ReasonSet { fine: 0, error: 0 };
+        let mut rest = codes;
+        while let [code, after @ ..] = rest {
+            let bit = 1 << (*code as u8 & 0x3F);
+            if code.is_error() {
+                set.error |= bit;
+            } else {
+                set.fine |= bit;
+            }
+            rest = after;
+        }
+        set
+    }
+
+    pub const fn contains(self, code: ReasonCode) -> bool {
+        let half = if code.is_error() { self.error } else { self.fine };
+        half & (1 << (code as u8 & 0x3F)) != 0
+    }
+
+    /// The code that `byte` stands for, if this packet may carry it.
+    pub(super) fn read(self, byte: u8) -> super::error::Result<ReasonCode> {
+        match ReasonCode::from_u8(byte) {
+            Some(code) if self.contains(code) => Ok(code),
+            _ => Err(super::error::DecodeError::ReasonInvalid(byte)),
+        }
+    }
+}
