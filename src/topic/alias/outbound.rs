@@ -154,3 +154,35 @@ fn alias_at(index: usize) -> u16 {
 fn halving_period(max: u16) -> u32 {
     MESSAGES_PER_HALVING * (u32::from(max) + RIVALS as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn topics_with_the_same_fingerprint_are_not_confused() {
+        let hash = KeyedHash::new(0);
+        let mut seen = HashMap::new();
+        let (first, second) = (0..1_000_000_u32)
+            .find_map(|n| {
+                let topic = format!("t{n}");
+                let other = seen.insert(hash.bytes(topic.as_bytes()) as u32, topic.clone())?;
+                Some((other, topic))
+            })
+            .unwrap();
+        let mut aliases = OutboundAliases::new(3);
+        assert_eq!(aliases.alias("x"), OutboundAlias::New(1));
+        assert_eq!(aliases.alias(&first), OutboundAlias::New(2));
+        assert_eq!(aliases.alias(&second), OutboundAlias::New(3));
+        assert_eq!(aliases.alias(&first), OutboundAlias::Known(2));
+        assert_eq!(aliases.alias(&second), OutboundAlias::Known(3));
+    }
+
+    #[test]
+    fn more_aliases_than_are_searched_are_not_defined() {
+        let mut aliases = OutboundAliases::new(u16::MAX);
+        let new = (0..1000).filter(|n| aliases.alias(&n.to_string()) == OutboundAlias::New(n + 1));
+        assert_eq!(new.count(), usize::from(ALIASES_MAX));
+    }
+}
