@@ -241,7 +241,8 @@ pub static KEYS: &[Key] = &[
     setting!(
         Workers,
         ring_entries,
-        Kind::PowerOfTwo { min: 64, max: 32_768 },
+        // The kernel takes four times as many completions, and at most 65,536.
+        Kind::PowerOfTwo { min: 64, max: 16_384 },
         "Submission queue entries of each shard's io_uring."
     ),
     setting!(

@@ -1,0 +1,148 @@
+//! What must hold before the broker can run here: each finding says what is wrong and what to do.
+
+mod cores;
+mod files;
+mod kernel;
+mod listeners;
+mod memory;
+mod process;
+
+use std::fmt;
+
+use crate::config::Settings;
+
+pub use cores::allowed_cores;
+use process::Process;
+
+/// What one examination found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was examined.
+    pub subject: &'static str,
+    pub level: Level,
+    /// What is.
+    pub what: String,
+    /// What to do; empty if nothing is wrong.
+    pub remedy: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Ok,
+    /// The broker runs, but not as configured or not as it should.
+    Warn,
+    /// The broker cannot run.
+    Fail,
+}
+
+/// Examines everything that `serve` needs, and raises the limits on open files and locked memory as far as allowed.
+/// The ports are bound for a moment. The cores of the settings are filled in.
+pub fn run_checks(settings: &Settings) -> Vec<Finding> {
+    let process = Process::read();
+    let mut findings = vec![kernel::check_release(process.kernel_release.as_deref())];
+    // The limit is raised first: a ring counts towards it.
+    let locked = memory::check_locked(settings, &process);
+    findings.push(kernel::check_io_uring(&process));
+    findings.push(locked);
+    findings.push(files::check(settings));
+    findings.extend(cores::check(settings));
+    findings.push(memory::check_bounds(settings));
+    findings.extend(check_configuration(settings));
+    findings.extend(listeners::check(settings));
+    findings
+}
+
+/// Whether something must be put right first.
+pub fn has_failed(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.level == Level::Fail)
+}
+
+fn check_configuration(settings: &Settings) -> Vec<Finding> {
+    let found = settings.contradictions();
+    if found.is_empty() {
+        return vec![Finding::ok("configuration", "nothing in it contradicts")];
+    }
+    found
+        .into_iter()
+        .map(|one| {
+            // A sentence of a contradiction ends with what to do.
+            let (what, remedy) = one.sentence.split_once(": ").unwrap_or((&one.sentence, ""));
+            Finding::fail("configuration", what, remedy)
+        })
+        .collect()
+}
+
+impl Finding {
+    fn ok(subject: &'static str, what: impl Into<String>) -> Finding {
+        Finding { subject, level: Level::Ok, what: what.into(), remedy: String::new() }
+    }
+
+    fn warn(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        Finding { subject, level: Level::Warn, what: what.into(), remedy: remedy.into() }
+    }
+
+    fn fail(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        Finding { subject, level: Level::Fail, what: what.into(), remedy: remedy.into() }
+    }
+
+    /// What is and what to do, in one sentence.
+    pub fn sentence(&self) -> String {
+        if self.remedy.is_empty() {
+            return format!("{}: {}", self.subject, self.what);
+        }
+        format!("{}: {}; {}", self.subject, self.what, self.remedy)
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level {
+            Level::Ok => "ok",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        write!(out, "{level:<5} {:<14} ", self.subject)?;
+        wrap(out, &self.what, "")?;
+        if !self.remedy.is_empty() {
+            write!(out, "\n{INDENT}-> ")?;
+            wrap(out, &self.remedy, "   ")?;
+        }
+        Ok(())
+    }
+}
+
+/// What stands below the subject's text.
+const INDENT: &str = "                     ";
+const LINE_WIDTH: usize = 110;
+
+/// Breaks the text between words; further lines begin with the indent and `hang`.
+fn wrap(out: &mut fmt::Formatter<'_>, text: &str, hang: &str) -> fmt::Result {
+    let width = LINE_WIDTH - INDENT.len() - hang.len();
+    let mut line_size = 0;
+    for word in text.split(' ') {
+        if line_size > 0 && line_size + 1 + word.len() > width {
+            write!(out, "\n{INDENT}{hang}")?;
+            line_size = 0;
+        }
+        let space = if line_size > 0 { " " } else { "" };
+        write!(out, "{space}{word}")?;
+        line_size += space.len() + word.len();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_finding_is_broken_between_words_and_nothing_is_lost() {
+        let what = "word ".repeat(60) + "end";
+        let finding = Finding::warn("open files", &what, &what);
+        let printed = finding.to_string();
+        assert!(printed.lines().count() > 6, "{printed}");
+        assert!(printed.lines().all(|line| line.len() <= LINE_WIDTH), "{printed}");
+        let words: Vec<_> = printed.split_whitespace().collect();
+        assert_eq!(words.join(" "), format!("warn open files {what} -> {what}"));
+    }
+}

@@ -1,0 +1,219 @@
+//! The kernel: its release, and whether it lets this process have the rings that shards use.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use io_uring::{IoUring, Probe, opcode};
+
+use super::Finding;
+use super::process::{Container, Process};
+
+/// The first release with everything that a shard's ring needs, as (major, minor).
+const RELEASE_MIN: (u32, u32) = (6, 1);
+/// The first release that counts the rings themselves as locked memory of the user.
+const RELEASE_LOCKED_RINGS: (u32, u32) = (6, 14);
+
+const RING_ENTRIES: u32 = 8;
+const RING_TRIES: u32 = 10;
+const RING_PAUSE: Duration = Duration::from_millis(100);
+
+pub fn check_release(release: Option<&str>) -> Finding {
+    let subject = "kernel";
+    let Some(text) = release else {
+        return Finding::fail(
+            subject,
+            "/proc/sys/kernel/osrelease cannot be read",
+            "mount /proc where the broker runs",
+        );
+    };
+    match parse_release(text) {
+        Some(found) if found >= RELEASE_MIN => Finding::ok(subject, format!("Linux {text}")),
+        _ => Finding::fail(
+            subject,
+            format!("Linux {text} is too old"),
+            format!("boot Linux {}.{} or later", RELEASE_MIN.0, RELEASE_MIN.1),
+        ),
+    }
+}
+
+/// Whether rings count towards the limit on locked memory; unknown kernels are taken for new.
+pub fn counts_rings_as_locked(release: Option<&str>) -> bool {
+    release.and_then(parse_release).is_none_or(|found| found >= RELEASE_LOCKED_RINGS)
+}
+
+fn parse_release(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Sets up a small ring of the kind that shards use, and drops it again.
+pub fn check_io_uring(process: &Process) -> Finding {
+    let subject = "io_uring";
+    match set_up_ring().and_then(|ring| missing_operation(&ring)) {
+        Ok(None) => {
+            Finding::ok(subject, "permitted: a ring of the kind that shards use was set up")
+        }
+        Ok(Some(name)) => Finding::fail(
+            subject,
+            format!("this kernel's io_uring cannot do {name}"),
+            format!("boot Linux {}.{} or later", RELEASE_MIN.0, RELEASE_MIN.1),
+        ),
+        Err(error) => {
+            let (what, remedy) = explain_refusal(&error, process);
+            Finding::fail(subject, what, remedy)
+        }
+    }
+}
+
+/// Small, because what a ring locked is given back only some time after it is gone: a broker that was just restarted
+/// waits for that.
+fn set_up_ring() -> io::Result<IoUring> {
+    let mut tries = 1;
+    loop {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .build(RING_ENTRIES);
+        match ring {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && tries < RING_TRIES => {
+                tries += 1;
+                thread::sleep(RING_PAUSE);
+            }
+            settled => return settled,
+        }
+    }
+}
+
+fn missing_operation(ring: &IoUring) -> io::Result<Option<&'static str>> {
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    let needed = [
+        ("accept", opcode::Accept::CODE),
+        ("recv", opcode::Recv::CODE),
+        ("send", opcode::Send::CODE),
+        ("sendmsg", opcode::SendMsg::CODE),
+        ("async cancel", opcode::AsyncCancel::CODE),
+        ("poll", opcode::PollAdd::CODE),
+    ];
+    Ok(needed.into_iter().find(|(_, code)| !probe.is_supported(*code)).map(|(name, _)| name))
+}
+
+/// Why the kernel refused a ring, and what to do.
+fn explain_refusal(error: &io::Error, process: &Process) -> (String, String) {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => match process.io_uring_disabled {
+            Some(disabled @ 1..) => forbidden_by_sysctl(disabled),
+            _ => forbidden_by_filter(process),
+        },
+        // Some filters claim that the system call does not exist.
+        Some(libc::ENOSYS) if process.is_filtered => forbidden_by_filter(process),
+        Some(libc::ENOSYS) => (
+            "this kernel has no io_uring".to_owned(),
+            "boot a kernel built with CONFIG_IO_URING, and not inside gVisor or the like".to_owned(),
+        ),
+        Some(libc::EINVAL) => (
+            "this kernel's io_uring lacks what shards use (single issuer, deferred task work)"
+                .to_owned(),
+            format!("boot Linux {}.{} or later", RELEASE_MIN.0, RELEASE_MIN.1),
+        ),
+        Some(libc::ENOMEM) => (
+            "no memory is left that this user may lock".to_owned(),
+            "raise the limit (systemd: LimitMEMLOCK=infinity; Docker: --ulimit memlock=-1), or end \
+             other programs of this user that lock memory"
+                .to_owned(),
+        ),
+        Some(libc::EMFILE | libc::ENFILE) => (
+            "there are not enough open files".to_owned(),
+            "raise the limit on open files (systemd: LimitNOFILE=; Docker: --ulimit nofile=1048576)"
+                .to_owned(),
+        ),
+        _ => (format!("a ring could not be set up: {error}"), "see the kernel's log".to_owned()),
+    }
+}
+
+fn forbidden_by_sysctl(disabled: u32) -> (String, String) {
+    let remedy = match disabled {
+        1 => {
+            "run `sysctl kernel.io_uring_disabled=0`, or set kernel.io_uring_group to a group of the \
+             broker's user"
+        }
+        _ => "run `sysctl kernel.io_uring_disabled=0`, on the host if this is a container",
+    };
+    (format!("kernel.io_uring_disabled is {disabled}, which forbids it"), remedy.to_owned())
+}
+
+fn forbidden_by_filter(process: &Process) -> (String, String) {
+    let what = if process.is_filtered {
+        "a seccomp filter forbids it"
+    } else {
+        "the kernel forbids it (a security module?)"
+    };
+    let docker = "run the container with --security-opt seccomp=PROFILE, a profile that also allows \
+                  io_uring_setup, io_uring_enter and io_uring_register (or with seccomp=unconfined)";
+    let kubernetes = "set the container's securityContext.seccompProfile to type Localhost with a \
+                      profile that also allows io_uring_setup, io_uring_enter and io_uring_register \
+                      (or to type Unconfined)";
+    let remedy = match process.container {
+        Some(Container::Docker | Container::Podman) => docker.to_owned(),
+        Some(Container::Kubernetes) => kubernetes.to_owned(),
+        None if process.is_filtered => format!(
+            "Docker, Podman: {docker}; Kubernetes: {kubernetes}; systemd: add @io-uring, or these \
+             three, to SystemCallFilter="
+        ),
+        None => "look for the refusal in the log of SELinux, AppArmor or the like".to_owned(),
+    };
+    (what.to_owned(), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn kernels_from_6_1_on_are_taken() {
+        let cases = [
+            ("6.1.0", Level::Ok),
+            ("6.1-rc2", Level::Ok),
+            ("6.18.44-generic", Level::Ok),
+            ("10.0.1", Level::Ok),
+            ("6.0.19", Level::Fail),
+            ("5.15.0-91-generic", Level::Fail),
+            ("4.4.0", Level::Fail),
+            ("unknown", Level::Fail),
+        ];
+        for (release, level) in cases {
+            assert_eq!(check_release(Some(release)).level, level, "{release}");
+        }
+        assert_eq!(check_release(None).level, Level::Fail);
+    }
+
+    #[test]
+    fn a_refusal_names_who_refuses_and_what_to_do() {
+        let filtered = |container| Process { is_filtered: true, container, ..Process::default() };
+        let disabled = |value| Process { io_uring_disabled: Some(value), ..Process::default() };
+        let cases = [
+            (libc::EPERM, disabled(2), "kernel.io_uring_disabled is 2", "sysctl"),
+            (libc::EPERM, disabled(1), "kernel.io_uring_disabled is 1", "io_uring_group"),
+            (libc::EPERM, disabled(0), "security module", "SELinux"),
+            (libc::EPERM, filtered(None), "seccomp", "SystemCallFilter"),
+            (libc::EPERM, filtered(Some(Container::Docker)), "seccomp", "--security-opt"),
+            (libc::EPERM, filtered(Some(Container::Podman)), "seccomp", "--security-opt"),
+            (libc::EPERM, filtered(Some(Container::Kubernetes)), "seccomp", "seccompProfile"),
+            (libc::ENOSYS, filtered(Some(Container::Docker)), "seccomp", "--security-opt"),
+            (libc::ENOSYS, Process::default(), "no io_uring", "CONFIG_IO_URING"),
+            (libc::EINVAL, Process::default(), "lacks", "6.1"),
+            (libc::ENOMEM, Process::default(), "may lock", "LimitMEMLOCK"),
+            (libc::EMFILE, Process::default(), "open files", "LimitNOFILE"),
+            (libc::EIO, Process::default(), "could not be set up", "log"),
+        ];
+        for (code, process, what, remedy) in cases {
+            let explained = explain_refusal(&io::Error::from_raw_os_error(code), &process);
+            assert!(explained.0.contains(what), "{explained:?}");
+            assert!(explained.1.contains(remedy), "{explained:?}");
+        }
+    }
+}

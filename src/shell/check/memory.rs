@@ -1,0 +1,175 @@
+//! Memory: what may be locked, and whether the bounds fit the machine.
+
+use std::fs;
+
+use rlimit::Resource;
+
+use super::process::{Process, raise_limit, read_line};
+use super::{Finding, kernel};
+use crate::config::Settings;
+use crate::limits::Size;
+
+/// What an executor asks for before it starts, whatever the capabilities of the process.
+const LOCKED_MIN: u64 = 512 << 10;
+/// The three rings of a shard's executor with their registered buffers.
+const EXECUTOR_LOCKED: u64 = 256 << 10;
+
+/// Raises the limit on locked memory as far as needed and allowed, then compares.
+pub fn check_locked(settings: &Settings, process: &Process) -> Finding {
+    let needed = locked_need(settings, process);
+    match raise_limit(Resource::MEMLOCK, needed) {
+        Ok(limit) => judge_locked(limit, needed),
+        Err(error) => Finding::warn(
+            "locked memory",
+            format!("the limit cannot be read: {error}"),
+            "allow the system call prlimit64",
+        ),
+    }
+}
+
+/// What all shards lock, as far as the kernel counts it.
+fn locked_need(settings: &Settings, process: &Process) -> u64 {
+    let release = process.kernel_release.as_deref();
+    if process.may_lock_memory || !kernel::counts_rings_as_locked(release) {
+        return LOCKED_MIN;
+    }
+    LOCKED_MIN.max(settings.shard_count() as u64 * shard_locked(settings))
+}
+
+/// A shard's own ring (a submission takes 68 bytes and brings four completions of 16), the ring of its receive buffers,
+/// and its executor.
+fn shard_locked(settings: &Settings) -> u64 {
+    let ring = settings.ring_entries as u64 * (68 + 4 * 16) + (8 << 10);
+    let receive_ring = (settings.receive_buffers as u64 * 16).next_multiple_of(4 << 10);
+    ring + receive_ring + EXECUTOR_LOCKED
+}
+
+fn judge_locked(limit: u64, needed: u64) -> Finding {
+    let subject = "locked memory";
+    let needed_text = Size(needed.next_multiple_of(1 << 10));
+    let allowed = if limit == u64::MAX { "no limit".to_owned() } else { Size(limit).to_string() };
+    if limit >= needed {
+        return Finding::ok(subject, format!("{allowed}; at least {needed_text} is needed"));
+    }
+    let remedy = "raise the limit (shell: ulimit -l unlimited; systemd: LimitMEMLOCK=infinity; \
+                  Docker: --ulimit memlock=-1)";
+    if limit < LOCKED_MIN {
+        return Finding::fail(
+            subject,
+            format!("{allowed} is allowed, and an executor asks for {needed_text} or more"),
+            remedy,
+        );
+    }
+    Finding::fail(
+        subject,
+        format!("{allowed} is allowed, and the rings of all shards need {needed_text}"),
+        format!("{remedy}, or lower shards or ring_entries"),
+    )
+}
+
+/// Whether all that the bounds allow fits into the machine, or into the control group.
+pub fn check_bounds(settings: &Settings) -> Finding {
+    judge_bounds(settings, memory_size())
+}
+
+fn judge_bounds(settings: &Settings, memory: Option<u64>) -> Finding {
+    let subject = "memory";
+    let shard_count = settings.shard_count() as u64;
+    let bound = shard_bound(settings).saturating_mul(shard_count);
+    let bound_text = rounded(bound);
+    match memory {
+        Some(memory) if bound > memory => Finding::warn(
+            subject,
+            format!(
+                "the bounds of {shard_count} shards allow {bound_text}, and there is {}",
+                rounded(memory)
+            ),
+            "lower shard_stored_bytes_max, shard_output_bytes_max or retained_bytes_max, unless the \
+             load never comes near them",
+        ),
+        Some(memory) => Finding::ok(
+            subject,
+            format!("the bounds allow {bound_text}, and there is {}", rounded(memory)),
+        ),
+        None => Finding::ok(subject, format!("the bounds allow {bound_text}")),
+    }
+}
+
+/// What one shard may hold in messages and buffers.
+fn shard_bound(settings: &Settings) -> u64 {
+    let limits = &settings.limits;
+    [
+        limits.arena_size,
+        limits.shard_stored_bytes_max,
+        limits.shard_output_bytes_max,
+        limits.shard_frames_bytes_max,
+        limits.shard_wills_bytes_max,
+        limits.retained_bytes_max,
+        settings.receive_buffers as usize * settings.receive_buffer_size as usize,
+    ]
+    .into_iter()
+    .fold(0, |sum, part| sum.saturating_add(part as u64))
+}
+
+/// The machine's memory or the control group's limit, whichever is less.
+fn memory_size() -> Option<u64> {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim();
+        Some(line.strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+    });
+    let group: Option<u64> =
+        read_line("/sys/fs/cgroup/memory.max").and_then(|text| text.parse().ok());
+    [machine, group].into_iter().flatten().min()
+}
+
+/// To read, not to compute with.
+fn rounded(bytes: u64) -> String {
+    if bytes >= 1 << 30 {
+        return format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
+    }
+    format!("{} MiB", bytes >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn executors_and_rings_must_fit_the_limit() {
+        for (limit, needed, level, what) in [
+            (LOCKED_MIN - 1, LOCKED_MIN, Level::Fail, "executor"),
+            (LOCKED_MIN, LOCKED_MIN, Level::Ok, "512KiB"),
+            (LOCKED_MIN, LOCKED_MIN + 1, Level::Fail, "need 513KiB"),
+            (u64::MAX, LOCKED_MIN, Level::Ok, "no limit"),
+        ] {
+            let finding = judge_locked(limit, needed);
+            assert_eq!(finding.level, level, "{finding:?}");
+            assert!(finding.what.contains(what), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn rings_count_only_on_new_kernels_and_without_the_capability() {
+        let settings = Settings { shards: 64, ..Settings::default() };
+        let need = |release: &str, may_lock_memory| {
+            let kernel_release = Some(release.to_owned());
+            locked_need(
+                &settings,
+                &Process { kernel_release, may_lock_memory, ..Process::default() },
+            )
+        };
+        assert_eq!(need("6.18.0", true), LOCKED_MIN);
+        assert_eq!(need("6.13.9", false), LOCKED_MIN);
+        assert_eq!(need("6.14.0", false), 64 * shard_locked(&settings));
+    }
+
+    #[test]
+    fn bounds_above_the_memory_are_a_warning() {
+        let settings = Settings { shards: 2, ..Settings::default() };
+        let bound = 2 * shard_bound(&settings);
+        assert_eq!(judge_bounds(&settings, Some(bound)).level, Level::Ok);
+        assert_eq!(judge_bounds(&settings, Some(bound - 1)).level, Level::Warn);
+        assert_eq!(judge_bounds(&settings, None).level, Level::Ok);
+    }
+}

@@ -1,0 +1,199 @@
+//! The command line: options from the table of keys, the subcommands, and what each prints.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::check::{self, Level};
+use super::config_file::{Configuration, Origin};
+use super::logs;
+use crate::config::Settings;
+use crate::config::keys::{Group, KEYS, Key};
+use crate::config::kind::{Kind, Written};
+
+/// The command line or the configuration is wrong.
+const EXIT_USAGE: u8 = 2;
+
+const CONFIG: &str = "config";
+const CHECK: &str = "check";
+const SERVE: &str = "serve";
+
+const EXAMPLES: &str = "\
+Examples:
+  ringmq                                    serve on 127.0.0.1:1883, a shard on every core
+  ringmq --listen 0.0.0.0:1883 --listen [::]:1883 --cores 0-3
+  ringmq config > ringmq.toml               the whole configuration, explained, to start from
+  ringmq --config ringmq.toml --log-level debug
+  ringmq check --config ringmq.toml         what is wrong here, and what to do
+
+Exit codes: 0 ended as told, 1 it cannot run here, 2 the command line or the configuration is wrong.";
+
+/// Runs the program with its arguments; `serve` is what to do with the settings once they hold.
+pub fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    serve: impl FnOnce(Settings) -> Result<(), String>,
+) -> ExitCode {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    let (name, options) = matches.subcommand().unwrap_or((SERVE, &matches));
+    let configuration = match load(options) {
+        Ok(configuration) => configuration,
+        Err(sentences) => return refuse(&sentences),
+    };
+    let settings = configuration.resolve(check::allowed_cores());
+    let contradictions = configuration.contradictions(&settings);
+    match name {
+        // `check` lists them among its findings.
+        CHECK => print_findings(&settings),
+        _ if !contradictions.is_empty() => refuse(&contradictions),
+        CONFIG => print(&configuration.print(&settings), ExitCode::SUCCESS),
+        _ => start(settings, serve),
+    }
+}
+
+fn command() -> Command {
+    let subcommands = [
+        (SERVE, "Run the broker (the same as no command)"),
+        (
+            CONFIG,
+            "Print the whole configuration: each key with its value, default, bounds and meaning",
+        ),
+        (CHECK, "Examine kernel, limits, cores, ports and configuration, and say what to do"),
+    ];
+    Command::new("ringmq")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("RingMQ: an MQTT 3.1, 3.1.1 and 5.0 broker for Linux servers")
+        .override_usage("ringmq [COMMAND] [OPTIONS]")
+        .after_help(EXAMPLES)
+        .disable_help_subcommand(true)
+        .subcommands(subcommands.map(|(name, about)| {
+            Command::new(name).about(about).override_usage(format!("ringmq {name} [OPTIONS]"))
+        }))
+        .arg(
+            Arg::new("config-file")
+                .long("config")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .global(true)
+                .help("Read this TOML file; options of the command line win over it"),
+        )
+        .args(KEYS.iter().map(option))
+}
+
+/// The option of a key. `-h` shows those of the first groups, `--help` all.
+fn option(key: &'static Key) -> Arg {
+    let default = key.kind.text(&key.get(&Settings::default()));
+    let shape = match key.kind {
+        Kind::Choice(words) => words.join("|"),
+        kind => kind.placeholder().to_owned(),
+    };
+    let is_common =
+        matches!(key.group, Group::Network | Group::Workers) || key.name.starts_with("log");
+    Arg::new(key.name)
+        .long(key.option())
+        .value_name(shape)
+        .action(if key.kind == Kind::Addresses { ArgAction::Append } else { ArgAction::Set })
+        .allow_hyphen_values(true)
+        .global(true)
+        .help_heading(key.group.title())
+        .hide_short_help(!is_common)
+        .help(format!("{} [default: {default}]", key.explanation))
+}
+
+/// The file first, then the options.
+fn load(options: &ArgMatches) -> Result<Configuration, Vec<String>> {
+    let mut configuration = Configuration::default();
+    let mut wrong = Vec::new();
+    if let Some(path) = options.get_one::<PathBuf>("config-file")
+        && let Err(sentences) = configuration.read_file(path)
+    {
+        wrong.extend(sentences);
+    }
+    for key in KEYS {
+        let Some(texts) = options.get_many::<String>(key.name) else { continue };
+        let mut written: Vec<_> = texts.map(|text| Written::Argument(text)).collect();
+        let written =
+            if key.kind == Kind::Addresses { Written::List(written) } else { written.remove(0) };
+        let option = format!("--{}", key.option());
+        match key.kind.read(&written) {
+            Ok(value) => configuration.set(key, value, Origin::CommandLine(option)),
+            Err(what) => wrong.push(format!("{option}: {what}; allowed: {}", key.kind.allowed())),
+        }
+    }
+    if wrong.is_empty() { Ok(configuration) } else { Err(wrong) }
+}
+
+/// Runs the checks and, if nothing forbids it, the broker.
+fn start(settings: Settings, serve: impl FnOnce(Settings) -> Result<(), String>) -> ExitCode {
+    let logs = logs::start(settings.log_level, settings.log_format);
+    let findings = check::run_checks(&settings);
+    for finding in &findings {
+        match finding.level {
+            Level::Ok => tracing::debug!("{}", finding.sentence()),
+            Level::Warn => tracing::warn!("{}", finding.sentence()),
+            Level::Fail => tracing::error!("{}", finding.sentence()),
+        }
+    }
+    let ended = if check::has_failed(&findings) {
+        Err("the broker cannot run here; `ringmq check` says the same and more".to_owned())
+    } else {
+        serve(settings)
+    };
+    if let Err(sentence) = &ended {
+        tracing::error!("{sentence}");
+    }
+    drop(logs);
+    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print_findings(settings: &Settings) -> ExitCode {
+    let findings = check::run_checks(settings);
+    let mut text: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
+    let fail_count = findings.iter().filter(|finding| finding.level == Level::Fail).count();
+    if fail_count == 0 {
+        text.push_str("RingMQ can run here.\n");
+        return print(&text, ExitCode::SUCCESS);
+    }
+    text.push_str(&format!("RingMQ cannot run here: {fail_count} to put right.\n"));
+    print(&text, ExitCode::FAILURE)
+}
+
+fn refuse(sentences: &[String]) -> ExitCode {
+    let text: String = sentences.iter().map(|sentence| format!("error: {sentence}\n")).collect();
+    let _ = io::stderr().write_all(text.as_bytes());
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// A reader that goes away early (`| head`) is no error.
+fn print(text: &str, code: ExitCode) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(io::stderr(), "error: cannot write to stdout: {error}");
+            ExitCode::FAILURE
+        }
+        _ => code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_well_formed_and_has_an_option_for_each_key() {
+        command().debug_assert();
+        let command = command();
+        for key in KEYS {
+            let found = command.get_arguments().any(|arg| arg.get_long() == Some(&key.option()));
+            assert!(found, "{}", key.name);
+        }
+    }
+}
