@@ -1,1 +1,370 @@
-//! Placeholder.
+//! One client's session: what it subscribed to, what waits for it, what is in flight, its will.
+//!
+//! A message offered to a session is encoded into the connection's output when nothing is in front of it and there
+//! is room; else it waits in the session's queue, as a stored copy. Everything for one session leaves in the order
+//! in which it was offered.
+
+pub mod clients;
+pub mod connection;
+pub mod inflight;
+pub mod output;
+pub mod packet_id;
+pub mod queue;
+pub mod will;
+
+mod encode;
+
+pub use clients::Clients;
+pub use connection::{Connection, ConnectionId, ConnectionState, Park, ReadMode};
+pub use encode::EncodedOnce;
+pub use output::{BufferPool, Output, OutputBuffer, Part};
+pub use will::Will;
+
+use crate::arena::{Gauge, Message, Stored};
+use crate::codec::{PacketId, QoS};
+use crate::counters::Counters;
+use crate::limits::Limits;
+use crate::time::Instant;
+use inflight::{Flow, FlowState, Inflight};
+use packet_id::PacketIdSet;
+use queue::{Queue, QueueLimits, Queued};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// A session of one shard: its place and the number that tells it from others that were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey {
+    pub index: u32,
+    pub generation: u32,
+}
+
+impl SessionKey {
+    /// Never 0: generations begin at 1.
+    pub fn as_u64(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+}
+
+/// What one session's subscriptions ask for a message.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    pub qos: QoS,
+    pub retain: bool,
+    /// Subscription identifiers of all matching subscriptions.
+    pub ids: Option<Rc<[u32]>>,
+    /// The shared subscription it came through: 1 + the index in `Session::memberships`; 0: none.
+    pub membership: u16,
+}
+
+impl Default for Envelope {
+    fn default() -> Envelope {
+        Envelope { qos: QoS::AtMostOnce, retain: false, ids: None, membership: 0 }
+    }
+}
+
+/// What became of an offered message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Encoded into the connection's output, or treated as if it had been.
+    Sent,
+    Queued,
+    Dropped,
+}
+
+/// What a session needs of its shard for the moment of a call.
+pub struct Context<'a> {
+    pub now: Instant,
+    pub limits: &'a Limits,
+    pub counters: &'a mut Counters,
+    /// Counts queued and in-flight copies.
+    pub stored: &'a Gauge,
+    pub pool: &'a mut BufferPool,
+    pub encoded: &'a mut EncodedOnce,
+}
+
+/// A session's place in a shared subscription.
+#[derive(Debug)]
+pub struct Membership {
+    /// The whole filter, `$share/name/filter`.
+    pub filter: Box<str>,
+    pub owner: u16,
+    /// Places to give back to the group's owner.
+    pub credit_due: u16,
+}
+
+/// One client, connected or not.
+#[derive(Debug)]
+pub struct Session {
+    pub key: SessionKey,
+    pub client_id: Box<str>,
+    pub connection: Option<ConnectionId>,
+    /// Seconds the session outlives its connection; 0: not at all; `u32::MAX`: for ever.
+    pub expiry_s: u32,
+    /// Filters subscribed to, sorted; shared ones as `$share/...`.
+    pub filters: Vec<Box<str>>,
+    pub memberships: Vec<Option<Membership>>,
+    pub inflight: Inflight,
+    pub queue: Queue,
+    pub received_qos2: PacketIdSet,
+    pub will: Option<Box<Will>>,
+    /// When the session ends, while no client is connected.
+    pub ends_at: Option<Instant>,
+    /// When the will is published, while no client is connected.
+    pub will_at: Option<Instant>,
+    /// The timer that is set for the earlier of the two.
+    pub timer: Option<Instant>,
+    /// Retained messages that still have to be fetched, one subscription after the other.
+    pub pulls: VecDeque<Box<Pull>>,
+    /// Some membership has credit to give back.
+    pub is_credit_due: bool,
+    /// Messages dropped because a limit of this session was met.
+    pub dropped: u64,
+}
+
+/// The retained messages of one subscription, fetched in chunks from the shards that own them.
+#[derive(Debug)]
+pub struct Pull {
+    /// Tells answers to this request from older ones.
+    pub request: u64,
+    pub filter: Box<str>,
+    pub envelope: Envelope,
+    /// Shards still to ask; the first is being asked.
+    pub shards: VecDeque<u16>,
+    /// The last topic that was fetched from the first shard.
+    pub after: Option<Box<str>>,
+    pub is_asked: bool,
+    /// Hashes of topics that reached the subscription with the retain flag since it was made: an answer for one of
+    /// them is older.
+    pub seen: Vec<u64>,
+    /// More topics were seen than are remembered: the answer on its way must be asked for again.
+    pub is_overrun: bool,
+}
+
+/// Topics a pull remembers as seen.
+pub const PULL_SEEN_MAX: usize = 4096;
+
+impl Session {
+    pub fn new(key: SessionKey, client_id: &str) -> Session {
+        Session {
+            key,
+            client_id: client_id.into(),
+            connection: None,
+            expiry_s: 0,
+            filters: Vec::new(),
+            memberships: Vec::new(),
+            inflight: Inflight::default(),
+            queue: Queue::default(),
+            received_qos2: PacketIdSet::default(),
+            will: None,
+            ends_at: None,
+            will_at: None,
+            timer: None,
+            pulls: VecDeque::new(),
+            is_credit_due: false,
+            dropped: 0,
+        }
+    }
+
+    /// Whether anything of this session outlives its connection.
+    pub fn is_resumable(&self) -> bool {
+        self.expiry_s > 0
+    }
+
+    /// Sends the message if nothing is in front of it and there is room, else queues it.
+    #[inline]
+    pub fn offer(
+        &mut self,
+        connection: Option<&mut Connection>,
+        context: &mut Context<'_>,
+        message: &Message<'_>,
+        envelope: Envelope,
+    ) -> Offer {
+        let Some(connection) = connection else {
+            if envelope.qos == QoS::AtMostOnce && !context.limits.queue_qos0_offline {
+                context.counters.dropped_offline_qos0 += 1;
+                return Offer::Dropped;
+            }
+            return self.enqueue(context, message, envelope);
+        };
+        let is_next = self.queue.is_empty() && !self.inflight.has_unsent();
+        if is_next && self.may_send(connection, context.limits, envelope.qos) {
+            return self.send(connection, context, message, envelope);
+        }
+        self.enqueue(context, message, envelope)
+    }
+
+    /// Sends what waits, as far as there is room: first what must be sent again, then the queue.
+    pub fn pump(&mut self, connection: &mut Connection, context: &mut Context<'_>) {
+        if self.inflight.has_unsent() && !self.resend(connection, context) {
+            return;
+        }
+        while let Some(queued) = self.queue.front() {
+            let qos = queued.envelope.qos;
+            if !self.may_send(connection, context.limits, qos) {
+                break;
+            }
+            let Some(queued) = self.queue.pop() else { break };
+            self.return_credit(queued.envelope.membership);
+            let message = queued.stored.message();
+            self.send(connection, context, &message, queued.envelope);
+        }
+    }
+
+    /// Retained messages are to be fetched, and nothing is in front of them.
+    pub fn wants_pull(&self) -> bool {
+        self.queue.is_empty()
+            && !self.inflight.has_unsent()
+            && self.pulls.front().is_some_and(|pull| !pull.is_asked)
+    }
+
+    /// One place of a shared subscription is free again.
+    pub fn return_credit(&mut self, membership: u16) {
+        if membership == 0 {
+            return;
+        }
+        if let Some(Some(membership)) = self.memberships.get_mut(usize::from(membership) - 1) {
+            membership.credit_due += 1;
+            self.is_credit_due = true;
+        }
+    }
+
+    /// Queues a message whatever the connection could take.
+    pub fn enqueue(
+        &mut self,
+        context: &mut Context<'_>,
+        message: &Message<'_>,
+        envelope: Envelope,
+    ) -> Offer {
+        if message.meta.expires_at.is_some_and(|at| at <= context.now) {
+            context.counters.expired += 1;
+            return Offer::Dropped;
+        }
+        if context.stored.bytes() + message.size() > context.limits.shard_stored_bytes_max {
+            context.counters.dropped_stored_full += 1;
+            self.dropped += 1;
+            return Offer::Dropped;
+        }
+        let limits = QueueLimits {
+            messages_max: context.limits.queue_messages_max,
+            bytes_max: context.limits.queue_bytes_max,
+            policy: context.limits.queue_policy,
+        };
+        let queued = Queued { stored: Stored::from_message(message, context.stored), envelope };
+        let mut victims: Vec<u16> = Vec::new();
+        let mut victim_count = 0;
+        let pushed = self.queue.push(queued, limits, |victim| {
+            victim_count += 1;
+            if victim.envelope.membership != 0 {
+                victims.push(victim.envelope.membership);
+            }
+        });
+        victims.into_iter().for_each(|membership| self.return_credit(membership));
+        let offer = if pushed.is_ok() { Offer::Queued } else { Offer::Dropped };
+        victim_count += u64::from(pushed.is_err());
+        context.counters.dropped_queue_full += victim_count;
+        self.dropped += victim_count;
+        offer
+    }
+
+    /// The session's connection is gone.
+    pub fn disconnect(&mut self) {
+        self.connection = None;
+        self.inflight.disconnect();
+        for pull in &mut self.pulls {
+            pull.is_asked = false;
+        }
+        if !self.is_resumable() {
+            self.received_qos2 = PacketIdSet::default();
+        }
+    }
+
+    /// Remembers that a message with the retain flag went by, for answers that are still on their way.
+    pub fn saw_retained(&mut self, topic_hash: u64) {
+        for pull in &mut self.pulls {
+            if pull.seen.len() >= PULL_SEEN_MAX {
+                pull.is_overrun = true;
+                pull.seen.clear();
+            }
+            pull.seen.push(topic_hash);
+        }
+    }
+
+    #[inline]
+    fn may_send(&self, connection: &Connection, limits: &Limits, qos: QoS) -> bool {
+        let has_place = qos == QoS::AtMostOnce || self.inflight.has_room(connection.quota);
+        has_place && connection.has_room(limits)
+    }
+
+    #[inline]
+    fn send(
+        &mut self,
+        connection: &mut Connection,
+        context: &mut Context<'_>,
+        message: &Message<'_>,
+        envelope: Envelope,
+    ) -> Offer {
+        if message.meta.expires_at.is_some_and(|at| at <= context.now) {
+            // [MQTT-3.3.2-5]
+            context.counters.expired += 1;
+            return Offer::Sent;
+        }
+        let qos = envelope.qos;
+        if !encode::fits(connection, context.now, message, &envelope) {
+            // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+            context.counters.dropped_too_large += 1;
+            self.dropped += 1;
+            return Offer::Sent;
+        }
+        if qos == QoS::AtMostOnce {
+            encode::publish(connection, context, message, &envelope, None, false);
+            return Offer::Sent;
+        }
+        // A session that ends with its connection never sends again, so it needs no copy; a shared subscription's
+        // QoS 1 message may go to another member.
+        let is_kept = self.is_resumable() || (envelope.membership != 0 && qos == QoS::AtLeastOnce);
+        let stored = is_kept.then(|| Stored::from_message(message, context.stored));
+        let id = self.inflight.send(envelope.clone(), stored);
+        encode::publish(connection, context, message, &envelope, Some(id), false);
+        Offer::Sent
+    }
+
+    /// Sends flows of an earlier connection again; whether none is left. [MQTT-4.4.0-1]
+    fn resend(&mut self, connection: &mut Connection, context: &mut Context<'_>) -> bool {
+        loop {
+            if !connection.has_room(context.limits) {
+                return !self.inflight.has_unsent();
+            }
+            let Some((id, flow)) = self.inflight.resend(connection.quota) else {
+                return !self.inflight.has_unsent();
+            };
+            self.resend_flow(connection, context, id, &flow);
+        }
+    }
+
+    fn resend_flow(
+        &mut self,
+        connection: &mut Connection,
+        context: &mut Context<'_>,
+        id: PacketId,
+        flow: &Flow,
+    ) {
+        if flow.state == FlowState::AwaitPubcomp {
+            encode::pubrel(connection, context, id);
+            return;
+        }
+        let fits = flow.stored.as_ref().is_some_and(|stored| {
+            encode::fits(connection, context.now, &stored.message(), &flow.envelope)
+        });
+        match &flow.stored {
+            Some(stored) if fits => {
+                // [MQTT-3.3.1-1] DUP is set; expiry no longer applies [MQTT-4.3.3-7].
+                let message = stored.message();
+                encode::publish(connection, context, &message, &flow.envelope, Some(id), true);
+            }
+            _ => {
+                context.counters.dropped_too_large += 1;
+                self.inflight.finish(id);
+            }
+        }
+    }
+}

@@ -1,1 +1,310 @@
-//! Placeholder.
+//! One core's broker, complete and deterministic: the world calls `handle_*`, then does what `poll_*` says.
+//!
+//! A `handle_*` runs to its end. Time is a parameter. Nothing here waits, reads a clock or does I/O, so many shards
+//! run in one test thread from a seed.
+
+mod acks;
+mod connect;
+mod counters;
+mod events;
+mod groups;
+mod input;
+mod interest;
+mod lifetime;
+mod mail;
+mod output;
+mod post;
+mod publish;
+mod retained;
+mod router;
+mod sharing;
+mod subscribe;
+mod sys;
+mod timers;
+
+pub use counters::Gauges;
+pub use events::Event;
+pub use mail::{LANES, Lane, Mail};
+
+pub use crate::counters::Counters;
+pub use crate::session::{ConnectionId, Output, Part, ReadMode};
+
+use crate::arena::{Arena, Draft, Gauge, Stored};
+use crate::hash::KeyedHash;
+use crate::limits::Limits;
+use crate::pipeline::{Pipeline, Stage};
+use crate::random::Random;
+use crate::session::{BufferPool, Clients, EncodedOnce, SessionKey};
+use crate::stages::{self, bridge, plugin};
+use crate::time::Instant;
+use crate::topic::RetainedStore;
+use groups::Groups;
+use interest::Announcement;
+use mail::Outbox;
+use router::Router;
+use std::collections::{HashMap, VecDeque};
+use timers::Timers;
+
+/// A shard's number: 0 to `SHARD_COUNT_MAX - 1`.
+pub type ShardId = u16;
+
+/// What makes a shard.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    pub id: ShardId,
+    pub shard_count: u16,
+    pub limits: Limits,
+    /// The same for all shards of a process.
+    pub seed: u64,
+}
+
+/// A connection to move to the shard of its client: the file descriptor and all that was read.
+#[derive(Debug)]
+pub struct Handover {
+    /// Gone here.
+    pub connection: ConnectionId,
+    pub shard: ShardId,
+    /// Everything received, from CONNECT on.
+    pub bytes: Vec<u8>,
+    /// When CONNECT must have been processed.
+    pub deadline: Instant,
+}
+
+/// Borrows what a session needs of its shard.
+macro_rules! context {
+    ($shard:expr, $now:expr) => {
+        $crate::session::Context {
+            now: $now,
+            limits: &$shard.limits,
+            counters: &mut $shard.counters,
+            stored: &$shard.stored,
+            pool: &mut $shard.pool,
+            encoded: &mut $shard.encoded,
+        }
+    };
+}
+pub(crate) use context;
+
+pub struct Shard {
+    id: ShardId,
+    shard_count: u16,
+    limits: Limits,
+    hash: KeyedHash,
+    random: Random,
+    arena: Arena,
+    pipeline: Pipeline,
+    clients: Clients,
+    router: Router,
+    groups: Groups,
+    retained: RetainedStore<Stored>,
+    outbox: Outbox,
+    announcements: HashMap<Box<str>, Announcement, ahash::RandomState>,
+    announcement_version: u64,
+    /// Questions for retained messages, answered when the mail of the turn is in.
+    queries: VecDeque<retained::Query>,
+    /// Sessions whose pull goes on.
+    pulls: VecDeque<SessionKey>,
+    pull_request: u64,
+    retained_sweep: Option<Box<str>>,
+    timers: Timers,
+    counters: Counters,
+    sys: sys::Sys,
+    events: events::Events,
+    /// Bytes of messages in session queues and in flight; of retained messages; of wills; of all output buffers.
+    stored: Gauge,
+    retained_bytes: Gauge,
+    will_bytes: Gauge,
+    output_bytes: Gauge,
+    /// Bytes of input that cannot be used yet.
+    frame_bytes: usize,
+    pool: BufferPool,
+    encoded: EncodedOnce,
+    topic_scratch: Vec<u8>,
+    closes: VecDeque<ConnectionId>,
+    handovers: VecDeque<Handover>,
+    read_changes: VecDeque<ConnectionId>,
+    parked_on_mail: VecDeque<ConnectionId>,
+    is_shutting_down: bool,
+}
+
+impl Shard {
+    pub fn new(settings: ShardSettings, now: Instant) -> Shard {
+        let ShardSettings { id, shard_count, limits, seed } = settings;
+        assert!(shard_count >= 1 && usize::from(shard_count) <= crate::limits::SHARD_COUNT_MAX);
+        assert!(id < shard_count);
+        let hash = KeyedHash::new(seed);
+        let stored = Gauge::default();
+        let output_bytes = Gauge::default();
+        let mut shard = Shard {
+            id,
+            shard_count,
+            random: Random::new(seed ^ (u64::from(id) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            arena: Arena::new(
+                limits.arena_size,
+                limits.arena_slots,
+                limits.large_message_size,
+                stored.clone(),
+            ),
+            pipeline: Pipeline::default(),
+            clients: Clients::new(hash.state(), output_bytes.clone()),
+            router: Router::new(&hash, limits.route_cache_max),
+            groups: Groups::new(hash.state()),
+            retained: RetainedStore::new(),
+            outbox: Outbox::new(shard_count, limits.mail_bytes_mark),
+            announcements: HashMap::with_hasher(hash.state()),
+            announcement_version: 0,
+            queries: VecDeque::new(),
+            pulls: VecDeque::new(),
+            pull_request: 0,
+            retained_sweep: None,
+            timers: Timers::default(),
+            counters: Counters::default(),
+            sys: sys::Sys::new(id, shard_count, now),
+            events: events::Events::default(),
+            stored,
+            retained_bytes: Gauge::default(),
+            will_bytes: Gauge::default(),
+            output_bytes,
+            frame_bytes: 0,
+            pool: BufferPool::default(),
+            encoded: EncodedOnce::default(),
+            topic_scratch: Vec::new(),
+            closes: VecDeque::new(),
+            handovers: VecDeque::new(),
+            read_changes: VecDeque::new(),
+            parked_on_mail: VecDeque::new(),
+            is_shutting_down: false,
+            hash,
+            limits,
+        };
+        shard.start_sys(now);
+        shard
+    }
+
+    /// Runs all stages over what was admitted, then what waited for it: answers to other shards, retained messages,
+    /// credit, parked input.
+    pub fn run_stages(&mut self, now: Instant) {
+        self.run_pipeline(now);
+        self.answer_queries(now);
+        self.continue_pulls(now);
+        self.give_back_credits(now);
+        self.unpark_mail(now);
+        // Parked input may have admitted more.
+        self.run_pipeline(now);
+    }
+
+    /// Copies a message into the arena. It has room after the stages ran: a message is at most a quarter of it.
+    #[inline]
+    fn admit(&mut self, now: Instant, draft: &Draft<'_>) {
+        let generation = match self.arena.admit(draft) {
+            Ok(generation) => generation,
+            Err(_) => {
+                self.run_pipeline(now);
+                self.arena.admit(draft).expect("an empty arena takes any message")
+            }
+        };
+        self.pipeline.admit(generation);
+        self.counters.admitted += 1;
+    }
+
+    fn run_pipeline(&mut self, now: Instant) {
+        if self.arena.held() == 0 {
+            return;
+        }
+        plugin::prepare(&mut self.pipeline);
+        if let Some(batch) = self.pipeline.take(Stage::Encode) {
+            for generation in batch {
+                self.encode(now, generation);
+            }
+            self.pipeline.ack(Stage::Encode, batch.through());
+            plugin::finish(&mut self.pipeline, batch.through());
+        }
+        bridge::run(&mut self.pipeline);
+        let released = self.pipeline.release();
+        self.arena.release_to(released);
+    }
+
+    /// One message to all its receivers: local sessions, groups owned here, other shards, the retained store.
+    #[inline]
+    fn encode(&mut self, now: Instant, generation: crate::arena::Generation) {
+        let Some(message) = self.arena.get(generation) else { return };
+        let route = self.router.route(message.topic);
+        let mut context = context!(self, now);
+        let hash = &self.hash;
+        stages::encode::deliver(&route, &message, &mut self.clients, &mut context, || {
+            hash.bytes(message.topic)
+        });
+        for &index in &route.groups {
+            if let Some(group) = self.groups.get(index) {
+                let clients = &mut self.clients;
+                sharing::offer(group, &message, self.id, clients, &mut self.outbox, &mut context);
+            }
+        }
+        let mut remote = if message.meta.is_origin { route.remote } else { 0 };
+        if message.meta.retain {
+            let owner = self.hash.owner(message.topic, self.shard_count);
+            if owner == self.id {
+                retained::store(
+                    &mut self.retained,
+                    &self.retained_bytes,
+                    &self.limits,
+                    &mut self.counters,
+                    now,
+                    &message,
+                );
+            } else if message.meta.is_origin {
+                remote |= 1 << owner;
+            }
+        }
+        while remote != 0 {
+            let shard = remote.trailing_zeros() as ShardId;
+            remote &= remote - 1;
+            self.outbox.publish(shard, &message);
+        }
+    }
+
+    pub fn poll_handover(&mut self) -> Option<Handover> {
+        self.handovers.pop_front()
+    }
+
+    /// The next item for a lane that has room.
+    pub fn poll_mail(&mut self, to: ShardId, lane: Lane) -> Option<Mail> {
+        self.outbox.poll(to, lane, &mut self.counters)
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next_deadline()
+    }
+
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.poll()
+    }
+
+    /// Whether connection events are kept for `poll_event`.
+    pub fn set_events(&mut self, is_on: bool) {
+        self.events.set(is_on);
+    }
+
+    pub fn counters(&mut self) -> &mut Counters {
+        self.counters.stale_reads = self.arena.stale_reads();
+        &mut self.counters
+    }
+
+    /// Nothing to do before the next input or deadline.
+    pub fn is_idle(&self) -> bool {
+        self.outbox.is_empty()
+            && self.arena.held() == 0
+            && self.clients.flush.is_empty()
+            && self.closes.is_empty()
+            && self.handovers.is_empty()
+            && self.read_changes.is_empty()
+            && self.queries.is_empty()
+            && self.pulls.is_empty()
+            && self.clients.credits.is_empty()
+            && (self.parked_on_mail.is_empty() || self.outbox.is_above_mark())
+    }
+
+    pub fn connection_count(&self) -> usize {
+        self.clients.connection_count()
+    }
+}

@@ -8,7 +8,7 @@ use super::properties::{
 };
 use super::reader::Reader;
 use super::var_int;
-use super::writer::{put_header_of, put_str, put_u16, put_var_int, str_size};
+use super::writer::{put_binary, put_header_of, put_u16, put_var_int};
 use super::{PacketId, ProtocolVersion, QoS};
 
 const DUP: u8 = 0x08;
@@ -100,7 +100,7 @@ impl<'a> Publish<'a> {
     pub fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) {
         let head = Head {
             first_byte: first_byte(self.dup, self.qos, self.retain),
-            topic: self.topic,
+            topic: self.topic.as_bytes(),
             packet_id: packet_id_field(self.qos, self.packet_id),
             message_expiry_s: self.message_expiry_s,
             topic_alias: self.topic_alias,
@@ -120,8 +120,8 @@ pub struct PublishHead<'a> {
     pub dup: bool,
     pub qos: QoS,
     pub retain: bool,
-    /// Empty only when an alias stands for it.
-    pub topic: &'a str,
+    /// Validated UTF-8; empty only when an alias stands for it.
+    pub topic: &'a [u8],
     /// At QoS 0 ignored; above, `None` leaves two zero bytes to be patched.
     pub packet_id: Option<PacketId>,
     pub message_expiry_s: Option<u32>,
@@ -181,7 +181,7 @@ fn packet_id_field(qos: QoS, packet_id: Option<PacketId>) -> Option<u16> {
 /// The one encoder, over whatever form identifiers and properties have.
 struct Head<'a, Ids, Pieces> {
     first_byte: u8,
-    topic: &'a str,
+    topic: &'a [u8],
     packet_id: Option<u16>,
     message_expiry_s: Option<u32>,
     topic_alias: Option<u16>,
@@ -199,7 +199,7 @@ where
     #[inline]
     fn sizes(&self, version: ProtocolVersion) -> (usize, usize) {
         let packet_id_size = if self.packet_id.is_some() { 2 } else { 0 };
-        let size = str_size(self.topic) + packet_id_size + self.payload_size;
+        let size = 2 + self.topic.len() + packet_id_size + self.payload_size;
         if version != ProtocolVersion::V5 {
             return (0, size);
         }
@@ -216,7 +216,7 @@ where
         let (section_size, remaining_size) = self.sizes(version);
         let start = out.len();
         put_header_of(out, self.first_byte, remaining_size, remaining_size - self.payload_size);
-        put_str(out, self.topic);
+        put_binary(out, self.topic);
         let packet_id_index = self.packet_id.map(|packet_id| {
             let index = out.len() - start;
             put_u16(out, packet_id);

@@ -77,6 +77,11 @@ impl<M: Copy + Ord, V: Copy> Members<M, V> {
         self.places.get(member).map(|&place| self.members[place].value)
     }
 
+    /// Room for messages that a member has; 0 if it is none.
+    pub fn credit_of(&self, member: &M) -> u32 {
+        self.places.get(member).map_or(0, |&place| self.members[place].credit)
+    }
+
     /// All members with their values, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (M, V)> {
         self.places.iter().map(|(&member, &place)| (member, self.members[place].value))

@@ -1,0 +1,188 @@
+//! The sessions and connections of one shard, and which of them have something to send.
+
+use super::{
+    Connection, ConnectionId, ConnectionState, Context, Envelope, Offer, Session, SessionKey,
+};
+use crate::arena::{Gauge, Message};
+use crate::time::Instant;
+use slab::Slab;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+
+/// Looked up by key; a key whose generation has passed finds nothing.
+#[derive(Debug)]
+pub struct Clients {
+    sessions: Slab<Session>,
+    connections: Slab<Connection>,
+    directory: HashMap<Box<str>, SessionKey, ahash::RandomState>,
+    generation: u32,
+    /// Connections with output that is not in flight.
+    pub flush: VecDeque<ConnectionId>,
+    /// Sessions with credit to give back.
+    pub credits: Vec<SessionKey>,
+    /// Connected sessions.
+    pub connected_count: usize,
+    /// Subscriptions of all sessions, shared ones included.
+    pub subscription_count: usize,
+    output_total: Gauge,
+}
+
+impl Clients {
+    pub fn new(state: ahash::RandomState, output_total: Gauge) -> Clients {
+        Clients {
+            sessions: Slab::new(),
+            connections: Slab::new(),
+            directory: HashMap::with_hasher(state),
+            generation: 0,
+            flush: VecDeque::new(),
+            credits: Vec::new(),
+            connected_count: 0,
+            subscription_count: 0,
+            output_total,
+        }
+    }
+
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub fn open(&mut self, peer: Option<SocketAddr>, now: Instant) -> ConnectionId {
+        let generation = self.next_generation();
+        let entry = self.connections.vacant_entry();
+        let id = ConnectionId { index: entry.key() as u32, generation };
+        entry.insert(Connection::new(id, peer, now, self.output_total.clone()));
+        id
+    }
+
+    pub fn remove_connection(&mut self, id: ConnectionId) -> Option<Connection> {
+        self.connection(id)?;
+        Some(self.connections.remove(id.index as usize))
+    }
+
+    #[inline]
+    pub fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(id.index as usize)?;
+        (connection.id == id).then_some(connection)
+    }
+
+    #[inline]
+    pub fn session(&mut self, key: SessionKey) -> Option<&mut Session> {
+        let session = self.sessions.get_mut(key.index as usize)?;
+        (session.key == key).then_some(session)
+    }
+
+    /// A session and its connection, when a client is connected.
+    #[inline]
+    pub fn pair(&mut self, key: SessionKey) -> Option<(&mut Session, Option<&mut Connection>)> {
+        let session = self.sessions.get_mut(key.index as usize)?;
+        if session.key != key {
+            return None;
+        }
+        let connection =
+            session.connection.and_then(|id| self.connections.get_mut(id.index as usize));
+        debug_assert!(connection.as_ref().is_none_or(|c| Some(c.id) == session.connection));
+        Some((session, connection))
+    }
+
+    pub fn find(&self, client_id: &str) -> Option<SessionKey> {
+        self.directory.get(client_id).copied()
+    }
+
+    pub fn create(&mut self, client_id: &str) -> SessionKey {
+        let generation = self.next_generation();
+        let entry = self.sessions.vacant_entry();
+        let key = SessionKey { index: entry.key() as u32, generation };
+        entry.insert(Session::new(key, client_id));
+        let previous = self.directory.insert(client_id.into(), key);
+        assert!(previous.is_none(), "a client id has one session");
+        key
+    }
+
+    pub fn remove_session(&mut self, key: SessionKey) -> Option<Session> {
+        self.session(key)?;
+        let session = self.sessions.remove(key.index as usize);
+        self.directory.remove(&session.client_id);
+        Some(session)
+    }
+
+    /// Offers a message to a session; `None` when the session is gone.
+    #[inline]
+    pub fn offer(
+        &mut self,
+        key: SessionKey,
+        context: &mut Context<'_>,
+        message: &Message<'_>,
+        envelope: Envelope,
+    ) -> Option<Offer> {
+        let session = self.sessions.get_mut(key.index as usize)?;
+        if session.key != key {
+            return None;
+        }
+        let connection =
+            session.connection.and_then(|id| self.connections.get_mut(id.index as usize));
+        let Some(connection) = connection else {
+            return Some(session.offer(None, context, message, envelope));
+        };
+        let offer = session.offer(Some(&mut *connection), context, message, envelope);
+        if !connection.is_flush_listed && connection.output.has_bytes() {
+            connection.is_flush_listed = true;
+            self.flush.push_back(connection.id);
+        }
+        Some(offer)
+    }
+
+    /// Sends what waits for a session, as far as there is room.
+    pub fn pump(&mut self, key: SessionKey, context: &mut Context<'_>) {
+        let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
+        if session.key != key {
+            return;
+        }
+        let Some(id) = session.connection else { return };
+        let Some(connection) = self.connections.get_mut(id.index as usize) else { return };
+        session.pump(connection, context);
+        if session.is_credit_due {
+            self.credits.push(key);
+        }
+        self.list_flush(id);
+    }
+
+    /// Lists the connection for a flush if it has bytes to send.
+    #[inline]
+    pub fn list_flush(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id.index as usize)
+            && !connection.is_flush_listed
+            && connection.output.has_bytes()
+        {
+            connection.is_flush_listed = true;
+            self.flush.push_back(connection.id);
+        }
+    }
+
+    /// Ids of all connections, in the order of their places.
+    pub fn connection_ids(&self) -> Vec<ConnectionId> {
+        self.connections.iter().map(|(_, connection)| connection.id).collect()
+    }
+
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().map(|(_, session)| session)
+    }
+
+    /// The connection whose unfinished frame began first.
+    pub fn oldest_unfinished(&self) -> Option<ConnectionId> {
+        self.connections
+            .iter()
+            .map(|(_, connection)| connection)
+            .filter(|c| !c.input.is_empty() && c.state != ConnectionState::Closing)
+            .min_by_key(|c| (c.input_since, c.id))
+            .map(|c| c.id)
+    }
+
+    fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.generation
+    }
+}

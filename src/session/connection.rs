@@ -1,0 +1,140 @@
+//! One network connection as the shard sees it: what it may still send, what waits to be read, what leaves.
+//!
+//! ```text
+//! accept -> Connecting -- CONNECT accepted -> Open -- DISCONNECT, error, take-over -> Closing -- flushed -> gone
+//!              |                                                                          ^
+//!              +-- CONNECT refused (CONNACK with its reason) -----------------------------+
+//!              +-- CONNECT of another shard's client -> handed over -> gone
+//! ```
+
+use super::{OutputBuffer, SessionKey};
+use crate::arena::Gauge;
+use crate::codec::{PacketId, ProtocolVersion, ReasonCode};
+use crate::limits::Limits;
+use crate::time::Instant;
+use crate::topic::{InboundAliases, OutboundAliases};
+use std::net::SocketAddr;
+
+/// A connection of one shard: its place and the number that tells it from others that were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId {
+    pub index: u32,
+    pub generation: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    Connecting,
+    Open(SessionKey),
+    /// The last bytes are on their way; input is ignored.
+    Closing,
+}
+
+/// How the shell shall read a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadMode {
+    /// One receive at a time, so that no operation is in flight when the connection moves to another shard.
+    Once,
+    /// Receive as it comes.
+    Many,
+    /// Cancel the receive; what had completed is still handed in.
+    Stopped,
+}
+
+/// Why a connection's input waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Park {
+    /// A SUBSCRIBE waits for other shards.
+    Subscribe,
+    /// Mail to other shards is above its mark.
+    Mail,
+    /// Answers to this client are above the output limit: it does not read.
+    Output,
+}
+
+/// A SUBSCRIBE whose SUBACK waits for other shards.
+#[derive(Debug)]
+pub struct PendingSubscribe {
+    pub packet_id: PacketId,
+    pub reasons: Vec<ReasonCode>,
+    /// Filters whose announcement or group is not confirmed yet.
+    pub waiting: usize,
+}
+
+#[derive(Debug)]
+pub struct Connection {
+    pub id: ConnectionId,
+    pub state: ConnectionState,
+    pub version: ProtocolVersion,
+    pub park: Option<Park>,
+    pub read_mode: ReadMode,
+    /// The mode the shell was told last.
+    pub read_mode_told: ReadMode,
+    /// QoS 1 and 2 messages it takes unacknowledged.
+    pub quota: u16,
+    /// It asked for reason strings and user properties.
+    pub wants_problem_information: bool,
+    pub is_flush_listed: bool,
+    pub is_close_listed: bool,
+    /// Largest packet it takes, bytes.
+    pub packet_size_max: u32,
+    pub keep_alive_ms: u32,
+    pub last_received: Instant,
+    pub timer: Option<Instant>,
+    /// Input that cannot be used yet: the first part of a frame, or what came while parked.
+    pub input: Vec<u8>,
+    /// When the first byte of `input` came.
+    pub input_since: Instant,
+    pub output: OutputBuffer,
+    pub aliases_in: Option<Box<InboundAliases>>,
+    pub aliases_out: Option<Box<OutboundAliases>>,
+    pub pending: Option<Box<PendingSubscribe>>,
+    pub peer: Option<SocketAddr>,
+}
+
+impl Connection {
+    pub fn new(
+        id: ConnectionId,
+        peer: Option<SocketAddr>,
+        now: Instant,
+        output_total: Gauge,
+    ) -> Connection {
+        Connection {
+            id,
+            state: ConnectionState::Connecting,
+            version: ProtocolVersion::V311,
+            park: None,
+            read_mode: ReadMode::Once,
+            read_mode_told: ReadMode::Once,
+            quota: u16::MAX,
+            wants_problem_information: true,
+            is_flush_listed: false,
+            is_close_listed: false,
+            packet_size_max: u32::MAX,
+            keep_alive_ms: 0,
+            last_received: now,
+            timer: None,
+            input: Vec::new(),
+            input_since: now,
+            output: OutputBuffer::new(output_total),
+            aliases_in: None,
+            aliases_out: None,
+            pending: None,
+            peer,
+        }
+    }
+
+    pub fn session(&self) -> Option<SessionKey> {
+        match self.state {
+            ConnectionState::Open(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Whether one more message may be added to the output; a message may pass the limit, the next one then waits.
+    #[inline]
+    pub fn has_room(&self, limits: &Limits) -> bool {
+        self.output.size() < limits.output_size_max
+            && self.output.total() < limits.shard_output_bytes_max
+    }
+}

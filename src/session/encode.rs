@@ -1,0 +1,181 @@
+//! Messages into a connection's output.
+
+use super::{Connection, Context, Envelope};
+use crate::arena::Message;
+use crate::codec::{self, PacketId, ProtocolVersion, PublishHead, QoS, ReasonCode};
+use crate::time::Instant;
+use crate::topic::OutboundAlias;
+
+/// Encodings of one message to copy from, one for each protocol version, QoS and retain flag.
+#[derive(Debug, Default)]
+pub struct EncodedOnce {
+    is_on: bool,
+    bytes: Vec<u8>,
+    variants: [Option<Variant>; VARIANT_COUNT],
+}
+
+const VARIANT_COUNT: usize = 12;
+
+#[derive(Clone, Copy, Debug)]
+struct Variant {
+    start: usize,
+    end: usize,
+    /// Where the packet id is within the variant.
+    packet_id_index: usize,
+}
+
+impl EncodedOnce {
+    /// A message with several receivers begins.
+    pub fn begin(&mut self) {
+        self.is_on = true;
+        self.bytes.clear();
+        self.variants = [None; VARIANT_COUNT];
+    }
+
+    pub fn end(&mut self) {
+        self.is_on = false;
+    }
+}
+
+/// Whole seconds left, rounded up; 0 when none is.
+fn expiry_left_s(message: &Message<'_>, now: Instant) -> Option<u32> {
+    // [MQTT-3.3.2-6]
+    message
+        .meta
+        .expires_at
+        .map(|at| at.ms_since(now).div_ceil(1000).min(u64::from(u32::MAX)) as u32)
+}
+
+fn head<'a>(
+    version: ProtocolVersion,
+    now: Instant,
+    message: &Message<'a>,
+    envelope: &'a Envelope,
+    packet_id: Option<PacketId>,
+    dup: bool,
+) -> PublishHead<'a> {
+    let is_v5 = version == ProtocolVersion::V5;
+    PublishHead {
+        dup,
+        qos: envelope.qos,
+        retain: envelope.retain,
+        topic: message.topic,
+        packet_id,
+        message_expiry_s: if is_v5 { expiry_left_s(message, now) } else { None },
+        topic_alias: None,
+        subscription_ids: envelope.ids.as_deref().unwrap_or(&[]),
+        properties: if is_v5 { message.properties } else { &[] },
+        payload_size: message.payload.len(),
+    }
+}
+
+/// Whether the encoded message is within what the client takes.
+#[inline]
+pub fn fits(
+    connection: &Connection,
+    now: Instant,
+    message: &Message<'_>,
+    envelope: &Envelope,
+) -> bool {
+    // The bound is generous: a header, an id, an alias, an expiry and the lengths.
+    let ids_size = envelope.ids.as_ref().map_or(0, |ids| 5 * ids.len());
+    if message.size() + ids_size + 32 <= connection.packet_size_max as usize {
+        return true;
+    }
+    let id = (envelope.qos != QoS::AtMostOnce).then(|| PacketId::new(1)).flatten();
+    let head = head(connection.version, now, message, envelope, id, false);
+    head.size(connection.version) <= connection.packet_size_max as usize
+}
+
+/// Encodes a PUBLISH that `fits`.
+#[inline]
+pub fn publish(
+    connection: &mut Connection,
+    context: &mut Context<'_>,
+    message: &Message<'_>,
+    envelope: &Envelope,
+    packet_id: Option<PacketId>,
+    dup: bool,
+) {
+    context.counters.publishes_sent += 1;
+    context.counters.packets_sent += 1;
+    context.counters.publish_bytes_sent += message.payload.len() as u64;
+    let is_plain = !dup && envelope.ids.is_none() && message.stored.is_none();
+    if context.encoded.is_on && is_plain && connection.aliases_out.is_none() {
+        return copy_variant(connection, context, message, envelope, packet_id);
+    }
+    let version = connection.version;
+    let mut head = head(version, context.now, message, envelope, packet_id, dup);
+    if let Some(aliases) = &mut connection.aliases_out {
+        // Room for the alias itself, which `fits` did not count exactly.
+        if head.size(version) + 4 <= connection.packet_size_max as usize {
+            let topic = std::str::from_utf8(message.topic).unwrap_or_default();
+            match aliases.alias(topic) {
+                OutboundAlias::None => {}
+                OutboundAlias::New(alias) => head.topic_alias = Some(alias),
+                OutboundAlias::Known(alias) => {
+                    head.topic_alias = Some(alias);
+                    head.topic = b"";
+                }
+            }
+        }
+    }
+    match message.stored {
+        Some(stored) if message.payload.len() >= context.limits.large_message_size => {
+            connection.output.append(context.pool, |out| {
+                head.encode(version, out);
+            });
+            connection.output.append_payload(stored);
+        }
+        _ => {
+            connection.output.append(context.pool, |out| {
+                head.encode(version, out);
+                out.extend_from_slice(message.payload);
+            });
+        }
+    }
+}
+
+fn copy_variant(
+    connection: &mut Connection,
+    context: &mut Context<'_>,
+    message: &Message<'_>,
+    envelope: &Envelope,
+    packet_id: Option<PacketId>,
+) {
+    let version = connection.version;
+    let is_v5 = version == ProtocolVersion::V5;
+    let index = usize::from(is_v5) * 6 + envelope.qos as usize * 2 + usize::from(envelope.retain);
+    let encoded = &mut *context.encoded;
+    let variant = match encoded.variants[index] {
+        Some(variant) => variant,
+        None => {
+            let head = head(version, context.now, message, envelope, packet_id, false);
+            let start = encoded.bytes.len();
+            let packet_id_index = head.encode(version, &mut encoded.bytes).unwrap_or(0);
+            encoded.bytes.extend_from_slice(message.payload);
+            let end = encoded.bytes.len();
+            let variant = Variant { start, end, packet_id_index };
+            encoded.variants[index] = Some(variant);
+            variant
+        }
+    };
+    let bytes = &encoded.bytes[variant.start..variant.end];
+    connection.output.append(context.pool, |out| {
+        let start = out.len();
+        out.extend_from_slice(bytes);
+        if let Some(id) = packet_id {
+            let at = start + variant.packet_id_index;
+            out[at..at + 2].copy_from_slice(&id.get().to_be_bytes());
+        }
+    });
+}
+
+/// Encodes a PUBREL.
+pub fn pubrel(connection: &mut Connection, context: &mut Context<'_>, id: PacketId) {
+    context.counters.packets_sent += 1;
+    let version = connection.version;
+    connection
+        .output
+        .append(context.pool, |out| codec::encode_pubrel(version, id, ReasonCode::Success, out));
+}

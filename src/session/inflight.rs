@@ -1,0 +1,261 @@
+//! QoS 1 and 2 messages sent to one client and not yet acknowledged, in the order they were sent.
+//!
+//! Packet ids are given out in a row, so the window is a queue in which an id is an index. An acknowledged message
+//! in the middle leaves a `Done` entry until it reaches the front.
+//!
+//! ```text
+//! PUBLISH QoS 1 -> AwaitPuback  -- PUBACK -> Done
+//! PUBLISH QoS 2 -> AwaitPubrec  -- PUBREC -> AwaitPubcomp -- PUBCOMP -> Done
+//! ```
+
+use super::Envelope;
+use crate::arena::Stored;
+use crate::codec::{PacketId, QoS};
+use std::collections::VecDeque;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowState {
+    AwaitPuback,
+    AwaitPubrec,
+    AwaitPubcomp,
+    Done,
+}
+
+/// One message in flight. `stored` is there when the session can be resumed or the message handed on.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    pub state: FlowState,
+    pub envelope: Envelope,
+    pub stored: Option<Stored>,
+}
+
+/// The window of flows towards one client.
+#[derive(Debug)]
+pub struct Inflight {
+    flows: VecDeque<Flow>,
+    /// Packet id of the first flow.
+    front_id: u16,
+    /// Flows before this index were sent on this connection.
+    sent_count: usize,
+    /// Sent on this connection and not done.
+    outstanding: usize,
+}
+
+/// More flows than packet ids cannot be; some ids stay free so that an id is never met twice in the window.
+const FLOWS_MAX: usize = 65_000;
+
+impl Default for Inflight {
+    fn default() -> Inflight {
+        Inflight { flows: VecDeque::new(), front_id: 1, sent_count: 0, outstanding: 0 }
+    }
+}
+
+impl Inflight {
+    /// Whether one more message may be sent under `quota`, after all that must be sent again.
+    #[inline]
+    pub fn has_room(&self, quota: u16) -> bool {
+        self.outstanding < usize::from(quota)
+            && self.sent_count == self.flows.len()
+            && self.flows.len() < FLOWS_MAX
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// Some flows of an earlier connection were not sent on this one yet.
+    pub fn has_unsent(&self) -> bool {
+        self.sent_count < self.flows.len()
+    }
+
+    /// Flows that are not done.
+    pub fn unacknowledged_count(&self) -> usize {
+        self.flows.iter().filter(|flow| flow.state != FlowState::Done).count()
+    }
+
+    /// Adds a message that is sent now and gives it an id that no unacknowledged message has.
+    // [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]
+    #[inline]
+    pub fn send(&mut self, envelope: Envelope, stored: Option<Stored>) -> PacketId {
+        assert!(self.sent_count == self.flows.len(), "older messages are sent again first");
+        let state = match envelope.qos {
+            QoS::ExactlyOnce => FlowState::AwaitPubrec,
+            _ => FlowState::AwaitPuback,
+        };
+        let id = self.id_at(self.flows.len());
+        self.flows.push_back(Flow { state, envelope, stored });
+        self.sent_count += 1;
+        self.outstanding += 1;
+        id
+    }
+
+    /// The next flow of an earlier connection to send again, and its id, if `quota` has a place or it needs none.
+    /// [MQTT-4.4.0-1]
+    pub fn resend(&mut self, quota: u16) -> Option<(PacketId, Flow)> {
+        while let Some(flow) = self.flows.get(self.sent_count) {
+            match flow.state {
+                FlowState::Done => self.sent_count += 1,
+                // A PUBREL takes no place that its PUBLISH would not have taken. [MQTT-3.3.4-10]
+                FlowState::AwaitPubcomp => break,
+                _ if self.outstanding < usize::from(quota) => break,
+                _ => return None,
+            }
+        }
+        let flow = self.flows.get(self.sent_count)?.clone();
+        let id = self.id_at(self.sent_count);
+        self.sent_count += 1;
+        self.outstanding += 1;
+        Some((id, flow))
+    }
+
+    /// The flow with this id, unless it is done or was never there.
+    pub fn get(&self, id: PacketId) -> Option<&Flow> {
+        let flow = self.flows.get(self.index_of(id))?;
+        (flow.state != FlowState::Done).then_some(flow)
+    }
+
+    /// PUBREC with success: from here only PUBREL is sent again, and the message is not needed. [MQTT-4.3.3-6]
+    pub fn received(&mut self, id: PacketId) -> bool {
+        let index = self.index_of(id);
+        match self.flows.get_mut(index) {
+            Some(flow)
+                if matches!(flow.state, FlowState::AwaitPubrec | FlowState::AwaitPubcomp) =>
+            {
+                flow.state = FlowState::AwaitPubcomp;
+                flow.stored = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The flow is over; returns it.
+    #[inline]
+    pub fn finish(&mut self, id: PacketId) -> Option<Flow> {
+        let index = self.index_of(id);
+        let flow = self.flows.get_mut(index)?;
+        if flow.state == FlowState::Done {
+            return None;
+        }
+        let done = Flow { state: FlowState::Done, envelope: Envelope::default(), stored: None };
+        let finished = std::mem::replace(flow, done);
+        if index < self.sent_count {
+            self.outstanding -= 1;
+        }
+        while self.flows.front().is_some_and(|flow| flow.state == FlowState::Done) {
+            self.flows.pop_front();
+            self.front_id = self.front_id % u16::MAX + 1;
+            self.sent_count = self.sent_count.saturating_sub(1);
+        }
+        if self.flows.is_empty() && self.flows.capacity() > 64 {
+            self.flows = VecDeque::new();
+        }
+        Some(finished)
+    }
+
+    /// The connection is gone: all that is not done will be sent again on the next one.
+    pub fn disconnect(&mut self) {
+        self.sent_count = 0;
+        self.outstanding = 0;
+    }
+
+    /// Takes the messages of all flows for which `is_wanted`, in order; those flows will not be sent again.
+    pub fn take_stored(&mut self, is_wanted: impl Fn(&Flow) -> bool) -> Vec<Stored> {
+        let wanted = self.flows.iter_mut().filter(|flow| is_wanted(flow));
+        wanted.filter_map(|flow| flow.stored.take()).collect()
+    }
+
+    fn id_at(&self, index: usize) -> PacketId {
+        let number = (usize::from(self.front_id) - 1 + index) % usize::from(u16::MAX) + 1;
+        PacketId::new(number as u16).expect("1..=65535")
+    }
+
+    fn index_of(&self, id: PacketId) -> usize {
+        let max = usize::from(u16::MAX);
+        (usize::from(id.get()) + max - usize::from(self.front_id)) % max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use std::collections::BTreeMap;
+
+    fn envelope(qos: QoS) -> Envelope {
+        Envelope { qos, ..Envelope::default() }
+    }
+
+    #[test]
+    fn an_id_is_never_given_out_while_it_is_unacknowledged() {
+        let mut random = Random::new(1);
+        let mut inflight = Inflight::default();
+        let mut model: BTreeMap<u16, (u64, FlowState)> = BTreeMap::new();
+        let mut sequence = 0u64;
+        let mut wrap_count = 0;
+        for _ in 0..300_000 {
+            let quota = 1 + random.below(20) as u16;
+            if inflight.has_room(quota) && random.below(2) == 0 {
+                let qos = if random.below(2) == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+                let id = inflight.send(envelope(qos), None);
+                let state = match qos {
+                    QoS::ExactlyOnce => FlowState::AwaitPubrec,
+                    _ => FlowState::AwaitPuback,
+                };
+                assert!(model.insert(id.get(), (sequence, state)).is_none(), "id in use");
+                sequence += 1;
+                wrap_count += u32::from(id.get() == 65_535);
+            } else if let Some((&id, &(_, state))) =
+                model.iter().nth(random.below(model.len().max(1) as u64) as usize)
+            {
+                let id = PacketId::new(id).unwrap();
+                if state == FlowState::AwaitPubrec && random.below(2) == 0 {
+                    assert!(inflight.received(id));
+                    model.insert(id.get(), (model[&id.get()].0, FlowState::AwaitPubcomp));
+                } else {
+                    assert_eq!(inflight.finish(id).unwrap().state, state);
+                    model.remove(&id.get());
+                    assert!(inflight.finish(id).is_none());
+                }
+            }
+            assert_eq!(inflight.unacknowledged_count(), model.len());
+            assert_eq!(inflight.outstanding, model.len());
+        }
+        assert!(wrap_count > 0, "the ids came round");
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_is_sent_again_in_order_and_under_the_quota() {
+        let mut inflight = Inflight::default();
+        let ids: Vec<PacketId> =
+            [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]
+                .map(|qos| inflight.send(envelope(qos), None))
+                .to_vec();
+        inflight.finish(ids[0]);
+        inflight.received(ids[1]);
+        inflight.disconnect();
+        assert!(!inflight.has_room(10));
+        let (id, flow) = inflight.resend(1).unwrap();
+        assert_eq!((id, flow.state), (ids[1], FlowState::AwaitPubcomp));
+        assert!(inflight.resend(1).is_none(), "the quota is used");
+        inflight.finish(ids[1]);
+        assert_eq!(inflight.resend(1).unwrap().0, ids[2]);
+        assert!(inflight.resend(1).is_none());
+        assert_eq!(inflight.resend(2).unwrap().0, ids[3]);
+        assert!(!inflight.has_unsent() && inflight.has_room(3) && !inflight.has_room(2));
+    }
+
+    #[test]
+    fn an_ack_for_a_message_not_sent_again_yet_is_taken() {
+        let mut inflight = Inflight::default();
+        let first = inflight.send(envelope(QoS::AtLeastOnce), None);
+        let second = inflight.send(envelope(QoS::AtLeastOnce), None);
+        inflight.disconnect();
+        assert!(inflight.finish(second).is_some());
+        assert_eq!(inflight.resend(5).unwrap().0, first);
+        assert!(inflight.resend(5).is_none());
+        assert!(!inflight.has_unsent());
+        assert!(inflight.finish(first).is_some());
+        assert!(inflight.is_empty());
+    }
+}

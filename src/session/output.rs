@@ -1,0 +1,189 @@
+//! What is on its way to one client: one contiguous buffer that fills while another is in flight.
+
+use crate::arena::{Gauge, Stored};
+
+/// A payload that leaves by reference, behind the first `at` bytes of the buffer.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub at: usize,
+    pub stored: Stored,
+}
+
+impl Part {
+    pub fn bytes(&self) -> &[u8] {
+        self.stored.message().payload
+    }
+}
+
+/// Bytes for one send. Usually without parts; each part goes between the bytes before and after its `at`.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub bytes: Vec<u8>,
+    pub parts: Vec<Part>,
+}
+
+impl Output {
+    /// All bytes in the order in which they leave.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = 0;
+        let pairs = self.parts.iter().flat_map(move |part| {
+            let before = &self.bytes[from..part.at];
+            from = part.at;
+            [before, part.bytes()]
+        });
+        let tail_from = self.parts.last().map_or(0, |part| part.at);
+        pairs.chain(std::iter::once(&self.bytes[tail_from..])).filter(|slice| !slice.is_empty())
+    }
+
+    pub fn size(&self) -> usize {
+        self.bytes.len() + self.parts.iter().map(|part| part.bytes().len()).sum::<usize>()
+    }
+}
+
+/// Empty buffers to use again, so that an idle connection holds none.
+#[derive(Debug, Default)]
+pub struct BufferPool {
+    free: Vec<Vec<u8>>,
+}
+
+/// Buffers kept, and the largest capacity worth keeping, in bytes.
+const POOL_COUNT_MAX: usize = 256;
+const POOL_CAPACITY_MAX: usize = 64 << 10;
+
+impl BufferPool {
+    pub fn take(&mut self) -> Vec<u8> {
+        self.free.pop().unwrap_or_default()
+    }
+
+    pub fn give(&mut self, mut buffer: Vec<u8>) {
+        let is_worth_it = (1..=POOL_CAPACITY_MAX).contains(&buffer.capacity());
+        if is_worth_it && self.free.len() < POOL_COUNT_MAX {
+            buffer.clear();
+            self.free.push(buffer);
+        }
+    }
+}
+
+/// One connection's output.
+#[derive(Debug)]
+pub struct OutputBuffer {
+    filling: Output,
+    filling_size: usize,
+    in_flight_size: usize,
+    is_in_flight: bool,
+    total: Gauge,
+}
+
+impl OutputBuffer {
+    /// `total` counts the bytes of all buffers of the shard.
+    pub fn new(total: Gauge) -> OutputBuffer {
+        OutputBuffer {
+            filling: Output::default(),
+            filling_size: 0,
+            in_flight_size: 0,
+            is_in_flight: false,
+            total,
+        }
+    }
+
+    /// Bytes waiting and in flight.
+    pub fn size(&self) -> usize {
+        self.filling_size + self.in_flight_size
+    }
+
+    pub fn total(&self) -> usize {
+        self.total.bytes()
+    }
+
+    pub fn is_in_flight(&self) -> bool {
+        self.is_in_flight
+    }
+
+    pub fn has_bytes(&self) -> bool {
+        self.filling_size > 0
+    }
+
+    /// Appends what `write` adds to the buffer; returns whether the buffer was empty before.
+    #[inline]
+    pub fn append(&mut self, pool: &mut BufferPool, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.filling.bytes.capacity() == 0 {
+            self.filling.bytes = pool.take();
+        }
+        let before = self.filling.bytes.len();
+        write(&mut self.filling.bytes);
+        let added = self.filling.bytes.len() - before;
+        let was_empty = self.filling_size == 0;
+        self.filling_size += added;
+        self.total.add(added);
+        was_empty && added > 0
+    }
+
+    /// Appends a stored message's payload by reference.
+    pub fn append_payload(&mut self, stored: &Stored) {
+        let size = stored.message().payload.len();
+        if size == 0 {
+            return;
+        }
+        self.filling.parts.push(Part { at: self.filling.bytes.len(), stored: stored.clone() });
+        self.filling_size += size;
+        self.total.add(size);
+    }
+
+    /// The next bytes to send, unless some are in flight or there are none.
+    pub fn take(&mut self) -> Option<Output> {
+        if self.is_in_flight || self.filling_size == 0 {
+            return None;
+        }
+        self.is_in_flight = true;
+        self.in_flight_size = self.filling_size;
+        self.filling_size = 0;
+        Some(std::mem::take(&mut self.filling))
+    }
+
+    /// What was in flight has been sent.
+    pub fn sent(&mut self, output: Output, pool: &mut BufferPool) -> usize {
+        let size = self.in_flight_size;
+        self.total.subtract(size);
+        self.is_in_flight = false;
+        self.in_flight_size = 0;
+        pool.give(output.bytes);
+        size
+    }
+}
+
+impl Drop for OutputBuffer {
+    fn drop(&mut self) {
+        self.total.subtract(self.size());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::{Draft, Meta};
+
+    #[test]
+    fn parts_leave_between_the_bytes_around_them() {
+        let meta = Meta { qos: 0, retain: false, is_origin: true, expires_at: None, publisher: 0 };
+        let draft = Draft { topic: b"t", properties: &[], payload: b"LARGE", meta };
+        let stored = Stored::from_draft(&draft, &Gauge::default());
+        let total = Gauge::default();
+        let mut pool = BufferPool::default();
+        let mut buffer = OutputBuffer::new(total.clone());
+        assert!(buffer.append(&mut pool, |out| out.extend_from_slice(b"ab")));
+        buffer.append_payload(&stored);
+        assert!(!buffer.append(&mut pool, |out| out.extend_from_slice(b"cd")));
+        buffer.append_payload(&stored);
+        assert_eq!(total.bytes(), 14);
+        let output = buffer.take().unwrap();
+        assert!(buffer.take().is_none());
+        assert_eq!(output.slices().collect::<Vec<_>>().concat(), b"abLARGEcdLARGE");
+        assert_eq!(output.size(), 14);
+        buffer.append(&mut pool, |out| out.push(1));
+        assert!(buffer.take().is_none(), "one output is in flight at most");
+        assert_eq!(buffer.sent(output, &mut pool), 14);
+        assert_eq!(total.bytes(), 1);
+        drop(buffer);
+        assert_eq!(total.bytes(), 0);
+    }
+}

@@ -1,0 +1,270 @@
+//! Messages that wait for one client: bounded in count and bytes, QoS 0 dropped first.
+
+use super::Envelope;
+use crate::arena::Stored;
+use crate::codec::QoS;
+use crate::limits::QueuePolicy;
+use std::collections::VecDeque;
+
+/// A message with what its subscription asks for.
+#[derive(Clone, Debug)]
+pub struct Queued {
+    pub stored: Stored,
+    pub envelope: Envelope,
+}
+
+/// The bounds of one queue.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    pub messages_max: usize,
+    pub bytes_max: usize,
+    pub policy: QueuePolicy,
+}
+
+/// First in, first out. A dropped message leaves an empty place until it reaches the front.
+#[derive(Debug, Default)]
+pub struct Queue {
+    places: VecDeque<Option<Queued>>,
+    /// Places from which QoS 0 messages can be dropped: the number ever popped plus the index.
+    qos0: VecDeque<u64>,
+    popped: u64,
+    message_count: usize,
+    bytes: usize,
+}
+
+impl Queue {
+    pub fn len(&self) -> usize {
+        self.message_count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.message_count == 0
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Puts the message at the end; `Err` hands it back when it must be dropped. `dropped` is called with each
+    /// waiting message that made room.
+    pub fn push(
+        &mut self,
+        queued: Queued,
+        limits: QueueLimits,
+        mut dropped: impl FnMut(Queued),
+    ) -> Result<(), Queued> {
+        let size = queued.stored.size();
+        if size > limits.bytes_max || limits.messages_max == 0 {
+            return Err(queued);
+        }
+        while self.message_count >= limits.messages_max || self.bytes + size > limits.bytes_max {
+            match self.make_room(queued.envelope.qos, limits.policy) {
+                Some(victim) => dropped(victim),
+                None => return Err(queued),
+            }
+        }
+        self.compact();
+        if queued.envelope.qos == QoS::AtMostOnce {
+            self.qos0.push_back(self.popped + self.places.len() as u64);
+        }
+        self.message_count += 1;
+        self.bytes += size;
+        self.places.push_back(Some(queued));
+        Ok(())
+    }
+
+    /// Puts a message in front of all others, whatever the limits: it was counted before.
+    pub fn push_front(&mut self, queued: Queued) {
+        self.message_count += 1;
+        self.bytes += queued.stored.size();
+        if self.popped == 0 {
+            // Positions count from what was popped; begin far from zero.
+            let shift = 1 << 32;
+            self.popped = shift;
+            self.qos0.iter_mut().for_each(|position| *position += shift);
+        }
+        self.popped -= 1;
+        if queued.envelope.qos == QoS::AtMostOnce {
+            self.qos0.push_front(self.popped);
+        }
+        self.places.push_front(Some(queued));
+    }
+
+    pub fn front(&mut self) -> Option<&Queued> {
+        self.skip_empty();
+        self.places.front().and_then(|place| place.as_ref())
+    }
+
+    pub fn pop(&mut self) -> Option<Queued> {
+        self.skip_empty();
+        let queued = self.places.pop_front()??;
+        if self.qos0.front() == Some(&self.popped) {
+            self.qos0.pop_front();
+        }
+        self.popped += 1;
+        self.forget(&queued);
+        Some(queued)
+    }
+
+    /// Takes out every message for which `is_wanted`, in order.
+    pub fn extract(&mut self, mut is_wanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
+        let mut taken = Vec::new();
+        let mut kept = Queue::default();
+        while let Some(queued) = self.pop() {
+            if is_wanted(&queued) {
+                taken.push(queued);
+            } else {
+                kept.push_unbounded(queued);
+            }
+        }
+        *self = kept;
+        taken
+    }
+
+    fn push_unbounded(&mut self, queued: Queued) {
+        let limits = QueueLimits {
+            messages_max: usize::MAX,
+            bytes_max: usize::MAX,
+            policy: QueuePolicy::DropNewest,
+        };
+        let pushed = self.push(queued, limits, |_| ());
+        assert!(pushed.is_ok(), "an unbounded queue takes every message");
+    }
+
+    /// Drops one waiting message in favour of an arriving one of `qos`, where the policy allows it.
+    fn make_room(&mut self, qos: QoS, policy: QueuePolicy) -> Option<Queued> {
+        let arrives_at_qos0 = qos == QoS::AtMostOnce;
+        if !self.qos0.is_empty() && (!arrives_at_qos0 || policy == QueuePolicy::DropOldest) {
+            let position = match policy {
+                QueuePolicy::DropOldest => self.qos0.pop_front()?,
+                QueuePolicy::DropNewest => self.qos0.pop_back()?,
+            };
+            let queued = self.places[(position - self.popped) as usize].take()?;
+            self.forget(&queued);
+            return Some(queued);
+        }
+        match policy {
+            QueuePolicy::DropOldest if !arrives_at_qos0 => self.pop(),
+            _ => None,
+        }
+    }
+
+    fn forget(&mut self, queued: &Queued) {
+        self.message_count -= 1;
+        self.bytes -= queued.stored.size();
+    }
+
+    fn skip_empty(&mut self) {
+        while let Some(None) = self.places.front() {
+            self.places.pop_front();
+            self.popped += 1;
+        }
+    }
+
+    /// Empty places never outnumber the messages for long.
+    fn compact(&mut self) {
+        if self.places.len() < 32 || self.places.len() < 2 * self.message_count {
+            return;
+        }
+        self.places.retain(|place| place.is_some());
+        self.qos0.clear();
+        for (index, place) in self.places.iter().enumerate() {
+            if place.as_ref().is_some_and(|queued| queued.envelope.qos == QoS::AtMostOnce) {
+                self.qos0.push_back(self.popped + index as u64);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::{Draft, Gauge, Meta};
+    use crate::random::Random;
+
+    fn queued(qos: u8, number: u32) -> Queued {
+        let meta = Meta { qos, retain: false, is_origin: true, expires_at: None, publisher: 0 };
+        let payload = number.to_be_bytes();
+        let draft = Draft { topic: b"t", properties: &[], payload: &payload, meta };
+        let envelope =
+            Envelope { qos: QoS::from_bits(qos).unwrap(), retain: false, ids: None, membership: 0 };
+        Queued { stored: Stored::from_draft(&draft, &Gauge::default()), envelope }
+    }
+
+    fn number(queued: &Queued) -> (u8, Vec<u8>) {
+        (queued.envelope.qos as u8, queued.stored.message().payload.to_vec())
+    }
+
+    /// What the queue should do, on a plain list.
+    fn model_push(
+        model: &mut Vec<(u8, Vec<u8>)>,
+        new: (u8, Vec<u8>),
+        max: usize,
+        policy: QueuePolicy,
+    ) -> bool {
+        if model.len() < max {
+            model.push(new);
+            return true;
+        }
+        let mut qos0 = model.iter().enumerate().filter(|(_, m)| m.0 == 0).map(|(i, _)| i);
+        let victim = match policy {
+            QueuePolicy::DropOldest => qos0.next(),
+            QueuePolicy::DropNewest => qos0.next_back(),
+        };
+        match (victim, policy, new.0) {
+            (Some(index), QueuePolicy::DropOldest, _) => drop(model.remove(index)),
+            (Some(index), _, 1..) => drop(model.remove(index)),
+            (None, QueuePolicy::DropOldest, 1..) => drop(model.remove(0)),
+            _ => return false,
+        }
+        model.push(new);
+        true
+    }
+
+    #[test]
+    fn the_queue_does_what_a_list_would_do() {
+        for policy in [QueuePolicy::DropNewest, QueuePolicy::DropOldest] {
+            let mut random = Random::new(5);
+            let mut dropped_count = 0;
+            for _ in 0..50 {
+                let max = 1 + random.below(60) as usize;
+                let limits = QueueLimits { messages_max: max, bytes_max: usize::MAX, policy };
+                let mut queue = Queue::default();
+                let mut model = Vec::new();
+                for step in 0..600 {
+                    let choice = random.below(10);
+                    if choice < 6 {
+                        let new = queued(random.below(3) as u8, step);
+                        let expected = model_push(&mut model, number(&new), max, policy);
+                        let taken = queue.push(new, limits, |_| dropped_count += 1).is_ok();
+                        assert_eq!(taken, expected);
+                    } else if choice < 7 && model.len() < max {
+                        let new = queued(random.below(3) as u8, step);
+                        model.insert(0, number(&new));
+                        queue.push_front(new);
+                    } else {
+                        let expected = (!model.is_empty()).then(|| model.remove(0));
+                        assert_eq!(queue.pop().as_ref().map(number), expected);
+                    }
+                    assert_eq!(queue.len(), model.len());
+                    assert_eq!(queue.front().map(number), model.first().cloned());
+                    assert!(queue.places.len() <= 2 * max + 32);
+                }
+            }
+            assert!(dropped_count > 100);
+        }
+    }
+
+    #[test]
+    fn extracting_keeps_both_orders() {
+        let mut queue = Queue::default();
+        for step in 0..10 {
+            queue.push_unbounded(queued((step % 2) as u8, step));
+        }
+        let taken = queue.extract(|queued| queued.envelope.qos == QoS::AtMostOnce);
+        assert_eq!(taken.iter().map(|q| number(q).1[3]).collect::<Vec<_>>(), [0, 2, 4, 6, 8]);
+        let rest: Vec<u8> = std::iter::from_fn(|| queue.pop()).map(|q| number(&q).1[3]).collect();
+        assert_eq!(rest, [1, 3, 5, 7, 9]);
+        assert_eq!(queue.bytes(), 0);
+    }
+}

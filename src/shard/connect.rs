@@ -1,0 +1,325 @@
+//! CONNECT: which shard, whether at all, and the session it begins or resumes.
+
+use super::input::Step;
+use super::{ConnectionId, Event, Shard, ShardId};
+use crate::arena::{Draft, Meta, Stored};
+use crate::codec::{self, Connack, Connect, DecodeError, Frame, ProtocolVersion, ReasonCode};
+use crate::session::connection::ConnectionState;
+use crate::session::{SessionKey, Will};
+use crate::time::Instant;
+use crate::topic::{InboundAliases, OutboundAliases, check_name};
+use smallvec::SmallVec;
+
+impl Shard {
+    /// The other shard that owns the client's session; `None`: this one, or the client leaves its id to us.
+    pub(super) fn owner_of(&self, connect: &Connect<'_>) -> Option<ShardId> {
+        if connect.client_id.is_empty() {
+            return None;
+        }
+        let owner = self.hash.owner(connect.client_id.as_bytes(), self.shard_count);
+        (owner != self.id).then_some(owner)
+    }
+
+    /// Answers a CONNECT that cannot be decoded, as far as its version is known. [MQTT-3.1.4-1]
+    pub(super) fn refuse_connect_error(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        error: &DecodeError,
+    ) -> Step {
+        self.counters.protocol_errors += 1;
+        // Behind the name comes the level.
+        let name_size = match frame.body {
+            [high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])),
+            _ => 0,
+        };
+        let level = frame.body.get(2 + name_size).copied();
+        let reason = error.reason();
+        let version = match level {
+            Some(3) => ProtocolVersion::V31,
+            Some(4) => ProtocolVersion::V311,
+            _ => ProtocolVersion::V5,
+        };
+        let is_level_refused = reason == ReasonCode::UnsupportedProtocolVersion;
+        if is_level_refused || level == Some(5) {
+            // A level below 5 is answered in the form that such a client reads. [MQTT-3.1.2-2]
+            let version = if is_level_refused && level.is_some_and(|level| level < 5) {
+                ProtocolVersion::V311
+            } else {
+                version
+            };
+            if let Some(connection) = self.clients.connection(id) {
+                connection.version = version;
+            }
+            self.send_connack(id, &Connack::refusal(reason));
+        }
+        self.close(now, id, &error.to_string());
+        Step::Stop
+    }
+
+    pub(super) fn on_connect(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+    ) -> Step {
+        if let Some(connection) = self.clients.connection(id) {
+            connection.version = connect.version;
+            connection.wants_problem_information = connect.request_problem_information;
+            connection.packet_size_max = connect.packet_size_max.unwrap_or(u32::MAX);
+        }
+        if let Err((reason, why)) = self.check_connect(connect) {
+            return self.refuse_connect(now, id, reason, why);
+        }
+        let assigned = connect.client_id.is_empty().then(|| self.draw_client_id());
+        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let existing = self.clients.find(client_id);
+        if existing.is_none() && self.clients.session_count() >= self.limits.sessions_max {
+            self.counters.sessions_refused += 1;
+            return self.refuse_connect(now, id, ReasonCode::QuotaExceeded, "too many sessions");
+        }
+        let will = match self.will_of(connect) {
+            Ok(will) => will,
+            Err((reason, why)) => return self.refuse_connect(now, id, reason, why),
+        };
+        let (key, is_resumed) = self.session_for(now, client_id, connect.clean_start);
+        self.open_connection(now, id, key, connect);
+        let expiry_s = self.granted_expiry_s(connect);
+        if let Some(session) = self.clients.session(key) {
+            session.connection = Some(id);
+            session.expiry_s = expiry_s;
+            session.will = will;
+            session.ends_at = None;
+            session.will_at = None;
+        }
+        self.clients.connected_count += 1;
+        self.counters.connections_opened += 1;
+        self.update_session_timer(key);
+        let connack = self.connack(connect, is_resumed, assigned.as_deref(), expiry_s);
+        self.send_connack(id, &connack);
+        self.update_read_mode(id);
+        let (version, peer) =
+            (connect.version as u8, self.clients.connection(id).and_then(|c| c.peer));
+        self.events.push(|| Event::Connected {
+            client_id: client_id.into(),
+            peer,
+            version,
+            is_resumed,
+        });
+        self.return_to_groups(now, key);
+        self.pump(now, key);
+        Step::Done
+    }
+
+    fn check_connect(&self, connect: &Connect<'_>) -> Result<(), (ReasonCode, &'static str)> {
+        if connect.auth_method.is_some() {
+            // [MQTT-4.12.0-1]
+            return Err((
+                ReasonCode::BadAuthenticationMethod,
+                "no authentication method is supported",
+            ));
+        }
+        let is_id_needed = match connect.version {
+            ProtocolVersion::V31 => true,
+            ProtocolVersion::V311 => !connect.clean_start,
+            ProtocolVersion::V5 => false,
+        };
+        if connect.client_id.is_empty() && is_id_needed {
+            // [MQTT-3.1.3-8]
+            return Err((ReasonCode::ClientIdentifierNotValid, "a client identifier is needed"));
+        }
+        if let Some(will) = &connect.will {
+            let (size_max, levels_max) =
+                (self.limits.filter_size_max, self.limits.filter_levels_max);
+            if check_name(will.topic, size_max, levels_max).is_err() || is_system(will.topic) {
+                return Err((ReasonCode::TopicNameInvalid, "the will topic is not allowed"));
+            }
+            let is_format_wrong = self.limits.payload_format_checked
+                && will.payload_format_utf8
+                && simdutf8::basic::from_utf8(will.payload).is_err();
+            if is_format_wrong {
+                return Err((ReasonCode::PayloadFormatInvalid, "the will payload is not UTF-8"));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_connect(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        reason: ReasonCode,
+        why: &str,
+    ) -> Step {
+        self.counters.connections_refused += 1;
+        let wants_text = self.clients.connection(id).is_some_and(|c| c.wants_problem_information);
+        let connack =
+            Connack { reason_string: wants_text.then_some(why), ..Connack::refusal(reason) };
+        self.send_connack(id, &connack);
+        self.close(now, id, why);
+        Step::Stop
+    }
+
+    /// An id that no session has and that this shard owns. [MQTT-3.2.2-16]
+    fn draw_client_id(&mut self) -> Box<str> {
+        loop {
+            let client_id = format!("auto-{:016x}", self.random.next());
+            let owner = self.hash.owner(client_id.as_bytes(), self.shard_count);
+            if owner == self.id && self.clients.find(&client_id).is_none() {
+                return client_id.into();
+            }
+        }
+    }
+
+    fn will_of(
+        &mut self,
+        connect: &Connect<'_>,
+    ) -> Result<Option<Box<Will>>, (ReasonCode, &'static str)> {
+        let Some(will) = &connect.will else { return Ok(None) };
+        let pieces: SmallVec<[&[u8]; 4]> = will.properties.pieces().collect();
+        let meta = Meta {
+            qos: will.qos as u8,
+            retain: will.retain,
+            is_origin: true,
+            expires_at: None,
+            publisher: 0,
+        };
+        let draft = Draft {
+            topic: will.topic.as_bytes(),
+            properties: &pieces,
+            payload: will.payload,
+            meta,
+        };
+        if self.will_bytes.bytes() + draft.size() > self.limits.shard_wills_bytes_max {
+            self.counters.wills_refused += 1;
+            return Err((
+                ReasonCode::QuotaExceeded,
+                "the wills of all clients exceed their budget",
+            ));
+        }
+        Ok(Some(Box::new(Will {
+            stored: Stored::from_draft(&draft, &self.will_bytes),
+            delay_s: will.delay_s,
+            message_expiry_s: will.message_expiry_s,
+        })))
+    }
+
+    /// Takes over, resumes, discards or makes the session; whether it is resumed.
+    fn session_for(
+        &mut self,
+        now: Instant,
+        client_id: &str,
+        clean_start: bool,
+    ) -> (SessionKey, bool) {
+        if let Some(key) = self.clients.find(client_id) {
+            if let Some(id) = self.clients.session(key).and_then(|session| session.connection) {
+                // [MQTT-3.1.4-3]
+                self.counters.connections_taken_over += 1;
+                self.send_disconnect(
+                    id,
+                    ReasonCode::SessionTakenOver,
+                    "the client connected again",
+                );
+                self.close(now, id, "its client connected again");
+            }
+            // Its end may have been the end of the session.
+            if let Some(key) = self.clients.find(client_id) {
+                if !clean_start {
+                    // [MQTT-3.1.2-5]
+                    return (key, true);
+                }
+                // [MQTT-3.1.2-4]
+                self.end_session(now, key);
+            }
+        }
+        // [MQTT-3.1.2-6]
+        (self.clients.create(client_id), false)
+    }
+
+    fn open_connection(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        connect: &Connect<'_>,
+    ) {
+        let keep_alive_s = self.granted_keep_alive_s(connect);
+        let is_v5 = connect.version == ProtocolVersion::V5;
+        let alias_in_max = if is_v5 { self.limits.topic_alias_max } else { 0 };
+        let alias_out_max = connect.topic_alias_max.min(self.limits.topic_alias_out_max);
+        let inflight_max = self.limits.inflight_max;
+        let Some(connection) = self.clients.connection(id) else { return };
+        connection.state = ConnectionState::Open(key);
+        connection.quota = connect.receive_max.unwrap_or(u16::MAX).min(inflight_max);
+        // One and a half times. [MQTT-3.1.2-22]
+        connection.keep_alive_ms = u32::from(keep_alive_s) * 1500;
+        connection.last_received = now;
+        connection.aliases_in =
+            (alias_in_max > 0).then(|| Box::new(InboundAliases::new(alias_in_max)));
+        connection.aliases_out =
+            (is_v5 && alias_out_max > 0).then(|| Box::new(OutboundAliases::new(alias_out_max)));
+        let deadline = (keep_alive_s > 0).then(|| now.plus_ms(u64::from(connection.keep_alive_ms)));
+        self.set_connection_timer(id, deadline);
+    }
+
+    fn granted_keep_alive_s(&self, connect: &Connect<'_>) -> u16 {
+        let max = self.limits.keep_alive_max_s;
+        let asked = connect.keep_alive_s;
+        // Only a 5.0 client can be told. [MQTT-3.2.2-22]
+        if connect.version == ProtocolVersion::V5 && max > 0 && (asked == 0 || asked > max) {
+            max
+        } else {
+            asked
+        }
+    }
+
+    fn granted_expiry_s(&self, connect: &Connect<'_>) -> u32 {
+        let asked = match connect.version {
+            ProtocolVersion::V5 => connect.session_expiry_s.unwrap_or(0),
+            _ if connect.clean_start => 0,
+            _ => self.limits.session_expiry_v3_s,
+        };
+        asked.min(self.limits.session_expiry_max_s)
+    }
+
+    fn connack<'a>(
+        &self,
+        connect: &Connect<'_>,
+        session_present: bool,
+        assigned: Option<&'a str>,
+        expiry_s: u32,
+    ) -> Connack<'a> {
+        let limits = &self.limits;
+        let keep_alive_s = self.granted_keep_alive_s(connect);
+        let asked_expiry_s = connect.session_expiry_s.unwrap_or(0);
+        Connack {
+            session_present,
+            reason: ReasonCode::Success,
+            session_expiry_s: (expiry_s != asked_expiry_s).then_some(expiry_s),
+            receive_max: (limits.receive_max < u16::MAX).then_some(limits.receive_max),
+            packet_size_max: (limits.packet_size_max < crate::limits::PACKET_SIZE_CEILING)
+                .then_some(limits.packet_size_max as u32),
+            assigned_client_id: assigned,
+            topic_alias_max: (limits.topic_alias_max > 0).then_some(limits.topic_alias_max),
+            // [MQTT-3.1.2-21]
+            server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
+            ..Connack::default()
+        }
+    }
+
+    fn send_connack(&mut self, id: ConnectionId, connack: &Connack<'_>) {
+        self.counters.packets_sent += 1;
+        let Some(connection) = self.clients.connection(id) else { return };
+        let (version, size_max) = (connection.version, connection.packet_size_max as usize);
+        connection.output.append(&mut self.pool, |out| connack.encode(version, size_max, out));
+        self.clients.list_flush(id);
+    }
+}
+
+/// Topics that only the broker publishes.
+pub(super) fn is_system(topic: &str) -> bool {
+    topic == "$SYS" || topic.starts_with("$SYS/")
+}
+
+const _: () = assert!(codec::VAR_INT_MAX as usize + 5 == crate::limits::PACKET_SIZE_CEILING);

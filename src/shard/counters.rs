@@ -1,0 +1,55 @@
+//! What a shard holds at this moment.
+
+use super::Shard;
+use crate::pipeline::{STAGES, Stage};
+
+/// Amounts held now; bytes unless named otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    pub connections: usize,
+    pub sessions: usize,
+    pub connected_sessions: usize,
+    pub subscriptions: usize,
+    pub shared_groups: usize,
+    pub group_backlog: usize,
+    pub retained_messages: usize,
+    pub retained_bytes: usize,
+    pub stored_bytes: usize,
+    pub output_bytes: usize,
+    pub frame_bytes: usize,
+    pub will_bytes: usize,
+    pub arena_used: usize,
+    pub arena_held: u64,
+    /// Messages that encode, plugin and bridge have not acknowledged.
+    pub held_by_stage: [u64; 3],
+    /// The last generation each stage acknowledged.
+    pub acked_by_stage: [u64; 3],
+    pub mail_is_above_mark: bool,
+    pub interest_filters: usize,
+}
+
+impl Shard {
+    pub fn gauges(&self) -> Gauges {
+        let by_stage = |of: &dyn Fn(Stage) -> u64| [of(STAGES[0]), of(STAGES[1]), of(STAGES[2])];
+        Gauges {
+            connections: self.clients.connection_count(),
+            sessions: self.clients.session_count(),
+            connected_sessions: self.clients.connected_count,
+            subscriptions: self.clients.subscription_count,
+            shared_groups: self.groups.len(),
+            group_backlog: self.groups.backlog_count(),
+            retained_messages: self.retained.len(),
+            retained_bytes: self.retained_bytes.bytes(),
+            stored_bytes: self.stored.bytes(),
+            output_bytes: self.output_bytes.bytes(),
+            frame_bytes: self.frame_bytes,
+            will_bytes: self.will_bytes.bytes(),
+            arena_used: self.arena.used(),
+            arena_held: self.arena.held(),
+            held_by_stage: by_stage(&|stage| self.pipeline.held(stage)),
+            acked_by_stage: by_stage(&|stage| self.pipeline.acked(stage).number()),
+            mail_is_above_mark: self.outbox.is_above_mark(),
+            interest_filters: self.router.interest.filter_count(),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Shared subscriptions: groups live on their owner's shard, which picks the member for each message.
+//!
+//! A member has credit: messages its shard can still take for it. Messages wait in the group while no member has
+//! any. What a member did not send, and QoS 1 messages that its ended session left unacknowledged, come back to the
+//! front of the group; QoS 2 messages once sent stay with their session. [MQTT-4.8.2-4] [MQTT-4.8.2-5]
+
+use super::ShardId;
+use super::mail::GroupKey;
+use crate::arena::Stored;
+use crate::codec::QoS;
+use crate::session::queue::{Queue, QueueLimits, Queued};
+use crate::session::{Envelope, SessionKey};
+use crate::topic::Members;
+use slab::Slab;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// What a member's subscription asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemberOptions {
+    pub qos: QoS,
+    pub retain_as_published: bool,
+    /// Subscription identifier; 0: none.
+    pub id: u32,
+    /// The member's own number for this group: see `Envelope::membership`.
+    pub membership: u16,
+}
+
+impl MemberOptions {
+    pub const SIZE: usize = 8;
+
+    pub fn to_bytes(self) -> [u8; MemberOptions::SIZE] {
+        let id = self.id.to_le_bytes();
+        let membership = self.membership.to_le_bytes();
+        let flags = [self.qos as u8, u8::from(self.retain_as_published)];
+        [id[0], id[1], id[2], id[3], membership[0], membership[1], flags[0], flags[1]]
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> MemberOptions {
+        MemberOptions {
+            id: u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+            membership: u16::from_le_bytes([bytes[4], bytes[5]]),
+            qos: QoS::from_bits(bytes[6]).unwrap_or(QoS::AtMostOnce),
+            retain_as_published: bytes[7] != 0,
+        }
+    }
+
+    pub fn envelope(&self, published_qos: u8, published_retain: bool) -> Envelope {
+        let published = QoS::from_bits(published_qos).unwrap_or(QoS::AtMostOnce);
+        Envelope {
+            // [MQTT-4.8.2-3]
+            qos: published.min(self.qos),
+            retain: published_retain && self.retain_as_published,
+            ids: (self.id != 0).then(|| Rc::from([self.id])),
+            membership: self.membership,
+        }
+    }
+}
+
+/// A member: its shard and its session there.
+pub(super) type Member = (ShardId, SessionKey);
+
+#[derive(Debug)]
+pub(super) struct Group {
+    pub key: GroupKey,
+    /// The whole filter, `$share/name/filter`.
+    pub text: Box<str>,
+    pub members: Members<Member, MemberOptions>,
+    /// Messages that no member could take yet.
+    pub backlog: Queue,
+}
+
+impl Group {
+    /// The topic filter without share name.
+    pub fn filter(&self) -> &str {
+        self.text.splitn(3, '/').nth(2).unwrap_or_default()
+    }
+
+    /// Puts a message at the end of the backlog; how many messages were dropped for it.
+    pub fn wait(&mut self, stored: Stored, limits: QueueLimits) -> u64 {
+        let mut dropped = 0;
+        let pushed = self.backlog.push(waiting(stored), limits, |_| dropped += 1);
+        dropped + u64::from(pushed.is_err())
+    }
+
+    /// Puts messages that came back, in their order, in front of all others.
+    pub fn take_back(&mut self, returned: Vec<Stored>) {
+        for stored in returned.into_iter().rev() {
+            self.backlog.push_front(waiting(stored));
+        }
+    }
+}
+
+fn waiting(stored: Stored) -> Queued {
+    let meta = stored.message().meta;
+    let qos = QoS::from_bits(meta.qos).unwrap_or(QoS::AtMostOnce);
+    Queued { stored, envelope: Envelope { qos, retain: meta.retain, ids: None, membership: 0 } }
+}
+
+/// The groups that this shard owns.
+#[derive(Debug)]
+pub(super) struct Groups {
+    groups: Slab<Group>,
+    /// Groups ever made.
+    number: u32,
+    by_text: HashMap<Box<str>, u32, ahash::RandomState>,
+}
+
+impl Groups {
+    pub fn new(state: ahash::RandomState) -> Groups {
+        Groups { groups: Slab::new(), number: 0, by_text: HashMap::with_hasher(state) }
+    }
+
+    pub fn find(&self, text: &str) -> Option<u32> {
+        self.by_text.get(text).copied()
+    }
+
+    pub fn get(&mut self, index: u32) -> Option<&mut Group> {
+        self.groups.get_mut(index as usize)
+    }
+
+    /// The group's place; whether it is new.
+    pub fn find_or_create(&mut self, text: &str) -> (u32, bool) {
+        if let Some(index) = self.find(text) {
+            return (index, false);
+        }
+        let entry = self.groups.vacant_entry();
+        let index = entry.key() as u32;
+        self.number += 1;
+        entry.insert(Group {
+            key: GroupKey { index, number: self.number },
+            text: text.into(),
+            members: Members::new(),
+            backlog: Queue::default(),
+        });
+        self.by_text.insert(text.into(), index);
+        (index, true)
+    }
+
+    pub fn remove(&mut self, index: u32) -> Option<Group> {
+        let group = self.groups.try_remove(index as usize)?;
+        self.by_text.remove(&group.text);
+        Some(group)
+    }
+
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Messages that wait in all groups.
+    pub fn backlog_count(&self) -> usize {
+        self.groups.iter().map(|(_, group)| group.backlog.len()).sum()
+    }
+}

@@ -1,0 +1,392 @@
+//! Bytes from a connection into packets, and input that must wait.
+
+use super::{ConnectionId, Handover, ReadMode, Shard, context};
+use crate::codec::{self, DecodeError, Frame, Packet, PacketType, ProtocolVersion, ReasonCode};
+use crate::session::connection::ConnectionState;
+use crate::session::{Park, SessionKey};
+use crate::time::Instant;
+
+/// Input a parked connection may hold before it is not read any more; less than a receive buffer or two.
+const PARKED_INPUT_MAX: usize = 16 << 10;
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Done,
+    /// Not used yet: the connection is parked.
+    Wait,
+    /// The connection is closing or gone; nothing more of it is used.
+    Stop,
+}
+
+impl Shard {
+    /// Bytes received, in order. Takes all; keeps what it cannot use yet.
+    pub fn handle_bytes(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
+        self.counters.bytes_received += bytes.len() as u64;
+        let is_shutting_down = self.is_shutting_down;
+        let Some(connection) = self.clients.connection(id) else { return };
+        if connection.state == ConnectionState::Closing || is_shutting_down {
+            return;
+        }
+        connection.last_received = now;
+        if connection.park.is_some() || connection.state == ConnectionState::Connecting {
+            self.keep_input(now, id, bytes);
+            return self.read_input(now, id);
+        }
+        let head_size = match connection.input.is_empty() {
+            true => 0,
+            false => self.complete_frame(now, id, bytes),
+        };
+        if head_size < bytes.len() {
+            let used = head_size + self.read_packets(now, id, &bytes[head_size..]);
+            self.keep_input(now, id, &bytes[used..]);
+        }
+    }
+
+    /// Completes the frame whose first part is kept, and uses it; returns how many of `bytes` that took.
+    fn complete_frame(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
+        let Some(connection) = self.clients.connection(id) else { return bytes.len() };
+        let mut taken = 0;
+        // The size is known after at most five bytes; an error is met again when the frame is read.
+        let size = loop {
+            match codec::frame_size(&connection.input) {
+                Ok(None) if taken < bytes.len() => {
+                    connection.input.push(bytes[taken]);
+                    taken += 1;
+                }
+                Ok(None) => break None,
+                Ok(Some(size)) => break Some(size),
+                Err(_) => break Some(connection.input.len()),
+            }
+        };
+        let Some(size) = size else {
+            self.frame_bytes += taken;
+            return taken;
+        };
+        let missing = size.saturating_sub(connection.input.len()).min(bytes.len() - taken);
+        connection.input.extend_from_slice(&bytes[taken..taken + missing]);
+        taken += missing;
+        self.frame_bytes += taken;
+        self.read_input(now, id);
+        match self.clients.connection(id) {
+            // Parked on that frame: the rest waits behind it.
+            Some(connection) if !connection.input.is_empty() => {
+                self.keep_input(now, id, &bytes[taken..]);
+                bytes.len()
+            }
+            Some(connection) if connection.state != ConnectionState::Closing => taken,
+            _ => bytes.len(),
+        }
+    }
+
+    /// Uses what is kept of a connection's input, as far as it goes.
+    pub(super) fn read_input(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        if connection.park.is_some() || connection.input.is_empty() {
+            return;
+        }
+        let mut input = std::mem::take(&mut connection.input);
+        let used = self.read_packets(now, id, &input);
+        let Some(connection) = self.clients.connection(id) else {
+            self.frame_bytes -= input.len();
+            return;
+        };
+        debug_assert!(connection.input.is_empty());
+        self.frame_bytes -= used;
+        if used < input.len() {
+            input.drain(..used);
+            connection.input = input;
+            connection.input_since = now;
+        }
+        self.check_frame_bytes(now);
+    }
+
+    /// Uses whole packets; returns how many bytes they had.
+    fn read_packets(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        while used < bytes.len() {
+            let rest = &bytes[used..];
+            let step = match codec::next_frame(rest, self.limits.packet_size_max) {
+                Ok(None) => break,
+                Ok(Some(frame)) => {
+                    let size = frame.size;
+                    let step = self.read_packet(now, id, &frame, rest);
+                    if step == Step::Done {
+                        used += size;
+                    }
+                    step
+                }
+                Err(error) => self.fail(now, id, &error),
+            };
+            match step {
+                Step::Done => {}
+                Step::Wait => break,
+                Step::Stop => return bytes.len(),
+            }
+        }
+        used
+    }
+
+    #[inline]
+    fn read_packet(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        rest: &[u8],
+    ) -> Step {
+        let above_mark = self.outbox.is_above_mark();
+        let output_size_max = self.limits.output_size_max;
+        let Some(connection) = self.clients.connection(id) else { return Step::Stop };
+        let version = connection.version;
+        let key = match connection.state {
+            ConnectionState::Connecting => return self.read_connect(now, id, frame, rest),
+            ConnectionState::Closing => return Step::Stop,
+            ConnectionState::Open(key) => key,
+        };
+        if connection.park.is_some() {
+            return Step::Wait;
+        }
+        // A client that sends without reading answers waits for itself.
+        if connection.output.size() >= output_size_max.saturating_mul(2) {
+            return self.park(id, Park::Output);
+        }
+        let is_publish = frame.packet_type() == Some(PacketType::Publish);
+        if is_publish {
+            if above_mark {
+                return self.park(id, Park::Mail);
+            }
+            self.counters.packets_received += 1;
+            return match codec::Publish::decode(frame, version) {
+                Ok(publish) => self.on_publish(now, id, key, version, &publish),
+                Err(error) => self.fail(now, id, &error),
+            };
+        }
+        self.counters.packets_received += 1;
+        match Packet::decode(frame, version) {
+            Ok(packet) => self.on_packet(now, id, key, version, packet),
+            Err(error) => self.fail(now, id, &error),
+        }
+    }
+
+    fn on_packet(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        version: ProtocolVersion,
+        packet: Packet<'_>,
+    ) -> Step {
+        match packet {
+            Packet::Puback(ack) => self.on_puback(now, key, &ack),
+            Packet::Pubrec(ack) => self.on_pubrec(now, id, key, &ack),
+            Packet::Pubrel(ack) => self.on_pubrel(id, key, &ack),
+            Packet::Pubcomp(ack) => self.on_pubcomp(now, key, &ack),
+            Packet::Pingreq => self.on_pingreq(id),
+            Packet::Subscribe(subscribe) => {
+                self.run_pipeline(now);
+                self.on_subscribe(now, id, key, &subscribe)
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                self.run_pipeline(now);
+                self.on_unsubscribe(now, id, key, &unsubscribe)
+            }
+            Packet::Disconnect(disconnect) => {
+                self.run_pipeline(now);
+                self.on_disconnect(now, id, key, &disconnect)
+            }
+            // [MQTT-3.1.0-2]
+            Packet::Connect(_) => {
+                self.refuse(now, id, ReasonCode::ProtocolError, "a second CONNECT")
+            }
+            // [MQTT-4.12.0-7]: no connection has an authentication method.
+            Packet::Auth(_) if version == ProtocolVersion::V5 => self.refuse(
+                now,
+                id,
+                ReasonCode::ProtocolError,
+                "AUTH without authentication method",
+            ),
+            _ => {
+                self.refuse(now, id, ReasonCode::ProtocolError, "a packet that only a server sends")
+            }
+        }
+    }
+
+    fn read_connect(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        rest: &[u8],
+    ) -> Step {
+        if frame.packet_type() != Some(PacketType::Connect) {
+            // [MQTT-3.1.0-1]
+            self.counters.protocol_errors += 1;
+            self.close(now, id, "the first packet was not CONNECT");
+            return Step::Stop;
+        }
+        self.counters.packets_received += 1;
+        let connect = match Packet::decode(frame, ProtocolVersion::V5) {
+            Ok(Packet::Connect(connect)) => connect,
+            Ok(_) => unreachable!("a CONNECT frame decodes to CONNECT"),
+            Err(error) => return self.refuse_connect_error(now, id, frame, &error),
+        };
+        if let Some(shard) = self.owner_of(&connect) {
+            let Some(connection) = self.clients.connection(id) else { return Step::Stop };
+            let deadline = connection.timer.unwrap_or(now);
+            self.drop_connection(id);
+            self.handovers.push_back(Handover {
+                connection: id,
+                shard,
+                bytes: rest.to_vec(),
+                deadline,
+            });
+            return Step::Stop;
+        }
+        self.run_pipeline(now);
+        self.on_connect(now, id, &connect)
+    }
+
+    /// Ends a connection that sent what cannot be decoded. [MQTT-4.13.1-1]
+    pub(super) fn fail(&mut self, now: Instant, id: ConnectionId, error: &DecodeError) -> Step {
+        let is_connecting = self
+            .clients
+            .connection(id)
+            .is_some_and(|connection| connection.state == ConnectionState::Connecting);
+        if is_connecting {
+            self.counters.protocol_errors += 1;
+            self.close(now, id, &error.to_string());
+            return Step::Stop;
+        }
+        self.refuse(now, id, error.reason(), &error.to_string())
+    }
+
+    /// Ends an open connection for what it did: DISCONNECT with a reason, where the protocol has one.
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        reason: ReasonCode,
+        why: &str,
+    ) -> Step {
+        self.counters.protocol_errors += 1;
+        self.send_disconnect(id, reason, why);
+        self.close(now, id, why);
+        Step::Stop
+    }
+
+    /// Lets a connection's input wait.
+    pub(super) fn park(&mut self, id: ConnectionId, park: Park) -> Step {
+        if let Some(connection) = self.clients.connection(id) {
+            connection.park = Some(park);
+            match park {
+                Park::Mail => {
+                    self.counters.parked_on_mail += 1;
+                    self.parked_on_mail.push_back(id);
+                }
+                Park::Output => self.counters.parked_on_output += 1,
+                Park::Subscribe => {}
+            }
+            self.update_read_mode(id);
+        }
+        Step::Wait
+    }
+
+    /// Goes on with a connection whose input waited.
+    pub(super) fn unpark(&mut self, now: Instant, id: ConnectionId, park: Park) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        if connection.park != Some(park) {
+            return;
+        }
+        connection.park = None;
+        // Time in which the client was not heard does not count against it.
+        connection.last_received = now;
+        self.read_input(now, id);
+        self.update_read_mode(id);
+    }
+
+    /// Goes on with publishers as far as mail stays below its mark, each once a turn.
+    pub(super) fn unpark_mail(&mut self, now: Instant) {
+        for _ in 0..self.parked_on_mail.len() {
+            if self.outbox.is_above_mark() {
+                return;
+            }
+            if let Some(id) = self.parked_on_mail.pop_front() {
+                self.unpark(now, id, Park::Mail);
+                self.run_pipeline(now);
+            }
+        }
+    }
+
+    fn keep_input(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let Some(connection) = self.clients.connection(id) else { return };
+        if connection.state == ConnectionState::Closing {
+            return;
+        }
+        if connection.input.is_empty() {
+            connection.input_since = now;
+        }
+        connection.input.extend_from_slice(bytes);
+        self.frame_bytes += bytes.len();
+        if connection.park.is_some() {
+            self.update_read_mode(id);
+        }
+        self.check_frame_bytes(now);
+    }
+
+    /// Over the budget of unfinished frames the connection with the oldest one goes.
+    fn check_frame_bytes(&mut self, now: Instant) {
+        while self.frame_bytes > self.limits.shard_frames_bytes_max {
+            let Some(id) = self.clients.oldest_unfinished() else { return };
+            self.counters.frames_evicted += 1;
+            self.refuse(
+                now,
+                id,
+                ReasonCode::QuotaExceeded,
+                "unfinished packets of all clients exceed their budget",
+            );
+        }
+    }
+
+    pub(super) fn update_read_mode(&mut self, id: ConnectionId) {
+        let is_shutting_down = self.is_shutting_down;
+        let Some(connection) = self.clients.connection(id) else { return };
+        connection.read_mode = match (connection.state, connection.park) {
+            _ if is_shutting_down => ReadMode::Stopped,
+            (ConnectionState::Closing, _) => ReadMode::Stopped,
+            (ConnectionState::Connecting, _) => ReadMode::Once,
+            (_, None) => ReadMode::Many,
+            (_, Some(Park::Subscribe)) if connection.input.len() < PARKED_INPUT_MAX => {
+                ReadMode::Many
+            }
+            (_, Some(_)) => ReadMode::Stopped,
+        };
+        if connection.read_mode != connection.read_mode_told {
+            self.read_changes.push_back(id);
+        }
+    }
+
+    /// Connections to read differently from now on.
+    pub fn poll_read_mode(&mut self) -> Option<(ConnectionId, ReadMode)> {
+        while let Some(id) = self.read_changes.pop_front() {
+            let Some(connection) = self.clients.connection(id) else { continue };
+            if connection.read_mode != connection.read_mode_told {
+                connection.read_mode_told = connection.read_mode;
+                return Some((id, connection.read_mode));
+            }
+        }
+        None
+    }
+
+    /// Frees a place of a session's output or window and sends what waited for it.
+    pub(super) fn pump(&mut self, now: Instant, key: SessionKey) {
+        let mut context = context!(self, now);
+        self.clients.pump(key, &mut context);
+        if self.clients.session(key).is_some_and(|s| s.wants_pull()) {
+            self.pulls.push_back(key);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Interest: every shard knows which shards have a subscriber for a filter.
+//!
+//! The first subscription to a filter and the end of the last one are announced to all. A SUBACK waits until every
+//! shard has acked, so a message published after it is never missed. Acks carry the announcement's version: an ack
+//! for an older one of the same filter counts for nothing.
+
+use super::mail::Control;
+use super::{ConnectionId, Shard, ShardId};
+use crate::time::Instant;
+
+/// An announcement that not every shard has acked.
+#[derive(Debug)]
+pub(super) struct Announcement {
+    version: u64,
+    /// Shards that have not acked, as bits.
+    missing: u128,
+    /// Connections whose SUBACK waits for it.
+    waiting: Vec<ConnectionId>,
+    /// Members whose join waits for it.
+    joins: Vec<Join>,
+}
+
+/// A member whose join is confirmed once its group's filter is known everywhere.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Join {
+    pub shard: ShardId,
+    pub connection: ConnectionId,
+}
+
+impl Shard {
+    fn others(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let own = self.id;
+        (0..self.shard_count).filter(move |shard| *shard != own)
+    }
+
+    /// A subscription to the filter is in the index: tells the other shards if it is new and the first one. Whether
+    /// `waiting` must wait for them.
+    pub(super) fn announce(
+        &mut self,
+        filter: &str,
+        is_new: bool,
+        waiting: Option<ConnectionId>,
+    ) -> bool {
+        if self.shard_count == 1 {
+            return false;
+        }
+        if is_new && self.router.subscriptions.subscriber_count(filter) == 1 {
+            self.announcement_version += 1;
+            let version = self.announcement_version;
+            let mut missing = 0u128;
+            for shard in self.others() {
+                missing |= 1 << shard;
+                self.outbox.control(
+                    shard,
+                    Control::Interest { filter: filter.into(), version, is_added: true },
+                );
+            }
+            let announcement =
+                Announcement { version, missing, waiting: Vec::new(), joins: Vec::new() };
+            self.announcements.insert(filter.into(), announcement);
+        }
+        match self.announcements.get_mut(filter) {
+            Some(announcement) => {
+                announcement.waiting.extend(waiting);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A member's join waits for the announcement of its group's filter; `false`: there is nothing to wait for.
+    pub(super) fn wait_for_announcement(&mut self, filter: &str, join: Join) -> bool {
+        match self.announcements.get_mut(filter) {
+            Some(announcement) => {
+                announcement.joins.push(join);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A subscription to the filter was taken out of the index: tells the other shards if it was the last one.
+    pub(super) fn withdraw(&mut self, filter: &str) {
+        if self.shard_count == 1 || self.router.subscriptions.subscriber_count(filter) > 0 {
+            return;
+        }
+        self.announcements.remove(filter);
+        self.announcement_version += 1;
+        let version = self.announcement_version;
+        for shard in self.others() {
+            self.outbox.control(
+                shard,
+                Control::Interest { filter: filter.into(), version, is_added: false },
+            );
+        }
+    }
+
+    pub(super) fn on_interest(
+        &mut self,
+        from: ShardId,
+        filter: Box<str>,
+        version: u64,
+        is_added: bool,
+    ) {
+        if !is_added {
+            self.router.interest.remove(&filter, from);
+            return;
+        }
+        self.router.interest.insert(&filter, from, ());
+        self.outbox.ack(from, Control::InterestAck { filter, version });
+    }
+
+    pub(super) fn on_interest_ack(
+        &mut self,
+        now: Instant,
+        from: ShardId,
+        filter: &str,
+        version: u64,
+    ) {
+        let Some(announcement) = self.announcements.get_mut(filter) else { return };
+        if announcement.version != version {
+            return;
+        }
+        announcement.missing &= !(1 << from);
+        if announcement.missing != 0 {
+            return;
+        }
+        let Some(announcement) = self.announcements.remove(filter) else { return };
+        for id in announcement.waiting {
+            self.confirm_subscribe(now, id);
+        }
+        for join in announcement.joins {
+            self.confirm_join(now, join);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Beginnings and ends: connections opened and closed, sessions left and ended, deadlines, shutdown.
+
+use super::timers::Timer;
+use super::{ConnectionId, Event, Shard, context};
+use crate::arena::{Draft, Meta, Stored};
+use crate::codec::ReasonCode;
+use crate::session::connection::ConnectionState;
+use crate::session::{SessionKey, Will};
+use crate::time::Instant;
+use std::net::SocketAddr;
+
+impl Shard {
+    /// A network connection, new or handed over with the deadline it had. `None`: too many; close it.
+    pub fn handle_open(
+        &mut self,
+        now: Instant,
+        peer: Option<SocketAddr>,
+        connect_deadline: Option<Instant>,
+    ) -> Option<ConnectionId> {
+        if self.is_shutting_down || self.clients.connection_count() >= self.limits.connections_max {
+            self.counters.connections_refused += 1;
+            return None;
+        }
+        let id = self.clients.open(peer, now);
+        let deadline = connect_deadline.unwrap_or(now.plus_ms(self.limits.connect_timeout_ms));
+        self.set_connection_timer(id, Some(deadline));
+        Some(id)
+    }
+
+    /// The peer closed or reset the connection, or it failed: the id is gone.
+    pub fn handle_close(&mut self, now: Instant, id: ConnectionId) {
+        self.run_pipeline(now);
+        self.leave(now, id, "the network connection was closed");
+        self.drop_connection(id);
+    }
+
+    /// Everything whose time has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Connection(id) => self.on_connection_timer(now, id),
+                Timer::Session(key) => self.on_session_timer(now, key),
+                Timer::Sys => self.on_sys_timer(now),
+            }
+        }
+    }
+
+    /// Stops reading; input is ignored from here.
+    pub fn begin_shutdown(&mut self, now: Instant) {
+        self.run_pipeline(now);
+        self.is_shutting_down = true;
+        for id in self.clients.connection_ids() {
+            self.update_read_mode(id);
+        }
+    }
+
+    /// Tells every client that the server goes, and closes. Wills are not published.
+    pub fn disconnect_all(&mut self, now: Instant) {
+        self.run_pipeline(now);
+        for id in self.clients.connection_ids() {
+            let Some(connection) = self.clients.connection(id) else { continue };
+            if let Some(key) = connection.session() {
+                if let Some(session) = self.clients.session(key) {
+                    session.will = None;
+                }
+                self.send_disconnect(
+                    id,
+                    ReasonCode::ServerShuttingDown,
+                    "the server is shutting down",
+                );
+            }
+            self.close(now, id, "the server is shutting down");
+        }
+    }
+
+    /// Ends a connection from our side: what is in its output is sent first.
+    pub(super) fn close(&mut self, now: Instant, id: ConnectionId, why: &str) {
+        self.leave(now, id, why);
+        let linger_at = now.plus_ms(self.limits.linger_ms);
+        let Some(connection) = self.clients.connection(id) else { return };
+        if connection.state == ConnectionState::Closing {
+            return;
+        }
+        connection.state = ConnectionState::Closing;
+        connection.park = None;
+        connection.pending = None;
+        let input = std::mem::take(&mut connection.input);
+        self.frame_bytes -= input.len();
+        let is_flushed = connection.output.size() == 0;
+        self.set_connection_timer(id, Some(linger_at));
+        self.update_read_mode(id);
+        if is_flushed {
+            self.list_close(id);
+        } else {
+            self.clients.list_flush(id);
+        }
+    }
+
+    pub(super) fn list_close(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.clients.connection(id)
+            && !connection.is_close_listed
+        {
+            connection.is_close_listed = true;
+            self.closes.push_back(id);
+        }
+    }
+
+    /// A connection to close; the id is gone.
+    pub fn poll_close(&mut self) -> Option<ConnectionId> {
+        while let Some(id) = self.closes.pop_front() {
+            if self.clients.connection(id).is_some() {
+                self.drop_connection(id);
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Forgets a connection that has no session any more.
+    pub(super) fn drop_connection(&mut self, id: ConnectionId) {
+        self.set_connection_timer(id, None);
+        if let Some(connection) = self.clients.remove_connection(id) {
+            self.frame_bytes -= connection.input.len();
+        }
+    }
+
+    /// Parts a connection from its session: the will is due, the session's time begins to run.
+    fn leave(&mut self, now: Instant, id: ConnectionId, why: &str) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        let Some(key) = connection.session() else {
+            if connection.state == ConnectionState::Connecting {
+                let peer = connection.peer;
+                self.events.push(|| Event::Refused { peer, why: why.into() });
+            }
+            return;
+        };
+        let Some(session) = self.clients.session(key) else { return };
+        if session.connection != Some(id) {
+            return;
+        }
+        session.disconnect();
+        let client_id = &session.client_id;
+        self.events.push(|| Event::Disconnected { client_id: client_id.clone(), why: why.into() });
+        let expiry_s = session.expiry_s;
+        session.ends_at = (expiry_s != u32::MAX).then(|| now.plus_s(u64::from(expiry_s)));
+        session.will_at = session.will.as_ref().map(|will| now.plus_s(u64::from(will.delay_s)));
+        self.clients.connected_count -= 1;
+        self.leave_groups_for_now(now, key);
+        if expiry_s == 0 {
+            return self.end_session(now, key);
+        }
+        self.publish_due_will(now, key);
+        self.update_session_timer(key);
+    }
+
+    /// The session and all that belongs to it. [MQTT-4.1.0-2]
+    pub(super) fn end_session(&mut self, now: Instant, key: SessionKey) {
+        // The will is published at the end of the session at the latest. [MQTT-3.1.2-8]
+        if let Some(will) = self.clients.session(key).and_then(|session| session.will.take()) {
+            self.publish_will(now, key, &will);
+        }
+        self.run_pipeline(now);
+        let Some(session) = self.clients.session(key) else { return };
+        let filters = std::mem::take(&mut session.filters);
+        for filter in &filters {
+            self.remove_subscription(now, key, filter);
+        }
+        self.clients.subscription_count -= filters.len();
+        if let Some(session) = self.clients.session(key) {
+            session.ends_at = None;
+            session.will_at = None;
+        }
+        self.update_session_timer(key);
+        if let Some(session) = self.clients.remove_session(key) {
+            self.events.push(|| Event::SessionEnded { client_id: session.client_id.clone() });
+        }
+    }
+
+    fn publish_due_will(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.clients.session(key) else { return };
+        if session.will_at.is_none_or(|at| at > now) {
+            return;
+        }
+        session.will_at = None;
+        // [MQTT-3.1.2-10]
+        if let Some(will) = session.will.take() {
+            self.publish_will(now, key, &will);
+        }
+    }
+
+    fn publish_will(&mut self, now: Instant, key: SessionKey, will: &Will) {
+        let message = will.stored.message();
+        let meta = Meta {
+            expires_at: will.message_expiry_s.map(|s| now.plus_s(u64::from(s))),
+            publisher: key.as_u64(),
+            ..message.meta
+        };
+        let draft = Draft {
+            topic: message.topic,
+            properties: &[message.properties],
+            payload: message.payload,
+            meta,
+        };
+        self.admit(now, &draft);
+    }
+
+    fn on_connection_timer(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        connection.timer = None;
+        match connection.state {
+            ConnectionState::Connecting => {
+                self.counters.connects_timed_out += 1;
+                self.close(now, id, "no CONNECT arrived in time");
+            }
+            ConnectionState::Closing => self.list_close(id),
+            ConnectionState::Open(_) => {
+                let keep_alive_ms = u64::from(connection.keep_alive_ms);
+                let heard = if connection.park.is_some() { now } else { connection.last_received };
+                let deadline = heard.plus_ms(keep_alive_ms);
+                if deadline > now {
+                    return self.set_connection_timer(id, Some(deadline));
+                }
+                // [MQTT-3.1.2-22]
+                self.counters.keep_alives_expired += 1;
+                self.send_disconnect(id, ReasonCode::KeepAliveTimeout, "the keep alive has passed");
+                self.close(now, id, "its keep alive has passed");
+            }
+        }
+    }
+
+    fn on_session_timer(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.clients.session(key) else { return };
+        session.timer = None;
+        if session.ends_at.is_some_and(|at| at <= now) {
+            self.counters.sessions_expired += 1;
+            return self.end_session(now, key);
+        }
+        self.publish_due_will(now, key);
+        self.update_session_timer(key);
+    }
+
+    pub(super) fn set_connection_timer(&mut self, id: ConnectionId, deadline: Option<Instant>) {
+        if let Some(connection) = self.clients.connection(id) {
+            self.timers.set(Timer::Connection(id), &mut connection.timer, deadline);
+        }
+    }
+
+    pub(super) fn update_session_timer(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session(key) {
+            let deadline = match (session.ends_at, session.will_at) {
+                (Some(end), Some(will)) => Some(end.min(will)),
+                (end, will) => end.or(will),
+            };
+            self.timers.set(Timer::Session(key), &mut session.timer, deadline);
+        }
+    }
+
+    /// Offers a stored message to one session.
+    pub(super) fn offer_stored(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        stored: &Stored,
+        envelope: crate::session::Envelope,
+    ) -> Option<crate::session::Offer> {
+        let mut context = context!(self, now);
+        self.clients.offer(key, &mut context, &stored.message(), envelope)
+    }
+}

@@ -1,0 +1,443 @@
+//! What shards send each other: batches on three lanes for each ordered pair of shards.
+//!
+//! Publishes are copied into one contiguous batch per receiving shard and turn. What a lane has no room for stays in
+//! the outbox; above its mark, publishers are not read.
+
+use super::ShardId;
+use super::groups::MemberOptions;
+use crate::arena::{Draft, Message, Meta};
+use crate::counters::Counters;
+use crate::session::{ConnectionId, SessionKey};
+use crate::time::Instant;
+use std::collections::VecDeque;
+
+/// A lane between two shards; first in, first out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Interest, groups, queries, counters.
+    Control,
+    /// Messages from their origin.
+    Publish,
+    /// Messages from a shared group's owner to a member. Receiving them causes no further publishes.
+    Member,
+}
+
+pub const LANES: [Lane; 3] = [Lane::Control, Lane::Publish, Lane::Member];
+
+/// One item of a lane.
+#[derive(Debug)]
+pub struct Mail(pub(super) Content);
+
+#[derive(Debug)]
+pub(super) enum Content {
+    Control(Vec<Control>),
+    Publishes(Batch),
+    Members(Batch),
+}
+
+impl Mail {
+    pub fn lane(&self) -> Lane {
+        match &self.0 {
+            Content::Control(_) => Lane::Control,
+            Content::Publishes(_) => Lane::Publish,
+            Content::Members(_) => Lane::Member,
+        }
+    }
+
+    /// Bytes it holds, about.
+    pub fn size(&self) -> usize {
+        match &self.0 {
+            Content::Control(items) => items.iter().map(Control::size).sum(),
+            Content::Publishes(batch) | Content::Members(batch) => batch.bytes.len(),
+        }
+    }
+}
+
+/// One line of control mail.
+#[derive(Debug)]
+pub(super) enum Control {
+    /// The sender's first subscription to the filter, or the end of its last one.
+    Interest {
+        filter: Box<str>,
+        version: u64,
+        is_added: bool,
+    },
+    InterestAck {
+        filter: Box<str>,
+        version: u64,
+    },
+    Join {
+        filter: Box<str>,
+        session: SessionKey,
+        connection: ConnectionId,
+        options: MemberOptions,
+        credit: u32,
+    },
+    Joined {
+        connection: ConnectionId,
+    },
+    /// The member is gone; `returned` is what it did not send.
+    Leave {
+        filter: Box<str>,
+        session: SessionKey,
+        returned: Batch,
+    },
+    /// The member's client is gone for now.
+    Away {
+        filter: Box<str>,
+        session: SessionKey,
+        returned: Batch,
+    },
+    /// Messages that did not find their member.
+    Stranded {
+        group: GroupKey,
+        returned: Batch,
+    },
+    /// The member can take `count` more messages.
+    Credit {
+        filter: Box<str>,
+        session: SessionKey,
+        count: u32,
+    },
+    RetainedQuery {
+        session: SessionKey,
+        request: u64,
+        filter: Box<str>,
+        after: Option<Box<str>>,
+        count_max: usize,
+    },
+    RetainedAnswer {
+        session: SessionKey,
+        request: u64,
+        messages: Batch,
+        /// Where to go on; `None`: there is no more.
+        more: Option<Box<str>>,
+    },
+    Counters(Box<super::sys::Report>),
+}
+
+impl Control {
+    fn size(&self) -> usize {
+        let text = match self {
+            Control::Interest { filter, .. }
+            | Control::InterestAck { filter, .. }
+            | Control::Join { filter, .. }
+            | Control::Credit { filter, .. } => filter.len(),
+            Control::Leave { filter, returned, .. } | Control::Away { filter, returned, .. } => {
+                filter.len() + returned.bytes.len()
+            }
+            Control::RetainedQuery { filter, after, .. } => {
+                filter.len() + after.as_ref().map_or(0, |after| after.len())
+            }
+            Control::RetainedAnswer { messages, more, .. } => {
+                messages.bytes.len() + more.as_ref().map_or(0, |more| more.len())
+            }
+            Control::Joined { .. } => 0,
+            Control::Stranded { returned, .. } => returned.bytes.len(),
+            Control::Counters(_) => size_of::<super::sys::Report>(),
+        };
+        size_of::<Control>() + text
+    }
+}
+
+/// Messages one behind the other in one allocation.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub bytes: Vec<u8>,
+    pub count: usize,
+}
+
+/// To whom a message of a member batch goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    pub session: SessionKey,
+    pub options: MemberOptions,
+    pub group: GroupKey,
+}
+
+/// A group of its owner: its place and the number that tells it from others that were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GroupKey {
+    pub index: u32,
+    pub number: u32,
+}
+
+const HEADER_SIZE: usize = 4 + 4 + 4 + 1 + 8;
+const NEVER: u64 = u64::MAX;
+
+impl Batch {
+    pub fn push(&mut self, message: &Message<'_>) {
+        let meta = &message.meta;
+        let bytes = &mut self.bytes;
+        bytes.reserve(HEADER_SIZE + message.size());
+        bytes.extend_from_slice(&(message.topic.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&(message.properties.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&(message.payload.len() as u32).to_le_bytes());
+        bytes.push(meta.qos | u8::from(meta.retain) << 2);
+        bytes.extend_from_slice(&meta.expires_at.map_or(NEVER, |at| at.0).to_le_bytes());
+        bytes.extend_from_slice(message.topic);
+        bytes.extend_from_slice(message.properties);
+        bytes.extend_from_slice(message.payload);
+        self.count += 1;
+    }
+
+    pub fn push_to(&mut self, address: &Address, message: &Message<'_>) {
+        let bytes = &mut self.bytes;
+        bytes.extend_from_slice(&address.session.index.to_le_bytes());
+        bytes.extend_from_slice(&address.session.generation.to_le_bytes());
+        bytes.extend_from_slice(&address.group.index.to_le_bytes());
+        bytes.extend_from_slice(&address.group.number.to_le_bytes());
+        bytes.extend_from_slice(&address.options.to_bytes());
+        self.push(message);
+    }
+
+    pub fn reader(&self) -> BatchReader<'_> {
+        BatchReader { rest: &self.bytes }
+    }
+}
+
+/// Reads a batch that a shard of this process wrote.
+#[derive(Clone, Debug)]
+pub(super) struct BatchReader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> BatchReader<'a> {
+    fn take(&mut self, size: usize) -> &'a [u8] {
+        let (taken, rest) = self.rest.split_at(size);
+        self.rest = rest;
+        taken
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take(4).try_into().expect("four bytes"))
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take(8).try_into().expect("eight bytes"))
+    }
+
+    pub fn next(&mut self) -> Option<Message<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let topic_size = self.u32() as usize;
+        let properties_size = self.u32() as usize;
+        let payload_size = self.u32() as usize;
+        let flags = self.take(1)[0];
+        let expires_at = self.u64();
+        let meta = Meta {
+            qos: flags & 3,
+            retain: flags & 4 != 0,
+            is_origin: false,
+            expires_at: (expires_at != NEVER).then_some(Instant(expires_at)),
+            publisher: 0,
+        };
+        Some(Message {
+            topic: self.take(topic_size),
+            properties: self.take(properties_size),
+            payload: self.take(payload_size),
+            meta,
+            stored: None,
+        })
+    }
+
+    pub fn next_addressed(&mut self) -> Option<(Address, Message<'a>)> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let session = SessionKey { index: self.u32(), generation: self.u32() };
+        let group = GroupKey { index: self.u32(), number: self.u32() };
+        let options = MemberOptions::from_bytes(self.take(MemberOptions::SIZE));
+        Some((Address { session, options, group }, self.next()?))
+    }
+}
+
+/// A draft of a message that is somewhere else already.
+pub(super) fn draft<'a>(message: &Message<'a>, properties: &'a [&'a [u8]; 1]) -> Draft<'a> {
+    Draft { topic: message.topic, properties, payload: message.payload, meta: message.meta }
+}
+
+/// What waits for one other shard.
+#[derive(Debug, Default)]
+struct Waiting {
+    control: Vec<Control>,
+    /// Sent when every earlier publish is in its lane.
+    acks: Vec<Control>,
+    publishes: VecDeque<Batch>,
+    members: VecDeque<Batch>,
+    publish_bytes: usize,
+    member_bytes: usize,
+}
+
+/// All that waits for other shards.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    to: Vec<Waiting>,
+    mark: usize,
+    is_above_mark: bool,
+    /// Batches that wait on any publish or member lane.
+    batch_count: usize,
+    control_count: usize,
+    ack_count: usize,
+}
+
+/// A batch is closed at this size; a receiver gets nothing larger but single large messages.
+const BATCH_SIZE: usize = 256 << 10;
+
+impl Outbox {
+    pub fn new(shard_count: u16, mark: usize) -> Outbox {
+        Outbox {
+            to: (0..shard_count).map(|_| Waiting::default()).collect(),
+            mark,
+            is_above_mark: false,
+            batch_count: 0,
+            control_count: 0,
+            ack_count: 0,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.batch_count + self.control_count + self.ack_count == 0
+    }
+
+    /// More waits for some shard than its lanes should hold: publishers are not read.
+    pub fn is_above_mark(&self) -> bool {
+        self.is_above_mark
+    }
+
+    pub fn control(&mut self, to: ShardId, control: Control) {
+        self.control_count += 1;
+        self.to[usize::from(to)].control.push(control);
+    }
+
+    /// Acknowledges interest once every earlier publish is in its lane.
+    pub fn ack(&mut self, to: ShardId, control: Control) {
+        self.ack_count += 1;
+        self.to[usize::from(to)].acks.push(control);
+    }
+
+    pub fn publish(&mut self, to: ShardId, message: &Message<'_>) {
+        let waiting = &mut self.to[usize::from(to)];
+        let size = HEADER_SIZE + message.size();
+        let (batch, is_new) = open(&mut waiting.publishes, size);
+        batch.push(message);
+        self.batch_count += usize::from(is_new);
+        waiting.publish_bytes += size;
+        self.is_above_mark |= waiting.publish_bytes > self.mark;
+    }
+
+    pub fn member(&mut self, to: ShardId, address: &Address, message: &Message<'_>) {
+        let waiting = &mut self.to[usize::from(to)];
+        let (batch, is_new) = open(&mut waiting.members, HEADER_SIZE + message.size());
+        let before = batch.bytes.len();
+        batch.push_to(address, message);
+        waiting.member_bytes += batch.bytes.len() - before;
+        self.batch_count += usize::from(is_new);
+        self.is_above_mark |= waiting.member_bytes > self.mark;
+    }
+
+    pub fn poll(&mut self, to: ShardId, lane: Lane, counters: &mut Counters) -> Option<Mail> {
+        if self.is_empty() {
+            return None;
+        }
+        let no_batch_waits = self.batch_count == 0;
+        let waiting = &mut self.to[usize::from(to)];
+        let content = match lane {
+            Lane::Control => {
+                if no_batch_waits && !waiting.acks.is_empty() {
+                    self.ack_count -= waiting.acks.len();
+                    self.control_count += waiting.acks.len();
+                    waiting.control.append(&mut waiting.acks);
+                }
+                if waiting.control.is_empty() {
+                    return None;
+                }
+                self.control_count -= waiting.control.len();
+                Content::Control(std::mem::take(&mut waiting.control))
+            }
+            Lane::Publish => {
+                let batch = waiting.publishes.pop_front()?;
+                waiting.publish_bytes -= batch.bytes.len();
+                Content::Publishes(batch)
+            }
+            Lane::Member => {
+                let batch = waiting.members.pop_front()?;
+                waiting.member_bytes -= batch.bytes.len();
+                Content::Members(batch)
+            }
+        };
+        if let Content::Publishes(batch) | Content::Members(batch) = &content {
+            self.batch_count -= 1;
+            counters.mail_batches_sent += 1;
+            counters.mail_messages_sent += batch.count as u64;
+            counters.mail_bytes_sent += batch.bytes.len() as u64;
+            if self.is_above_mark {
+                let mark = self.mark;
+                self.is_above_mark =
+                    self.to.iter().any(|w| w.publish_bytes > mark || w.member_bytes > mark);
+            }
+        }
+        Some(Mail(content))
+    }
+}
+
+/// The batch to append `size` bytes to, and whether it is new.
+fn open(batches: &mut VecDeque<Batch>, size: usize) -> (&mut Batch, bool) {
+    let is_new = batches.back().is_none_or(|batch| batch.bytes.len() + size > BATCH_SIZE);
+    if is_new {
+        batches.push_back(Batch::default());
+    }
+    (batches.back_mut().expect("a batch is open"), is_new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::QoS;
+
+    #[test]
+    fn a_batch_reads_back_as_it_was_written() {
+        let meta = Meta {
+            qos: 2,
+            retain: true,
+            is_origin: false,
+            expires_at: Some(Instant(77)),
+            publisher: 0,
+        };
+        let options = MemberOptions {
+            qos: QoS::AtLeastOnce,
+            retain_as_published: true,
+            id: 268_435_455,
+            membership: 9,
+        };
+        let address = Address {
+            session: SessionKey { index: 3, generation: 8 },
+            options,
+            group: GroupKey { index: 1, number: 2 },
+        };
+        let mut batch = Batch::default();
+        for size in [0usize, 1, 300] {
+            let payload = vec![size as u8; size];
+            let message = Message {
+                topic: b"a/b",
+                properties: b"xyz",
+                payload: &payload,
+                meta,
+                stored: None,
+            };
+            batch.push_to(&address, &message);
+        }
+        let mut reader = batch.reader();
+        for size in [0usize, 1, 300] {
+            let (to, message) = reader.next_addressed().unwrap();
+            assert_eq!(to, address);
+            assert_eq!(message.topic, b"a/b");
+            assert_eq!(message.properties, b"xyz");
+            assert_eq!(message.payload, vec![size as u8; size]);
+            assert_eq!(message.meta, meta);
+        }
+        assert!(reader.next_addressed().is_none());
+        assert_eq!(batch.count, 3);
+    }
+}

@@ -1,0 +1,71 @@
+//! What leaves: answers into the connections' buffers, buffers to the ring and back.
+
+use super::{ConnectionId, Output, Shard};
+use crate::codec::{Disconnect, ProtocolVersion, ReasonCode};
+use crate::session::Park;
+use crate::session::connection::ConnectionState;
+use crate::time::Instant;
+
+impl Shard {
+    /// The next bytes to send; at most one output a connection is out at a time.
+    #[inline]
+    pub fn poll_flush(&mut self) -> Option<(ConnectionId, Output)> {
+        while let Some(id) = self.clients.flush.pop_front() {
+            let Some(connection) = self.clients.connection(id) else { continue };
+            connection.is_flush_listed = false;
+            if let Some(output) = connection.output.take() {
+                return Some((id, output));
+            }
+        }
+        None
+    }
+
+    /// A whole output was sent; gives the buffer back.
+    pub fn handle_sent(&mut self, now: Instant, id: ConnectionId, output: Output) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        self.counters.bytes_sent += connection.output.sent(output, &mut self.pool) as u64;
+        match connection.state {
+            ConnectionState::Closing => {
+                if connection.output.size() == 0 {
+                    return self.list_close(id);
+                }
+            }
+            ConnectionState::Open(key) => {
+                let is_parked = connection.park == Some(Park::Output);
+                self.pump(now, key);
+                if is_parked {
+                    self.unpark(now, id, Park::Output);
+                }
+            }
+            ConnectionState::Connecting => {}
+        }
+        self.clients.list_flush(id);
+    }
+
+    /// Appends to a connection's output.
+    #[inline]
+    pub(super) fn answer(
+        &mut self,
+        id: ConnectionId,
+        write: impl FnOnce(ProtocolVersion, usize, &mut Vec<u8>),
+    ) {
+        self.counters.packets_sent += 1;
+        let Some(connection) = self.clients.connection(id) else { return };
+        let (version, size_max) = (connection.version, connection.packet_size_max as usize);
+        connection.output.append(&mut self.pool, |out| write(version, size_max, out));
+        self.clients.list_flush(id);
+    }
+
+    /// DISCONNECT to an open 5.0 connection; others have no such packet. [MQTT-3.14.0-1]
+    pub(super) fn send_disconnect(&mut self, id: ConnectionId, reason: ReasonCode, why: &str) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        if connection.session().is_none() || connection.version != ProtocolVersion::V5 {
+            return;
+        }
+        let disconnect = Disconnect {
+            reason_string: connection.wants_problem_information.then_some(why),
+            ..Disconnect::new(reason)
+        };
+        self.answer(id, |version, size_max, out| disconnect.encode(version, size_max, out));
+    }
+}

@@ -1,0 +1,68 @@
+//! Mail from other shards.
+
+use super::mail::{Batch, Content, Control, Mail, draft};
+use super::{Shard, ShardId, retained};
+use crate::time::Instant;
+
+impl Shard {
+    /// One item of a lane from another shard. Control mail of a turn is handed in before publishes, and both before
+    /// the stages run: an answer then knows every message that was sent before its question.
+    pub fn handle_mail(&mut self, now: Instant, from: ShardId, mail: Mail) {
+        match mail.0 {
+            Content::Control(items) => {
+                for item in items {
+                    self.on_control(now, from, item);
+                }
+            }
+            Content::Publishes(batch) => self.on_publishes(now, &batch),
+            Content::Members(batch) => self.on_member_mail(now, from, &batch),
+        }
+    }
+
+    fn on_publishes(&mut self, now: Instant, batch: &Batch) {
+        self.counters.mail_messages_received += batch.count as u64;
+        let mut reader = batch.reader();
+        while let Some(message) = reader.next() {
+            let properties = [message.properties];
+            self.admit(now, &draft(&message, &properties));
+        }
+    }
+
+    fn on_control(&mut self, now: Instant, from: ShardId, item: Control) {
+        match item {
+            Control::Interest { filter, version, is_added } => {
+                // What was admitted before is routed by what was known before.
+                self.run_pipeline(now);
+                self.on_interest(from, filter, version, is_added)
+            }
+            Control::InterestAck { filter, version } => {
+                self.on_interest_ack(now, from, &filter, version)
+            }
+            Control::Join { filter, session, connection, options, credit } => {
+                self.run_pipeline(now);
+                self.on_join(now, &filter, (from, session), connection, options, credit)
+            }
+            Control::Joined { connection } => self.confirm_subscribe(now, connection),
+            Control::Leave { filter, session, returned } => {
+                let returned = self.stored_of(&returned);
+                self.on_away(now, (from, session), &filter, returned, true)
+            }
+            Control::Away { filter, session, returned } => {
+                let returned = self.stored_of(&returned);
+                self.on_away(now, (from, session), &filter, returned, false)
+            }
+            Control::Stranded { group, returned } => self.on_stranded(now, group, &returned),
+            Control::Credit { filter, session, count } => {
+                self.on_credit(now, (from, session), &filter, count)
+            }
+            Control::RetainedQuery { session, request, filter, after, count_max } => {
+                let query = retained::Query { from, session, request, filter, after, count_max };
+                self.queries.push_back(query)
+            }
+            Control::RetainedAnswer { session, request, messages, more } => {
+                self.on_retained_answer(now, session, request, &messages, more)
+            }
+            Control::Counters(report) => self.sys.take(from, *report),
+        }
+    }
+}

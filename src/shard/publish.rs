@@ -1,0 +1,191 @@
+//! PUBLISH from a client: checked, admitted, acknowledged.
+
+use super::connect::is_system;
+use super::input::Step;
+use super::{ConnectionId, Shard};
+use crate::arena::{Draft, Meta};
+use crate::codec::{self, PacketId, ProtocolVersion, Publish, QoS, ReasonCode};
+use crate::session::SessionKey;
+use crate::time::Instant;
+use crate::topic::check_name;
+use smallvec::SmallVec;
+
+impl Shard {
+    #[inline]
+    pub(super) fn on_publish(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        version: ProtocolVersion,
+        publish: &Publish<'_>,
+    ) -> Step {
+        self.counters.publishes_received += 1;
+        self.counters.publish_bytes_received += publish.payload.len() as u64;
+        if !publish.subscription_ids.is_empty() {
+            // [MQTT-3.3.4-6]
+            let why = "a client's PUBLISH carries a subscription identifier";
+            return self.refuse(now, id, ReasonCode::ProtocolError, why);
+        }
+        if version == ProtocolVersion::V5 && publish.topic_alias.is_some() {
+            return self.on_aliased(now, id, key, version, publish);
+        }
+        self.accept(now, id, key, version, publish, publish.topic)
+    }
+
+    /// Defines the alias or puts the topic it stands for.
+    fn on_aliased(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        version: ProtocolVersion,
+        publish: &Publish<'_>,
+    ) -> Step {
+        let alias = publish.topic_alias.unwrap_or(0);
+        let mut topic = std::mem::take(&mut self.topic_scratch);
+        topic.clear();
+        let aliases = self.clients.connection(id).and_then(|c| c.aliases_in.as_deref_mut());
+        let found = match aliases {
+            Some(aliases) if !publish.topic.is_empty() => {
+                topic.extend_from_slice(publish.topic.as_bytes());
+                aliases.set(alias, publish.topic).is_ok()
+            }
+            Some(aliases) => match aliases.get(alias) {
+                Some(known) => {
+                    topic.extend_from_slice(known.as_bytes());
+                    true
+                }
+                None => false,
+            },
+            None => false,
+        };
+        let step = match std::str::from_utf8(&topic) {
+            Ok(topic) if found => self.accept(now, id, key, version, publish, topic),
+            _ => {
+                // [MQTT-3.3.2-9]
+                let why = "the topic alias is not defined, or above the maximum";
+                let reason = match publish.topic.is_empty() && alias <= self.limits.topic_alias_max
+                {
+                    true => ReasonCode::ProtocolError,
+                    false => ReasonCode::TopicAliasInvalid,
+                };
+                self.refuse(now, id, reason, why)
+            }
+        };
+        self.topic_scratch = topic;
+        step
+    }
+
+    #[inline]
+    fn accept(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        version: ProtocolVersion,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Step {
+        if let Err(reason) = self.check_publish(publish, topic) {
+            return self.refuse_publish(now, id, version, publish, reason);
+        }
+        if let (QoS::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id) {
+            let Some(session) = self.clients.session(key) else { return Step::Stop };
+            if session.received_qos2.contains(packet_id) {
+                // [MQTT-4.3.3-10]
+                self.send_pubrec(id, packet_id, ReasonCode::Success);
+                return Step::Done;
+            }
+            if session.received_qos2.len() >= usize::from(self.limits.receive_max) {
+                // [MQTT-3.3.4-7]
+                let why = "more QoS 2 messages are unfinished than the receive maximum";
+                return self.refuse(now, id, ReasonCode::ReceiveMaximumExceeded, why);
+            }
+            session.received_qos2.insert(packet_id);
+        }
+        let pieces: SmallVec<[&[u8]; 4]> = publish.properties.pieces().collect();
+        let meta = Meta {
+            qos: publish.qos as u8,
+            retain: publish.retain,
+            is_origin: true,
+            expires_at: publish.message_expiry_s.map(|s| now.plus_s(u64::from(s))),
+            publisher: key.as_u64(),
+        };
+        self.admit(
+            now,
+            &Draft { topic: topic.as_bytes(), properties: &pieces, payload: publish.payload, meta },
+        );
+        match (publish.qos, publish.packet_id) {
+            (QoS::AtLeastOnce, Some(packet_id)) => {
+                // [MQTT-4.3.2-4]
+                self.send_puback(id, packet_id, ReasonCode::Success)
+            }
+            (QoS::ExactlyOnce, Some(packet_id)) => {
+                // [MQTT-4.3.3-8]
+                self.send_pubrec(id, packet_id, ReasonCode::Success)
+            }
+            _ => {}
+        }
+        Step::Done
+    }
+
+    #[inline]
+    fn check_publish(&mut self, publish: &Publish<'_>, topic: &str) -> Result<(), ReasonCode> {
+        let (size_max, levels_max) = (self.limits.filter_size_max, self.limits.filter_levels_max);
+        // A topic this short is within any bound of levels that an operator may set, or nearly.
+        let is_short = topic.len() < size_max && topic.len() < levels_max;
+        if !is_short && check_name(topic, size_max, levels_max).is_err() {
+            self.counters.refused_by_topic += 1;
+            return Err(ReasonCode::TopicNameInvalid);
+        }
+        if topic.starts_with('$') && is_system(topic) {
+            self.counters.refused_by_topic += 1;
+            return Err(ReasonCode::NotAuthorized);
+        }
+        let is_format_wrong = publish.payload_format_utf8
+            && self.limits.payload_format_checked
+            && simdutf8::basic::from_utf8(publish.payload).is_err();
+        if is_format_wrong {
+            self.counters.refused_by_payload_format += 1;
+            return Err(ReasonCode::PayloadFormatInvalid);
+        }
+        Ok(())
+    }
+
+    /// The message is not taken; the connection stays where the protocol can say so.
+    fn refuse_publish(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        version: ProtocolVersion,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+    ) -> Step {
+        match (version, publish.packet_id) {
+            (ProtocolVersion::V5, None) => {
+                self.refuse(now, id, reason, "a QoS 0 message was refused")
+            }
+            (_, None) => Step::Done,
+            // A 3.x client gets the ack: it has no way to hear of a refusal but losing its connection.
+            (_, Some(packet_id)) if publish.qos == QoS::AtLeastOnce => {
+                self.send_puback(id, packet_id, reason);
+                Step::Done
+            }
+            (_, Some(packet_id)) => {
+                self.send_pubrec(id, packet_id, reason);
+                Step::Done
+            }
+        }
+    }
+
+    #[inline]
+    fn send_puback(&mut self, id: ConnectionId, packet_id: PacketId, reason: ReasonCode) {
+        self.answer(id, |version, _, out| codec::encode_puback(version, packet_id, reason, out));
+    }
+
+    #[inline]
+    fn send_pubrec(&mut self, id: ConnectionId, packet_id: PacketId, reason: ReasonCode) {
+        self.answer(id, |version, _, out| codec::encode_pubrec(version, packet_id, reason, out));
+    }
+}

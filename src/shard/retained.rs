@@ -1,0 +1,249 @@
+//! Retained messages: kept by the shard that owns the topic, fetched in chunks by those who subscribe.
+//!
+//! A subscription's pull asks one owner after the other, and only while nothing else waits for its session. An
+//! answer for a topic whose newer retained publish reached the subscription meanwhile is left out.
+
+use super::mail::{Batch, Control};
+use super::{Shard, ShardId, context};
+use crate::arena::{Draft, Gauge, Message, Stored};
+use crate::codec::QoS;
+use crate::counters::Counters;
+use crate::limits::Limits;
+use crate::session::{Envelope, Pull, SessionKey};
+use crate::time::Instant;
+use crate::topic::{RetainedStore, ScanEnd, has_wildcards};
+use std::collections::VecDeque;
+
+/// Retained messages fetched at a time, and bytes after which a chunk ends.
+const CHUNK_COUNT_MAX: usize = 64;
+const CHUNK_BYTES: usize = 64 << 10;
+/// Topics looked at for one chunk.
+const VISIT_MAX: usize = 4096;
+
+/// Another shard's question.
+#[derive(Debug)]
+pub(super) struct Query {
+    pub from: ShardId,
+    pub session: SessionKey,
+    pub request: u64,
+    pub filter: Box<str>,
+    pub after: Option<Box<str>>,
+    pub count_max: usize,
+}
+
+/// Keeps, replaces or removes the retained message of a topic. [MQTT-3.3.1-5] to [MQTT-3.3.1-7]
+pub(super) fn store(
+    retained: &mut RetainedStore<Stored>,
+    gauge: &Gauge,
+    limits: &Limits,
+    counters: &mut Counters,
+    now: Instant,
+    message: &Message<'_>,
+) {
+    let topic =
+        std::str::from_utf8(message.topic).expect("a topic was validated when it was decoded");
+    let is_expired = message.meta.expires_at.is_some_and(|at| at <= now);
+    retained.remove(topic);
+    if message.payload.is_empty() || is_expired {
+        return;
+    }
+    let is_full = retained.len() >= limits.retained_messages_max
+        || gauge.bytes() + message.size() > limits.retained_bytes_max;
+    if is_full {
+        counters.retained_refused += 1;
+        return;
+    }
+    let draft = Draft {
+        topic: message.topic,
+        properties: &[message.properties],
+        payload: message.payload,
+        meta: message.meta,
+    };
+    retained.insert(topic, Stored::from_draft(&draft, gauge));
+}
+
+impl Shard {
+    pub(super) fn new_pull(&mut self, filter: &str, envelope: Envelope) -> Box<Pull> {
+        let shards = match has_wildcards(filter) {
+            true => (0..self.shard_count).collect(),
+            false => VecDeque::from([self.hash.owner(filter.as_bytes(), self.shard_count)]),
+        };
+        Box::new(Pull {
+            request: 0,
+            filter: filter.into(),
+            envelope,
+            shards,
+            after: None,
+            is_asked: false,
+            seen: Vec::new(),
+            is_overrun: false,
+        })
+    }
+
+    /// Each session whose pull can go on fetches, until it has no room.
+    pub(super) fn continue_pulls(&mut self, now: Instant) {
+        for _ in 0..self.pulls.len() {
+            let Some(key) = self.pulls.pop_front() else { return };
+            while self.pull(now, key) {}
+        }
+    }
+
+    /// Fetches one chunk; whether there may be another at once.
+    fn pull(&mut self, now: Instant, key: SessionKey) -> bool {
+        let own = self.id;
+        let count_max = CHUNK_COUNT_MAX.min(self.limits.queue_messages_max).max(1);
+        let Some((session, Some(connection))) = self.clients.pair(key) else { return false };
+        let has_room = connection.has_room(&self.limits) && connection.pending.is_none();
+        if !session.wants_pull() || !has_room {
+            return false;
+        }
+        let Some(pull) = session.pulls.front_mut() else { return false };
+        let Some(&shard) = pull.shards.front() else {
+            session.pulls.pop_front();
+            return true;
+        };
+        if shard != own {
+            self.pull_request += 1;
+            pull.request = self.pull_request;
+            pull.is_asked = true;
+            pull.is_overrun = false;
+            let query = Control::RetainedQuery {
+                session: key,
+                request: pull.request,
+                filter: pull.filter.clone(),
+                after: pull.after.clone(),
+                count_max,
+            };
+            self.outbox.control(shard, query);
+            return false;
+        }
+        let envelope = pull.envelope.clone();
+        let seen = &pull.seen;
+        let hash = &self.hash;
+        let mut found: Vec<Stored> = Vec::new();
+        let mut bytes = 0;
+        let end = self.retained.scan_while(
+            &pull.filter,
+            pull.after.as_deref(),
+            VISIT_MAX,
+            |topic, stored| {
+                let is_expired = stored.message().meta.expires_at.is_some_and(|at| at <= now);
+                if !is_expired && !is_seen(seen, hash.bytes(topic.as_bytes())) {
+                    bytes += stored.size();
+                    found.push(stored.clone());
+                }
+                found.len() < count_max && bytes < CHUNK_BYTES
+            },
+        );
+        let is_done = matches!(end, ScanEnd::Done);
+        pull.advance(end);
+        let is_empty = found.is_empty();
+        for stored in &found {
+            let published = QoS::from_bits(stored.message().meta.qos).unwrap_or_default();
+            let envelope = Envelope { qos: published.min(envelope.qos), ..envelope.clone() };
+            self.offer_stored(now, key, stored, envelope);
+        }
+        if is_empty && !is_done {
+            // Nothing matched among many: others have their turn first.
+            self.pulls.push_back(key);
+            return false;
+        }
+        true
+    }
+
+    /// Answers what other shards asked, with all mail of the turn taken in.
+    pub(super) fn answer_queries(&mut self, now: Instant) {
+        while let Some(query) = self.queries.pop_front() {
+            let Query { from, session, request, filter, after, count_max } = query;
+            let mut messages = Batch::default();
+            let end =
+                self.retained.scan_while(&filter, after.as_deref(), VISIT_MAX, |_, stored| {
+                    let message = stored.message();
+                    if message.meta.expires_at.is_none_or(|at| at > now) {
+                        messages.push(&message);
+                    }
+                    messages.count < count_max && messages.bytes.len() < CHUNK_BYTES
+                });
+            let more = match end {
+                ScanEnd::Done => None,
+                ScanEnd::More(topic) => Some(topic),
+            };
+            self.outbox.control(from, Control::RetainedAnswer { session, request, messages, more });
+        }
+    }
+
+    pub(super) fn on_retained_answer(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        request: u64,
+        messages: &Batch,
+        more: Option<Box<str>>,
+    ) {
+        let Some(session) = self.clients.session(key) else { return };
+        let Some(pull) = session.pulls.front_mut() else { return };
+        if !pull.is_asked || pull.request != request {
+            return;
+        }
+        pull.is_asked = false;
+        if pull.is_overrun {
+            // Which topics were seen is not known any more: the same chunk again.
+            pull.is_overrun = false;
+            pull.seen.clear();
+            return self.pulls.push_back(key);
+        }
+        let envelope = pull.envelope.clone();
+        let seen = std::mem::take(&mut pull.seen);
+        pull.advance(more.map_or(ScanEnd::Done, ScanEnd::More));
+        let mut reader = messages.reader();
+        while let Some(message) = reader.next() {
+            if is_seen(&seen, self.hash.bytes(message.topic)) {
+                continue;
+            }
+            let published = QoS::from_bits(message.meta.qos).unwrap_or_default();
+            let envelope = Envelope { qos: published.min(envelope.qos), ..envelope.clone() };
+            let mut context = context!(self, now);
+            self.clients.offer(key, &mut context, &message, envelope);
+        }
+        if let Some(session) = self.clients.session(key)
+            && let Some(pull) = session.pulls.front_mut()
+        {
+            pull.seen = seen;
+        }
+        self.pulls.push_back(key);
+    }
+
+    /// Removes expired retained messages, some at a time.
+    pub(super) fn sweep_retained(&mut self, now: Instant) {
+        let mut expired: Vec<Box<str>> = Vec::new();
+        let after = self.retained_sweep.take();
+        let end = self.retained.scan("#", after.as_deref(), VISIT_MAX, |topic, stored| {
+            if stored.message().meta.expires_at.is_some_and(|at| at <= now) {
+                expired.push(topic.into());
+            }
+        });
+        if let ScanEnd::More(topic) = end {
+            self.retained_sweep = Some(topic);
+        }
+        for topic in expired {
+            self.retained.remove(&topic);
+        }
+    }
+}
+
+impl Pull {
+    /// Goes on behind what was fetched, or to the next shard.
+    fn advance(&mut self, end: ScanEnd) {
+        match end {
+            ScanEnd::More(topic) => self.after = Some(topic),
+            ScanEnd::Done => {
+                self.after = None;
+                self.shards.pop_front();
+            }
+        }
+    }
+}
+
+fn is_seen(seen: &[u64], hash: u64) -> bool {
+    seen.contains(&hash)
+}

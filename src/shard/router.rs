@@ -1,0 +1,102 @@
+//! Topic to receivers: local sessions, groups owned here, and shards with interest; remembered per topic.
+
+use super::ShardId;
+use crate::codec::QoS;
+use crate::hash::KeyedHash;
+use crate::session::SessionKey;
+use crate::stages::{LocalDelivery, NoLocal, Route};
+use crate::topic::Index;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Who is behind a subscription on this shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Subscriber {
+    Session(SessionKey),
+    /// A shared group that this shard owns, by its place.
+    Group(u32),
+}
+
+/// A subscription's options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Options {
+    pub qos: QoS,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    /// Subscription identifier; 0: none.
+    pub id: u32,
+}
+
+pub(super) struct Router {
+    pub subscriptions: Index<Subscriber, Options>,
+    pub interest: Index<ShardId, ()>,
+    cache: HashMap<Box<[u8]>, Rc<Route>, ahash::RandomState>,
+    cache_versions: (u64, u64),
+    cache_max: usize,
+}
+
+impl Router {
+    pub fn new(hash: &KeyedHash, cache_max: usize) -> Router {
+        Router {
+            subscriptions: Index::new(hash.clone()),
+            interest: Index::new(hash.clone()),
+            cache: HashMap::with_hasher(hash.state()),
+            cache_versions: (0, 0),
+            cache_max,
+        }
+    }
+
+    #[inline]
+    pub fn route(&mut self, topic: &[u8]) -> Rc<Route> {
+        let versions = (self.subscriptions.version(), self.interest.version());
+        if versions != self.cache_versions {
+            self.cache.clear();
+            self.cache_versions = versions;
+        }
+        if let Some(route) = self.cache.get(topic) {
+            return Rc::clone(route);
+        }
+        let route = Rc::new(self.build(topic));
+        if self.cache.len() >= self.cache_max {
+            self.cache.clear();
+        }
+        self.cache.insert(topic.into(), Rc::clone(&route));
+        route
+    }
+
+    fn build(&self, topic: &[u8]) -> Route {
+        let topic = std::str::from_utf8(topic).expect("a topic was validated when it was decoded");
+        let mut route = Route::default();
+        let mut found: Vec<(SessionKey, Options)> = Vec::new();
+        self.subscriptions.matches(topic, |subscriber, options| match subscriber {
+            Subscriber::Session(key) => found.push((*key, *options)),
+            Subscriber::Group(index) => route.groups.push(*index),
+        });
+        self.interest.matches(topic, |shard, ()| route.remote |= 1 << shard);
+        found.sort_by_key(|(key, _)| *key);
+        for matching in found.chunk_by(|a, b| a.0 == b.0) {
+            let all = merge(matching).expect("a chunk has an entry");
+            let others: Vec<_> = matching.iter().filter(|(_, o)| !o.no_local).copied().collect();
+            let no_local = if others.len() == matching.len() {
+                NoLocal::Same
+            } else {
+                merge(&others).map_or(NoLocal::Nothing, |other| NoLocal::Other(Box::new(other)))
+            };
+            route.local.push(LocalDelivery { no_local, ..all });
+        }
+        route
+    }
+}
+
+/// One delivery for all subscriptions of one session that match. [MQTT-3.3.4-2]
+fn merge(matching: &[(SessionKey, Options)]) -> Option<LocalDelivery> {
+    let (session, _) = matching.first()?;
+    let ids: Vec<u32> = matching.iter().map(|(_, o)| o.id).filter(|id| *id != 0).collect();
+    Some(LocalDelivery {
+        session: *session,
+        qos: matching.iter().map(|(_, o)| o.qos).max()?,
+        retain_as_published: matching.iter().any(|(_, o)| o.retain_as_published),
+        ids: (!ids.is_empty()).then(|| ids.into()),
+        no_local: NoLocal::Same,
+    })
+}

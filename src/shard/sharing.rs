@@ -1,0 +1,395 @@
+//! Shared subscriptions at work: members join and leave, messages are given out and come back.
+
+use super::groups::{Group, Member, MemberOptions};
+use super::interest::Join;
+use super::mail::{Address, Batch, Control, GroupKey, Outbox};
+use super::router::{Options, Subscriber};
+use super::{ConnectionId, Shard, ShardId, context};
+use crate::arena::{Message, Stored};
+use crate::codec::{QoS, SubscriptionOptions};
+use crate::limits::Limits;
+use crate::session::inflight::FlowState;
+use crate::session::queue::QueueLimits;
+use crate::session::{Clients, Context, Membership, Offer, SessionKey};
+use crate::time::Instant;
+
+/// Gives a message to the next member that can take it, behind those that wait already.
+pub(super) fn offer(
+    group: &mut Group,
+    message: &Message<'_>,
+    own: ShardId,
+    clients: &mut Clients,
+    outbox: &mut Outbox,
+    context: &mut Context<'_>,
+) {
+    if group.backlog.is_empty() && give(group, message, own, clients, outbox, context) {
+        return;
+    }
+    let is_full = context.stored.bytes() + message.size() > context.limits.shard_stored_bytes_max;
+    if is_full {
+        context.counters.dropped_stored_full += 1;
+        return;
+    }
+    let stored = Stored::from_message(message, context.stored);
+    context.counters.dropped_group_full += group.wait(stored, backlog_limits(context.limits));
+}
+
+/// Whether a member took the message.
+fn give(
+    group: &mut Group,
+    message: &Message<'_>,
+    own: ShardId,
+    clients: &mut Clients,
+    outbox: &mut Outbox,
+    context: &mut Context<'_>,
+) -> bool {
+    let Some((member, options)) = group.members.pick() else { return false };
+    let (shard, session) = member;
+    if shard != own {
+        let address = Address { session, options, group: group.key };
+        outbox.member(shard, &address, message);
+        return true;
+    }
+    let envelope = options.envelope(message.meta.qos, message.meta.retain);
+    if clients.offer(session, context, message, envelope) != Some(Offer::Queued) {
+        group.members.credit(&member, 1);
+    }
+    true
+}
+
+fn backlog_limits(limits: &Limits) -> QueueLimits {
+    QueueLimits {
+        messages_max: limits.group_messages_max,
+        bytes_max: limits.group_bytes_max,
+        policy: limits.queue_policy,
+    }
+}
+
+impl Shard {
+    /// Messages a member may be given before it says it has room.
+    fn full_credit(&self) -> u32 {
+        let queue_max = self.limits.queue_messages_max.min(usize::from(u16::MAX)) as u32;
+        u32::from(self.limits.group_credit_max).min(queue_max).max(1)
+    }
+
+    /// A session subscribes to a group; whether its SUBACK must wait.
+    pub(super) fn join(
+        &mut self,
+        id: ConnectionId,
+        key: SessionKey,
+        text: &str,
+        options: SubscriptionOptions,
+        subscription_id: u32,
+    ) -> bool {
+        let owner = self.hash.owner(text.as_bytes(), self.shard_count);
+        let Some(session) = self.clients.session(key) else { return false };
+        let place = session
+            .memberships
+            .iter()
+            .position(|m| m.as_ref().is_some_and(|m| *m.filter == *text))
+            .or_else(|| session.memberships.iter().position(Option::is_none))
+            .unwrap_or_else(|| {
+                session.memberships.push(None);
+                session.memberships.len() - 1
+            });
+        if session.memberships[place].is_none() {
+            session.memberships[place] =
+                Some(Membership { filter: text.into(), owner, credit_due: 0 });
+        }
+        let options = MemberOptions {
+            qos: options.qos,
+            retain_as_published: options.retain_as_published,
+            id: subscription_id,
+            membership: place as u16 + 1,
+        };
+        let credit = self.full_credit();
+        if owner == self.id {
+            let (filter, is_new) = self.add_member(text, (self.id, key), options, credit);
+            return self.announce(&filter, is_new, Some(id));
+        }
+        let filter = text.into();
+        let join = Control::Join { filter, session: key, connection: id, options, credit };
+        self.outbox.control(owner, join);
+        true
+    }
+
+    /// Adds a member to a group that this shard owns; returns the topic filter, and whether the group is new.
+    fn add_member(
+        &mut self,
+        text: &str,
+        member: Member,
+        options: MemberOptions,
+        credit: u32,
+    ) -> (Box<str>, bool) {
+        let (index, is_new) = self.groups.find_or_create(text);
+        let group = self.groups.get(index).expect("the group was just found or made");
+        group.members.join(member, options, credit);
+        let filter: Box<str> = group.filter().into();
+        if is_new {
+            let entry = Options {
+                qos: QoS::ExactlyOnce,
+                no_local: false,
+                retain_as_published: true,
+                id: 0,
+            };
+            self.router.subscriptions.insert(&filter, Subscriber::Group(index), entry);
+        }
+        (filter, is_new)
+    }
+
+    pub(super) fn on_join(
+        &mut self,
+        now: Instant,
+        text: &str,
+        member: Member,
+        connection: ConnectionId,
+        options: MemberOptions,
+        credit: u32,
+    ) {
+        let (filter, is_new) = self.add_member(text, member, options, credit);
+        self.announce(&filter, is_new, None);
+        let join = Join { shard: member.0, connection };
+        if !self.wait_for_announcement(&filter, join) {
+            self.confirm_join(now, join);
+        }
+        self.serve_group(now, text);
+    }
+
+    /// The group's filter is known everywhere: the member may tell its client.
+    pub(super) fn confirm_join(&mut self, now: Instant, join: Join) {
+        if join.shard == self.id {
+            return self.confirm_subscribe(now, join.connection);
+        }
+        self.outbox.control(join.shard, Control::Joined { connection: join.connection });
+    }
+
+    /// Gives waiting messages to members with credit.
+    pub(super) fn serve_group(&mut self, now: Instant, text: &str) {
+        let Some(index) = self.groups.find(text) else { return };
+        let Some(group) = self.groups.get(index) else { return };
+        let mut context = context!(self, now);
+        while group.members.has_credit() {
+            let Some(queued) = group.backlog.pop() else { return };
+            let message = queued.stored.message();
+            if message.meta.expires_at.is_some_and(|at| at <= now) {
+                context.counters.expired += 1;
+                continue;
+            }
+            let clients = &mut self.clients;
+            if !give(group, &message, self.id, clients, &mut self.outbox, &mut context) {
+                return group.backlog.push_front(queued);
+            }
+        }
+    }
+
+    /// A client came back: its groups may give it messages again.
+    pub(super) fn return_to_groups(&mut self, now: Instant, key: SessionKey) {
+        let count = self.full_credit();
+        let Some(session) = self.clients.session(key) else { return };
+        let memberships: Vec<_> =
+            session.memberships.iter().flatten().map(|m| (m.filter.clone(), m.owner)).collect();
+        for (filter, owner) in memberships {
+            self.credit_group(now, key, owner, filter, count);
+        }
+    }
+
+    fn credit_group(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        owner: ShardId,
+        filter: Box<str>,
+        count: u32,
+    ) {
+        if owner == self.id {
+            return self.on_credit(now, (self.id, key), &filter, count);
+        }
+        self.outbox.control(owner, Control::Credit { filter, session: key, count });
+    }
+
+    pub(super) fn on_credit(&mut self, now: Instant, member: Member, text: &str, count: u32) {
+        let full = self.full_credit();
+        let Some(index) = self.groups.find(text) else { return };
+        let Some(group) = self.groups.get(index) else { return };
+        // What was under way when the client left may be credited twice: never above the full credit.
+        let room = full.saturating_sub(group.members.credit_of(&member));
+        group.members.credit(&member, count.min(room));
+        self.serve_group(now, text);
+    }
+
+    /// Tells the owners of groups how many messages their members have passed on.
+    pub(super) fn give_back_credits(&mut self, now: Instant) {
+        while let Some(key) = self.clients.credits.pop() {
+            let Some(session) = self.clients.session(key) else { continue };
+            session.is_credit_due = false;
+            let is_connected = session.connection.is_some();
+            let mut due = Vec::new();
+            for membership in session.memberships.iter_mut().flatten() {
+                let count = std::mem::take(&mut membership.credit_due);
+                if count > 0 && is_connected {
+                    due.push((membership.owner, membership.filter.clone(), u32::from(count)));
+                }
+            }
+            for (owner, filter, count) in due {
+                self.credit_group(now, key, owner, filter, count);
+            }
+        }
+    }
+
+    /// The client is gone, the session stays: what it did not send goes back to its groups. [MQTT-4.8.2-4]
+    pub(super) fn leave_groups_for_now(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.clients.session(key) else { return };
+        let memberships: Vec<_> = session
+            .memberships
+            .iter()
+            .enumerate()
+            .filter_map(|(i, m)| m.as_ref().map(|m| (i as u16 + 1, m.owner, m.filter.clone())))
+            .collect();
+        for (number, owner, filter) in memberships {
+            let returned = self.take_unsent(key, number);
+            if owner == self.id {
+                self.on_away(now, (self.id, key), &filter, returned, false);
+            } else {
+                let returned = batch_of(&returned);
+                self.outbox.control(owner, Control::Away { filter, session: key, returned });
+            }
+        }
+    }
+
+    /// The subscription ends: what was not sent, and unacknowledged QoS 1 messages, go back. [MQTT-4.8.2-5]
+    pub(super) fn leave_group(&mut self, now: Instant, key: SessionKey, text: &str) {
+        let Some(session) = self.clients.session(key) else { return };
+        let is_ending = session.connection.is_none();
+        let place =
+            session.memberships.iter().position(|m| m.as_ref().is_some_and(|m| *m.filter == *text));
+        let Some(place) = place else { return };
+        let number = place as u16 + 1;
+        let Some(membership) = session.memberships[place].take() else { return };
+        let mut returned =
+            if is_ending { self.take_unacknowledged(key, number) } else { Vec::new() };
+        returned.extend(self.take_unsent(key, number));
+        if membership.owner == self.id {
+            return self.on_away(now, (self.id, key), text, returned, true);
+        }
+        let returned = batch_of(&returned);
+        let leave = Control::Leave { filter: text.into(), session: key, returned };
+        self.outbox.control(membership.owner, leave);
+    }
+
+    fn take_unsent(&mut self, key: SessionKey, number: u16) -> Vec<Stored> {
+        let Some(session) = self.clients.session(key) else { return Vec::new() };
+        if session.queue.is_empty() {
+            return Vec::new();
+        }
+        let taken = session.queue.extract(|queued| queued.envelope.membership == number);
+        taken.into_iter().map(|queued| queued.stored).collect()
+    }
+
+    fn take_unacknowledged(&mut self, key: SessionKey, number: u16) -> Vec<Stored> {
+        let Some(session) = self.clients.session(key) else { return Vec::new() };
+        session.inflight.take_stored(|flow| {
+            flow.envelope.membership == number && flow.state == FlowState::AwaitPuback
+        })
+    }
+
+    /// A member is away or has left; its messages come back to the front.
+    pub(super) fn on_away(
+        &mut self,
+        now: Instant,
+        member: Member,
+        text: &str,
+        returned: Vec<Stored>,
+        is_gone: bool,
+    ) {
+        let Some(index) = self.groups.find(text) else { return };
+        let Some(group) = self.groups.get(index) else { return };
+        group.take_back(returned);
+        if is_gone {
+            group.members.leave(&member);
+        } else {
+            group.members.clear_credit(&member);
+        }
+        if group.members.is_empty() {
+            let filter: Box<str> = group.filter().into();
+            self.counters.dropped_group_full += group.backlog.len() as u64;
+            self.groups.remove(index);
+            self.router.subscriptions.remove(&filter, Subscriber::Group(index));
+            self.withdraw(&filter);
+            return;
+        }
+        self.serve_group(now, text);
+    }
+
+    /// Messages from a group's owner for sessions here. Those whose client left while they were under way go back.
+    pub(super) fn on_member_mail(&mut self, now: Instant, from: ShardId, batch: &Batch) {
+        let mut stranded: Vec<(GroupKey, Batch)> = Vec::new();
+        let mut reader = batch.reader();
+        while let Some((address, message)) = reader.next_addressed() {
+            if self.give_member(now, &address, &message) {
+                continue;
+            }
+            match stranded.iter_mut().find(|(group, _)| *group == address.group) {
+                Some((_, returned)) => returned.push(&message),
+                None => {
+                    let mut returned = Batch::default();
+                    returned.push(&message);
+                    stranded.push((address.group, returned));
+                }
+            }
+        }
+        for (group, returned) in stranded {
+            self.outbox.control(from, Control::Stranded { group, returned });
+        }
+    }
+
+    /// Whether the member's client is there to take the message.
+    fn give_member(&mut self, now: Instant, address: &Address, message: &Message<'_>) -> bool {
+        let number = address.options.membership;
+        let is_there = self.clients.session(address.session).is_some_and(|session| {
+            let place = session.memberships.get(usize::from(number).wrapping_sub(1));
+            session.connection.is_some() && place.is_some_and(Option::is_some)
+        });
+        if !is_there {
+            return false;
+        }
+        let envelope = address.options.envelope(message.meta.qos, message.meta.retain);
+        let mut context = context!(self, now);
+        let offer = self.clients.offer(address.session, &mut context, message, envelope);
+        if offer != Some(Offer::Queued)
+            && let Some(session) = self.clients.session(address.session)
+        {
+            session.return_credit(number);
+            self.clients.credits.push(address.session);
+        }
+        true
+    }
+
+    /// Messages that did not find their member come back to the front.
+    pub(super) fn on_stranded(&mut self, now: Instant, key: GroupKey, returned: &Batch) {
+        let stored = self.stored_of(returned);
+        let Some(group) = self.groups.get(key.index).filter(|group| group.key == key) else {
+            self.counters.dropped_group_full += stored.len() as u64;
+            return;
+        };
+        group.take_back(stored);
+        let text = group.text.clone();
+        self.serve_group(now, &text);
+    }
+
+    pub(super) fn stored_of(&self, batch: &Batch) -> Vec<Stored> {
+        let mut reader = batch.reader();
+        let mut stored = Vec::with_capacity(batch.count);
+        while let Some(message) = reader.next() {
+            stored.push(Stored::from_message(&message, &self.stored));
+        }
+        stored
+    }
+}
+
+fn batch_of(messages: &[Stored]) -> Batch {
+    let mut batch = Batch::default();
+    for stored in messages {
+        batch.push(&stored.message());
+    }
+    batch
+}

@@ -1,0 +1,236 @@
+//! SUBSCRIBE and UNSUBSCRIBE: a reason code per filter, SUBACK when every shard knows of the interest.
+
+use super::input::Step;
+use super::router::{Options, Subscriber};
+use super::{ConnectionId, Shard};
+use crate::codec::{
+    QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe, SubscriptionOptions, Unsuback,
+    Unsubscribe,
+};
+use crate::session::connection::PendingSubscribe;
+use crate::session::{Envelope, Park, SessionKey};
+use crate::time::Instant;
+use crate::topic::{FilterError, Subscribed, parse_filter};
+use std::rc::Rc;
+
+/// What a filter of a SUBSCRIBE came to.
+enum Outcome {
+    Refused(ReasonCode),
+    /// Whether other shards must confirm it first.
+    Granted {
+        is_waiting: bool,
+    },
+}
+
+impl Shard {
+    pub(super) fn on_subscribe(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        subscribe: &Subscribe<'_>,
+    ) -> Step {
+        let is_no_local_shared = |(filter, options): (&str, SubscriptionOptions)| {
+            filter.starts_with("$share/") && options.no_local
+        };
+        if subscribe.filters.iter().any(is_no_local_shared) {
+            // [MQTT-3.8.3-4]
+            let why = "No Local on a shared subscription";
+            return self.refuse(now, id, ReasonCode::ProtocolError, why);
+        }
+        let subscription_id = subscribe.subscription_id.unwrap_or(0);
+        let mut reasons = Vec::new();
+        let mut waiting = 0;
+        for (filter, options) in subscribe.filters.iter() {
+            let reason = match self.subscribe(id, key, filter, options, subscription_id) {
+                Outcome::Refused(reason) => {
+                    self.counters.subscriptions_refused += 1;
+                    reason
+                }
+                Outcome::Granted { is_waiting } => {
+                    waiting += usize::from(is_waiting);
+                    granted(options.qos)
+                }
+            };
+            reasons.push(reason);
+        }
+        if waiting == 0 {
+            self.send_suback(id, subscribe.packet_id.get(), &reasons);
+            self.pump(now, key);
+            return Step::Done;
+        }
+        let pending = PendingSubscribe { packet_id: subscribe.packet_id, reasons, waiting };
+        if let Some(connection) = self.clients.connection(id) {
+            connection.pending = Some(Box::new(pending));
+        }
+        self.park(id, Park::Subscribe);
+        Step::Done
+    }
+
+    /// One of the filters that a SUBACK waits for is known everywhere.
+    pub(super) fn confirm_subscribe(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        let Some(pending) = &mut connection.pending else { return };
+        pending.waiting -= 1;
+        if pending.waiting > 0 {
+            return;
+        }
+        let Some(pending) = connection.pending.take() else { return };
+        let session = connection.session();
+        self.send_suback(id, pending.packet_id.get(), &pending.reasons);
+        if let Some(key) = session {
+            self.pump(now, key);
+        }
+        self.unpark(now, id, Park::Subscribe);
+    }
+
+    fn send_suback(&mut self, id: ConnectionId, packet_id: u16, reasons: &[ReasonCode]) {
+        let Some(packet_id) = crate::codec::PacketId::new(packet_id) else { return };
+        self.answer(id, |version, size_max, out| {
+            let suback = Suback {
+                packet_id,
+                reasons: ReasonCodes::from_list(reasons),
+                reason_string: None,
+                user_properties: Default::default(),
+            };
+            suback.encode(version, size_max, out);
+        });
+    }
+
+    fn subscribe(
+        &mut self,
+        id: ConnectionId,
+        key: SessionKey,
+        text: &str,
+        options: SubscriptionOptions,
+        subscription_id: u32,
+    ) -> Outcome {
+        let parsed =
+            match parse_filter(text, self.limits.filter_size_max, self.limits.filter_levels_max) {
+                Ok(parsed) => parsed,
+                Err(FilterError::TooLong | FilterError::TooManyLevels) => {
+                    return Outcome::Refused(ReasonCode::QuotaExceeded);
+                }
+                Err(_) => return Outcome::Refused(ReasonCode::TopicFilterInvalid),
+            };
+        let subscriptions_max = self.limits.subscriptions_per_client_max;
+        let Some(session) = self.clients.session(key) else {
+            return Outcome::Refused(ReasonCode::UnspecifiedError);
+        };
+        let place = session.filters.binary_search_by(|filter| (**filter).cmp(text));
+        if let Err(place) = place {
+            if session.filters.len() >= subscriptions_max {
+                return Outcome::Refused(ReasonCode::QuotaExceeded);
+            }
+            session.filters.insert(place, text.into());
+            self.clients.subscription_count += 1;
+        }
+        if parsed.share.is_some() {
+            let is_waiting = self.join(id, key, text, options, subscription_id);
+            return Outcome::Granted { is_waiting };
+        }
+        let entry = Options {
+            qos: options.qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            id: subscription_id,
+        };
+        // [MQTT-3.8.4-3]
+        let previous = self.router.subscriptions.insert(text, Subscriber::Session(key), entry);
+        let is_waiting = self.announce(text, previous.is_none(), Some(id));
+        let wants_retained = match options.retain_handling {
+            // [MQTT-3.3.1-9] [MQTT-3.8.4-4]
+            RetainHandling::SendAtSubscribe => true,
+            // [MQTT-3.3.1-10]
+            RetainHandling::SendIfNew => place.is_err(),
+            // [MQTT-3.3.1-11]
+            RetainHandling::DoNotSend => false,
+        };
+        if wants_retained {
+            self.begin_pull(key, &parsed, options.qos, subscription_id);
+        }
+        Outcome::Granted { is_waiting }
+    }
+
+    fn begin_pull(
+        &mut self,
+        key: SessionKey,
+        parsed: &Subscribed<'_>,
+        qos: QoS,
+        subscription_id: u32,
+    ) {
+        let envelope = Envelope {
+            qos,
+            retain: true,
+            ids: (subscription_id != 0).then(|| Rc::from([subscription_id])),
+            membership: 0,
+        };
+        let pull = self.new_pull(parsed.filter, envelope);
+        if let Some(session) = self.clients.session(key) {
+            // A subscription made again asks again, once.
+            session.pulls.retain(|old| old.filter != pull.filter);
+            session.pulls.push_back(pull);
+        }
+    }
+
+    pub(super) fn on_unsubscribe(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        unsubscribe: &Unsubscribe<'_>,
+    ) -> Step {
+        let mut reasons = Vec::new();
+        for text in unsubscribe.filters.iter() {
+            reasons.push(self.unsubscribe(now, key, text));
+        }
+        let packet_id = unsubscribe.packet_id;
+        // [MQTT-3.10.4-5]
+        self.answer(id, |version, size_max, out| {
+            let unsuback = Unsuback {
+                packet_id,
+                reasons: ReasonCodes::from_list(&reasons),
+                reason_string: None,
+                user_properties: Default::default(),
+            };
+            unsuback.encode(version, size_max, out);
+        });
+        self.pump(now, key);
+        Step::Done
+    }
+
+    fn unsubscribe(&mut self, now: Instant, key: SessionKey, text: &str) -> ReasonCode {
+        if parse_filter(text, usize::MAX, usize::MAX).is_err() {
+            return ReasonCode::TopicFilterInvalid;
+        }
+        let Some(session) = self.clients.session(key) else { return ReasonCode::UnspecifiedError };
+        // [MQTT-3.10.4-1]
+        match session.filters.binary_search_by(|filter| (**filter).cmp(text)) {
+            Err(_) => ReasonCode::NoSubscriptionExisted,
+            Ok(place) => {
+                session.filters.remove(place);
+                session.pulls.retain(|pull| *pull.filter != *text);
+                self.clients.subscription_count -= 1;
+                self.remove_subscription(now, key, text);
+                ReasonCode::Success
+            }
+        }
+    }
+
+    /// Takes a subscription out of the index or its group.
+    pub(super) fn remove_subscription(&mut self, now: Instant, key: SessionKey, text: &str) {
+        if text.starts_with("$share/") {
+            return self.leave_group(now, key, text);
+        }
+        self.router.subscriptions.remove(text, Subscriber::Session(key));
+        self.withdraw(text);
+    }
+}
+
+fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}

@@ -1,0 +1,249 @@
+//! `$SYS`: the counters of all shards as retained messages, under the names that Mosquitto's users know.
+//!
+//! Every shard reports to shard 0 once an interval; shard 0 publishes the sums and each shard's own figures, and only
+//! what has changed.
+
+use super::mail::Control;
+use super::timers::Timer;
+use super::{Counters, Gauges, Shard, ShardId};
+use crate::arena::{Draft, Meta};
+use crate::time::Instant;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+/// One shard's figures.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    pub counters: Counters,
+    pub gauges: Gauges,
+}
+
+/// The shard that publishes.
+const PUBLISHER: ShardId = 0;
+/// With `$SYS` off, what else is done now and then is done this often.
+const HOUSEKEEPING_MS: u64 = 10_000;
+
+#[derive(Debug)]
+pub(super) struct Sys {
+    timer: Option<Instant>,
+    started_at: Instant,
+    sampled_at: Instant,
+    /// By shard; kept by the publisher.
+    reports: Vec<Report>,
+    loads: [Load; LOAD_COUNT],
+    connected_max: usize,
+    /// What each topic said last.
+    said: BTreeMap<String, String>,
+}
+
+/// A rate per minute, averaged over 1, 5 and 15 minutes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    total: u64,
+    averages: [f64; 3],
+}
+
+const LOAD_NAMES: [&str; 9] = [
+    "messages/received",
+    "messages/sent",
+    "publish/received",
+    "publish/sent",
+    "publish/dropped",
+    "bytes/received",
+    "bytes/sent",
+    "connections",
+    "sockets",
+];
+const LOAD_COUNT: usize = LOAD_NAMES.len();
+const LOAD_MINUTES: [u32; 3] = [1, 5, 15];
+
+impl Load {
+    /// Takes in what the total grew by within `elapsed_ms`.
+    fn sample(&mut self, total: u64, elapsed_ms: u64) {
+        let per_minute = total.saturating_sub(self.total) as f64 * 60_000.0 / elapsed_ms as f64;
+        self.total = total;
+        for (average, minutes) in self.averages.iter_mut().zip(LOAD_MINUTES) {
+            let weight = (-(elapsed_ms as f64) / (f64::from(minutes) * 60_000.0)).exp();
+            *average = per_minute + weight * (*average - per_minute);
+        }
+    }
+}
+
+impl Sys {
+    pub fn new(id: ShardId, shard_count: u16, now: Instant) -> Sys {
+        let report_count = if id == PUBLISHER { usize::from(shard_count) } else { 0 };
+        Sys {
+            timer: None,
+            started_at: now,
+            sampled_at: now,
+            reports: vec![Report::default(); report_count],
+            loads: Default::default(),
+            connected_max: 0,
+            said: BTreeMap::new(),
+        }
+    }
+
+    pub fn take(&mut self, from: ShardId, report: Report) {
+        if let Some(place) = self.reports.get_mut(usize::from(from)) {
+            *place = report;
+        }
+    }
+
+    fn sum(&self, of: impl Fn(&Report) -> u64) -> u64 {
+        self.reports.iter().map(of).sum()
+    }
+
+    fn sample_loads(&mut self, now: Instant) {
+        let elapsed_ms = now.ms_since(self.sampled_at);
+        if elapsed_ms == 0 {
+            return;
+        }
+        self.sampled_at = now;
+        let totals: [fn(&Counters) -> u64; LOAD_COUNT] = [
+            |c| c.packets_received,
+            |c| c.packets_sent,
+            |c| c.publishes_received,
+            |c| c.publishes_sent,
+            |c| c.dropped(),
+            |c| c.bytes_received,
+            |c| c.bytes_sent,
+            |c| c.connections_opened,
+            |c| c.connections_opened + c.connections_refused,
+        ];
+        for (index, of) in totals.iter().enumerate() {
+            let total = self.sum(|report| of(&report.counters));
+            self.loads[index].sample(total, elapsed_ms);
+        }
+    }
+
+    /// All topics below `$SYS/broker/` with what they say now.
+    fn lines(&mut self, now: Instant) -> Vec<(String, String)> {
+        let mut lines = Vec::new();
+        let mut say =
+            |topic: &str, value: &dyn Display| lines.push((topic.to_string(), value.to_string()));
+        let connected = self.sum(|r| r.gauges.connected_sessions as u64);
+        self.connected_max = self.connected_max.max(connected as usize);
+        let sessions = self.sum(|r| r.gauges.sessions as u64);
+        let waiting = self.sum(|r| r.gauges.stored_bytes as u64);
+        say("version", &concat!("ringmq version ", env!("CARGO_PKG_VERSION")));
+        say("uptime", &format_args!("{} seconds", now.ms_since(self.started_at) / 1000));
+        say("clients/total", &sessions);
+        say("clients/connected", &connected);
+        say("clients/active", &connected);
+        say("clients/disconnected", &sessions.saturating_sub(connected));
+        say("clients/inactive", &sessions.saturating_sub(connected));
+        say("clients/maximum", &self.connected_max);
+        say("clients/expired", &self.sum(|r| r.counters.sessions_expired));
+        say("messages/received", &self.sum(|r| r.counters.packets_received));
+        say("messages/sent", &self.sum(|r| r.counters.packets_sent));
+        say("store/messages/bytes", &waiting);
+        say("subscriptions/count", &self.sum(|r| r.gauges.subscriptions as u64));
+        say("shared_subscriptions/count", &self.sum(|r| r.gauges.shared_groups as u64));
+        say("retained messages/count", &self.sum(|r| r.gauges.retained_messages as u64));
+        say("retained messages/bytes", &self.sum(|r| r.gauges.retained_bytes as u64));
+        say("bytes/received", &self.sum(|r| r.counters.bytes_received));
+        say("bytes/sent", &self.sum(|r| r.counters.bytes_sent));
+        say("publish/messages/received", &self.sum(|r| r.counters.publishes_received));
+        say("publish/messages/sent", &self.sum(|r| r.counters.publishes_sent));
+        say("publish/messages/dropped", &self.sum(|r| r.counters.dropped()));
+        say("publish/messages/expired", &self.sum(|r| r.counters.expired));
+        say("publish/bytes/received", &self.sum(|r| r.counters.publish_bytes_received));
+        say("publish/bytes/sent", &self.sum(|r| r.counters.publish_bytes_sent));
+        say("arena/stale_reads", &self.sum(|r| r.counters.stale_reads));
+        for (name, load) in LOAD_NAMES.iter().zip(&self.loads) {
+            for (minutes, average) in LOAD_MINUTES.iter().zip(load.averages) {
+                say(&format!("load/{name}/{minutes}min"), &format_args!("{average:.2}"));
+            }
+        }
+        for (shard, report) in self.reports.iter().enumerate() {
+            let Report { counters, gauges } = report;
+            let mut say_own =
+                |name: &str, value: &dyn Display| say(&format!("shards/{shard}/{name}"), value);
+            say_own("clients/connected", &gauges.connected_sessions);
+            say_own("connections", &gauges.connections);
+            say_own("sessions", &gauges.sessions);
+            say_own("subscriptions/count", &gauges.subscriptions);
+            say_own("publish/messages/received", &counters.publishes_received);
+            say_own("publish/messages/sent", &counters.publishes_sent);
+            say_own("mail/messages/sent", &counters.mail_messages_sent);
+            say_own("mail/messages/received", &counters.mail_messages_received);
+            say_own("bytes/stored", &gauges.stored_bytes);
+            say_own("bytes/output", &gauges.output_bytes);
+            say_own("bytes/frames", &gauges.frame_bytes);
+            say_own("bytes/wills", &gauges.will_bytes);
+            say_own("arena/used", &gauges.arena_used);
+            say_own("arena/admitted", &counters.admitted);
+            say_own("arena/stale_reads", &counters.stale_reads);
+            for (name, held) in ["encode", "plugin", "bridge"].iter().zip(gauges.held_by_stage) {
+                say_own(&format!("arena/held/{name}"), &held);
+            }
+            say_own("dropped/queue_full", &counters.dropped_queue_full);
+            say_own("dropped/stored_full", &counters.dropped_stored_full);
+            say_own("dropped/group_full", &counters.dropped_group_full);
+            say_own("dropped/too_large", &counters.dropped_too_large);
+            say_own("refused/retained", &counters.retained_refused);
+            say_own("refused/wills", &counters.wills_refused);
+            say_own("refused/subscriptions", &counters.subscriptions_refused);
+            say_own("refused/connections", &counters.connections_refused);
+            say_own("refused/sessions", &counters.sessions_refused);
+            say_own("frames/evicted", &counters.frames_evicted);
+            say_own("parked/mail", &counters.parked_on_mail);
+            say_own("parked/output", &counters.parked_on_output);
+        }
+        lines
+    }
+}
+
+impl Shard {
+    pub(super) fn start_sys(&mut self, now: Instant) {
+        let interval_ms = match self.limits.sys_interval_ms {
+            0 => HOUSEKEEPING_MS,
+            interval_ms => interval_ms,
+        };
+        let deadline = Some(now.plus_ms(interval_ms));
+        self.timers.set(Timer::Sys, &mut self.sys.timer, deadline);
+    }
+
+    pub(super) fn on_sys_timer(&mut self, now: Instant) {
+        self.sys.timer = None;
+        self.start_sys(now);
+        self.sweep_retained(now);
+        if self.limits.sys_interval_ms == 0 || self.is_shutting_down {
+            return;
+        }
+        let report = Report { counters: self.counters().clone(), gauges: self.gauges() };
+        if self.id != PUBLISHER {
+            return self.outbox.control(PUBLISHER, Control::Counters(Box::new(report)));
+        }
+        self.sys.take(PUBLISHER, report);
+        self.sys.sample_loads(now);
+        for (name, value) in self.sys.lines(now) {
+            if self.sys.said.get(&name) == Some(&value) {
+                continue;
+            }
+            let topic = format!("$SYS/broker/{name}");
+            let meta =
+                Meta { qos: 0, retain: true, is_origin: true, expires_at: None, publisher: 0 };
+            let draft =
+                Draft { topic: topic.as_bytes(), properties: &[], payload: value.as_bytes(), meta };
+            self.admit(now, &draft);
+            self.sys.said.insert(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steady_rate_becomes_every_average() {
+        let mut load = Load::default();
+        for second in 1..=7200u64 {
+            load.sample(second * 50, 1000);
+        }
+        for average in load.averages {
+            assert!((average - 3000.0).abs() < 5.0, "{average}");
+        }
+    }
+}

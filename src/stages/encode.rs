@@ -1,0 +1,88 @@
+//! The encode stage: one message to each local subscriber, encoded once for all that want the same bytes.
+
+use crate::arena::Message;
+use crate::codec::QoS;
+use crate::session::{Clients, Context, Envelope, SessionKey};
+use std::rc::Rc;
+
+/// Where messages of one topic go. Dropped when a subscription changes.
+#[derive(Clone, Debug, Default)]
+pub struct Route {
+    /// One entry a session, whatever the number of its subscriptions that match.
+    pub local: Vec<LocalDelivery>,
+    /// Shared groups that this shard owns.
+    pub groups: Vec<u32>,
+    /// Other shards with a subscriber, as bits.
+    pub remote: u128,
+}
+
+/// What one session's matching subscriptions come to.
+#[derive(Clone, Debug)]
+pub struct LocalDelivery {
+    pub session: SessionKey,
+    /// The highest QoS granted. [MQTT-3.3.4-2]
+    pub qos: QoS,
+    pub retain_as_published: bool,
+    /// All identifiers. [MQTT-3.3.4-4]
+    pub ids: Option<Rc<[u32]>>,
+    pub no_local: NoLocal,
+}
+
+/// What the session gets of its own messages.
+#[derive(Clone, Debug)]
+pub enum NoLocal {
+    /// The same as of others'.
+    Same,
+    Nothing,
+    /// Only what its subscriptions without No Local ask for.
+    Other(Box<LocalDelivery>),
+}
+
+impl LocalDelivery {
+    fn envelope(&self, message: &Message<'_>) -> Envelope {
+        let published = QoS::from_bits(message.meta.qos).unwrap_or(QoS::AtMostOnce);
+        Envelope {
+            // [MQTT-3.8.4-8]
+            qos: published.min(self.qos),
+            // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+            retain: message.meta.retain && self.retain_as_published,
+            ids: self.ids.clone(),
+            membership: 0,
+        }
+    }
+}
+
+/// Delivers a message to every local subscriber of its route. `topic_hash` is asked for with the retain flag only.
+#[inline]
+pub fn deliver(
+    route: &Route,
+    message: &Message<'_>,
+    clients: &mut Clients,
+    context: &mut Context<'_>,
+    topic_hash: impl Fn() -> u64,
+) {
+    if message.meta.retain {
+        let hash = topic_hash();
+        for delivery in &route.local {
+            if let Some(session) = clients.session(delivery.session) {
+                session.saw_retained(hash);
+            }
+        }
+    }
+    if route.local.len() > 1 {
+        context.encoded.begin();
+    }
+    for delivery in &route.local {
+        let mut delivery = delivery;
+        if message.meta.publisher == delivery.session.as_u64() {
+            // [MQTT-3.8.3-3]
+            match &delivery.no_local {
+                NoLocal::Same => {}
+                NoLocal::Nothing => continue,
+                NoLocal::Other(other) => delivery = other,
+            }
+        }
+        clients.offer(delivery.session, context, message, delivery.envelope(message));
+    }
+    context.encoded.end();
+}

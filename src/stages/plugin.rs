@@ -1,0 +1,19 @@
+//! The plugin stage: prepares each message before encode and bridge read it.
+//!
+//! The chain of hooks is empty; every message is prepared as it came, and acked when the encode stage, where deliver
+//! hooks run, is past it.
+
+use crate::arena::Generation;
+use crate::pipeline::{Pipeline, Stage};
+
+/// Prepares all that was admitted.
+pub fn prepare(pipeline: &mut Pipeline) {
+    if let Some(batch) = pipeline.take(Stage::Plugin) {
+        pipeline.prepare(batch.through());
+    }
+}
+
+/// The last deliver hook of every message up to `generation` has run.
+pub fn finish(pipeline: &mut Pipeline, generation: Generation) {
+    pipeline.ack(Stage::Plugin, generation);
+}
