@@ -539,6 +539,26 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_key_reads_it_can_be_set_to() {
+        use Written::{Argument, Flag, List, Number, Other, Text};
+        let texts =
+            ["", "0", "-1", "1", "64", "7d", "64KiB", "true", "all", "spin", "[::]:1", "\u{e9}"];
+        let mut written = vec![Flag(true), List(vec![]), List(vec![Number(1)]), Other("float")];
+        written.extend([i64::MIN, -1, 0, 1, 64, 4096, i64::MAX].map(Number));
+        written.extend(texts.iter().flat_map(|text| [Argument(text), Text(text)]));
+        let mut taken_count = 0;
+        for key in KEYS {
+            for value in written.iter().filter_map(|one| key.kind.read(one).ok()) {
+                let mut settings = Settings::default();
+                key.set(&mut settings, value.clone());
+                assert_eq!(key.get(&settings), value, "{}", key.name);
+                taken_count += 1;
+            }
+        }
+        assert!(taken_count > KEYS.len(), "{taken_count}");
+    }
+
+    #[test]
     fn names_are_unique_and_explanations_are_one_sentence_line() {
         for (index, key) in KEYS.iter().enumerate() {
             assert!(KEYS[..index].iter().all(|other| other.name != key.name), "{}", key.name);

@@ -59,33 +59,35 @@ fn judge(settings: &Settings, allowed: &[usize], online: Option<&[usize]>) -> Ve
 }
 
 fn judge_load(settings: &Settings) -> Finding {
+    let subject = "cores";
     let shard_count = settings.shard_count() as usize;
     let core_count = settings.cores.len();
-    let what = format!("{shard_count} shards on cores {}", cores_text(&settings.cores));
+    let shards =
+        if shard_count == 1 { "1 shard".to_owned() } else { format!("{shard_count} shards") };
+    let what = format!("{}: {shards}", cores_text(&settings.cores));
     if shard_count > core_count && settings.wait == WaitMode::Spin {
         return Finding::warn(
-            "cores",
-            format!("{what}: shards that spin take the cores from each other"),
+            subject,
+            format!("{what} that spin take the cores from each other"),
             "set wait to sleep, or leave shards at 0: one for each core",
         );
     }
     if shard_count > core_count {
         return Finding::warn(
-            "cores",
-            format!("{what}: shards share cores"),
+            subject,
+            format!("{what} share the cores"),
             "for speed, leave shards at 0: one for each core",
         );
     }
     if shard_count < core_count {
         let idle = cores_text(&settings.cores[shard_count..]);
         return Finding::warn(
-            "cores",
-            format!("{what}: core {idle} stays idle"),
+            subject,
+            format!("{what}, so core {idle} stays idle"),
             "leave shards at 0 for one on each core, or name fewer cores",
         );
     }
-    let shards = if shard_count == 1 { "shard" } else { "shards, one on each" };
-    Finding::ok("cores", format!("{}: {shard_count} {shards}", cores_text(&settings.cores)))
+    Finding::ok(subject, if shard_count == 1 { what } else { what + ", one on each" })
 }
 
 #[cfg(test)]
