@@ -51,6 +51,7 @@ pub enum Property<'a> {
 }
 
 impl<'a> Property<'a> {
+    #[inline]
     pub fn id(&self) -> PropertyId {
         match self {
             Property::PayloadFormat(_) => PropertyId::PayloadFormat,
@@ -84,6 +85,7 @@ impl<'a> Property<'a> {
     }
 
     /// The next property, its value checked.
+    #[inline]
     fn read(reader: &mut Reader<'a>) -> Result<Property<'a>> {
         let byte = reader.u8()?;
         let id = PropertyId::from_u8(byte).ok_or(DecodeError::PropertyUnknown(byte))?;
@@ -248,6 +250,7 @@ impl<'a> Section<'a> {
         Ok(Section { repeatable: PropertySet::REPEATABLE_IN_PUBLISH, ..section })
     }
 
+    #[inline]
     pub fn next(&mut self) -> Result<Option<Property<'a>>> {
         if self.reader.is_empty() {
             return Ok(None);

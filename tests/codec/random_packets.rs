@@ -44,8 +44,8 @@ fn user_properties() -> impl Strategy<Value = UserProperties<'static>> {
     })
 }
 
-/// What travels with a message, in any order, and whether it says that the payload is UTF-8.
-fn forwarded() -> impl Strategy<Value = (ForwardedProperties<'static>, bool)> {
+/// What travels with a message, in any order.
+fn forwarded_properties() -> impl Strategy<Value = Vec<Property<'static>>> {
     let single = (
         option::of(any::<bool>()),
         option::of(text()),
@@ -53,17 +53,31 @@ fn forwarded() -> impl Strategy<Value = (ForwardedProperties<'static>, bool)> {
         option::of(binary()),
         vec((text(), text()), 0..3),
     );
-    let in_any_order =
-        single.prop_flat_map(|(utf8, content_type, response, correlation, pairs)| {
-            let mut all: Vec<Property<'static>> = Vec::new();
-            all.extend(utf8.map(Property::PayloadFormat));
-            all.extend(content_type.map(Property::ContentType));
-            all.extend(response.map(Property::ResponseTopic));
-            all.extend(correlation.map(Property::CorrelationData));
-            all.extend(pairs.into_iter().map(|(name, value)| Property::UserProperty(name, value)));
-            Just(all).prop_shuffle()
-        });
-    in_any_order.prop_map(|all| {
+    single.prop_flat_map(|(utf8, content_type, response, correlation, pairs)| {
+        let mut all: Vec<Property<'static>> = Vec::new();
+        all.extend(utf8.map(Property::PayloadFormat));
+        all.extend(content_type.map(Property::ContentType));
+        all.extend(response.map(Property::ResponseTopic));
+        all.extend(correlation.map(Property::CorrelationData));
+        all.extend(pairs.into_iter().map(|(name, value)| Property::UserProperty(name, value)));
+        Just(all).prop_shuffle()
+    })
+}
+
+/// All that a PUBLISH may carry, in any order.
+pub fn publish_properties() -> impl Strategy<Value = Vec<Property<'static>>> {
+    let own = (option::of(1..=u16::MAX), option::of(any::<u32>()), vec(subscription_id(), 0..3));
+    (forwarded_properties(), own).prop_flat_map(|(mut all, (alias, expiry, ids))| {
+        all.extend(alias.map(Property::TopicAlias));
+        all.extend(expiry.map(Property::MessageExpiry));
+        all.extend(ids.into_iter().map(Property::SubscriptionId));
+        Just(all).prop_shuffle()
+    })
+}
+
+/// What travels with a message, and whether it says that the payload is UTF-8.
+fn forwarded() -> impl Strategy<Value = (ForwardedProperties<'static>, bool)> {
+    forwarded_properties().prop_map(|all| {
         let mut raw = Vec::new();
         all.iter().for_each(|property| property.encode(&mut raw));
         let size: usize = all.iter().map(Property::size).sum();

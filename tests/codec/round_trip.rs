@@ -3,12 +3,13 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use ringmq::codec::{
-    Ack, Connack, Connect, Disconnect, ForwardedProperties, Packet, ProtocolVersion, Publish,
-    PublishHead, ReasonCode, ReasonCodes, Suback, Subscribe, SubscribeFilters, SubscriptionIds,
-    SubscriptionOptions, Unsuback, Unsubscribe, UserProperties, Will, next_frame,
+    Ack, Connack, Connect, Disconnect, ForwardedProperties, Packet, Property, ProtocolVersion,
+    Publish, PublishHead, ReasonCode, ReasonCodes, Suback, Subscribe, SubscribeFilters,
+    SubscriptionIds, SubscriptionOptions, Unsuback, Unsubscribe, UserProperties, Will, frame_size,
+    next_frame,
 };
 
-use crate::random_packets::{packet, publish, version};
+use crate::random_packets::{packet, publish, publish_properties, version};
 use crate::{PACKET_SIZE_MAX, VERSIONS, decode, encode, vectors};
 
 /// What is left of `packet` in `version`; `None` if nothing is.
@@ -152,6 +153,44 @@ proptest! {
     }
 
     #[test]
+    fn what_travels_with_a_message_is_found_wherever_it_stands(all in publish_properties()) {
+        let mut section = Vec::new();
+        all.iter().for_each(|property| property.encode(&mut section));
+        // Written as it is, whatever it holds.
+        let properties = ForwardedProperties::from_raw(&section);
+        let whole = Publish { topic: "a/b", payload: b"hello", properties, ..Publish::default() };
+        let bytes = encode(&Packet::Publish(whole), ProtocolVersion::V5);
+        let Ok(Packet::Publish(publish)) = decode(&bytes, ProtocolVersion::V5) else {
+            return Err(TestCaseError::fail("not a PUBLISH"));
+        };
+
+        let (mut forwarded, mut ids) = (Vec::new(), Vec::new());
+        let (mut alias, mut expiry, mut utf8) = (None, None, false);
+        for property in all {
+            match property {
+                Property::TopicAlias(value) => alias = Some(value),
+                Property::MessageExpiry(value) => expiry = Some(value),
+                Property::SubscriptionId(value) => ids.push(value),
+                property => {
+                    utf8 |= property == Property::PayloadFormat(true);
+                    forwarded.push(property);
+                }
+            }
+        }
+        prop_assert_eq!(publish.topic_alias, alias);
+        prop_assert_eq!(publish.message_expiry_s, expiry);
+        prop_assert_eq!(publish.payload_format_utf8, utf8);
+        prop_assert_eq!(publish.subscription_ids.iter().collect::<Vec<_>>(), ids);
+        prop_assert_eq!(publish.properties.iter().collect::<Vec<_>>(), forwarded.clone());
+        let mut raw = Vec::new();
+        forwarded.iter().for_each(|property| property.encode(&mut raw));
+        prop_assert_eq!(publish.properties.pieces().flatten().copied().collect::<Vec<_>>(), raw.clone());
+        prop_assert_eq!(publish.properties.size(), raw.len());
+        prop_assert_eq!(publish.properties.is_empty(), raw.is_empty());
+        prop_assert!(publish.properties.pieces().all(|piece| !piece.is_empty()));
+    }
+
+    #[test]
     fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
         check_bytes(&bytes);
     }
@@ -282,4 +321,33 @@ fn without_diagnostics<'a>(packet: &Packet<'a>) -> Packet<'a> {
     *reason_string = None;
     *user_properties = UserProperties::default();
     packet
+}
+
+#[test]
+fn a_remaining_length_takes_as_many_bytes_as_it_needs() {
+    // MQTT 5, table 1-1.
+    let table: [(usize, &[u8]); 8] = [
+        (127, &[0x7F]),
+        (128, &[0x80, 0x01]),
+        (16_383, &[0xFF, 0x7F]),
+        (16_384, &[0x80, 0x80, 0x01]),
+        (2_097_151, &[0xFF, 0xFF, 0x7F]),
+        (2_097_152, &[0x80, 0x80, 0x80, 0x01]),
+        (268_435_454, &[0xFE, 0xFF, 0xFF, 0x7F]),
+        (268_435_455, &[0xFF, 0xFF, 0xFF, 0x7F]),
+    ];
+    for (remaining, expected) in table {
+        let head = PublishHead {
+            topic: "a/b".as_ref(),
+            payload_size: remaining - 5,
+            ..PublishHead::default()
+        };
+        let mut bytes = Vec::new();
+        head.encode(ProtocolVersion::V311, &mut bytes);
+        assert_eq!(bytes[1..bytes.len() - 5], *expected, "{remaining}");
+        let size = 1 + expected.len() + remaining;
+        assert_eq!(head.size(ProtocolVersion::V311), size);
+        assert_eq!(frame_size(&bytes), Ok(Some(size)));
+        assert_eq!(next_frame(&bytes, size), Ok(None), "the payload is not there yet");
+    }
 }

@@ -67,8 +67,9 @@ impl PropertyId {
         PropertyId::SharedAvailable,
     ];
 
+    #[inline]
     pub(super) fn from_u8(id: u8) -> Option<PropertyId> {
-        PropertyId::ALL.into_iter().find(|known| *known as u8 == id)
+        BY_VALUE.get(usize::from(id)).copied().flatten()
     }
 
     /// The specification's name.
@@ -103,6 +104,25 @@ impl PropertyId {
             PropertyId::SharedAvailable => "Shared Subscription Available",
         }
     }
+}
+
+/// One more than the largest identifier.
+const VALUES_END: usize = PropertyId::SharedAvailable as usize + 1;
+
+const BY_VALUE: [Option<PropertyId>; VALUES_END] = by_value();
+
+const fn by_value() -> [Option<PropertyId>; VALUES_END] {
+    let mut table = [None; VALUES_END];
+    let mut rest: &[PropertyId] = &PropertyId::ALL;
+    while let [id, after @ ..] = rest {
+        // Evaluated at compile time: an index out of bounds does not compile.
+        #[allow(clippy::indexing_slicing)]
+        {
+            table[*id as usize] = Some(*id);
+        }
+        rest = after;
+    }
+    table
 }
 
 impl fmt::Display for PropertyId {
