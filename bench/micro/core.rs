@@ -1,0 +1,193 @@
+//! The core without the world: bytes in, bytes out, on one shard in memory.
+//!
+//! `cargo bench --bench core` times every scenario; `cargo bench --bench core -- NAME COUNT` runs one, for a profiler
+//! or for `scripts/instructions`. Under `cargo test` each runs small.
+
+use ringmq::codec::{
+    Ack, Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, RetainHandling, Subscribe,
+    SubscribeFilters, SubscriptionOptions, next_frame,
+};
+use ringmq::limits::Limits;
+use ringmq::shard::{ConnectionId, Shard, ShardSettings};
+use ringmq::time::Instant;
+use std::hint::black_box;
+
+/// One pattern of traffic.
+struct Scenario {
+    name: &'static str,
+    version: ProtocolVersion,
+    qos: QoS,
+    publishers: usize,
+    /// Subscribers of each publisher's topic.
+    subscribers: usize,
+    payload_size: usize,
+    wildcard: bool,
+}
+
+const NOW: Instant = Instant(1);
+/// What one receive brings.
+const READ_SIZE: usize = 8 << 10;
+
+const PLAIN: Scenario = Scenario {
+    name: "p2p-qos0",
+    version: ProtocolVersion::V311,
+    qos: QoS::AtMostOnce,
+    publishers: 50,
+    subscribers: 1,
+    payload_size: 64,
+    wildcard: false,
+};
+
+const SCENARIOS: [Scenario; 7] = [
+    PLAIN,
+    Scenario { name: "p2p-qos0-v5", version: ProtocolVersion::V5, ..PLAIN },
+    Scenario { name: "p2p-qos1", qos: QoS::AtLeastOnce, ..PLAIN },
+    Scenario { name: "p2p-qos2", qos: QoS::ExactlyOnce, ..PLAIN },
+    Scenario { name: "fan-out-qos0", publishers: 1, subscribers: 50, ..PLAIN },
+    Scenario { name: "fan-out-qos1", publishers: 1, subscribers: 50, qos: QoS::AtLeastOnce, ..PLAIN },
+    Scenario { name: "fan-in-wildcard", wildcard: true, ..PLAIN },
+];
+
+struct World {
+    shard: Shard,
+    delivered: usize,
+    bytes: usize,
+    version: ProtocolVersion,
+    acks: Vec<u8>,
+}
+
+impl World {
+    fn new(version: ProtocolVersion) -> World {
+        let limits = Limits { sys_interval_ms: 0, ..Limits::default() };
+        let settings = ShardSettings { id: 0, shard_count: 1, limits, seed: 1 };
+        World { shard: Shard::new(settings, NOW), delivered: 0, bytes: 0, version, acks: Vec::new() }
+    }
+
+    fn connect(&mut self, client_id: &str) -> ConnectionId {
+        let id = self.shard.handle_open(NOW, None, None).expect("room for a connection");
+        let mut bytes = Vec::new();
+        Connect::new(self.version, client_id).encode(&mut bytes);
+        self.shard.handle_bytes(NOW, id, &bytes);
+        id
+    }
+
+    fn subscribe(&mut self, id: ConnectionId, filter: &str, qos: QoS) {
+        let options = SubscriptionOptions {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::DoNotSend,
+        };
+        let list = [(filter, options)];
+        let subscribe = Subscribe {
+            packet_id: PacketId::new(1).expect("not 0"),
+            subscription_id: None,
+            user_properties: Default::default(),
+            filters: SubscribeFilters::from_list(&list),
+        };
+        let mut bytes = Vec::new();
+        Packet::Subscribe(subscribe).encode(self.version, &mut bytes);
+        self.shard.handle_bytes(NOW, id, &bytes);
+    }
+
+    /// Takes what leaves; answers QoS 1 and 2 as a client does.
+    fn drain(&mut self, is_acked: bool) {
+        self.shard.run_stages(NOW);
+        while let Some((id, output)) = self.shard.poll_flush() {
+            self.bytes += output.size();
+            let mut acks = std::mem::take(&mut self.acks);
+            acks.clear();
+            if is_acked {
+                self.answer(&output.bytes, &mut acks);
+            }
+            self.shard.handle_sent(NOW, id, output);
+            if !acks.is_empty() {
+                self.shard.handle_bytes(NOW, id, &acks);
+                self.shard.run_stages(NOW);
+            }
+            self.acks = acks;
+        }
+    }
+
+    fn answer(&self, mut bytes: &[u8], acks: &mut Vec<u8>) {
+        while let Ok(Some(frame)) = next_frame(bytes, usize::MAX) {
+            bytes = &bytes[frame.size..];
+            let answer = match Packet::decode(&frame, self.version).expect("the broker is right") {
+                Packet::Publish(Publish { qos: QoS::AtLeastOnce, packet_id: Some(id), .. }) => {
+                    Packet::Puback(Ack::new(id, Default::default()))
+                }
+                Packet::Publish(Publish { qos: QoS::ExactlyOnce, packet_id: Some(id), .. }) => {
+                    Packet::Pubrec(Ack::new(id, Default::default()))
+                }
+                Packet::Pubrec(ack) => Packet::Pubrel(Ack::new(ack.packet_id, Default::default())),
+                Packet::Pubrel(ack) => Packet::Pubcomp(Ack::new(ack.packet_id, Default::default())),
+                _ => continue,
+            };
+            answer.encode(self.version, acks);
+        }
+    }
+}
+
+/// Runs until at least `count` messages were delivered; returns how many were.
+fn run(scenario: &Scenario, count: usize) -> usize {
+    let Scenario { version, qos, .. } = *scenario;
+    let mut world = World::new(version);
+    let mut publishers = Vec::new();
+    for publisher in 0..scenario.publishers {
+        let topic = format!("bench/p2p/{publisher}");
+        for subscriber in 0..scenario.subscribers {
+            if !scenario.wildcard || publisher == 0 {
+                let id = world.connect(&format!("sub-{publisher}-{subscriber}"));
+                let filter = if scenario.wildcard { "bench/+/#" } else { topic.as_str() };
+                world.subscribe(id, filter, qos);
+            }
+        }
+        let id = world.connect(&format!("pub-{publisher}"));
+        let payload = vec![7u8; scenario.payload_size];
+        let mut bytes = Vec::new();
+        let mut messages = 0;
+        while bytes.len() < READ_SIZE {
+            messages += 1;
+            let publish = Publish {
+                qos,
+                topic: &topic,
+                packet_id: (qos != QoS::AtMostOnce).then(|| PacketId::new(messages as u16)).flatten(),
+                payload: &payload,
+                ..Publish::default()
+            };
+            Packet::Publish(publish).encode(version, &mut bytes);
+        }
+        publishers.push((id, bytes, messages));
+    }
+    world.drain(true);
+    let receivers = if scenario.wildcard { 1 } else { scenario.subscribers };
+    while world.delivered < count {
+        for (id, bytes, messages) in &publishers {
+            world.shard.handle_bytes(NOW, *id, bytes);
+            world.delivered += messages * receivers;
+        }
+        world.drain(qos != QoS::AtMostOnce);
+    }
+    let counters = world.shard.counters();
+    assert_eq!(counters.publishes_sent as usize, world.delivered, "every message was sent");
+    assert_eq!(counters.dropped(), 0);
+    black_box(world.bytes);
+    world.delivered
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let is_test = std::env::args().any(|argument| argument == "--test");
+    let named = arguments.first();
+    let count = arguments.get(1).and_then(|text| text.parse().ok());
+    let count = count.unwrap_or(if is_test { 2_000 } else { 2_000_000 });
+    for scenario in &SCENARIOS {
+        if named.is_some_and(|name| name != scenario.name) {
+            continue;
+        }
+        let started = std::time::Instant::now();
+        let delivered = run(scenario, count);
+        let nanoseconds = started.elapsed().as_nanos() as f64 / delivered as f64;
+        println!("{:<16} {delivered:>9} delivered  {nanoseconds:>7.1} ns each", scenario.name);
+    }
+}
