@@ -4,3 +4,4 @@ pub mod check;
 pub mod cli;
 pub mod config_file;
 pub mod logs;
+mod ring;

@@ -1,0 +1,427 @@
+//! One shard's io_uring: its sockets, listeners and doorbell, behind calls that cannot misuse memory.
+//!
+//! The kernel is a holder like any other: a buffer that a submission names belongs to the ring from `send` to the
+//! completion, a socket's descriptor is closed after its last completion, and a ring that is dropped first waits for
+//! everything the kernel still has.
+#![allow(unsafe_code)]
+
+mod acceptor;
+mod buffers;
+mod complete;
+mod error;
+mod event_fd;
+mod send;
+mod sockets;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use crate::shard::{Output, ReadMode};
+use crate::time::Instant;
+use acceptor::Acceptor;
+use buffers::ReceiveBuffers;
+use send::InFlight;
+use sockets::{Receive, Socket, Sockets};
+use token::Token;
+
+pub use error::RingError;
+pub use event_fd::EventFd;
+pub use token::SocketKey;
+
+/// Boxes of finished sends that are kept for the next ones.
+const SPARE_SENDS_MAX: usize = 1024;
+
+/// Completions may outnumber submissions: multishot requests have many.
+const COMPLETIONS_PER_SUBMISSION: u32 = 4;
+
+/// How long a ring that is dropped waits for the kernel to let go of its memory; after that the memory is leaked.
+const DROP_WAIT: Duration = Duration::from_millis(50);
+const DROP_WAITS_MAX: usize = 100;
+
+#[derive(Clone, Copy, Debug)]
+pub struct RingSettings {
+    /// Submission queue entries, a power of two.
+    pub entries: u32,
+    /// A power of two.
+    pub receive_buffers: u16,
+    pub receive_buffer_size: u32,
+}
+
+/// What the world did. Bytes are lent until the next call.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A connection on one of the listeners.
+    Accepted {
+        socket: OwnedFd,
+    },
+    /// A listener pauses: descriptors or memory have run out.
+    AcceptFailed {
+        error: io::Error,
+    },
+    Received {
+        owner: u64,
+        bytes: &'a [u8],
+    },
+    /// All of it was sent.
+    Sent {
+        owner: u64,
+        output: Output,
+    },
+    /// The peer closed (no error) or the connection broke. Nothing but `close` makes sense now.
+    Ended {
+        owner: u64,
+        socket: SocketKey,
+        error: Option<io::Error>,
+    },
+}
+
+pub struct Ring {
+    uring: IoUring,
+    buffers: ManuallyDrop<ReceiveBuffers>,
+    sockets: ManuallyDrop<Sockets>,
+    acceptors: Vec<Acceptor>,
+    bell: Option<Arc<EventFd>>,
+    bell_armed: bool,
+    /// Receives to submit with the next wait, after the buffers were given back. Stale keys are skipped.
+    receives: Vec<SocketKey>,
+    #[allow(clippy::vec_box)] // the boxes go in and out of sockets: what they hold must not move
+    spare_sends: Vec<Box<InFlight>>,
+    /// Completions taken from the kernel, those before `next` worked off.
+    completions: Vec<cqueue::Entry>,
+    next: usize,
+    /// The buffer that the last event lent out.
+    lent: Option<u16>,
+    /// Operations whose last completion is still to come, requests to cancel not counted: they hold nothing.
+    in_flight: usize,
+    receive_rearms: u64,
+}
+
+impl Ring {
+    /// To be made on the thread that uses it.
+    pub fn new(settings: RingSettings) -> Result<Ring, RingError> {
+        let uring = IoUring::builder()
+            .dontfork()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(settings.entries * COMPLETIONS_PER_SUBMISSION)
+            .build(settings.entries)
+            .map_err(RingError::Setup)?;
+        // SAFETY: needed to lend memory to the kernel. Sound because `Ring::drop` waits until no receive is in flight
+        // before it drops the buffers, and keeps them for ever when that does not come to pass.
+        let buffers = unsafe {
+            ReceiveBuffers::register(&uring, settings.receive_buffers, settings.receive_buffer_size)
+        };
+        Ok(Ring {
+            uring,
+            buffers: ManuallyDrop::new(buffers.map_err(RingError::Buffers)?),
+            sockets: ManuallyDrop::new(Sockets::default()),
+            acceptors: Vec::new(),
+            bell: None,
+            bell_armed: false,
+            receives: Vec::new(),
+            spare_sends: Vec::new(),
+            completions: Vec::new(),
+            next: 0,
+            lent: None,
+            in_flight: 0,
+            receive_rearms: 0,
+        })
+    }
+
+    /// Accepts on a listening socket from the next wait on.
+    pub fn listen(&mut self, listener: OwnedFd) -> u32 {
+        self.acceptors.push(Acceptor::new(listener));
+        (self.acceptors.len() - 1) as u32
+    }
+
+    /// Ends all accepting; connections that the kernel has accepted meanwhile are closed.
+    pub fn stop_accepting(&mut self) {
+        for index in 0..self.acceptors.len() {
+            if self.acceptors[index].stop() {
+                self.cancel(Token::Accept(index as u32));
+            }
+        }
+    }
+
+    /// Whoever rings `bell` ends this ring's wait.
+    pub fn watch(&mut self, bell: Arc<EventFd>) {
+        assert!(self.bell.is_none());
+        self.bell = Some(bell);
+    }
+
+    /// Takes over a connected socket. It is not read before `read` says so.
+    pub fn adopt(&mut self, socket: OwnedFd, owner: u64) -> SocketKey {
+        self.sockets.insert(Socket::new(socket, owner))
+    }
+
+    /// How `socket` is read from now on. In `Once`, bytes are reported, and nothing is in flight until the next wait.
+    pub fn read(&mut self, key: SocketKey, mode: ReadMode) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.closing {
+            return;
+        }
+        socket.wanted = mode;
+        match socket.receive {
+            Receive::Idle => self.queue_receive(key),
+            Receive::Many if mode != ReadMode::Many => self.cancel_receive(key),
+            Receive::Once if mode == ReadMode::Stopped => self.cancel_receive(key),
+            // What is wanted goes out when what is in flight has ended.
+            Receive::Once | Receive::Many | Receive::Cancelled => {}
+        }
+    }
+
+    /// Sends all of `output`, which `Event::Sent` brings back. One at a time for each socket.
+    pub fn send(&mut self, key: SocketKey, output: Output) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        assert!(socket.send.is_none(), "a socket has one send in flight");
+        if socket.closing {
+            return;
+        }
+        let mut send = self.spare_sends.pop().unwrap_or_else(|| Box::new(InFlight::new()));
+        send.begin(output);
+        let entry = send.submission(socket.fd.as_raw_fd());
+        socket.send = Some(send);
+        self.submit_operation(entry, Token::Send(key));
+    }
+
+    /// Nothing of `socket` is reported any more; its descriptor is closed after its last completion.
+    pub fn close(&mut self, key: SocketKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.closing = true;
+        socket.wanted = ReadMode::Stopped;
+        let sending = socket.send.is_some();
+        let receiving = matches!(socket.receive, Receive::Once | Receive::Many);
+        if sending {
+            self.cancel(Token::Send(key));
+        }
+        if receiving {
+            self.cancel_receive(key);
+        }
+        self.drop_if_done(key);
+    }
+
+    /// Gives a socket away. `None`, and no change, when the kernel holds an operation on it.
+    pub fn release(&mut self, key: SocketKey) -> Option<OwnedFd> {
+        let socket = self.sockets.get_mut(key)?;
+        if !socket.is_quiet() || socket.closing {
+            return None;
+        }
+        self.sockets.remove(key).map(|socket| socket.fd)
+    }
+
+    /// Sockets, those that wait for their last completion included.
+    pub fn socket_count(&self) -> usize {
+        self.sockets.count()
+    }
+
+    /// Multishot receives that ended and were submitted again.
+    pub fn receive_rearms(&self) -> u64 {
+        self.receive_rearms
+    }
+
+    /// When `poll` or `wait` has something to do that no completion announces.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.acceptors.iter().filter_map(Acceptor::deadline).min()
+    }
+
+    /// A submission is queued, or a completion is there for the taking.
+    pub fn has_work(&mut self) -> bool {
+        if self.next < self.completions.len() || !self.receives.is_empty() {
+            return true;
+        }
+        self.has_submissions() || !self.uring.completion().is_empty()
+    }
+
+    /// Submits what is queued and takes what has completed.
+    pub fn poll(&mut self, now: Instant) {
+        self.enter(now, None);
+    }
+
+    /// As `poll`, then sleeps until there is a completion, at most for `timeout`.
+    pub fn wait(&mut self, now: Instant, timeout: Duration) {
+        self.enter(now, Some(timeout));
+    }
+
+    fn enter(&mut self, now: Instant, timeout: Option<Duration>) {
+        if let Some(buffer) = self.lent.take() {
+            self.buffers.give_back(buffer);
+        }
+        self.buffers.publish();
+        self.arm(now);
+        let unread = self.next < self.completions.len();
+        let result = match timeout {
+            Some(timeout) if !unread => {
+                let timeout = Timespec::from(timeout);
+                self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
+            }
+            // Work that the kernel has deferred to us is flagged, and then this runs it.
+            _ if self.has_submissions() => self.uring.submitter().submit_and_wait(0),
+            _ => Ok(0),
+        };
+        check_entered(result);
+        self.take_completions();
+    }
+
+    /// Entering the kernel has a purpose: submissions, work it has deferred to us, completions it had no room for.
+    fn has_submissions(&mut self) -> bool {
+        let submissions = self.uring.submission();
+        !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow()
+    }
+
+    /// Submits everything that has ended by itself and should go on.
+    fn arm(&mut self, now: Instant) {
+        let mut receives = std::mem::take(&mut self.receives);
+        for key in receives.drain(..) {
+            self.arm_receive(key);
+        }
+        self.receives = receives;
+        for index in 0..self.acceptors.len() {
+            if self.acceptors[index].arm(now) {
+                let listener = Fd(self.acceptors[index].fd.as_raw_fd());
+                let entry = opcode::AcceptMulti::new(listener).flags(libc::SOCK_CLOEXEC).build();
+                self.submit_operation(entry, Token::Accept(index as u32));
+            }
+        }
+        if let Some(bell) = &self.bell
+            && !self.bell_armed
+        {
+            let bell = Fd(bell.as_raw_fd());
+            self.bell_armed = true;
+            let entry = opcode::PollAdd::new(bell, libc::POLLIN as u32).multi(true).build();
+            self.submit_operation(entry, Token::Bell);
+        }
+    }
+
+    fn queue_receive(&mut self, key: SocketKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if !socket.receive_queued {
+            socket.receive_queued = true;
+            self.receives.push(key);
+        }
+    }
+
+    fn arm_receive(&mut self, key: SocketKey) {
+        // The socket may have been given away or closed since.
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.receive_queued = false;
+        if socket.receive != Receive::Idle {
+            return;
+        }
+        let fd = Fd(socket.fd.as_raw_fd());
+        let entry = match socket.wanted {
+            ReadMode::Stopped => return,
+            ReadMode::Once => {
+                socket.receive = Receive::Once;
+                opcode::Recv::new(fd, std::ptr::null_mut(), 0)
+                    .buf_group(buffers::GROUP)
+                    .build()
+                    .flags(squeue::Flags::BUFFER_SELECT)
+            }
+            ReadMode::Many => {
+                socket.receive = Receive::Many;
+                opcode::RecvMulti::new(fd, buffers::GROUP).build()
+            }
+        };
+        self.submit_operation(entry, Token::Receive(key));
+    }
+
+    fn cancel_receive(&mut self, key: SocketKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.receive = Receive::Cancelled;
+        self.cancel(Token::Receive(key));
+    }
+
+    fn cancel(&mut self, token: Token) {
+        let entry = opcode::AsyncCancel::new(token.to_user_data()).build();
+        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(entry.user_data(Token::Cancel.to_user_data()));
+    }
+
+    fn submit_operation(&mut self, entry: squeue::Entry, token: Token) {
+        self.in_flight += 1;
+        self.push(entry.user_data(token.to_user_data()));
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        loop {
+            // SAFETY: needed because an entry may name memory. Sound because the memory of a receive is in `buffers` and
+            // that of a send in the boxed `InFlight` of its socket; both stay in place until the last completion of that
+            // operation, also when the ring is dropped. The other operations name no memory.
+            if unsafe { self.uring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            check_entered(self.uring.submit());
+            self.take_completions();
+        }
+    }
+
+    fn take_completions(&mut self) {
+        if self.next == self.completions.len() {
+            self.completions.clear();
+            self.next = 0;
+        }
+        self.completions.extend(self.uring.completion());
+    }
+
+    fn drop_if_done(&mut self, key: SocketKey) {
+        let done = self.sockets.get_mut(key).is_some_and(|socket| socket.is_quiet());
+        if done {
+            drop(self.sockets.remove(key));
+        }
+    }
+
+    /// Cancels everything and waits for the last completions. `true` when the kernel holds nothing any more.
+    fn settle(&mut self) -> bool {
+        self.stop_accepting();
+        for key in self.sockets.keys() {
+            self.close(key);
+        }
+        if std::mem::take(&mut self.bell_armed) {
+            self.cancel(Token::Bell);
+        }
+        self.bell = None;
+        for _ in 0..DROP_WAITS_MAX {
+            while self.next_event(Instant::ZERO).is_some() {}
+            if self.in_flight == 0 {
+                return true;
+            }
+            self.wait(Instant::ZERO, DROP_WAIT);
+        }
+        false
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if !self.settle() {
+            // The kernel may still write to the one and read from the other.
+            return;
+        }
+        // SAFETY: needed because leaking them is the alternative. Sound because nothing is in flight, and neither is
+        // used again.
+        unsafe {
+            ManuallyDrop::drop(&mut self.sockets);
+            ManuallyDrop::drop(&mut self.buffers);
+        }
+    }
+}
+
+fn check_entered(result: io::Result<usize>) {
+    let Err(error) = result else { return };
+    match error.raw_os_error() {
+        // The timeout has passed, a signal came, or completions must be taken first.
+        Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
+        _ => panic!("io_uring_enter fails on a ring that was set up: {error}"),
+    }
+}

@@ -1,0 +1,135 @@
+//! The receive buffers that all sockets of a ring share: the kernel takes one when bytes have arrived, not before.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::IoUring;
+use io_uring::types::BufRingEntry;
+
+const PAGE_SIZE: usize = 4096;
+
+/// The only buffer group of a ring.
+pub(super) const GROUP: u16 = 0;
+
+/// Buffers and the ring of descriptors through which the kernel is given them.
+///
+/// A buffer is either the kernel's (its descriptor lies between the kernel's head and our tail), or ours (a completion
+/// named it and it was not given back yet). Nothing of it is touched while it is the kernel's.
+pub(super) struct ReceiveBuffers {
+    descriptors: NonNull<BufRingEntry>,
+    memory: NonNull<u8>,
+    count: u16,
+    size: u32,
+    /// Where the next descriptor goes; the kernel sees it once `publish` has stored it.
+    tail: u16,
+    published: u16,
+}
+
+impl ReceiveBuffers {
+    /// `count` buffers of `size` bytes, registered with `uring`. `count` is a power of two.
+    ///
+    /// # Safety
+    /// The value must not be dropped before `uring` has no receive in flight.
+    pub(super) unsafe fn register(
+        uring: &IoUring,
+        count: u16,
+        size: u32,
+    ) -> io::Result<ReceiveBuffers> {
+        assert!(count.is_power_of_two() && size > 0);
+        // Zeroed memory of this size comes from the kernel page by page, when it is first written.
+        let descriptors = allocate(descriptors_layout(count)).cast();
+        let memory = allocate(memory_layout(count, size));
+        let mut buffers =
+            ReceiveBuffers { descriptors, memory, count, size, tail: 0, published: 0 };
+        // SAFETY: needed because the kernel keeps the address. Sound because the memory is page aligned, has room for
+        // `count` descriptors, and lives as long as `buffers`, which by our own contract outlives every receive; the
+        // registration ends with the ring, and without a receive the kernel does not look at it.
+        unsafe {
+            uring.submitter().register_buf_ring_with_flags(
+                descriptors.as_ptr() as u64,
+                count,
+                GROUP,
+                0,
+            )?;
+        }
+        for buffer in 0..count {
+            buffers.give_back(buffer);
+        }
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    /// The first `size` bytes of a buffer that a completion has named.
+    ///
+    /// # Safety
+    /// `buffer` is ours: a completion named it with at least `size` bytes, and it was not given back since.
+    pub(super) unsafe fn bytes(&self, buffer: u16, size: usize) -> &[u8] {
+        assert!(buffer < self.count && size <= self.size as usize);
+        let start = buffer as usize * self.size as usize;
+        // SAFETY: needed because the kernel wrote it behind the compiler's back. Sound because the range lies within
+        // `memory` (asserted above), all of which is initialised, and the kernel does not write to a buffer that is ours;
+        // the completion was read with acquire order after the kernel's writes.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(start), size) }
+    }
+
+    /// Queues a buffer for the kernel; `publish` lets go of it.
+    pub(super) fn give_back(&mut self, buffer: u16) {
+        assert!(buffer < self.count);
+        assert!(self.tail.wrapping_sub(self.published) < self.count);
+        let position = (self.tail & (self.count - 1)) as usize;
+        // SAFETY: needed because the descriptor lies in memory shared with the kernel. Sound because `position < count`,
+        // and the kernel does not read a descriptor at or beyond the published tail. At most `count` descriptors exist,
+        // one for each buffer, so this place was consumed. The setters leave alone the field that holds the tail.
+        unsafe {
+            let descriptor = &mut *self.descriptors.as_ptr().add(position);
+            let start = buffer as usize * self.size as usize;
+            descriptor.set_addr(self.memory.as_ptr().add(start) as u64);
+            descriptor.set_len(self.size);
+            descriptor.set_bid(buffer);
+        }
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Lets the kernel see everything given back so far.
+    pub(super) fn publish(&mut self) {
+        if self.tail == self.published {
+            return;
+        }
+        self.published = self.tail;
+        // SAFETY: needed because the tail lies in memory shared with the kernel. Sound because `descriptors` is the
+        // ring's page-aligned base, the tail is an aligned 16-bit word in it, and both sides access it atomically.
+        // Release: the descriptors are written before the kernel sees the tail.
+        unsafe {
+            let tail = BufRingEntry::tail(self.descriptors.as_ptr()).cast_mut();
+            AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for ReceiveBuffers {
+    fn drop(&mut self) {
+        // SAFETY: needed to free what `register` allocated. Sound because the layouts are the same, and by the contract of
+        // `register` no receive that could still write here is in flight.
+        unsafe {
+            dealloc(self.descriptors.as_ptr().cast(), descriptors_layout(self.count));
+            dealloc(self.memory.as_ptr(), memory_layout(self.count, self.size));
+        }
+    }
+}
+
+fn allocate(layout: Layout) -> NonNull<u8> {
+    // SAFETY: needed for memory aligned to a page. Sound because no layout here has size 0.
+    NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+fn descriptors_layout(count: u16) -> Layout {
+    let size = count as usize * size_of::<BufRingEntry>();
+    Layout::from_size_align(size, PAGE_SIZE).expect("count is 16 bits wide")
+}
+
+fn memory_layout(count: u16, size: u32) -> Layout {
+    Layout::from_size_align(count as usize * size as usize, PAGE_SIZE)
+        .expect("the configuration bounds the buffers")
+}

@@ -1,0 +1,164 @@
+//! What completions mean: each is booked on its socket or listener, and becomes an event if it concerns somebody.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use io_uring::cqueue;
+
+use super::sockets::Receive;
+use super::token::{SocketKey, Token};
+use super::{Event, Ring, SPARE_SENDS_MAX};
+use crate::shard::ReadMode;
+use crate::time::Instant;
+
+impl Ring {
+    /// The next thing that happened. Call until `None` before the next `poll` or `wait`.
+    pub fn next_event(&mut self, now: Instant) -> Option<Event<'_>> {
+        if let Some(buffer) = self.lent.take() {
+            self.buffers.give_back(buffer);
+        }
+        loop {
+            let completion = self.completions.get(self.next)?.clone();
+            self.next += 1;
+            match Token::from_user_data(completion.user_data()) {
+                Token::Receive(key) => {
+                    if let Some(received) = self.complete_receive(key, &completion) {
+                        return Some(self.received_event(key, received));
+                    }
+                }
+                Token::Send(key) => {
+                    if let Some(event) = self.complete_send(key, completion.result()) {
+                        return Some(event);
+                    }
+                }
+                Token::Accept(listener) => {
+                    if let Some(event) = self.complete_accept(now, listener, &completion) {
+                        return Some(event);
+                    }
+                }
+                Token::Bell => {
+                    if !cqueue::more(completion.flags()) {
+                        self.in_flight -= 1;
+                        self.bell_armed = false;
+                    }
+                }
+                Token::Cancel => {}
+            }
+        }
+    }
+
+    /// What a receive brought, unless it concerns nobody.
+    fn complete_receive(&mut self, key: SocketKey, completion: &cqueue::Entry) -> Option<Received> {
+        let result = completion.result();
+        let buffer = cqueue::buffer_select(completion.flags());
+        let ended = !cqueue::more(completion.flags());
+        let socket = self.sockets.get_mut(key).expect("a socket outlives its operations");
+        if ended {
+            assert!(socket.receive != Receive::Idle);
+            socket.receive = Receive::Idle;
+            self.in_flight -= 1;
+        }
+        if socket.closing {
+            if let Some(buffer) = buffer {
+                self.buffers.give_back(buffer);
+            }
+            self.drop_if_done(key);
+            return None;
+        }
+        let broken = result == 0 || (result < 0 && !is_passing(result));
+        if ended && !broken && socket.wanted != ReadMode::Stopped {
+            // Out of buffers, cancelled and wanted again, a single shot, or the kernel's own reasons.
+            if socket.wanted == ReadMode::Many {
+                self.receive_rearms += 1;
+            }
+            self.queue_receive(key);
+        }
+        match buffer {
+            Some(buffer) if result > 0 => return Some(Received::Bytes(buffer, result as usize)),
+            Some(buffer) => self.buffers.give_back(buffer),
+            None => {}
+        }
+        broken.then_some(Received::End(result))
+    }
+
+    fn received_event(&mut self, key: SocketKey, received: Received) -> Event<'_> {
+        let owner = self.sockets.get_mut(key).expect("it has just received").owner;
+        match received {
+            Received::Bytes(buffer, size) => {
+                self.lent = Some(buffer);
+                // SAFETY: needed to read what the kernel has written. Sound because the completion named the buffer with
+                // `size` bytes, and `lent` gives it back only at the next call, which ends this borrow.
+                let bytes = unsafe { self.buffers.bytes(buffer, size) };
+                Event::Received { owner, bytes }
+            }
+            Received::End(result) => {
+                let error = (result < 0).then(|| io::Error::from_raw_os_error(-result));
+                Event::Ended { owner, socket: key, error }
+            }
+        }
+    }
+
+    fn complete_send(&mut self, key: SocketKey, result: i32) -> Option<Event<'static>> {
+        self.in_flight -= 1;
+        let socket = self.sockets.get_mut(key).expect("a socket outlives its operations");
+        let send = socket.send.as_mut().expect("a send is kept until its completion");
+        let interrupted = result == -libc::EINTR || result == -libc::EAGAIN;
+        if !socket.closing && (result > 0 || interrupted) && !send.advance(result.max(0) as usize) {
+            let entry = send.submission(socket.fd.as_raw_fd());
+            self.submit_operation(entry, Token::Send(key));
+            return None;
+        }
+        let owner = socket.owner;
+        let closing = socket.closing;
+        let mut send = socket.send.take().expect("it is there");
+        let output = send.finish();
+        if self.spare_sends.len() < SPARE_SENDS_MAX {
+            self.spare_sends.push(send);
+        }
+        if closing {
+            self.drop_if_done(key);
+            return None;
+        }
+        if result > 0 {
+            return Some(Event::Sent { owner, output });
+        }
+        let error = (result < 0).then(|| io::Error::from_raw_os_error(-result));
+        Some(Event::Ended { owner, socket: key, error })
+    }
+
+    fn complete_accept(
+        &mut self,
+        now: Instant,
+        listener: u32,
+        completion: &cqueue::Entry,
+    ) -> Option<Event<'static>> {
+        let acceptor = &mut self.acceptors[listener as usize];
+        if !cqueue::more(completion.flags()) {
+            self.in_flight -= 1;
+            acceptor.ended();
+        }
+        let result = completion.result();
+        if result < 0 {
+            let error = io::Error::from_raw_os_error(-result);
+            let reported = acceptor.failed(now, &error);
+            return reported.then_some(Event::AcceptFailed { error });
+        }
+        acceptor.accepted();
+        // SAFETY: needed to own a descriptor that the kernel made. Sound because the completion is the only one who
+        // names it.
+        let socket = unsafe { OwnedFd::from_raw_fd(result) };
+        if acceptor.is_stopped() { None } else { Some(Event::Accepted { socket }) }
+    }
+}
+
+enum Received {
+    /// Buffer and size.
+    Bytes(u16, usize),
+    /// 0 or a negative error number.
+    End(i32),
+}
+
+/// The connection is well, the receive only has to be submitted again.
+fn is_passing(result: i32) -> bool {
+    matches!(-result, libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN)
+}

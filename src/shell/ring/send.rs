@@ -1,0 +1,97 @@
+//! One send in flight: the output that the kernel reads until the completion.
+
+use std::os::fd::RawFd;
+use std::ptr;
+
+use io_uring::types::Fd;
+use io_uring::{opcode, squeue};
+
+use crate::shard::Output;
+
+/// Slices in one call, `UIO_MAXIOV` of the kernel; the rest follows as after a short send.
+const SLICES_MAX: usize = 1024;
+
+/// Bytes in one call: a length is 32 bits wide and a result 31.
+const SEND_SIZE_MAX: usize = 1 << 30;
+
+/// The kernel waits for room until all is sent, which saves turns; it may still send less.
+const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+
+/// An output, how much of it was sent, and what describes it to the kernel. Lives in a box: nothing the kernel was
+/// told the address of may move, slices that `Output` holds in itself included.
+pub(super) struct InFlight {
+    output: Output,
+    size: usize,
+    sent: usize,
+    header: libc::msghdr,
+    slices: Vec<libc::iovec>,
+}
+
+impl InFlight {
+    pub(super) fn new() -> InFlight {
+        // SAFETY: needed because the struct has private padding on some targets. Sound because all zeroes is a valid
+        // `msghdr`: null pointers with lengths of 0.
+        let header = unsafe { std::mem::zeroed() };
+        InFlight { output: Output::default(), size: 0, sent: 0, header, slices: Vec::new() }
+    }
+
+    pub(super) fn begin(&mut self, output: Output) {
+        self.size = output.slices().map(<[u8]>::len).sum();
+        assert!(self.size > 0, "there is something to send");
+        self.sent = 0;
+        self.output = output;
+    }
+
+    /// `true` when all was sent.
+    pub(super) fn advance(&mut self, sent: usize) -> bool {
+        self.sent += sent;
+        assert!(self.sent <= self.size);
+        self.sent == self.size
+    }
+
+    pub(super) fn finish(&mut self) -> Output {
+        std::mem::take(&mut self.output)
+    }
+
+    /// The submission that sends what is left. It points into `self` and into the output: both must stay where they are,
+    /// unchanged, until its completion.
+    pub(super) fn submission(&mut self, socket: RawFd) -> squeue::Entry {
+        if self.output.parts.is_empty() {
+            let left = &self.output.bytes[self.sent..];
+            let size = left.len().min(SEND_SIZE_MAX) as u32;
+            return opcode::Send::new(Fd(socket), left.as_ptr(), size).flags(FLAGS).build();
+        }
+        self.slices.clear();
+        let mut skip = self.sent;
+        for slice in self.output.slices() {
+            if skip >= slice.len() {
+                skip -= slice.len();
+                continue;
+            }
+            let left = &slice[skip..];
+            skip = 0;
+            let iov_base = left.as_ptr().cast_mut().cast();
+            self.slices.push(libc::iovec { iov_base, iov_len: left.len() });
+            if self.slices.len() == SLICES_MAX {
+                break;
+            }
+        }
+        self.header.msg_iov = self.slices.as_mut_ptr();
+        self.header.msg_iovlen = self.slices.len() as _;
+        opcode::SendMsg::new(Fd(socket), ptr::from_ref(&self.header)).flags(FLAGS as u32).build()
+    }
+}
+
+#[cfg(test)]
+impl InFlight {
+    /// The bytes that a scatter submission made now would name.
+    pub(super) fn described(&mut self) -> Vec<u8> {
+        self.submission(0);
+        let slices = self.slices.iter();
+        // SAFETY: needed to read what the kernel would. Sound because the slices point into `self.output`.
+        let slices = slices.map(|slice| unsafe {
+            std::slice::from_raw_parts(slice.iov_base.cast(), slice.iov_len)
+        });
+        slices.collect::<Vec<&[u8]>>().concat()
+    }
+}
