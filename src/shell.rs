@@ -4,4 +4,5 @@ pub mod check;
 pub mod cli;
 pub mod config_file;
 pub mod logs;
+mod mesh;
 mod ring;

@@ -1,0 +1,339 @@
+//! The lanes between shards, and the bells that wake the shards that sleep.
+//!
+//! Each ordered pair of shards has three bounded lanes with one producer and one consumer. Nothing else passes between
+//! shards, and nothing here waits: a full lane is the sender's to look for first, an empty one says so.
+
+mod asleep;
+#[cfg(test)]
+#[allow(clippy::duplicate_mod)] // the point of it: the same source on other atomics
+mod model;
+
+mod atomics {
+    pub use std::sync::atomic::{AtomicBool, Ordering, fence};
+}
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::shard::{Lane, ShardId};
+use crate::shell::ring::EventFd;
+use crate::time::Instant;
+use asleep::Asleep;
+
+/// Items of one lane: many where shards are few.
+const LANE_ITEMS_MIN: usize = 32;
+const LANE_ITEMS_MAX: usize = 256;
+const LANE_ITEMS_PER_SHARD: usize = 1024;
+
+/// A connection on its way to the shard of its session. Its descriptor has no operation in flight.
+#[derive(Debug)]
+pub struct Adoption {
+    pub socket: OwnedFd,
+    /// All that was read so far.
+    pub bytes: Vec<u8>,
+    /// When its CONNECT must be whole.
+    pub deadline: Instant,
+}
+
+/// What the control lane carries.
+#[derive(Debug)]
+pub enum Control<M> {
+    Mail(M),
+    Adopt(Box<Adoption>),
+}
+
+/// One shard's end of the mesh.
+pub struct Port<M> {
+    outward: Vec<Option<Outward<M>>>,
+    inward: Vec<Option<Inward<M>>>,
+    doors: Arc<[Door]>,
+    own: ShardId,
+}
+
+struct Outward<M> {
+    control: Producer<Control<M>>,
+    publish: Producer<M>,
+    member: Producer<M>,
+    /// Something was written since the bells were last rung.
+    written: bool,
+}
+
+struct Inward<M> {
+    control: Consumer<Control<M>>,
+    publish: Consumer<M>,
+    member: Consumer<M>,
+}
+
+/// Where a shard is woken. Padded: its senders' looks must not disturb another's.
+#[repr(align(128))]
+pub struct Door {
+    asleep: Asleep,
+    bell: Arc<EventFd>,
+}
+
+impl Door {
+    /// Wakes the shard whatever it does: for those who have no lane to it.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+}
+
+/// The ports of `shard_count` shards, in order.
+pub fn connect<M: Send>(shard_count: u16) -> io::Result<Vec<Port<M>>> {
+    let count = shard_count as usize;
+    let doors: io::Result<Vec<Door>> = (0..count)
+        .map(|_| Ok(Door { asleep: Asleep::new(), bell: Arc::new(EventFd::new()?) }))
+        .collect();
+    let doors: Arc<[Door]> = doors?.into();
+    let items = (LANE_ITEMS_PER_SHARD / count).clamp(LANE_ITEMS_MIN, LANE_ITEMS_MAX);
+    let mut ports: Vec<Port<M>> = (0..shard_count)
+        .map(|own| Port {
+            outward: (0..count).map(|_| None).collect(),
+            inward: (0..count).map(|_| None).collect(),
+            doors: doors.clone(),
+            own,
+        })
+        .collect();
+    for from in 0..count {
+        for to in (0..count).filter(|to| *to != from) {
+            let (control, control_in) = RingBuffer::new(items);
+            let (publish, publish_in) = RingBuffer::new(items);
+            let (member, member_in) = RingBuffer::new(items);
+            ports[from].outward[to] = Some(Outward { control, publish, member, written: false });
+            ports[to].inward[from] =
+                Some(Inward { control: control_in, publish: publish_in, member: member_in });
+        }
+    }
+    Ok(ports)
+}
+
+impl<M: Send> Port<M> {
+    pub fn own(&self) -> ShardId {
+        self.own
+    }
+
+    pub fn bell(&self) -> Arc<EventFd> {
+        self.doors[self.own as usize].bell.clone()
+    }
+
+    /// The doors of all shards, for those who are none.
+    pub fn doors(&self) -> Arc<[Door]> {
+        self.doors.clone()
+    }
+
+    pub fn others(&self) -> impl Iterator<Item = ShardId> + use<M> {
+        let own = self.own;
+        (0..self.doors.len() as ShardId).filter(move |shard| *shard != own)
+    }
+
+    pub fn has_room(&self, to: ShardId, lane: Lane) -> bool {
+        let outward = self.outward[to as usize].as_ref().expect("a shard sends itself no mail");
+        match lane {
+            Lane::Control => !outward.control.is_full(),
+            Lane::Publish => !outward.publish.is_full(),
+            Lane::Member => !outward.member.is_full(),
+        }
+    }
+
+    /// The lane has room.
+    pub fn send(&mut self, to: ShardId, lane: Lane, mail: M) {
+        let outward = self.outward_mut(to);
+        let sent = match lane {
+            Lane::Control => outward.control.push(Control::Mail(mail)).is_ok(),
+            Lane::Publish => outward.publish.push(mail).is_ok(),
+            Lane::Member => outward.member.push(mail).is_ok(),
+        };
+        assert!(sent, "the sender has looked for room");
+    }
+
+    /// Gives the connection back when the control lane is full.
+    pub fn hand_over(&mut self, to: ShardId, adoption: Box<Adoption>) -> Result<(), Box<Adoption>> {
+        match self.outward_mut(to).control.push(Control::Adopt(adoption)) {
+            Ok(()) => Ok(()),
+            Err(rtrb::PushError::Full(Control::Adopt(adoption))) => Err(adoption),
+            Err(rtrb::PushError::Full(Control::Mail(_))) => unreachable!("that was not pushed"),
+        }
+    }
+
+    /// One bell for each shard that got something since the last call and sleeps.
+    pub fn ring_bells(&mut self) {
+        for (to, outward) in self.outward.iter_mut().enumerate() {
+            let Some(outward) = outward else { continue };
+            if std::mem::take(&mut outward.written) && self.doors[to].asleep.must_ring() {
+                self.doors[to].bell.ring();
+            }
+        }
+    }
+
+    /// Takes what all lanes hold: the control lanes of all shards first, so that the tails of the others are read
+    /// after everything that a control item tells of was written. `true` when there was something.
+    pub fn receive(&mut self, mut take: impl FnMut(ShardId, Control<M>)) -> bool {
+        let mut received = false;
+        for (from, inward) in inward(&mut self.inward) {
+            received |= drain(&mut inward.control, |item| take(from, item));
+        }
+        for (from, inward) in inward(&mut self.inward) {
+            received |= drain(&mut inward.publish, |mail| take(from, Control::Mail(mail)));
+        }
+        for (from, inward) in inward(&mut self.inward) {
+            received |= drain(&mut inward.member, |mail| take(from, Control::Mail(mail)));
+        }
+        received
+    }
+
+    pub fn has_mail(&self) -> bool {
+        self.inward.iter().flatten().any(|inward| {
+            !inward.control.is_empty() || !inward.publish.is_empty() || !inward.member.is_empty()
+        })
+    }
+
+    /// From here to `wake_up`, whoever sends rings. `false`: there is mail, do not sleep.
+    pub fn fall_asleep(&self) -> bool {
+        if self.inward.len() < 2 {
+            return true;
+        }
+        let asleep = &self.doors[self.own as usize].asleep;
+        asleep.announce();
+        let quiet = !self.has_mail();
+        if !quiet {
+            asleep.retract();
+        }
+        quiet
+    }
+
+    pub fn wake_up(&self) {
+        self.doors[self.own as usize].asleep.retract();
+    }
+
+    fn outward_mut(&mut self, to: ShardId) -> &mut Outward<M> {
+        let outward = self.outward[to as usize].as_mut().expect("a shard sends itself no mail");
+        outward.written = true;
+        outward
+    }
+}
+
+fn inward<M>(lanes: &mut [Option<Inward<M>>]) -> impl Iterator<Item = (ShardId, &mut Inward<M>)> {
+    let lanes = lanes.iter_mut().enumerate();
+    lanes.filter_map(|(from, inward)| Some((from as ShardId, inward.as_mut()?)))
+}
+
+/// Takes what the lane holds now, not what arrives meanwhile.
+fn drain<T>(lane: &mut Consumer<T>, take: impl FnMut(T)) -> bool {
+    let count = lane.slots();
+    if count == 0 {
+        return false;
+    }
+    lane.read_chunk(count).expect("so many are there").into_iter().for_each(take);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use std::time::Duration;
+
+    use crate::shell::ring::{Ring, RingSettings};
+
+    #[test]
+    fn control_comes_before_what_was_published_and_each_lane_keeps_its_order() {
+        let mut ports = connect::<u32>(3).unwrap();
+        ports[0].send(2, Lane::Member, 6);
+        ports[0].send(2, Lane::Publish, 3);
+        ports[0].send(2, Lane::Publish, 4);
+        ports[0].send(2, Lane::Control, 1);
+        ports[1].send(2, Lane::Publish, 5);
+        ports[1].send(2, Lane::Control, 2);
+        let mut received = Vec::new();
+        assert!(ports[2].has_mail());
+        assert!(ports[2].receive(|from, item| match item {
+            Control::Mail(mail) => received.push((from, mail)),
+            Control::Adopt(_) => unreachable!(),
+        }));
+        assert_eq!(received, [(0, 1), (1, 2), (0, 3), (0, 4), (1, 5), (0, 6)]);
+        assert!(!ports[2].has_mail());
+        assert!(!ports[2].receive(|_, _| unreachable!()));
+    }
+
+    #[test]
+    fn a_full_lane_gives_the_connection_back() {
+        let mut ports = connect::<u32>(2).unwrap();
+        for mail in 0..LANE_ITEMS_MAX as u32 {
+            assert!(ports[0].has_room(1, Lane::Control));
+            ports[0].send(1, Lane::Control, mail);
+        }
+        assert!(!ports[0].has_room(1, Lane::Control));
+        assert!(ports[0].has_room(1, Lane::Publish), "one full lane leaves the others alone");
+        let adoption = || {
+            let socket = std::fs::File::open("/dev/null").unwrap().into();
+            Box::new(Adoption { socket, bytes: b"rest".to_vec(), deadline: Instant(7) })
+        };
+        let back = ports[0].hand_over(1, adoption()).unwrap_err();
+        assert_eq!((back.bytes.as_slice(), back.deadline), (b"rest".as_slice(), Instant(7)));
+        let mut count = 0;
+        ports[1].receive(|_, _| count += 1);
+        assert_eq!(count, LANE_ITEMS_MAX);
+        ports[0].hand_over(1, back).unwrap();
+        let mut adopted = None;
+        ports[1].receive(|from, item| adopted = Some((from, item)));
+        assert!(
+            matches!(adopted, Some((0, Control::Adopt(adoption))) if adoption.bytes == b"rest")
+        );
+    }
+
+    #[test]
+    fn a_shard_with_mail_does_not_fall_asleep() {
+        let mut ports = connect::<u32>(2).unwrap();
+        ports[0].send(1, Lane::Member, 1);
+        assert!(!ports[1].fall_asleep());
+        ports[1].receive(|_, _| {});
+        assert!(ports[1].fall_asleep());
+        ports[1].wake_up();
+    }
+
+    #[test]
+    fn two_shards_that_sleep_whenever_they_can_lose_no_mail() {
+        const ROUNDS: u32 = 3_000;
+        let ports = connect::<u32>(2).unwrap();
+        let threads: Vec<_> = ports
+            .into_iter()
+            .map(|mut port| {
+                thread::spawn(move || {
+                    let settings =
+                        RingSettings { entries: 8, receive_buffers: 1, receive_buffer_size: 64 };
+                    let mut ring = Ring::new(settings).unwrap();
+                    ring.watch(port.bell());
+                    let other = 1 - port.own();
+                    let mut seen = 0;
+                    if port.own() == 0 {
+                        port.send(other, Lane::Publish, 1);
+                    }
+                    while seen < ROUNDS {
+                        port.ring_bells();
+                        if port.fall_asleep() {
+                            let began = std::time::Instant::now();
+                            ring.wait(Instant::ZERO, Duration::from_secs(10));
+                            port.wake_up();
+                            assert!(began.elapsed() < Duration::from_secs(9), "mail {seen} lost");
+                        }
+                        while ring.next_event(Instant::ZERO).is_some() {}
+                        let mut mail = None;
+                        port.receive(|_, item| match item {
+                            Control::Mail(number) => mail = Some(number),
+                            Control::Adopt(_) => unreachable!(),
+                        });
+                        if let Some(number) = mail {
+                            seen = number;
+                            port.send(other, Lane::Publish, number + 1);
+                        }
+                    }
+                    port.ring_bells();
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}

@@ -1,0 +1,40 @@
+//! The handshake that lets a sender ring only for a shard that sleeps, and never misses one.
+
+use super::atomics::{AtomicBool, Ordering, fence};
+
+/// Whether a shard sleeps or is about to.
+///
+/// The receiver announces its sleep, fences and looks at its lanes; a sender writes to a lane, fences and looks here.
+/// One of the two fences is first, so one of the two sees the other's write: either the receiver finds the mail and
+/// stays awake, or the sender finds the announcement and rings.
+pub struct Asleep(AtomicBool);
+
+impl Asleep {
+    pub fn new() -> Asleep {
+        Asleep(AtomicBool::new(false))
+    }
+
+    /// By the receiver, before it looks at its lanes for the last time and sleeps.
+    pub fn announce(&self) {
+        self.0.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// By the receiver, once awake, or when it stays awake.
+    pub fn retract(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// By a sender, after it wrote. `true`: it must ring now, and the others need not.
+    ///
+    /// The answer is final: this may take back an announcement later than the one that was seen, so that only the ring
+    /// which follows wakes the receiver.
+    pub fn must_ring(&self) -> bool {
+        fence(Ordering::SeqCst);
+        let asleep = self.0.load(Ordering::Relaxed);
+        if asleep {
+            self.0.store(false, Ordering::Relaxed);
+        }
+        asleep
+    }
+}
