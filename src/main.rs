@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ringmq::shell::cli::run(
-        std::env::args_os(),
-        |_| Err("the launcher is not there yet".to_owned()),
-    )
+    ringmq::shell::cli::run(std::env::args_os(), |settings| {
+        ringmq::shell::launcher::run(settings).map_err(|error| error.to_string())
+    })
 }

@@ -2,7 +2,16 @@
 
 pub mod check;
 pub mod cli;
+mod clock;
 pub mod config_file;
+mod gate;
+pub mod launcher;
+mod listener;
 pub mod logs;
 mod mesh;
 mod ring;
+mod shutdown;
+mod socket;
+mod turn;
+mod waiter;
+mod watch;

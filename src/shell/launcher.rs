@@ -1,0 +1,308 @@
+//! Starts one worker a shard, each pinned to its core, watches over them, and ends them in order.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
+use tracing::{info, warn};
+
+use crate::config::Settings;
+use crate::shard::{Mail, Shard, ShardId, ShardSettings};
+use crate::shell::clock::Clock;
+use crate::shell::gate::Gate;
+use crate::shell::listener::{self, ListenError, Listeners};
+use crate::shell::mesh::{self, Door, Port};
+use crate::shell::ring::{Ring, RingError, RingSettings};
+use crate::shell::shutdown::{Order, Orders, Phase};
+use crate::shell::turn::Worker;
+use crate::shell::waiter::Waiter;
+use crate::shell::watch::{Report, Watch};
+
+/// What a glommio executor gets: it does no I/O on a shard's thread.
+const EXECUTOR_IO_MEMORY: usize = 64 << 10;
+const EXECUTOR_RING_DEPTH: usize = 8;
+
+/// How often the reports of the shards are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a phase of the shutdown may take.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// Beside the time that closing connections have for their last bytes.
+const DISCONNECT_TIME: Duration = Duration::from_secs(1);
+const END_TIME: Duration = Duration::from_secs(6);
+
+type Handle = ExecutorJoinHandle<()>;
+/// A worker runs, or cannot.
+type Start = (ShardId, Result<(), RingError>);
+
+/// What every worker gets a copy of.
+#[derive(Clone)]
+struct Shared {
+    settings: Arc<Settings>,
+    clock: Clock,
+    gate: Arc<Gate>,
+    orders: Arc<Orders>,
+    seed: u64,
+}
+
+/// Runs the broker until SIGTERM or SIGINT. `settings.cores` is filled in.
+pub fn run(settings: Settings) -> Result<(), LaunchError> {
+    let shard_count = settings.shard_count();
+    let listeners = settings.listen.iter().map(|address| listener::listen(*address, shard_count));
+    let listeners: Result<Vec<Listeners>, ListenError> = listeners.collect();
+    let listeners = listeners.map_err(LaunchError::Listen)?;
+    let addresses: Vec<_> = listeners.iter().map(|listeners| listeners.address).collect();
+    let ports = mesh::connect(shard_count).map_err(LaunchError::System)?;
+    let doors = ports[0].doors();
+    let mut signals = watch_signals().map_err(LaunchError::System)?;
+
+    let (started, starts) = mpsc::channel();
+    let shared = Shared {
+        clock: Clock::new(),
+        gate: Arc::new(Gate::new(settings.connections_max)),
+        orders: Arc::new(Orders::new(shard_count.into())),
+        seed: fastrand::u64(..),
+        settings: Arc::new(settings),
+    };
+    let reports: Vec<_> = (0..shard_count).map(|_| Arc::new(Report::default())).collect();
+    let mut workers = Vec::new();
+    for ((port, sockets), report) in ports.into_iter().zip(by_shard(listeners)).zip(&reports) {
+        workers.push(spawn(shared.clone(), port, sockets, report.clone(), started.clone())?);
+    }
+    drop(started);
+    let workers = await_start(workers, &starts)?;
+    for address in addresses {
+        eprintln!("ringmq: listening on {address}");
+    }
+    info!("{shard_count} shards on cores {:?}", shared.settings.cores);
+
+    supervise(&mut signals, &reports, shared.clock).map_err(LaunchError::System)?;
+    if shut_down(&shared, &doors) {
+        for worker in workers {
+            worker.join().map_err(|error| LaunchError::Executor(error.to_string()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until all workers run. One that cannot start ends the process, the others with it.
+fn await_start(workers: Vec<Handle>, starts: &Receiver<Start>) -> Result<Vec<Handle>, LaunchError> {
+    let mut is_running = vec![false; workers.len()];
+    for (shard, start) in starts {
+        start.map_err(LaunchError::Ring)?;
+        is_running[shard as usize] = true;
+    }
+    // Those who said nothing have ended before they came to it.
+    let mut running = Vec::new();
+    for (worker, is_running) in workers.into_iter().zip(is_running) {
+        if is_running {
+            running.push(worker);
+        } else {
+            worker.join().map_err(|error| LaunchError::Executor(error.to_string()))?;
+        }
+    }
+    Ok(running)
+}
+
+/// The sockets of all addresses, by shard.
+fn by_shard(listeners: Vec<Listeners>) -> Vec<Vec<OwnedFd>> {
+    let shard_count = listeners.first().map_or(0, |listeners| listeners.sockets.len());
+    let mut by_shard: Vec<Vec<OwnedFd>> = (0..shard_count).map(|_| Vec::new()).collect();
+    for listeners in listeners {
+        for (sockets, socket) in by_shard.iter_mut().zip(listeners.sockets) {
+            sockets.push(socket);
+        }
+    }
+    by_shard
+}
+
+fn spawn(
+    shared: Shared,
+    port: Port<Mail>,
+    listeners: Vec<OwnedFd>,
+    report: Arc<Report>,
+    started: Sender<Start>,
+) -> Result<Handle, LaunchError> {
+    let core = shared.settings.core_of(port.own());
+    let placement = core.map_or(Placement::Unbound, Placement::Fixed);
+    LocalExecutorBuilder::new(placement)
+        .name(&format!("shard-{}", port.own()))
+        .io_memory(EXECUTOR_IO_MEMORY)
+        .ring_depth(EXECUTOR_RING_DEPTH)
+        // The only task of its executor; it awaits nothing, for while it waits in its own ring glommio does not run.
+        .spawn(move || async move { work(shared, port, listeners, report, started) })
+        .map_err(|error: GlommioError<()>| LaunchError::Executor(error.to_string()))
+}
+
+/// A shard's life, on its own thread.
+fn work(
+    shared: Shared,
+    port: Port<Mail>,
+    listeners: Vec<OwnedFd>,
+    report: Arc<Report>,
+    started: Sender<Start>,
+) {
+    let _guard = AbortOnPanic;
+    let settings = &shared.settings;
+    let ring = Ring::new(RingSettings {
+        entries: settings.ring_entries,
+        receive_buffers: settings.receive_buffers,
+        receive_buffer_size: settings.receive_buffer_size,
+    });
+    let mut ring = match ring {
+        Ok(ring) => ring,
+        Err(error) => {
+            // If nobody listens, the process is ending anyway.
+            let _ = started.send((port.own(), Err(error)));
+            return;
+        }
+    };
+    ring.watch(port.bell());
+    for listener in listeners {
+        ring.listen(listener);
+    }
+    let shard_settings = ShardSettings {
+        id: port.own(),
+        shard_count: settings.shard_count(),
+        limits: settings.limits.clone(),
+        seed: shared.seed,
+    };
+    let mut shard = Shard::new(shard_settings, shared.clock.now());
+    shard.set_events(tracing::enabled!(tracing::Level::DEBUG));
+    let waiter = Waiter::new(settings.wait, settings.spin_us);
+    let gate = shared.gate.clone();
+    let mut worker = Worker::new(shard, ring, port, shared.clock, waiter, gate, report);
+    let _ = started.send((worker.id(), Ok(())));
+    drop(started);
+    serve(&mut worker, &shared.orders);
+    // Cancels what is in flight and waits for the last completions.
+    let order = shared.orders.current();
+    drop(worker);
+    shared.orders.report(order, true);
+}
+
+/// Turns until the order to end, which it leaves to be reported.
+fn serve(worker: &mut Worker, orders: &Orders) {
+    let mut carried_out = Order::RUN;
+    loop {
+        let order = orders.current();
+        if order.phase == Phase::End {
+            return;
+        }
+        let is_new = order != carried_out;
+        if order.phase != carried_out.phase {
+            match order.phase {
+                Phase::Drain => worker.stop(),
+                Phase::Disconnect => worker.disconnect_all(),
+                Phase::Run | Phase::End => {}
+            }
+        }
+        carried_out = order;
+        // The bell that told of the order is spent: there may be nothing more to wait for.
+        worker.turn(!is_new);
+        if is_new {
+            let is_done = order.phase == Phase::Drain || worker.is_empty();
+            let was_quiet = worker.was_quiet();
+            orders.report(order, was_quiet && is_done);
+        }
+    }
+}
+
+/// Ends the process when a panic leaves a shard: its state is not to be trusted, and the others wait for it.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            process::abort();
+        }
+    }
+}
+
+/// Becomes readable with the first SIGTERM or SIGINT; the second ends the process at once.
+fn watch_signals() -> io::Result<UnixStream> {
+    let (reader, writer) = UnixStream::pair()?;
+    reader.set_read_timeout(Some(WATCH_INTERVAL))?;
+    let is_ending = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the first signal finds the flag down and raises it.
+        flag::register_conditional_shutdown(signal, 128 + signal, is_ending.clone())?;
+        flag::register(signal, is_ending.clone())?;
+        low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok(reader)
+}
+
+/// Looks at the shards' reports until a signal comes.
+fn supervise(signals: &mut UnixStream, reports: &[Arc<Report>], clock: Clock) -> io::Result<()> {
+    let mut watch = Watch::new(reports);
+    loop {
+        match signals.read(&mut [0]) {
+            Ok(_) => return Ok(()),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {}
+                io::ErrorKind::Interrupted => continue,
+                _ => return Err(error),
+            },
+        }
+        for warning in watch.look(clock.now()) {
+            warn!("{warning}");
+        }
+    }
+}
+
+/// `true` when all workers have ended.
+fn shut_down(shared: &Shared, doors: &Arc<[Door]>) -> bool {
+    let orders = &shared.orders;
+    info!("shutting down");
+    if !orders.run_phase(Phase::Drain, DRAIN_TIME, doors) {
+        warn!(
+            "messages were still on their way between shards when the time to deliver them was over"
+        );
+    }
+    let linger = Duration::from_millis(shared.settings.limits.linger_ms);
+    if !orders.run_phase(Phase::Disconnect, linger + DISCONNECT_TIME, doors) {
+        warn!("some clients did not take their last bytes in time");
+    }
+    let has_ended = orders.run_phase(Phase::End, END_TIME, doors);
+    if !has_ended {
+        warn!("the kernel did not let go of a ring in time");
+    }
+    has_ended
+}
+
+/// Why the broker could not start, or not end: a sentence for the operator.
+#[derive(Debug)]
+pub enum LaunchError {
+    Listen(ListenError),
+    Ring(RingError),
+    Executor(String),
+    System(io::Error),
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LaunchError::Listen(error) => error.fmt(f),
+            LaunchError::Ring(error) => error.fmt(f),
+            LaunchError::Executor(error) => {
+                write!(
+                    f,
+                    "cannot run a worker on its core: {error}; `ringmq check` looks for the reason"
+                )
+            }
+            LaunchError::System(error) => write!(f, "cannot set up the process: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for LaunchError {}

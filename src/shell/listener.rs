@@ -1,0 +1,144 @@
+//! Listening sockets: one for each shard and address, so that the kernel spreads the connections.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that wait to be accepted, on each listener.
+const BACKLOG: i32 = 4096;
+
+/// The sockets of one address.
+#[derive(Debug)]
+pub struct Listeners {
+    /// With the port that port 0 has become.
+    pub address: SocketAddr,
+    /// One for each shard.
+    pub sockets: Vec<OwnedFd>,
+}
+
+/// Binds `address` once for each of `shard_count` shards.
+pub fn listen(address: SocketAddr, shard_count: u16) -> Result<Listeners, ListenError> {
+    let error = |error| ListenError { address, error };
+    let address = probe(address).map_err(error)?;
+    let sockets: io::Result<Vec<OwnedFd>> = (0..shard_count).map(|_| bind(address)).collect();
+    Ok(Listeners { address, sockets: sockets.map_err(error)? })
+}
+
+/// Binds without SO_REUSEPORT, which a port in use by anybody refuses; with it, whoever else has set it as well
+/// would silently get a share of our connections. Returns the address with the port that port 0 stands for.
+fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
+    let socket = open(address)?;
+    // A port where only old connections linger is free; but port 0 shall find one where none do.
+    socket.set_reuse_address(address.port() != 0)?;
+    socket.bind(&address.into())?;
+    // With SO_REUSEADDR, bind is content with another that is bound and does not listen; listen is not.
+    socket.listen(1)?;
+    socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = open(address)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // [::] and 0.0.0.0 are two addresses, whatever the system's default.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// Why an address cannot be listened on: a sentence for the operator.
+#[derive(Debug)]
+pub struct ListenError {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ListenError { address, error } = self;
+        match error.kind() {
+            io::ErrorKind::AddrInUse => write!(
+                f,
+                "cannot listen on {address}: another process uses port {}; stop it (`ss -ltnp` shows it) or \
+                 choose another port",
+                address.port()
+            ),
+            io::ErrorKind::AddrNotAvailable => write!(
+                f,
+                "cannot listen on {address}: no network interface has the address {}",
+                address.ip()
+            ),
+            io::ErrorKind::PermissionDenied => write!(
+                f,
+                "cannot listen on {address}: ports below 1024 need the capability CAP_NET_BIND_SERVICE"
+            ),
+            _ => write!(f, "cannot listen on {address}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    fn local(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn port_0_becomes_one_free_port_for_all_shards() {
+        for address in [local(0), "[::1]:0".parse().unwrap()] {
+            let listeners = listen(address, 3).unwrap();
+            assert_ne!(listeners.address.port(), 0);
+            assert_eq!(listeners.sockets.len(), 3);
+            for socket in &listeners.sockets {
+                let listener = TcpListener::from(socket.try_clone().unwrap());
+                assert_eq!(listener.local_addr().unwrap(), listeners.address);
+            }
+            TcpStream::connect(listeners.address).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_with_a_sentence() {
+        let taken = TcpListener::bind(local(0)).unwrap();
+        let error = listen(taken.local_addr().unwrap(), 2).unwrap_err().to_string();
+        assert!(error.contains("another process uses port"), "{error}");
+        // Also when the other would share it.
+        let sharing = listen(local(0), 2).unwrap();
+        let error = listen(sharing.address, 2).unwrap_err().to_string();
+        assert!(error.contains("another process uses port"), "{error}");
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], sharing.address.port()));
+        listen(everywhere, 1).unwrap_err();
+    }
+
+    #[test]
+    fn both_families_have_the_same_port() {
+        let first = listen("[::1]:0".parse().unwrap(), 1).unwrap();
+        let port = first.address.port();
+        let everywhere: SocketAddr = format!("0.0.0.0:{port}").parse().unwrap();
+        assert_eq!(listen(everywhere, 1).unwrap().address.port(), port);
+    }
+
+    #[test]
+    fn an_address_that_nobody_has_is_named() {
+        let error = listen("192.0.2.1:1883".parse().unwrap(), 1).unwrap_err().to_string();
+        assert!(error.contains("192.0.2.1"), "{error}");
+    }
+}

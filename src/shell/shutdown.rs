@@ -1,0 +1,187 @@
+//! Shutdown in phases, each a barrier across the shards and bounded in time.
+//!
+//! The supervisor gives an order; each worker carries it out, does one whole turn, and says whether all its turns since
+//! it last said so were quiet. A phase takes as many such rounds as it needs until all are quiet in one and the same:
+//! what was sent before the round began is received in it, what was sent later makes its sender not quiet, so that then
+//! nothing is on its way either.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::shell::mesh::Door;
+
+/// Between two rounds that were not quiet.
+const ROUND_PAUSE: Duration = Duration::from_millis(1);
+
+/// What the workers are to do, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Run,
+    /// Accept and read no more; run the stages; drain the lanes.
+    Drain,
+    /// Say goodbye to the clients; flush; close.
+    Disconnect,
+    /// Cancel what is in flight, free it after its last completion, end the thread.
+    End,
+}
+
+/// A phase and the round within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    pub phase: Phase,
+    round: u32,
+}
+
+impl Order {
+    /// What every worker begins with.
+    pub const RUN: Order = Order { phase: Phase::Run, round: 0 };
+}
+
+/// Where the supervisor and the workers meet.
+pub struct Orders {
+    /// The round in the upper bits, the phase in the lowest two.
+    current: AtomicU32,
+    reports: Mutex<Reports>,
+    reported: Condvar,
+    worker_count: usize,
+}
+
+#[derive(Default)]
+struct Reports {
+    round: u32,
+    count: usize,
+    quiet_count: usize,
+}
+
+impl Orders {
+    pub fn new(worker_count: usize) -> Orders {
+        Orders {
+            current: AtomicU32::new(0),
+            reports: Mutex::default(),
+            reported: Condvar::new(),
+            worker_count,
+        }
+    }
+
+    /// By a worker, each turn: one load.
+    pub fn current(&self) -> Order {
+        let word = self.current.load(Ordering::Acquire);
+        let phase = match word & 3 {
+            0 => Phase::Run,
+            1 => Phase::Drain,
+            2 => Phase::Disconnect,
+            _ => Phase::End,
+        };
+        Order { phase, round: word >> 2 }
+    }
+
+    /// By a worker, once for each order that it has carried out.
+    pub fn report(&self, order: Order, is_quiet: bool) {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        // A late report belongs to a round that nobody waits for any more.
+        if reports.round == order.round {
+            reports.count += 1;
+            reports.quiet_count += usize::from(is_quiet);
+            self.reported.notify_one();
+        }
+    }
+
+    /// By the supervisor: rounds of `phase` until all workers are quiet. `false` when `time` has passed before.
+    pub fn run_phase(&self, phase: Phase, time: Duration, doors: &Arc<[Door]>) -> bool {
+        let deadline = Instant::now() + time;
+        loop {
+            let round = self.begin_round(phase);
+            doors.iter().for_each(Door::ring);
+            if self.await_reports(round, deadline) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(ROUND_PAUSE);
+        }
+    }
+
+    fn begin_round(&self, phase: Phase) -> u32 {
+        let round = (self.current.load(Ordering::Relaxed) >> 2) + 1;
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        *reports = Reports { round, ..Reports::default() };
+        drop(reports);
+        self.current.store(round << 2 | phase as u32, Ordering::Release);
+        round
+    }
+
+    /// `true` when all have reported and all were quiet.
+    fn await_reports(&self, round: u32, deadline: Instant) -> bool {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            assert_eq!(reports.round, round);
+            if reports.count == self.worker_count {
+                return reports.quiet_count == self.worker_count;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.reported.wait_timeout(reports, left);
+            reports = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    /// Two workers that pass a ball `passes` times after the order came; quiet when it has come to rest.
+    fn check(passes: usize, time: Duration, expected: bool) {
+        let orders = Arc::new(Orders::new(2));
+        let passed = Arc::new(AtomicUsize::new(0));
+        let workers: Vec<_> = (0..2)
+            .map(|worker| {
+                let (orders, passed) = (orders.clone(), passed.clone());
+                thread::spawn(move || {
+                    let mut done = Order::RUN;
+                    let mut has_moved = true;
+                    loop {
+                        let order = orders.current();
+                        let count = passed.load(Ordering::SeqCst);
+                        let mine =
+                            order.phase >= Phase::Drain && count < passes && count % 2 == worker;
+                        if mine {
+                            has_moved = true;
+                            passed.store(count + 1, Ordering::SeqCst);
+                        }
+                        if order != done {
+                            done = order;
+                            let was_quiet = !std::mem::take(&mut has_moved);
+                            orders.report(order, was_quiet || order.phase == Phase::End);
+                        }
+                        if order.phase == Phase::End {
+                            return;
+                        }
+                        thread::sleep(Duration::from_micros(100));
+                    }
+                })
+            })
+            .collect();
+        let doors: Arc<[Door]> = Arc::new([]);
+        assert_eq!(orders.run_phase(Phase::Drain, time, &doors), expected);
+        assert!(orders.run_phase(Phase::End, Duration::from_secs(10), &doors));
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+    }
+
+    #[test]
+    fn a_phase_ends_when_all_are_quiet_in_one_round() {
+        check(0, Duration::from_secs(10), true);
+        check(10, Duration::from_secs(10), true);
+    }
+
+    #[test]
+    fn a_phase_ends_in_time_when_somebody_never_rests() {
+        check(usize::MAX, Duration::from_millis(30), false);
+    }
+}

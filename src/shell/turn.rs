@@ -1,0 +1,303 @@
+//! One shard's worker: its broker, its ring and its end of the mesh, and the turn that drives them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tracing::debug;
+
+use crate::shard::{ConnectionId, LANES, Mail, ReadMode, Shard, ShardId};
+use crate::shell::clock::Clock;
+use crate::shell::gate::Gate;
+use crate::shell::mesh::{Adoption, Control, Port};
+use crate::shell::ring::{Event, Ring};
+use crate::shell::socket::{SocketTable, from_owner, to_owner};
+use crate::shell::waiter::Waiter;
+use crate::shell::watch::{Report, Snapshot};
+use crate::time::Instant;
+
+/// The longest sleep: once a second a worker reports its counters.
+const SLEEP_MAX_MS: u64 = 1_000;
+
+/// When another shard's lane was full, it is tried again this soon, for nobody rings when there is room.
+const RETRY_MS: u64 = 1;
+
+pub struct Worker {
+    shard: Shard,
+    ring: Ring,
+    port: Port<Mail>,
+    clock: Clock,
+    waiter: Waiter,
+    gate: Arc<Gate>,
+    report: Arc<Report>,
+    sockets: SocketTable,
+    /// Connections accepted in this turn.
+    accepted: Vec<OwnedFd>,
+    /// Connections for shards whose control lane is full.
+    departing: VecDeque<(ShardId, Box<Adoption>)>,
+    report_due: Instant,
+    /// A lane was full in this turn.
+    is_held_up: bool,
+    /// Something was received or sent since this was last asked.
+    has_moved: bool,
+    /// When this turn began.
+    now: Instant,
+}
+
+impl Worker {
+    /// Takes what has happened, after waiting for it if `may_wait`, and does everything that follows from it.
+    pub fn turn(&mut self, may_wait: bool) {
+        if may_wait {
+            self.wait();
+        } else {
+            self.ring.poll(self.now);
+        }
+        let now = self.clock.now();
+        self.now = now;
+        self.is_held_up = false;
+        self.take_events(now);
+        self.take_mail(now);
+        if self.shard.poll_timeout().is_some_and(|due| due <= now) {
+            self.shard.handle_timeout(now);
+        }
+        self.shard.run_stages(now);
+        self.hand_over();
+        self.change_read_modes();
+        self.send_mail();
+        self.flush();
+        self.close();
+        if self.report_due <= now {
+            self.report(now);
+        }
+    }
+
+    pub fn new(
+        shard: Shard,
+        ring: Ring,
+        port: Port<Mail>,
+        clock: Clock,
+        waiter: Waiter,
+        gate: Arc<Gate>,
+        report: Arc<Report>,
+    ) -> Worker {
+        Worker {
+            shard,
+            ring,
+            port,
+            clock,
+            waiter,
+            gate,
+            report,
+            sockets: SocketTable::default(),
+            accepted: Vec::new(),
+            departing: VecDeque::new(),
+            report_due: clock.now().plus_ms(SLEEP_MAX_MS),
+            is_held_up: false,
+            has_moved: true,
+            now: clock.now(),
+        }
+    }
+
+    pub fn id(&self) -> ShardId {
+        self.port.own()
+    }
+
+    /// From here on nothing is accepted or read; what was read takes its way.
+    pub fn stop(&mut self) {
+        self.ring.stop_accepting();
+        self.shard.begin_shutdown(self.now);
+    }
+
+    pub fn disconnect_all(&mut self) {
+        self.shard.disconnect_all(self.now);
+    }
+
+    /// No turn since the last question received or sent anything, and nothing waits for room in a lane.
+    pub fn was_quiet(&mut self) -> bool {
+        !std::mem::take(&mut self.has_moved) && !self.is_held_up
+    }
+
+    /// Every connection is closed, also for the kernel.
+    pub fn is_empty(&self) -> bool {
+        self.shard.connection_count() == 0 && self.ring.socket_count() == 0
+    }
+
+    fn wait(&mut self) {
+        let now = self.now;
+        let deadline = [self.shard.poll_timeout(), self.ring.deadline()]
+            .into_iter()
+            .flatten()
+            .fold(self.report_due, Instant::min);
+        let longest_ms = if self.is_held_up { RETRY_MS } else { SLEEP_MAX_MS };
+        let timeout = Duration::from_millis(deadline.ms_since(now).min(longest_ms));
+        self.waiter.wait(&mut self.ring, &self.port, now, timeout);
+    }
+
+    fn take_events(&mut self, now: Instant) {
+        let Worker { shard, ring, sockets, accepted, gate, .. } = self;
+        let mut ended = None;
+        loop {
+            // The event borrows the ring, so what it asks of the ring is done when it is over.
+            if let Some((connection, socket)) = ended.take() {
+                if sockets.remove(connection).is_some() {
+                    gate.leave();
+                }
+                ring.close(socket);
+            }
+            let Some(event) = ring.next_event(now) else { break };
+            self.has_moved = true;
+            match event {
+                Event::Received { owner, bytes } => {
+                    shard.handle_bytes(now, from_owner(owner), bytes);
+                }
+                Event::Sent { owner, output } => shard.handle_sent(now, from_owner(owner), output),
+                Event::Accepted { socket } => accepted.push(socket),
+                Event::AcceptFailed { error } => {
+                    debug!("accepting pauses: {error}");
+                    shard.counters().accept_backoffs += 1;
+                }
+                Event::Ended { owner, socket, error } => {
+                    if let Some(error) = error {
+                        debug!("a connection broke: {error}");
+                    }
+                    shard.handle_close(now, from_owner(owner));
+                    ended = Some((from_owner(owner), socket));
+                }
+            }
+        }
+        let mut accepted = std::mem::take(&mut self.accepted);
+        for socket in accepted.drain(..) {
+            self.open(now, socket);
+        }
+        self.accepted = accepted;
+    }
+
+    fn open(&mut self, now: Instant, socket: OwnedFd) {
+        if !self.gate.enter() {
+            self.shard.counters().accepts_refused += 1;
+            return;
+        }
+        if self.adopt(now, socket, None).is_none() {
+            self.shard.counters().accepts_refused += 1;
+            self.gate.leave();
+        }
+    }
+
+    fn adopt(
+        &mut self,
+        now: Instant,
+        socket: OwnedFd,
+        deadline: Option<Instant>,
+    ) -> Option<ConnectionId> {
+        // A peer that is gone already has no address; the first receive will say so.
+        let peer = peer_address(&socket).ok();
+        let connection = self.shard.handle_open(now, peer, deadline)?;
+        let key = self.ring.adopt(socket, to_owner(connection));
+        self.ring.read(key, ReadMode::Once);
+        self.sockets.insert(connection, key);
+        Some(connection)
+    }
+
+    fn take_mail(&mut self, now: Instant) {
+        let mut arriving = Vec::new();
+        let shard = &mut self.shard;
+        self.has_moved |= self.port.receive(|from, item| match item {
+            Control::Mail(mail) => shard.handle_mail(now, from, mail),
+            Control::Adopt(adoption) => arriving.push(adoption),
+        });
+        for adoption in arriving {
+            let Adoption { socket, bytes, deadline } = *adoption;
+            match self.adopt(now, socket, Some(deadline)) {
+                Some(connection) => self.shard.handle_bytes(now, connection, &bytes),
+                None => {
+                    self.shard.counters().accepts_refused += 1;
+                    self.gate.leave();
+                }
+            }
+        }
+    }
+
+    fn hand_over(&mut self) {
+        while let Some(handover) = self.shard.poll_handover() {
+            let key = self.sockets.remove(handover.connection).expect("it is handed over once");
+            let socket =
+                self.ring.release(key).expect("a connection in single shot has nothing in flight");
+            let adoption = Adoption { socket, bytes: handover.bytes, deadline: handover.deadline };
+            self.departing.push_back((handover.shard, Box::new(adoption)));
+        }
+        for _ in 0..self.departing.len() {
+            let Some((to, adoption)) = self.departing.pop_front() else { break };
+            self.has_moved = true;
+            if let Err(adoption) = self.port.hand_over(to, adoption) {
+                self.is_held_up = true;
+                self.departing.push_back((to, adoption));
+            }
+        }
+    }
+
+    fn change_read_modes(&mut self) {
+        while let Some((connection, mode)) = self.shard.poll_read_mode() {
+            if let Some(key) = self.sockets.get(connection) {
+                self.ring.read(key, mode);
+            }
+        }
+    }
+
+    fn send_mail(&mut self) {
+        for to in self.port.others() {
+            for lane in LANES {
+                loop {
+                    if !self.port.has_room(to, lane) {
+                        self.is_held_up = true;
+                        break;
+                    }
+                    let Some(mail) = self.shard.poll_mail(to, lane) else { break };
+                    self.has_moved = true;
+                    self.port.send(to, lane, mail);
+                }
+            }
+        }
+        self.port.ring_bells();
+    }
+
+    fn flush(&mut self) {
+        while let Some((connection, output)) = self.shard.poll_flush() {
+            self.has_moved = true;
+            let key = self.sockets.get(connection).expect("the shard flushes what is open");
+            self.ring.send(key, output);
+        }
+    }
+
+    fn close(&mut self) {
+        while let Some(connection) = self.shard.poll_close() {
+            self.has_moved = true;
+            if let Some(key) = self.sockets.remove(connection) {
+                self.ring.close(key);
+                self.gate.leave();
+            }
+        }
+    }
+
+    fn report(&mut self, now: Instant) {
+        self.report_due = now.plus_ms(SLEEP_MAX_MS);
+        self.shard.counters().receive_rearms = self.ring.receive_rearms();
+        let gauges = self.shard.gauges();
+        self.report.set(Snapshot {
+            counters: self.shard.counters().clone(),
+            held_by_stage: gauges.held_by_stage,
+            acked_by_stage: gauges.acked_by_stage,
+        });
+        while let Some(event) = self.shard.poll_event() {
+            debug!("{event}");
+        }
+    }
+}
+
+fn peer_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let address = SockRef::from(socket).peer_addr()?;
+    address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+}

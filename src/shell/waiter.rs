@@ -1,0 +1,68 @@
+//! How a worker waits: in the kernel, spinning, or first the one and then the other.
+
+use std::time::{self, Duration};
+
+use crate::config::WaitMode;
+use crate::shell::mesh::Port;
+use crate::shell::ring::Ring;
+use crate::time::Instant;
+
+/// Looks between two looks at the clock.
+const LOOKS_PER_CLOCK: u32 = 64;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter {
+    mode: WaitMode,
+    spin: Duration,
+}
+
+impl Waiter {
+    pub fn new(mode: WaitMode, spin_us: u32) -> Waiter {
+        Waiter { mode, spin: Duration::from_micros(spin_us.into()) }
+    }
+
+    /// Submits what is queued, and returns when something has completed, mail is there or `timeout` has passed.
+    pub fn wait<M: Send>(self, ring: &mut Ring, port: &Port<M>, now: Instant, timeout: Duration) {
+        match self.mode {
+            WaitMode::Sleep => sleep(ring, port, now, timeout),
+            WaitMode::Spin => {
+                spin(ring, port, now, timeout);
+            }
+            WaitMode::Adaptive => {
+                if !spin(ring, port, now, timeout.min(self.spin)) {
+                    sleep(ring, port, now, timeout.saturating_sub(self.spin));
+                }
+            }
+        }
+    }
+}
+
+fn sleep<M: Send>(ring: &mut Ring, port: &Port<M>, now: Instant, timeout: Duration) {
+    if timeout.is_zero() || !port.fall_asleep() {
+        ring.poll(now);
+        return;
+    }
+    ring.wait(now, timeout);
+    port.wake_up();
+}
+
+/// `true` when there is something to do.
+fn spin<M: Send>(ring: &mut Ring, port: &Port<M>, now: Instant, timeout: Duration) -> bool {
+    ring.poll(now);
+    let began = time::Instant::now();
+    loop {
+        for _ in 0..LOOKS_PER_CLOCK {
+            if ring.has_work() {
+                ring.poll(now);
+                return true;
+            }
+            if port.has_mail() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if began.elapsed() >= timeout {
+            return false;
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Tells the operator which limits were hit: one line a limit, at most every few seconds, never from a shard's thread.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::counters::Counters;
+use crate::pipeline::STAGES;
+use crate::time::Instant;
+
+/// Between two lines about the same limit.
+const SILENCE_MS: u64 = 10_000;
+
+/// A stage that holds messages and has acknowledged none for so long stands still.
+const STANDSTILL_MS: u64 = 5_000;
+
+/// What a shard says of itself once a second.
+#[derive(Debug, Default)]
+pub struct Report(Mutex<Snapshot>);
+
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub counters: Counters,
+    pub held_by_stage: [u64; STAGES.len()],
+    pub acked_by_stage: [u64; STAGES.len()],
+}
+
+impl Report {
+    pub fn set(&self, snapshot: Snapshot) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+
+    fn get(&self) -> Snapshot {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A counter and what to say when it has moved: behind the number.
+struct Rule {
+    count: fn(&Counters) -> u64,
+    sentence: &'static str,
+}
+
+const RULES: &[Rule] = &[
+    Rule {
+        count: |counters| counters.dropped_queue_full,
+        sentence: "messages dropped: a session's queue was full; raise queue_messages_max or queue_bytes_max",
+    },
+    Rule {
+        count: |counters| counters.dropped_stored_full,
+        sentence: "messages dropped: a shard's store of waiting messages was full; raise shard_stored_bytes_max",
+    },
+    Rule {
+        count: |counters| counters.dropped_group_full,
+        sentence: "messages dropped: no member of a shared subscription took them; add members, or raise \
+                   group_messages_max or group_bytes_max",
+    },
+    Rule {
+        count: |counters| counters.dropped_too_large,
+        sentence: "messages dropped: larger than the maximum packet size of their subscriber",
+    },
+    Rule {
+        count: |counters| counters.retained_refused,
+        sentence: "retained messages refused: raise retained_messages_max or retained_bytes_max",
+    },
+    Rule {
+        count: |counters| counters.wills_refused,
+        sentence: "wills refused: raise shard_wills_bytes_max",
+    },
+    Rule {
+        count: |counters| counters.subscriptions_refused,
+        sentence: "subscriptions refused; see subscriptions_per_client_max, filter_size_max and filter_levels_max",
+    },
+    Rule {
+        count: |counters| counters.sessions_refused,
+        sentence: "sessions refused: raise sessions_max",
+    },
+    Rule {
+        count: |counters| counters.frames_evicted,
+        sentence: "connections closed: unfinished packets filled a shard's budget; raise shard_frames_bytes_max",
+    },
+    Rule {
+        count: |counters| counters.accepts_refused,
+        sentence: "connections refused: raise connections_max, and the open-file limit with it",
+    },
+    Rule {
+        count: |counters| counters.accept_backoffs,
+        sentence: "pauses in accepting: no descriptor or memory left for a connection; raise the open-file limit",
+    },
+    Rule {
+        count: |counters| counters.stale_reads,
+        sentence: "reads of messages already released: this is a fault of the broker, please report it",
+    },
+];
+
+/// Looks at the reports of all shards.
+pub struct Watch<'a> {
+    reports: &'a [std::sync::Arc<Report>],
+    rules: Vec<RuleState>,
+    stages: Vec<StageState>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct RuleState {
+    told: u64,
+    silent_until: Instant,
+}
+
+/// One stage of one shard.
+#[derive(Clone, Copy, Default)]
+struct StageState {
+    acked: u64,
+    moved_at: Instant,
+    is_told: bool,
+}
+
+impl<'a> Watch<'a> {
+    pub fn new(reports: &'a [std::sync::Arc<Report>]) -> Watch<'a> {
+        Watch {
+            reports,
+            rules: vec![RuleState::default(); RULES.len()],
+            stages: vec![StageState::default(); reports.len() * STAGES.len()],
+        }
+    }
+
+    /// What to warn of now.
+    pub fn look(&mut self, now: Instant) -> Vec<String> {
+        let snapshots: Vec<Snapshot> = self.reports.iter().map(|report| report.get()).collect();
+        let mut warnings = Vec::new();
+        for (rule, state) in RULES.iter().zip(&mut self.rules) {
+            let count: u64 =
+                snapshots.iter().map(|snapshot| (rule.count)(&snapshot.counters)).sum();
+            if count > state.told && state.silent_until <= now {
+                warnings.push(format!("{} {}", count - state.told, rule.sentence));
+                *state = RuleState { told: count, silent_until: now.plus_ms(SILENCE_MS) };
+            }
+        }
+        for (shard, snapshot) in snapshots.iter().enumerate() {
+            for (stage, name) in STAGES.iter().enumerate() {
+                let (held, acked) = (snapshot.held_by_stage[stage], snapshot.acked_by_stage[stage]);
+                let state = &mut self.stages[shard * STAGES.len() + stage];
+                if held == 0 || acked != state.acked {
+                    *state = StageState { acked, moved_at: now, is_told: false };
+                } else if !state.is_told && now.ms_since(state.moved_at) >= STANDSTILL_MS {
+                    state.is_told = true;
+                    warnings.push(format!(
+                        "the {name:?} stage of shard {shard} stands still and holds {held} messages"
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn report(reports: &[Arc<Report>], shard: usize, change: impl FnOnce(&mut Snapshot)) {
+        let mut snapshot = reports[shard].get();
+        change(&mut snapshot);
+        reports[shard].set(snapshot);
+    }
+
+    #[test]
+    fn a_limit_that_was_hit_is_told_once_in_a_while_with_what_came_since() {
+        let reports = [Arc::new(Report::default()), Arc::new(Report::default())];
+        let mut watch = Watch::new(&reports);
+        assert!(watch.look(Instant(0)).is_empty());
+        report(&reports, 0, |snapshot| snapshot.counters.dropped_queue_full = 3);
+        report(&reports, 1, |snapshot| snapshot.counters.dropped_queue_full = 4);
+        let warnings = watch.look(Instant(1_000));
+        assert!(
+            matches!(&warnings[..], [line] if line.starts_with("7 messages dropped: a session"))
+        );
+        report(&reports, 1, |snapshot| snapshot.counters.dropped_queue_full = 9);
+        report(&reports, 1, |snapshot| snapshot.counters.wills_refused = 1);
+        let warnings = watch.look(Instant(2_000));
+        assert!(matches!(&warnings[..], [line] if line.starts_with("1 wills refused")));
+        assert!(watch.look(Instant(10_999)).is_empty());
+        let warnings = watch.look(Instant(11_000));
+        assert!(matches!(&warnings[..], [line] if line.starts_with("5 messages dropped")));
+        assert!(watch.look(Instant(60_000)).is_empty());
+    }
+
+    #[test]
+    fn a_stage_that_stands_still_is_told_once() {
+        let reports = [Arc::new(Report::default())];
+        let mut watch = Watch::new(&reports);
+        report(&reports, 0, |snapshot| {
+            snapshot.held_by_stage[1] = 5;
+            snapshot.acked_by_stage[1] = 10;
+        });
+        for (at, count) in [(1_000, 0), (5_000, 0), (6_000, 1), (7_000, 0), (30_000, 0)] {
+            assert_eq!(watch.look(Instant(at)).len(), count, "at {at} ms");
+        }
+        // It moves a little, and stands still again.
+        report(&reports, 0, |snapshot| snapshot.acked_by_stage[1] = 11);
+        for (at, count) in [(31_000, 0), (35_000, 0), (36_000, 1)] {
+            assert_eq!(watch.look(Instant(at)).len(), count, "at {at} ms");
+        }
+        report(&reports, 0, |snapshot| snapshot.held_by_stage[1] = 0);
+        assert!(watch.look(Instant(90_000)).is_empty());
+    }
+}
