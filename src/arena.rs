@@ -63,8 +63,12 @@ impl Draft<'_> {
         self.topic.len() + self.properties_size() + self.payload.len()
     }
 
+    #[inline]
     fn properties_size(&self) -> usize {
-        self.properties.iter().map(|piece| piece.len()).sum()
+        match self.properties {
+            [] => 0,
+            pieces => pieces.iter().map(|piece| piece.len()).sum(),
+        }
     }
 }
 
@@ -95,8 +99,9 @@ pub enum AdmitError {
 
 #[derive(Debug)]
 struct Slot {
-    /// Where the message begins and the next one may begin, in bytes ever reserved.
-    start: u64,
+    /// Where in the ring the message begins.
+    position: usize,
+    /// Where the next message may begin, in bytes ever reserved.
     end: u64,
     topic_size: u32,
     properties_size: u32,
@@ -115,6 +120,8 @@ pub struct Arena {
     /// Bytes ever reserved and ever freed, gaps at the wrap included.
     head: u64,
     tail: u64,
+    /// Where `head` is in the ring.
+    position: usize,
     large_message_size: usize,
     /// Bytes and slots of messages with an allocation of their own.
     large_bytes: usize,
@@ -138,7 +145,7 @@ impl Arena {
             Meta { qos: 0, retain: false, is_origin: false, expires_at: None, publisher: 0 };
         let slots = (0..slot_count)
             .map(|_| Slot {
-                start: 0,
+                position: 0,
                 end: 0,
                 topic_size: 0,
                 properties_size: 0,
@@ -154,6 +161,7 @@ impl Arena {
             released: Generation::NONE,
             head: 0,
             tail: 0,
+            position: 0,
             large_message_size,
             large_bytes: 0,
             large_count: 0,
@@ -163,39 +171,52 @@ impl Arena {
     }
 
     /// Copies the message in and gives it the next generation.
+    #[inline]
     pub fn admit(&mut self, draft: &Draft<'_>) -> Result<Generation, AdmitError> {
         if self.held() as usize >= self.slots.len() {
             return Err(AdmitError::Full);
         }
-        let size = draft.size();
         let properties_size = draft.properties_size();
-        let is_large = size >= self.large_message_size;
-        let (start, end, large) = if is_large {
-            if self.used() + size > self.bytes.len() {
-                return Err(AdmitError::Full);
-            }
-            (self.head, self.head, Some(Stored::from_draft(draft, &self.stored_gauge)))
-        } else {
-            let start = self.reserve(size)?;
-            self.copy_in(start, draft);
-            (start, start + size as u64, None)
-        };
+        let size = draft.topic.len() + properties_size + draft.payload.len();
+        if size >= self.large_message_size {
+            return self.admit_large(draft, size);
+        }
+        let (position, end) = self.reserve(size)?;
+        self.copy_in(position, size, draft);
+        self.position = position + size;
         self.head = end;
         let generation = self.admitted.next();
         let index = self.index(generation);
         let slot = &mut self.slots[index];
         debug_assert!(slot.large.is_none());
-        slot.start = start;
+        slot.position = position;
         slot.end = end;
         slot.topic_size = draft.topic.len() as u32;
         slot.properties_size = properties_size as u32;
         slot.payload_size = draft.payload.len() as u32;
         slot.meta = draft.meta;
-        if is_large {
-            slot.large = large;
-            self.large_bytes += size;
-            self.large_count += 1;
+        self.admitted = generation;
+        Ok(generation)
+    }
+
+    /// A message that gets an allocation of its own.
+    #[cold]
+    fn admit_large(&mut self, draft: &Draft<'_>, size: usize) -> Result<Generation, AdmitError> {
+        if self.used() + size > self.bytes.len() {
+            return Err(AdmitError::Full);
         }
+        let generation = self.admitted.next();
+        let index = self.index(generation);
+        let slot = &mut self.slots[index];
+        slot.position = self.position;
+        slot.end = self.head;
+        slot.topic_size = draft.topic.len() as u32;
+        slot.properties_size = draft.properties_size() as u32;
+        slot.payload_size = draft.payload.len() as u32;
+        slot.meta = draft.meta;
+        slot.large = Some(Stored::from_draft(draft, &self.stored_gauge));
+        self.large_bytes += size;
+        self.large_count += 1;
         self.admitted = generation;
         Ok(generation)
     }
@@ -211,10 +232,10 @@ impl Arena {
         if let Some(stored) = &slot.large {
             return Some(stored.message_with(slot.meta));
         }
-        let start = (slot.start % self.bytes.len() as u64) as usize;
-        let bytes = &self.bytes[start..start + (slot.end - slot.start) as usize];
+        let bytes = &self.bytes[slot.position..];
         let (topic, rest) = bytes.split_at(slot.topic_size as usize);
-        let (properties, payload) = rest.split_at(slot.properties_size as usize);
+        let (properties, rest) = rest.split_at(slot.properties_size as usize);
+        let payload = &rest[..slot.payload_size as usize];
         Some(Message { topic, properties, payload, meta: slot.meta, stored: None })
     }
 
@@ -233,6 +254,7 @@ impl Arena {
             // An empty ring starts over, so that a shard that keeps up stays in the same few cache lines.
             self.head = 0;
             self.tail = 0;
+            self.position = 0;
         }
     }
 
@@ -263,21 +285,26 @@ impl Arena {
         generation.0 as usize & (self.slots.len() - 1)
     }
 
-    /// Where `size` bytes in one piece begin.
-    fn reserve(&mut self, size: usize) -> Result<u64, AdmitError> {
-        let capacity = self.bytes.len() as u64;
-        let position = self.head % capacity;
-        let gap = if position + size as u64 > capacity { capacity - position } else { 0 };
-        let start = self.head + gap;
-        let used_after = start + size as u64 - self.tail + self.large_bytes as u64;
-        if used_after > capacity { Err(AdmitError::Full) } else { Ok(start) }
+    /// Where in the ring `size` bytes in one piece begin, and where they end in bytes ever reserved.
+    #[inline]
+    fn reserve(&mut self, size: usize) -> Result<(usize, u64), AdmitError> {
+        let capacity = self.bytes.len();
+        let (position, gap) = match self.position + size <= capacity {
+            true => (self.position, 0),
+            false => (0, capacity - self.position),
+        };
+        let end = self.head + gap as u64 + size as u64;
+        let used_after = (end - self.tail) as usize + self.large_bytes;
+        if used_after > capacity { Err(AdmitError::Full) } else { Ok((position, end)) }
     }
 
-    fn copy_in(&mut self, start: u64, draft: &Draft<'_>) {
-        let mut at = (start % self.bytes.len() as u64) as usize;
+    #[inline]
+    fn copy_in(&mut self, position: usize, size: usize, draft: &Draft<'_>) {
+        let mut place = &mut self.bytes[position..position + size];
         let mut put = |piece: &[u8]| {
-            self.bytes[at..at + piece.len()].copy_from_slice(piece);
-            at += piece.len();
+            let (here, rest) = std::mem::take(&mut place).split_at_mut(piece.len());
+            here.copy_from_slice(piece);
+            place = rest;
         };
         put(draft.topic);
         for piece in draft.properties {
