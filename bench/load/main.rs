@@ -1,3 +1,70 @@
-//! The load generator and measurement.
+//! `ringmq-bench`: the load generator that measures RingMQ, or any other MQTT broker.
 
-fn main() {}
+mod broker;
+mod client;
+mod engine;
+mod idle;
+mod machine;
+mod message;
+mod meter;
+mod options;
+mod outcome;
+mod plan;
+mod progress;
+mod report;
+mod run;
+mod scenario;
+mod stalled;
+mod storm;
+mod tally;
+mod traffic;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::options::Options;
+use crate::outcome::Outcome;
+use crate::report::Report;
+use crate::run::Bench;
+
+fn main() -> ExitCode {
+    machine::now_ns();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|first| first == broker::SERVE) {
+        return broker::serve(&arguments[2..]);
+    }
+    let options = Options::parse();
+    match bench(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(reason) => {
+            eprintln!("ringmq-bench: {reason}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs what the command line asks for. True if every message was delivered as it should be.
+fn bench(options: &Options) -> Result<bool, String> {
+    if options.list {
+        for scenario in scenario::built_in() {
+            println!("{:<22} {}", scenario.name, scenario.about);
+        }
+        return Ok(true);
+    }
+    let scenarios = scenario::chosen(options)?;
+    let bench = Bench::new(options, &scenarios)?;
+    let outcomes = bench.run_all(options, &scenarios)?;
+    let report = Report::new(options, &bench.placement, &scenarios, &outcomes);
+    if options.json {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report::table(&outcomes, bench.placement.shared));
+    }
+    if !options.no_output {
+        eprintln!("written to {}", report.write(options)?.display());
+    }
+    Ok(outcomes.iter().all(Outcome::is_good))
+}

@@ -1,0 +1,250 @@
+//! The broker under test: a RingMQ that the bench starts itself, or any other.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::{Child, ChildStderr, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::client::Target;
+use crate::machine;
+use crate::options::Options;
+use crate::scenario::Scenario;
+
+/// The hidden first argument with which this program is the broker: one program is enough, and what is measured is never
+/// older than what measures it. Behind it stand the broker's cores and its command line.
+pub const SERVE: &str = "__serve";
+
+/// Is the broker, on the cores named first, until it is told to end.
+pub fn serve(arguments: &[OsString]) -> ExitCode {
+    let cores = arguments.first().and_then(|list| list.to_str()).map(parse_cores);
+    let Some(Ok(cores)) = cores else { return ExitCode::from(2) };
+    // The bench keeps itself off these cores, and what it starts inherits that.
+    if let Err(error) = machine::pin(&cores) {
+        eprintln!("cores {cores:?}: {error}");
+        return ExitCode::from(2);
+    }
+    // Should the bench be killed, its broker does not stay behind.
+    let _ = set_pdeathsig(Signal::SIGTERM);
+    let program = OsString::from("ringmq");
+    let command_line = std::iter::once(program).chain(arguments[1..].iter().cloned());
+    ringmq::shell::cli::run(command_line, |settings| {
+        ringmq::shell::launcher::run(settings).map_err(|error| error.to_string())
+    })
+}
+
+const START_TIME_MAX: Duration = Duration::from_secs(10);
+const STOP_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A broker that runs.
+#[derive(Debug)]
+pub struct Broker {
+    pub target: Target,
+    /// `None`: not known, so neither processor time nor memory are measured.
+    pub pid: Option<u32>,
+    child: Option<Child>,
+}
+
+/// Which cores the broker has and which the generator.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    pub broker: Vec<usize>,
+    pub generator: Vec<usize>,
+    /// The broker may run on the generator's cores too.
+    pub shared: bool,
+}
+
+impl Placement {
+    /// The bench's own broker gets the first core, or those asked for; another keeps those that it has.
+    pub fn choose(options: &Options) -> Result<Placement, String> {
+        let all = machine::cores_of(0).map_err(|error| format!("cores: {error}"))?;
+        let broker = match (options.pid, &options.cores) {
+            (Some(pid), _) => {
+                machine::cores_of(pid).map_err(|error| format!("process {pid}: {error}"))?
+            }
+            (None, Some(list)) => parse_cores(list)?,
+            (None, None) if options.broker.is_some() => Vec::new(),
+            (None, None) => all[..1].to_vec(),
+        };
+        if let Some(missing) =
+            broker.iter().find(|core| options.broker.is_none() && !all.contains(core))
+        {
+            return Err(format!(
+                "core {missing} is not among those that this process may use: {all:?}"
+            ));
+        }
+        let others: Vec<usize> =
+            all.iter().copied().filter(|core| !broker.contains(core)).collect();
+        let shared = others.is_empty() || broker.is_empty();
+        Ok(Placement { generator: if others.is_empty() { all } else { others }, broker, shared })
+    }
+}
+
+/// A list as `0-1,3`.
+fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
+    let mut cores = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| {
+            text.trim().parse::<usize>().map_err(|_| format!("--cores {list}: {text} is no core"))
+        };
+        cores.extend(number(first)?..=number(last)?);
+    }
+    Ok(cores)
+}
+
+impl Broker {
+    /// Starts a RingMQ for a scenario, or names the broker that the command line asks for.
+    pub fn start(
+        options: &Options,
+        placement: &Placement,
+        scenario: &Scenario,
+    ) -> Result<Broker, String> {
+        if let Some(broker) = &options.broker {
+            let mut addresses =
+                broker.to_socket_addrs().map_err(|error| format!("--broker {broker}: {error}"))?;
+            let address =
+                addresses.next().ok_or_else(|| format!("--broker {broker}: no address"))?;
+            return Ok(Broker { target: Target { address }, pid: options.pid, child: None });
+        }
+        let program =
+            std::env::current_exe().map_err(|error| format!("this program's own path: {error}"))?;
+        let cores: Vec<String> = placement.broker.iter().map(ToString::to_string).collect();
+        let mut command = Command::new(program);
+        let cores = cores.join(",");
+        command.args([SERVE, &cores, "serve", "--listen", "127.0.0.1:0", "--cores", &cores]);
+        command.args(["--shards", &options.shards.to_string()]);
+        for (key, value) in &scenario.broker {
+            command.arg(flag(key)).arg(plain(value));
+        }
+        for setting in &options.set {
+            let (key, value) = setting
+                .split_once('=')
+                .ok_or_else(|| format!("--set {setting}: expected KEY=VALUE"))?;
+            command.arg(flag(key)).arg(value);
+        }
+        let spawned =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut child = spawned.map_err(|error| format!("starting the broker: {error}"))?;
+        let lines = read_lines(child.stderr.take().expect("stderr is piped"));
+        match wait_for_address(&lines) {
+            Ok(address) => {
+                // Read on, or the broker would block once the pipe is full.
+                thread::spawn(move || lines.iter().for_each(drop));
+                Ok(Broker { target: Target { address }, pid: Some(child.id()), child: Some(child) })
+            }
+            Err(reason) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(reason)
+            }
+        }
+    }
+
+    /// Ends the bench's own broker, and says if it did not end well.
+    pub fn stop(mut self) -> Result<(), String> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM)
+            .map_err(|error| format!("stopping the broker: {error}"))?;
+        let begin = Instant::now();
+        while begin.elapsed() < STOP_TIME_MAX {
+            match child.try_wait() {
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(Some(status)) => return Err(format!("the broker ended with {status}")),
+                _ => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(format!("the broker did not end within {STOP_TIME_MAX:?} of SIGTERM and was killed"))
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn flag(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
+}
+
+fn plain(value: &toml::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), ToString::to_string)
+}
+
+fn read_lines(stderr: ChildStderr) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            // The receiver has gone when the broker is being stopped: reading on keeps its pipe empty.
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
+
+/// The broker says `listening on ADDRESS` when it is ready; what else it says explains why it did not become so.
+fn wait_for_address(lines: &Receiver<String>) -> Result<SocketAddr, String> {
+    let begin = Instant::now();
+    let mut said = VecDeque::new();
+    loop {
+        let wait = START_TIME_MAX.saturating_sub(begin.elapsed());
+        match lines.recv_timeout(wait) {
+            Ok(line) => {
+                if let Some((_, rest)) = line.split_once("listening on ") {
+                    let address = rest.split_whitespace().next().and_then(|text| text.parse().ok());
+                    return address.ok_or_else(|| {
+                        format!("the broker listens on no address that can be read: {line}")
+                    });
+                }
+                said.push_back(line);
+                said.truncate(20);
+            }
+            Err(error) => {
+                let what = match error {
+                    RecvTimeoutError::Timeout => "did not say that it listens",
+                    RecvTimeoutError::Disconnected => "ended at once",
+                };
+                let said: Vec<String> = said.into();
+                return Err(format!("the broker {what}; it said:\n{}", said.join("\n")));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_cores_has_ranges() {
+        assert_eq!(parse_cores("0-2,5"), Ok(vec![0, 1, 2, 5]));
+        assert!(parse_cores("0-x").is_err());
+    }
+
+    #[test]
+    fn the_address_is_found_among_what_the_broker_says() {
+        let (sender, lines) = channel();
+        for line in ["something else", "ringmq: listening on 127.0.0.1:1884"] {
+            sender.send(line.to_string()).expect("open");
+        }
+        assert_eq!(wait_for_address(&lines), Ok("127.0.0.1:1884".parse().expect("address")));
+        sender.send("io_uring is forbidden here".to_string()).expect("open");
+        drop(sender);
+        assert!(
+            wait_for_address(&lines).expect_err("ended").contains("io_uring is forbidden here")
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! A client that waits: connects, subscribes, and hands its socket to the engine.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ringmq::codec::{
+    Connect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, Subscribe, SubscribeFilters,
+    SubscriptionOptions, next_frame,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Where the broker listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    pub address: SocketAddr,
+}
+
+/// Connections from one source address: the kernel has some 28,000 ports for each.
+const PORTS_USED: usize = 20_000;
+
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
+
+impl Target {
+    /// A socket for connection number `index`, bound where ports would run short.
+    pub fn socket(&self, index: usize) -> std::io::Result<Socket> {
+        let socket =
+            Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))?;
+        let source = 1 + index / PORTS_USED;
+        if self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) && source > 1 {
+            let source = Ipv4Addr::new(127, 0, (source >> 8) as u8, source as u8);
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
+        }
+        socket.set_tcp_nodelay(true)?;
+        Ok(socket)
+    }
+}
+
+/// A connected client.
+#[derive(Debug)]
+pub struct Client {
+    stream: std::net::TcpStream,
+    mqtt: u8,
+    /// What has arrived and was not looked at.
+    input: Vec<u8>,
+    receive_max: u16,
+}
+
+pub fn version(mqtt: u8) -> ProtocolVersion {
+    if mqtt == 5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 }
+}
+
+/// CONNECT of a client that starts clean. The keep alive is longer than any run, so that no client has to ping, and not
+/// 0, so that the broker keeps its timer.
+pub fn encode_connect(client_id: &str, mqtt: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let receive_max = (mqtt == 5).then_some(u16::MAX);
+    Connect { keep_alive_s: 3600, receive_max, ..Connect::new(version(mqtt), client_id) }
+        .encode(&mut bytes);
+    bytes
+}
+
+impl Client {
+    /// Connects as client number `index`. `receive_size`: of the socket's receive buffer, where the kernel's own
+    /// choice would hold too much.
+    pub fn connect(
+        target: &Target,
+        client_id: &str,
+        mqtt: u8,
+        index: usize,
+        receive_size: Option<usize>,
+    ) -> Result<Client, String> {
+        let failed = |error: std::io::Error| format!("connecting to {}: {error}", target.address);
+        let socket = target.socket(index).map_err(failed)?;
+        if let Some(size) = receive_size {
+            socket.set_recv_buffer_size(size).map_err(failed)?;
+        }
+        socket.connect_timeout(&target.address.into(), ANSWER_TIME_MAX).map_err(failed)?;
+        let stream: std::net::TcpStream = socket.into();
+        stream.set_read_timeout(Some(Duration::from_millis(100))).map_err(failed)?;
+        let mut client = Client { stream, mqtt, input: Vec::new(), receive_max: u16::MAX };
+        client.send(&encode_connect(client_id, mqtt))?;
+        let answer = |packet: &Packet<'_>| match packet {
+            Packet::Connack(connack) if connack.reason == ReasonCode::Success => {
+                Ok(connack.receive_max)
+            }
+            Packet::Connack(connack) => {
+                Err(format!("the broker refused client {client_id}: {:?}", connack.reason))
+            }
+            other => Err(format!("the broker answered CONNECT with {other:?}")),
+        };
+        client.receive_max = client
+            .receive(ANSWER_TIME_MAX, answer)?
+            .ok_or("no answer to CONNECT")?
+            .unwrap_or(u16::MAX);
+        Ok(client)
+    }
+
+    pub fn subscribe(&mut self, filters: &[String], qos: u8) -> Result<(), String> {
+        let qos = QoS::from_bits(qos).ok_or("no such QoS")?;
+        let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+        // Few enough that a packet stays far below any broker's limit.
+        for some in filters.chunks(100) {
+            let list: Vec<(&str, SubscriptionOptions)> =
+                some.iter().map(|filter| (filter.as_str(), options)).collect();
+            let packet_id = PacketId::new(1).expect("not 0");
+            let filters = SubscribeFilters::from_list(&list);
+            let subscribe = Subscribe {
+                packet_id,
+                subscription_id: None,
+                user_properties: Default::default(),
+                filters,
+            };
+            let mut bytes = Vec::new();
+            subscribe.encode(version(self.mqtt), &mut bytes);
+            self.send(&bytes)?;
+            let granted = |packet: &Packet<'_>| match packet {
+                Packet::Suback(suback)
+                    if suback.reasons.iter().all(|reason| reason as u8 == qos as u8) =>
+                {
+                    Ok(())
+                }
+                other => Err(format!("the broker did not grant {some:?} at {qos:?}: {other:?}")),
+            };
+            self.receive(ANSWER_TIME_MAX, granted)?.ok_or("no answer to SUBSCRIBE")?;
+        }
+        Ok(())
+    }
+
+    /// The payload of the next publish, as text, if one comes in time.
+    pub fn next_text(&mut self, patience: Duration) -> Result<Option<String>, String> {
+        self.receive(patience, |packet| match packet {
+            Packet::Publish(publish) => Ok(String::from_utf8_lossy(publish.payload).into_owned()),
+            other => Err(format!("expected a publish, got {other:?}")),
+        })
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.stream.write_all(bytes).map_err(|error| format!("send: {error}"))
+    }
+
+    /// The next packet as `read` sees it; `None` if none comes in time.
+    fn receive<T>(
+        &mut self,
+        patience: Duration,
+        read: impl Fn(&Packet<'_>) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
+        let begin = Instant::now();
+        loop {
+            let wrong = |error| format!("the broker sent what is no packet: {error}");
+            if let Some(frame) = next_frame(&self.input, usize::MAX).map_err(wrong)? {
+                let found = read(&Packet::decode(&frame, version(self.mqtt)).map_err(wrong)?)?;
+                let size = frame.size;
+                self.input.drain(..size);
+                return Ok(Some(found));
+            }
+            if begin.elapsed() > patience {
+                return Ok(None);
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err("the broker closed a connection".to_string()),
+                Ok(size) => self.input.extend_from_slice(&chunk[..size]),
+                Err(error)
+                    if [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted]
+                        .contains(&error.kind()) => {}
+                Err(error) => return Err(format!("receive: {error}")),
+            }
+        }
+    }
+
+    /// The broker has not closed the connection.
+    pub fn check_open(&self) -> Result<(), String> {
+        self.stream.set_nonblocking(true).map_err(|error| error.to_string())?;
+        match self.stream.peek(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(format!("receive: {error}")),
+            Ok(_) => Err("the broker ended an idle connection".to_string()),
+        }
+    }
+
+    /// The socket, for an event loop, and how many publishes the broker lets this client have unacknowledged.
+    pub fn into_stream(self) -> Result<(mio::net::TcpStream, u16), String> {
+        if !self.input.is_empty() {
+            return Err("the broker sent more than the answers".to_string());
+        }
+        self.stream.set_nonblocking(true).map_err(|error| error.to_string())?;
+        Ok((mio::net::TcpStream::from_std(self.stream), self.receive_max))
+    }
+}

@@ -1,0 +1,161 @@
+//! The engine: connects a plan's clients, spreads them over generator threads, gives orders and reads counts.
+
+pub mod control;
+mod publisher;
+pub mod subscriber;
+pub mod wire;
+mod worker;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use self::control::{Orders, Shared};
+use self::subscriber::new_histogram;
+use self::wire::Wire;
+use self::worker::{Worker, WorkerReport};
+use crate::client::{Client, Target};
+use crate::machine;
+use crate::plan::Plan;
+use crate::tally::Faults;
+
+/// The socket of a client that stalls takes only this much: the rest is the broker's to keep.
+const STALLED_RECEIVE_SIZE: usize = 32 << 10;
+
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<WorkerReport>>,
+}
+
+/// What a whole run came to.
+#[derive(Debug)]
+pub struct RunReport {
+    pub faults: Faults,
+    pub latency: Histogram<u64>,
+}
+
+impl Engine {
+    /// Connects all clients, subscribers first, and starts a thread on each of `cores`, round robin.
+    pub fn start(
+        plan: Plan,
+        target: &Target,
+        cores: &[usize],
+        thread_count: usize,
+    ) -> Result<Engine, String> {
+        let shared = Arc::new(Shared::new(plan, thread_count));
+        let mut workers = Vec::new();
+        for index in 0..thread_count {
+            workers.push(Worker::new(shared.clone(), index)?);
+        }
+        let plan = &shared.plan;
+        for (index, subscriber) in plan.subscribers.iter().enumerate() {
+            let receive_size = plan.flows[subscriber.flow].stalls.then_some(STALLED_RECEIVE_SIZE);
+            let mut client = Client::connect(
+                target,
+                &format!("bench-s{index:05}"),
+                plan.mqtt,
+                index,
+                receive_size,
+            )?;
+            client.subscribe(&subscriber.filters, subscriber.qos)?;
+            let (stream, _) = client.into_stream()?;
+            // The members of a group stay together: what they got is counted without locks.
+            let thread = subscriber.group.map_or(index, |(group, _)| group) % thread_count;
+            workers[thread].add_subscriber(Wire::new(stream), index)?;
+        }
+        for index in 0..plan.publishers.len() {
+            let client =
+                Client::connect(target, &format!("bench-p{index:05}"), plan.mqtt, index, None)?;
+            let (stream, receive_max) = client.into_stream()?;
+            workers[index % thread_count].add_publisher(Wire::new(stream), index, receive_max)?;
+        }
+        let start = |(index, worker): (usize, Worker)| {
+            let cores = cores.get(index % cores.len().max(1)).copied();
+            let run = move || {
+                // Without a core of its own it runs where it may: slower, and reported as the limit.
+                let _ = cores.map(|core| machine::pin(&[core]));
+                worker.run()
+            };
+            thread::Builder::new().name(format!("generator-{index}")).spawn(run)
+        };
+        let threads: Result<Vec<_>, _> = workers.into_iter().enumerate().map(start).collect();
+        Ok(Engine { shared, threads: threads.map_err(|error| format!("thread: {error}"))? })
+    }
+
+    /// Gives orders, and returns once all threads follow them, or one has failed.
+    pub fn order(&self, change: impl FnOnce(&mut Orders)) -> Result<(), String> {
+        self.shared.order(change);
+        while !self.shared.is_followed() {
+            self.check()?;
+            thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
+    /// Sent, delivered and delivered bytes of a flow until now.
+    pub fn counts(&self, flow: usize) -> Counts {
+        Counts {
+            sent: self.shared.sent_count(flow),
+            delivered: self.shared.delivered_count(flow),
+            size: self.shared.delivered_size(flow),
+        }
+    }
+
+    /// How far the flow's publishers have got with all their subscribers: the least.
+    pub fn reached(&self, flow: usize) -> u64 {
+        let of_flow = (0..self.shared.plan.publishers.len())
+            .filter(|index| self.shared.plan.publishers[*index].flow == flow);
+        of_flow.map(|index| self.shared.delivered_to_all(index)).min().unwrap_or(0)
+    }
+
+    /// The kernel's ids of the generator threads.
+    pub fn thread_ids(&self) -> BTreeSet<u32> {
+        self.shared.threads.iter().map(|thread| thread.thread_id.load(Relaxed)).collect()
+    }
+
+    /// Why the run cannot go on, if it cannot.
+    pub fn check(&self) -> Result<(), String> {
+        self.shared.failure().map_or(Ok(()), Err)
+    }
+
+    /// Waits until all that a flow has sent has arrived, or nothing more comes for `patience`.
+    pub fn drain(&self, flow: usize, patience: Duration) -> Result<(), String> {
+        let mut last = (self.counts(flow).delivered, Instant::now());
+        while !self.shared.at_rest(flow) && last.1.elapsed() < patience {
+            self.check()?;
+            thread::sleep(Duration::from_millis(2));
+            let delivered = self.counts(flow).delivered;
+            if delivered > last.0 {
+                last = (delivered, Instant::now());
+            }
+        }
+        self.check()
+    }
+
+    /// Ends the threads and adds up what they found.
+    pub fn stop(self) -> Result<RunReport, String> {
+        self.shared.order(|orders| orders.stop = true);
+        let mut report = RunReport { faults: Faults::default(), latency: new_histogram() };
+        for thread in self.threads {
+            let part = thread.join().map_err(|_| "a generator thread panicked".to_string())?;
+            report.faults.add(&part.faults);
+            report.latency.add(&part.latency).map_err(|error| error.to_string())?;
+        }
+        report.faults.lost += self.shared.lost_in_groups();
+        self.shared.failure().map_or(Ok(report), Err)
+    }
+}
+
+/// How much went through a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    pub sent: u64,
+    pub delivered: u64,
+    /// Bytes of whole packets delivered.
+    pub size: u64,
+}

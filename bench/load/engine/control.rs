@@ -1,0 +1,178 @@
+//! What the bench's main thread and its generator threads share: orders one way, counts the other.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::plan::Plan;
+
+/// How the publishers of a flow publish.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    Still,
+    /// As fast as the window allows.
+    Window,
+    /// One message each `interval_ns` from each publisher from `from_ns` on, whatever the broker does, up to the window.
+    Rate {
+        from_ns: u64,
+        interval_ns: f64,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct Orders {
+    /// One a flow.
+    pub paces: Vec<Pace>,
+    /// Subscribers of the flows that stall do not read.
+    pub stalled: bool,
+    /// Latency is recorded of messages that were due in this time.
+    pub recorded_ns: Range<u64>,
+    pub stop: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct ThreadCounts {
+    pub thread_id: AtomicU32,
+    /// Which orders it follows.
+    pub epoch: AtomicU32,
+    /// Per flow.
+    pub delivered: Vec<AtomicU64>,
+    /// Bytes of delivered publishes, whole packets, per flow.
+    pub delivered_size: Vec<AtomicU64>,
+}
+
+#[derive(Debug)]
+pub struct Shared {
+    pub plan: Plan,
+    /// Per cell: the next sequence that must come; with a shared group: how many came.
+    pub next: Vec<AtomicU64>,
+    /// Per publisher: how many were sent.
+    pub sent: Vec<AtomicU64>,
+    /// Per publisher: how many the broker has acknowledged to the end; all that were sent, at QoS 0.
+    pub acked: Vec<AtomicU64>,
+    pub threads: Vec<ThreadCounts>,
+    epoch: AtomicU32,
+    orders: Mutex<Orders>,
+    failure: Mutex<Option<String>>,
+}
+
+fn counters(count: usize) -> Vec<AtomicU64> {
+    (0..count).map(|_| AtomicU64::new(0)).collect()
+}
+
+impl Shared {
+    pub fn new(plan: Plan, thread_count: usize) -> Shared {
+        let flow_count = plan.flows.len();
+        let orders = Orders {
+            paces: vec![Pace::Still; flow_count],
+            stalled: false,
+            recorded_ns: 0..0,
+            stop: false,
+        };
+        let threads = (0..thread_count).map(|_| ThreadCounts {
+            delivered: counters(flow_count),
+            delivered_size: counters(flow_count),
+            ..ThreadCounts::default()
+        });
+        Shared {
+            next: counters(plan.cell_count),
+            sent: counters(plan.publishers.len()),
+            acked: counters(plan.publishers.len()),
+            threads: threads.collect(),
+            epoch: AtomicU32::new(1),
+            orders: Mutex::new(orders),
+            failure: Mutex::new(None),
+            plan,
+        }
+    }
+
+    /// Every thread follows the latest orders.
+    pub fn is_followed(&self) -> bool {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        self.threads.iter().all(|thread| thread.epoch.load(Ordering::Acquire) == epoch)
+    }
+
+    /// Changes the orders; the threads see it within milliseconds.
+    pub fn order(&self, change: impl FnOnce(&mut Orders)) {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut orders);
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// The orders, if they have changed since `epoch`.
+    #[inline]
+    pub fn changed_orders(&self, epoch: &mut u32) -> Option<Orders> {
+        let now = self.epoch.load(Ordering::Acquire);
+        if now == *epoch {
+            return None;
+        }
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        *epoch = self.epoch.load(Ordering::Acquire);
+        Some(orders.clone())
+    }
+
+    /// Notes why the run cannot go on; the first reason stays.
+    pub fn fail(&self, reason: String) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    }
+
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many of a publisher's messages have come to all its subscribers.
+    #[inline]
+    pub fn delivered_to_all(&self, publisher: usize) -> u64 {
+        let cells = &self.plan.publishers[publisher].cells;
+        let counts = cells.iter().map(|cell| self.next[*cell as usize].load(Ordering::Relaxed));
+        counts.min().unwrap_or_else(|| self.acked[publisher].load(Ordering::Relaxed))
+    }
+
+    pub fn sent_count(&self, flow: usize) -> u64 {
+        let of_flow = self
+            .plan
+            .publishers
+            .iter()
+            .zip(&self.sent)
+            .filter(|(publisher, _)| publisher.flow == flow);
+        of_flow.map(|(_, sent)| sent.load(Ordering::Relaxed)).sum()
+    }
+
+    pub fn delivered_count(&self, flow: usize) -> u64 {
+        self.threads.iter().map(|thread| thread.delivered[flow].load(Ordering::Relaxed)).sum()
+    }
+
+    pub fn delivered_size(&self, flow: usize) -> u64 {
+        self.threads.iter().map(|thread| thread.delivered_size[flow].load(Ordering::Relaxed)).sum()
+    }
+
+    /// Everything that was sent in a flow has been acknowledged and delivered.
+    pub fn at_rest(&self, flow: usize) -> bool {
+        (0..self.plan.publishers.len())
+            .filter(|index| self.plan.publishers[*index].flow == flow)
+            .all(|index| {
+                let sent = self.sent[index].load(Ordering::Relaxed);
+                sent == self.acked[index].load(Ordering::Relaxed)
+                    && sent <= self.delivered_to_all(index)
+            })
+    }
+
+    /// Messages for shared subscriptions that came to no member.
+    pub fn lost_in_groups(&self) -> u64 {
+        let mut cells: Vec<(u32, usize)> = Vec::new();
+        for subscriber in
+            self.plan.subscribers.iter().filter(|subscriber| subscriber.group.is_some())
+        {
+            cells.extend(
+                subscriber.cells.iter().enumerate().map(|(publisher, cell)| (*cell, publisher)),
+            );
+        }
+        cells.sort_unstable();
+        cells.dedup();
+        let lost = |(cell, publisher): &(u32, usize)| {
+            let came = self.next.get(*cell as usize)?.load(Ordering::Relaxed);
+            Some(self.sent[*publisher].load(Ordering::Relaxed).saturating_sub(came))
+        };
+        cells.iter().filter_map(lost).sum()
+    }
+}

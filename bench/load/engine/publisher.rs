@@ -1,0 +1,171 @@
+//! A publisher: keeps its window full, or its schedule, and follows the broker's acknowledgements.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::control::{Pace, Shared};
+use super::wire::{Wire, body_range};
+use crate::message::{Block, Stamp, packet_id};
+
+const PUBACK: u8 = 4;
+const PUBREC: u8 = 5;
+const PUBCOMP: u8 = 7;
+
+#[derive(Debug)]
+pub struct Publisher {
+    pub wire: Wire,
+    /// Its number in the plan.
+    pub index: usize,
+    pub flow: usize,
+    qos: u8,
+    /// The next message's.
+    sequence: u64,
+    /// How many were acknowledged to the end, and how many were received (QoS 2).
+    acked: u64,
+    received: u64,
+    /// QoS 1 and 2 messages that the broker lets us have unacknowledged.
+    receive_max: u64,
+    next_due_ns: f64,
+}
+
+impl Publisher {
+    pub fn new(wire: Wire, index: usize, shared: &Shared, receive_max: u16) -> Publisher {
+        let flow = shared.plan.publishers[index].flow;
+        let qos = shared.plan.flows[flow].layout.qos;
+        let receive_max = u64::from(receive_max);
+        Publisher {
+            wire,
+            index,
+            flow,
+            qos,
+            sequence: 0,
+            acked: 0,
+            received: 0,
+            receive_max,
+            next_due_ns: 0.0,
+        }
+    }
+
+    /// A new pace has been ordered. The publishers of a flow take turns within an interval.
+    pub fn set_pace(&mut self, pace: Pace, shared: &Shared) {
+        if let Pace::Rate { from_ns, interval_ns } = pace {
+            let count = shared.plan.flows[self.flow].layout.topics.len();
+            let turn = (self.index % count) as f64 / count as f64;
+            self.next_due_ns = from_ns as f64 + interval_ns * turn;
+        }
+    }
+
+    /// Messages that may be sent now, and the most that may ever be outstanding.
+    #[inline]
+    fn credit(&self, shared: &Shared) -> (u64, u64) {
+        let window = shared.plan.flows[self.flow].window;
+        let delivered = shared.delivered_to_all(self.index).min(self.sequence);
+        let credit = window.saturating_sub(self.sequence - delivered);
+        if self.qos == 0 {
+            return (credit, window);
+        }
+        let unacked = self.sequence - self.acked;
+        (credit.min(self.receive_max.saturating_sub(unacked)), window.min(self.receive_max))
+    }
+
+    /// Sends what the pace allows. Returns how many messages that was.
+    pub fn pump(
+        &mut self,
+        pace: Pace,
+        block: &mut Block,
+        shared: &Shared,
+        now_ns: u64,
+    ) -> Result<(), String> {
+        if self.wire.is_blocked() {
+            return Ok(());
+        }
+        match pace {
+            Pace::Still => Ok(()),
+            Pace::Window => {
+                let (mut credit, window) = self.credit(shared);
+                // Half a window at least: writes of a few messages would measure system calls.
+                if credit < window.div_ceil(2) {
+                    return Ok(());
+                }
+                while credit > 0 && !self.wire.is_blocked() {
+                    let count = credit.min(block.capacity() as u64);
+                    self.send(block, shared, now_ns, 0, count)?;
+                    credit -= count;
+                }
+                Ok(())
+            }
+            Pace::Rate { interval_ns, .. } => {
+                while self.next_due_ns <= now_ns as f64 && !self.wire.is_blocked() {
+                    let due = ((now_ns as f64 - self.next_due_ns) / interval_ns) as u64 + 1;
+                    let count = due.min(block.capacity() as u64).min(self.credit(shared).0);
+                    if count == 0 {
+                        break;
+                    }
+                    self.send(block, shared, self.next_due_ns as u64, interval_ns as u64, count)?;
+                    self.next_due_ns += interval_ns * count as f64;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        block: &mut Block,
+        shared: &Shared,
+        due_ns: u64,
+        step_ns: u64,
+        count: u64,
+    ) -> Result<(), String> {
+        let first = Stamp { publisher: self.index as u32, sequence: self.sequence, due_ns };
+        let topic = &shared.plan.publishers[self.index].topic;
+        let bytes = block.fill(topic, first, step_ns, count as usize);
+        self.sequence += count;
+        shared.sent[self.index].store(self.sequence, Relaxed);
+        if self.qos == 0 {
+            shared.acked[self.index].store(self.sequence, Relaxed);
+        }
+        self.wire.write(bytes)
+    }
+
+    /// Takes what the broker says.
+    pub fn read(&mut self, buffer: &mut [u8], shared: &Shared) -> Result<(), String> {
+        let (mut acked, mut received) = (self.acked, self.received);
+        let qos = self.qos;
+        self.wire.read(buffer, |bytes, out| {
+            let mut at = 0;
+            while let Some((from, to)) = body_range(&bytes[at..])? {
+                let (kind, body) = (bytes[at] >> 4, &bytes[at + from..at + to]);
+                let next = match (kind, qos) {
+                    (PUBACK, 1) | (PUBCOMP, 2) => &mut acked,
+                    (PUBREC, 2) => &mut received,
+                    _ => {
+                        return Err(format!(
+                            "the broker sent a publisher a packet of type {kind}: {body:02x?}"
+                        ));
+                    }
+                };
+                // In the order of the publishes [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+                let expected = packet_id(*next).to_be_bytes();
+                if body.len() < 2
+                    || body[..2] != expected
+                    || body.get(2).is_some_and(|reason| *reason >= 0x80)
+                {
+                    return Err(format!(
+                        "the broker sent acknowledgement {kind} {body:02x?}, not {expected:02x?}"
+                    ));
+                }
+                *next += 1;
+                if kind == PUBREC {
+                    out.extend_from_slice(&[0x62, 2, body[0], body[1]]);
+                }
+                at += to;
+            }
+            Ok(at)
+        })?;
+        (self.acked, self.received) = (acked, received);
+        if qos > 0 {
+            shared.acked[self.index].store(acked, Relaxed);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,199 @@
+//! A subscriber: verifies each message where it lies in the receive buffer, and acknowledges it.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
+
+use hdrhistogram::Histogram;
+
+use super::control::Shared;
+use super::wire::{Wire, body_range};
+use crate::machine::now_ns;
+use crate::message::{self, Stamp};
+use crate::plan::{NO_CELL, SubscriberPlan};
+use crate::tally::{Faults, Gaps, Seen};
+
+const PUBLISH: u8 = 3;
+const PUBREL: u8 = 6;
+
+#[derive(Debug)]
+pub struct Subscriber {
+    pub wire: Wire,
+    /// Its number in the plan.
+    pub index: usize,
+    pub flow: usize,
+    gaps: Gaps,
+    /// Something arrived while it was not to read.
+    pub held_back: bool,
+}
+
+/// What the subscribers of a thread have found.
+#[derive(Debug)]
+pub struct Findings {
+    pub faults: Faults,
+    /// Nanoseconds from when a message was due to when its bytes were read.
+    pub latency: Histogram<u64>,
+    /// For each shared group one `Seen` a publisher.
+    pub seen: Vec<Vec<Seen>>,
+    /// Messages due in this time have their latency recorded.
+    pub recorded_ns: Range<u64>,
+}
+
+impl Findings {
+    pub fn new(shared: &Shared) -> Findings {
+        let publisher_count = shared.plan.publishers.len();
+        let seen = |members: &usize| (0..publisher_count).map(|_| Seen::new(*members)).collect();
+        Findings {
+            faults: Faults::default(),
+            latency: new_histogram(),
+            seen: shared.plan.groups.iter().map(seen).collect(),
+            recorded_ns: 0..0,
+        }
+    }
+}
+
+/// One nanosecond to two minutes, to three digits.
+pub fn new_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 120_000_000_000, 3).expect("bounds in order")
+}
+
+#[derive(Default)]
+struct Batch {
+    delivered: u64,
+    size: u64,
+}
+
+impl Subscriber {
+    pub fn new(wire: Wire, index: usize, shared: &Shared) -> Subscriber {
+        let flow = shared.plan.subscribers[index].flow;
+        Subscriber { wire, index, flow, gaps: Gaps::default(), held_back: false }
+    }
+
+    /// Takes all that has arrived. Returns messages and bytes delivered.
+    pub fn read(
+        &mut self,
+        buffer: &mut [u8],
+        shared: &Shared,
+        findings: &mut Findings,
+    ) -> Result<(u64, u64), String> {
+        let mut batch = Batch::default();
+        let plan = &shared.plan.subscribers[self.index];
+        let payload_size = shared.plan.flows[self.flow].layout.payload_size;
+        let gaps = &mut self.gaps;
+        self.wire.read(buffer, |bytes, out| {
+            let now = now_ns();
+            let mut inbox =
+                Inbox { shared, plan, payload_size, findings, gaps, out, now, batch: &mut batch };
+            let mut at = 0;
+            while let Some((from, to)) = body_range(&bytes[at..])? {
+                let (first, body) = (bytes[at], &bytes[at + from..at + to]);
+                match first >> 4 {
+                    PUBLISH => inbox.publish(first, body, to),
+                    PUBREL if body.len() >= 2 => {
+                        inbox.out.extend_from_slice(&[0x70, 2, body[0], body[1]])
+                    }
+                    kind => {
+                        return Err(format!(
+                            "the broker sent a subscriber a packet of type {kind}: {body:02x?}"
+                        ));
+                    }
+                }
+                at += to;
+            }
+            Ok(at)
+        })?;
+        Ok((batch.delivered, batch.size))
+    }
+
+    /// Messages for this subscriber alone that were sent and never came.
+    pub fn lost(&self, shared: &Shared) -> u64 {
+        let plan = &shared.plan.subscribers[self.index];
+        if plan.group.is_some() {
+            return 0;
+        }
+        let cells = plan.cells.iter().zip(&shared.sent).filter(|(cell, _)| **cell != NO_CELL);
+        let behind = cells.map(|(cell, sent)| {
+            let next = shared.next[*cell as usize].load(Relaxed);
+            sent.load(Relaxed).saturating_sub(next)
+        });
+        behind.sum::<u64>() + self.gaps.count()
+    }
+}
+
+struct Inbox<'a> {
+    shared: &'a Shared,
+    plan: &'a SubscriberPlan,
+    payload_size: usize,
+    findings: &'a mut Findings,
+    gaps: &'a mut Gaps,
+    out: &'a mut Vec<u8>,
+    now: u64,
+    batch: &'a mut Batch,
+}
+
+impl Inbox<'_> {
+    /// A publish whose first byte and body these are; `size` is that of the whole packet.
+    #[inline(always)]
+    fn publish(&mut self, first: u8, body: &[u8], size: usize) {
+        if self.verified(first, body).is_none() {
+            self.findings.faults.corrupt += 1;
+        } else {
+            self.batch.size += size as u64;
+        }
+    }
+
+    /// `None`: it is not, byte for byte, what a publisher sent.
+    #[inline(always)]
+    fn verified(&mut self, first: u8, body: &[u8]) -> Option<()> {
+        let topic_size = usize::from(u16::from_be_bytes(*body.first_chunk()?));
+        let topic = body.get(2..2 + topic_size)?;
+        let mut rest = &body[2 + topic_size..];
+        let qos = first >> 1 & 3;
+        if qos > 0 {
+            let id = rest.first_chunk::<2>()?;
+            let answer = if qos == 1 { 0x40 } else { 0x50 };
+            self.out.extend_from_slice(&[answer, 2, id[0], id[1]]);
+            rest = &rest[2..];
+        }
+        let (properties, payload) =
+            rest.split_at_checked(rest.len().checked_sub(self.payload_size)?)?;
+        let stamp = message::open(payload)?;
+        let publisher = self.shared.plan.publishers.get(stamp.publisher as usize)?;
+        if *publisher.topic != *topic
+            || *publisher.properties != *properties
+            || qos != self.plan.qos
+            || first & 1 != 0
+        {
+            return None;
+        }
+        self.count(stamp);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn count(&mut self, stamp: Stamp) {
+        let cell = self.plan.cells[stamp.publisher as usize];
+        let Some(next) = self.shared.next.get(cell as usize) else {
+            self.findings.faults.astray += 1;
+            return;
+        };
+        let faults = &mut self.findings.faults;
+        let is_new = match self.plan.group {
+            Some((group, member)) => {
+                let seen = &mut self.findings.seen[group][stamp.publisher as usize];
+                seen.note(next, member, stamp.sequence, faults)
+            }
+            None if next.load(Relaxed) == stamp.sequence => {
+                next.store(stamp.sequence + 1, Relaxed);
+                true
+            }
+            None => self.gaps.note(stamp.publisher, next, stamp.sequence, faults),
+        };
+        if !is_new {
+            return;
+        }
+        self.batch.delivered += 1;
+        if self.findings.recorded_ns.contains(&stamp.due_ns) {
+            self.findings.latency.saturating_record(self.now.saturating_sub(stamp.due_ns).max(1));
+        }
+    }
+}

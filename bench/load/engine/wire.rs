@@ -1,0 +1,125 @@
+//! One connection of the generator: reads into a buffer that all share, keeps the tail of a split packet, writes what the
+//! socket takes and keeps the rest.
+
+use std::io::{ErrorKind, Read, Write};
+
+use mio::net::TcpStream;
+
+#[derive(Debug)]
+pub struct Wire {
+    pub stream: TcpStream,
+    /// The part of a packet that has arrived.
+    tail: Vec<u8>,
+    /// What the socket would not take yet.
+    pub out: Vec<u8>,
+}
+
+impl Wire {
+    pub fn new(stream: TcpStream) -> Wire {
+        Wire { stream, tail: Vec::new(), out: Vec::new() }
+    }
+
+    /// Reads all there is. `take` gets bytes that begin with a packet, appends its answers and says how many it used.
+    pub fn read(
+        &mut self,
+        buffer: &mut [u8],
+        mut take: impl FnMut(&[u8], &mut Vec<u8>) -> Result<usize, String>,
+    ) -> Result<(), String> {
+        loop {
+            let kept = self.tail.len();
+            buffer[..kept].copy_from_slice(&self.tail);
+            match self.stream.read(&mut buffer[kept..]) {
+                Ok(0) => return Err("the broker closed a connection".to_string()),
+                Ok(size) => {
+                    let end = kept + size;
+                    let used = take(&buffer[..end], &mut self.out)?;
+                    self.tail.clear();
+                    self.tail.extend_from_slice(&buffer[used..end]);
+                    self.flush()?;
+                    // A short read has emptied the socket: the next arrival is a new edge.
+                    if end < buffer.len() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(format!("receive: {error}")),
+            }
+        }
+    }
+
+    /// True while earlier bytes wait for the socket.
+    pub fn is_blocked(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    pub fn flush(&mut self) -> Result<(), String> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let out = std::mem::take(&mut self.out);
+        let written = self.write_some(&out)?;
+        self.out = out;
+        self.out.drain(..written);
+        Ok(())
+    }
+
+    /// Writes bytes behind what waits; what the socket does not take waits too.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+        if self.is_blocked() {
+            self.out.extend_from_slice(bytes);
+            return self.flush();
+        }
+        let written = self.write_some(bytes)?;
+        self.out.extend_from_slice(&bytes[written..]);
+        Ok(())
+    }
+
+    fn write_some(&mut self, bytes: &[u8]) -> Result<usize, String> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.stream.write(&bytes[written..]) {
+                Ok(size) => written += size,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(format!("send: {error}")),
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// Where the first packet of `bytes` has its body; `None` while it is incomplete.
+#[inline(always)]
+pub fn body_range(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
+    let (mut size, mut at) = (0, 1);
+    loop {
+        let Some(byte) = bytes.get(at) else { return Ok(None) };
+        size |= usize::from(byte & 0x7f) << (7 * (at - 1));
+        at += 1;
+        if byte & 0x80 == 0 {
+            break;
+        }
+        if at > 4 {
+            return Err("the broker sent a packet whose size is malformed".to_string());
+        }
+    }
+    Ok((bytes.len() - at >= size).then_some((at, at + size)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packets_body_is_found_once_it_is_whole() {
+        let mut packet = vec![0x30, 0x80, 0x01];
+        packet.resize(3 + 128, 7);
+        for size in 0..packet.len() {
+            assert_eq!(body_range(&packet[..size]), Ok(None));
+        }
+        assert_eq!(body_range(&packet), Ok(Some((3, 131))));
+        assert_eq!(body_range(&[0xd0, 0, 1]), Ok(Some((2, 2))));
+        assert!(body_range(&[0x30, 0xff, 0xff, 0xff, 0xff, 1]).is_err());
+    }
+}

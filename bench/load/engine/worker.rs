@@ -1,0 +1,191 @@
+//! A generator thread: one event loop over its share of the connections.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use mio::{Events, Interest, Poll, Token};
+
+use super::control::{Orders, Pace, Shared};
+use super::publisher::Publisher;
+use super::subscriber::{Findings, Subscriber};
+use super::wire::Wire;
+use crate::machine::now_ns;
+use crate::message::Block;
+use crate::tally::Faults;
+
+/// The receive buffer: stays in the second-level cache, and still holds over a thousand small messages.
+const READ_SIZE: usize = 128 << 10;
+
+/// How long the loop sleeps without an event: orders, and what other threads delivered, are seen within this time.
+const SLEEP: Duration = Duration::from_millis(2);
+
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    Publisher(usize),
+    Subscriber(usize),
+}
+
+pub struct Worker {
+    shared: Arc<Shared>,
+    /// Which thread this is.
+    index: usize,
+    poll: Poll,
+    /// By token.
+    roles: Vec<Role>,
+    publishers: Vec<Publisher>,
+    subscribers: Vec<Subscriber>,
+    /// One a flow.
+    blocks: Vec<Block>,
+    buffer: Box<[u8]>,
+    findings: Findings,
+    orders: Orders,
+    epoch: u32,
+}
+
+/// What a thread has found when it ends.
+pub struct WorkerReport {
+    pub faults: Faults,
+    pub latency: Histogram<u64>,
+}
+
+impl Worker {
+    pub fn new(shared: Arc<Shared>, index: usize) -> Result<Worker, String> {
+        let orders = shared.changed_orders(&mut 0).expect("the first epoch is 1");
+        let buffer_size = READ_SIZE.max(2 * shared.plan.message_size_max());
+        Ok(Worker {
+            index,
+            poll: Poll::new().map_err(|error| format!("epoll: {error}"))?,
+            roles: Vec::new(),
+            publishers: Vec::new(),
+            subscribers: Vec::new(),
+            blocks: shared.plan.flows.iter().map(|flow| Block::new(&flow.layout)).collect(),
+            buffer: vec![0; buffer_size].into(),
+            findings: Findings::new(&shared),
+            orders,
+            epoch: 0,
+            shared,
+        })
+    }
+
+    pub fn add_publisher(
+        &mut self,
+        wire: Wire,
+        index: usize,
+        receive_max: u16,
+    ) -> Result<(), String> {
+        let mut publisher = Publisher::new(wire, index, &self.shared, receive_max);
+        let role = Role::Publisher(self.publishers.len());
+        self.register(&mut publisher.wire, role)?;
+        self.publishers.push(publisher);
+        Ok(())
+    }
+
+    pub fn add_subscriber(&mut self, wire: Wire, index: usize) -> Result<(), String> {
+        let mut subscriber = Subscriber::new(wire, index, &self.shared);
+        let role = Role::Subscriber(self.subscribers.len());
+        self.register(&mut subscriber.wire, role)?;
+        self.subscribers.push(subscriber);
+        Ok(())
+    }
+
+    fn register(&mut self, wire: &mut Wire, role: Role) -> Result<(), String> {
+        let token = Token(self.roles.len());
+        self.roles.push(role);
+        let registered = self.poll.registry().register(
+            &mut wire.stream,
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        );
+        registered.map_err(|error| format!("epoll: {error}"))
+    }
+
+    /// Runs until it is told to stop, or something fails.
+    pub fn run(mut self) -> WorkerReport {
+        self.shared.threads[self.index]
+            .thread_id
+            .store(nix::unistd::gettid().as_raw() as u32, Relaxed);
+        if let Err(reason) = self.run_loop() {
+            self.shared.fail(reason);
+        }
+        let mut faults = self.findings.faults;
+        faults.lost +=
+            self.subscribers.iter().map(|subscriber| subscriber.lost(&self.shared)).sum::<u64>();
+        WorkerReport { faults, latency: self.findings.latency }
+    }
+
+    fn run_loop(&mut self) -> Result<(), String> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            if let Some(orders) = self.shared.changed_orders(&mut self.epoch) {
+                self.adopt(orders)?;
+                self.shared.threads[self.index].epoch.store(self.epoch, Release);
+            }
+            if self.orders.stop || self.shared.failure().is_some() {
+                return Ok(());
+            }
+            let on_schedule =
+                self.orders.paces.iter().any(|pace| matches!(pace, Pace::Rate { .. }));
+            let sleep = if on_schedule { Duration::ZERO } else { SLEEP };
+            match self.poll.poll(&mut events, Some(sleep)) {
+                Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+                    return Err(format!("epoll: {error}"));
+                }
+                _ => {}
+            }
+            for event in &events {
+                match self.roles[event.token().0] {
+                    Role::Publisher(at) => self.serve_publisher(at, event.is_readable())?,
+                    Role::Subscriber(at) => self.serve_subscriber(at)?,
+                }
+            }
+            let now = now_ns();
+            for publisher in &mut self.publishers {
+                let pace = self.orders.paces[publisher.flow];
+                publisher.pump(pace, &mut self.blocks[publisher.flow], &self.shared, now)?;
+            }
+        }
+    }
+
+    fn adopt(&mut self, orders: Orders) -> Result<(), String> {
+        for publisher in &mut self.publishers {
+            let flow = publisher.flow;
+            if orders.paces[flow] != self.orders.paces[flow] {
+                publisher.set_pace(orders.paces[flow], &self.shared);
+            }
+        }
+        self.findings.recorded_ns = orders.recorded_ns.clone();
+        self.orders = orders;
+        for at in 0..self.subscribers.len() {
+            if self.subscribers[at].held_back {
+                self.serve_subscriber(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn serve_publisher(&mut self, at: usize, readable: bool) -> Result<(), String> {
+        let publisher = &mut self.publishers[at];
+        publisher.wire.flush()?;
+        if readable { publisher.read(&mut self.buffer, &self.shared) } else { Ok(()) }
+    }
+
+    fn serve_subscriber(&mut self, at: usize) -> Result<(), String> {
+        let subscriber = &mut self.subscribers[at];
+        subscriber.held_back =
+            self.orders.stalled && self.shared.plan.flows[subscriber.flow].stalls;
+        if subscriber.held_back {
+            return Ok(());
+        }
+        subscriber.wire.flush()?;
+        let (delivered, size) =
+            subscriber.read(&mut self.buffer, &self.shared, &mut self.findings)?;
+        if delivered > 0 {
+            let counts = &self.shared.threads[self.index];
+            counts.delivered[subscriber.flow].fetch_add(delivered, Relaxed);
+            counts.delivered_size[subscriber.flow].fetch_add(size, Relaxed);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! Idle connections: what each costs the broker in memory, and all of them in processor time.
+
+use std::time::Duration;
+
+use crate::broker::Broker;
+use crate::client::Client;
+use crate::meter::Meter;
+use crate::outcome::Outcome;
+use crate::run::Bench;
+use crate::scenario::Scenario;
+
+/// Time for the broker to finish what the connections caused.
+const SETTLE: Duration = Duration::from_secs(2);
+
+pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+    let mut outcome = Outcome::new(&scenario.name);
+    let mut meter = Meter::new(broker.pid, Default::default());
+    bench.wait(SETTLE, || Ok(()))?;
+    let fresh = meter.resident_size();
+    let mut clients = Vec::with_capacity(scenario.connections);
+    for index in 0..scenario.connections {
+        if index % 1000 == 0 {
+            bench.progress.say(&scenario.name, &format!("{index} connections"));
+        }
+        let mut client = Client::connect(
+            &broker.target,
+            &format!("idle-{index:05}"),
+            scenario.mqtt,
+            index,
+            None,
+        )?;
+        if !scenario.filters.is_empty() {
+            client.subscribe(&[scenario.filter_of(index)], scenario.qos)?;
+        }
+        clients.push(client);
+    }
+    bench.wait(SETTLE, || Ok(()))?;
+    bench.progress.say(&scenario.name, &format!("{} connections at rest", clients.len()));
+    let usage = meter.watch(bench.span, &bench.progress, || Ok(()))?;
+    outcome.bound = usage.bound;
+    outcome.resident_size = usage.resident_size;
+    outcome.resident_size_max = meter.resident_size_max;
+    outcome.broker_cores_used = usage.broker_s.map(|used| used / usage.elapsed_s);
+    outcome.measure("connections", clients.len() as f64, "");
+    if let Some((fresh, with)) = fresh.zip(usage.resident_size) {
+        let each = with.saturating_sub(fresh) as f64 / clients.len() as f64;
+        outcome.measure("memory, fresh", fresh as f64 / f64::from(1 << 20), "MiB");
+        outcome.measure("memory per idle connection", each / 1024.0, "KiB");
+    }
+    if let Some(cores) = outcome.broker_cores_used {
+        outcome.measure("processor time while idle", cores * 100.0, "% of a core");
+    }
+    for client in &mut clients {
+        client.check_open()?;
+    }
+    Ok(outcome)
+}

@@ -1,0 +1,147 @@
+//! The machine and its processes: cores, limits, processor time and memory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
+use serde::Serialize;
+
+/// Nanoseconds since the bench began: the clock of all send times and latencies.
+pub fn now_ns() -> u64 {
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+    BEGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// The cores that a process may run on; 0 is this one.
+pub fn cores_of(pid: u32) -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(pid as i32))?;
+    Ok((0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect())
+}
+
+/// Keeps the calling thread, and what it starts from here on, on these cores.
+pub fn pin(cores: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    for core in cores {
+        set.set(*core)?;
+    }
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// Raises the open-file limit so that `count` connections fit; for the broker that is started later too.
+pub fn raise_open_files(count: usize) -> Result<(), String> {
+    let wanted = count as u64 + 256;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
+    if soft >= wanted && soft == hard {
+        return Ok(());
+    }
+    let hard_wanted = hard.max(wanted);
+    if setrlimit(Resource::RLIMIT_NOFILE, hard_wanted, hard_wanted).is_ok() {
+        return Ok(());
+    }
+    if hard < wanted {
+        return Err(format!(
+            "{count} connections need {wanted} open files and the hard limit is {hard}: raise it with `ulimit -Hn {wanted}` as root"
+        ));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(|error| error.to_string())
+}
+
+/// Processor time of the threads of a process, in nanoseconds.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessorTime {
+    threads: BTreeMap<u32, u64>,
+}
+
+impl ProcessorTime {
+    /// Of all threads of a process. Threads that have ended are not in it: brokers keep theirs.
+    pub fn of_process(pid: u32) -> io::Result<ProcessorTime> {
+        let mut threads = BTreeMap::new();
+        for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let name = entry?.file_name();
+            let Some(thread) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            if let Ok(time) = thread_time_ns(pid, thread) {
+                threads.insert(thread, time);
+            }
+        }
+        Ok(ProcessorTime { threads })
+    }
+
+    /// What was used since `earlier`, by all threads and by the busiest, in nanoseconds.
+    pub fn since(&self, earlier: &ProcessorTime) -> (u64, u64) {
+        let used = self
+            .threads
+            .iter()
+            .map(|(thread, time)| time - earlier.threads.get(thread).unwrap_or(&0));
+        used.fold((0, 0), |(sum, busiest), time| (sum + time, busiest.max(time)))
+    }
+
+    /// What one thread used since `earlier`, in nanoseconds.
+    pub fn thread_since(&self, earlier: &ProcessorTime, thread: u32) -> u64 {
+        let of = |time: &ProcessorTime| time.threads.get(&thread).copied().unwrap_or(0);
+        of(self) - of(earlier)
+    }
+}
+
+/// The scheduler's own account, in nanoseconds; utime and stime, in ticks of 10 ms, where the kernel keeps none.
+fn thread_time_ns(pid: u32, thread: u32) -> io::Result<u64> {
+    let account =
+        fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).unwrap_or_default();
+    if let Some(time) = account.split(' ').next().and_then(|text| text.parse::<u64>().ok()) {
+        return Ok(time);
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat"))?;
+    // The name in front may hold spaces and parentheses; the 14th and 15th field are the 12th and 13th behind it.
+    let behind_name = stat.rsplit(") ").next().unwrap_or_default();
+    let ticks: u64 =
+        behind_name.split(' ').skip(11).take(2).filter_map(|text| text.parse::<u64>().ok()).sum();
+    Ok(ticks * 10_000_000)
+}
+
+/// Resident memory of a process, bytes.
+pub fn resident_size(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kilobytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+    kilobytes
+        .map(|size: u64| size * 1024)
+        .ok_or_else(|| io::Error::other("no VmRSS in /proc: the process has ended"))
+}
+
+/// What a result was measured on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    pub processor: String,
+    pub core_count: usize,
+    pub memory_mib: u64,
+    pub kernel: String,
+    pub virtual_machine: bool,
+}
+
+impl Machine {
+    pub fn describe() -> Machine {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let field = |name: &str| {
+            let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(':')?.1.trim().to_string())
+        };
+        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let memory_kib = memory.split_whitespace().nth(1).and_then(|text| text.parse::<u64>().ok());
+        Machine {
+            processor: field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_string()),
+            core_count: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+            memory_mib: memory_kib.unwrap_or(0) / 1024,
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_string(),
+            virtual_machine: field("flags")
+                .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Measures RingMQ, or any other MQTT broker: starts a RingMQ of its own on one core, drives it over TCP from the others,
+/// verifies every message, and prints a table. Ends with 1 if anything was lost, duplicated, out of order or corrupt.
+#[derive(Debug, Default, Parser)]
+#[command(name = "ringmq-bench", version)]
+pub struct Options {
+    /// Measure this broker instead of a RingMQ of the bench's own
+    #[arg(long, value_name = "HOST:PORT")]
+    pub broker: Option<String>,
+    /// The broker's process: its processor time and memory are measured
+    #[arg(long, value_name = "N", requires = "broker")]
+    pub pid: Option<u32>,
+    /// A built-in scenario or a TOML file; may be repeated [default: the first eight of --list]
+    #[arg(long, value_name = "FILE|NAME")]
+    pub scenario: Vec<String>,
+    /// List the built-in scenarios
+    #[arg(long)]
+    pub list: bool,
+    /// Print the results as JSON instead of the table
+    #[arg(long)]
+    pub json: bool,
+    /// Messages (connections) per second of the latency run; 0: no such run
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    /// Length of each measured run, seconds
+    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    pub seconds: f64,
+    /// Time before each measurement for everything to warm up, seconds
+    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    pub warm_up: f64,
+    #[arg(long, value_name = "0|1|2")]
+    pub qos: Option<u8>,
+    /// Bytes of payload
+    #[arg(long, value_name = "BYTES")]
+    pub payload: Option<usize>,
+    /// The protocol: 3 is 3.1.1, 5 is 5.0
+    #[arg(long, value_name = "3|5")]
+    pub mqtt: Option<u8>,
+    /// User properties on each publish (MQTT 5)
+    #[arg(long, value_name = "N")]
+    pub user_properties: Option<usize>,
+    #[arg(long, value_name = "N")]
+    pub publishers: Option<usize>,
+    #[arg(long, value_name = "N")]
+    pub subscribers: Option<usize>,
+    /// Messages that a publisher may have outstanding
+    #[arg(long, value_name = "N")]
+    pub window: Option<u64>,
+    /// Idle connections; connections under way in a storm
+    #[arg(long, value_name = "N")]
+    pub connections: Option<usize>,
+    /// How often a stall is repeated
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<usize>,
+    /// How long a stalled subscriber does not read, seconds
+    #[arg(long, value_name = "S")]
+    pub stall: Option<f64>,
+    /// Shards of the bench's own broker
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "broker")]
+    pub shards: u16,
+    /// Cores of the bench's own broker, as 0-1,3 [default: the first]
+    #[arg(long, value_name = "LIST", conflicts_with = "broker")]
+    pub cores: Option<String>,
+    /// A further option of the bench's own broker, as KEY=VALUE; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "broker")]
+    pub set: Vec<String>,
+    /// Generator threads [default: one for each core that is not the broker's]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Folder of the JSON file [default: bench/results in the repository, else this one]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Write no JSON file
+    #[arg(long)]
+    pub no_output: bool,
+}

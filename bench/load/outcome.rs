@@ -1,0 +1,116 @@
+//! What a scenario came to: the numbers of one row of the table.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::tally::Faults;
+
+/// What kept a flat-out run from going faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bound {
+    /// The broker's core was busy: the number is the broker's.
+    Broker,
+    /// The generator's core was busy and the broker's was not: the broker can do more.
+    Generator,
+    /// Neither was: they waited for each other.
+    Waiting,
+    /// The broker's process is not known.
+    Unknown,
+}
+
+/// Microseconds from when a message was due.
+#[derive(Clone, Debug, Serialize)]
+pub struct Latency {
+    /// Messages per second that were asked for, and that were delivered.
+    pub rate: f64,
+    pub count: u64,
+    pub p50_us: f64,
+    pub p90_us: f64,
+    pub p99_us: f64,
+    pub p999_us: f64,
+    pub max_us: f64,
+}
+
+impl Latency {
+    pub fn new(rate: f64, histogram: &Histogram<u64>) -> Latency {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+        Latency {
+            rate,
+            count: histogram.len(),
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: histogram.max() as f64 / 1000.0,
+        }
+    }
+}
+
+/// One row.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    pub scenario: String,
+    /// Messages (connections in a storm) per second towards the broker, and delivered by it.
+    pub in_per_s: f64,
+    pub out_per_s: f64,
+    /// Megabytes (10^6) of publishes delivered per second, whole packets.
+    pub megabytes_per_s: f64,
+    pub latency: Option<Latency>,
+    /// Microseconds of the broker's processor time per delivered message, flat out, and at the latency run's rate.
+    pub cpu_us_per_message: Option<f64>,
+    pub cpu_us_per_message_at_rate: Option<f64>,
+    /// Cores' worth of processor time during the flat-out run.
+    pub broker_cores_used: Option<f64>,
+    pub generator_cores_used: f64,
+    pub bound: Bound,
+    /// The broker's resident memory at the end of the flat-out run, and the most that was seen, bytes.
+    pub resident_size: Option<u64>,
+    pub resident_size_max: Option<u64>,
+    pub delivered: u64,
+    pub faults: Faults,
+    /// What only this kind of scenario measures, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub measures: Vec<Measure>,
+    /// Why this must count as failed, besides the faults.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Measure {
+    pub name: &'static str,
+    pub value: f64,
+    pub unit: &'static str,
+}
+
+impl Outcome {
+    pub fn new(scenario: &str) -> Outcome {
+        Outcome {
+            scenario: scenario.to_string(),
+            in_per_s: 0.0,
+            out_per_s: 0.0,
+            megabytes_per_s: 0.0,
+            latency: None,
+            cpu_us_per_message: None,
+            cpu_us_per_message_at_rate: None,
+            broker_cores_used: None,
+            generator_cores_used: 0.0,
+            bound: Bound::Unknown,
+            resident_size: None,
+            resident_size_max: None,
+            delivered: 0,
+            faults: Faults::default(),
+            measures: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    pub fn measure(&mut self, name: &'static str, value: f64, unit: &'static str) {
+        self.measures.push(Measure { name, value, unit });
+    }
+
+    pub fn is_good(&self) -> bool {
+        !self.faults.any() && self.failures.is_empty()
+    }
+}

@@ -1,0 +1,185 @@
+//! A plan: every publisher and subscriber of a run, and which messages each subscriber must get.
+
+use std::collections::BTreeMap;
+
+use ringmq::topic;
+
+use crate::message::Layout;
+use crate::scenario::Scenario;
+
+/// Publishers and subscribers of one kind.
+#[derive(Debug)]
+pub struct Flow {
+    pub layout: Layout,
+    pub window: u64,
+    /// Its subscribers do not read while a stall is ordered.
+    pub stalls: bool,
+}
+
+#[derive(Debug)]
+pub struct PublisherPlan {
+    pub flow: usize,
+    pub topic: Box<[u8]>,
+    /// The property section that its messages have.
+    pub properties: Box<[u8]>,
+    /// The cells that count how far its messages were delivered.
+    pub cells: Vec<u32>,
+}
+
+#[derive(Debug)]
+pub struct SubscriberPlan {
+    pub flow: usize,
+    /// The one that messages match, and those that none matches.
+    pub filters: Vec<String>,
+    pub qos: u8,
+    /// For each publisher the cell that counts its messages to this subscriber, or `NO_CELL`.
+    pub cells: Box<[u32]>,
+    /// With a shared subscription: the group, and which member of it this is.
+    pub group: Option<(usize, usize)>,
+}
+
+/// The publisher's messages are not for this subscriber.
+pub const NO_CELL: u32 = u32::MAX;
+
+#[derive(Debug)]
+pub struct Plan {
+    pub mqtt: u8,
+    pub flows: Vec<Flow>,
+    pub publishers: Vec<PublisherPlan>,
+    pub subscribers: Vec<SubscriberPlan>,
+    /// Members of each shared group.
+    pub groups: Vec<usize>,
+    pub cell_count: usize,
+}
+
+impl Plan {
+    /// The plan of a traffic scenario.
+    pub fn new(scenario: &Scenario) -> Plan {
+        let mut plan = Plan {
+            mqtt: scenario.mqtt,
+            flows: Vec::new(),
+            publishers: Vec::new(),
+            subscribers: Vec::new(),
+            groups: Vec::new(),
+            cell_count: 0,
+        };
+        plan.add(scenario, false);
+        plan
+    }
+
+    /// Adds a scenario's clients as a further flow.
+    pub fn add(&mut self, scenario: &Scenario, stalls: bool) {
+        let flow = self.flows.len();
+        let topics: Vec<Box<[u8]>> = (0..scenario.publishers)
+            .map(|index| scenario.topic_of(index).into_bytes().into())
+            .collect();
+        let properties: Box<[u8]> = scenario.properties().into();
+        let cells = Vec::new();
+        self.publishers.extend(topics.iter().map(|topic| PublisherPlan {
+            flow,
+            topic: topic.clone(),
+            properties: properties.clone(),
+            cells: cells.clone(),
+        }));
+        let layout =
+            Layout { topics, qos: scenario.qos, payload_size: scenario.payload, properties };
+        self.flows.push(Flow { layout, window: scenario.window, stalls });
+        for index in 0..scenario.subscribers {
+            let mut filters = vec![scenario.filter_of(index)];
+            filters.extend(scenario.idle_filters_of(index));
+            let (qos, cells) = (scenario.qos, Box::default());
+            self.subscribers.push(SubscriberPlan { flow, filters, qos, cells, group: None });
+        }
+        self.lay_cells();
+    }
+
+    /// Gives a cell to every publisher and subscriber, or group, that a message goes between.
+    fn lay_cells(&mut self) {
+        self.cell_count = 0;
+        self.groups.clear();
+        self.publishers.iter_mut().for_each(|publisher| publisher.cells.clear());
+        let mut group_of: BTreeMap<&str, (usize, Box<[u32]>)> = BTreeMap::new();
+        for subscriber in &mut self.subscribers {
+            let filter = subscriber.filters[0].as_str();
+            let plain = plain_filter(filter);
+            if let Some((group, cells)) = group_of.get(filter) {
+                subscriber.cells = cells.clone();
+                subscriber.group = Some((*group, self.groups[*group]));
+                self.groups[*group] += 1;
+                continue;
+            }
+            let mut cells = vec![NO_CELL; self.publishers.len()];
+            for (publisher, cell) in self.publishers.iter_mut().zip(&mut cells) {
+                let topic = std::str::from_utf8(&publisher.topic).expect("topics are made of text");
+                if topic::matches(plain, topic) {
+                    *cell = self.cell_count as u32;
+                    publisher.cells.push(*cell);
+                    self.cell_count += 1;
+                }
+            }
+            subscriber.cells = cells.into();
+            if plain.len() < filter.len() {
+                subscriber.group = Some((self.groups.len(), 0));
+                group_of.insert(filter, (self.groups.len(), subscriber.cells.clone()));
+                self.groups.push(1);
+            }
+        }
+    }
+
+    /// The largest publish, bytes.
+    pub fn message_size_max(&self) -> usize {
+        let size = |flow: &Flow| {
+            let Layout { topics, properties, payload_size, .. } = &flow.layout;
+            9 + topics[0].len() + properties.len() + payload_size
+        };
+        self.flows.iter().map(size).max().unwrap_or(0)
+    }
+}
+
+/// The filter behind `$share/NAME/`.
+fn plain_filter(filter: &str) -> &str {
+    match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
+        Some((_, plain)) => plain,
+        None => filter,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publisher_and_subscriber_share_a_cell_where_the_filter_matches() {
+        let scenario = Scenario {
+            publishers: 3,
+            subscribers: 4,
+            topic: "a/{publisher}".to_string(),
+            filters: vec!["a/{subscriber}".to_string(), "a/+".to_string()],
+            ..Scenario::default()
+        };
+        let plan = Plan::new(&scenario);
+        let cells: Vec<&[u32]> =
+            plan.subscribers.iter().map(|subscriber| &*subscriber.cells).collect();
+        let none = NO_CELL;
+        assert_eq!(cells, [[0, none, none], [1, 2, 3], [none, none, 4], [5, 6, 7]]);
+        assert_eq!(plan.publishers[0].cells, [0, 1, 5]);
+        assert_eq!(plan.cell_count, 8);
+    }
+
+    #[test]
+    fn the_members_of_a_shared_subscription_count_together() {
+        let scenario = Scenario {
+            publishers: 2,
+            subscribers: 3,
+            topic: "a/{publisher}".to_string(),
+            filters: vec!["$share/group/a/#".to_string()],
+            ..Scenario::default()
+        };
+        let plan = Plan::new(&scenario);
+        assert_eq!(plan.groups, [3]);
+        for (index, subscriber) in plan.subscribers.iter().enumerate() {
+            assert_eq!(*subscriber.cells, [0, 1]);
+            assert_eq!(subscriber.group, Some((0, index)));
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The progress bar, on stderr, while the bench works.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar over the seconds that all runs together take.
+#[derive(Debug)]
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    pub fn new(total: Duration, shown: bool) -> Progress {
+        let target = if shown {
+            ProgressDrawTarget::stderr_with_hz(5)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(total.as_millis() as u64), target);
+        let style = ProgressStyle::with_template(
+            "{bar:30} {percent:>3} %  {elapsed} of some {prefix}  {msg}",
+        );
+        bar.set_style(style.expect("the template is a constant"));
+        bar.set_prefix(format!("{} s", total.as_secs()));
+        Progress(bar)
+    }
+
+    pub fn say(&self, scenario: &str, doing: &str) {
+        self.0.set_message(format!("{scenario}: {doing}"));
+    }
+
+    pub fn advance(&self, by: Duration) {
+        self.0.inc(by.as_millis() as u64);
+    }
+
+    /// The bar goes away: what follows stands alone.
+    pub fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,297 @@
+//! Scenarios: what a TOML file says, the built-in ones, and what the command line changes in them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::PAYLOAD_SIZE_MIN;
+use crate::options::Options;
+
+/// What kind of run a scenario asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Publishers and subscribers: flat out within a window, then at a fixed rate.
+    #[default]
+    Traffic,
+    /// Clients that connect and leave again.
+    ConnectStorm,
+    /// Connections that do nothing.
+    Idle,
+    /// A subscriber that stops reading while the others run.
+    StalledSubscriber,
+}
+
+/// One scenario. In `topic` and `filters`, `{publisher}` and `{subscriber}` stand for the client's number in five digits.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    pub name: String,
+    pub about: String,
+    pub kind: Kind,
+    /// 3 is MQTT 3.1.1, 5 is MQTT 5.0.
+    pub mqtt: u8,
+    pub publishers: usize,
+    pub subscribers: usize,
+    pub topic: String,
+    /// Subscriber n subscribes to the filter number n, round robin.
+    pub filters: Vec<String>,
+    /// Filters that no message matches, for each subscriber: they make the broker's index larger.
+    pub idle_filters: usize,
+    pub qos: u8,
+    /// Bytes of payload.
+    pub payload: usize,
+    pub user_properties: usize,
+    /// Messages that a publisher has outstanding: sent, and not yet delivered to every one of its subscribers.
+    pub window: u64,
+    /// Messages per second of all publishers (connections per second of a storm) in the run that measures latency.
+    /// 0: no such run.
+    pub rate: f64,
+    /// Idle connections; in a storm, connections under way at any time.
+    pub connections: usize,
+    /// How long the subscriber does not read, seconds.
+    pub stall_s: f64,
+    /// How often that is repeated; the median counts.
+    pub rounds: usize,
+    /// Messages per second to the subscriber that does not read.
+    pub stalled_rate: f64,
+    pub stalled_payload: usize,
+    /// The messages for the stalled subscriber are more than the broker may keep: what is missing must be what it says
+    /// it dropped.
+    pub beyond_limits: bool,
+    /// Keys of the configuration, for a broker that the bench starts itself.
+    pub broker: BTreeMap<String, toml::Value>,
+}
+
+impl Default for Scenario {
+    fn default() -> Scenario {
+        Scenario {
+            name: String::new(),
+            about: String::new(),
+            kind: Kind::Traffic,
+            mqtt: 3,
+            publishers: 1,
+            subscribers: 1,
+            topic: "bench/{publisher}".to_string(),
+            filters: vec!["bench/+".to_string()],
+            idle_filters: 0,
+            qos: 0,
+            payload: 64,
+            user_properties: 0,
+            window: 500,
+            rate: 0.0,
+            connections: 100,
+            stall_s: 30.0,
+            rounds: 5,
+            stalled_rate: 1000.0,
+            stalled_payload: 256,
+            beyond_limits: false,
+            broker: BTreeMap::new(),
+        }
+    }
+}
+
+const BUILT_IN: [(&str, &str); 12] = [
+    ("fan-out", include_str!("../scenarios/fan-out.toml")),
+    ("fan-in", include_str!("../scenarios/fan-in.toml")),
+    ("p2p-qos0", include_str!("../scenarios/p2p-qos0.toml")),
+    ("p2p-qos1", include_str!("../scenarios/p2p-qos1.toml")),
+    ("p2p-qos2", include_str!("../scenarios/p2p-qos2.toml")),
+    ("wildcards", include_str!("../scenarios/wildcards.toml")),
+    ("shared", include_str!("../scenarios/shared.toml")),
+    ("connect-storm", include_str!("../scenarios/connect-storm.toml")),
+    ("idle", include_str!("../scenarios/idle.toml")),
+    ("idle-subscribed", include_str!("../scenarios/idle-subscribed.toml")),
+    ("stalled-subscriber", include_str!("../scenarios/stalled-subscriber.toml")),
+    ("stalled-beyond-limits", include_str!("../scenarios/stalled-beyond-limits.toml")),
+];
+
+/// Of the built-in scenarios, those that run unless others are asked for.
+const DEFAULT_COUNT: usize = 8;
+
+/// All built-in scenarios.
+pub fn built_in() -> Vec<Scenario> {
+    let parsed = BUILT_IN.iter().map(|(name, text)| parse(name, text));
+    parsed.collect::<Result<_, _>>().expect("the built-in scenarios are tested")
+}
+
+/// What to run: the named scenarios and files, or the default ones, as the command line changes them.
+pub fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
+    let mut scenarios = Vec::new();
+    for name in &options.scenario {
+        scenarios.push(match BUILT_IN.iter().find(|(known, _)| known == name) {
+            Some((name, text)) => parse(name, text)?,
+            None => parse(name, &read(name)?)?,
+        });
+    }
+    if scenarios.is_empty() {
+        scenarios = built_in();
+        scenarios.truncate(DEFAULT_COUNT);
+    }
+    for scenario in &mut scenarios {
+        scenario.change(options);
+        scenario.check().map_err(|wrong| format!("scenario {}: {wrong}", scenario.name))?;
+    }
+    Ok(scenarios)
+}
+
+fn read(name: &str) -> Result<String, String> {
+    fs::read_to_string(name).map_err(|error| {
+        let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+        format!(
+            "{name}: neither a readable file ({error}) nor a built-in scenario ({})",
+            names.join(", ")
+        )
+    })
+}
+
+fn parse(name: &str, text: &str) -> Result<Scenario, String> {
+    let mut scenario: Scenario =
+        toml::from_str(text).map_err(|error| format!("{name}: {error}"))?;
+    if scenario.name.is_empty() {
+        scenario.name = name.to_string();
+    }
+    Ok(scenario)
+}
+
+impl Scenario {
+    fn change(&mut self, options: &Options) {
+        fn set<T: Copy>(to: &mut T, from: Option<T>) {
+            if let Some(value) = from {
+                *to = value;
+            }
+        }
+        set(&mut self.mqtt, options.mqtt);
+        set(&mut self.qos, options.qos);
+        set(&mut self.payload, options.payload);
+        set(&mut self.user_properties, options.user_properties);
+        set(&mut self.window, options.window);
+        set(&mut self.rate, options.rate);
+        set(&mut self.publishers, options.publishers);
+        set(&mut self.subscribers, options.subscribers);
+        set(&mut self.connections, options.connections);
+        set(&mut self.rounds, options.rounds);
+        set(&mut self.stall_s, options.stall);
+        // User properties exist in MQTT 5 only: asking for them asks for it.
+        if options.user_properties.is_some_and(|count| count > 0) && options.mqtt.is_none() {
+            self.mqtt = 5;
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let wrong = |text: String| Err(text);
+        if ![3, 5].contains(&self.mqtt) {
+            return wrong(format!("mqtt is {}; it must be 3 (3.1.1) or 5", self.mqtt));
+        }
+        if self.mqtt == 3 && self.user_properties > 0 {
+            return wrong("user_properties need mqtt = 5".to_string());
+        }
+        if self.qos > 2 {
+            return wrong(format!("qos is {}; it must be 0, 1 or 2", self.qos));
+        }
+        if self.payload < PAYLOAD_SIZE_MIN || self.stalled_payload < PAYLOAD_SIZE_MIN {
+            return wrong(format!(
+                "a payload has at least {PAYLOAD_SIZE_MIN} bytes: they carry what is verified"
+            ));
+        }
+        if self.payload.max(self.stalled_payload) > 64 << 20 {
+            return wrong("a payload has at most 64 MiB".to_string());
+        }
+        if !(1..=30_000).contains(&self.window) {
+            return wrong(format!("window is {}; it must be 1 to 30000", self.window));
+        }
+        let counts = [self.publishers, self.subscribers, self.connections, self.rounds];
+        if counts.iter().any(|count| !(1..=99_999).contains(count)) {
+            return wrong(
+                "publishers, subscribers, connections and rounds must be 1 to 99999".to_string(),
+            );
+        }
+        if !(0.0..=1e8).contains(&self.rate) || !(1.0..=1e6).contains(&self.stalled_rate) {
+            return wrong(
+                "rate must be 0 to 100,000,000 and stalled_rate 1 to 1,000,000".to_string(),
+            );
+        }
+        if !(0.1..=3600.0).contains(&self.stall_s) {
+            return wrong("stall_s must be 0.1 to 3600".to_string());
+        }
+        let topics: HashSet<String> = (0..self.publishers).map(|n| self.topic_of(n)).collect();
+        if topics.len() < self.publishers && self.kind == Kind::Traffic {
+            return wrong(
+                "each publisher needs a topic of its own: name {publisher} in it".to_string(),
+            );
+        }
+        if self.filters.is_empty() && [Kind::Traffic, Kind::StalledSubscriber].contains(&self.kind)
+        {
+            return wrong("filters must not be empty".to_string());
+        }
+        Ok(())
+    }
+
+    pub fn topic_of(&self, publisher: usize) -> String {
+        self.topic.replace("{publisher}", &format!("{publisher:05}"))
+    }
+
+    /// The filter of a subscriber that messages match.
+    pub fn filter_of(&self, subscriber: usize) -> String {
+        self.filters[subscriber % self.filters.len()]
+            .replace("{subscriber}", &format!("{subscriber:05}"))
+    }
+
+    /// The filters of a subscriber that nothing matches.
+    pub fn idle_filters_of(&self, subscriber: usize) -> Vec<String> {
+        (0..self.idle_filters).map(|index| format!("idle/{subscriber:05}/{index:05}/+/#")).collect()
+    }
+
+    /// The property section of each publish, with its length; nothing for 3.1.1.
+    pub fn properties(&self) -> Vec<u8> {
+        if self.mqtt < 5 {
+            return Vec::new();
+        }
+        let mut pairs = Vec::new();
+        for index in 0..self.user_properties {
+            let (name, value) = (format!("name-{index:04}"), format!("value-{index:04}"));
+            pairs.push(0x26);
+            for text in [name, value] {
+                pairs.extend_from_slice(&(text.len() as u16).to_be_bytes());
+                pairs.extend_from_slice(text.as_bytes());
+            }
+        }
+        let mut section = Vec::new();
+        crate::message::write_size(&mut section, pairs.len());
+        section.extend(pairs);
+        section
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_scenario_is_sound_and_carries_its_files_name() {
+        for (scenario, (name, _)) in built_in().iter().zip(BUILT_IN) {
+            assert_eq!(scenario.name, name);
+            assert_eq!(scenario.check(), Ok(()), "{name}");
+            assert!(!scenario.about.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_scenario_that_cannot_be_run_is_refused() {
+        let refused = [
+            "mqtt = 4",
+            "qos = 3",
+            "payload = 23",
+            "user_properties = 1",
+            "window = 0",
+            "publishers = 2\ntopic = \"a\"",
+            "filters = []",
+            "rate = -1.0",
+        ];
+        for text in refused {
+            assert!(parse("case", text).expect(text).check().is_err(), "{text}");
+        }
+        assert!(parse("case", "no_such_key = 1").is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! A subscriber stops reading while others run flat out: they must not slow down, and it must get what is its own.
+
+use std::time::{Duration, Instant};
+
+use crate::broker::Broker;
+use crate::client::Client;
+use crate::engine::Engine;
+use crate::engine::control::Pace;
+use crate::machine::now_ns;
+use crate::meter::{Meter, Usage};
+use crate::outcome::Outcome;
+use crate::plan::Plan;
+use crate::run::Bench;
+use crate::scenario::Scenario;
+use crate::tally::Faults;
+use crate::traffic::PATIENCE;
+
+/// The flows of the plan.
+const OTHERS: usize = 0;
+const STALLED: usize = 1;
+
+/// Where brokers say how many publishes they have dropped.
+const DROPPED_TOPIC: &str = "$SYS/broker/publish/messages/dropped";
+
+/// How long a value under `$SYS` must stay the same to be taken for final, and how long that may take.
+const DROPPED_STEADY: Duration = Duration::from_secs(12);
+const DROPPED_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// The others' throughput may fall by this much during a stall.
+const SLOWDOWN_MAX: f64 = 0.10;
+
+pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+    let mut outcome = Outcome::new(&scenario.name);
+    let mut drops = scenario.beyond_limits.then(|| DropCounter::new(broker)).transpose()?;
+    let dropped_before = drops.as_mut().map_or(Ok(0), DropCounter::settled)?;
+    let mut plan = Plan::new(scenario);
+    plan.add(&stalled_flow(scenario), true);
+    let engine =
+        Engine::start(plan, &broker.target, &bench.placement.generator, bench.thread_count)?;
+    let interval_ns = 1e9 / scenario.stalled_rate;
+    let from_ns = now_ns();
+    engine.order(|orders| {
+        orders.paces[OTHERS] = Pace::Window;
+        orders.paces[STALLED] = Pace::Rate { from_ns, interval_ns };
+    })?;
+    bench.wait(bench.warm_up, || engine.check())?;
+    let mut meter = Meter::new(broker.pid, engine.thread_ids());
+    let mut ratios = Vec::new();
+    for round in 1..=scenario.rounds {
+        let ratio = run_round(bench, scenario, &engine, &mut meter, round, &mut outcome)?;
+        ratios.push(ratio);
+    }
+    engine.order(|orders| orders.paces.fill(Pace::Still))?;
+    engine.drain(OTHERS, PATIENCE)?;
+    engine.drain(STALLED, PATIENCE)?;
+    let stalled = engine.counts(STALLED);
+    outcome.delivered = engine.counts(OTHERS).delivered + stalled.delivered;
+    outcome.resident_size_max = meter.resident_size_max;
+    outcome.faults = engine.stop()?.faults;
+    judge_throughput(&mut ratios, &mut outcome);
+    outcome.measure("sent to the stalled subscriber", stalled.sent as f64, "messages");
+    if let Some(drops) = &mut drops {
+        judge_drops(drops.settled()? - dropped_before, &mut outcome);
+    }
+    Ok(outcome)
+}
+
+/// One publisher and one QoS 1 subscriber, which stalls.
+fn stalled_flow(scenario: &Scenario) -> Scenario {
+    Scenario {
+        publishers: 1,
+        subscribers: 1,
+        topic: "bench/stalled/{publisher}".to_string(),
+        filters: vec!["bench/stalled/+".to_string()],
+        idle_filters: 0,
+        qos: 1,
+        payload: scenario.stalled_payload,
+        // What waits for the subscriber is for the broker to bound, not for the generator.
+        window: u64::MAX,
+        ..scenario.clone()
+    }
+}
+
+/// The others without and with the stall, and the subscriber's catching up. Returns how the two compare.
+fn run_round(
+    bench: &Bench,
+    scenario: &Scenario,
+    engine: &Engine,
+    meter: &mut Meter,
+    round: usize,
+    outcome: &mut Outcome,
+) -> Result<f64, String> {
+    let span = Duration::from_secs_f64(scenario.stall_s);
+    let mut rate = |stalled: bool| -> Result<(f64, Usage, u64), String> {
+        let doing = if stalled { "stalled" } else { "all read" };
+        bench
+            .progress
+            .say(&scenario.name, &format!("round {round} of {}, {doing}", scenario.rounds));
+        engine.order(|orders| orders.stalled = stalled)?;
+        let before = engine.counts(OTHERS);
+        let usage = meter.watch(span, &bench.progress, || engine.check())?;
+        let delivered = engine.counts(OTHERS).delivered - before.delivered;
+        Ok((delivered as f64 / usage.elapsed_s, usage, delivered))
+    };
+    let (free, _, _) = rate(false)?;
+    let (stalled, usage, delivered) = rate(true)?;
+    let behind = engine.counts(STALLED);
+    outcome.in_per_s = stalled;
+    outcome.out_per_s = stalled;
+    outcome.cpu_us_per_message = usage.broker_s.map(|used| used * 1e6 / delivered.max(1) as f64);
+    outcome.broker_cores_used = usage.broker_s.map(|used| used / usage.elapsed_s);
+    outcome.generator_cores_used = usage.generator_s / usage.elapsed_s;
+    outcome.bound = usage.bound;
+    outcome.resident_size = usage.resident_size;
+    engine.order(|orders| orders.stalled = false)?;
+    catch_up(engine, behind.sent)?;
+    if round == 1 {
+        outcome.measure(
+            "waiting at the end of the stall",
+            (behind.sent - behind.delivered) as f64,
+            "messages",
+        );
+    }
+    Ok(stalled / free.max(1.0))
+}
+
+/// Waits until the subscriber has got as far as `sent`, or nothing comes any more.
+fn catch_up(engine: &Engine, sent: u64) -> Result<(), String> {
+    let mut last = (engine.reached(STALLED), Instant::now());
+    while last.0 < sent && last.1.elapsed() < PATIENCE {
+        engine.check()?;
+        std::thread::sleep(Duration::from_millis(5));
+        let reached = engine.reached(STALLED);
+        if reached > last.0 {
+            last = (reached, Instant::now());
+        }
+    }
+    Ok(())
+}
+
+fn judge_throughput(ratios: &mut [f64], outcome: &mut Outcome) {
+    ratios.sort_by(f64::total_cmp);
+    let median = ratios[ratios.len() / 2];
+    outcome.measure("others' throughput, stalled to not stalled, median", median * 100.0, "%");
+    outcome.measure("least of the rounds", ratios[0] * 100.0, "%");
+    if median < 1.0 - SLOWDOWN_MAX {
+        outcome.failures.push(format!(
+            "the others fell to {:.1} % while one subscriber stalled",
+            median * 100.0
+        ));
+    }
+}
+
+/// What is missing must be what the broker says it has dropped, and something must be.
+fn judge_drops(dropped: u64, outcome: &mut Outcome) {
+    let missing = outcome.faults.lost;
+    outcome.measure("missing", missing as f64, "messages");
+    outcome.measure("dropped, as the broker counts", dropped as f64, "messages");
+    if missing != dropped {
+        outcome.failures.push(format!(
+            "{missing} messages are missing and the broker counts {dropped} as dropped"
+        ));
+    }
+    if missing == 0 {
+        outcome
+            .failures
+            .push("nothing was dropped: the broker's limits were not reached".to_string());
+    }
+    outcome.faults = Faults { lost: 0, ..outcome.faults };
+}
+
+/// Follows the broker's own count of dropped messages.
+struct DropCounter {
+    client: Client,
+    value: Option<u64>,
+}
+
+impl DropCounter {
+    fn new(broker: &Broker) -> Result<DropCounter, String> {
+        let mut client = Client::connect(&broker.target, "bench-drops", 3, 0, None)?;
+        client.subscribe(&[DROPPED_TOPIC.to_string()], 0)?;
+        Ok(DropCounter { client, value: None })
+    }
+
+    /// The count once it no longer moves.
+    fn settled(&mut self) -> Result<u64, String> {
+        let begin = Instant::now();
+        let mut changed = begin;
+        while changed.elapsed() < DROPPED_STEADY || self.value.is_none() {
+            if begin.elapsed() > DROPPED_TIME_MAX {
+                return Err(format!(
+                    "no steady value under {DROPPED_TOPIC} within {DROPPED_TIME_MAX:?}"
+                ));
+            }
+            let Some(text) = self.client.next_text(Duration::from_millis(500))? else { continue };
+            let value = text
+                .trim()
+                .parse()
+                .map_err(|_| format!("{DROPPED_TOPIC} is {text:?}, which is no number"))?;
+            if self.value != Some(value) {
+                self.value = Some(value);
+                changed = Instant::now();
+            }
+        }
+        self.value.ok_or_else(|| format!("no value under {DROPPED_TOPIC}"))
+    }
+}

@@ -1,0 +1,339 @@
+//! A connect storm: connections that connect, are accepted, and leave again, some at a time or on a schedule.
+
+use std::io::{ErrorKind, Read, Write};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use ringmq::codec::{Connack, ReasonCode, next_frame};
+
+use crate::broker::Broker;
+use crate::client::{Target, encode_connect, version};
+use crate::engine::subscriber::new_histogram;
+use crate::machine::{self, now_ns};
+use crate::meter::Meter;
+use crate::outcome::{Latency, Outcome};
+use crate::run::Bench;
+use crate::scenario::Scenario;
+
+/// MQTT 3.1.1 and 5.0 alike: a normal disconnection.
+const DISCONNECT: [u8; 2] = [0xe0, 0];
+
+/// Connections of a thread that are under way on a schedule: more wait until some have ended.
+const OPEN_MAX: usize = 2000;
+
+/// A connection that is not accepted within this time has failed.
+const CONNECT_TIME_MAX_NS: u64 = 5_000_000_000;
+
+/// What the threads of a storm share.
+struct Storm<'a> {
+    target: Target,
+    scenario: &'a Scenario,
+    /// Connections begun per second by each thread; 0: as many as may be under way.
+    rate: f64,
+    open_max: usize,
+    begun: AtomicU64,
+    accepted: AtomicU64,
+    failed: AtomicU64,
+    stop: AtomicBool,
+    thread_ids: Vec<AtomicU32>,
+    /// Latency is recorded while this is set.
+    recorded: AtomicBool,
+    latency: Mutex<Histogram<u64>>,
+    failure: Mutex<Option<String>>,
+}
+
+pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+    let mut outcome = Outcome::new(&scenario.name);
+    bench.progress.say(&scenario.name, "as fast as it goes");
+    storm(bench, scenario, broker, 0.0, &mut outcome)?;
+    if scenario.rate > 0.0 {
+        bench.progress.say(&scenario.name, "at a fixed rate");
+        storm(bench, scenario, broker, scenario.rate, &mut outcome)?;
+    }
+    Ok(outcome)
+}
+
+fn storm(
+    bench: &Bench,
+    scenario: &Scenario,
+    broker: &Broker,
+    rate: f64,
+    outcome: &mut Outcome,
+) -> Result<(), String> {
+    let threads = bench.thread_count;
+    let storm = Storm {
+        target: broker.target,
+        scenario,
+        rate: rate / threads as f64,
+        open_max: if rate > 0.0 { OPEN_MAX } else { scenario.connections.div_ceil(threads) },
+        begun: AtomicU64::new(0),
+        accepted: AtomicU64::new(0),
+        failed: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        thread_ids: (0..threads).map(|_| AtomicU32::new(0)).collect(),
+        recorded: AtomicBool::new(false),
+        latency: Mutex::new(new_histogram()),
+        failure: Mutex::new(None),
+    };
+    thread::scope(|scope| {
+        for index in 0..threads {
+            let (storm, cores) = (&storm, &bench.placement.generator);
+            scope.spawn(move || {
+                // Without a core of its own it runs where it may: slower, and reported as the limit.
+                let _ = machine::pin(&[cores[index % cores.len()]]);
+                storm.run_thread(index, threads);
+            });
+        }
+        let measured = storm.measure(bench, broker, outcome);
+        storm.stop.store(true, Relaxed);
+        measured
+    })?;
+    outcome.faults.lost += storm.failed.load(Relaxed);
+    outcome.delivered += storm.accepted.load(Relaxed);
+    if rate > 0.0 {
+        let latency = storm.latency.into_inner().unwrap_or_else(PoisonError::into_inner);
+        outcome.latency = Some(Latency::new(rate, &latency));
+    }
+    Ok(())
+}
+
+impl Storm<'_> {
+    fn measure(&self, bench: &Bench, broker: &Broker, outcome: &mut Outcome) -> Result<(), String> {
+        let check = || {
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
+        };
+        bench.wait(bench.warm_up, check)?;
+        let thread_ids = self.thread_ids.iter().map(|id| id.load(Relaxed)).collect();
+        let mut meter = Meter::new(broker.pid, thread_ids);
+        let counts = || (self.begun.load(Relaxed), self.accepted.load(Relaxed));
+        let before = counts();
+        self.recorded.store(true, Relaxed);
+        let usage = meter.watch(bench.span, &bench.progress, check)?;
+        self.recorded.store(false, Relaxed);
+        let after = counts();
+        let accepted = after.1 - before.1;
+        let cpu = usage.broker_s.map(|used| used * 1e6 / accepted.max(1) as f64);
+        outcome.resident_size_max = outcome.resident_size_max.max(meter.resident_size_max);
+        if self.rate > 0.0 {
+            outcome.cpu_us_per_message_at_rate = cpu;
+            return Ok(());
+        }
+        outcome.in_per_s = (after.0 - before.0) as f64 / usage.elapsed_s;
+        outcome.out_per_s = accepted as f64 / usage.elapsed_s;
+        outcome.cpu_us_per_message = cpu;
+        outcome.broker_cores_used = usage.broker_s.map(|used| used / usage.elapsed_s);
+        outcome.generator_cores_used = usage.generator_s / usage.elapsed_s;
+        outcome.bound = usage.bound;
+        outcome.resident_size = usage.resident_size;
+        if accepted == 0 {
+            outcome.failures.push("no connection was accepted".to_string());
+        }
+        Ok(())
+    }
+
+    fn run_thread(&self, index: usize, threads: usize) {
+        self.thread_ids[index].store(nix::unistd::gettid().as_raw() as u32, Relaxed);
+        let ended = Dialer::new(self, index, threads).and_then(|mut dialer| dialer.run());
+        if let Err(reason) = ended {
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Connecting,
+    /// CONNECT has been sent.
+    Waiting,
+    /// DISCONNECT has been sent: the broker closes, so that no port of ours stays in TIME_WAIT.
+    Leaving,
+}
+
+struct Dial {
+    stream: TcpStream,
+    state: State,
+    due_ns: u64,
+    connect: Vec<u8>,
+    input: Vec<u8>,
+}
+
+/// One thread's event loop over its connections.
+struct Dialer<'a> {
+    storm: &'a Storm<'a>,
+    poll: Poll,
+    /// By token.
+    dials: Vec<Option<Dial>>,
+    free: Vec<usize>,
+    /// The number of the next connection, and the step to the one after.
+    next: usize,
+    step: usize,
+    begin_ns: u64,
+    begun: u64,
+    latency: Histogram<u64>,
+}
+
+impl<'a> Dialer<'a> {
+    fn new(storm: &'a Storm<'a>, index: usize, step: usize) -> Result<Dialer<'a>, String> {
+        Ok(Dialer {
+            storm,
+            poll: Poll::new().map_err(|error| format!("epoll: {error}"))?,
+            dials: (0..storm.open_max).map(|_| None).collect(),
+            free: (0..storm.open_max).rev().collect(),
+            next: index,
+            step,
+            begin_ns: now_ns(),
+            begun: 0,
+            latency: new_histogram(),
+        })
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        let mut events = Events::with_capacity(1024);
+        let mut swept = Instant::now();
+        while !self.storm.stop.load(Relaxed) {
+            self.begin_due()?;
+            let sleep =
+                if self.storm.rate > 0.0 { Duration::ZERO } else { Duration::from_millis(2) };
+            match self.poll.poll(&mut events, Some(sleep)) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => {
+                    return Err(format!("epoll: {error}"));
+                }
+                _ => {}
+            }
+            for event in &events {
+                self.serve(event.token().0);
+            }
+            if swept.elapsed() > Duration::from_millis(500) {
+                self.sweep();
+                swept = Instant::now();
+            }
+        }
+        let mut latency = self.storm.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        latency.add(&self.latency).map_err(|error| error.to_string())
+    }
+
+    /// Begins as many connections as are due, or as may be under way.
+    fn begin_due(&mut self) -> Result<(), String> {
+        let now = now_ns();
+        while let Some(at) = self.free.last().copied() {
+            let mut due_ns = now;
+            if self.storm.rate > 0.0 {
+                due_ns = self.begin_ns + (self.begun as f64 * 1e9 / self.storm.rate) as u64;
+                if due_ns > now {
+                    break;
+                }
+            }
+            self.free.pop();
+            self.dials[at] = Some(self.dial(at, due_ns)?);
+            self.begun += 1;
+            self.storm.begun.fetch_add(1, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn dial(&mut self, at: usize, due_ns: u64) -> Result<Dial, String> {
+        let failed = |error| format!("connecting to {}: {error}", self.storm.target.address);
+        let number = self.next;
+        self.next += self.step;
+        // Source addresses take turns: ports are used again only after a while.
+        let socket = self.storm.target.socket(number % 400_000).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        if let Err(error) = socket.connect(&self.storm.target.address.into())
+            && error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32)
+        {
+            return Err(failed(error));
+        }
+        let mut stream = TcpStream::from_std(socket.into());
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut stream, Token(at), interest).map_err(failed)?;
+        let connect = encode_connect(&format!("storm-{number:09}"), self.storm.scenario.mqtt);
+        Ok(Dial { stream, state: State::Connecting, due_ns, connect, input: Vec::new() })
+    }
+
+    /// Takes a connection as far as it goes now.
+    fn serve(&mut self, at: usize) {
+        let Some(dial) = &mut self.dials[at] else { return };
+        let before = dial.state;
+        let ended = dial.advance(version(self.storm.scenario.mqtt));
+        if before != State::Leaving && dial.state == State::Leaving {
+            self.storm.accepted.fetch_add(1, Relaxed);
+            if self.storm.recorded.load(Relaxed) {
+                self.latency.saturating_record(now_ns().saturating_sub(dial.due_ns).max(1));
+            }
+        }
+        if ended {
+            if dial.state != State::Leaving {
+                self.storm.failed.fetch_add(1, Relaxed);
+            }
+            self.dials[at] = None;
+            self.free.push(at);
+        }
+    }
+
+    /// Gives up connections that were not accepted, or not closed, in time.
+    fn sweep(&mut self) {
+        let now = now_ns();
+        for (at, place) in self.dials.iter_mut().enumerate() {
+            let Some(dial) = place else { continue };
+            if now.saturating_sub(dial.due_ns) < CONNECT_TIME_MAX_NS {
+                continue;
+            }
+            if dial.state != State::Leaving {
+                self.storm.failed.fetch_add(1, Relaxed);
+            }
+            *place = None;
+            self.free.push(at);
+        }
+    }
+}
+
+impl Dial {
+    /// True if the connection has ended.
+    fn advance(&mut self, version: ringmq::codec::ProtocolVersion) -> bool {
+        if self.state == State::Connecting {
+            // CONNECT is smaller than any socket's buffer: it goes whole or not at all.
+            match self.stream.write(&self.connect) {
+                Ok(size) if size == self.connect.len() => self.state = State::Waiting,
+                Ok(_) => return true,
+                Err(error) => {
+                    return ![ErrorKind::WouldBlock, ErrorKind::NotConnected]
+                        .contains(&error.kind());
+                }
+            }
+        }
+        let mut chunk = [0; 512];
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(size) => self.input.extend_from_slice(&chunk[..size]),
+                Err(error) => {
+                    return error.kind() != ErrorKind::WouldBlock || self.refused(version);
+                }
+            }
+            if self.state == State::Waiting && self.is_accepted(version) {
+                self.state = State::Leaving;
+                if self.stream.write_all(&DISCONNECT).is_err() {
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn connack(&self, version: ringmq::codec::ProtocolVersion) -> Option<ReasonCode> {
+        let frame = next_frame(&self.input, usize::MAX).ok()??;
+        Some(Connack::decode(&frame, version).ok()?.reason)
+    }
+
+    fn is_accepted(&self, version: ringmq::codec::ProtocolVersion) -> bool {
+        self.connack(version) == Some(ReasonCode::Success)
+    }
+
+    fn refused(&self, version: ringmq::codec::ProtocolVersion) -> bool {
+        self.connack(version).is_some_and(|reason| reason != ReasonCode::Success)
+    }
+}

@@ -1,0 +1,158 @@
+//! The book-keeping of delivery: what was lost, duplicated, out of order or damaged.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::Serialize;
+
+/// What went wrong with deliveries, in messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Faults {
+    /// Sent and not delivered when the run had come to rest.
+    pub lost: u64,
+    pub duplicated: u64,
+    /// Delivered behind a later message of the same publisher.
+    pub reordered: u64,
+    /// Bytes that are not what was sent: payload, topic or properties.
+    pub corrupt: u64,
+    /// Delivered to a subscriber that did not ask for it.
+    pub astray: u64,
+}
+
+impl Faults {
+    pub fn add(&mut self, other: &Faults) {
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.corrupt += other.corrupt;
+        self.astray += other.astray;
+    }
+
+    pub fn any(&self) -> bool {
+        *self != Faults::default()
+    }
+}
+
+/// Of one subscriber: the sequences below the next expected one that have not arrived, by publisher, oldest first.
+#[derive(Debug, Default)]
+pub struct Gaps(BTreeMap<u32, Vec<Range<u64>>>);
+
+impl Gaps {
+    pub fn count(&self) -> u64 {
+        self.0.values().flatten().map(|gap| gap.end - gap.start).sum()
+    }
+
+    /// A message has arrived that is not the next one. True if it is delivered by this for the first time.
+    #[cold]
+    pub fn note(
+        &mut self,
+        publisher: u32,
+        next: &AtomicU64,
+        sequence: u64,
+        faults: &mut Faults,
+    ) -> bool {
+        let expected = next.load(Relaxed);
+        if sequence > expected {
+            self.0.entry(publisher).or_default().push(expected..sequence);
+            next.store(sequence + 1, Relaxed);
+            return true;
+        }
+        if self.fill(publisher, sequence) {
+            faults.reordered += 1;
+            return true;
+        }
+        faults.duplicated += 1;
+        false
+    }
+
+    fn fill(&mut self, publisher: u32, sequence: u64) -> bool {
+        let Some(gaps) = self.0.get_mut(&publisher) else { return false };
+        let Some(at) = gaps.iter().position(|gap| gap.contains(&sequence)) else { return false };
+        let parts = [gaps[at].start..sequence, sequence + 1..gaps[at].end];
+        gaps.splice(at..=at, parts.into_iter().filter(|part| !part.is_empty()));
+        true
+    }
+}
+
+/// One publisher's messages to a shared subscription: each must come once, to any member, and in order to each.
+#[derive(Debug)]
+pub struct Seen {
+    /// All below this have arrived.
+    base: u64,
+    /// Which have arrived from `base` on.
+    ahead: VecDeque<bool>,
+    /// The next sequence that each member may get, one a member.
+    next_of: Vec<u64>,
+}
+
+impl Seen {
+    pub fn new(member_count: usize) -> Seen {
+        Seen { base: 0, ahead: VecDeque::new(), next_of: vec![0; member_count] }
+    }
+
+    /// A message has arrived. True if it is delivered by this for the first time; `count` says how many were.
+    pub fn note(
+        &mut self,
+        count: &AtomicU64,
+        member: usize,
+        sequence: u64,
+        faults: &mut Faults,
+    ) -> bool {
+        if sequence < self.base {
+            faults.duplicated += 1;
+            return false;
+        }
+        let index = (sequence - self.base) as usize;
+        if index >= self.ahead.len() {
+            self.ahead.resize(index + 1, false);
+        }
+        if std::mem::replace(&mut self.ahead[index], true) {
+            faults.duplicated += 1;
+            return false;
+        }
+        while self.ahead.front() == Some(&true) {
+            self.ahead.pop_front();
+            self.base += 1;
+        }
+        if sequence < self.next_of[member] {
+            faults.reordered += 1;
+        } else {
+            self.next_of[member] = sequence + 1;
+        }
+        count.store(count.load(Relaxed) + 1, Relaxed);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_messages_are_reordered_and_repeated_ones_duplicated() {
+        let next = AtomicU64::new(3);
+        let (mut gaps, mut faults) = (Gaps::default(), Faults::default());
+        assert!(gaps.note(2, &next, 8, &mut faults));
+        assert_eq!((next.load(Relaxed), gaps.count()), (9, 5));
+        assert!(gaps.note(2, &next, 5, &mut faults));
+        assert!(!gaps.note(2, &next, 5, &mut faults));
+        assert!(gaps.note(2, &next, 3, &mut faults));
+        assert!(!gaps.note(2, &next, 2, &mut faults));
+        assert!(gaps.note(2, &next, 7, &mut faults));
+        assert_eq!(gaps.0[&2], [4..5, 6..7]);
+        assert_eq!(faults, Faults { reordered: 3, duplicated: 2, ..Faults::default() });
+    }
+
+    #[test]
+    fn a_shared_subscription_is_counted_over_its_members() {
+        let count = AtomicU64::new(0);
+        let (mut seen, mut faults) = (Seen::new(2), Faults::default());
+        for (member, sequence) in [(0, 1), (1, 0), (0, 2), (1, 2), (1, 4), (1, 3), (0, 0)] {
+            seen.note(&count, member, sequence, &mut faults);
+        }
+        assert_eq!(count.load(Relaxed), 5);
+        assert_eq!(seen.base, 5);
+        assert_eq!(faults, Faults { reordered: 1, duplicated: 2, ..Faults::default() });
+    }
+}

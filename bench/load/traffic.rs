@@ -1,0 +1,101 @@
+//! A traffic run: flat out within the window, then at a fixed rate.
+
+use std::time::Duration;
+
+use crate::broker::Broker;
+use crate::engine::Engine;
+use crate::engine::control::Pace;
+use crate::machine::now_ns;
+use crate::meter::Meter;
+use crate::outcome::{Latency, Outcome};
+use crate::plan::Plan;
+use crate::run::Bench;
+use crate::scenario::Scenario;
+
+/// A run is at rest when nothing has come for this long.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The time from the order to the first message of an open-loop run.
+const LEAD_NS: u64 = 50_000_000;
+
+pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+    bench.progress.say(&scenario.name, "connecting");
+    let engine = Engine::start(
+        Plan::new(scenario),
+        &broker.target,
+        &bench.placement.generator,
+        bench.thread_count,
+    )?;
+    let mut outcome = Outcome::new(&scenario.name);
+    bench.progress.say(&scenario.name, "flat out");
+    engine.order(|orders| orders.paces[0] = Pace::Window)?;
+    bench.wait(bench.warm_up, || engine.check())?;
+    let mut meter = Meter::new(broker.pid, engine.thread_ids());
+    measure_throughput(bench, &engine, &mut meter, &mut outcome)?;
+    settle(&engine)?;
+    if scenario.rate > 0.0 {
+        bench.progress.say(&scenario.name, "at a fixed rate");
+        measure_latency(bench, scenario, &engine, &mut meter, &mut outcome)?;
+        settle(&engine)?;
+    }
+    outcome.resident_size_max = meter.resident_size_max;
+    outcome.delivered = engine.counts(0).delivered;
+    let report = engine.stop()?;
+    outcome.faults = report.faults;
+    if scenario.rate > 0.0 {
+        outcome.latency = Some(Latency::new(scenario.rate, &report.latency));
+    }
+    Ok(outcome)
+}
+
+fn settle(engine: &Engine) -> Result<(), String> {
+    engine.order(|orders| orders.paces[0] = Pace::Still)?;
+    engine.drain(0, PATIENCE)
+}
+
+fn measure_throughput(
+    bench: &Bench,
+    engine: &Engine,
+    meter: &mut Meter,
+    outcome: &mut Outcome,
+) -> Result<(), String> {
+    let before = engine.counts(0);
+    let usage = meter.watch(bench.span, &bench.progress, || engine.check())?;
+    let after = engine.counts(0);
+    let delivered = after.delivered - before.delivered;
+    outcome.in_per_s = (after.sent - before.sent) as f64 / usage.elapsed_s;
+    outcome.out_per_s = delivered as f64 / usage.elapsed_s;
+    outcome.megabytes_per_s = (after.size - before.size) as f64 / usage.elapsed_s / 1e6;
+    outcome.cpu_us_per_message = usage.broker_s.map(|used| used * 1e6 / delivered.max(1) as f64);
+    outcome.broker_cores_used = usage.broker_s.map(|used| used / usage.elapsed_s);
+    outcome.generator_cores_used = usage.generator_s / usage.elapsed_s;
+    outcome.bound = usage.bound;
+    outcome.resident_size = usage.resident_size;
+    if delivered == 0 {
+        outcome.failures.push("nothing was delivered".to_string());
+    }
+    Ok(())
+}
+
+fn measure_latency(
+    bench: &Bench,
+    scenario: &Scenario,
+    engine: &Engine,
+    meter: &mut Meter,
+    outcome: &mut Outcome,
+) -> Result<(), String> {
+    let from_ns = now_ns() + LEAD_NS;
+    let interval_ns = 1e9 * scenario.publishers as f64 / scenario.rate;
+    let recorded_from = from_ns + bench.warm_up.as_nanos() as u64;
+    engine.order(|orders| {
+        orders.paces[0] = Pace::Rate { from_ns, interval_ns };
+        orders.recorded_ns = recorded_from..recorded_from + bench.span.as_nanos() as u64;
+    })?;
+    bench.wait(bench.warm_up + Duration::from_nanos(LEAD_NS), || engine.check())?;
+    let before = engine.counts(0);
+    let usage = meter.watch(bench.span, &bench.progress, || engine.check())?;
+    let delivered = engine.counts(0).delivered - before.delivered;
+    outcome.cpu_us_per_message_at_rate =
+        usage.broker_s.map(|used| used * 1e6 / delivered.max(1) as f64);
+    Ok(())
+}
