@@ -9,7 +9,7 @@ use crate::config::Settings;
 /// Open files beside the connections: what a process has anyhow, logs, configuration.
 const OWN_FILES: u64 = 32;
 /// A shard's ring, doorbell and executor; its listeners come on top.
-const SHARD_FILES: u64 = 16;
+const SHARD_FILES: u64 = 8;
 
 /// Raises the limit as far as allowed, then compares.
 pub fn check(settings: &Settings) -> Finding {

@@ -42,12 +42,16 @@ fn probe(address: &SocketAddr) -> io::Result<Socket> {
 }
 
 fn judge_free(address: &SocketAddr) -> Finding {
+    let free = match address.port() {
+        0 => format!("{address}: a free port will be found"),
+        _ => format!("{address} is free"),
+    };
     if address.ip().is_loopback() {
-        return Finding::ok(SUBJECT, format!("{address} is free"));
+        return Finding::ok(SUBJECT, free);
     }
     Finding::warn(
         SUBJECT,
-        format!("{address} is free; whoever reaches it may publish and subscribe to everything"),
+        format!("{free}; whoever reaches it may publish and subscribe to everything"),
         "let only trusted networks reach it, or listen on loopback",
     )
 }
