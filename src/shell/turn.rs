@@ -169,6 +169,8 @@ impl Worker {
                 }
             }
         }
+        // The shard gives the index of a connection that it hands over to the next one it opens.
+        self.take_handovers();
         let mut accepted = std::mem::take(&mut self.accepted);
         for socket in accepted.drain(..) {
             self.open(now, socket);
@@ -221,7 +223,7 @@ impl Worker {
         }
     }
 
-    fn hand_over(&mut self) {
+    fn take_handovers(&mut self) {
         while let Some(handover) = self.shard.poll_handover() {
             let key = self.sockets.remove(handover.connection).expect("it is handed over once");
             let socket =
@@ -229,6 +231,10 @@ impl Worker {
             let adoption = Adoption { socket, bytes: handover.bytes, deadline: handover.deadline };
             self.departing.push_back((handover.shard, Box::new(adoption)));
         }
+    }
+
+    fn hand_over(&mut self) {
+        self.take_handovers();
         for _ in 0..self.departing.len() {
             let Some((to, adoption)) = self.departing.pop_front() else { break };
             self.has_moved = true;
