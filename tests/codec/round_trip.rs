@@ -253,7 +253,7 @@ proptest! {
             dup: publish.dup,
             qos: publish.qos,
             retain: publish.retain,
-            topic: publish.topic.as_ref(),
+            topic: publish.topic.as_bytes(),
             packet_id: None,
             message_expiry_s: publish.message_expiry_s,
             topic_alias: publish.topic_alias,
@@ -337,11 +337,8 @@ fn a_remaining_length_takes_as_many_bytes_as_it_needs() {
         (268_435_455, &[0xFF, 0xFF, 0xFF, 0x7F]),
     ];
     for (remaining, expected) in table {
-        let head = PublishHead {
-            topic: "a/b".as_ref(),
-            payload_size: remaining - 5,
-            ..PublishHead::default()
-        };
+        let head =
+            PublishHead { topic: b"a/b", payload_size: remaining - 5, ..PublishHead::default() };
         let mut bytes = Vec::new();
         head.encode(ProtocolVersion::V311, &mut bytes);
         assert_eq!(bytes[1..bytes.len() - 5], *expected, "{remaining}");

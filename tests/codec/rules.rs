@@ -1,6 +1,9 @@
 //! The tables of the specification: which property and which reason code may stand in which packet.
 
-use ringmq::codec::{DecodeError, Packet, PropertyId, ProtocolVersion, ReasonCode};
+use ringmq::codec::{
+    Ack, AckType, Auth, Connack, Connect, DecodeError, Disconnect, Packet, PacketType, PropertyId,
+    ProtocolVersion, Publish, ReasonCode, Suback, Subscribe, Unsuback, Unsubscribe, next_frame,
+};
 
 use crate::vectors::{bytes, rows};
 use crate::{VERSIONS, decode};
@@ -246,10 +249,44 @@ fn subscription_options_are_taken_exactly_when_they_make_sense() {
     }
 }
 
+/// Each decoder of one packet refuses every other packet.
+#[test]
+fn a_decoder_takes_only_its_own_packet() {
+    let version = ProtocolVersion::V5;
+    let mut refused = 0;
+    for (_, template) in TEMPLATES {
+        let bytes = filled(template, "", "00");
+        let frame = next_frame(&bytes, bytes.len()).expect("a frame").expect("a whole frame");
+        let own = frame.packet_type().expect("a packet type");
+        let others = [
+            (PacketType::Connect, Connect::decode(&frame).err()),
+            (PacketType::Connack, Connack::decode(&frame, version).err()),
+            (PacketType::Publish, Publish::decode(&frame, version).err()),
+            (PacketType::Puback, Ack::decode(&frame, version, AckType::Puback).err()),
+            (PacketType::Pubrec, Ack::decode(&frame, version, AckType::Pubrec).err()),
+            (PacketType::Pubrel, Ack::decode(&frame, version, AckType::Pubrel).err()),
+            (PacketType::Pubcomp, Ack::decode(&frame, version, AckType::Pubcomp).err()),
+            (PacketType::Subscribe, Subscribe::decode(&frame, version).err()),
+            (PacketType::Suback, Suback::decode(&frame, version).err()),
+            (PacketType::Unsubscribe, Unsubscribe::decode(&frame, version).err()),
+            (PacketType::Unsuback, Unsuback::decode(&frame, version).err()),
+            (PacketType::Disconnect, Disconnect::decode(&frame, version).err()),
+            (PacketType::Auth, Auth::decode(&frame, version).err()),
+        ];
+        for (packet_type, error) in others {
+            if packet_type != own {
+                assert_eq!(error, Some(DecodeError::OtherPacket), "{own:?} as {packet_type:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(refused, TEMPLATES.len() * 12);
+}
+
 #[test]
 fn every_error_says_what_is_wrong_in_one_line() {
     for vector in crate::vectors::all() {
-        let Ok(Some(frame)) = ringmq::codec::next_frame(&vector.bytes, usize::MAX) else {
+        let Ok(Some(frame)) = next_frame(&vector.bytes, usize::MAX) else {
             continue;
         };
         let Err(error) = Packet::decode(&frame, vector.version) else { continue };

@@ -59,7 +59,7 @@ fn check_head(publish: &Publish<'_>, version: ProtocolVersion) {
         dup: publish.dup,
         qos: publish.qos,
         retain: publish.retain,
-        topic: publish.topic.as_ref(),
+        topic: publish.topic.as_bytes(),
         packet_id: publish.packet_id,
         message_expiry_s: publish.message_expiry_s,
         topic_alias: publish.topic_alias,
