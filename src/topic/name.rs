@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use memchr::{memchr_iter, memchr3};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameError {
     Empty,
@@ -23,20 +25,18 @@ pub fn check_name(topic: &str, size_max: usize, levels_max: usize) -> Result<(),
     if topic.len() > size_max {
         return Err(NameError::TooLong);
     }
-    // One pass without branches: this runs for every PUBLISH.
-    let (mut separator_count, mut wildcard, mut null) = (0, false, false);
-    for &byte in topic.as_bytes() {
-        separator_count += usize::from(byte == b'/');
-        wildcard |= (byte == b'+') | (byte == b'#');
-        null |= byte == 0;
-    }
     // [MQTT-4.7.0-1], [MQTT-4.7.3-2]
-    match (wildcard, null) {
-        (true, _) => Err(NameError::Wildcard),
-        (_, true) => Err(NameError::Null),
-        _ if separator_count >= levels_max => Err(NameError::TooManyLevels),
-        _ => Ok(()),
+    let bytes = topic.as_bytes();
+    match memchr3(b'+', b'#', 0, bytes).map(|at| bytes[at]) {
+        Some(0) => return Err(NameError::Null),
+        Some(_) => return Err(NameError::Wildcard),
+        None => {}
     }
+    // A topic of n bytes has n + 1 levels at most: few need the count.
+    if bytes.len() >= levels_max && memchr_iter(b'/', bytes).count() >= levels_max {
+        return Err(NameError::TooManyLevels);
+    }
+    Ok(())
 }
 
 impl fmt::Display for NameError {
