@@ -1,17 +1,17 @@
 //! The subscription index: topic filter to subscribers, and topic to the subscribers of every filter that means it.
 
+mod nodes;
 mod subscribers;
+mod table;
 mod trie;
 
-use std::collections::HashMap;
 use std::hash::Hash;
-
-use ahash::RandomState;
 
 use crate::hash::KeyedHash;
 use crate::topic::filter::has_wildcards;
 
 use subscribers::Subscribers;
+use table::PartedTable;
 use trie::Trie;
 
 /// Who subscribes to what. Filters without wildcards are found by their hash, the others in a trie of levels.
@@ -20,24 +20,30 @@ use trie::Trie;
 /// - What `matches` reports, and in which order, depends on nothing but the calls made before: no address, no random
 ///   state.
 /// - A filter without subscribers holds no memory of its own.
+/// - No call does work for more than a small part of the filters: nothing stops the shard while a table grows.
 pub struct Index<K, V> {
-    exact: HashMap<Box<str>, Subscribers<K, V>, RandomState>,
+    exact: PartedTable<Exact<K, V>>,
     wild: Trie<K, V>,
+    hash: KeyedHash,
     version: u64,
     filter_count: usize,
     subscription_count: usize,
-    /// Texts of exact filters, and what their subscribers hold outside the table.
+    /// What exact filters and their subscribers hold outside the table.
     exact_size: usize,
 }
 
-/// The table of exact filters gives memory back below one eighth of its capacity, but is not made smaller than this.
-const CAPACITY_KEPT: usize = 1024;
+/// A filter without wildcards.
+struct Exact<K, V> {
+    filter: Box<str>,
+    subscribers: Subscribers<K, V>,
+}
 
 impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
     pub fn new(hash: KeyedHash) -> Index<K, V> {
         Index {
-            exact: HashMap::with_hasher(hash.state()),
-            wild: Trie::new(hash.state()),
+            exact: PartedTable::new(),
+            wild: Trie::new(hash.clone()),
+            hash,
             version: 0,
             filter_count: 0,
             subscription_count: 0,
@@ -83,7 +89,7 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
     /// Calls `found` for every subscription whose filter means `topic`: a key once for each such filter. Allocates
     /// nothing as long as no filter has more than some 128 levels.
     pub fn matches(&self, topic: &str, mut found: impl FnMut(&K, &V)) {
-        if let Some(subscribers) = self.exact.get(topic) {
+        if let Some(subscribers) = self.exact(topic) {
             subscribers.each(&mut found);
         }
         self.wild.matches(topic, &mut found);
@@ -105,48 +111,48 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
 
     /// The memory held, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
-        let slot = size_of::<(Box<str>, Subscribers<K, V>)>() + 1;
-        table_size(self.exact.capacity(), slot) + self.exact_size + self.wild.bytes()
+        self.exact.bytes() + self.exact_size + self.wild.bytes()
     }
 
     fn subscribers(&self, filter: &str) -> Option<&Subscribers<K, V>> {
-        if has_wildcards(filter) { self.wild.get(filter) } else { self.exact.get(filter) }
+        if has_wildcards(filter) { self.wild.get(filter) } else { self.exact(filter) }
+    }
+
+    fn exact(&self, filter: &str) -> Option<&Subscribers<K, V>> {
+        let hash = self.hash.bytes(filter.as_bytes());
+        Some(&self.exact.find(hash, |exact| *exact.filter == *filter)?.subscribers)
     }
 
     fn insert_exact(&mut self, filter: &str, key: K, value: V) -> (Option<V>, bool) {
-        let Some(subscribers) = self.exact.get_mut(filter) else {
+        let hash = self.hash.bytes(filter.as_bytes());
+        let Some(exact) = self.exact.find_mut(hash, |exact| *exact.filter == *filter) else {
+            let subscribers = Subscribers::One(key, value);
+            let exact = Exact { filter: filter.into(), subscribers };
+            self.exact.insert(hash, exact, |exact| self.hash.bytes(exact.filter.as_bytes()));
             self.exact_size += filter.len();
-            self.exact.insert(filter.into(), Subscribers::One(key, value));
             return (None, true);
         };
-        self.exact_size -= subscribers.heap_size();
-        let previous = subscribers.insert(key, value);
-        self.exact_size += subscribers.heap_size();
+        self.exact_size -= exact.subscribers.heap_size();
+        let previous = exact.subscribers.insert(key, value);
+        self.exact_size += exact.subscribers.heap_size();
         (previous, false)
     }
 
     fn remove_exact(&mut self, filter: &str, key: K) -> Option<(V, bool)> {
-        let subscribers = self.exact.get_mut(filter)?;
-        self.exact_size -= subscribers.heap_size();
-        let value = subscribers.remove(key);
-        self.exact_size += subscribers.heap_size();
+        let hash = self.hash.bytes(filter.as_bytes());
+        let exact = self.exact.find_mut(hash, |exact| *exact.filter == *filter)?;
+        self.exact_size -= exact.subscribers.heap_size();
+        let value = exact.subscribers.remove(key);
+        self.exact_size += exact.subscribers.heap_size();
         let value = value?;
-        let last = subscribers.is_empty();
+        let last = exact.subscribers.is_empty();
         if last {
-            self.exact.remove(filter);
+            let is_it = |exact: &Exact<K, V>| *exact.filter == *filter;
+            self.exact.remove(hash, is_it, |exact| self.hash.bytes(exact.filter.as_bytes()));
             self.exact_size -= filter.len();
-            if self.exact.capacity() > CAPACITY_KEPT.max(8 * self.exact.len()) {
-                self.exact.shrink_to(CAPACITY_KEPT.max(2 * self.exact.len()));
-            }
         }
         Some((value, last))
     }
-}
-
-/// What a hash table with room for `capacity` entries allocates: it has a power of two of slots, and one of eight
-/// stays free.
-fn table_size(capacity: usize, slot_size: usize) -> usize {
-    if capacity == 0 { 0 } else { (capacity * 8 / 7).next_power_of_two() * slot_size }
 }
 
 #[cfg(test)]

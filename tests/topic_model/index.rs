@@ -143,6 +143,38 @@ fn a_hundred_thousand_subscribers_come_and_go_in_any_order() {
 }
 
 #[test]
+fn many_filters_with_the_same_names_are_told_apart() {
+    for (first_count, second_count) in [(150, 150), (40_000, 1), (1, 40_000)] {
+        let mut index = Index::new(KeyedHash::new(1));
+        let pairs: Vec<(u32, String)> = (0..first_count)
+            .flat_map(|first| (0..second_count).map(move |second| format!("{first}/{second}")))
+            .zip(0..)
+            .map(|(pair, key)| (key, pair))
+            .collect();
+        for (key, pair) in &pairs {
+            index.insert(&format!("{pair}/+"), *key, ());
+            index.insert(pair, *key, ());
+        }
+        let check = |index: &Index<u32, ()>, gone_below: u32| {
+            for (key, pair) in &pairs {
+                for topic in [&format!("{pair}/x"), pair] {
+                    let mut found = Vec::new();
+                    index.matches(topic, |&key, _| found.push(key));
+                    let want = (*key >= gone_below).then_some(*key);
+                    assert!(found.iter().eq(want.iter()), "{topic}: {found:?}");
+                }
+            }
+        };
+        check(&index, 0);
+        for (key, pair) in &pairs[..10_000] {
+            assert_eq!(index.remove(&format!("{pair}/+"), *key), Some(()));
+            assert_eq!(index.remove(pair, *key), Some(()));
+        }
+        check(&index, 10_000);
+    }
+}
+
+#[test]
 fn filters_and_topics_of_any_depth_are_no_danger() {
     let deep = "a/".repeat(32_000);
     let plus = "+/".repeat(32_000);
