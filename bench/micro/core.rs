@@ -44,7 +44,13 @@ const SCENARIOS: [Scenario; 7] = [
     Scenario { name: "p2p-qos1", qos: QoS::AtLeastOnce, ..PLAIN },
     Scenario { name: "p2p-qos2", qos: QoS::ExactlyOnce, ..PLAIN },
     Scenario { name: "fan-out-qos0", publishers: 1, subscribers: 50, ..PLAIN },
-    Scenario { name: "fan-out-qos1", publishers: 1, subscribers: 50, qos: QoS::AtLeastOnce, ..PLAIN },
+    Scenario {
+        name: "fan-out-qos1",
+        publishers: 1,
+        subscribers: 50,
+        qos: QoS::AtLeastOnce,
+        ..PLAIN
+    },
     Scenario { name: "fan-in-wildcard", wildcard: true, ..PLAIN },
 ];
 
@@ -60,7 +66,13 @@ impl World {
     fn new(version: ProtocolVersion) -> World {
         let limits = Limits { sys_interval_ms: 0, ..Limits::default() };
         let settings = ShardSettings { id: 0, shard_count: 1, limits, seed: 1 };
-        World { shard: Shard::new(settings, NOW), delivered: 0, bytes: 0, version, acks: Vec::new() }
+        World {
+            shard: Shard::new(settings, NOW),
+            delivered: 0,
+            bytes: 0,
+            version,
+            acks: Vec::new(),
+        }
     }
 
     fn connect(&mut self, client_id: &str) -> ConnectionId {
@@ -151,7 +163,9 @@ fn run(scenario: &Scenario, count: usize) -> usize {
             let publish = Publish {
                 qos,
                 topic: &topic,
-                packet_id: (qos != QoS::AtMostOnce).then(|| PacketId::new(messages as u16)).flatten(),
+                packet_id: (qos != QoS::AtMostOnce)
+                    .then(|| PacketId::new(messages as u16))
+                    .flatten(),
                 payload: &payload,
                 ..Publish::default()
             };
@@ -176,7 +190,8 @@ fn run(scenario: &Scenario, count: usize) -> usize {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let is_test = std::env::args().any(|argument| argument == "--test");
     let named = arguments.first();
     let count = arguments.get(1).and_then(|text| text.parse().ok());
