@@ -1,7 +1,11 @@
 //! Starts one worker a shard, each pinned to its core, watches over them, and ends them in order.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process;
@@ -56,42 +60,82 @@ struct Shared {
 
 /// Runs the broker until SIGTERM or SIGINT. `settings.cores` is filled in.
 pub fn run(settings: Settings) -> Result<(), LaunchError> {
-    let shard_count = settings.shard_count();
-    let listeners = settings.listen.iter().map(|address| listener::listen(*address, shard_count));
-    let listeners: Result<Vec<Listeners>, ListenError> = listeners.collect();
-    let listeners = listeners.map_err(LaunchError::Listen)?;
-    let addresses: Vec<_> = listeners.iter().map(|listeners| listeners.address).collect();
-    let ports = mesh::connect(shard_count).map_err(LaunchError::System)?;
-    let doors = ports[0].doors();
     let mut signals = watch_signals().map_err(LaunchError::System)?;
-
-    let (started, starts) = mpsc::channel();
-    let shared = Shared {
-        clock: Clock::new(),
-        gate: Arc::new(Gate::new(settings.connections_max)),
-        orders: Arc::new(Orders::new(shard_count.into())),
-        seed: fastrand::u64(..),
-        settings: Arc::new(settings),
-    };
-    let reports: Vec<_> = (0..shard_count).map(|_| Arc::new(Report::default())).collect();
-    let mut workers = Vec::new();
-    for ((port, sockets), report) in ports.into_iter().zip(by_shard(listeners)).zip(&reports) {
-        workers.push(spawn(shared.clone(), port, sockets, report.clone(), started.clone())?);
-    }
-    drop(started);
-    let workers = await_start(workers, &starts)?;
-    for address in addresses {
+    let broker = Broker::start(settings)?;
+    for address in broker.addresses() {
         eprintln!("ringmq: listening on {address}");
     }
-    info!("{shard_count} shards on cores {:?}", shared.settings.cores);
+    let settings = &broker.shared.settings;
+    info!("{} shards on cores {:?}", settings.shard_count(), settings.cores);
+    supervise(&mut signals, &broker).map_err(LaunchError::System)?;
+    info!("shutting down");
+    broker.stop()
+}
 
-    supervise(&mut signals, &reports, shared.clock).map_err(LaunchError::System)?;
-    if shut_down(&shared, &doors) {
-        for worker in workers {
+/// A broker that runs on threads of its own.
+pub struct Broker {
+    shared: Shared,
+    addresses: Vec<SocketAddr>,
+    doors: Arc<[Door]>,
+    reports: Vec<Arc<Report>>,
+    workers: Vec<Handle>,
+}
+
+impl Broker {
+    /// Listens, and runs a worker for each shard. On an error, workers that run already do so until the process ends.
+    pub fn start(settings: Settings) -> Result<Broker, LaunchError> {
+        let shard_count = settings.shard_count();
+        let listeners =
+            settings.listen.iter().map(|address| listener::listen(*address, shard_count));
+        let listeners: Result<Vec<Listeners>, ListenError> = listeners.collect();
+        let listeners = listeners.map_err(LaunchError::Listen)?;
+        let addresses = listeners.iter().map(|listeners| listeners.address).collect();
+        let ports = mesh::connect(shard_count).map_err(LaunchError::System)?;
+        let doors = ports[0].doors();
+        let shared = Shared {
+            clock: Clock::new(),
+            gate: Arc::new(Gate::new(settings.connections_max)),
+            orders: Arc::new(Orders::new(shard_count.into())),
+            seed: fastrand::u64(..),
+            settings: Arc::new(settings),
+        };
+        let reports: Vec<_> = (0..shard_count).map(|_| Arc::new(Report::default())).collect();
+        let (started, starts) = mpsc::channel();
+        let mut workers = Vec::new();
+        for ((port, sockets), report) in ports.into_iter().zip(by_shard(listeners)).zip(&reports) {
+            workers.push(spawn(shared.clone(), port, sockets, report.clone(), started.clone())?);
+        }
+        drop(started);
+        let workers = await_start(workers, &starts)?;
+        Ok(Broker { shared, addresses, doors, reports, workers })
+    }
+
+    /// Where clients connect; port 0 has become a port.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Ends in phases, each bounded in time.
+    pub fn stop(self) -> Result<(), LaunchError> {
+        let orders = &self.shared.orders;
+        if !orders.run_phase(Phase::Drain, DRAIN_TIME, &self.doors) {
+            warn!(
+                "messages were still on their way between shards when the time for them was over"
+            );
+        }
+        let linger = Duration::from_millis(self.shared.settings.limits.linger_ms);
+        if !orders.run_phase(Phase::Disconnect, linger + DISCONNECT_TIME, &self.doors) {
+            warn!("some clients did not take their last bytes in time");
+        }
+        if !orders.run_phase(Phase::End, END_TIME, &self.doors) {
+            warn!("the kernel did not let go of a ring in time");
+            return Ok(());
+        }
+        for worker in self.workers {
             worker.join().map_err(|error| LaunchError::Executor(error.to_string()))?;
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Waits until all workers run. One that cannot start ends the process, the others with it.
@@ -243,8 +287,8 @@ fn watch_signals() -> io::Result<UnixStream> {
 }
 
 /// Looks at the shards' reports until a signal comes.
-fn supervise(signals: &mut UnixStream, reports: &[Arc<Report>], clock: Clock) -> io::Result<()> {
-    let mut watch = Watch::new(reports);
+fn supervise(signals: &mut UnixStream, broker: &Broker) -> io::Result<()> {
+    let mut watch = Watch::new(&broker.reports);
     loop {
         match signals.read(&mut [0]) {
             Ok(_) => return Ok(()),
@@ -254,30 +298,10 @@ fn supervise(signals: &mut UnixStream, reports: &[Arc<Report>], clock: Clock) ->
                 _ => return Err(error),
             },
         }
-        for warning in watch.look(clock.now()) {
+        for warning in watch.look(broker.shared.clock.now()) {
             warn!("{warning}");
         }
     }
-}
-
-/// `true` when all workers have ended.
-fn shut_down(shared: &Shared, doors: &Arc<[Door]>) -> bool {
-    let orders = &shared.orders;
-    info!("shutting down");
-    if !orders.run_phase(Phase::Drain, DRAIN_TIME, doors) {
-        warn!(
-            "messages were still on their way between shards when the time to deliver them was over"
-        );
-    }
-    let linger = Duration::from_millis(shared.settings.limits.linger_ms);
-    if !orders.run_phase(Phase::Disconnect, linger + DISCONNECT_TIME, doors) {
-        warn!("some clients did not take their last bytes in time");
-    }
-    let has_ended = orders.run_phase(Phase::End, END_TIME, doors);
-    if !has_ended {
-        warn!("the kernel did not let go of a ring in time");
-    }
-    has_ended
 }
 
 /// Why the broker could not start, or not end: a sentence for the operator.
