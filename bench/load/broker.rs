@@ -1,6 +1,5 @@
 //! The broker under test: a RingMQ that the bench starts itself, or any other.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -41,6 +40,7 @@ pub fn serve(arguments: &[OsString]) -> ExitCode {
 }
 
 const START_TIME_MAX: Duration = Duration::from_secs(10);
+const LAST_WORDS_COUNT: usize = 30;
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A broker that runs.
@@ -49,7 +49,8 @@ pub struct Broker {
     pub target: Target,
     /// `None`: not known, so neither processor time nor memory are measured.
     pub pid: Option<u32>,
-    child: Option<Child>,
+    /// The bench's own, and what it says on stderr.
+    child: Option<(Child, Receiver<String>)>,
 }
 
 /// Which cores the broker has and which the generator.
@@ -136,9 +137,8 @@ impl Broker {
         let lines = read_lines(child.stderr.take().expect("stderr is piped"));
         match wait_for_address(&lines) {
             Ok(address) => {
-                // Read on, or the broker would block once the pipe is full.
-                thread::spawn(move || lines.iter().for_each(drop));
-                Ok(Broker { target: Target { address }, pid: Some(child.id()), child: Some(child) })
+                let pid = Some(child.id());
+                Ok(Broker { target: Target { address }, pid, child: Some((child, lines)) })
             }
             Err(reason) => {
                 let _ = child.kill();
@@ -150,14 +150,16 @@ impl Broker {
 
     /// Ends the bench's own broker, and says if it did not end well.
     pub fn stop(mut self) -> Result<(), String> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some((mut child, lines)) = self.child.take() else { return Ok(()) };
         kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM)
             .map_err(|error| format!("stopping the broker: {error}"))?;
         let begin = Instant::now();
         while begin.elapsed() < STOP_TIME_MAX {
             match child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(Some(status)) => return Err(format!("the broker ended with {status}")),
+                Ok(Some(status)) => {
+                    return Err(format!("the broker ended with {status}{}", last_words(&lines)));
+                }
                 _ => thread::sleep(Duration::from_millis(5)),
             }
         }
@@ -169,7 +171,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
+        if let Some((child, _)) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -188,17 +190,27 @@ fn read_lines(stderr: ChildStderr) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            // The receiver has gone when the broker is being stopped: reading on keeps its pipe empty.
+            // Once nobody asks for them, reading on only keeps the pipe empty.
             let _ = sender.send(line);
         }
     });
     receiver
 }
 
+/// Of what the broker has said, the lines that may explain its end: from a panic on, or the last.
+fn last_words(lines: &Receiver<String>) -> String {
+    let said: Vec<String> = lines.try_iter().collect();
+    let panic = said.iter().position(|line| line.contains("panicked"));
+    let from = panic.unwrap_or(said.len().saturating_sub(LAST_WORDS_COUNT));
+    let words: String =
+        said[from..].iter().take(LAST_WORDS_COUNT).map(|line| format!("\n  {line}")).collect();
+    if words.is_empty() { words } else { format!("; it said:{words}") }
+}
+
 /// The broker says `listening on ADDRESS` when it is ready; what else it says explains why it did not become so.
 fn wait_for_address(lines: &Receiver<String>) -> Result<SocketAddr, String> {
     let begin = Instant::now();
-    let mut said = VecDeque::new();
+    let mut said = String::new();
     loop {
         let wait = START_TIME_MAX.saturating_sub(begin.elapsed());
         match lines.recv_timeout(wait) {
@@ -209,16 +221,14 @@ fn wait_for_address(lines: &Receiver<String>) -> Result<SocketAddr, String> {
                         format!("the broker listens on no address that can be read: {line}")
                     });
                 }
-                said.push_back(line);
-                said.truncate(20);
+                said += &format!("\n  {line}");
             }
             Err(error) => {
                 let what = match error {
                     RecvTimeoutError::Timeout => "did not say that it listens",
                     RecvTimeoutError::Disconnected => "ended at once",
                 };
-                let said: Vec<String> = said.into();
-                return Err(format!("the broker {what}; it said:\n{}", said.join("\n")));
+                return Err(format!("the broker {what}; it said:{said}"));
             }
         }
     }
