@@ -9,7 +9,7 @@ impl Random {
         Random(fastrand::Rng::with_seed(seed))
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0.u64(..)
     }
 

@@ -164,7 +164,7 @@ impl Shard {
     /// An id that no session has and that this shard owns. [MQTT-3.2.2-16]
     fn draw_client_id(&mut self) -> Box<str> {
         loop {
-            let client_id = format!("auto-{:016x}", self.random.next());
+            let client_id = format!("auto-{:016x}", self.random.number());
             let owner = self.hash.owner(client_id.as_bytes(), self.shard_count);
             if owner == self.id && self.clients.find(&client_id).is_none() {
                 return client_id.into();
