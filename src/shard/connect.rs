@@ -10,6 +10,9 @@ use crate::time::Instant;
 use crate::topic::{InboundAliases, OutboundAliases, check_name};
 use smallvec::SmallVec;
 
+/// No CONNACK without strings but the assigned client identifier is larger.
+const CONNACK_SIZE_MAX: usize = 64;
+
 impl Shard {
     /// The other shard that owns the client's session; `None`: this one, or the client leaves its id to us.
     pub(super) fn owner_of(&self, connect: &Connect<'_>) -> Option<ShardId> {
@@ -83,9 +86,13 @@ impl Shard {
             Ok(will) => will,
             Err((reason, why)) => return self.refuse_connect(now, id, reason, why),
         };
+        let expiry_s = self.granted_expiry_s(connect);
+        if !self.connack_fits(connect, assigned.as_deref(), expiry_s) {
+            let why = "the maximum packet size is too small for CONNACK";
+            return self.refuse_connect(now, id, ReasonCode::PacketTooLarge, why);
+        }
         let (key, is_resumed) = self.session_for(now, client_id, connect.clean_start);
         self.open_connection(now, id, key, connect);
-        let expiry_s = self.granted_expiry_s(connect);
         if let Some(session) = self.clients.session(key) {
             session.connection = Some(id);
             session.expiry_s = expiry_s;
@@ -308,12 +315,23 @@ impl Shard {
         }
     }
 
+    /// Whether the client takes a packet as large as the CONNACK that accepts it. [MQTT-3.1.2-24]
+    fn connack_fits(&self, connect: &Connect<'_>, assigned: Option<&str>, expiry_s: u32) -> bool {
+        let size_max = connect.packet_size_max.map_or(usize::MAX, |max| max as usize);
+        if size_max >= CONNACK_SIZE_MAX {
+            return true;
+        }
+        let mut bytes = Vec::with_capacity(CONNACK_SIZE_MAX);
+        self.connack(connect, false, assigned, expiry_s).encode(
+            connect.version,
+            size_max,
+            &mut bytes,
+        );
+        bytes.len() <= size_max
+    }
+
     fn send_connack(&mut self, id: ConnectionId, connack: &Connack<'_>) {
-        self.counters.packets_sent += 1;
-        let Some(connection) = self.clients.connection(id) else { return };
-        let (version, size_max) = (connection.version, connection.packet_size_max as usize);
-        connection.output.append(&mut self.pool, |out| connack.encode(version, size_max, out));
-        self.clients.list_flush(id);
+        self.answer(id, |version, size_max, out| connack.encode(version, size_max, out));
     }
 }
 
