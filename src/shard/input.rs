@@ -28,7 +28,6 @@ impl Shard {
         if connection.state == ConnectionState::Closing || is_shutting_down {
             return;
         }
-        connection.last_received = now;
         if connection.park.is_some() || connection.state == ConnectionState::Connecting {
             self.keep_input(now, id, bytes);
             return self.read_input(now, id);
@@ -123,6 +122,12 @@ impl Shard {
                 Step::Wait => break,
                 Step::Stop => return bytes.len(),
             }
+        }
+        // Whole packets count, not their parts. [MQTT-3.1.2-22]
+        if used > 0
+            && let Some(connection) = self.clients.connection(id)
+        {
+            connection.last_received = now;
         }
         used
     }
