@@ -1,0 +1,73 @@
+//! The world over TCP: a broker process of its own for each case.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use crate::broker::Broker;
+use crate::runner::{Patience, Received, World};
+
+/// How long an expected packet may take, and how long it must be quiet where nothing is expected.
+const LONG: Duration = Duration::from_secs(5);
+const SHORT: Duration = Duration::from_millis(60);
+
+pub struct Loopback {
+    broker: Broker,
+    sockets: HashMap<String, TcpStream>,
+}
+
+impl Loopback {
+    pub fn start(shards: u16, limits: &[(String, u64)]) -> Result<Loopback, String> {
+        let mut arguments = vec!["--shards".to_owned(), shards.to_string()];
+        for (name, value) in limits {
+            arguments.extend([format!("--{}", name.replace('_', "-")), value.to_string()]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Ok(Loopback { broker: Broker::start(&arguments)?, sockets: HashMap::new() })
+    }
+
+    pub fn log(&self) -> String {
+        self.broker.log()
+    }
+}
+
+impl World for Loopback {
+    fn open(&mut self, client: &str) -> Result<(), String> {
+        let socket = TcpStream::connect(self.broker.address).map_err(|e| e.to_string())?;
+        socket.set_nodelay(true).map_err(|e| e.to_string())?;
+        self.sockets.insert(client.to_owned(), socket);
+        Ok(())
+    }
+
+    fn send(&mut self, client: &str, bytes: &[u8]) {
+        // A broker that has closed is seen when the script reads.
+        let _ = self.sockets.get_mut(client).unwrap().write_all(bytes);
+    }
+
+    fn receive(&mut self, client: &str, patience: Patience) -> Received {
+        let socket = self.sockets.get_mut(client).unwrap();
+        let timeout = if patience == Patience::Long { LONG } else { SHORT };
+        socket.set_read_timeout(Some(timeout)).unwrap();
+        let mut buffer = vec![0; 64 << 10];
+        match socket.read(&mut buffer) {
+            Ok(0) => Received::Closed,
+            Ok(size) => Received::Bytes(buffer[..size].to_vec()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Received::Nothing
+            }
+            Err(_) => Received::Closed,
+        }
+    }
+
+    fn close(&mut self, client: &str) {
+        if let Some(socket) = self.sockets.remove(client) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn wait(&mut self, ms: u64) {
+        thread::sleep(Duration::from_millis(ms));
+    }
+}
