@@ -1,5 +1,6 @@
 //! The broker under test: a RingMQ that the bench starts itself, or any other.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -122,15 +123,7 @@ impl Broker {
         let cores = cores.join(",");
         command.args([SERVE, &cores, "serve", "--listen", "127.0.0.1:0", "--cores", &cores]);
         command.args(["--shards", &options.shards.to_string()]);
-        for (key, value) in &scenario.broker {
-            command.arg(flag(key)).arg(plain(value));
-        }
-        for setting in &options.set {
-            let (key, value) = setting
-                .split_once('=')
-                .ok_or_else(|| format!("--set {setting}: expected KEY=VALUE"))?;
-            command.arg(flag(key)).arg(value);
-        }
+        command.args(settings(options, scenario)?);
         let spawned =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|error| format!("starting the broker: {error}"))?;
@@ -178,8 +171,19 @@ impl Drop for Broker {
     }
 }
 
-fn flag(key: &str) -> String {
-    format!("--{}", key.replace('_', "-"))
+/// The options for what a scenario wants of its broker, and what the command line wants instead.
+fn settings(options: &Options, scenario: &Scenario) -> Result<Vec<String>, String> {
+    let mut settings = BTreeMap::new();
+    for (key, value) in &scenario.broker {
+        settings.insert(key.replace('_', "-"), plain(value));
+    }
+    for setting in &options.set {
+        let (key, value) = setting
+            .split_once('=')
+            .ok_or_else(|| format!("--set {setting}: expected KEY=VALUE"))?;
+        settings.insert(key.replace('_', "-"), value.to_string());
+    }
+    Ok(settings.into_iter().flat_map(|(key, value)| [format!("--{key}"), value]).collect())
 }
 
 fn plain(value: &toml::Value) -> String {

@@ -127,10 +127,13 @@ impl Client {
         Ok(())
     }
 
-    /// The payload of the next publish, as text, if one comes in time.
-    pub fn next_text(&mut self, patience: Duration) -> Result<Option<String>, String> {
+    /// Topic and payload of the next publish, as text, if one comes in time.
+    pub fn next_publish(&mut self, patience: Duration) -> Result<Option<(String, String)>, String> {
         self.receive(patience, |packet| match packet {
-            Packet::Publish(publish) => Ok(String::from_utf8_lossy(publish.payload).into_owned()),
+            Packet::Publish(publish) => {
+                let payload = String::from_utf8_lossy(publish.payload);
+                Ok((publish.topic.to_string(), payload.into_owned()))
+            }
             other => Err(format!("expected a publish, got {other:?}")),
         })
     }

@@ -1,0 +1,121 @@
+//! The load generator against brokers of its own: every built-in scenario in small, so that none can rot.
+
+use std::process::{Command, Output};
+
+fn bench(arguments: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
+    command.args(["--no-output", "--json"]).args(arguments.split_whitespace());
+    command.output().expect("the bench starts")
+}
+
+/// Runs the bench and returns the outcome of each scenario. Fails if it found anything wrong.
+fn outcomes(arguments: &str) -> Vec<serde_json::Value> {
+    let output = bench(arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{arguments}\n{said}\n{text}");
+    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let scenarios = report["scenarios"].as_array().expect("a list");
+    scenarios.iter().map(|scenario| scenario["outcome"].clone()).collect()
+}
+
+fn measure(outcome: &serde_json::Value, name: &str) -> f64 {
+    let measures = outcome["measures"].as_array().expect("a list");
+    let found = measures.iter().find(|measure| measure["name"] == name);
+    found.and_then(|measure| measure["value"].as_f64()).expect(name)
+}
+
+fn io_uring_is_allowed() -> bool {
+    let allowed = io_uring::IoUring::new(8).is_ok();
+    if !allowed {
+        println!("SKIPPED: io_uring is not allowed here");
+    }
+    allowed
+}
+
+#[test]
+fn every_default_scenario_delivers_all_it_sends_on_one_and_two_shards() {
+    if !io_uring_is_allowed() {
+        return;
+    }
+    for variant in ["--shards 1", "--shards 2", "--shards 2 --mqtt 5 --user-properties 2"] {
+        let outcomes = outcomes(&format!("{variant} --seconds 0.3 --warm-up 0.1 --rate 500"));
+        assert_eq!(outcomes.len(), 8);
+        for outcome in outcomes {
+            let of = |field: &str| outcome[field].as_f64().unwrap_or_default();
+            assert!(of("out_per_s") > 0.0 && of("cpu_us_per_message") > 0.0, "{outcome:#}");
+            assert!(outcome["latency"]["count"].as_u64() > Some(0), "{outcome:#}");
+        }
+    }
+}
+
+#[test]
+fn payloads_larger_than_any_buffer_arrive_intact() {
+    if !io_uring_is_allowed() {
+        return;
+    }
+    let sizes = "--payload 300000 --window 4 --publishers 3 --subscribers 3 --rate 30";
+    for qos in 0..3 {
+        let arguments =
+            format!("{sizes} --qos {qos} --scenario p2p-qos0 --seconds 0.3 --warm-up 0");
+        assert!(outcomes(&arguments)[0]["delivered"].as_u64() > Some(3));
+    }
+}
+
+#[test]
+fn idle_connections_stay_open() {
+    if !io_uring_is_allowed() {
+        return;
+    }
+    let scenarios = "--scenario idle --scenario idle-subscribed";
+    for outcome in outcomes(&format!("{scenarios} --connections 200 --seconds 0.2")) {
+        assert_eq!(measure(&outcome, "connections"), 200.0);
+    }
+}
+
+#[test]
+fn what_a_stalled_subscriber_misses_is_what_the_broker_dropped() {
+    if !io_uring_is_allowed() {
+        return;
+    }
+    let stall = "--scenario stalled-beyond-limits --stall 3 --rounds 1 --warm-up 0.1";
+    let output = bench(&format!("{stall} --set queue-messages-max=100"));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let outcome = &report["scenarios"][0]["outcome"];
+    // Throughput is not compared: the machine may be busy with other tests.
+    let missing = measure(outcome, "missing");
+    assert!(missing > 0.0, "{outcome:#}");
+    assert_eq!(missing, measure(outcome, "dropped, as the broker counts"), "{outcome:#}");
+    for fault in ["duplicated", "reordered", "corrupt", "astray"] {
+        assert_eq!(outcome["faults"][fault], 0, "{outcome:#}");
+    }
+}
+
+#[test]
+fn a_run_that_loses_messages_ends_with_an_error() {
+    if !io_uring_is_allowed() {
+        return;
+    }
+    // Within its limits nothing may be missing; here the limit is one message.
+    let stall = "--scenario stalled-subscriber --stall 2 --rounds 1 --warm-up 0.1";
+    let output = bench(&format!("{stall} --set queue-messages-max=1 --set inflight-max=1"));
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(report["scenarios"][0]["outcome"]["faults"]["lost"].as_u64() > Some(0));
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_in_a_sentence() {
+    let refused = [
+        ("--scenario no-such", "neither a readable file"),
+        ("--qos 3", "it must be 0, 1 or 2"),
+        ("--cores 4000", "core 4000 is not among those"),
+        ("--broker 127.0.0.1:1 --scenario p2p-qos0", "connecting to 127.0.0.1:1"),
+    ];
+    for (arguments, sentence) in refused {
+        let output = bench(arguments);
+        let said =
+            String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && said.contains(sentence), "{arguments}: {said}");
+    }
+}
