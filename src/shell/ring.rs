@@ -168,7 +168,8 @@ impl Ring {
     /// How `socket` is read from now on. In `Once`, bytes are reported, and nothing is in flight until the next wait.
     pub fn read(&mut self, key: SocketKey, mode: ReadMode) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.closing {
+        // What a broken connection still has to say is little, and its end comes behind it.
+        if socket.is_mute() || (socket.broken && mode == ReadMode::Stopped) {
             return;
         }
         socket.wanted = mode;
@@ -185,7 +186,7 @@ impl Ring {
     pub fn send(&mut self, key: SocketKey, output: Output) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         assert!(socket.send.is_none(), "a socket has one send in flight");
-        if socket.closing {
+        if socket.is_mute() {
             return;
         }
         let mut send = self.spare_sends.pop().unwrap_or_else(|| Box::new(InFlight::new()));
@@ -214,7 +215,7 @@ impl Ring {
     /// Gives a socket away. `None`, and no change, when the kernel holds an operation on it.
     pub fn release(&mut self, key: SocketKey) -> Option<OwnedFd> {
         let socket = self.sockets.get_mut(key)?;
-        if !socket.is_quiet() || socket.closing {
+        if !socket.is_quiet() || socket.is_mute() {
             return None;
         }
         self.sockets.remove(key).map(|socket| socket.fd)
@@ -375,7 +376,8 @@ impl Ring {
     }
 
     fn drop_if_done(&mut self, key: SocketKey) {
-        let done = self.sockets.get_mut(key).is_some_and(|socket| socket.is_quiet());
+        let socket = self.sockets.get_mut(key);
+        let done = socket.is_some_and(|socket| socket.closing && socket.is_quiet());
         if done {
             drop(self.sockets.remove(key));
         }

@@ -46,3 +46,29 @@ pub fn to_owner(connection: ConnectionId) -> u64 {
 pub fn from_owner(owner: u64) -> ConnectionId {
     ConnectionId { index: owner as u32, generation: (owner >> 32) as u32 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::ring::{Ring, RingSettings};
+
+    #[test]
+    fn a_stale_connection_finds_no_socket() {
+        let settings = RingSettings { entries: 1, receive_buffers: 1, receive_buffer_size: 64 };
+        let mut ring = Ring::new(settings).unwrap();
+        let socket = || std::fs::File::open("/dev/null").unwrap().into();
+        let mut table = SocketTable::default();
+        let first = ConnectionId { index: 5, generation: 1 };
+        let second = ConnectionId { index: 5, generation: u32::MAX };
+        let key = ring.adopt(socket(), to_owner(first));
+        table.insert(first, key);
+        assert_eq!((table.get(first), table.get(second)), (Some(key), None));
+        assert_eq!(table.remove(second), None);
+        assert_eq!(table.remove(first), Some(key));
+        let next = ring.adopt(socket(), to_owner(second));
+        table.insert(second, next);
+        assert_eq!((table.get(first), table.get(second)), (None, Some(next)));
+        assert_eq!(table.get(ConnectionId { index: 77, generation: 1 }), None);
+        assert_eq!(from_owner(to_owner(second)), second);
+    }
+}

@@ -100,9 +100,9 @@ fn check(shards: u16, wait: WaitMode) {
     for (number, client) in clients.iter_mut().enumerate() {
         client.subscribe(&format!("to/{number}"));
     }
-    for from in 0..CLIENTS {
+    for (from, client) in clients.iter_mut().enumerate() {
         let to = (from + 7) % CLIENTS;
-        clients[from].publish(&format!("to/{to}"), format!("{from:02}").as_bytes());
+        client.publish(&format!("to/{to}"), format!("{from:02}").as_bytes());
     }
     for from in 0..CLIENTS {
         let to = (from + 7) % CLIENTS;

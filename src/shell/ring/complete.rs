@@ -58,7 +58,7 @@ impl Ring {
             socket.receive = Receive::Idle;
             self.in_flight -= 1;
         }
-        if socket.closing {
+        if socket.is_mute() {
             if let Some(buffer) = buffer {
                 self.buffers.give_back(buffer);
             }
@@ -66,6 +66,7 @@ impl Ring {
             return None;
         }
         let broken = result == 0 || (result < 0 && !is_passing(result));
+        socket.ended = broken;
         if ended && !broken && socket.wanted != ReadMode::Stopped {
             // Out of buffers, cancelled and wanted again, a single shot, or the kernel's own reasons.
             if socket.wanted == ReadMode::Many {
@@ -101,21 +102,25 @@ impl Ring {
     fn complete_send(&mut self, key: SocketKey, result: i32) -> Option<Event<'static>> {
         self.in_flight -= 1;
         let socket = self.sockets.get_mut(key).expect("a socket outlives its operations");
+        let is_mute = socket.is_mute();
         let send = socket.send.as_mut().expect("a send is kept until its completion");
-        let interrupted = result == -libc::EINTR || result == -libc::EAGAIN;
-        if !socket.closing && (result > 0 || interrupted) && !send.advance(result.max(0) as usize) {
+        let is_passing = result == -libc::EINTR || result == -libc::EAGAIN;
+        if !is_mute && (result > 0 || is_passing) && !send.advance(result.max(0) as usize) {
             let entry = send.submission(socket.fd.as_raw_fd());
             self.submit_operation(entry, Token::Send(key));
             return None;
         }
         let owner = socket.owner;
-        let closing = socket.closing;
+        // While it is read, the receive reports the end, behind what the peer has said before: a DISCONNECT perhaps.
+        let reports_end = result <= 0 && socket.wanted == ReadMode::Stopped;
+        socket.ended |= reports_end;
+        socket.broken = result <= 0;
         let mut send = socket.send.take().expect("it is there");
         let output = send.finish();
         if self.spare_sends.len() < SPARE_SENDS_MAX {
             self.spare_sends.push(send);
         }
-        if closing {
+        if is_mute {
             self.drop_if_done(key);
             return None;
         }
@@ -123,7 +128,7 @@ impl Ring {
             return Some(Event::Sent { owner, output });
         }
         let error = (result < 0).then(|| io::Error::from_raw_os_error(-result));
-        Some(Event::Ended { owner, socket: key, error })
+        reports_end.then_some(Event::Ended { owner, socket: key, error })
     }
 
     fn complete_accept(

@@ -25,6 +25,10 @@ pub(super) struct Socket {
     /// It stands in the list of receives to submit.
     pub(super) receive_queued: bool,
     pub(super) send: Option<Box<InFlight>>,
+    /// A send has failed, and the receive is to report the end.
+    pub(super) broken: bool,
+    /// Its end was reported, and nothing is reported any more.
+    pub(super) ended: bool,
     /// Nothing is reported any more; it goes with its last completion.
     pub(super) closing: bool,
 }
@@ -38,8 +42,15 @@ impl Socket {
             receive: Receive::Idle,
             receive_queued: false,
             send: None,
+            broken: false,
+            ended: false,
             closing: false,
         }
+    }
+
+    /// What happens to it concerns nobody.
+    pub(super) fn is_mute(&self) -> bool {
+        self.ended || self.closing
     }
 
     /// The kernel holds nothing on it.

@@ -365,6 +365,121 @@ fn a_send_to_a_peer_that_has_gone_ends_the_connection() {
 }
 
 #[test]
+fn what_was_said_before_the_end_is_reported_before_the_end() {
+    let mut broken_first = 0;
+    for seed in 0..20 {
+        let mut rig = Rig::new(SMALL, ReadMode::Many);
+        let mut client = rig.connect();
+        rig.ring.send(rig.keys[0], Output { bytes: pattern(16 << 20), parts: Vec::new() });
+        rig.step();
+        let words = pattern(3_000 + seed);
+        client.write_all(&words).unwrap();
+        // With bytes unread this is a reset: the send fails, whatever was received.
+        drop(client);
+        for round in 0..STEPS_MAX {
+            rig.step();
+            if !rig.ended.is_empty() || rig.ring.sockets.get_mut(rig.keys[0]).unwrap().broken {
+                break;
+            }
+            assert!(round < STEPS_MAX - 1);
+        }
+        broken_first += usize::from(rig.ended.is_empty());
+        rig.ring.read(rig.keys[0], ReadMode::Stopped);
+        rig.until("ended", |rig| rig.ended == [0]);
+        assert!(rig.received[&0] == words);
+    }
+    assert!(broken_first > 0, "a send has failed before the end was received");
+}
+
+/// What the other end of a connection has written, and a way to end it.
+struct Peer {
+    stream: Option<TcpStream>,
+    written: Vec<u8>,
+}
+
+/// Connections that come, speak, stall and go in any order, and a ring told to read, send, give away and close in any
+/// order: what arrives is what was written, and in the end the kernel holds the accept alone.
+fn check_storm(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let settings = RingSettings {
+        entries: 1 << random.u32(1..5),
+        receive_buffers: 1 << random.u16(0..4),
+        receive_buffer_size: random.u32(1..300),
+    };
+    let mut rig = Rig::new(settings, ReadMode::Many);
+    let mut peers: Vec<Peer> = Vec::new();
+    let mut released = 0;
+    for _ in 0..300 {
+        if peers.is_empty() || (peers.len() < 12 && random.u8(..) < 20) {
+            let stream = rig.connect();
+            stream.set_nonblocking(true).unwrap();
+            peers.push(Peer { stream: Some(stream), written: Vec::new() });
+            // Mail may come before the first word about how to read.
+            rig.mode = [ReadMode::Once, ReadMode::Many, ReadMode::Stopped][random.usize(0..3)];
+        }
+        let owner = random.usize(0..peers.len());
+        let (peer, key) = (&mut peers[owner], rig.keys[owner]);
+        let size = 1 << random.u32(0..20);
+        match random.u8(0..12) {
+            0..4 => {
+                let bytes = pattern(size.min(4_000));
+                let written = peer.stream.as_mut().map(|stream| stream.write(&bytes));
+                if let Some(Ok(count)) = written {
+                    peer.written.extend_from_slice(&bytes[..count]);
+                }
+            }
+            4 => {
+                let mut bytes = vec![0; size];
+                let _ = peer.stream.as_mut().map(|stream| stream.read(&mut bytes));
+            }
+            5 => {
+                // With bytes unread this is a reset.
+                peer.stream = None;
+            }
+            6 => rig.ring.read(key, ReadMode::Once),
+            7 => rig.ring.read(key, ReadMode::Many),
+            8 => rig.ring.read(key, ReadMode::Stopped),
+            9 => {
+                let idle =
+                    rig.ring.sockets.get_mut(key).is_some_and(|socket| socket.send.is_none());
+                if idle && !rig.ended.contains(&(owner as u64)) {
+                    rig.ring.send(key, Output { bytes: pattern(size), parts: Vec::new() });
+                }
+            }
+            10 if random.bool() => rig.ring.close(key),
+            11 => released += usize::from(rig.ring.release(key).is_some()),
+            _ => {}
+        }
+        rig.ring.wait(rig.now, Duration::from_micros(random.u64(1..300)));
+        rig.take();
+        for owner in rig.ended.drain(..) {
+            rig.ring.close(rig.keys[owner as usize]);
+        }
+    }
+    for (owner, peer) in peers.iter().enumerate() {
+        let received = rig.received.get(&(owner as u64)).map_or(&[][..], |bytes| bytes);
+        assert!(
+            peer.written.starts_with(received),
+            "seed {seed}: connection {owner} got others' bytes"
+        );
+    }
+    for key in rig.keys.clone() {
+        rig.ring.close(key);
+    }
+    rig.until("closed", |rig| rig.ring.socket_count() == 0);
+    assert_eq!(rig.ring.in_flight, 1, "seed {seed}: the kernel holds the accept");
+    let received: usize = rig.received.values().map(Vec::len).sum();
+    assert!(received > 0, "seed {seed}: {released} released");
+}
+
+#[test]
+fn a_storm_of_events_mixes_nothing_up_and_leaves_nothing_behind() {
+    for seed in 0..60 {
+        check_storm(seed);
+    }
+}
+
+#[test]
 fn a_dropped_ring_closes_its_sockets_and_frees_what_it_lent() {
     let mut rig = Rig::new(SMALL, ReadMode::Many);
     rig.ring.watch(Arc::new(EventFd::new().unwrap()));
