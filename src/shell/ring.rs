@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use crate::shard::{Output, ReadMode};
 use crate::time::Instant;
@@ -103,6 +103,7 @@ pub struct Ring {
     /// Operations whose last completion is still to come, requests to cancel not counted: they hold nothing.
     in_flight: usize,
     receive_rearms: u64,
+    wait_flags: EnterFlags,
 }
 
 impl Ring {
@@ -122,6 +123,11 @@ impl Ring {
         let buffers = unsafe {
             ReceiveBuffers::register(&uring, settings.receive_buffers, settings.receive_buffer_size)
         };
+        let mut wait_flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+        if uring.params().is_feature_no_iowait() {
+            // Who waits for the network does not wait for a disk; without it an idle core looks busy with one.
+            wait_flags |= EnterFlags::NO_IOWAIT;
+        }
         Ok(Ring {
             uring,
             buffers: ManuallyDrop::new(buffers.map_err(RingError::Buffers)?),
@@ -136,6 +142,7 @@ impl Ring {
             lent: None,
             in_flight: 0,
             receive_rearms: 0,
+            wait_flags,
         })
     }
 
@@ -264,7 +271,12 @@ impl Ring {
         let result = match timeout {
             Some(timeout) if !unread => {
                 let timeout = Timespec::from(timeout);
-                self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
+                let arguments = SubmitArgs::new().timespec(&timeout);
+                let count = self.uring.submission().len() as u32;
+                let (submitter, flags) = (self.uring.submitter(), self.wait_flags.bits());
+                // SAFETY: needed because the safe call has no flags. Sound because EXT_ARG says that the argument is the
+                // one it is, and what it points to lives until the call is over.
+                unsafe { submitter.enter(count, 1, flags, Some(&arguments)) }
             }
             // Work that the kernel has deferred to us is flagged, and then this runs it.
             _ if self.has_submissions() => self.uring.submitter().submit_and_wait(0),

@@ -70,6 +70,10 @@ impl Worker {
         self.send_mail();
         self.flush();
         self.close();
+        // None unless they are asked for.
+        while let Some(event) = self.shard.poll_event() {
+            debug!("{event}");
+        }
         if self.report_due <= now {
             self.report(now);
         }
@@ -297,9 +301,6 @@ impl Worker {
             held_by_stage: gauges.held_by_stage,
             acked_by_stage: gauges.acked_by_stage,
         });
-        while let Some(event) = self.shard.poll_event() {
-            debug!("{event}");
-        }
     }
 }
 

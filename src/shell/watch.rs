@@ -184,6 +184,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_warning_tells_to_raise_can_be_set() {
+        let is_key = |word: &str| crate::config::keys::Key::find(word).is_some();
+        for rule in RULES {
+            let words = rule.sentence.split(|char: char| !char.is_ascii_lowercase() && char != '_');
+            for word in words.filter(|word| word.contains('_')) {
+                assert!(is_key(word), "{word}, in: {}", rule.sentence);
+            }
+        }
+    }
+
+    #[test]
     fn a_stage_that_stands_still_is_told_once() {
         let reports = [Arc::new(Report::default())];
         let mut watch = Watch::new(&reports);
