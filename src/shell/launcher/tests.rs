@@ -3,6 +3,7 @@
 use super::*;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
 use std::thread;
 use std::time::Instant;
 
@@ -192,4 +193,24 @@ fn a_port_in_use_is_a_sentence() {
     let error = Broker::start(Settings { listen, ..settings(1) }).err().unwrap();
     assert!(error.to_string().contains("another process uses port"), "{error}");
     broker.stop().unwrap();
+}
+
+#[test]
+fn a_panic_that_leaves_a_shard_ends_the_process() {
+    let test = "shell::launcher::tests::a_worker_that_panics";
+    let child = process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--test-threads=1"])
+        .output()
+        .unwrap();
+    assert_eq!(child.status.signal(), Some(signal_hook::consts::SIGABRT), "{}", child.status);
+}
+
+#[test]
+#[ignore = "aborts; run by a_panic_that_leaves_a_shard_ends_the_process"]
+fn a_worker_that_panics() {
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).spawn(|| async {
+        let _guard = AbortOnPanic;
+        panic!("out of a shard");
+    });
+    let _ = executor.unwrap().join();
 }
