@@ -22,7 +22,8 @@ pub enum Lane {
     Member,
 }
 
-pub const LANES: [Lane; 3] = [Lane::Control, Lane::Publish, Lane::Member];
+/// In the order in which a turn fills them: acks of interest follow all earlier publishes.
+pub const LANES: [Lane; 3] = [Lane::Publish, Lane::Member, Lane::Control];
 
 /// One item of a lane.
 #[derive(Debug)]

@@ -136,7 +136,12 @@ impl Worker {
             .into_iter()
             .flatten()
             .fold(self.report_due, Instant::min);
-        let longest_ms = if self.is_held_up { RETRY_MS } else { SLEEP_MAX_MS };
+        // What a turn left for the next one does not wait for an event.
+        let longest_ms = match (self.is_held_up, self.shard.is_idle()) {
+            (true, _) => RETRY_MS,
+            (false, true) => SLEEP_MAX_MS,
+            (false, false) => 0,
+        };
         let timeout = Duration::from_millis(deadline.ms_since(now).min(longest_ms));
         self.waiter.wait(&mut self.ring, &self.port, now, timeout);
     }
@@ -258,8 +263,9 @@ impl Worker {
     }
 
     fn send_mail(&mut self) {
-        for to in self.port.others() {
-            for lane in LANES {
+        // Lane by lane: acks follow all earlier publishes, whomever those went to.
+        for lane in LANES {
+            for to in self.port.others() {
                 loop {
                     if !self.port.has_room(to, lane) {
                         self.is_held_up = true;

@@ -100,8 +100,9 @@ impl Memory {
     fn turn(&mut self, index: usize) -> bool {
         let now = self.now;
         let mut has_moved = self.feed(index);
-        for from in 0..self.shards.len() as ShardId {
-            for lane in 0..LANES.len() {
+        // Control mail of all shards first, as the worker takes it.
+        for lane in (0..LANES.len()).rev() {
+            for from in 0..self.shards.len() as ShardId {
                 let mail = self.lanes.remove(&(from, index as ShardId, lane)).unwrap_or_default();
                 has_moved |= !mail.is_empty();
                 mail.into_iter().for_each(|mail| self.shards[index].handle_mail(now, from, mail));
