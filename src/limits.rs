@@ -76,7 +76,7 @@ pub struct Limits {
     pub route_cache_max: usize,
     /// Per shard in total: messages that wait in session queues or in flight (a shared copy counts once).
     pub shard_stored_bytes_max: usize,
-    /// Per shard in total: output buffers.
+    /// Per shard in total: output buffers; above it a connection with an empty one gets a message at a time.
     pub shard_output_bytes_max: usize,
     /// Per shard in total: frames of which a part has arrived.
     pub shard_frames_bytes_max: usize,

@@ -421,7 +421,12 @@ pub static KEYS: &[Key] = &[
         size(64 * KIB, 16 * TIB),
         "All messages that wait or are unacknowledged; one for many sessions counts once."
     ),
-    limit!(Memory, shard_output_bytes_max, size(64 * KIB, 16 * TIB), "All output buffers."),
+    limit!(
+        Memory,
+        shard_output_bytes_max,
+        size(64 * KIB, 16 * TIB),
+        "All output buffers; above it each connection gets one message at a time."
+    ),
     limit!(
         Memory,
         shard_frames_bytes_max,

@@ -132,9 +132,13 @@ impl Connection {
     }
 
     /// Whether one more message may be added to the output; a message may pass the limit, the next one then waits.
+    ///
+    /// When the shard's bound is met, a connection still gets a message at a time: whoever reads goes on, and is
+    /// never left with messages that nothing would send.
     #[inline]
     pub fn has_room(&self, limits: &Limits) -> bool {
-        self.output.size() < limits.output_size_max
-            && self.output.total() < limits.shard_output_bytes_max
+        let size = self.output.size();
+        size < limits.output_size_max
+            && (size == 0 || self.output.total() < limits.shard_output_bytes_max)
     }
 }
