@@ -146,6 +146,8 @@ impl Control {
 pub(super) struct Batch {
     pub bytes: Vec<u8>,
     pub count: usize,
+    /// Of a batch in the outbox: it was opened before those with a higher number.
+    number: u64,
 }
 
 /// To whom a message of a member batch goes.
@@ -263,8 +265,8 @@ pub(super) fn draft<'a>(message: &Message<'a>, properties: &'a [&'a [u8]; 1]) ->
 #[derive(Debug, Default)]
 struct Waiting {
     control: Vec<Control>,
-    /// Sent when every earlier publish is in its lane.
-    acks: Vec<Control>,
+    /// Each is sent when every batch up to its number is in its lane.
+    acks: VecDeque<(u64, Control)>,
     publishes: VecDeque<Batch>,
     members: VecDeque<Batch>,
     publish_bytes: usize,
@@ -279,6 +281,8 @@ pub(super) struct Outbox {
     is_above_mark: bool,
     /// Batches that wait on any publish or member lane.
     batch_count: usize,
+    /// Batches ever opened.
+    batch_number: u64,
     control_count: usize,
     ack_count: usize,
 }
@@ -293,6 +297,7 @@ impl Outbox {
             mark,
             is_above_mark: false,
             batch_count: 0,
+            batch_number: 0,
             control_count: 0,
             ack_count: 0,
         }
@@ -315,26 +320,26 @@ impl Outbox {
     /// Acknowledges interest once every earlier publish is in its lane.
     pub fn ack(&mut self, to: ShardId, control: Control) {
         self.ack_count += 1;
-        self.to[usize::from(to)].acks.push(control);
+        self.to[usize::from(to)].acks.push_back((self.batch_number, control));
     }
 
     pub fn publish(&mut self, to: ShardId, message: &Message<'_>) {
         let waiting = &mut self.to[usize::from(to)];
         let size = HEADER_SIZE + message.size();
-        let (batch, is_new) = open(&mut waiting.publishes, size);
+        let batch =
+            open(&mut waiting.publishes, size, &mut self.batch_number, &mut self.batch_count);
         batch.push(message);
-        self.batch_count += usize::from(is_new);
         waiting.publish_bytes += size;
         self.is_above_mark |= waiting.publish_bytes > self.mark;
     }
 
     pub fn member(&mut self, to: ShardId, address: &Address, message: &Message<'_>) {
         let waiting = &mut self.to[usize::from(to)];
-        let (batch, is_new) = open(&mut waiting.members, HEADER_SIZE + message.size());
+        let size = HEADER_SIZE + message.size();
+        let batch = open(&mut waiting.members, size, &mut self.batch_number, &mut self.batch_count);
         let before = batch.bytes.len();
         batch.push_to(address, message);
         waiting.member_bytes += batch.bytes.len() - before;
-        self.batch_count += usize::from(is_new);
         self.is_above_mark |= waiting.member_bytes > self.mark;
     }
 
@@ -342,15 +347,12 @@ impl Outbox {
         if self.is_empty() {
             return None;
         }
-        let no_batch_waits = self.batch_count == 0;
+        if lane == Lane::Control {
+            self.release_acks(to);
+        }
         let waiting = &mut self.to[usize::from(to)];
         let content = match lane {
             Lane::Control => {
-                if no_batch_waits && !waiting.acks.is_empty() {
-                    self.ack_count -= waiting.acks.len();
-                    self.control_count += waiting.acks.len();
-                    waiting.control.append(&mut waiting.acks);
-                }
                 if waiting.control.is_empty() {
                     return None;
                 }
@@ -381,15 +383,36 @@ impl Outbox {
         }
         Some(Mail(content))
     }
+
+    /// Lets go the acks before which nothing waits any more.
+    fn release_acks(&mut self, to: ShardId) {
+        if self.to[usize::from(to)].acks.is_empty() {
+            return;
+        }
+        let fronts = self.to.iter().flat_map(|w| [w.publishes.front(), w.members.front()]);
+        let oldest = fronts.flatten().map(|batch| batch.number).min().unwrap_or(u64::MAX);
+        let waiting = &mut self.to[usize::from(to)];
+        while waiting.acks.front().is_some_and(|(number, _)| *number < oldest) {
+            self.ack_count -= 1;
+            self.control_count += 1;
+            waiting.control.extend(waiting.acks.pop_front().map(|(_, ack)| ack));
+        }
+    }
 }
 
-/// The batch to append `size` bytes to, and whether it is new.
-fn open(batches: &mut VecDeque<Batch>, size: usize) -> (&mut Batch, bool) {
-    let is_new = batches.back().is_none_or(|batch| batch.bytes.len() + size > BATCH_SIZE);
-    if is_new {
-        batches.push_back(Batch::default());
+/// The batch to append `size` bytes to; a new one has the next number.
+fn open<'a>(
+    batches: &'a mut VecDeque<Batch>,
+    size: usize,
+    number: &mut u64,
+    count: &mut usize,
+) -> &'a mut Batch {
+    if batches.back().is_none_or(|batch| batch.bytes.len() + size > BATCH_SIZE) {
+        *number += 1;
+        *count += 1;
+        batches.push_back(Batch { number: *number, ..Batch::default() });
     }
-    (batches.back_mut().expect("a batch is open"), is_new)
+    batches.back_mut().expect("a batch is open")
 }
 
 #[cfg(test)]
@@ -440,5 +463,30 @@ mod tests {
         }
         assert!(reader.next_addressed().is_none());
         assert_eq!(batch.count, 3);
+    }
+
+    #[test]
+    fn an_ack_waits_for_the_batches_before_it_and_for_no_other() {
+        let meta = Meta { qos: 0, retain: false, is_origin: true, expires_at: None, publisher: 0 };
+        let message = Message { topic: b"t", properties: &[], payload: b"p", meta, stored: None };
+        let mut counters = Counters::default();
+        let mut outbox = Outbox::new(3, 1 << 20);
+        let ack = || Control::InterestAck { filter: "f".into(), version: 1 };
+        outbox.publish(2, &message);
+        outbox.ack(1, ack());
+        assert!(outbox.poll(1, Lane::Control, &mut counters).is_none());
+        assert!(outbox.poll(2, Lane::Publish, &mut counters).is_some());
+        outbox.publish(2, &message);
+        outbox.ack(1, ack());
+        let Some(Mail(Content::Control(items))) = outbox.poll(1, Lane::Control, &mut counters)
+        else {
+            panic!("the first ack is free");
+        };
+        assert_eq!(items.len(), 1);
+        assert!(outbox.poll(1, Lane::Control, &mut counters).is_none());
+        assert!(!outbox.is_empty());
+        assert!(outbox.poll(2, Lane::Publish, &mut counters).is_some());
+        assert!(outbox.poll(1, Lane::Control, &mut counters).is_some());
+        assert!(outbox.is_empty());
     }
 }
