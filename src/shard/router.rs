@@ -33,7 +33,13 @@ pub(super) struct Router {
     cache: HashMap<Box<[u8]>, Rc<Route>, ahash::RandomState>,
     cache_versions: (u64, u64),
     cache_max: usize,
+    /// Bytes of all remembered routes, about.
+    cache_bytes: usize,
 }
+
+/// What a remembered topic may take on average, in bytes: many topics with many subscribers each are not all
+/// remembered.
+const ROUTE_BYTES_MEAN: usize = 512;
 
 impl Router {
     pub fn new(hash: &KeyedHash, cache_max: usize) -> Router {
@@ -43,6 +49,7 @@ impl Router {
             cache: HashMap::with_hasher(hash.state()),
             cache_versions: (0, 0),
             cache_max,
+            cache_bytes: 0,
         }
     }
 
@@ -50,18 +57,28 @@ impl Router {
     pub fn route(&mut self, topic: &[u8]) -> Rc<Route> {
         let versions = (self.subscriptions.version(), self.interest.version());
         if versions != self.cache_versions {
-            self.cache.clear();
+            self.forget_routes();
             self.cache_versions = versions;
         }
         if let Some(route) = self.cache.get(topic) {
             return Rc::clone(route);
         }
         let route = Rc::new(self.build(topic));
-        if self.cache.len() >= self.cache_max {
-            self.cache.clear();
+        let bytes = topic.len() + route.bytes();
+        let bytes_max = self.cache_max.saturating_mul(ROUTE_BYTES_MEAN);
+        if self.cache.len() >= self.cache_max || self.cache_bytes + bytes > bytes_max {
+            self.forget_routes();
         }
-        self.cache.insert(topic.into(), Rc::clone(&route));
+        if bytes <= bytes_max {
+            self.cache_bytes += bytes;
+            self.cache.insert(topic.into(), Rc::clone(&route));
+        }
         route
+    }
+
+    fn forget_routes(&mut self) {
+        self.cache.clear();
+        self.cache_bytes = 0;
     }
 
     fn build(&self, topic: &[u8]) -> Route {
@@ -99,4 +116,32 @@ fn merge(matching: &[(SessionKey, Options)]) -> Option<LocalDelivery> {
         ids: (!ids.is_empty()).then(|| ids.into()),
         no_local: NoLocal::Same,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_remembered_routes_is_bounded() {
+        const CACHE_MAX: usize = 100;
+        let mut router = Router::new(&KeyedHash::new(1), CACHE_MAX);
+        let options =
+            Options { qos: QoS::AtMostOnce, no_local: false, retain_as_published: false, id: 7 };
+        let mut most = 0;
+        for index in 0..2_000 {
+            let key = SessionKey { index, generation: 1 };
+            router.subscriptions.insert("#", Subscriber::Session(key), options);
+            if index % 100 == 0 {
+                for topic in 0..50u8 {
+                    let route = router.route(&[b'a' + topic % 26, b'/', b'0' + topic / 26]);
+                    assert_eq!(route.local.len(), index as usize + 1);
+                    let bytes: usize = router.cache.values().map(|route| route.bytes()).sum();
+                    assert!(bytes <= CACHE_MAX * ROUTE_BYTES_MEAN);
+                    most = most.max(router.cache.len());
+                }
+            }
+        }
+        assert_eq!(most, 50, "routes are remembered while there is room");
+    }
 }

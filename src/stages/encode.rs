@@ -38,7 +38,23 @@ pub enum NoLocal {
     Other(Box<LocalDelivery>),
 }
 
+impl Route {
+    /// The memory it holds, about.
+    pub fn bytes(&self) -> usize {
+        let local: usize = self.local.iter().map(LocalDelivery::bytes).sum();
+        size_of::<Route>() + local + size_of_val(self.groups.as_slice())
+    }
+}
+
 impl LocalDelivery {
+    fn bytes(&self) -> usize {
+        let other = match &self.no_local {
+            NoLocal::Other(other) => other.bytes(),
+            NoLocal::Same | NoLocal::Nothing => 0,
+        };
+        size_of::<LocalDelivery>() + self.ids.as_ref().map_or(0, |ids| 16 + 4 * ids.len()) + other
+    }
+
     fn envelope(&self, message: &Message<'_>) -> Envelope {
         let published = QoS::from_bits(message.meta.qos).unwrap_or(QoS::AtMostOnce);
         Envelope {
