@@ -20,7 +20,7 @@ pub use encode::EncodedOnce;
 pub use output::{BufferPool, Output, OutputBuffer, Part};
 pub use will::Will;
 
-use crate::arena::{Gauge, Message, Stored};
+use crate::arena::{Gauge, Message};
 use crate::codec::{PacketId, QoS};
 use crate::counters::Counters;
 use crate::limits::Limits;
@@ -144,7 +144,8 @@ pub struct Pull {
 pub const PULL_SEEN_MAX: usize = 4096;
 
 impl Session {
-    pub fn new(key: SessionKey, client_id: &str) -> Session {
+    /// `stored` counts what waits for all sessions of the shard.
+    pub fn new(key: SessionKey, client_id: &str, stored: &Gauge) -> Session {
         Session {
             key,
             client_id: client_id.into(),
@@ -153,7 +154,7 @@ impl Session {
             filters: Vec::new(),
             memberships: Vec::new(),
             inflight: Inflight::default(),
-            queue: Queue::default(),
+            queue: Queue::new(stored.clone()),
             received_qos2: PacketIdSet::default(),
             will: None,
             ends_at: None,
@@ -249,7 +250,7 @@ impl Session {
             bytes_max: context.limits.queue_bytes_max,
             policy: context.limits.queue_policy,
         };
-        let queued = Queued { stored: Stored::from_message(message, context.stored), envelope };
+        let queued = Queued { stored: context.encoded.store(message, context.stored), envelope };
         let mut victims: Vec<u16> = Vec::new();
         let mut victim_count = 0;
         let pushed = self.queue.push(queued, limits, |victim| {
@@ -322,7 +323,7 @@ impl Session {
         // A session that ends with its connection never sends again, so it needs no copy; a shared subscription's
         // QoS 1 message may go to another member.
         let is_kept = self.is_resumable() || (envelope.membership != 0 && qos == QoS::AtLeastOnce);
-        let stored = is_kept.then(|| Stored::from_message(message, context.stored));
+        let stored = is_kept.then(|| context.encoded.store(message, context.stored));
         let id = self.inflight.send(envelope.clone(), stored);
         encode::publish(connection, context, message, &envelope, Some(id), false);
         Offer::Sent

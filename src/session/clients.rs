@@ -25,10 +25,12 @@ pub struct Clients {
     /// Subscriptions of all sessions, shared ones included.
     pub subscription_count: usize,
     output_total: Gauge,
+    stored: Gauge,
 }
 
 impl Clients {
-    pub fn new(state: ahash::RandomState, output_total: Gauge) -> Clients {
+    /// The gauges count all output, and all that is stored for sessions.
+    pub fn new(state: ahash::RandomState, output_total: Gauge, stored: Gauge) -> Clients {
         Clients {
             sessions: Slab::new(),
             connections: Slab::new(),
@@ -39,6 +41,7 @@ impl Clients {
             connected_count: 0,
             subscription_count: 0,
             output_total,
+            stored,
         }
     }
 
@@ -96,7 +99,7 @@ impl Clients {
         let generation = self.next_generation();
         let entry = self.sessions.vacant_entry();
         let key = SessionKey { index: entry.key() as u32, generation };
-        entry.insert(Session::new(key, client_id));
+        entry.insert(Session::new(key, client_id, &self.stored));
         let previous = self.directory.insert(client_id.into(), key);
         assert!(previous.is_none(), "a client id has one session");
         key

@@ -1,15 +1,16 @@
 //! Messages into a connection's output.
 
 use super::{Connection, Context, Envelope};
-use crate::arena::Message;
+use crate::arena::{Gauge, Message, Stored};
 use crate::codec::{self, PacketId, ProtocolVersion, PublishHead, QoS, ReasonCode};
 use crate::time::Instant;
 use crate::topic::OutboundAlias;
 
-/// Encodings of one message to copy from, one for each protocol version, QoS and retain flag.
+/// Encodings of one message to copy from, one for each protocol version, QoS and retain flag, and its stored copy.
 #[derive(Debug, Default)]
 pub struct EncodedOnce {
     is_on: bool,
+    stored: Option<Stored>,
     bytes: Vec<u8>,
     variants: [Option<Variant>; VARIANT_COUNT],
 }
@@ -34,6 +35,15 @@ impl EncodedOnce {
 
     pub fn end(&mut self) {
         self.is_on = false;
+        self.stored = None;
+    }
+
+    /// A copy of the message that lives on; all receivers of a message share one.
+    pub fn store(&mut self, message: &Message<'_>, gauge: &Gauge) -> Stored {
+        if !self.is_on {
+            return Stored::from_message(message, gauge);
+        }
+        self.stored.get_or_insert_with(|| Stored::from_message(message, gauge)).clone()
     }
 }
 

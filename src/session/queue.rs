@@ -1,7 +1,7 @@
 //! Messages that wait for one client: bounded in count and bytes, QoS 0 dropped first.
 
 use super::Envelope;
-use crate::arena::Stored;
+use crate::arena::{Gauge, Stored};
 use crate::codec::QoS;
 use crate::limits::QueuePolicy;
 use std::collections::VecDeque;
@@ -30,9 +30,28 @@ pub struct Queue {
     popped: u64,
     message_count: usize,
     bytes: usize,
+    /// Counts the places of all queues: the messages count themselves, once for all queues that they are in.
+    total: Gauge,
 }
 
+/// Bytes of a place.
+const PLACE_SIZE: usize = size_of::<Option<Queued>>();
+/// Places that an empty queue keeps.
+const PLACES_KEPT: usize = 64;
+
 impl Queue {
+    /// `total` counts what all queues of the shard hold.
+    pub fn new(total: Gauge) -> Queue {
+        Queue {
+            places: VecDeque::new(),
+            qos0: VecDeque::new(),
+            popped: 0,
+            message_count: 0,
+            bytes: 0,
+            total,
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.message_count
     }
@@ -67,16 +86,14 @@ impl Queue {
         if queued.envelope.qos == QoS::AtMostOnce {
             self.qos0.push_back(self.popped + self.places.len() as u64);
         }
-        self.message_count += 1;
-        self.bytes += size;
+        self.remember(&queued);
         self.places.push_back(Some(queued));
         Ok(())
     }
 
     /// Puts a message in front of all others, whatever the limits: it was counted before.
     pub fn push_front(&mut self, queued: Queued) {
-        self.message_count += 1;
-        self.bytes += queued.stored.size();
+        self.remember(&queued);
         if self.popped == 0 {
             // Positions count from what was popped; begin far from zero.
             let shift = 1 << 32;
@@ -103,13 +120,17 @@ impl Queue {
         }
         self.popped += 1;
         self.forget(&queued);
+        if self.message_count == 0 && self.places.capacity() > PLACES_KEPT {
+            self.places = VecDeque::new();
+            self.qos0 = VecDeque::new();
+        }
         Some(queued)
     }
 
     /// Takes out every message for which `is_wanted`, in order.
     pub fn extract(&mut self, mut is_wanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         let mut taken = Vec::new();
-        let mut kept = Queue::default();
+        let mut kept = Queue::new(self.total.clone());
         while let Some(queued) = self.pop() {
             if is_wanted(&queued) {
                 taken.push(queued);
@@ -149,7 +170,14 @@ impl Queue {
         }
     }
 
+    fn remember(&mut self, queued: &Queued) {
+        self.message_count += 1;
+        self.bytes += queued.stored.size();
+        self.total.add(PLACE_SIZE);
+    }
+
     fn forget(&mut self, queued: &Queued) {
+        self.total.subtract(PLACE_SIZE);
         self.message_count -= 1;
         self.bytes -= queued.stored.size();
     }
@@ -176,10 +204,16 @@ impl Queue {
     }
 }
 
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.total.subtract(self.message_count * PLACE_SIZE);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::{Draft, Gauge, Meta};
+    use crate::arena::{Draft, Meta};
     use crate::random::Random;
 
     fn queued(qos: u8, number: u32) -> Queued {
@@ -229,7 +263,8 @@ mod tests {
             for _ in 0..50 {
                 let max = 1 + random.below(60) as usize;
                 let limits = QueueLimits { messages_max: max, bytes_max: usize::MAX, policy };
-                let mut queue = Queue::default();
+                let total = Gauge::default();
+                let mut queue = Queue::new(total.clone());
                 let mut model = Vec::new();
                 for step in 0..600 {
                     let choice = random.below(10);
@@ -249,10 +284,21 @@ mod tests {
                     assert_eq!(queue.len(), model.len());
                     assert_eq!(queue.front().map(number), model.first().cloned());
                     assert!(queue.places.len() <= 2 * max + 32);
+                    assert_eq!(total.bytes(), queue.len() * PLACE_SIZE);
                 }
+                drop(queue);
+                assert_eq!(total.bytes(), 0);
             }
             assert!(dropped_count > 100);
         }
+    }
+
+    #[test]
+    fn an_emptied_queue_keeps_little_memory() {
+        let mut queue = Queue::default();
+        (0..10_000).for_each(|step| queue.push_unbounded(queued((step % 2) as u8, step)));
+        while queue.pop().is_some() {}
+        assert!(queue.places.capacity() <= PLACES_KEPT && queue.qos0.capacity() <= PLACES_KEPT);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::ShardId;
 use super::mail::GroupKey;
-use crate::arena::Stored;
+use crate::arena::{Gauge, Stored};
 use crate::codec::QoS;
 use crate::session::queue::{Queue, QueueLimits, Queued};
 use crate::session::{Envelope, SessionKey};
@@ -104,11 +104,13 @@ pub(super) struct Groups {
     /// Groups ever made.
     number: u32,
     by_text: HashMap<Box<str>, u32, ahash::RandomState>,
+    stored: Gauge,
 }
 
 impl Groups {
-    pub fn new(state: ahash::RandomState) -> Groups {
-        Groups { groups: Slab::new(), number: 0, by_text: HashMap::with_hasher(state) }
+    /// `stored` counts what waits in the groups.
+    pub fn new(state: ahash::RandomState, stored: Gauge) -> Groups {
+        Groups { groups: Slab::new(), number: 0, by_text: HashMap::with_hasher(state), stored }
     }
 
     pub fn find(&self, text: &str) -> Option<u32> {
@@ -131,7 +133,7 @@ impl Groups {
             key: GroupKey { index, number: self.number },
             text: text.into(),
             members: Members::new(),
-            backlog: Queue::default(),
+            backlog: Queue::new(self.stored.clone()),
         });
         self.by_text.insert(text.into(), index);
         (index, true)

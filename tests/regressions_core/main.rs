@@ -58,3 +58,21 @@ fn who_reads_is_served_though_others_fill_the_output_of_the_shard() {
     world.settle();
     assert_eq!(world.messages(reader), ["news=0", "news=1", "news=2", "news=3", "news=4"]);
 }
+
+#[test]
+fn sessions_that_wait_for_the_same_message_share_one_copy() {
+    let mut world = World::new(1, quiet());
+    let publisher = world.connect("p", |_| ());
+    for number in 0..100 {
+        let client = world.connect(&format!("away{number}"), |c| c.session_expiry_s = Some(60));
+        world.subscribe(client, "t", QoS::AtLeastOnce);
+        world.lose(client);
+    }
+    world.publish(publisher, "t", &[b'm'; 10_000], QoS::AtLeastOnce, 1);
+    world.settle();
+    let stored = world.shards[0].gauges().stored_bytes;
+    assert!((10_000..20_000).contains(&stored), "{stored} bytes are stored");
+    world.now = world.now.plus_s(61);
+    world.settle();
+    assert_eq!(world.shards[0].gauges().stored_bytes, 0);
+}
