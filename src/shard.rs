@@ -10,6 +10,7 @@ mod events;
 mod groups;
 mod input;
 mod interest;
+mod known;
 mod lifetime;
 mod mail;
 mod output;

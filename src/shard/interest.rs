@@ -106,7 +106,7 @@ impl Shard {
             self.router.interest.remove(&filter, from);
             return;
         }
-        self.router.interest.insert(&filter, from, ());
+        self.router.interest.add(&filter, from);
         self.outbox.ack(from, Control::InterestAck { filter, version });
     }
 

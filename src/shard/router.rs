@@ -1,6 +1,6 @@
 //! Topic to receivers: local sessions, groups owned here, and shards with interest; remembered per topic.
 
-use super::ShardId;
+use super::known::KnownInterest;
 use crate::codec::QoS;
 use crate::hash::KeyedHash;
 use crate::session::SessionKey;
@@ -29,7 +29,7 @@ pub(super) struct Options {
 
 pub(super) struct Router {
     pub subscriptions: Index<Subscriber, Options>,
-    pub interest: Index<ShardId, ()>,
+    pub interest: KnownInterest,
     cache: HashMap<Box<[u8]>, Rc<Route>, ahash::RandomState>,
     cache_versions: (u64, u64),
     cache_max: usize,
@@ -45,7 +45,7 @@ impl Router {
     pub fn new(hash: &KeyedHash, cache_max: usize) -> Router {
         Router {
             subscriptions: Index::new(hash.clone()),
-            interest: Index::new(hash.clone()),
+            interest: KnownInterest::new(hash),
             cache: HashMap::with_hasher(hash.state()),
             cache_versions: (0, 0),
             cache_max,
@@ -89,7 +89,7 @@ impl Router {
             Subscriber::Session(key) => found.push((*key, *options)),
             Subscriber::Group(index) => route.groups.push(*index),
         });
-        self.interest.matches(topic, |shard, ()| route.remote |= 1 << shard);
+        route.remote = self.interest.shards(topic);
         found.sort_by_key(|(key, _)| *key);
         for matching in found.chunk_by(|a, b| a.0 == b.0) {
             let all = merge(matching).expect("a chunk has an entry");

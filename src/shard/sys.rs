@@ -195,18 +195,22 @@ impl Sys {
 }
 
 impl Shard {
+    /// The first figures come at once: who asks for the version need not wait an interval.
     pub(super) fn start_sys(&mut self, now: Instant) {
+        self.timers.set(Timer::Sys, &mut self.sys.timer, Some(now));
+    }
+
+    fn schedule_sys(&mut self, now: Instant) {
         let interval_ms = match self.limits.sys_interval_ms {
             0 => HOUSEKEEPING_MS,
             interval_ms => interval_ms,
         };
-        let deadline = Some(now.plus_ms(interval_ms));
-        self.timers.set(Timer::Sys, &mut self.sys.timer, deadline);
+        self.timers.set(Timer::Sys, &mut self.sys.timer, Some(now.plus_ms(interval_ms)));
     }
 
     pub(super) fn on_sys_timer(&mut self, now: Instant) {
         self.sys.timer = None;
-        self.start_sys(now);
+        self.schedule_sys(now);
         self.sweep_retained(now);
         if self.limits.sys_interval_ms == 0 || self.is_shutting_down {
             return;

@@ -90,7 +90,8 @@ impl Broker {
         let listeners: Result<Vec<Listeners>, ListenError> = listeners.collect();
         let listeners = listeners.map_err(LaunchError::Listen)?;
         let addresses = listeners.iter().map(|listeners| listeners.address).collect();
-        let ports = mesh::connect(shard_count).map_err(LaunchError::System)?;
+        let ports = mesh::connect(shard_count, settings.limits.mail_bytes_mark)
+            .map_err(LaunchError::System)?;
         let doors = ports[0].doors();
         let shared = Shared {
             clock: Clock::new(),

@@ -12,13 +12,15 @@ mod atomics {
     pub use std::sync::atomic::{AtomicBool, Ordering, fence};
 }
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::shard::{Lane, ShardId};
+use crate::shard::{Lane, Mail, ShardId};
 use crate::shell::ring::EventFd;
 use crate::time::Instant;
 use asleep::Asleep;
@@ -45,6 +47,18 @@ pub enum Control<M> {
     Adopt(Box<Adoption>),
 }
 
+/// What a lane counts of its items.
+pub trait Weighed {
+    /// Bytes it holds, about.
+    fn size(&self) -> usize;
+}
+
+impl Weighed for Mail {
+    fn size(&self) -> usize {
+        Mail::size(self)
+    }
+}
+
 /// One shard's end of the mesh.
 pub struct Port<M> {
     outward: Vec<Option<Outward<M>>>,
@@ -57,6 +71,9 @@ struct Outward<M> {
     control: Producer<Control<M>>,
     publish: Producer<M>,
     member: Producer<M>,
+    /// Bytes in the publish and member lanes, and above how many there is no room.
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
     /// Something was written since the bells were last rung.
     written: bool,
 }
@@ -65,6 +82,7 @@ struct Inward<M> {
     control: Consumer<Control<M>>,
     publish: Consumer<M>,
     member: Consumer<M>,
+    bytes: Arc<AtomicUsize>,
 }
 
 /// Where a shard is woken. Padded: its senders' looks must not disturb another's.
@@ -81,8 +99,9 @@ impl Door {
     }
 }
 
-/// The ports of `shard_count` shards, in order.
-pub fn connect<M: Send>(shard_count: u16) -> io::Result<Vec<Port<M>>> {
+/// The ports of `shard_count` shards, in order. A pair's publish and member lanes have room while they hold less than
+/// `bytes_max` bytes.
+pub fn connect<M: Send + Weighed>(shard_count: u16, bytes_max: usize) -> io::Result<Vec<Port<M>>> {
     let count = shard_count as usize;
     let doors: io::Result<Vec<Door>> = (0..count)
         .map(|_| Ok(Door { asleep: Asleep::new(), bell: Arc::new(EventFd::new()?) }))
@@ -102,15 +121,23 @@ pub fn connect<M: Send>(shard_count: u16) -> io::Result<Vec<Port<M>>> {
             let (control, control_in) = RingBuffer::new(items);
             let (publish, publish_in) = RingBuffer::new(items);
             let (member, member_in) = RingBuffer::new(items);
-            ports[from].outward[to] = Some(Outward { control, publish, member, written: false });
+            let bytes = Arc::new(AtomicUsize::new(0));
+            ports[from].outward[to] = Some(Outward {
+                control,
+                publish,
+                member,
+                bytes: bytes.clone(),
+                bytes_max,
+                written: false,
+            });
             ports[to].inward[from] =
-                Some(Inward { control: control_in, publish: publish_in, member: member_in });
+                Some(Inward { control: control_in, publish: publish_in, member: member_in, bytes });
         }
     }
     Ok(ports)
 }
 
-impl<M: Send> Port<M> {
+impl<M: Send + Weighed> Port<M> {
     pub fn own(&self) -> ShardId {
         self.own
     }
@@ -131,16 +158,20 @@ impl<M: Send> Port<M> {
 
     pub fn has_room(&self, to: ShardId, lane: Lane) -> bool {
         let outward = self.outward[to as usize].as_ref().expect("a shard sends itself no mail");
+        let is_light = || outward.bytes.load(Ordering::Relaxed) < outward.bytes_max;
         match lane {
             Lane::Control => !outward.control.is_full(),
-            Lane::Publish => !outward.publish.is_full(),
-            Lane::Member => !outward.member.is_full(),
+            Lane::Publish => !outward.publish.is_full() && is_light(),
+            Lane::Member => !outward.member.is_full() && is_light(),
         }
     }
 
     /// The lane has room.
     pub fn send(&mut self, to: ShardId, lane: Lane, mail: M) {
         let outward = self.outward_mut(to);
+        if lane != Lane::Control {
+            outward.bytes.fetch_add(mail.size(), Ordering::Relaxed);
+        }
         let sent = match lane {
             Lane::Control => outward.control.push(Control::Mail(mail)).is_ok(),
             Lane::Publish => outward.publish.push(mail).is_ok(),
@@ -176,10 +207,18 @@ impl<M: Send> Port<M> {
             received |= drain(&mut inward.control, |item| take(from, item));
         }
         for (from, inward) in inward(&mut self.inward) {
-            received |= drain(&mut inward.publish, |mail| take(from, Control::Mail(mail)));
+            let Inward { publish, bytes, .. } = inward;
+            received |= drain(publish, |mail| {
+                bytes.fetch_sub(mail.size(), Ordering::Relaxed);
+                take(from, Control::Mail(mail))
+            });
         }
         for (from, inward) in inward(&mut self.inward) {
-            received |= drain(&mut inward.member, |mail| take(from, Control::Mail(mail)));
+            let Inward { member, bytes, .. } = inward;
+            received |= drain(member, |mail| {
+                bytes.fetch_sub(mail.size(), Ordering::Relaxed);
+                take(from, Control::Mail(mail))
+            });
         }
         received
     }
@@ -238,9 +277,31 @@ mod tests {
 
     use crate::shell::ring::{Ring, RingSettings};
 
+    /// More than a test's lanes hold, four bytes an item.
+    const BYTES_MAX: usize = 4 * LANE_ITEMS_MAX + 1;
+
+    impl Weighed for u32 {
+        fn size(&self) -> usize {
+            4
+        }
+    }
+
+    #[test]
+    fn a_lane_that_is_heavy_enough_has_no_room() {
+        let mut ports = connect::<u32>(2, 8).unwrap();
+        for mail in 0..2 {
+            assert!(ports[0].has_room(1, Lane::Publish));
+            ports[0].send(1, Lane::Publish, mail);
+        }
+        assert!(!ports[0].has_room(1, Lane::Publish) && !ports[0].has_room(1, Lane::Member));
+        assert!(ports[0].has_room(1, Lane::Control), "acks and answers pass");
+        ports[1].receive(|_, _| {});
+        assert!(ports[0].has_room(1, Lane::Publish));
+    }
+
     #[test]
     fn control_comes_before_what_was_published_and_each_lane_keeps_its_order() {
-        let mut ports = connect::<u32>(3).unwrap();
+        let mut ports = connect::<u32>(3, BYTES_MAX).unwrap();
         ports[0].send(2, Lane::Member, 6);
         ports[0].send(2, Lane::Publish, 3);
         ports[0].send(2, Lane::Publish, 4);
@@ -260,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_full_lane_gives_the_connection_back() {
-        let mut ports = connect::<u32>(2).unwrap();
+        let mut ports = connect::<u32>(2, BYTES_MAX).unwrap();
         for mail in 0..LANE_ITEMS_MAX as u32 {
             assert!(ports[0].has_room(1, Lane::Control));
             ports[0].send(1, Lane::Control, mail);
@@ -286,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_shard_with_mail_does_not_fall_asleep() {
-        let mut ports = connect::<u32>(2).unwrap();
+        let mut ports = connect::<u32>(2, BYTES_MAX).unwrap();
         ports[0].send(1, Lane::Member, 1);
         assert!(!ports[1].fall_asleep());
         ports[1].receive(|_, _| {});
@@ -297,7 +358,7 @@ mod tests {
     #[test]
     fn two_shards_that_sleep_whenever_they_can_lose_no_mail() {
         const ROUNDS: u32 = 3_000;
-        let ports = connect::<u32>(2).unwrap();
+        let ports = connect::<u32>(2, BYTES_MAX).unwrap();
         let threads: Vec<_> = ports
             .into_iter()
             .map(|mut port| {

@@ -3,7 +3,7 @@
 use std::time::{self, Duration};
 
 use crate::config::WaitMode;
-use crate::shell::mesh::Port;
+use crate::shell::mesh::{Port, Weighed};
 use crate::shell::ring::Ring;
 use crate::time::Instant;
 
@@ -22,7 +22,13 @@ impl Waiter {
     }
 
     /// Submits what is queued, and returns when something has completed, mail is there or `timeout` has passed.
-    pub fn wait<M: Send>(self, ring: &mut Ring, port: &Port<M>, now: Instant, timeout: Duration) {
+    pub fn wait<M: Send + Weighed>(
+        self,
+        ring: &mut Ring,
+        port: &Port<M>,
+        now: Instant,
+        timeout: Duration,
+    ) {
         match self.mode {
             WaitMode::Sleep => sleep(ring, port, now, timeout),
             WaitMode::Spin => {
@@ -37,7 +43,7 @@ impl Waiter {
     }
 }
 
-fn sleep<M: Send>(ring: &mut Ring, port: &Port<M>, now: Instant, timeout: Duration) {
+fn sleep<M: Send + Weighed>(ring: &mut Ring, port: &Port<M>, now: Instant, timeout: Duration) {
     if timeout.is_zero() || !port.fall_asleep() {
         ring.poll(now);
         return;
@@ -47,7 +53,12 @@ fn sleep<M: Send>(ring: &mut Ring, port: &Port<M>, now: Instant, timeout: Durati
 }
 
 /// `true` when there is something to do.
-fn spin<M: Send>(ring: &mut Ring, port: &Port<M>, now: Instant, timeout: Duration) -> bool {
+fn spin<M: Send + Weighed>(
+    ring: &mut Ring,
+    port: &Port<M>,
+    now: Instant,
+    timeout: Duration,
+) -> bool {
     ring.poll(now);
     let began = time::Instant::now();
     loop {

@@ -1,0 +1,141 @@
+//! What other shards have subscribed to.
+//!
+//! Filters without wildcards are known by a 64-bit hash: a collision costs a needless mail, never a miss, since every
+//! announcement of a hash is counted.
+
+use super::ShardId;
+use crate::hash::KeyedHash;
+use crate::topic::{Index, has_wildcards};
+use std::collections::HashMap;
+
+/// Shards as bits, in two words: half the alignment of one of 128 bits.
+type ShardSet = [u64; 2];
+
+pub(super) struct KnownInterest {
+    wildcards: Index<ShardId, ()>,
+    exact: HashMap<u64, ShardSet, ahash::RandomState>,
+    /// How many filters beyond the first a shard has announced under one hash.
+    collisions: HashMap<(u64, ShardId), u32, ahash::RandomState>,
+    hash: KeyedHash,
+    exact_version: u64,
+}
+
+impl KnownInterest {
+    pub fn new(hash: &KeyedHash) -> KnownInterest {
+        KnownInterest {
+            wildcards: Index::new(hash.clone()),
+            exact: HashMap::with_hasher(hash.state()),
+            collisions: HashMap::with_hasher(hash.state()),
+            hash: hash.clone(),
+            exact_version: 0,
+        }
+    }
+
+    /// A shard has announced a filter.
+    pub fn add(&mut self, filter: &str, shard: ShardId) {
+        if has_wildcards(filter) {
+            self.wildcards.insert(filter, shard, ());
+            return;
+        }
+        let hash = self.hash.bytes(filter.as_bytes());
+        self.add_hash(hash, shard);
+    }
+
+    /// A shard has withdrawn a filter that it announced.
+    pub fn remove(&mut self, filter: &str, shard: ShardId) {
+        if has_wildcards(filter) {
+            self.wildcards.remove(filter, shard);
+            return;
+        }
+        let hash = self.hash.bytes(filter.as_bytes());
+        self.remove_hash(hash, shard);
+    }
+
+    /// The shards that may have a subscriber for a topic, as bits.
+    pub fn shards(&self, topic: &str) -> u128 {
+        let mut shards = 0;
+        self.wildcards.matches(topic, |shard, ()| shards |= 1 << shard);
+        if let Some([low, high]) = self.exact.get(&self.hash.bytes(topic.as_bytes())) {
+            shards |= u128::from(*high) << 64 | u128::from(*low);
+        }
+        shards
+    }
+
+    /// Moves with every change.
+    pub fn version(&self) -> u64 {
+        self.exact_version + self.wildcards.version()
+    }
+
+    pub fn filter_count(&self) -> usize {
+        self.wildcards.filter_count() + self.exact.len()
+    }
+
+    fn add_hash(&mut self, hash: u64, shard: ShardId) {
+        self.exact_version += 1;
+        let (word, bit) = place(shard);
+        let set = self.exact.entry(hash).or_default();
+        if set[word] & bit != 0 {
+            *self.collisions.entry((hash, shard)).or_default() += 1;
+        }
+        set[word] |= bit;
+    }
+
+    fn remove_hash(&mut self, hash: u64, shard: ShardId) {
+        self.exact_version += 1;
+        if let Some(count) = self.collisions.get_mut(&(hash, shard)) {
+            *count -= 1;
+            if *count == 0 {
+                self.collisions.remove(&(hash, shard));
+            }
+            return;
+        }
+        let (word, bit) = place(shard);
+        if let Some(set) = self.exact.get_mut(&hash) {
+            set[word] &= !bit;
+            if *set == [0, 0] {
+                self.exact.remove(&hash);
+            }
+        }
+    }
+}
+
+fn place(shard: ShardId) -> (usize, u64) {
+    (usize::from(shard / 64), 1 << (shard % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_finds_every_shard_that_announced_a_matching_filter() {
+        let mut known = KnownInterest::new(&KeyedHash::new(3));
+        known.add("a/b", 0);
+        known.add("a/+", 65);
+        known.add("a/b", 127);
+        assert_eq!(known.shards("a/b"), 1 | 1 << 65 | 1 << 127);
+        assert_eq!(known.shards("a/c"), 1 << 65);
+        let version = known.version();
+        known.remove("a/b", 0);
+        assert_ne!(known.version(), version);
+        assert_eq!(known.shards("a/b"), 1 << 65 | 1 << 127);
+        known.remove("a/b", 127);
+        known.remove("a/+", 65);
+        assert_eq!((known.shards("a/b"), known.filter_count()), (0, 0));
+    }
+
+    #[test]
+    fn a_collision_never_becomes_a_miss() {
+        let mut known = KnownInterest::new(&KeyedHash::new(3));
+        let hash = known.hash.bytes(b"x");
+        for _ in 0..3 {
+            known.add_hash(hash, 5);
+        }
+        for _ in 0..2 {
+            known.remove_hash(hash, 5);
+            assert_eq!(known.shards("x"), 1 << 5);
+        }
+        known.remove_hash(hash, 5);
+        assert_eq!((known.shards("x"), known.collisions.len()), (0, 0));
+    }
+}
