@@ -6,7 +6,7 @@
 
 mod stored;
 
-pub use stored::{Gauge, Stored};
+pub use stored::{Gauge, Stored, stored_size};
 
 use crate::time::Instant;
 

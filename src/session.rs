@@ -20,7 +20,7 @@ pub use encode::EncodedOnce;
 pub use output::{BufferPool, Output, OutputBuffer, Part};
 pub use will::Will;
 
-use crate::arena::{Gauge, Message};
+use crate::arena::{Gauge, Message, stored_size};
 use crate::codec::{PacketId, QoS};
 use crate::counters::Counters;
 use crate::limits::Limits;
@@ -80,6 +80,16 @@ pub struct Context<'a> {
     pub stored: &'a Gauge,
     pub pool: &'a mut BufferPool,
     pub encoded: &'a mut EncodedOnce,
+}
+
+impl Context<'_> {
+    /// Whether the shard may keep this message in one more queue or flow.
+    pub fn may_store(&self, message: &Message<'_>) -> bool {
+        // What has an allocation already is counted.
+        let is_counted = message.stored.is_some() || self.encoded.has_copy();
+        let size = if is_counted { 0 } else { stored_size(message.size()) };
+        self.stored.bytes() + size <= self.limits.shard_stored_bytes_max
+    }
 }
 
 /// A session's place in a shared subscription.
@@ -189,6 +199,11 @@ impl Session {
         };
         let is_next = self.queue.is_empty() && !self.inflight.has_unsent();
         if is_next && self.may_send(connection, context.limits, envelope.qos) {
+            if self.keeps(&envelope) && !context.may_store(message) {
+                context.counters.dropped_stored_full += 1;
+                self.dropped += 1;
+                return Offer::Dropped;
+            }
             return self.send(connection, context, message, envelope);
         }
         self.enqueue(context, message, envelope)
@@ -240,7 +255,7 @@ impl Session {
             context.counters.expired += 1;
             return Offer::Dropped;
         }
-        if context.stored.bytes() + message.size() > context.limits.shard_stored_bytes_max {
+        if !context.may_store(message) {
             context.counters.dropped_stored_full += 1;
             self.dropped += 1;
             return Offer::Dropped;
@@ -296,6 +311,16 @@ impl Session {
         has_place && connection.has_room(limits)
     }
 
+    /// Whether a message is kept until it is acknowledged. A session that ends with its connection never sends again,
+    /// so it needs no copy; a shared subscription's QoS 1 message may go to another member.
+    fn keeps(&self, envelope: &Envelope) -> bool {
+        match envelope.qos {
+            QoS::AtMostOnce => false,
+            QoS::AtLeastOnce => self.is_resumable() || envelope.membership != 0,
+            QoS::ExactlyOnce => self.is_resumable(),
+        }
+    }
+
     #[inline]
     fn send(
         &mut self,
@@ -320,10 +345,7 @@ impl Session {
             encode::publish(connection, context, message, &envelope, None, false);
             return Offer::Sent;
         }
-        // A session that ends with its connection never sends again, so it needs no copy; a shared subscription's
-        // QoS 1 message may go to another member.
-        let is_kept = self.is_resumable() || (envelope.membership != 0 && qos == QoS::AtLeastOnce);
-        let stored = is_kept.then(|| context.encoded.store(message, context.stored));
+        let stored = self.keeps(&envelope).then(|| context.encoded.store(message, context.stored));
         let id = self.inflight.send(envelope.clone(), stored);
         encode::publish(connection, context, message, &envelope, Some(id), false);
         Offer::Sent

@@ -44,6 +44,11 @@ impl Drop for Head {
 #[derive(Clone, Debug)]
 pub struct Stored(ThinArc<Head, u8>);
 
+/// What a message of `size` bytes takes when it is stored.
+pub fn stored_size(size: usize) -> usize {
+    size + OVERHEAD
+}
+
 /// What an allocation costs beside the message's bytes.
 const OVERHEAD: usize = size_of::<Head>() + 2 * size_of::<usize>();
 
@@ -70,7 +75,7 @@ impl Stored {
         }
         let properties_size = bytes.len() - draft.topic.len();
         bytes.extend_from_slice(draft.payload);
-        let size = bytes.len() + OVERHEAD;
+        let size = stored_size(bytes.len());
         gauge.add(size);
         let head = Head {
             meta: draft.meta,

@@ -38,6 +38,11 @@ impl EncodedOnce {
         self.stored = None;
     }
 
+    /// Whether the message has its copy.
+    pub fn has_copy(&self) -> bool {
+        self.stored.is_some()
+    }
+
     /// A copy of the message that lives on; all receivers of a message share one.
     pub fn store(&mut self, message: &Message<'_>, gauge: &Gauge) -> Stored {
         if !self.is_on {

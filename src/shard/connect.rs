@@ -2,7 +2,7 @@
 
 use super::input::Step;
 use super::{ConnectionId, Event, Shard, ShardId};
-use crate::arena::{Draft, Meta, Stored};
+use crate::arena::{Draft, Meta, Stored, stored_size};
 use crate::codec::{self, Connack, Connect, DecodeError, Frame, ProtocolVersion, ReasonCode};
 use crate::session::connection::ConnectionState;
 use crate::session::{SessionKey, Will};
@@ -198,7 +198,7 @@ impl Shard {
             payload: will.payload,
             meta,
         };
-        if self.will_bytes.bytes() + draft.size() > self.limits.shard_wills_bytes_max {
+        if self.will_bytes.bytes() + stored_size(draft.size()) > self.limits.shard_wills_bytes_max {
             self.counters.wills_refused += 1;
             return Err((
                 ReasonCode::QuotaExceeded,

@@ -5,7 +5,7 @@
 
 use super::mail::{Batch, Control};
 use super::{Shard, ShardId, context};
-use crate::arena::{Draft, Gauge, Message, Stored};
+use crate::arena::{Draft, Gauge, Message, Stored, stored_size};
 use crate::codec::QoS;
 use crate::counters::Counters;
 use crate::limits::Limits;
@@ -48,7 +48,7 @@ pub(super) fn store(
         return;
     }
     let is_full = retained.len() >= limits.retained_messages_max
-        || gauge.bytes() + message.size() > limits.retained_bytes_max;
+        || gauge.bytes() + stored_size(message.size()) > limits.retained_bytes_max;
     if is_full {
         counters.retained_refused += 1;
         return;

@@ -25,8 +25,7 @@ pub(super) fn offer(
     if group.backlog.is_empty() && give(group, message, own, clients, outbox, context) {
         return;
     }
-    let is_full = context.stored.bytes() + message.size() > context.limits.shard_stored_bytes_max;
-    if is_full {
+    if !context.may_store(message) {
         context.counters.dropped_stored_full += 1;
         return;
     }
