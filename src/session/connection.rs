@@ -74,6 +74,8 @@ pub struct Connection {
     pub quota: u16,
     /// It asked for reason strings and user properties.
     pub wants_problem_information: bool,
+    /// Nobody reads what is sent any more.
+    pub is_peer_gone: bool,
     pub is_flush_listed: bool,
     pub is_close_listed: bool,
     /// Largest packet it takes, bytes.
@@ -108,6 +110,7 @@ impl Connection {
             read_mode_told: ReadMode::Once,
             quota: u16::MAX,
             wants_problem_information: true,
+            is_peer_gone: false,
             is_flush_listed: false,
             is_close_listed: false,
             packet_size_max: u32::MAX,

@@ -152,12 +152,19 @@ impl Shard {
         if connection.park.is_some() {
             return Step::Wait;
         }
+        let above_mark = above_mark && !connection.is_peer_gone;
         // A client that sends without reading answers waits for itself.
-        if connection.output.size() >= output_size_max.saturating_mul(2) {
+        if !connection.is_peer_gone && connection.output.size() >= output_size_max.saturating_mul(2)
+        {
             return self.park(id, Park::Output);
         }
-        let is_publish = frame.packet_type() == Some(PacketType::Publish);
-        if is_publish {
+        let packet_type = frame.packet_type();
+        if packet_type == Some(PacketType::Connect) {
+            // Whatever it says. [MQTT-3.1.0-2]
+            self.counters.packets_received += 1;
+            return self.refuse(now, id, ReasonCode::ProtocolError, "a second CONNECT");
+        }
+        if packet_type == Some(PacketType::Publish) {
             if above_mark {
                 return self.park(id, Park::Mail);
             }
@@ -199,10 +206,6 @@ impl Shard {
             Packet::Disconnect(disconnect) => {
                 self.run_pipeline(now);
                 self.on_disconnect(now, id, key, &disconnect)
-            }
-            // [MQTT-3.1.0-2]
-            Packet::Connect(_) => {
-                self.refuse(now, id, ReasonCode::ProtocolError, "a second CONNECT")
             }
             // [MQTT-4.12.0-7]: no connection has an authentication method.
             Packet::Auth(_) if version == ProtocolVersion::V5 => self.refuse(
@@ -282,7 +285,9 @@ impl Shard {
 
     /// Lets a connection's input wait.
     pub(super) fn park(&mut self, id: ConnectionId, park: Park) -> Step {
-        if let Some(connection) = self.clients.connection(id) {
+        if let Some(connection) = self.clients.connection(id)
+            && !connection.is_peer_gone
+        {
             connection.park = Some(park);
             match park {
                 Park::Mail => {
@@ -308,6 +313,17 @@ impl Shard {
         connection.last_received = now;
         self.read_input(now, id);
         self.update_read_mode(id);
+    }
+
+    /// Uses what a closed connection left waiting, above all marks: its client sent it in time, a DISCONNECT perhaps.
+    pub(super) fn use_last_input(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        if connection.park.take().is_none() || self.is_shutting_down {
+            return;
+        }
+        connection.pending = None;
+        connection.is_peer_gone = true;
+        self.read_input(now, id);
     }
 
     /// Goes on with publishers as far as mail stays below its mark, each once a turn.

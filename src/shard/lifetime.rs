@@ -29,6 +29,7 @@ impl Shard {
 
     /// The peer closed or reset the connection, or it failed: the id is gone.
     pub fn handle_close(&mut self, now: Instant, id: ConnectionId) {
+        self.use_last_input(now, id);
         self.run_pipeline(now);
         self.leave(now, id, "the network connection was closed");
         self.drop_connection(id);
