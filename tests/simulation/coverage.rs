@@ -1,0 +1,127 @@
+//! Which paths the runs reached: a simulation that never gets there shows nothing.
+
+use ringmq::shard::Counters;
+
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    pub runs: u64,
+    pub receipts: u64,
+    pub redelivered: u64,
+    pub client_resends: u64,
+    pub resumptions: u64,
+    pub sessions_gone: u64,
+    pub take_overs: u64,
+    pub lost: u64,
+    pub goodbyes: u64,
+    pub hung: u64,
+    pub slow_readers: u64,
+    pub aliases_in: u64,
+    pub aliases_out: u64,
+    pub handovers: u64,
+    pub full_lanes: u64,
+    pub group_messages: u64,
+    pub retained_found: u64,
+    pub interest_checked: u64,
+    pub hostile_packets: u64,
+    pub lost_messages: u64,
+    pub counters: Counters,
+}
+
+impl Coverage {
+    /// Adds what a shard counted.
+    pub fn count(&mut self, counters: &Counters) {
+        let sum = &mut self.counters;
+        for (into, from) in [
+            (&mut sum.connections_refused, counters.connections_refused),
+            (&mut sum.connections_taken_over, counters.connections_taken_over),
+            (&mut sum.connects_timed_out, counters.connects_timed_out),
+            (&mut sum.keep_alives_expired, counters.keep_alives_expired),
+            (&mut sum.protocol_errors, counters.protocol_errors),
+            (&mut sum.sessions_expired, counters.sessions_expired),
+            (&mut sum.sessions_refused, counters.sessions_refused),
+            (&mut sum.dropped_queue_full, counters.dropped_queue_full),
+            (&mut sum.dropped_stored_full, counters.dropped_stored_full),
+            (&mut sum.dropped_group_full, counters.dropped_group_full),
+            (&mut sum.dropped_offline_qos0, counters.dropped_offline_qos0),
+            (&mut sum.dropped_too_large, counters.dropped_too_large),
+            (&mut sum.expired, counters.expired),
+            (&mut sum.retained_refused, counters.retained_refused),
+            (&mut sum.wills_refused, counters.wills_refused),
+            (&mut sum.subscriptions_refused, counters.subscriptions_refused),
+            (&mut sum.frames_evicted, counters.frames_evicted),
+            (&mut sum.parked_on_mail, counters.parked_on_mail),
+            (&mut sum.parked_on_output, counters.parked_on_output),
+            (&mut sum.mail_messages_sent, counters.mail_messages_sent),
+            (&mut sum.admitted, counters.admitted),
+        ] {
+            *into += from;
+        }
+    }
+
+    pub fn add(&mut self, other: &Coverage) {
+        for (into, from) in self.own().into_iter().zip(other.clone().own()) {
+            *into.1 += *from.1;
+        }
+        self.count(&other.counters);
+    }
+
+    fn own(&mut self) -> Vec<(&'static str, &mut u64)> {
+        vec![
+            ("runs", &mut self.runs),
+            ("receipts", &mut self.receipts),
+            ("redelivered", &mut self.redelivered),
+            ("client_resends", &mut self.client_resends),
+            ("resumptions", &mut self.resumptions),
+            ("sessions_gone", &mut self.sessions_gone),
+            ("take_overs", &mut self.take_overs),
+            ("lost", &mut self.lost),
+            ("goodbyes", &mut self.goodbyes),
+            ("hung", &mut self.hung),
+            ("slow_readers", &mut self.slow_readers),
+            ("aliases_in", &mut self.aliases_in),
+            ("aliases_out", &mut self.aliases_out),
+            ("handovers", &mut self.handovers),
+            ("full_lanes", &mut self.full_lanes),
+            ("group_messages", &mut self.group_messages),
+            ("retained_found", &mut self.retained_found),
+            ("interest_checked", &mut self.interest_checked),
+            ("hostile_packets", &mut self.hostile_packets),
+            ("lost_messages", &mut self.lost_messages),
+        ]
+    }
+
+    /// Paths that no run reached.
+    pub fn unreached(&self) -> Vec<&'static str> {
+        let mut copy = self.clone();
+        let mut missing: Vec<_> = copy
+            .own()
+            .into_iter()
+            .filter(|(_, count)| **count == 0)
+            .map(|(name, _)| name)
+            .collect();
+        let c = &self.counters;
+        let counted = [
+            ("connections_refused", c.connections_refused),
+            ("connections_taken_over", c.connections_taken_over),
+            ("connects_timed_out", c.connects_timed_out),
+            ("keep_alives_expired", c.keep_alives_expired),
+            ("protocol_errors", c.protocol_errors),
+            ("sessions_expired", c.sessions_expired),
+            ("sessions_refused", c.sessions_refused),
+            ("dropped_queue_full", c.dropped_queue_full),
+            ("dropped_stored_full", c.dropped_stored_full),
+            ("dropped_group_full", c.dropped_group_full),
+            ("dropped_offline_qos0", c.dropped_offline_qos0),
+            ("dropped_too_large", c.dropped_too_large),
+            ("expired", c.expired),
+            ("retained_refused", c.retained_refused),
+            ("wills_refused", c.wills_refused),
+            ("subscriptions_refused", c.subscriptions_refused),
+            ("frames_evicted", c.frames_evicted),
+            ("parked_on_mail", c.parked_on_mail),
+            ("parked_on_output", c.parked_on_output),
+        ];
+        missing.extend(counted.into_iter().filter(|(_, n)| *n == 0).map(|(name, _)| name));
+        missing
+    }
+}

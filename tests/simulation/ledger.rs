@@ -1,0 +1,254 @@
+//! What every client published, subscribed to and received: the truth that the broker is held against.
+//!
+//! Times are steps of the run. A publication's number is its place here; numbers of one publisher count up, so they
+//! are its sequence numbers. What cannot be known from outside (a socket was lost under a packet) is `Unknown`, and
+//! only then is more than one outcome accepted.
+
+mod receipt;
+mod verdict;
+
+pub use receipt::{Receipt, payload_of};
+
+use ringmq::codec::{ProtocolVersion, QoS, SubscriptionOptions};
+use ringmq::topic::matches;
+use std::collections::{BTreeMap, HashMap};
+
+pub type Step = u64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Unknown,
+    /// The broker has taken it.
+    Accepted,
+    /// The broker must not publish it: a will whose client said goodbye.
+    Withdrawn,
+}
+
+#[derive(Clone, Debug)]
+pub struct Publication {
+    pub publisher: usize,
+    pub incarnation: usize,
+    pub topic: String,
+    pub qos: QoS,
+    pub retain: bool,
+    pub payload: Vec<u8>,
+    /// Encoded, as they must arrive.
+    pub properties: Vec<u8>,
+    pub expiry_s: Option<u32>,
+    pub is_will: bool,
+    pub sent_at: Step,
+    pub send_count: u32,
+    pub fate: Fate,
+}
+
+/// One subscription from SUBSCRIBE to UNSUBACK, or to the SUBACK of the one that replaced it.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// As the client wrote it.
+    pub text: String,
+    pub filter: String,
+    pub is_shared: bool,
+    pub options: SubscriptionOptions,
+    /// 0: none.
+    pub id: u32,
+    pub sent_at: Step,
+    pub acked_at: Option<Step>,
+    pub end_sent_at: Option<Step>,
+    pub ended_at: Option<Step>,
+    /// The broker said no.
+    pub is_refused: bool,
+}
+
+impl Subscription {
+    /// In force for all of the time since `from`.
+    pub fn is_definite(&self, from: Step) -> bool {
+        !self.is_refused && self.acked_at.is_some_and(|at| at < from) && self.end_sent_at.is_none()
+    }
+
+    /// Perhaps in force at some time since `from`.
+    pub fn is_possible(&self, from: Step) -> bool {
+        !self.is_refused && self.ended_at.is_none_or(|at| at > from)
+    }
+}
+
+/// One network connection of an incarnation.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    pub opened_at: Step,
+    pub closed_at: Option<Step>,
+}
+
+/// One life of a client's session.
+#[derive(Clone, Debug)]
+pub struct Incarnation {
+    pub client: usize,
+    pub version: ProtocolVersion,
+    pub packet_size_max: usize,
+    pub subscriptions: Vec<Subscription>,
+    pub receipts: Vec<Receipt>,
+    /// Places of receipts.
+    pub by_publication: HashMap<u32, Vec<usize>>,
+    /// Newest publication received, by publisher and its session, topic and QoS.
+    pub newest: HashMap<(usize, usize, String, QoS), u32>,
+    pub links: Vec<Link>,
+    pub ended_at: Option<Step>,
+}
+
+#[derive(Default)]
+pub struct Ledger {
+    pub publications: Vec<Publication>,
+    pub incarnations: Vec<Incarnation>,
+    /// Somebody sends what nobody accounts for.
+    pub has_hostiles: bool,
+    pub may_lose: bool,
+}
+
+impl Ledger {
+    pub fn publish(&mut self, publication: Publication) -> u32 {
+        self.publications.push(publication);
+        self.publications.len() as u32 - 1
+    }
+
+    pub fn next_publication(&self) -> u32 {
+        self.publications.len() as u32
+    }
+
+    pub fn begin(&mut self, client: usize, version: ProtocolVersion, size_max: usize) -> usize {
+        self.incarnations.push(Incarnation {
+            client,
+            version,
+            packet_size_max: size_max,
+            subscriptions: Vec::new(),
+            receipts: Vec::new(),
+            by_publication: HashMap::new(),
+            newest: HashMap::new(),
+            links: Vec::new(),
+            ended_at: None,
+        });
+        self.incarnations.len() - 1
+    }
+
+    pub fn end(&mut self, incarnation: usize, step: Step) {
+        let incarnation = &mut self.incarnations[incarnation];
+        incarnation.ended_at.get_or_insert(step);
+        if let Some(link) = incarnation.links.last_mut() {
+            link.closed_at.get_or_insert(step);
+        }
+    }
+
+    pub fn open_link(&mut self, incarnation: usize, step: Step) {
+        self.incarnations[incarnation].links.push(Link { opened_at: step, closed_at: None });
+    }
+
+    pub fn close_link(&mut self, incarnation: usize, step: Step) {
+        if let Some(link) = self.incarnations[incarnation].links.last_mut() {
+            link.closed_at.get_or_insert(step);
+        }
+    }
+
+    /// SUBSCRIBE with one filter leaves; the one it may replace ends.
+    pub fn subscribe(
+        &mut self,
+        incarnation: usize,
+        text: &str,
+        options: SubscriptionOptions,
+        id: u32,
+        step: Step,
+    ) -> usize {
+        let subscriptions = &mut self.incarnations[incarnation].subscriptions;
+        for old in subscriptions.iter_mut().filter(|old| old.text == text) {
+            old.end_sent_at.get_or_insert(step);
+        }
+        let is_shared = text.starts_with("$share/");
+        let filter = match is_shared {
+            true => text.splitn(3, '/').nth(2).unwrap_or_default(),
+            false => text,
+        };
+        subscriptions.push(Subscription {
+            text: text.into(),
+            filter: filter.into(),
+            is_shared,
+            options,
+            id,
+            sent_at: step,
+            acked_at: None,
+            end_sent_at: None,
+            ended_at: None,
+            is_refused: false,
+        });
+        subscriptions.len() - 1
+    }
+
+    pub fn granted(&mut self, incarnation: usize, place: usize, step: Step) {
+        let subscriptions = &mut self.incarnations[incarnation].subscriptions;
+        subscriptions[place].acked_at = Some(step);
+        let text = subscriptions[place].text.clone();
+        for old in subscriptions[..place].iter_mut().filter(|old| old.text == text) {
+            old.ended_at.get_or_insert(step);
+        }
+    }
+
+    /// The broker refused it: an older one with the same filter, if there was one, stays as it was.
+    pub fn refused(&mut self, incarnation: usize, place: usize) {
+        let subscriptions = &mut self.incarnations[incarnation].subscriptions;
+        subscriptions[place].is_refused = true;
+    }
+
+    pub fn unsubscribe(&mut self, incarnation: usize, text: &str, step: Step) {
+        for old in self.incarnations[incarnation].subscriptions.iter_mut() {
+            if old.text == text {
+                old.end_sent_at.get_or_insert(step);
+            }
+        }
+    }
+
+    pub fn unsubscribed(&mut self, incarnation: usize, text: &str, sent_at: Step, step: Step) {
+        for old in self.incarnations[incarnation].subscriptions.iter_mut() {
+            if old.text == text && old.sent_at < sent_at {
+                old.ended_at.get_or_insert(step);
+            }
+        }
+    }
+
+    /// Filters that the incarnation certainly has now, or `None` while that is not certain.
+    pub fn filters(&self, incarnation: usize) -> Option<Vec<String>> {
+        let mut filters = Vec::new();
+        for subscription in &self.incarnations[incarnation].subscriptions {
+            if subscription.is_refused || subscription.ended_at.is_some() {
+                continue;
+            }
+            if subscription.acked_at.is_none() || subscription.end_sent_at.is_some() {
+                return None;
+            }
+            filters.push(subscription.text.clone());
+        }
+        Some(filters)
+    }
+
+    /// Newest accepted retained publication of each topic that has one publisher; `None` where it is not certain.
+    pub fn retained(&self) -> BTreeMap<String, Option<u32>> {
+        let mut newest: BTreeMap<String, Option<u32>> = BTreeMap::new();
+        for (id, publication) in self.publications.iter().enumerate() {
+            if !publication.retain || !publication.topic.starts_with("r/") {
+                continue;
+            }
+            let place = newest.entry(publication.topic.clone()).or_default();
+            match publication.fate {
+                Fate::Accepted if publication.expiry_s.is_none() => *place = Some(id as u32),
+                _ => *place = None,
+            }
+        }
+        newest
+    }
+}
+
+impl Incarnation {
+    /// Plain subscriptions for the topic.
+    pub fn plain<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Subscription> {
+        self.subscriptions.iter().filter(move |s| !s.is_shared && matches(&s.filter, topic))
+    }
+
+    pub fn shared<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Subscription> {
+        self.subscriptions.iter().filter(move |s| s.is_shared && matches(&s.filter, topic))
+    }
+}

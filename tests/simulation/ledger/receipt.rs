@@ -1,0 +1,235 @@
+//! One delivery held against what was published and subscribed to: content, options, order.
+
+use super::{Fate, Incarnation, Ledger, Publication, Step, Subscription};
+use ringmq::codec::{ProtocolVersion, Publish, QoS};
+
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    pub publication: u32,
+    pub qos: QoS,
+    pub retain: bool,
+    pub ids: Vec<u32>,
+    pub at: Step,
+    /// Which of the incarnation's connections.
+    pub link: usize,
+    /// A QoS 1 message that an earlier connection had brought.
+    pub is_redelivery: bool,
+}
+
+/// Bytes in front of the filler of every payload: the publication's number.
+pub fn payload_of(id: u32, size: usize) -> Vec<u8> {
+    let mut payload = format!("P{id:08x}.").into_bytes();
+    let mut state = id.wrapping_mul(2_654_435_761) | 1;
+    while payload.len() < size {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        payload.push(b' ' + (state % 90) as u8);
+    }
+    payload
+}
+
+fn publication_of(payload: &[u8]) -> Option<u32> {
+    let digits = std::str::from_utf8(payload.strip_prefix(b"P")?.get(..8)?).ok()?;
+    u32::from_str_radix(digits, 16).ok()
+}
+
+impl Ledger {
+    /// Takes in a delivery. Panics when the broker should not have made it. The publication's number, if it is one
+    /// of ours.
+    pub fn receive(
+        &mut self,
+        incarnation: usize,
+        topic: &str,
+        publish: &Publish<'_>,
+        step: Step,
+    ) -> Option<u32> {
+        if publish.payload.is_empty() && topic.starts_with("d/") {
+            return None;
+        }
+        let found =
+            publication_of(publish.payload).filter(|id| (*id as usize) < self.publications.len());
+        let Some(id) = found else {
+            let is_foreign = topic.starts_with("$SYS") || self.has_hostiles;
+            assert!(is_foreign, "a payload that nobody sent, on '{topic}'");
+            return None;
+        };
+        let publication = &self.publications[id as usize];
+        if self.has_hostiles && publication.topic != topic {
+            return None;
+        }
+        let receiver = &self.incarnations[incarnation];
+        check_content(receiver.version, publication, topic, publish);
+        let same_session = publication.incarnation == incarnation;
+        let receipt = Receipt {
+            publication: id,
+            qos: publish.qos,
+            retain: publish.retain,
+            ids: publish.subscription_ids.iter().collect(),
+            at: step,
+            link: receiver.links.len() - 1,
+            is_redelivery: is_redelivery(receiver, id, publish),
+        };
+        if !receipt.is_redelivery {
+            assert!(
+                is_asked_for(receiver, publication, &receipt, same_session),
+                "nothing asked for this: {receipt:?}\nof {publication:?}\nsubscriptions {:#?}",
+                receiver.plain(topic).chain(receiver.shared(topic)).collect::<Vec<_>>()
+            );
+            self.check_order(incarnation, id, &receipt);
+        }
+        let receiver = &mut self.incarnations[incarnation];
+        receiver.by_publication.entry(id).or_default().push(receiver.receipts.len());
+        receiver.receipts.push(receipt);
+        Some(id)
+    }
+
+    fn check_order(&mut self, incarnation: usize, id: u32, receipt: &Receipt) {
+        let publication = &self.publications[id as usize];
+        let receiver = &self.incarnations[incarnation];
+        if receiver.shared(&publication.topic).next().is_some() {
+            // What comes back to a group is given out again, out of order.
+            return;
+        }
+        let key = (
+            publication.publisher,
+            publication.incarnation,
+            publication.topic.clone(),
+            publication.qos,
+        );
+        let newest = receiver.newest.get(&key).copied();
+        // What its publisher sent twice may have been lost the first time, at QoS 0 or before the subscription.
+        let is_bound = publication.send_count == 1;
+        let was_fetched = |id: u32| {
+            let places = receiver.by_publication.get(&id).into_iter().flatten();
+            places.into_iter().any(|place| receiver.receipts[*place].retain)
+        };
+        if let Some(newest) = newest
+            && id < newest
+            && !receipt.retain
+            && was_fetched(newest)
+        {
+            // The owner of the topic may know a message before the subscriber's shard does.
+            return;
+        }
+        if let Some(newest) = newest
+            && id < newest
+        {
+            let other = &self.publications[newest as usize];
+            let receipts = &receiver.receipts;
+            let of_other: Vec<_> = receipts.iter().filter(|r| r.publication == newest).collect();
+            assert!(
+                !is_bound,
+                "older after newer: {receipt:?}\nof {publication:?}\nafter {other:?}\nwhich came {of_other:?}"
+            );
+            return;
+        }
+        self.incarnations[incarnation].newest.insert(key, id);
+    }
+}
+
+fn check_content(
+    version: ProtocolVersion,
+    publication: &Publication,
+    topic: &str,
+    publish: &Publish<'_>,
+) {
+    assert_ne!(publication.fate, Fate::Withdrawn, "a will that was withdrawn: {publication:?}");
+    assert_eq!(publication.topic, topic, "the topic of {publication:?}");
+    assert!(publication.payload == publish.payload, "the payload of {publication:?}");
+    let properties: Vec<u8> = publish.properties.pieces().collect::<Vec<_>>().concat();
+    if version == ProtocolVersion::V5 {
+        assert_eq!(publication.properties, properties, "the properties of {publication:?}");
+        match (publication.expiry_s, publish.message_expiry_s) {
+            (None, None) => {}
+            (Some(sent), Some(left)) => {
+                assert!(left <= sent, "expiry grew from {sent} to {left}");
+                assert!(left > 0 || publish.dup, "an expired message was sent");
+            }
+            (sent, left) => panic!("expiry {left:?} of {sent:?}"),
+        }
+    }
+}
+
+fn is_redelivery(receiver: &Incarnation, id: u32, publish: &Publish<'_>) -> bool {
+    let link = receiver.links.len() - 1;
+    assert!(!publish.dup || link > 0, "DUP on a session's first connection");
+    let before = receiver.by_publication.get(&id);
+    publish.dup
+        && publish.qos == QoS::AtLeastOnce
+        && before.is_some_and(|places| places.iter().any(|p| receiver.receipts[*p].link < link))
+}
+
+impl std::fmt::Display for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Receipt { publication, qos, retain, ids, at, link, is_redelivery } = self;
+        write!(f, "{publication} at {at} on link {link}: {qos:?} retain {retain} ids {ids:?}")?;
+        write!(f, "{}", if *is_redelivery { " again" } else { "" })
+    }
+}
+
+/// Whether the subscriptions, as far as they are known, explain the delivery's QoS, retain flag and identifiers.
+fn is_asked_for(
+    receiver: &Incarnation,
+    publication: &Publication,
+    receipt: &Receipt,
+    same_session: bool,
+) -> bool {
+    let mut ids = receipt.ids.clone();
+    ids.sort_unstable();
+    let published = publication.qos;
+    let from = publication.sent_at;
+    let by_pull = receipt.retain
+        && publication.retain
+        && receiver.plain(&publication.topic).any(|s| {
+            // A retained message is as old as it likes.
+            !s.is_refused
+                && published.min(s.options.qos) == receipt.qos
+                && ids == Vec::from_iter((s.id != 0).then_some(s.id))
+        });
+    let by_group = receiver.shared(&publication.topic).any(|s| {
+        s.is_possible(from)
+            && published.min(s.options.qos) == receipt.qos
+            && receipt.retain == (publication.retain && s.options.retain_as_published)
+            && ids == Vec::from_iter((s.id != 0).then_some(s.id))
+    });
+    by_pull || by_group || by_plain(receiver, publication, receipt, &ids, same_session)
+}
+
+/// One delivery stands for all plain subscriptions that match: some set of them, with all that are certain, explains
+/// it.
+fn by_plain(
+    receiver: &Incarnation,
+    publication: &Publication,
+    receipt: &Receipt,
+    ids: &[u32],
+    same_session: bool,
+) -> bool {
+    let from = publication.sent_at;
+    let same_client = receiver.client == publication.publisher;
+    let mut certain: Vec<&Subscription> = Vec::new();
+    let mut possible: Vec<&Subscription> = Vec::new();
+    for subscription in receiver.plain(&publication.topic).filter(|s| s.is_possible(from)) {
+        let is_own = subscription.options.no_local && same_client;
+        if is_own && same_session {
+            continue;
+        }
+        let was_there =
+            subscription.acked_at.is_some_and(|at| at < from) && subscription.end_sent_at.is_none();
+        if was_there && !is_own {
+            certain.push(subscription);
+        } else {
+            possible.push(subscription);
+        }
+    }
+    assert!(possible.len() <= 12, "too much is uncertain to tell");
+    (0..1u32 << possible.len()).any(|chosen| {
+        let chosen = possible.iter().enumerate().filter(|(i, _)| chosen >> i & 1 == 1);
+        let set: Vec<_> = certain.iter().copied().chain(chosen.map(|(_, s)| *s)).collect();
+        let Some(qos) = set.iter().map(|s| s.options.qos).max() else { return false };
+        let mut expected: Vec<u32> = set.iter().map(|s| s.id).filter(|id| *id != 0).collect();
+        expected.sort_unstable();
+        let retain = publication.retain && set.iter().any(|s| s.options.retain_as_published);
+        publication.qos.min(qos) == receipt.qos && retain == receipt.retain && expected == ids
+    })
+}

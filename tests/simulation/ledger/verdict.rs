@@ -1,0 +1,267 @@
+//! What must have arrived when all is quiet, and how often at most.
+
+use super::{Fate, Incarnation, Ledger, Link, Publication, Step};
+use ringmq::codec::QoS;
+use std::collections::{BTreeMap, HashMap};
+
+/// Bytes that a PUBLISH may have beside topic, properties and payload, identifiers included.
+const HEAD_SIZE_MAX: usize = 96;
+
+impl Ledger {
+    /// Every message a session was sure to get and did not, as far as that can be told from outside.
+    pub fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        for incarnation in &self.incarnations {
+            if incarnation.subscriptions.is_empty() {
+                continue;
+            }
+            if incarnation.ended_at.is_none() {
+                self.missing_at_rest(incarnation, &mut missing);
+            }
+            self.gaps(incarnation, &mut missing);
+        }
+        missing.sort();
+        missing.dedup();
+        missing
+    }
+
+    fn missing_at_rest(&self, incarnation: &Incarnation, missing: &mut Vec<String>) {
+        let Some(link) = incarnation.links.last() else { return };
+        for (id, publication) in self.publications.iter().enumerate() {
+            if !self.is_certain(publication) || self.has(incarnation, id) {
+                continue;
+            }
+            match self.owed_qos(incarnation, publication) {
+                None => continue,
+                Some(QoS::AtMostOnce) if !was_open(link, publication.sent_at) => continue,
+                Some(qos) => missing.push(describe(id, publication, incarnation, qos)),
+            }
+        }
+    }
+
+    /// Messages missing in front of others that came: within a connection at QoS 0, within the session above.
+    fn gaps(&self, incarnation: &Incarnation, missing: &mut Vec<String>) {
+        for receipt in &incarnation.receipts {
+            let last = &self.publications[receipt.publication as usize];
+            // Only what came live says that those before it came by.
+            if last.retain || incarnation.shared(&last.topic).next().is_some() {
+                continue;
+            }
+            for id in
+                self.earlier(receipt.publication, receipt.qos, &incarnation.links[receipt.link])
+            {
+                let publication = &self.publications[id];
+                let is_owed = self.owed_qos(incarnation, publication) == Some(receipt.qos);
+                if is_owed && self.is_certain(publication) && !self.has(incarnation, id) {
+                    missing.push(describe(id, publication, incarnation, receipt.qos));
+                }
+            }
+        }
+    }
+
+    /// Up to a few of the same publisher's messages to the same topic at the same QoS before this one.
+    fn earlier(&self, before: u32, qos: QoS, link: &Link) -> Vec<usize> {
+        let last = &self.publications[before as usize];
+        let from = if qos == QoS::AtMostOnce { link.opened_at } else { 0 };
+        let mut found = Vec::new();
+        for id in (0..before as usize).rev().take(300) {
+            let publication = &self.publications[id];
+            if publication.sent_at <= from || found.len() >= 4 {
+                break;
+            }
+            let is_same = publication.publisher == last.publisher
+                && publication.incarnation == last.incarnation
+                && publication.qos == last.qos
+                && publication.topic == last.topic
+                && !publication.is_will;
+            if is_same {
+                found.push(id);
+            }
+        }
+        found
+    }
+
+    fn is_certain(&self, publication: &Publication) -> bool {
+        publication.fate == Fate::Accepted
+            && publication.expiry_s.is_none()
+            && !publication.payload.is_empty()
+    }
+
+    fn has(&self, incarnation: &Incarnation, id: usize) -> bool {
+        incarnation.by_publication.contains_key(&(id as u32))
+    }
+
+    /// The QoS at which plain subscriptions were sure to bring the message.
+    fn owed_qos(&self, incarnation: &Incarnation, publication: &Publication) -> Option<QoS> {
+        let size = publication.topic.len()
+            + publication.properties.len()
+            + publication.payload.len()
+            + HEAD_SIZE_MAX;
+        if size > incarnation.packet_size_max {
+            return None;
+        }
+        let granted = incarnation
+            .plain(&publication.topic)
+            .filter(|s| s.is_definite(publication.sent_at))
+            .filter(|s| !(s.options.no_local && incarnation.client == publication.publisher))
+            .map(|s| s.options.qos)
+            .max()?;
+        Some(granted.min(publication.qos))
+    }
+
+    /// No message came more often than it may.
+    pub fn check_counts(&self) {
+        for incarnation in &self.incarnations {
+            for (&id, places) in &incarnation.by_publication {
+                let publication = &self.publications[id as usize];
+                let receipts: Vec<_> = places.iter().map(|p| &incarnation.receipts[*p]).collect();
+                let count = receipts.iter().filter(|r| !r.is_redelivery).count();
+                let most = most(incarnation, publication);
+                assert!(
+                    count <= most,
+                    "{count} times instead of {most}: {publication:?}\n{receipts:#?}\n{:#?}",
+                    incarnation.plain(&publication.topic).collect::<Vec<_>>()
+                );
+            }
+        }
+    }
+
+    /// At rest a subscriber's last message of each retained topic is the newest one.
+    pub fn stale_retained(&self) -> Vec<String> {
+        let newest = self.retained();
+        let mut stale = Vec::new();
+        for incarnation in self.incarnations.iter().filter(|i| i.ended_at.is_none()) {
+            let Some(link) = incarnation.links.last() else { continue };
+            let last: HashMap<&str, u32> = incarnation
+                .receipts
+                .iter()
+                .map(|r| (self.publications[r.publication as usize].topic.as_str(), r.publication))
+                .collect();
+            for (topic, id) in &newest {
+                let Some(id) = id else { continue };
+                let publication = &self.publications[*id as usize];
+                if last.get(topic.as_str()) == Some(id) || !self.wants(incarnation, publication) {
+                    continue;
+                }
+                if publication.qos == QoS::AtMostOnce && !was_open(link, 1) {
+                    continue;
+                }
+                stale.push(format!(
+                    "client {} last got {:?} of '{topic}', the newest is {id}: {publication:?}\n\
+                     links {:?}\nreceipts {:#?}\nsubscriptions {:#?}",
+                    incarnation.client,
+                    last.get(topic.as_str()),
+                    incarnation.links,
+                    incarnation
+                        .receipts
+                        .iter()
+                        .filter(|r| self.publications[r.publication as usize].topic == *topic)
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>(),
+                    incarnation.plain(topic).collect::<Vec<_>>(),
+                ));
+            }
+        }
+        stale
+    }
+
+    fn wants(&self, incarnation: &Incarnation, publication: &Publication) -> bool {
+        use ringmq::codec::RetainHandling::SendAtSubscribe;
+        let size = publication.payload.len() + publication.properties.len() + HEAD_SIZE_MAX + 20;
+        size <= incarnation.packet_size_max
+            && incarnation.shared(&publication.topic).next().is_none()
+            && incarnation.client != publication.publisher
+            && incarnation.plain(&publication.topic).any(|s| {
+                s.is_definite(Step::MAX)
+                    && s.options.retain_handling == SendAtSubscribe
+                    && s.options.qos != QoS::AtMostOnce
+            })
+    }
+
+    /// Receipts of a group's messages over all its members: each message once, where nothing was lost on its way.
+    pub fn check_groups(&self) -> usize {
+        let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, incarnation) in self.incarnations.iter().enumerate() {
+            for subscription in incarnation.subscriptions.iter().filter(|s| s.is_shared) {
+                let members = groups.entry(&subscription.text).or_default();
+                if members.last() != Some(&index) {
+                    members.push(index);
+                }
+            }
+        }
+        groups.iter().map(|(text, members)| self.check_group(text, members)).sum()
+    }
+
+    fn check_group(&self, text: &str, members: &[usize]) -> usize {
+        let members: Vec<_> = members.iter().map(|index| &self.incarnations[*index]).collect();
+        let is_steady = members
+            .iter()
+            .all(|m| m.links.len() == 1 && m.ended_at.is_none() && m.links[0].closed_at.is_none());
+        let is_only = |m: &&Incarnation, topic: &str| {
+            let mut matching = m.shared(topic);
+            matching.next().is_some_and(|s| s.text == text) && matching.next().is_none()
+        };
+        let mut checked = 0;
+        for (id, publication) in self.publications.iter().enumerate() {
+            let topic = publication.topic.as_str();
+            let is_plain = members.iter().any(|m| m.plain(topic).next().is_some());
+            let has_all = members.iter().all(|m| is_only(m, topic));
+            if is_plain || !has_all || publication.is_will {
+                continue;
+            }
+            let places = members.iter().filter_map(|m| m.by_publication.get(&(id as u32)));
+            let count = places.map(Vec::len).sum::<usize>();
+            let most = sends(publication);
+            let has_ended = members.iter().any(|m| m.links.len() != 1 || m.ended_at.is_some());
+            assert!(
+                count <= most || has_ended,
+                "a shared message came {count} times: {publication:?}"
+            );
+            let is_owed = members.iter().all(|m| m.shared(topic).all(|s| s.end_sent_at.is_none()))
+                && members
+                    .iter()
+                    .any(|m| m.shared(topic).any(|s| s.is_definite(publication.sent_at)));
+            if is_steady && is_owed && self.is_certain(publication) && !self.may_lose {
+                let fits = members.iter().all(|m| {
+                    publication.payload.len() + publication.properties.len() + HEAD_SIZE_MAX
+                        <= m.packet_size_max
+                });
+                assert!(
+                    count >= 1 || !fits,
+                    "a shared message came to nobody: {publication:?}\n{:#?}",
+                    members
+                        .iter()
+                        .map(|m| (m.client, &m.links, m.shared(topic).collect::<Vec<_>>()))
+                        .collect::<Vec<_>>()
+                );
+                checked += 1;
+            }
+        }
+        checked
+    }
+}
+
+fn was_open(link: &Link, at: Step) -> bool {
+    link.opened_at < at && link.closed_at.is_none()
+}
+
+fn describe(id: usize, publication: &Publication, incarnation: &Incarnation, qos: QoS) -> String {
+    format!("client {} at {qos:?}: {id} {publication:?}", incarnation.client)
+}
+
+/// How often the publication reached the broker at most: only QoS 1 repeats itself.
+fn sends(publication: &Publication) -> usize {
+    match publication.qos {
+        QoS::AtLeastOnce if !publication.is_will => publication.send_count as usize,
+        _ => 1,
+    }
+}
+
+/// How often the message may come: live, through each shared subscription, and with each retained fetch.
+fn most(incarnation: &Incarnation, publication: &Publication) -> usize {
+    let plain = incarnation.plain(&publication.topic).count();
+    let shared = incarnation.shared(&publication.topic).count();
+    let live = if plain > 0 { sends(publication) } else { 0 };
+    let pulled = if publication.retain { plain } else { 0 };
+    live + pulled + shared * sends(publication)
+}

@@ -1,0 +1,102 @@
+//! What a seed decides once: shards, clients, limits.
+
+use crate::dice::Dice;
+use ringmq::limits::{Limits, QueuePolicy};
+
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub shard_count: usize,
+    pub client_count: usize,
+    pub hostile_count: usize,
+    /// Items a lane holds.
+    pub lane_capacity: usize,
+    pub step_count: usize,
+    /// No limit may make anything be lost; back-pressure may be as tight as it likes.
+    pub is_ample: bool,
+    pub payload_size_max: usize,
+    pub limits: Limits,
+}
+
+impl Scenario {
+    pub fn new(dice: &mut Dice) -> Scenario {
+        let is_ample = dice.chance(60);
+        let shard_count = *dice.pick(&[1, 1, 2, 2, 2, 3, 4, 5, 8]);
+        let packet_size_max = *dice.pick(&[2048, 8192, 65_536]);
+        let mut limits = pressing(dice, packet_size_max);
+        if !is_ample {
+            tighten(dice, &mut limits);
+        }
+        assert_eq!(limits.contradiction(), None);
+        let payload_size_max = match packet_size_max {
+            2048 => *dice.pick(&[40, 400]),
+            8192 => *dice.pick(&[40, 4000]),
+            _ => *dice.pick(&[200, 30_000]),
+        };
+        Scenario {
+            shard_count,
+            client_count: dice.between(2, 14),
+            hostile_count: if dice.chance(40) { dice.between(1, 3) } else { 0 },
+            lane_capacity: *dice.pick(&[1, 1, 2, 4, 64]),
+            step_count: *dice.pick(&[300, 1500, 4000, 8000]),
+            is_ample,
+            payload_size_max,
+            limits,
+        }
+    }
+}
+
+/// Limits that make others wait, but lose nothing.
+fn pressing(dice: &mut Dice, packet_size_max: usize) -> Limits {
+    let arena_size = packet_size_max * dice.between(4, 16);
+    let output_size_max = *dice.pick(&[64, 200, 2000, 256 << 10]);
+    Limits {
+        packet_size_max,
+        receive_max: *dice.pick(&[1, 2, 5, 30, 1024]),
+        inflight_max: *dice.pick(&[1, 2, 5, 30, 1024]),
+        topic_alias_max: *dice.pick(&[0, 1, 3, 64]),
+        topic_alias_out_max: *dice.pick(&[0, 1, 3, 64]),
+        session_expiry_max_s: 100_000,
+        session_expiry_v3_s: 20_000,
+        keep_alive_max_s: *dice.pick(&[0, 0, 60]),
+        queue_messages_max: 1 << 20,
+        queue_bytes_max: 1 << 30,
+        queue_policy: *dice.pick(&[QueuePolicy::DropNewest, QueuePolicy::DropOldest]),
+        queue_qos0_offline: dice.chance(30),
+        output_size_max,
+        retained_messages_max: 1 << 20,
+        retained_bytes_max: 1 << 30,
+        subscriptions_per_client_max: 1000,
+        mail_bytes_mark: *dice.pick(&[1, 300, 5000, 4 << 20]),
+        arena_size,
+        arena_slots: *dice.pick(&[1, 2, 8, 512]),
+        large_message_size: *dice.pick(&[64, 512, 1 << 20]).min(&(arena_size / 4)),
+        route_cache_max: *dice.pick(&[1, 4, 1000]),
+        shard_stored_bytes_max: 1 << 30,
+        shard_output_bytes_max: 1 << 30,
+        group_messages_max: 1 << 20,
+        group_bytes_max: 1 << 30,
+        group_credit_max: *dice.pick(&[1, 2, 7, 128]),
+        sys_interval_ms: *dice.pick(&[0, 0, 0, 5000]),
+        ..Limits::default()
+    }
+}
+
+/// Limits at which messages, clients and packets are turned away.
+fn tighten(dice: &mut Dice, limits: &mut Limits) {
+    let packet = limits.packet_size_max;
+    limits.queue_messages_max = *dice.pick(&[1, 3, 20, 1000]);
+    limits.queue_bytes_max = packet * dice.between(1, 4);
+    limits.retained_messages_max = *dice.pick(&[1, 4, 1000]);
+    limits.retained_bytes_max = *dice.pick(&[500, 5000, 1 << 20]);
+    limits.subscriptions_per_client_max = *dice.pick(&[1, 3, 100]);
+    limits.group_messages_max = *dice.pick(&[1, 3, 20, 1000]);
+    limits.group_bytes_max = packet * dice.between(1, 4);
+    let queue = limits.queue_bytes_max.max(limits.group_bytes_max);
+    limits.shard_stored_bytes_max = queue * dice.between(1, 3);
+    limits.output_size_max = *dice.pick(&[64, 200, 2000]);
+    limits.shard_output_bytes_max = limits.output_size_max + packet * dice.between(1, 3);
+    limits.shard_frames_bytes_max = packet * dice.between(1, 2);
+    limits.shard_wills_bytes_max = *dice.pick(&[100, 400, 1 << 20]);
+    limits.sessions_max = *dice.pick(&[2, 5, 1000]);
+    limits.connections_max = *dice.pick(&[3, 8, 1000]);
+}

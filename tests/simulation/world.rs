@@ -1,0 +1,384 @@
+//! A whole broker with its clients, run step by step; what holds at every step and what holds at rest.
+
+use crate::client::{Client, Env};
+use crate::coverage::Coverage;
+use crate::dice::Dice;
+use crate::host::{Host, Mesh};
+use crate::hostile::Hostile;
+use crate::ledger::{Fate, Ledger};
+use crate::network::Network;
+use crate::scenario::Scenario;
+use ringmq::hash::KeyedHash;
+use ringmq::time::Instant;
+use std::collections::BTreeSet;
+
+/// Rounds of turns without time advancing, after which a run counts as never coming to rest.
+const ROUNDS_MAX: usize = 20_000;
+
+pub struct World {
+    pub env: Env,
+    seed: u64,
+    hosts: Vec<Host>,
+    mesh: Mesh,
+    clients: Vec<Client>,
+    hostiles: Vec<Hostile>,
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        let mut dice = Dice::new(seed);
+        let scenario = Scenario::new(&mut dice);
+        let clients = (0..scenario.client_count).map(|i| Client::new(i, &mut dice)).collect();
+        let hostiles = (0..scenario.hostile_count).map(Hostile::new).collect::<Vec<_>>();
+        let ledger = Ledger {
+            has_hostiles: !hostiles.is_empty(),
+            may_lose: !scenario.is_ample,
+            ..Ledger::default()
+        };
+        let env = Env {
+            dice,
+            now: Instant(5),
+            step: 1,
+            network: Network::new(scenario.shard_count),
+            ledger,
+            coverage: Coverage::default(),
+            scenario,
+            is_calm: false,
+            goodbyes: Vec::new(),
+            is_traced: std::env::var_os("SIM_TRACE").is_some(),
+        };
+        let hosts = (0..env.scenario.shard_count).map(|i| Host::new(i, seed, &env)).collect();
+        let mesh = Mesh::new(env.scenario.shard_count, env.scenario.lane_capacity);
+        World { env, seed, hosts, mesh, clients, hostiles }
+    }
+
+    /// The run of a seed; panics when the broker does what it must not.
+    pub fn run(seed: u64) -> Coverage {
+        let mut world = World::new(seed);
+        for _ in 0..world.env.scenario.step_count {
+            world.step();
+        }
+        world.come_to_rest();
+        world.check_verdicts();
+        world.leave();
+        world.check_nothing_is_left();
+        world.into_coverage()
+    }
+
+    fn step(&mut self) {
+        self.env.step += 1;
+        let env = &mut self.env;
+        match env.dice.below(100) {
+            0..=54 => {
+                let host = env.dice.below(self.hosts.len());
+                self.hosts[host].advance(env, &mut self.mesh);
+                self.check_bounds(host);
+            }
+            55..=69 => self.carry(),
+            70..=94 => {
+                let client = env.dice.below(self.clients.len());
+                self.clients[client].act(env);
+            }
+            95..=96 if !self.hostiles.is_empty() => {
+                let hostile = env.dice.below(self.hostiles.len());
+                self.hostiles[hostile].act(env);
+            }
+            97 => {
+                let ms = *env.dice.pick(&[1, 1, 10, 50, 200]);
+                env.now = env.now.plus_ms(ms);
+            }
+            98 if env.dice.chance(15) => self.jump(),
+            _ => {}
+        }
+    }
+
+    /// Sockets move bytes.
+    fn carry(&mut self) {
+        let env = &mut self.env;
+        for socket in &mut env.network.sockets {
+            if socket.flight.is_some() && (env.is_calm || env.dice.chance(60)) {
+                socket.carry(&mut env.dice);
+            }
+        }
+        for &id in &env.network.abandoned {
+            env.network.sockets[id].to_client.clear();
+        }
+        env.network.abandoned.retain(|id| !env.network.sockets[*id].is_server_gone);
+    }
+
+    /// Time passes while everybody has a chance to be heard.
+    fn jump(&mut self) {
+        for _ in 0..self.env.dice.between(1, 20) {
+            self.env.now = self.env.now.plus_ms(500);
+            for client in &mut self.clients {
+                client.tick(&mut self.env);
+            }
+            for _ in 0..4 {
+                self.carry();
+                for host in &mut self.hosts {
+                    host.turn(&mut self.env, &mut self.mesh);
+                }
+            }
+        }
+    }
+
+    /// What holds at every step.
+    fn check_bounds(&mut self, host: usize) {
+        let limits = &self.env.scenario.limits;
+        let shard = &mut self.hosts[host].shard;
+        let gauges = shard.gauges();
+        let bounds = [
+            // A large message is counted from the moment it is admitted.
+            ("stored", gauges.stored_bytes, limits.shard_stored_bytes_max + limits.arena_size),
+            ("frames", gauges.frame_bytes, limits.shard_frames_bytes_max),
+            ("wills", gauges.will_bytes, limits.shard_wills_bytes_max),
+            ("retained", gauges.retained_messages, limits.retained_messages_max),
+            ("retained bytes", gauges.retained_bytes, limits.retained_bytes_max),
+            ("arena", gauges.arena_used, limits.arena_size),
+            ("arena slots", gauges.arena_held as usize, limits.arena_slots),
+            ("sessions", gauges.sessions, limits.sessions_max),
+            ("connections", gauges.connections, limits.connections_max),
+            (
+                "output",
+                gauges.output_bytes,
+                // One message may pass the limit, and answers have twice a connection's share.
+                limits.shard_output_bytes_max
+                    + gauges.connections * (2 * limits.output_size_max + limits.packet_size_max),
+            ),
+        ];
+        for (name, held, most) in bounds {
+            assert!(held <= most, "{name}: {held} are held, {most} allowed ({gauges:?})");
+        }
+        assert_eq!(shard.counters().stale_reads, 0);
+    }
+
+    /// Everybody comes back, reads and acknowledges, until nothing moves any more.
+    pub fn come_to_rest(&mut self) {
+        self.env.is_calm = true;
+        for hostile in &mut self.hostiles {
+            hostile.leave(&mut self.env);
+        }
+        for round in 0.. {
+            self.env.step += 1;
+            for client in &mut self.clients {
+                client.act(&mut self.env);
+            }
+            self.round();
+            if self.is_at_rest() {
+                break;
+            }
+            assert!(round < ROUNDS_MAX, "it does not come to rest:\n{}", self.describe());
+        }
+        self.env.step += 1;
+        for client in &mut self.clients {
+            client.confirm_qos0(&mut self.env);
+        }
+        self.settle_goodbyes();
+    }
+
+    fn round(&mut self) {
+        self.carry();
+        for host in 0..self.hosts.len() {
+            self.hosts[host].turn(&mut self.env, &mut self.mesh);
+            self.check_bounds(host);
+        }
+    }
+
+    fn settle_goodbyes(&mut self) {
+        let env = &mut self.env;
+        for goodbye in std::mem::take(&mut env.goodbyes) {
+            let socket = &env.network.sockets[goodbye.socket];
+            if socket.is_cut || !env.scenario.is_ample {
+                continue;
+            }
+            for id in goodbye.qos0 {
+                env.ledger.publications[id as usize].fate = Fate::Accepted;
+            }
+            if let Some(id) = goodbye.will {
+                env.ledger.publications[id as usize].fate = Fate::Withdrawn;
+            }
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.mesh.is_empty()
+            && self.hosts.iter().all(|host| host.shard.is_idle())
+            && self.clients.iter().all(|client| client.is_quiet(&self.env))
+            && self.env.network.accepts.iter().all(|waiting| waiting.is_empty())
+            && self.env.network.sockets.iter().all(|socket| {
+                socket.is_server_gone
+                    || (socket.flight.is_none()
+                        && socket.to_server.is_empty()
+                        && !socket.is_client_gone)
+            })
+    }
+
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for client in &self.clients {
+            text += &format!("{}\n", client.describe());
+        }
+        for (id, host) in self.hosts.iter().enumerate() {
+            text +=
+                &format!("shard {id} idle {} {:?}\n", host.shard.is_idle(), host.shard.gauges());
+        }
+        for (id, socket) in self.env.network.sockets.iter().enumerate() {
+            if !socket.is_server_gone {
+                text += &format!(
+                    "socket {id} client gone {} to server {} to client {} flight {} {:?}\n",
+                    socket.is_client_gone,
+                    socket.to_server.len(),
+                    socket.to_client.len(),
+                    socket.flight.is_some(),
+                    socket.read_mode
+                );
+            }
+        }
+        text
+    }
+
+    fn check_verdicts(&mut self) {
+        let mut dropped = 0;
+        for host in &mut self.hosts {
+            let gauges = host.shard.gauges();
+            assert_eq!((gauges.arena_held, gauges.held_by_stage), (0, [0; 3]), "{gauges:?}");
+            assert_eq!((gauges.output_bytes, gauges.frame_bytes), (0, 0), "{gauges:?}");
+            if self.env.is_traced {
+                println!("{gauges:?}\n{:?}", host.shard.counters());
+            }
+            let counters = host.shard.counters();
+            dropped += counters.dropped() + counters.dropped_offline_qos0;
+            if self.env.scenario.is_ample {
+                let lost = counters.dropped_queue_full
+                    + counters.dropped_stored_full
+                    + counters.frames_evicted
+                    + counters.retained_refused;
+                assert_eq!(lost, 0, "{counters:?}");
+            }
+        }
+        let ledger = &self.env.ledger;
+        ledger.check_counts();
+        let missing = ledger.missing();
+        let allowed = if self.env.scenario.is_ample { 0 } else { dropped };
+        assert!(
+            missing.len() as u64 <= allowed,
+            "{} are missing, {allowed} were dropped; the first:\n{}",
+            missing.len(),
+            missing[..missing.len().min(5)].join("\n")
+        );
+        self.env.coverage.lost_messages += missing.len() as u64;
+        self.env.coverage.group_messages += ledger.check_groups() as u64;
+        if self.env.scenario.is_ample {
+            let stale = ledger.stale_retained();
+            assert!(stale.is_empty(), "{}", stale.join("\n"));
+            self.env.coverage.retained_found += ledger.retained().len() as u64;
+        }
+        self.check_interest();
+    }
+
+    /// Every shard knows the filters of all others, and no more.
+    fn check_interest(&mut self) {
+        let hash = KeyedHash::new(self.seed);
+        let count = self.hosts.len() as u16;
+        let mut by_shard: Vec<BTreeSet<String>> = vec![BTreeSet::new(); self.hosts.len()];
+        for client in &self.clients {
+            if client.has_given_up() {
+                return;
+            }
+            let Some(incarnation) = client.incarnation() else { continue };
+            let Some(filters) = self.env.ledger.filters(incarnation) else { return };
+            for text in filters {
+                if text.starts_with("$share/") {
+                    let owner = hash.owner(text.as_bytes(), count);
+                    let filter = text.splitn(3, '/').nth(2).unwrap_or_default();
+                    by_shard[usize::from(owner)].insert(filter.to_string());
+                } else {
+                    let owner = hash.owner(client.client_id().as_bytes(), count);
+                    by_shard[usize::from(owner)].insert(text);
+                }
+            }
+        }
+        let has_strangers = self.env.ledger.has_hostiles || !self.env.network.abandoned.is_empty();
+        if has_strangers {
+            return;
+        }
+        for (id, host) in self.hosts.iter().enumerate() {
+            let others = by_shard.iter().enumerate().filter(|(other, _)| *other != id);
+            let expected: BTreeSet<_> = others.flat_map(|(_, filters)| filters).collect();
+            let known = host.shard.gauges().interest_filters;
+            assert_eq!(known, expected.len(), "shard {id} should know {expected:?}");
+            self.env.coverage.interest_checked += 1;
+        }
+    }
+
+    /// All clients go; then all time that anything waits for passes.
+    fn leave(&mut self) {
+        for client in &mut self.clients {
+            client.leave(&mut self.env);
+        }
+        for socket in std::mem::take(&mut self.env.network.abandoned) {
+            self.env.network.lose(&mut self.env.dice, socket);
+        }
+        let limits = &self.env.scenario.limits;
+        let end = self.env.now.plus_s(u64::from(limits.session_expiry_max_s) + 60);
+        let mut rounds = 0;
+        loop {
+            self.round();
+            rounds += 1;
+            assert!(rounds < ROUNDS_MAX, "it does not end:\n{}", self.describe());
+            if !self.is_at_rest() {
+                continue;
+            }
+            let next = self.hosts.iter().filter_map(|host| host.shard.poll_timeout()).min();
+            let has_sessions = self.hosts.iter().any(|host| {
+                let gauges = host.shard.gauges();
+                gauges.sessions + gauges.connections > 0
+            });
+            match next {
+                Some(next) if next <= end && has_sessions => {
+                    // Periodic work goes on for ever: in long strides.
+                    let stride = self.env.now.plus_ms(1000);
+                    self.env.now = next.max(stride);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn check_nothing_is_left(&mut self) {
+        self.env.ledger.check_counts();
+        for host in &mut self.hosts {
+            assert!(!host.has_sockets(), "{:?}", host.sockets());
+            let gauges = host.shard.gauges();
+            let left = [
+                ("connections", gauges.connections),
+                ("sessions", gauges.sessions),
+                ("connected", gauges.connected_sessions),
+                ("subscriptions", gauges.subscriptions),
+                ("groups", gauges.shared_groups),
+                ("backlog", gauges.group_backlog),
+                ("stored", gauges.stored_bytes),
+                ("output", gauges.output_bytes),
+                ("frames", gauges.frame_bytes),
+                ("wills", gauges.will_bytes),
+                ("arena", gauges.arena_used),
+                ("interest", gauges.interest_filters),
+            ];
+            for (name, count) in left {
+                assert_eq!(count, 0, "{name} are left: {gauges:?}");
+            }
+            assert_eq!(host.shard.counters().stale_reads, 0);
+        }
+    }
+
+    fn into_coverage(mut self) -> Coverage {
+        let mut coverage = self.env.coverage;
+        coverage.runs += 1;
+        coverage.full_lanes += self.mesh.full_count;
+        for host in &mut self.hosts {
+            coverage.handovers += host.handover_count;
+            coverage.count(host.shard.counters());
+        }
+        coverage
+    }
+}
