@@ -85,6 +85,10 @@ impl Broker {
         assert!(status.is_ok_and(|status| status.success()), "kill -{name} {id}");
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// How it ended; an error when it does not end by itself.
     pub fn wait(&mut self) -> Result<ExitStatus, String> {
         let began = Instant::now();

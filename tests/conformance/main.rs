@@ -1,6 +1,7 @@
 //! Conformance: scripts that name the normative statements they show, played on shards in memory and over loopback.
 
 #[cfg(feature = "shell")]
+#[allow(dead_code, reason = "the end-to-end tests use other parts of it")]
 mod broker;
 mod fields;
 #[cfg(feature = "shell")]
