@@ -1,6 +1,6 @@
 //! Plays a case against a world: sends, compares what comes, and watches what holds in every script.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::fields::{Kind, Packet};
 use crate::script::{Action, Case, Step, Template, Term};
@@ -39,8 +39,12 @@ struct Client {
     alias_max: u64,
     /// Topics by the aliases that the server gave them.
     aliases: HashMap<u64, Vec<u8>>,
+    receive_max: usize,
+    /// Packet identifiers of the server's messages that the client has not finished.
+    unfinished: HashSet<u64>,
     connack_seen: bool,
-    disconnect_seen: bool,
+    /// A packet behind which none may come.
+    last: Option<&'static str>,
     closed: bool,
 }
 
@@ -101,7 +105,11 @@ impl Runner<'_> {
                     let opened = self.client(client)?;
                     opened.packet_max = packet.number("packet_max").unwrap_or(u64::MAX) as usize;
                     opened.alias_max = packet.number("alias_max").unwrap_or(0);
+                    if let Some(max) = packet.number("receive_max") {
+                        opened.receive_max = max as usize;
+                    }
                 }
+                self.client(client)?.tell(&packet);
                 let bytes = wire::encode(&packet, self.client(client)?.version)?;
                 self.say(client, ">", &packet);
                 self.world.send(client, &bytes);
@@ -196,8 +204,10 @@ impl Runner<'_> {
             packet_max: usize::MAX,
             alias_max: 0,
             aliases: HashMap::new(),
+            receive_max: usize::from(u16::MAX),
+            unfinished: HashSet::new(),
             connack_seen: false,
-            disconnect_seen: false,
+            last: None,
             closed: false,
         };
         self.clients.insert(name.to_owned(), client);
@@ -347,16 +357,50 @@ impl Client {
         if (packet.kind == Kind::Connack) == self.connack_seen && packet.kind != Kind::Auth {
             return Err(format!("{packet} as the first packet, or a second CONNACK"));
         }
-        // [MQTT-3.14.4-1]
-        if self.disconnect_seen {
-            return Err(format!("{packet} behind DISCONNECT"));
+        if let Some(last) = self.last {
+            return Err(format!("{packet} behind {last}"));
         }
         if let Some(alias) = packet.number("alias") {
             self.resolve_alias(alias, &mut packet)?;
         }
         self.connack_seen |= packet.kind == Kind::Connack;
-        self.disconnect_seen |= packet.kind == Kind::Disconnect;
+        match packet.kind {
+            // [MQTT-3.14.4-1]
+            Kind::Disconnect => self.last = Some("DISCONNECT"),
+            // [MQTT-3.14.0-1] [MQTT-3.2.2-7]
+            Kind::Connack if packet.number("reason").is_some() => self.last = Some("a refusal"),
+            Kind::Publish => self.begin(&packet)?,
+            _ => {}
+        }
         Ok(packet)
+    }
+
+    /// A message of QoS 1 or 2 begins.
+    fn begin(&mut self, packet: &Packet) -> Result<(), String> {
+        let Some(id) = packet.number("id") else { return Ok(()) };
+        let is_new = self.unfinished.insert(id);
+        // [MQTT-2.2.1-4]; again it comes only in another connection. [MQTT-4.4.0-1]
+        if !is_new {
+            return Err(format!("{packet}: the packet identifier is in use"));
+        }
+        // [MQTT-3.3.4-9]
+        if self.unfinished.len() > self.receive_max {
+            return Err(format!("{packet}: more messages than the receive maximum"));
+        }
+        Ok(())
+    }
+
+    /// What the client sends may finish a message.
+    fn tell(&mut self, packet: &Packet) {
+        let refuses = packet.number("reason").is_some_and(|reason| reason >= 0x80);
+        let finishes = match packet.kind {
+            Kind::Puback | Kind::Pubcomp => true,
+            Kind::Pubrec => refuses,
+            _ => false,
+        };
+        if let Some(id) = packet.number("id").filter(|_| finishes) {
+            self.unfinished.remove(&id);
+        }
     }
 
     /// Puts the topic in the place of its alias.
