@@ -52,8 +52,8 @@ pub struct Envelope {
     pub retain: bool,
     /// Subscription identifiers of all matching subscriptions.
     pub ids: Option<Rc<[u32]>>,
-    /// The shared subscription it came through: 1 + the index in `Session::memberships`; 0: none.
-    pub membership: u16,
+    /// The shared subscription it came through, as `Membership::number`; 0: none.
+    pub membership: u32,
 }
 
 impl Default for Envelope {
@@ -95,11 +95,13 @@ impl Context<'_> {
 /// A session's place in a shared subscription.
 #[derive(Debug)]
 pub struct Membership {
+    /// The session has given it to no other before: what an earlier membership left in flight finds nothing.
+    pub number: u32,
     /// The whole filter, `$share/name/filter`.
     pub filter: Box<str>,
     pub owner: u16,
     /// Places to give back to the group's owner.
-    pub credit_due: u16,
+    pub credit_due: u32,
 }
 
 /// One client, connected or not.
@@ -112,7 +114,10 @@ pub struct Session {
     pub expiry_s: u32,
     /// Filters subscribed to, sorted; shared ones as `$share/...`.
     pub filters: Vec<Box<str>>,
-    pub memberships: Vec<Option<Membership>>,
+    /// By number.
+    pub memberships: Vec<Membership>,
+    /// Memberships ever begun.
+    membership_number: u32,
     pub inflight: Inflight,
     pub queue: Queue,
     pub received_qos2: PacketIdSet,
@@ -163,6 +168,7 @@ impl Session {
             expiry_s: 0,
             filters: Vec::new(),
             memberships: Vec::new(),
+            membership_number: 0,
             inflight: Inflight::default(),
             queue: Queue::new(stored.clone()),
             received_qos2: PacketIdSet::default(),
@@ -233,13 +239,33 @@ impl Session {
             && self.pulls.front().is_some_and(|pull| !pull.is_asked)
     }
 
+    /// The membership of a group, begun now unless it is there; returns its number.
+    pub fn join(&mut self, filter: &str, owner: u16) -> u32 {
+        if let Some(found) = self.memberships.iter().find(|m| *m.filter == *filter) {
+            return found.number;
+        }
+        self.membership_number += 1;
+        let number = self.membership_number;
+        self.memberships.push(Membership { number, filter: filter.into(), owner, credit_due: 0 });
+        number
+    }
+
+    pub fn leave(&mut self, filter: &str) -> Option<Membership> {
+        let place = self.memberships.iter().position(|m| *m.filter == *filter)?;
+        Some(self.memberships.remove(place))
+    }
+
+    pub fn is_member(&self, number: u32) -> bool {
+        self.memberships.binary_search_by_key(&number, |m| m.number).is_ok()
+    }
+
     /// One place of a shared subscription is free again.
-    pub fn return_credit(&mut self, membership: u16) {
-        if membership == 0 {
+    pub fn return_credit(&mut self, number: u32) {
+        if number == 0 {
             return;
         }
-        if let Some(Some(membership)) = self.memberships.get_mut(usize::from(membership) - 1) {
-            membership.credit_due += 1;
+        if let Ok(place) = self.memberships.binary_search_by_key(&number, |m| m.number) {
+            self.memberships[place].credit_due += 1;
             self.is_credit_due = true;
         }
     }
@@ -266,7 +292,7 @@ impl Session {
             policy: context.limits.queue_policy,
         };
         let queued = Queued { stored: context.encoded.store(message, context.stored), envelope };
-        let mut victims: Vec<u16> = Vec::new();
+        let mut victims: Vec<u32> = Vec::new();
         let mut victim_count = 0;
         let pushed = self.queue.push(queued, limits, |victim| {
             victim_count += 1;

@@ -23,25 +23,30 @@ pub(crate) struct MemberOptions {
     /// Subscription identifier; 0: none.
     pub id: u32,
     /// The member's own number for this group: see `Envelope::membership`.
-    pub membership: u16,
+    pub membership: u32,
 }
 
 impl MemberOptions {
-    pub const SIZE: usize = 8;
+    pub const SIZE: usize = 10;
 
     pub fn to_bytes(self) -> [u8; MemberOptions::SIZE] {
-        let id = self.id.to_le_bytes();
-        let membership = self.membership.to_le_bytes();
-        let flags = [self.qos as u8, u8::from(self.retain_as_published)];
-        [id[0], id[1], id[2], id[3], membership[0], membership[1], flags[0], flags[1]]
+        let mut bytes = [0; MemberOptions::SIZE];
+        bytes[..4].copy_from_slice(&self.id.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.membership.to_le_bytes());
+        bytes[8] = self.qos as u8;
+        bytes[9] = u8::from(self.retain_as_published);
+        bytes
     }
 
     pub fn from_bytes(bytes: &[u8]) -> MemberOptions {
+        let number = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         MemberOptions {
-            id: u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-            membership: u16::from_le_bytes([bytes[4], bytes[5]]),
-            qos: QoS::from_bits(bytes[6]).unwrap_or(QoS::AtMostOnce),
-            retain_as_published: bytes[7] != 0,
+            id: number(0),
+            membership: number(4),
+            qos: QoS::from_bits(bytes[8]).unwrap_or(QoS::AtMostOnce),
+            retain_as_published: bytes[9] != 0,
         }
     }
 

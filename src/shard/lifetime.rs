@@ -135,6 +135,8 @@ impl Shard {
             }
             return;
         };
+        // What was admitted before is delivered before.
+        self.run_pipeline(now);
         let Some(session) = self.clients.session(key) else { return };
         if session.connection != Some(id) {
             return;
@@ -146,22 +148,19 @@ impl Shard {
         session.ends_at = (expiry_s != u32::MAX).then(|| now.plus_s(u64::from(expiry_s)));
         session.will_at = session.will.as_ref().map(|will| now.plus_s(u64::from(will.delay_s)));
         self.clients.connected_count -= 1;
-        self.leave_groups_for_now(now, key);
         if expiry_s == 0 {
             return self.end_session(now, key);
         }
+        self.leave_groups_for_now(now, key);
         self.publish_due_will(now, key);
         self.update_session_timer(key);
     }
 
     /// The session and all that belongs to it. [MQTT-4.1.0-2]
     pub(super) fn end_session(&mut self, now: Instant, key: SessionKey) {
-        // The will is published at the end of the session at the latest. [MQTT-3.1.2-8]
-        if let Some(will) = self.clients.session(key).and_then(|session| session.will.take()) {
-            self.publish_will(now, key, &will);
-        }
         self.run_pipeline(now);
         let Some(session) = self.clients.session(key) else { return };
+        let will = session.will.take();
         let filters = std::mem::take(&mut session.filters);
         for filter in &filters {
             self.remove_subscription(now, key, filter);
@@ -174,6 +173,10 @@ impl Shard {
         self.update_session_timer(key);
         if let Some(session) = self.clients.remove_session(key) {
             self.events.push(|| Event::SessionEnded { client_id: session.client_id.clone() });
+        }
+        // The will is published at the end of the session at the latest, and is not given to what ends. [MQTT-3.1.2-8]
+        if let Some(will) = will {
+            self.publish_will(now, key, &will);
         }
     }
 

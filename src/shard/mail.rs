@@ -433,7 +433,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain_as_published: true,
             id: 268_435_455,
-            membership: 9,
+            membership: 70_000,
         };
         let address = Address {
             session: SessionKey { index: 3, generation: 8 },

@@ -10,7 +10,7 @@ use crate::codec::{QoS, SubscriptionOptions};
 use crate::limits::Limits;
 use crate::session::inflight::FlowState;
 use crate::session::queue::QueueLimits;
-use crate::session::{Clients, Context, Membership, Offer, SessionKey};
+use crate::session::{Clients, Context, Offer, SessionKey};
 use crate::time::Instant;
 
 /// Gives a message to the next member that can take it, behind those that wait already.
@@ -74,6 +74,7 @@ impl Shard {
     /// A session subscribes to a group; whether its SUBACK must wait.
     pub(super) fn join(
         &mut self,
+        now: Instant,
         id: ConnectionId,
         key: SessionKey,
         text: &str,
@@ -82,29 +83,19 @@ impl Shard {
     ) -> bool {
         let owner = self.hash.owner(text.as_bytes(), self.shard_count);
         let Some(session) = self.clients.session(key) else { return false };
-        let place = session
-            .memberships
-            .iter()
-            .position(|m| m.as_ref().is_some_and(|m| *m.filter == *text))
-            .or_else(|| session.memberships.iter().position(Option::is_none))
-            .unwrap_or_else(|| {
-                session.memberships.push(None);
-                session.memberships.len() - 1
-            });
-        if session.memberships[place].is_none() {
-            session.memberships[place] =
-                Some(Membership { filter: text.into(), owner, credit_due: 0 });
-        }
+        let membership = session.join(text, owner);
         let options = MemberOptions {
             qos: options.qos,
             retain_as_published: options.retain_as_published,
             id: subscription_id,
-            membership: place as u16 + 1,
+            membership,
         };
         let credit = self.full_credit();
         if owner == self.id {
             let (filter, is_new) = self.add_member(text, (self.id, key), options, credit);
-            return self.announce(&filter, is_new, Some(id));
+            let is_waiting = self.announce(&filter, is_new, Some(id));
+            self.serve_group(now, text);
+            return is_waiting;
         }
         let filter = text.into();
         let join = Control::Join { filter, session: key, connection: id, options, credit };
@@ -122,6 +113,9 @@ impl Shard {
     ) -> (Box<str>, bool) {
         let (index, is_new) = self.groups.find_or_create(text);
         let group = self.groups.get(index).expect("the group was just found or made");
+        // A member that subscribes again still has what it was given.
+        let is_member = group.members.get(&member).is_some();
+        let credit = if is_member { group.members.credit_of(&member) } else { credit };
         group.members.join(member, options, credit);
         let filter: Box<str> = group.filter().into();
         if is_new {
@@ -186,7 +180,7 @@ impl Shard {
         let count = self.full_credit();
         let Some(session) = self.clients.session(key) else { return };
         let memberships: Vec<_> =
-            session.memberships.iter().flatten().map(|m| (m.filter.clone(), m.owner)).collect();
+            session.memberships.iter().map(|m| (m.filter.clone(), m.owner)).collect();
         for (filter, owner) in memberships {
             self.credit_group(now, key, owner, filter, count);
         }
@@ -223,10 +217,10 @@ impl Shard {
             session.is_credit_due = false;
             let is_connected = session.connection.is_some();
             let mut due = Vec::new();
-            for membership in session.memberships.iter_mut().flatten() {
+            for membership in &mut session.memberships {
                 let count = std::mem::take(&mut membership.credit_due);
                 if count > 0 && is_connected {
-                    due.push((membership.owner, membership.filter.clone(), u32::from(count)));
+                    due.push((membership.owner, membership.filter.clone(), count));
                 }
             }
             for (owner, filter, count) in due {
@@ -238,12 +232,8 @@ impl Shard {
     /// The client is gone, the session stays: what it did not send goes back to its groups. [MQTT-4.8.2-4]
     pub(super) fn leave_groups_for_now(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
-        let memberships: Vec<_> = session
-            .memberships
-            .iter()
-            .enumerate()
-            .filter_map(|(i, m)| m.as_ref().map(|m| (i as u16 + 1, m.owner, m.filter.clone())))
-            .collect();
+        let memberships: Vec<_> =
+            session.memberships.iter().map(|m| (m.number, m.owner, m.filter.clone())).collect();
         for (number, owner, filter) in memberships {
             let returned = self.take_unsent(key, number);
             if owner == self.id {
@@ -259,11 +249,8 @@ impl Shard {
     pub(super) fn leave_group(&mut self, now: Instant, key: SessionKey, text: &str) {
         let Some(session) = self.clients.session(key) else { return };
         let is_ending = session.connection.is_none();
-        let place =
-            session.memberships.iter().position(|m| m.as_ref().is_some_and(|m| *m.filter == *text));
-        let Some(place) = place else { return };
-        let number = place as u16 + 1;
-        let Some(membership) = session.memberships[place].take() else { return };
+        let Some(membership) = session.leave(text) else { return };
+        let number = membership.number;
         let mut returned =
             if is_ending { self.take_unacknowledged(key, number) } else { Vec::new() };
         returned.extend(self.take_unsent(key, number));
@@ -275,7 +262,7 @@ impl Shard {
         self.outbox.control(membership.owner, leave);
     }
 
-    fn take_unsent(&mut self, key: SessionKey, number: u16) -> Vec<Stored> {
+    fn take_unsent(&mut self, key: SessionKey, number: u32) -> Vec<Stored> {
         let Some(session) = self.clients.session(key) else { return Vec::new() };
         if session.queue.is_empty() {
             return Vec::new();
@@ -284,7 +271,7 @@ impl Shard {
         taken.into_iter().map(|queued| queued.stored).collect()
     }
 
-    fn take_unacknowledged(&mut self, key: SessionKey, number: u16) -> Vec<Stored> {
+    fn take_unacknowledged(&mut self, key: SessionKey, number: u32) -> Vec<Stored> {
         let Some(session) = self.clients.session(key) else { return Vec::new() };
         session.inflight.take_stored(|flow| {
             flow.envelope.membership == number && flow.state == FlowState::AwaitPuback
@@ -344,10 +331,10 @@ impl Shard {
     /// Whether the member's client is there to take the message.
     fn give_member(&mut self, now: Instant, address: &Address, message: &Message<'_>) -> bool {
         let number = address.options.membership;
-        let is_there = self.clients.session(address.session).is_some_and(|session| {
-            let place = session.memberships.get(usize::from(number).wrapping_sub(1));
-            session.connection.is_some() && place.is_some_and(Option::is_some)
-        });
+        let is_there = self
+            .clients
+            .session(address.session)
+            .is_some_and(|session| session.connection.is_some() && session.is_member(number));
         if !is_there {
             return false;
         }

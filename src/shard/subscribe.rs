@@ -42,7 +42,7 @@ impl Shard {
         let mut reasons = Vec::new();
         let mut waiting = 0;
         for (filter, options) in subscribe.filters.iter() {
-            let reason = match self.subscribe(id, key, filter, options, subscription_id) {
+            let reason = match self.subscribe(now, id, key, filter, options, subscription_id) {
                 Outcome::Refused(reason) => {
                     self.counters.subscriptions_refused += 1;
                     reason
@@ -99,6 +99,7 @@ impl Shard {
 
     fn subscribe(
         &mut self,
+        now: Instant,
         id: ConnectionId,
         key: SessionKey,
         text: &str,
@@ -126,7 +127,7 @@ impl Shard {
             self.clients.subscription_count += 1;
         }
         if parsed.share.is_some() {
-            let is_waiting = self.join(id, key, text, options, subscription_id);
+            let is_waiting = self.join(now, id, key, text, options, subscription_id);
             return Outcome::Granted { is_waiting };
         }
         let entry = Options {

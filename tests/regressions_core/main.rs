@@ -76,3 +76,85 @@ fn sessions_that_wait_for_the_same_message_share_one_copy() {
     world.settle();
     assert_eq!(world.shards[0].gauges().stored_bytes, 0);
 }
+
+#[test]
+fn what_a_member_leaves_goes_to_another_in_order() {
+    let mut world = World::new(1, quiet());
+    let publisher = world.connect("p", |_| ());
+    let first = world.connect("first", |c| c.receive_max = Some(1));
+    world.subscribe(first, "$share/g/t", QoS::AtLeastOnce);
+    world.settle();
+    for number in 1..=3u16 {
+        let payload = number.to_string();
+        world.publish(publisher, "t", payload.as_bytes(), QoS::AtLeastOnce, number);
+    }
+    world.settle();
+    assert_eq!(world.messages(first), ["t=1"]);
+    let second = world.connect("second", |_| ());
+    world.subscribe(second, "$share/g/t", QoS::AtLeastOnce);
+    world.settle();
+    world.lose(first);
+    world.settle();
+    assert_eq!(world.messages(second), ["t=1", "t=2", "t=3"]);
+}
+
+#[test]
+fn what_one_group_left_unacknowledged_goes_to_no_other_group() {
+    let mut world = World::new(1, quiet());
+    let publisher = world.connect("p", |_| ());
+    let first = world.connect("first", |_| ());
+    let second = world.connect("second", |_| ());
+    world.subscribe(second, "$share/g/b", QoS::AtLeastOnce);
+    world.subscribe(first, "$share/g/a", QoS::AtLeastOnce);
+    world.settle();
+    world.publish(publisher, "a", b"1", QoS::AtLeastOnce, 1);
+    world.settle();
+    assert_eq!(world.messages(first), ["a=1"]);
+    world.unsubscribe(first, "$share/g/a");
+    world.subscribe(first, "$share/g/b", QoS::AtLeastOnce);
+    world.settle();
+    world.lose(first);
+    world.settle();
+    assert_eq!(world.messages(second), Vec::<String>::new());
+}
+
+#[test]
+fn subscribing_again_gives_a_member_no_more_than_its_credit() {
+    let limits = Limits { group_credit_max: 2, ..quiet() };
+    let mut world = World::new(1, limits);
+    let publisher = world.connect("p", |_| ());
+    let member = world.connect("member", |c| c.receive_max = Some(1));
+    world.subscribe(member, "$share/g/t", QoS::AtLeastOnce);
+    world.settle();
+    for number in 1..=10 {
+        world.publish(publisher, "t", b"x", QoS::AtLeastOnce, number);
+        world.subscribe(member, "$share/g/t", QoS::AtLeastOnce);
+        world.settle();
+    }
+    assert_eq!(world.messages(member), ["t=x"]);
+    assert_eq!(world.shards[0].gauges().group_backlog, 10 - 1 - 2);
+}
+
+#[test]
+fn a_new_member_gets_what_waits_for_those_who_are_away() {
+    for shard_count in [1, 2] {
+        let mut world = World::new(shard_count, quiet());
+        let publisher = world.connect("p", |_| ());
+        let away = world.connect("away", |c| c.session_expiry_s = Some(60));
+        world.subscribe(away, "$share/g/t", QoS::AtLeastOnce);
+        world.settle();
+        world.lose(away);
+        for number in 1..=3u16 {
+            let payload = number.to_string();
+            world.publish(publisher, "t", payload.as_bytes(), QoS::AtLeastOnce, number);
+        }
+        world.settle();
+        for name in ["m1", "m2", "m3", "m4"] {
+            let member = world.connect(name, |_| ());
+            world.subscribe(member, "$share/g/t", QoS::AtLeastOnce);
+            world.settle();
+            let expected: &[&str] = if name == "m1" { &["t=1", "t=2", "t=3"] } else { &[] };
+            assert_eq!(world.messages(member), expected);
+        }
+    }
+}
