@@ -135,6 +135,8 @@ impl Ledger {
             let last: HashMap<&str, u32> = incarnation
                 .receipts
                 .iter()
+                // What is sent again for want of an ack says nothing new.
+                .filter(|r| !r.is_redelivery)
                 .map(|r| (self.publications[r.publication as usize].topic.as_str(), r.publication))
                 .collect();
             for (topic, id) in &newest {
