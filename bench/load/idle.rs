@@ -37,10 +37,8 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     bench.wait(SETTLE, || Ok(()))?;
     bench.progress.say(&scenario.name, &format!("{} connections at rest", clients.len()));
     let usage = meter.watch(bench.span, &bench.progress, || Ok(()))?;
-    outcome.bound = usage.bound;
-    outcome.resident_size = usage.resident_size;
     outcome.resident_size_max = meter.resident_size_max;
-    outcome.broker_cores_used = usage.broker_s.map(|used| used / usage.elapsed_s);
+    outcome.set_usage(&usage, 0);
     outcome.measure("connections", clients.len() as f64, "");
     if let Some((fresh, with)) = fresh.zip(usage.resident_size) {
         let each = with.saturating_sub(fresh) as f64 / clients.len() as f64;

@@ -51,10 +51,28 @@ pub fn raise_open_files(count: usize) -> Result<(), String> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(|error| error.to_string())
 }
 
-/// Processor time of the threads of a process, in nanoseconds.
+/// Nanoseconds that a thread, or several, ran, and that they were ready to run while others had the core.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Time {
+    pub ran: u64,
+    pub waited: u64,
+}
+
+impl Time {
+    pub fn busy(&self) -> u64 {
+        self.ran + self.waited
+    }
+
+    fn since(&self, earlier: &Time) -> Time {
+        let waited = self.waited.saturating_sub(earlier.waited);
+        Time { ran: self.ran.saturating_sub(earlier.ran), waited }
+    }
+}
+
+/// Processor time of the threads of a process.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessorTime {
-    threads: BTreeMap<u32, u64>,
+    threads: BTreeMap<u32, Time>,
 }
 
 impl ProcessorTime {
@@ -64,42 +82,40 @@ impl ProcessorTime {
         for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
             let name = entry?.file_name();
             let Some(thread) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-            if let Ok(time) = thread_time_ns(pid, thread) {
+            if let Ok(time) = thread_time(pid, thread) {
                 threads.insert(thread, time);
             }
         }
         Ok(ProcessorTime { threads })
     }
 
-    /// What was used since `earlier`, by all threads and by the busiest, in nanoseconds.
-    pub fn since(&self, earlier: &ProcessorTime) -> (u64, u64) {
-        let used = self
-            .threads
-            .iter()
-            .map(|(thread, time)| time - earlier.threads.get(thread).unwrap_or(&0));
-        used.fold((0, 0), |(sum, busiest), time| (sum + time, busiest.max(time)))
-    }
-
-    /// What one thread used since `earlier`, in nanoseconds.
-    pub fn thread_since(&self, earlier: &ProcessorTime, thread: u32) -> u64 {
-        let of = |time: &ProcessorTime| time.threads.get(&thread).copied().unwrap_or(0);
-        of(self) - of(earlier)
+    /// What each thread used since `earlier`, of those that `wanted` names.
+    pub fn since<'a>(
+        &'a self,
+        earlier: &'a ProcessorTime,
+        wanted: impl Fn(u32) -> bool + 'a,
+    ) -> impl Iterator<Item = Time> + 'a {
+        let wanted = self.threads.iter().filter(move |(thread, _)| wanted(**thread));
+        wanted.map(|(thread, time)| {
+            time.since(earlier.threads.get(thread).unwrap_or(&Time::default()))
+        })
     }
 }
 
-/// The scheduler's own account, in nanoseconds; utime and stime, in ticks of 10 ms, where the kernel keeps none.
-fn thread_time_ns(pid: u32, thread: u32) -> io::Result<u64> {
-    let account =
-        fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).unwrap_or_default();
-    if let Some(time) = account.split(' ').next().and_then(|text| text.parse::<u64>().ok()) {
-        return Ok(time);
+/// The scheduler's own account; utime and stime, in ticks of 10 ms, where the kernel keeps none.
+fn thread_time(pid: u32, thread: u32) -> io::Result<Time> {
+    let account = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat"));
+    let account = account.unwrap_or_default();
+    let mut numbers = account.split_whitespace().map_while(|text| text.parse::<u64>().ok());
+    if let Some((ran, waited)) = numbers.next().zip(numbers.next()) {
+        return Ok(Time { ran, waited });
     }
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat"))?;
-    // The name in front may hold spaces and parentheses; the 14th and 15th field are the 12th and 13th behind it.
+    // The name in front may hold spaces and parentheses; behind it, fields 14 and 15 are the 12th and 13th.
     let behind_name = stat.rsplit(") ").next().unwrap_or_default();
-    let ticks: u64 =
-        behind_name.split(' ').skip(11).take(2).filter_map(|text| text.parse::<u64>().ok()).sum();
-    Ok(ticks * 10_000_000)
+    let fields = behind_name.split(' ').skip(11).take(2);
+    let ticks: u64 = fields.filter_map(|text| text.parse::<u64>().ok()).sum();
+    Ok(Time { ran: ticks * 10_000_000, waited: 0 })
 }
 
 /// Resident memory of a process, bytes.

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::machine::{self, ProcessorTime};
+use crate::machine::{self, ProcessorTime, Time};
 use crate::outcome::Bound;
 use crate::progress::Progress;
 
-/// A thread that used this much of the time was busy.
+/// A thread that ran, or was ready to, for this much of the time was busy.
 const BUSY: f64 = 0.93;
+
+/// A thread that was ready for this much of the time, and did not run, had its core taken by others.
+const CONTESTED: f64 = 0.05;
 
 /// Watches a broker's process, where one is known, and the generator's threads.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct Usage {
     pub broker_s: Option<f64>,
     pub generator_s: f64,
     pub bound: Bound,
+    /// Other programs used the broker's or the generator's core.
+    pub contested: bool,
     pub resident_size: Option<u64>,
 }
 
@@ -82,24 +87,44 @@ impl Meter {
 
     fn usage(&self, begin: &Reading, end: &Reading, resident_size: Option<u64>) -> Usage {
         let elapsed_ns = (end.at - begin.at).as_nanos() as f64;
-        let broker =
-            end.broker.as_ref().zip(begin.broker.as_ref()).map(|(end, begin)| end.since(begin));
-        let used = self.generator.iter().map(|thread| end.own.thread_since(&begin.own, *thread));
-        let (sum, busiest) =
-            used.fold((0, 0), |(sum, busiest), time| (sum + time, time.max(busiest)));
-        let generator_busy = busiest as f64 > BUSY * elapsed_ns;
-        let bound = match broker {
+        let mine = |thread| self.generator.contains(&thread);
+        let generator = Total::of(end.own.since(&begin.own, mine));
+        let broker = end.broker.as_ref().zip(begin.broker.as_ref());
+        let broker = broker.map(|(end, begin)| Total::of(end.since(begin, |_| true)));
+        let is_busy = |total: &Total| total.busiest as f64 > BUSY * elapsed_ns;
+        let bound = match &broker {
             None => Bound::Unknown,
-            Some((_, busiest)) if busiest as f64 > BUSY * elapsed_ns => Bound::Broker,
-            Some(_) if generator_busy => Bound::Generator,
+            Some(broker) if is_busy(broker) => Bound::Broker,
+            Some(_) if is_busy(&generator) => Bound::Generator,
             Some(_) => Bound::Waiting,
         };
+        let totals = broker.iter().chain([&generator]);
+        let waited_longest = totals.map(|total| total.waited_longest).max().unwrap_or(0);
         Usage {
             elapsed_s: elapsed_ns / 1e9,
-            broker_s: broker.map(|(sum, _)| sum as f64 / 1e9),
-            generator_s: sum as f64 / 1e9,
+            broker_s: broker.map(|broker| broker.ran as f64 / 1e9),
+            generator_s: generator.ran as f64 / 1e9,
             bound,
+            contested: waited_longest as f64 > CONTESTED * elapsed_ns,
             resident_size,
         }
+    }
+}
+
+/// Nanoseconds of several threads: of all together, and the most of one.
+#[derive(Default)]
+struct Total {
+    ran: u64,
+    busiest: u64,
+    waited_longest: u64,
+}
+
+impl Total {
+    fn of(threads: impl Iterator<Item = Time>) -> Total {
+        threads.fold(Total::default(), |total, time| Total {
+            ran: total.ran + time.ran,
+            busiest: total.busiest.max(time.busy()),
+            waited_longest: total.waited_longest.max(time.waited),
+        })
     }
 }

@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::meter::Usage;
 use crate::tally::Faults;
 
 /// What kept a flat-out run from going faster.
@@ -22,7 +23,7 @@ pub enum Bound {
 /// Microseconds from when a message was due.
 #[derive(Clone, Debug, Serialize)]
 pub struct Latency {
-    /// Messages per second that were asked for, and that were delivered.
+    /// Messages per second towards the broker.
     pub rate: f64,
     pub count: u64,
     pub p50_us: f64,
@@ -64,6 +65,8 @@ pub struct Outcome {
     pub broker_cores_used: Option<f64>,
     pub generator_cores_used: f64,
     pub bound: Bound,
+    /// Other programs used the broker's or the generator's core during the flat-out run.
+    pub contested: bool,
     /// The broker's resident memory at the end of the flat-out run, and the most that was seen, bytes.
     pub resident_size: Option<u64>,
     pub resident_size_max: Option<u64>,
@@ -97,6 +100,7 @@ impl Outcome {
             broker_cores_used: None,
             generator_cores_used: 0.0,
             bound: Bound::Unknown,
+            contested: false,
             resident_size: None,
             resident_size_max: None,
             delivered: 0,
@@ -104,6 +108,17 @@ impl Outcome {
             measures: Vec::new(),
             failures: Vec::new(),
         }
+    }
+
+    /// Takes over what was used during the flat-out run, in which `delivered` messages came.
+    pub fn set_usage(&mut self, usage: &Usage, delivered: u64) {
+        let each = |used: f64| used * 1e6 / delivered as f64;
+        self.cpu_us_per_message = usage.broker_s.filter(|_| delivered > 0).map(each);
+        self.broker_cores_used = usage.broker_s.map(|used| used / usage.elapsed_s);
+        self.generator_cores_used = usage.generator_s / usage.elapsed_s;
+        self.bound = usage.bound;
+        self.contested = usage.contested;
+        self.resident_size = usage.resident_size;
     }
 
     pub fn measure(&mut self, name: &'static str, value: f64, unit: &'static str) {

@@ -61,7 +61,7 @@ pub fn table(outcomes: &[Outcome], shared_cores: bool) -> String {
         ),
         (
             Bound::Waiting,
-            "~ neither broker nor generator was busy all the time: they waited for each other or for a core",
+            "~ neither broker nor generator was busy all the time: they waited for each other",
         ),
     ];
     for (bound, note) in marks {
@@ -69,6 +69,9 @@ pub fn table(outcomes: &[Outcome], shared_cores: bool) -> String {
             text += note;
             text.push('\n');
         }
+    }
+    if outcomes.iter().any(|outcome| outcome.contested) {
+        text += "! other programs used the broker's or the generator's core\n";
     }
     if shared_cores {
         text += "The broker is not kept off the generator's cores: it can use less than it would alone.\n";
@@ -86,6 +89,7 @@ fn row(outcome: &Outcome) -> Vec<String> {
         Bound::Waiting => "~",
         Bound::Broker | Bound::Unknown => "",
     };
+    let mark = if outcome.contested { format!("!{mark}") } else { mark.to_string() };
     let has_traffic = outcome.out_per_s > 0.0;
     let rate = |value: f64, mark: &str| {
         if has_traffic { format!("{mark}{}", grouped(value)) } else { dash() }
@@ -93,7 +97,7 @@ fn row(outcome: &Outcome) -> Vec<String> {
     let mut cells = vec![
         outcome.scenario.clone(),
         rate(outcome.in_per_s, ""),
-        rate(outcome.out_per_s, mark),
+        rate(outcome.out_per_s, &mark),
         if outcome.megabytes_per_s > 0.0 {
             format!("{:.1}", outcome.megabytes_per_s)
         } else {

@@ -107,11 +107,7 @@ fn run_round(
     let behind = engine.counts(STALLED);
     outcome.in_per_s = stalled;
     outcome.out_per_s = stalled;
-    outcome.cpu_us_per_message = usage.broker_s.map(|used| used * 1e6 / delivered.max(1) as f64);
-    outcome.broker_cores_used = usage.broker_s.map(|used| used / usage.elapsed_s);
-    outcome.generator_cores_used = usage.generator_s / usage.elapsed_s;
-    outcome.bound = usage.bound;
-    outcome.resident_size = usage.resident_size;
+    outcome.set_usage(&usage, delivered);
     engine.order(|orders| orders.stalled = false)?;
     catch_up(engine, behind.sent)?;
     if round == 1 {

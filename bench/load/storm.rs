@@ -125,11 +125,7 @@ impl Storm<'_> {
         }
         outcome.in_per_s = (after.0 - before.0) as f64 / usage.elapsed_s;
         outcome.out_per_s = accepted as f64 / usage.elapsed_s;
-        outcome.cpu_us_per_message = cpu;
-        outcome.broker_cores_used = usage.broker_s.map(|used| used / usage.elapsed_s);
-        outcome.generator_cores_used = usage.generator_s / usage.elapsed_s;
-        outcome.bound = usage.bound;
-        outcome.resident_size = usage.resident_size;
+        outcome.set_usage(&usage, accepted);
         if accepted == 0 {
             outcome.failures.push("no connection was accepted".to_string());
         }

@@ -66,11 +66,7 @@ fn measure_throughput(
     outcome.in_per_s = (after.sent - before.sent) as f64 / usage.elapsed_s;
     outcome.out_per_s = delivered as f64 / usage.elapsed_s;
     outcome.megabytes_per_s = (after.size - before.size) as f64 / usage.elapsed_s / 1e6;
-    outcome.cpu_us_per_message = usage.broker_s.map(|used| used * 1e6 / delivered.max(1) as f64);
-    outcome.broker_cores_used = usage.broker_s.map(|used| used / usage.elapsed_s);
-    outcome.generator_cores_used = usage.generator_s / usage.elapsed_s;
-    outcome.bound = usage.bound;
-    outcome.resident_size = usage.resident_size;
+    outcome.set_usage(&usage, delivered);
     if delivered == 0 {
         outcome.failures.push("nothing was delivered".to_string());
     }
