@@ -109,8 +109,9 @@ impl Client {
 
     fn on_connack(&mut self, env: &mut Env, connack: &Connack<'_>) {
         if connack.reason.is_error() {
-            let is_fine = !env.scenario.is_ample && connack.reason == ReasonCode::QuotaExceeded
-                || self.version != ProtocolVersion::V5 && !env.scenario.is_ample;
+            let is_quota = connack.reason == ReasonCode::QuotaExceeded;
+            let is_fine =
+                !env.scenario.is_ample && (is_quota || self.version != ProtocolVersion::V5);
             assert!(is_fine, "client {} was refused: {connack:?}", self.index);
             return;
         }
