@@ -1,4 +1,5 @@
 //! The load generator against brokers of its own: every built-in scenario in small, so that none can rot.
+#![cfg(feature = "shell")]
 
 use std::process::{Command, Output};
 
