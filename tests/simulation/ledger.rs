@@ -24,7 +24,7 @@ pub enum Fate {
     Withdrawn,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Publication {
     pub publisher: usize,
     pub incarnation: usize,
@@ -41,8 +41,30 @@ pub struct Publication {
     pub fate: Fate,
 }
 
+impl std::fmt::Debug for Publication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}'{}' of client {} in {} at {:?}{}, {} bytes, {} of properties, expires {:?}, sent {} \
+             times from {} on, {:?}",
+            if self.is_will { "will " } else { "" },
+            self.topic,
+            self.publisher,
+            self.incarnation,
+            self.qos,
+            if self.retain { " retained" } else { "" },
+            self.payload.len(),
+            self.properties.len(),
+            self.expiry_s,
+            self.send_count,
+            self.sent_at,
+            self.fate
+        )
+    }
+}
+
 /// One subscription from SUBSCRIBE to UNSUBACK, or to the SUBACK of the one that replaced it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Subscription {
     /// As the client wrote it.
     pub text: String,
@@ -57,6 +79,25 @@ pub struct Subscription {
     pub ended_at: Option<Step>,
     /// The broker said no.
     pub is_refused: bool,
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let SubscriptionOptions { qos, no_local, retain_as_published, retain_handling } =
+            self.options;
+        write!(
+            f,
+            "'{}' {qos:?} no local {no_local} as published {retain_as_published} \
+             {retain_handling:?} id {} sent {} acked {:?} end sent {:?} ended {:?} refused {}",
+            self.text,
+            self.id,
+            self.sent_at,
+            self.acked_at,
+            self.end_sent_at,
+            self.ended_at,
+            self.is_refused
+        )
+    }
 }
 
 impl Subscription {

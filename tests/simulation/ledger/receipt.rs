@@ -222,7 +222,7 @@ fn by_plain(
             possible.push(subscription);
         }
     }
-    assert!(possible.len() <= 12, "too much is uncertain to tell");
+    assert!(possible.len() <= 18, "too much is uncertain to tell");
     (0..1u32 << possible.len()).any(|chosen| {
         let chosen = possible.iter().enumerate().filter(|(i, _)| chosen >> i & 1 == 1);
         let set: Vec<_> = certain.iter().copied().chain(chosen.map(|(_, s)| *s)).collect();
