@@ -303,8 +303,11 @@ impl Client {
             }
             return;
         }
-        if !wire.is_over {
+        if env.scenario.is_ample && !wire.is_over {
             self.left_at = env.now;
+        } else {
+            // When the broker ended it is not known; not before this.
+            self.left_at = wire.last_sent;
         }
         if let Some(will) = wire.will
             && (will.delay_s == 0 || self.expiry_s == 0)

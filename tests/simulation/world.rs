@@ -158,6 +158,7 @@ impl World {
         for hostile in &mut self.hostiles {
             hostile.leave(&mut self.env);
         }
+        self.lose_abandoned();
         for round in 0.. {
             self.env.step += 1;
             for client in &mut self.clients {
@@ -174,6 +175,12 @@ impl World {
             client.confirm_qos0(&mut self.env);
         }
         self.settle_goodbyes();
+    }
+
+    fn lose_abandoned(&mut self) {
+        for socket in std::mem::take(&mut self.env.network.abandoned) {
+            self.env.network.lose(&mut self.env.dice, socket);
+        }
     }
 
     fn round(&mut self) {
@@ -316,9 +323,7 @@ impl World {
         for client in &mut self.clients {
             client.leave(&mut self.env);
         }
-        for socket in std::mem::take(&mut self.env.network.abandoned) {
-            self.env.network.lose(&mut self.env.dice, socket);
-        }
+        self.lose_abandoned();
         let limits = &self.env.scenario.limits;
         let end = self.env.now.plus_s(u64::from(limits.session_expiry_max_s) + 60);
         let mut rounds = 0;

@@ -58,8 +58,6 @@ impl Client {
                 "client {} was disconnected (told: {is_told})",
                 self.index
             );
-            // When it ended is not known; not before this.
-            self.left_at = wire.last_sent;
             wire.is_over = true;
             if !wire.is_hung {
                 // Why is not known to a 3.x client; whether a will was published neither.
@@ -135,7 +133,7 @@ impl Client {
         };
         assert!(!(is_clean && is_present), "a clean start resumed a session");
         let gone_ms = env.now.ms_since(self.left_at);
-        let is_kept = gone_ms < u64::from(self.expiry_s) * 1000;
+        let is_kept = env.scenario.is_ample && gone_ms < u64::from(self.expiry_s) * 1000;
         if let Some(session) = &self.session
             && !is_present
         {
