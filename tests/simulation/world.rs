@@ -342,8 +342,9 @@ impl World {
             match next {
                 Some(next) if next <= end && has_sessions => {
                     // Periodic work goes on for ever: in long strides.
-                    let stride = self.env.now.plus_ms(1000);
+                    let stride = self.env.now.plus_ms(30_000);
                     self.env.now = next.max(stride);
+                    rounds = 0;
                 }
                 _ => return,
             }

@@ -100,16 +100,10 @@ impl Ledger {
         let newest = receiver.newest.get(&key).copied();
         // What its publisher sent twice may have been lost the first time, at QoS 0 or before the subscription.
         let is_bound = publication.send_count == 1;
-        let was_fetched = |id: u32| {
-            let places = receiver.by_publication.get(&id).into_iter().flatten();
-            places.into_iter().any(|place| receiver.receipts[*place].retain)
-        };
         if let Some(newest) = newest
             && id < newest
-            && !receipt.retain
-            && was_fetched(newest)
+            && self.may_overtake(incarnation, id, newest, receipt)
         {
-            // The owner of the topic may know a message before the subscriber's shard does.
             return;
         }
         if let Some(newest) = newest
@@ -125,6 +119,25 @@ impl Ledger {
             return;
         }
         self.incarnations[incarnation].newest.insert(key, id);
+    }
+}
+
+impl Ledger {
+    /// Whether a fetched retained message and a live one may have passed each other between the shards: the owner of
+    /// the topic and the subscriber's shard hear of a message on lanes of their own.
+    fn may_overtake(&self, incarnation: usize, id: u32, newest: u32, receipt: &Receipt) -> bool {
+        let topic = &self.publications[id as usize].topic;
+        let receiver = &self.incarnations[incarnation];
+        let receipts = receiver.by_publication.get(&newest).into_iter().flatten();
+        let others: Vec<_> = receipts.map(|place| &receiver.receipts[*place]).collect();
+        let as_published = receiver.plain(topic).any(|s| s.options.retain_as_published);
+        let is_live = !receipt.retain || as_published;
+        if is_live && others.iter().any(|other| other.retain) {
+            return true;
+        }
+        // What another subscription brought before this one was made is not known to have reached the owner.
+        let came_at = others.iter().map(|other| other.at).min().unwrap_or(0);
+        receipt.retain && receiver.plain(topic).any(|s| s.sent_at >= came_at)
     }
 }
 

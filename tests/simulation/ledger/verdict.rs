@@ -171,6 +171,7 @@ impl Ledger {
         use ringmq::codec::RetainHandling::SendAtSubscribe;
         let size = publication.payload.len() + publication.properties.len() + HEAD_SIZE_MAX + 20;
         size <= incarnation.packet_size_max
+            && publication.send_count == 1
             && incarnation.shared(&publication.topic).next().is_none()
             && incarnation.client != publication.publisher
             && incarnation.plain(&publication.topic).any(|s| {
