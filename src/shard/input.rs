@@ -95,7 +95,10 @@ impl Shard {
         if used < input.len() {
             input.drain(..used);
             connection.input = input;
-            connection.input_since = now;
+            // More of an unfinished frame makes it no younger.
+            if used > 0 {
+                connection.input_since = now;
+            }
         }
         self.check_frame_bytes(now);
     }

@@ -49,7 +49,7 @@ impl Shard {
         let found = match aliases {
             Some(aliases) if !publish.topic.is_empty() => {
                 topic.extend_from_slice(publish.topic.as_bytes());
-                aliases.set(alias, publish.topic).is_ok()
+                aliases.set(alias, cut(publish.topic, self.limits.filter_size_max)).is_ok()
             }
             Some(aliases) => match aliases.get(alias) {
                 Some(known) => {
@@ -97,7 +97,10 @@ impl Shard {
                 self.send_pubrec(id, packet_id, ReasonCode::Success);
                 return Step::Done;
             }
-            if session.received_qos2.len() >= usize::from(self.limits.receive_max) {
+            // A 3.x client was told no maximum; its packet ids bound it.
+            if version == ProtocolVersion::V5
+                && session.received_qos2.len() >= usize::from(self.limits.receive_max)
+            {
                 // [MQTT-3.3.4-7]
                 let why = "more QoS 2 messages are unfinished than the receive maximum";
                 return self.refuse(now, id, ReasonCode::ReceiveMaximumExceeded, why);
@@ -187,5 +190,30 @@ impl Shard {
     #[inline]
     fn send_pubrec(&mut self, id: ConnectionId, packet_id: PacketId, reason: ReasonCode) {
         self.answer(id, |version, _, out| codec::encode_pubrec(version, packet_id, reason, out));
+    }
+}
+
+/// As much of a topic as shows that it is too long, so that the aliases of a connection have a bound.
+fn cut(topic: &str, size_max: usize) -> &str {
+    let mut end = topic.len().min(size_max + 4);
+    while !topic.is_char_boundary(end) {
+        end -= 1;
+    }
+    &topic[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn a_topic_is_cut_only_where_it_is_too_long() {
+        for (topic, size_max) in [("abc", 3), ("abcdefgh", 3), ("ab\u{1f600}\u{1f600}", 3), ("", 1)]
+        {
+            let kept = cut(topic, size_max);
+            assert!(topic.starts_with(kept) && kept.len() <= size_max + 4);
+            assert_eq!(kept.len() > size_max, topic.len() > size_max);
+            assert!(topic.len() > size_max || kept == topic);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 mod world;
 
-use ringmq::codec::QoS;
+use ringmq::codec::{Packet, PacketId, ProtocolVersion, Publish, QoS};
 use ringmq::limits::Limits;
 use world::World;
 
@@ -156,5 +156,48 @@ fn a_new_member_gets_what_waits_for_those_who_are_away() {
             let expected: &[&str] = if name == "m1" { &["t=1", "t=2", "t=3"] } else { &[] };
             assert_eq!(world.messages(member), expected);
         }
+    }
+}
+
+#[test]
+fn the_frame_that_began_first_goes_first_though_more_of_it_drips_in() {
+    let limits = Limits { packet_size_max: 4096, shard_frames_bytes_max: 4096, ..quiet() };
+    let mut world = World::new(1, limits);
+    let slow = world.connect("slow", |_| ());
+    let other = world.connect("other", |_| ());
+    let third = world.connect("third", |_| ());
+    let mut bytes = Vec::new();
+    let publish = Publish { topic: "t", payload: &[0; 4000], ..Publish::default() };
+    Packet::Publish(publish).encode(world::V5, &mut bytes);
+    let pieces = [(slow, 0..2000), (other, 0..2000), (slow, 2000..2010), (third, 0..200)];
+    for (client, range) in pieces {
+        world.now = world.now.plus_ms(1);
+        world.send_bytes(client, &bytes[range]);
+    }
+    world.settle();
+    assert_eq!(
+        [slow, other, third].map(|client| world.clients[client].is_open),
+        [false, true, true]
+    );
+}
+
+#[test]
+fn the_receive_maximum_holds_for_those_who_were_told() {
+    for (version, is_open) in [(ProtocolVersion::V311, true), (ProtocolVersion::V5, false)] {
+        let mut world = World::new(1, Limits { receive_max: 2, ..quiet() });
+        let client = world.connect("c", |c| c.version = version);
+        let mut bytes = Vec::new();
+        for number in 1..=3 {
+            let publish = Publish {
+                qos: QoS::ExactlyOnce,
+                topic: "t",
+                packet_id: PacketId::new(number),
+                ..Publish::default()
+            };
+            Packet::Publish(publish).encode(version, &mut bytes);
+        }
+        world.send_bytes(client, &bytes);
+        world.settle();
+        assert_eq!(world.clients[client].is_open, is_open, "{version:?}");
     }
 }
