@@ -10,6 +10,7 @@ pub mod inflight;
 pub mod output;
 pub mod packet_id;
 pub mod queue;
+pub mod seen;
 pub mod will;
 
 mod encode;
@@ -18,6 +19,7 @@ pub use clients::Clients;
 pub use connection::{Connection, ConnectionId, ConnectionState, Park, ReadMode};
 pub use encode::EncodedOnce;
 pub use output::{BufferPool, Output, OutputBuffer, Part};
+pub use seen::Seen;
 pub use will::Will;
 
 use crate::arena::{Gauge, Message, stored_size};
@@ -130,6 +132,8 @@ pub struct Session {
     pub timer: Option<Instant>,
     /// Retained messages that still have to be fetched, one subscription after the other.
     pub pulls: VecDeque<Box<Pull>>,
+    /// Topics that reached the session with the retain flag while it fetches; `None`: none yet.
+    pub seen: Option<Box<Seen>>,
     /// Some membership has credit to give back.
     pub is_credit_due: bool,
     /// Messages dropped because a limit of this session was met.
@@ -148,15 +152,10 @@ pub struct Pull {
     /// The last topic that was fetched from the first shard.
     pub after: Option<Box<str>>,
     pub is_asked: bool,
-    /// Hashes of topics that reached the subscription with the retain flag since it was made: an answer for one of
-    /// them is older.
-    pub seen: Vec<u64>,
-    /// More topics were seen than are remembered: the answer on its way must be asked for again.
-    pub is_overrun: bool,
+    /// What `Session::seen` counts from here on reached the session since it subscribed: an answer for one of those
+    /// topics is older.
+    pub seen_from: u64,
 }
-
-/// Topics a pull remembers as seen.
-pub const PULL_SEEN_MAX: usize = 4096;
 
 impl Session {
     /// `stored` counts what waits for all sessions of the shard.
@@ -177,6 +176,7 @@ impl Session {
             will_at: None,
             timer: None,
             pulls: VecDeque::new(),
+            seen: None,
             is_credit_due: false,
             dropped: 0,
         }
@@ -322,12 +322,16 @@ impl Session {
 
     /// Remembers that a message with the retain flag went by, for answers that are still on their way.
     pub fn saw_retained(&mut self, topic_hash: u64) {
-        for pull in &mut self.pulls {
-            if pull.seen.len() >= PULL_SEEN_MAX {
-                pull.is_overrun = true;
-                pull.seen.clear();
-            }
-            pull.seen.push(topic_hash);
+        if !self.pulls.is_empty() {
+            self.seen.get_or_insert_default().push(topic_hash);
+        }
+    }
+
+    /// Fetches no more for a subscription.
+    pub fn end_pull(&mut self, filter: &str) {
+        self.pulls.retain(|pull| *pull.filter != *filter);
+        if self.pulls.is_empty() {
+            self.seen = None;
         }
     }
 

@@ -103,6 +103,8 @@ pub struct Shard {
     announcement_version: u64,
     /// Questions for retained messages, answered when the mail of the turn is in.
     queries: VecDeque<retained::Query>,
+    /// Answers of others, for when the mail of the turn is in; at most one for each session that asked.
+    answers: VecDeque<retained::Answer>,
     /// Sessions whose pull goes on.
     pulls: VecDeque<SessionKey>,
     pull_request: u64,
@@ -155,6 +157,7 @@ impl Shard {
             announcements: HashMap::with_hasher(hash.state()),
             announcement_version: 0,
             queries: VecDeque::new(),
+            answers: VecDeque::new(),
             pulls: VecDeque::new(),
             pull_request: 0,
             retained_sweep: None,
@@ -187,6 +190,7 @@ impl Shard {
     pub fn run_stages(&mut self, now: Instant) {
         self.run_pipeline(now);
         self.answer_queries(now);
+        self.take_answers(now);
         self.continue_pulls(now);
         self.give_back_credits(now);
         self.unpark_mail(now);
@@ -300,6 +304,7 @@ impl Shard {
             && self.handovers.is_empty()
             && self.read_changes.is_empty()
             && self.queries.is_empty()
+            && self.answers.is_empty()
             && self.pulls.is_empty()
             && self.clients.credits.is_empty()
             && (self.parked_on_mail.is_empty() || self.outbox.is_above_mark())

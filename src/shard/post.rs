@@ -60,7 +60,7 @@ impl Shard {
                 self.queries.push_back(query)
             }
             Control::RetainedAnswer { session, request, messages, more } => {
-                self.on_retained_answer(now, session, request, &messages, more)
+                self.answers.push_back(retained::Answer { session, request, messages, more })
             }
             Control::Counters(report) => self.sys.take(from, *report),
         }

@@ -17,6 +17,8 @@ use std::collections::VecDeque;
 /// Retained messages fetched at a time, and bytes after which a chunk ends.
 const CHUNK_COUNT_MAX: usize = 64;
 const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks that one session fetches of its own shard before others have their turn.
+const CHUNKS_PER_TURN: usize = 64;
 /// Topics looked at for one chunk.
 const VISIT_MAX: usize = 4096;
 
@@ -29,6 +31,16 @@ pub(super) struct Query {
     pub filter: Box<str>,
     pub after: Option<Box<str>>,
     pub count_max: usize,
+}
+
+/// Another shard's answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub session: SessionKey,
+    pub request: u64,
+    pub messages: Batch,
+    /// Where to go on; `None`: there is no more.
+    pub more: Option<Box<str>>,
 }
 
 /// Keeps, replaces or removes the retained message of a topic. [MQTT-3.3.1-5] to [MQTT-3.3.1-7]
@@ -75,8 +87,7 @@ impl Shard {
             shards,
             after: None,
             is_asked: false,
-            seen: Vec::new(),
-            is_overrun: false,
+            seen_from: 0,
         })
     }
 
@@ -84,7 +95,14 @@ impl Shard {
     pub(super) fn continue_pulls(&mut self, now: Instant) {
         for _ in 0..self.pulls.len() {
             let Some(key) = self.pulls.pop_front() else { return };
-            while self.pull(now, key) {}
+            let mut chunk_count = 0;
+            while self.pull(now, key) {
+                chunk_count += 1;
+                if chunk_count == CHUNKS_PER_TURN {
+                    self.pulls.push_back(key);
+                    break;
+                }
+            }
         }
     }
 
@@ -100,13 +118,17 @@ impl Shard {
         let Some(pull) = session.pulls.front_mut() else { return false };
         let Some(&shard) = pull.shards.front() else {
             session.pulls.pop_front();
+            if session.pulls.is_empty() {
+                session.seen = None;
+            }
             return true;
         };
         if shard != own {
             self.pull_request += 1;
             pull.request = self.pull_request;
             pull.is_asked = true;
-            pull.is_overrun = false;
+            // What was forgotten was seen before the question.
+            pull.seen_from = pull.seen_from.max(session.seen.as_ref().map_or(0, |s| s.first()));
             let query = Control::RetainedQuery {
                 session: key,
                 request: pull.request,
@@ -118,7 +140,9 @@ impl Shard {
             return false;
         }
         let envelope = pull.envelope.clone();
-        let seen = &pull.seen;
+        let (seen, seen_from) = (session.seen.as_deref(), pull.seen_from);
+        let is_seen = |hash| seen.is_some_and(|seen| seen.contains(seen_from, hash));
+        let bytes_max = chunk_bytes(&self.limits);
         let hash = &self.hash;
         let mut found: Vec<Stored> = Vec::new();
         let mut bytes = 0;
@@ -128,11 +152,11 @@ impl Shard {
             VISIT_MAX,
             |topic, stored| {
                 let is_expired = stored.message().meta.expires_at.is_some_and(|at| at <= now);
-                if !is_expired && !is_seen(seen, hash.bytes(topic.as_bytes())) {
+                if !is_expired && !is_seen(hash.bytes(topic.as_bytes())) {
                     bytes += stored.size();
                     found.push(stored.clone());
                 }
-                found.len() < count_max && bytes < CHUNK_BYTES
+                found.len() < count_max && bytes < bytes_max
             },
         );
         let is_done = matches!(end, ScanEnd::Done);
@@ -156,13 +180,14 @@ impl Shard {
         while let Some(query) = self.queries.pop_front() {
             let Query { from, session, request, filter, after, count_max } = query;
             let mut messages = Batch::default();
+            let bytes_max = chunk_bytes(&self.limits);
             let end =
                 self.retained.scan_while(&filter, after.as_deref(), VISIT_MAX, |_, stored| {
                     let message = stored.message();
                     if message.meta.expires_at.is_none_or(|at| at > now) {
                         messages.push(&message);
                     }
-                    messages.count < count_max && messages.bytes.len() < CHUNK_BYTES
+                    messages.count < count_max && messages.bytes.len() < bytes_max
                 });
             let more = match end {
                 ScanEnd::Done => None,
@@ -172,32 +197,34 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_retained_answer(
-        &mut self,
-        now: Instant,
-        key: SessionKey,
-        request: u64,
-        messages: &Batch,
-        more: Option<Box<str>>,
-    ) {
+    /// Hands on what other shards answered, after the messages that came with the same mail: a newer one of them
+    /// tells which answers are old.
+    pub(super) fn take_answers(&mut self, now: Instant) {
+        while let Some(answer) = self.answers.pop_front() {
+            self.take_answer(now, answer);
+        }
+    }
+
+    fn take_answer(&mut self, now: Instant, answer: Answer) {
+        let Answer { session: key, request, messages, more } = answer;
         let Some(session) = self.clients.session(key) else { return };
         let Some(pull) = session.pulls.front_mut() else { return };
         if !pull.is_asked || pull.request != request {
             return;
         }
         pull.is_asked = false;
-        if pull.is_overrun {
+        let seen_from = pull.seen_from;
+        if session.seen.as_ref().is_some_and(|seen| seen_from < seen.first()) {
             // Which topics were seen is not known any more: the same chunk again.
-            pull.is_overrun = false;
-            pull.seen.clear();
             return self.pulls.push_back(key);
         }
         let envelope = pull.envelope.clone();
-        let seen = std::mem::take(&mut pull.seen);
         pull.advance(more.map_or(ScanEnd::Done, ScanEnd::More));
+        let seen = session.seen.take();
         let mut reader = messages.reader();
         while let Some(message) = reader.next() {
-            if is_seen(&seen, self.hash.bytes(message.topic)) {
+            let hash = self.hash.bytes(message.topic);
+            if seen.as_ref().is_some_and(|seen| seen.contains(seen_from, hash)) {
                 continue;
             }
             let published = QoS::from_bits(message.meta.qos).unwrap_or_default();
@@ -205,10 +232,8 @@ impl Shard {
             let mut context = context!(self, now);
             self.clients.offer(key, &mut context, &message, envelope);
         }
-        if let Some(session) = self.clients.session(key)
-            && let Some(pull) = session.pulls.front_mut()
-        {
-            pull.seen = seen;
+        if let Some(session) = self.clients.session(key) {
+            session.seen = seen;
         }
         self.pulls.push_back(key);
     }
@@ -244,6 +269,7 @@ impl Pull {
     }
 }
 
-fn is_seen(seen: &[u64], hash: u64) -> bool {
-    seen.contains(&hash)
+/// What a chunk may hold of an empty queue.
+fn chunk_bytes(limits: &Limits) -> usize {
+    CHUNK_BYTES.min(limits.queue_bytes_max / 4)
 }

@@ -166,10 +166,11 @@ impl Shard {
             ids: (subscription_id != 0).then(|| Rc::from([subscription_id])),
             membership: 0,
         };
-        let pull = self.new_pull(parsed.filter, envelope);
+        let mut pull = self.new_pull(parsed.filter, envelope);
         if let Some(session) = self.clients.session(key) {
             // A subscription made again asks again, once.
-            session.pulls.retain(|old| old.filter != pull.filter);
+            session.end_pull(parsed.filter);
+            pull.seen_from = session.seen.as_ref().map_or(0, |seen| seen.next());
             session.pulls.push_back(pull);
         }
     }
@@ -210,7 +211,7 @@ impl Shard {
             Err(_) => ReasonCode::NoSubscriptionExisted,
             Ok(place) => {
                 session.filters.remove(place);
-                session.pulls.retain(|pull| *pull.filter != *text);
+                session.end_pull(text);
                 self.clients.subscription_count -= 1;
                 self.remove_subscription(now, key, text);
                 ReasonCode::Success

@@ -201,3 +201,43 @@ fn the_receive_maximum_holds_for_those_who_were_told() {
         assert_eq!(world.clients[client].is_open, is_open, "{version:?}");
     }
 }
+
+#[test]
+fn a_retained_message_that_went_by_is_not_fetched_as_well() {
+    let mut world = World::new(2, quiet());
+    let subscriber = world.client_on(0, "s");
+    let publisher = world.client_on(1, "p");
+    world.subscribe(subscriber, "r/#", QoS::AtMostOnce);
+    for number in 0..10 {
+        for letter in ["a", "b", "c", "d", "e", "f"] {
+            world.retain(publisher, &format!("r/{number}{letter}"), b"x");
+        }
+        world.turn(1);
+        world.turn(0);
+    }
+    world.settle();
+    let mut messages = world.messages(subscriber);
+    messages.iter_mut().for_each(|line| *line = line.replace(" retained", ""));
+    messages.sort();
+    let count = messages.len();
+    messages.dedup();
+    assert_eq!((count, messages.len()), (60, 60));
+}
+
+#[test]
+fn a_chunk_of_retained_messages_fits_the_queue() {
+    let limits =
+        Limits { packet_size_max: 2048, queue_bytes_max: 4096, output_size_max: 4096, ..quiet() };
+    for shard_count in [1, 2] {
+        let mut world = World::new(shard_count, limits.clone());
+        let publisher = world.connect("p", |_| ());
+        for number in 0..40 {
+            world.retain(publisher, &format!("r/{number}"), &[b'x'; 900]);
+        }
+        world.settle();
+        let subscriber = world.connect("s", |_| ());
+        world.subscribe(subscriber, "r/#", QoS::AtMostOnce);
+        world.settle();
+        assert_eq!(world.messages(subscriber).len(), 40);
+    }
+}

@@ -106,6 +106,11 @@ impl World {
         self.send(client, &Packet::Publish(publish));
     }
 
+    pub fn retain(&mut self, client: usize, topic: &str, payload: &[u8]) {
+        let publish = Publish { retain: true, topic, payload, ..Publish::default() };
+        self.send(client, &Packet::Publish(publish));
+    }
+
     pub fn subscribe(&mut self, client: usize, filter: &str, qos: QoS) {
         let options = SubscriptionOptions {
             qos,
