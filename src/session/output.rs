@@ -40,27 +40,44 @@ impl Output {
     }
 }
 
-/// Empty buffers to use again, so that an idle connection holds none.
+/// Empty buffers to use again, so that an idle connection holds none. What was not needed for a while is freed.
 #[derive(Debug, Default)]
 pub struct BufferPool {
     free: Vec<Vec<u8>>,
+    /// Capacity of all free buffers, bytes.
+    bytes: usize,
+    /// The fewest free buffers there were since the last trim.
+    spare_count: usize,
 }
 
-/// Buffers kept, and the largest capacity worth keeping, in bytes.
-const POOL_COUNT_MAX: usize = 256;
-const POOL_CAPACITY_MAX: usize = 64 << 10;
+/// Capacity kept in all; a busy shard's buffers go round without meeting the allocator.
+const POOL_BYTES_MAX: usize = 16 << 20;
+const POOL_COUNT_MAX: usize = 1024;
 
 impl BufferPool {
     pub fn take(&mut self) -> Vec<u8> {
-        self.free.pop().unwrap_or_default()
+        let buffer = self.free.pop().unwrap_or_default();
+        self.bytes -= buffer.capacity();
+        self.spare_count = self.spare_count.min(self.free.len());
+        buffer
     }
 
     pub fn give(&mut self, mut buffer: Vec<u8>) {
-        let is_worth_it = (1..=POOL_CAPACITY_MAX).contains(&buffer.capacity());
-        if is_worth_it && self.free.len() < POOL_COUNT_MAX {
+        let capacity = buffer.capacity();
+        let has_room = self.bytes + capacity <= POOL_BYTES_MAX && self.free.len() < POOL_COUNT_MAX;
+        if capacity > 0 && has_room {
             buffer.clear();
+            self.bytes += capacity;
             self.free.push(buffer);
         }
+    }
+
+    /// Frees as many buffers as nobody needed since the last call. Called now and then.
+    pub fn trim(&mut self) {
+        for buffer in self.free.drain(..self.spare_count) {
+            self.bytes -= buffer.capacity();
+        }
+        self.spare_count = self.free.len();
     }
 }
 
@@ -161,6 +178,24 @@ impl Drop for OutputBuffer {
 mod tests {
     use super::*;
     use crate::arena::{Draft, Meta};
+
+    #[test]
+    fn buffers_that_nobody_needs_are_freed_and_the_others_stay() {
+        let mut pool = BufferPool::default();
+        for _ in 0..10 {
+            pool.give(Vec::with_capacity(100));
+        }
+        pool.trim();
+        let taken = [pool.take(), pool.take(), pool.take()];
+        taken.into_iter().for_each(|buffer| pool.give(buffer));
+        pool.trim();
+        assert_eq!((pool.free.len(), pool.bytes >= 300, pool.bytes < 400), (3, true, true));
+        pool.trim();
+        assert_eq!((pool.free.len(), pool.bytes), (0, 0));
+        pool.give(Vec::with_capacity(POOL_BYTES_MAX));
+        pool.give(Vec::with_capacity(1));
+        assert_eq!(pool.free.len(), 1, "the pool is bounded in bytes");
+    }
 
     #[test]
     fn parts_leave_between_the_bytes_around_them() {

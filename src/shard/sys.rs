@@ -212,6 +212,7 @@ impl Shard {
         self.sys.timer = None;
         self.schedule_sys(now);
         self.sweep_retained(now);
+        self.pool.trim();
         if self.limits.sys_interval_ms == 0 || self.is_shutting_down {
             return;
         }
