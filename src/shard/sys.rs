@@ -18,6 +18,53 @@ pub(super) struct Report {
     pub gauges: Gauges,
 }
 
+impl Report {
+    /// One shard's own figures.
+    fn lines(&self, say: &mut dyn FnMut(&str, &dyn Display)) {
+        let Report { counters, gauges } = self;
+        say("clients/connected", &gauges.connected_sessions);
+        say("connections", &gauges.connections);
+        say("sessions", &gauges.sessions);
+        say("subscriptions/count", &gauges.subscriptions);
+        say("publish/messages/received", &counters.publishes_received);
+        say("publish/messages/sent", &counters.publishes_sent);
+        say("mail/messages/sent", &counters.mail_messages_sent);
+        say("mail/messages/received", &counters.mail_messages_received);
+        say("bytes/stored", &gauges.stored_bytes);
+        say("bytes/output", &gauges.output_bytes);
+        say("bytes/frames", &gauges.frame_bytes);
+        say("bytes/wills", &gauges.will_bytes);
+        say("arena/used", &gauges.arena_used);
+        say("arena/admitted", &counters.admitted);
+        say("arena/stale_reads", &counters.stale_reads);
+        for (name, held) in ["encode", "plugin", "bridge"].iter().zip(gauges.held_by_stage) {
+            say(&format!("arena/held/{name}"), &held);
+        }
+        say("dropped/queue_full", &counters.dropped_queue_full);
+        say("dropped/stored_full", &counters.dropped_stored_full);
+        say("dropped/group_full", &counters.dropped_group_full);
+        say("dropped/too_large", &counters.dropped_too_large);
+        say("dropped/offline_qos0", &counters.dropped_offline_qos0);
+        say("dropped/expired", &counters.expired);
+        say("refused/retained", &counters.retained_refused);
+        say("refused/wills", &counters.wills_refused);
+        say("refused/subscriptions", &counters.subscriptions_refused);
+        say("refused/connections", &counters.connections_refused);
+        say("refused/sessions", &counters.sessions_refused);
+        say("refused/topics", &counters.refused_by_topic);
+        say("refused/payload_formats", &counters.refused_by_payload_format);
+        say("closed/protocol_errors", &counters.protocol_errors);
+        say("closed/keep_alives", &counters.keep_alives_expired);
+        say("closed/connects_timed_out", &counters.connects_timed_out);
+        say("closed/taken_over", &counters.connections_taken_over);
+        say("shared_subscriptions/count", &gauges.shared_groups);
+        say("shared_subscriptions/waiting", &gauges.group_backlog);
+        say("frames/evicted", &counters.frames_evicted);
+        say("parked/mail", &counters.parked_on_mail);
+        say("parked/output", &counters.parked_on_output);
+    }
+}
+
 /// The shard that publishes.
 const PUBLISHER: ShardId = 0;
 /// With `$SYS` off, what else is done now and then is done this often.
@@ -156,39 +203,9 @@ impl Sys {
             }
         }
         for (shard, report) in self.reports.iter().enumerate() {
-            let Report { counters, gauges } = report;
             let mut say_own =
                 |name: &str, value: &dyn Display| say(&format!("shards/{shard}/{name}"), value);
-            say_own("clients/connected", &gauges.connected_sessions);
-            say_own("connections", &gauges.connections);
-            say_own("sessions", &gauges.sessions);
-            say_own("subscriptions/count", &gauges.subscriptions);
-            say_own("publish/messages/received", &counters.publishes_received);
-            say_own("publish/messages/sent", &counters.publishes_sent);
-            say_own("mail/messages/sent", &counters.mail_messages_sent);
-            say_own("mail/messages/received", &counters.mail_messages_received);
-            say_own("bytes/stored", &gauges.stored_bytes);
-            say_own("bytes/output", &gauges.output_bytes);
-            say_own("bytes/frames", &gauges.frame_bytes);
-            say_own("bytes/wills", &gauges.will_bytes);
-            say_own("arena/used", &gauges.arena_used);
-            say_own("arena/admitted", &counters.admitted);
-            say_own("arena/stale_reads", &counters.stale_reads);
-            for (name, held) in ["encode", "plugin", "bridge"].iter().zip(gauges.held_by_stage) {
-                say_own(&format!("arena/held/{name}"), &held);
-            }
-            say_own("dropped/queue_full", &counters.dropped_queue_full);
-            say_own("dropped/stored_full", &counters.dropped_stored_full);
-            say_own("dropped/group_full", &counters.dropped_group_full);
-            say_own("dropped/too_large", &counters.dropped_too_large);
-            say_own("refused/retained", &counters.retained_refused);
-            say_own("refused/wills", &counters.wills_refused);
-            say_own("refused/subscriptions", &counters.subscriptions_refused);
-            say_own("refused/connections", &counters.connections_refused);
-            say_own("refused/sessions", &counters.sessions_refused);
-            say_own("frames/evicted", &counters.frames_evicted);
-            say_own("parked/mail", &counters.parked_on_mail);
-            say_own("parked/output", &counters.parked_on_output);
+            report.lines(&mut say_own);
         }
         lines
     }

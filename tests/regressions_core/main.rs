@@ -241,3 +241,24 @@ fn a_chunk_of_retained_messages_fits_the_queue() {
         assert_eq!(world.messages(subscriber).len(), 40);
     }
 }
+
+#[test]
+fn what_is_dropped_or_refused_is_told_under_sys() {
+    let mut world = World::new(1, Limits { sys_interval_ms: 1_000, ..Limits::default() });
+    let away = world.connect("away", |c| c.session_expiry_s = Some(600));
+    world.subscribe(away, "t", QoS::AtMostOnce);
+    world.lose(away);
+    let observer = world.connect("observer", |_| ());
+    world.publish(observer, "t", b"x", QoS::AtMostOnce, 0);
+    world.publish(observer, "$SYS/forged", b"x", QoS::AtLeastOnce, 1);
+    world.settle();
+    world.now = world.now.plus_ms(1_000);
+    world.settle();
+    world.subscribe(observer, "$SYS/broker/shards/0/+/+", QoS::AtMostOnce);
+    world.settle();
+    let told = world.messages(observer);
+    for line in ["dropped/offline_qos0=1", "refused/topics=1", "closed/protocol_errors=0"] {
+        let expected = format!("$SYS/broker/shards/0/{line} retained");
+        assert!(told.contains(&expected), "{expected} of {told:?}");
+    }
+}
