@@ -43,6 +43,8 @@ pub struct Inflight {
 
 /// More flows than packet ids cannot be; some ids stay free so that an id is never met twice in the window.
 const FLOWS_MAX: usize = 65_000;
+/// Flows for each place of the quota: a client that acknowledges all but one may not make the window grow for ever.
+const FLOWS_PER_PLACE: usize = 8;
 
 impl Default for Inflight {
     fn default() -> Inflight {
@@ -54,9 +56,10 @@ impl Inflight {
     /// Whether one more message may be sent under `quota`, after all that must be sent again.
     #[inline]
     pub fn has_room(&self, quota: u16) -> bool {
+        let flows_max = FLOWS_MAX.min(usize::from(quota) * FLOWS_PER_PLACE);
         self.outstanding < usize::from(quota)
             && self.sent_count == self.flows.len()
-            && self.flows.len() < FLOWS_MAX
+            && self.flows.len() < flows_max
     }
 
     pub fn is_empty(&self) -> bool {
@@ -222,6 +225,21 @@ mod tests {
             assert_eq!(inflight.outstanding, model.len());
         }
         assert!(wrap_count > 0, "the ids came round");
+    }
+
+    #[test]
+    fn a_client_that_never_acknowledges_one_message_bounds_its_window() {
+        let mut inflight = Inflight::default();
+        let first = inflight.send(envelope(QoS::AtLeastOnce), None);
+        let mut count = 1;
+        while inflight.has_room(10) {
+            let id = inflight.send(envelope(QoS::AtLeastOnce), None);
+            inflight.finish(id);
+            count += 1;
+        }
+        assert_eq!((count, inflight.flows.len()), (10 * FLOWS_PER_PLACE, 10 * FLOWS_PER_PLACE));
+        inflight.finish(first);
+        assert!(inflight.is_empty() && inflight.has_room(10));
     }
 
     #[test]
