@@ -293,6 +293,12 @@ impl Session {
         };
         let queued = Queued { stored: context.encoded.store(message, context.stored), envelope };
         let mut victims: Vec<u32> = Vec::new();
+        let mut expired_count = 0;
+        self.queue.expire_if_full(context.now, queued.stored.size(), limits, |expired| {
+            expired_count += 1;
+            victims.push(expired.envelope.membership);
+        });
+        context.counters.expired += expired_count;
         let mut victim_count = 0;
         let pushed = self.queue.push(queued, limits, |victim| {
             victim_count += 1;

@@ -278,8 +278,8 @@ pub static KEYS: &[Key] = &[
     limit!(
         Packets,
         topic_alias_max,
-        count(0, 65_535),
-        "Topic aliases that a client may define (MQTT 5). 0: none."
+        count(0, 1_024),
+        "Topic aliases that a client may define (MQTT 5); each may hold a topic of filter_size_max bytes. 0: none."
     ),
     limit!(
         Packets,

@@ -4,6 +4,7 @@ use super::Envelope;
 use crate::arena::{Gauge, Stored};
 use crate::codec::QoS;
 use crate::limits::QueuePolicy;
+use crate::time::Instant;
 use std::collections::VecDeque;
 
 /// A message with what its subscription asks for.
@@ -30,6 +31,8 @@ pub struct Queue {
     popped: u64,
     message_count: usize,
     bytes: usize,
+    /// No waiting message expires before this; `None`: none expires.
+    expires_from: Option<Instant>,
     /// Counts the places of all queues: the messages count themselves, once for all queues that they are in.
     total: Gauge,
 }
@@ -48,6 +51,7 @@ impl Queue {
             popped: 0,
             message_count: 0,
             bytes: 0,
+            expires_from: None,
             total,
         }
     }
@@ -76,7 +80,7 @@ impl Queue {
         if size > limits.bytes_max || limits.messages_max == 0 {
             return Err(queued);
         }
-        while self.message_count >= limits.messages_max || self.bytes + size > limits.bytes_max {
+        while self.is_full(size, limits) {
             match self.make_room(queued.envelope.qos, limits.policy) {
                 Some(victim) => dropped(victim),
                 None => return Err(queued),
@@ -89,6 +93,44 @@ impl Queue {
         self.remember(&queued);
         self.places.push_back(Some(queued));
         Ok(())
+    }
+
+    /// If there is no room for `size` bytes, takes out what has expired: nothing that is still wanted is dropped for it.
+    pub fn expire_if_full(
+        &mut self,
+        now: Instant,
+        size: usize,
+        limits: QueueLimits,
+        mut expired: impl FnMut(Queued),
+    ) {
+        let is_any_due = self.expires_from.is_some_and(|at| at <= now);
+        if !is_any_due || !self.is_full(size, limits) {
+            return;
+        }
+        self.expires_from = None;
+        let mut places = std::mem::take(&mut self.places);
+        for place in &mut places {
+            let expires_at =
+                place.as_ref().and_then(|queued| queued.stored.message().meta.expires_at);
+            match expires_at {
+                Some(at) if at <= now => {
+                    if let Some(queued) = place.take() {
+                        self.forget(&queued);
+                        expired(queued);
+                    }
+                }
+                Some(at) => {
+                    self.expires_from = Some(self.expires_from.map_or(at, |first| first.min(at)))
+                }
+                None => {}
+            }
+        }
+        self.places = places;
+        self.close_up();
+    }
+
+    fn is_full(&self, size: usize, limits: QueueLimits) -> bool {
+        self.message_count >= limits.messages_max || self.bytes + size > limits.bytes_max
     }
 
     /// Puts a message in front of all others, whatever the limits: it was counted before.
@@ -174,6 +216,9 @@ impl Queue {
         self.message_count += 1;
         self.bytes += queued.stored.size();
         self.total.add(PLACE_SIZE);
+        if let Some(at) = queued.stored.message().meta.expires_at {
+            self.expires_from = Some(self.expires_from.map_or(at, |first| first.min(at)));
+        }
     }
 
     fn forget(&mut self, queued: &Queued) {
@@ -194,6 +239,11 @@ impl Queue {
         if self.places.len() < 32 || self.places.len() < 2 * self.message_count {
             return;
         }
+        self.close_up();
+    }
+
+    /// Removes empty places.
+    fn close_up(&mut self) {
         self.places.retain(|place| place.is_some());
         self.qos0.clear();
         for (index, place) in self.places.iter().enumerate() {
@@ -291,6 +341,34 @@ mod tests {
             }
             assert!(dropped_count > 100);
         }
+    }
+
+    #[test]
+    fn what_has_expired_makes_room_before_anything_is_dropped() {
+        let limits =
+            QueueLimits { messages_max: 4, bytes_max: usize::MAX, policy: QueuePolicy::DropOldest };
+        let expiring = |number, at| {
+            let mut new = queued((number % 2) as u8, number);
+            let message = new.stored.message();
+            let meta = Meta { expires_at: Some(Instant(at)), ..message.meta };
+            let draft = Draft { topic: b"t", properties: &[], payload: message.payload, meta };
+            new.stored = Stored::from_draft(&draft, &Gauge::default());
+            new
+        };
+        let mut queue = Queue::default();
+        let all = [queued(1, 0), expiring(1, 50), expiring(2, 20), expiring(3, 10)];
+        for new in all {
+            assert!(queue.push(new, limits, |_| panic!("there is room")).is_ok());
+        }
+        let mut expired = Vec::new();
+        queue.expire_if_full(Instant(9), 1, limits, |queued| expired.push(number(&queued).1[3]));
+        assert!(expired.is_empty(), "nothing is due");
+        queue.expire_if_full(Instant(30), 1, limits, |queued| expired.push(number(&queued).1[3]));
+        assert_eq!(expired, [2, 3]);
+        assert_eq!((queue.len(), queue.expires_from), (2, Some(Instant(50))));
+        queue.expire_if_full(Instant(60), 1, limits, |_| panic!("there is room again"));
+        let rest: Vec<u8> = std::iter::from_fn(|| queue.pop()).map(|q| number(&q).1[3]).collect();
+        assert_eq!((rest, queue.bytes()), (vec![0, 1], 0));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::arena::{Gauge, Stored};
 use crate::codec::QoS;
 use crate::session::queue::{Queue, QueueLimits, Queued};
 use crate::session::{Envelope, SessionKey};
+use crate::time::Instant;
 use crate::topic::Members;
 use slab::Slab;
 use std::collections::HashMap;
@@ -81,9 +82,17 @@ impl Group {
         self.text.splitn(3, '/').nth(2).unwrap_or_default()
     }
 
-    /// Puts a message at the end of the backlog; how many messages were dropped for it.
-    pub fn wait(&mut self, stored: Stored, limits: QueueLimits) -> u64 {
+    /// Puts a message at the end of the backlog; how many messages were dropped for it. Those that had expired are
+    /// added to `expired`.
+    pub fn wait(
+        &mut self,
+        now: Instant,
+        stored: Stored,
+        limits: QueueLimits,
+        expired: &mut u64,
+    ) -> u64 {
         let mut dropped = 0;
+        self.backlog.expire_if_full(now, stored.size(), limits, |_| *expired += 1);
         let pushed = self.backlog.push(waiting(stored), limits, |_| dropped += 1);
         dropped + u64::from(pushed.is_err())
     }

@@ -30,7 +30,12 @@ pub(super) fn offer(
         return;
     }
     let stored = Stored::from_message(message, context.stored);
-    context.counters.dropped_group_full += group.wait(stored, backlog_limits(context.limits));
+    context.counters.dropped_group_full += group.wait(
+        context.now,
+        stored,
+        backlog_limits(context.limits),
+        &mut context.counters.expired,
+    );
 }
 
 /// Whether a member took the message.
