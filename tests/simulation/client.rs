@@ -55,6 +55,8 @@ struct Session {
     incarnation: usize,
     outbound: VecDeque<Outbound>,
     inbound_qos2: BTreeSet<u16>,
+    /// Answered with an error; the answer may not arrive.
+    refused_qos2: BTreeSet<u16>,
 }
 
 /// An answer to a PUBLISH or PUBREL that the client sends when it likes, in order.
@@ -77,6 +79,7 @@ struct Wire {
     receive_max: u16,
     send_max: u16,
     keep_alive_s: u16,
+    asked_time: Instant,
     last_sent: Instant,
     answers: VecDeque<Answer>,
     unanswered: BTreeSet<u16>,
@@ -218,8 +221,12 @@ impl Client {
         if env.is_calm {
             return self.settle(env);
         }
+        let eager = 7 * env.scenario.churn;
         match env.dice.below(200) {
-            0..=109 => self.publish(env),
+            choice if choice < 70 - eager => self.publish(env),
+            70..=109 => self.publish(env),
+            choice if choice < 70 - eager / 2 => self.subscribe(env),
+            choice if choice < 70 => self.unsubscribe(env),
             110..=129 => self.subscribe(env),
             130..=136 => self.unsubscribe(env),
             137..=140 => self.ping(env),

@@ -10,6 +10,7 @@ mod verdict;
 pub use receipt::{Receipt, payload_of};
 
 use ringmq::codec::{ProtocolVersion, QoS, SubscriptionOptions};
+use ringmq::time::Instant;
 use ringmq::topic::matches;
 use std::collections::{BTreeMap, HashMap};
 
@@ -37,6 +38,9 @@ pub struct Publication {
     pub expiry_s: Option<u32>,
     pub is_will: bool,
     pub sent_at: Step,
+    /// When it left first, and when it was certainly taken.
+    pub sent_time: Instant,
+    pub accepted_time: Option<Instant>,
     pub send_count: u32,
     pub fate: Fate,
 }
@@ -116,6 +120,8 @@ impl Subscription {
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
     pub opened_at: Step,
+    /// When CONNECT left.
+    pub asked_time: Instant,
     pub closed_at: Option<Step>,
 }
 
@@ -177,8 +183,16 @@ impl Ledger {
         }
     }
 
-    pub fn open_link(&mut self, incarnation: usize, step: Step) {
-        self.incarnations[incarnation].links.push(Link { opened_at: step, closed_at: None });
+    pub fn open_link(&mut self, incarnation: usize, asked_time: Instant, step: Step) {
+        let link = Link { opened_at: step, asked_time, closed_at: None };
+        self.incarnations[incarnation].links.push(link);
+    }
+
+    pub fn accepted(&mut self, publication: u32, now: Instant) -> &Publication {
+        let publication = &mut self.publications[publication as usize];
+        publication.fate = Fate::Accepted;
+        publication.accepted_time.get_or_insert(now);
+        publication
     }
 
     pub fn close_link(&mut self, incarnation: usize, step: Step) {

@@ -14,6 +14,12 @@ pub struct Scenario {
     /// No limit may make anything be lost; back-pressure may be as tight as it likes.
     pub is_ample: bool,
     pub payload_size_max: usize,
+    /// Retained topics of each client.
+    pub retained_count: usize,
+    /// How eagerly clients change their subscriptions.
+    pub churn: usize,
+    /// It ends with the broker's shutdown.
+    pub is_shut_down: bool,
     pub limits: Limits,
 }
 
@@ -39,6 +45,9 @@ impl Scenario {
             lane_capacity: *dice.pick(&[1, 1, 2, 4, 64]),
             step_count: *dice.pick(&[300, 1500, 4000, 8000]),
             is_ample,
+            retained_count: *dice.pick(&[3, 3, 40]),
+            churn: *dice.pick(&[1, 1, 4]),
+            is_shut_down: dice.chance(20),
             payload_size_max,
             limits,
         }

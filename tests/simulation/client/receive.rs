@@ -1,7 +1,6 @@
 //! What a client receives, and what it makes of it.
 
 use super::{Answer, Client, Env, FlowState, Session};
-use crate::ledger::Fate;
 use ringmq::codec::{
     self, Ack, Connack, Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode,
     Suback, Unsuback, next_frame,
@@ -115,6 +114,7 @@ impl Client {
         }
         let Some(wire) = &mut self.wire else { return };
         wire.is_open = true;
+        let asked_time = wire.asked_time;
         wire.alias_out_max = connack.topic_alias_max.unwrap_or(0);
         wire.keep_alive_s = connack.server_keep_alive_s.unwrap_or(wire.keep_alive_s);
         if self.version == ProtocolVersion::V5 {
@@ -157,12 +157,13 @@ impl Client {
                 incarnation,
                 outbound: VecDeque::new(),
                 inbound_qos2: BTreeSet::new(),
+                refused_qos2: BTreeSet::new(),
             });
         }
         self.is_clean_needed = false;
         self.may_be_present = false;
         let Some(session) = &self.session else { return };
-        env.ledger.open_link(session.incarnation, env.step);
+        env.ledger.open_link(session.incarnation, asked_time, env.step);
         self.resend(env);
     }
 
@@ -181,7 +182,7 @@ impl Client {
         env.coverage.receipts += 1;
         env.coverage.redelivered += u64::from(publish.dup);
         let Some(packet_id) = publish.packet_id else {
-            env.ledger.receive(session.incarnation, &topic, publish, env.step);
+            env.ledger.receive(session.incarnation, &topic, publish, (env.step, env.now));
             return;
         };
         wire.unanswered.insert(packet_id.get());
@@ -192,19 +193,44 @@ impl Client {
         );
         let mut bytes = Vec::new();
         if publish.qos == QoS::AtLeastOnce {
-            env.ledger.receive(session.incarnation, &topic, publish, env.step);
-            let reason = ReasonCode::Success;
+            env.ledger.receive(session.incarnation, &topic, publish, (env.step, env.now));
+            let reason = self.verdict(env);
+            let Some(wire) = &mut self.wire else { return };
             codec::encode_puback(self.version, packet_id, reason, &mut bytes);
             let frees = Some(packet_id.get());
             return wire.answers.push_back(Answer { bytes, frees });
         }
-        if session.inbound_qos2.insert(packet_id.get()) {
-            env.ledger.receive(session.incarnation, &topic, publish, env.step);
+        let id = packet_id.get();
+        let is_again = publish.dup && session.refused_qos2.contains(&id);
+        session.refused_qos2.remove(&id);
+        if is_again {
+            // It was refused, and that got lost.
+        } else if session.inbound_qos2.insert(id) {
+            env.ledger.receive(session.incarnation, &topic, publish, (env.step, env.now));
         } else {
-            assert!(publish.dup, "packet id {} is in use", packet_id.get());
+            assert!(publish.dup, "packet id {id} is in use");
+            codec::encode_pubrec(self.version, packet_id, ReasonCode::Success, &mut bytes);
+            return wire.answers.push_back(Answer { bytes, frees: None });
         }
-        codec::encode_pubrec(self.version, packet_id, ReasonCode::Success, &mut bytes);
-        wire.answers.push_back(Answer { bytes, frees: None });
+        let reason = if is_again { ReasonCode::QuotaExceeded } else { self.verdict(env) };
+        let (Some(wire), Some(session)) = (&mut self.wire, &mut self.session) else { return };
+        codec::encode_pubrec(self.version, packet_id, reason, &mut bytes);
+        let is_refused = reason.is_error();
+        if is_refused {
+            // [MQTT-4.3.3-7]: the exchange is over. What was received was received.
+            session.inbound_qos2.remove(&id);
+            session.refused_qos2.insert(id);
+        }
+        wire.answers.push_back(Answer { bytes, frees: is_refused.then_some(id) });
+    }
+
+    /// Whether the client is content with a message.
+    fn verdict(&self, env: &mut Env) -> ReasonCode {
+        if self.version != ProtocolVersion::V5 || env.is_calm || !env.dice.chance(3) {
+            return ReasonCode::Success;
+        }
+        env.coverage.refused += 1;
+        ReasonCode::QuotaExceeded
     }
 
     fn on_pubrel(&mut self, ack: &Ack<'_>) {
@@ -227,9 +253,8 @@ impl Client {
         let place = self.flow(ack.packet_id).expect("PUBACK for a message in flight");
         let Some(session) = &mut self.session else { return };
         let flow = session.outbound.remove(place).expect("just found");
-        let publication = &mut env.ledger.publications[flow.publication as usize];
+        let publication = env.ledger.accepted(flow.publication, env.now);
         assert_eq!((publication.qos, ack.reason), (QoS::AtLeastOnce, ReasonCode::Success));
-        publication.fate = Fate::Accepted;
     }
 
     fn on_pubrec(&mut self, env: &mut Env, ack: &Ack<'_>) {
@@ -237,9 +262,8 @@ impl Client {
         let Some(session) = &mut self.session else { return };
         let flow = &mut session.outbound[place];
         flow.state = FlowState::Release;
-        let publication = &mut env.ledger.publications[flow.publication as usize];
+        let publication = env.ledger.accepted(flow.publication, env.now);
         assert_eq!((publication.qos, ack.reason), (QoS::ExactlyOnce, ReasonCode::Success));
-        publication.fate = Fate::Accepted;
         let mut bytes = Vec::new();
         codec::encode_pubrel(self.version, ack.packet_id, ReasonCode::Success, &mut bytes);
         self.write(env, &bytes);

@@ -88,6 +88,7 @@ impl Client {
             receive_max: receive_max.min(env.scenario.limits.inflight_max),
             send_max: env.scenario.limits.receive_max,
             keep_alive_s,
+            asked_time: env.now,
             last_sent: env.now,
             answers: VecDeque::new(),
             unanswered: BTreeSet::new(),
@@ -99,6 +100,13 @@ impl Client {
             is_over: false,
         });
         self.send_connect(env, is_clean, keep_alive_s, receive_max, alias_in_max);
+        if !env.is_calm && !self.client_id.is_empty() && env.dice.chance(20) {
+            // Behind CONNECT, without waiting for the answer.
+            let topic = format!("t/{}", env.dice.below(4));
+            let id = self.register(env, topic, QoS::AtMostOnce, false, false);
+            self.send_publication(env, id);
+            env.coverage.pipelined += 1;
+        }
     }
 
     fn send_connect(
@@ -187,6 +195,8 @@ impl Client {
             expiry_s: (is_v5 && env.dice.chance(5)).then(|| *env.dice.pick(&[1, 5, 1000])),
             is_will,
             sent_at: env.step,
+            sent_time: env.now,
+            accepted_time: None,
             send_count: 0,
             fate: Fate::Unknown,
         })
@@ -197,18 +207,21 @@ impl Client {
         for _ in 0..count {
             let mut qos = *env.dice.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
             let small = env.dice.below(3);
+            let number = env.dice.below(env.scenario.retained_count);
             let (topic, retain) = match env.dice.below(16) {
                 0..=4 => (format!("t/{}", env.dice.below(4)), false),
                 5..=7 => (format!("t/{}/{small}", env.dice.below(3)), false),
                 8..=10 => (format!("s/{small}"), false),
-                11..=13 => (format!("r/{}/{small}", self.index), true),
+                11..=13 => (format!("r/{}/{number}", self.index), true),
                 14 => (format!("d/{small}"), true),
                 _ => ("$x/1".to_string(), false),
             };
             if retain {
                 // The last one sent is the one that stays only if they are never sent again out of turn.
-                qos =
-                    [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][(self.index + small) % 3];
+                qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][(self.index
+                    + topic.len()
+                    + usize::from(topic.as_bytes()[topic.len() - 1]))
+                    % 3];
             }
             let Some(wire) = &self.wire else { return };
             let Some(session) = &self.session else { return };

@@ -2,6 +2,7 @@
 
 use super::{Fate, Incarnation, Ledger, Publication, Step, Subscription};
 use ringmq::codec::{ProtocolVersion, Publish, QoS};
+use ringmq::time::Instant;
 
 #[derive(Clone, Debug)]
 pub struct Receipt {
@@ -42,7 +43,7 @@ impl Ledger {
         incarnation: usize,
         topic: &str,
         publish: &Publish<'_>,
-        step: Step,
+        (step, now): (Step, Instant),
     ) -> Option<u32> {
         if publish.payload.is_empty() && topic.starts_with("d/") {
             return None;
@@ -60,6 +61,7 @@ impl Ledger {
         }
         let receiver = &self.incarnations[incarnation];
         check_content(receiver.version, publication, topic, publish);
+        check_expiry(receiver, publication, publish, now);
         let same_session = publication.incarnation == incarnation;
         let receipt = Receipt {
             publication: id,
@@ -153,14 +155,36 @@ fn check_content(
     let properties: Vec<u8> = publish.properties.pieces().collect::<Vec<_>>().concat();
     if version == ProtocolVersion::V5 {
         assert_eq!(publication.properties, properties, "the properties of {publication:?}");
-        match (publication.expiry_s, publish.message_expiry_s) {
-            (None, None) => {}
-            (Some(sent), Some(left)) => {
-                assert!(left <= sent, "expiry grew from {sent} to {left}");
-                assert!(left > 0 || publish.dup, "an expired message was sent");
-            }
-            (sent, left) => panic!("expiry {left:?} of {sent:?}"),
-        }
+    }
+}
+
+/// The expiry is counted down by the time that the message was with the broker. [MQTT-3.3.2-6]
+fn check_expiry(
+    receiver: &Incarnation,
+    publication: &Publication,
+    publish: &Publish<'_>,
+    now: Instant,
+) {
+    if receiver.version != ProtocolVersion::V5 {
+        return;
+    }
+    let (sent, left) = match (publication.expiry_s, publish.message_expiry_s) {
+        (None, None) => return,
+        (Some(sent), Some(left)) => (u64::from(sent) * 1000, u64::from(left) * 1000),
+        (sent, left) => panic!("expiry {left:?} of {sent:?}"),
+    };
+    assert!(left <= sent, "expiry grew from {sent} to {left}");
+    assert!(left > 0 || publish.dup, "an expired message was sent");
+    if publication.is_will || publish.dup {
+        return;
+    }
+    let at_most_ms = now.ms_since(publication.sent_time);
+    assert!(left + at_most_ms + 1000 > sent, "{left} of {sent} after {at_most_ms} ms at most");
+    let Some(link) = receiver.links.last() else { return };
+    if let Some(accepted) = publication.accepted_time {
+        // It waited for this connection at least.
+        let at_least_ms = link.asked_time.ms_since(accepted);
+        assert!(left + at_least_ms < sent + 1000, "{left} of {sent} after {at_least_ms} ms");
     }
 }
 

@@ -1,0 +1,310 @@
+//! Several clients on shards in memory do anything in any order: nothing panics, every bound holds, and when all have
+//! gone and all time has passed nothing is left.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use ringmq::limits::Limits;
+use ringmq::shard::{ConnectionId, LANES, Lane, Mail, Output, Shard, ShardId, ShardSettings};
+use ringmq::time::Instant;
+use std::collections::VecDeque;
+
+const SOCKET_COUNT: usize = 4;
+/// Items a lane holds.
+const LANE_CAPACITY: usize = 2;
+/// Turns without new input after which the shards must be idle.
+const TURNS_MAX: usize = 2000;
+
+fuzz_target!(|input: &[u8]| {
+    let mut input = Input(input);
+    let mut world = World::new(&mut input);
+    while !input.0.is_empty() {
+        world.act(&mut input);
+        world.check_bounds();
+    }
+    world.end();
+});
+
+/// The bytes that decide everything; zeros when there are no more.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn byte(&mut self) -> usize {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        usize::from(*first)
+    }
+
+    fn take(&mut self, size: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(size.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+}
+
+/// A connection at the shard that has it, and an output of it that is on its way.
+struct Socket {
+    shard: usize,
+    id: ConnectionId,
+    output: Option<Output>,
+}
+
+/// CONNECT of one of a few clients, with or without clean start, with some session expiry.
+fn put_connect(first_byte: u8, detail: u8, body: &mut Vec<u8>) {
+    let (clean_start, client) = (first_byte & 2, b'a' + detail % 5);
+    let expiry_s = detail >> 5;
+    body.extend_from_slice(&[0, 4, b'M', b'Q', b'T', b'T', 5, clean_start, 0, 60]);
+    body.extend_from_slice(&[8, 0x11, 0, 0, 0, expiry_s, 0x22, 0, first_byte & 4]);
+    body.extend_from_slice(&[0, 1, client]);
+}
+
+/// PUBLISH without properties, but for its payload.
+fn put_publish(first_byte: u8, detail: u8, body: &mut Vec<u8>) {
+    body.extend_from_slice(&[0, 1, b'a' + detail % 3]);
+    if first_byte & 6 != 0 {
+        body.extend_from_slice(&[0, 1 + (detail >> 2) % 8]);
+    }
+    body.push(0);
+}
+
+/// SUBSCRIBE or UNSUBSCRIBE with one filter.
+fn put_filter(detail: u8, has_options: bool, body: &mut Vec<u8>) {
+    let filters = ["#", "+", "a", "b", "$share/g/a", "$share/g/#", "$share/h/b", "a/#"];
+    let filter = filters[usize::from(detail) % filters.len()];
+    body.extend_from_slice(&[0, 9, 0, 0, filter.len() as u8]);
+    body.extend_from_slice(filter.as_bytes());
+    if has_options {
+        body.push(detail >> 3);
+    }
+}
+
+struct World {
+    now: Instant,
+    limits: Limits,
+    shards: Vec<Shard>,
+    /// By sender, receiver and kind.
+    lanes: Vec<VecDeque<Mail>>,
+    sockets: Vec<Option<Socket>>,
+}
+
+impl World {
+    fn new(input: &mut Input<'_>) -> World {
+        let shard_count = 1 + input.byte() % 3;
+        let small = 1 << (input.byte() % 8);
+        let limits = Limits {
+            packet_size_max: 1024,
+            receive_max: small as u16,
+            inflight_max: small as u16,
+            topic_alias_max: 4,
+            topic_alias_out_max: 4,
+            queue_messages_max: 2 * small,
+            queue_bytes_max: 4096,
+            output_size_max: 64 * small,
+            retained_messages_max: small,
+            retained_bytes_max: 4096,
+            subscriptions_per_client_max: small,
+            sessions_max: 6,
+            connections_max: 6,
+            mail_bytes_mark: 16 * small,
+            arena_size: 4096 * (1 + input.byte() % 4),
+            arena_slots: 4,
+            large_message_size: 512,
+            route_cache_max: small,
+            shard_stored_bytes_max: 16_384,
+            shard_output_bytes_max: 64 * small + 2048,
+            shard_frames_bytes_max: 2048,
+            shard_wills_bytes_max: 512,
+            group_messages_max: small,
+            group_bytes_max: 4096,
+            group_credit_max: small as u16,
+            session_expiry_max_s: 1000,
+            session_expiry_v3_s: 1000,
+            sys_interval_ms: 0,
+            ..Limits::default()
+        };
+        assert_eq!(limits.contradiction(), None);
+        let now = Instant(1);
+        let shards = (0..shard_count)
+            .map(|id| {
+                let (id, shard_count) = (id as ShardId, shard_count as u16);
+                let settings = ShardSettings { id, shard_count, limits: limits.clone(), seed: 1 };
+                Shard::new(settings, now)
+            })
+            .collect();
+        let lane_count = shard_count * shard_count * LANES.len();
+        World {
+            now,
+            limits,
+            shards,
+            lanes: (0..lane_count).map(|_| VecDeque::new()).collect(),
+            sockets: (0..SOCKET_COUNT).map(|_| None).collect(),
+        }
+    }
+
+    fn act(&mut self, input: &mut Input<'_>) {
+        let choice = input.byte();
+        let socket = choice % SOCKET_COUNT;
+        match choice / SOCKET_COUNT % 10 {
+            0 => self.open(socket, input.byte() % self.shards.len()),
+            1..=4 => self.send(socket, input),
+            5 => self.sent(socket),
+            6 => self.close(socket),
+            7 => self.turn(input.byte() % self.shards.len()),
+            8 => (0..self.shards.len()).for_each(|shard| self.turn(shard)),
+            _ => self.now = self.now.plus_ms(1 << (input.byte() % 20)),
+        }
+    }
+
+    fn open(&mut self, socket: usize, shard: usize) {
+        if self.sockets[socket].is_none()
+            && let Some(id) = self.shards[shard].handle_open(self.now, None, None)
+        {
+            self.sockets[socket] = Some(Socket { shard, id, output: None });
+        }
+    }
+
+    /// Hands in a packet that a client may send, a packet with any body, or bytes as they are.
+    fn send(&mut self, socket: usize, input: &mut Input<'_>) {
+        let Some(Socket { shard, id, .. }) = self.sockets[socket] else { return };
+        let first_byte = input.byte() as u8;
+        let detail = input.byte() as u8;
+        let size = input.byte() % 100;
+        let mut body = Vec::new();
+        match first_byte {
+            0x10..=0x1f => put_connect(first_byte, detail, &mut body),
+            0x30..=0x37 => put_publish(first_byte, detail, &mut body),
+            0x82 => put_filter(detail, true, &mut body),
+            0xa2 => put_filter(detail, false, &mut body),
+            // Acknowledgements of the first few packet ids.
+            0x40 | 0x50 | 0x62 | 0x70 => body.extend_from_slice(&[0, 1 + detail % 8]),
+            _ => {}
+        }
+        body.extend_from_slice(input.take(if body.is_empty() || size < 50 { size } else { 0 }));
+        let mut bytes = match first_byte {
+            0 => Vec::new(),
+            _ => vec![first_byte & if first_byte < 0x20 { 0xf0 } else { 0xff }, body.len() as u8],
+        };
+        bytes.extend_from_slice(&body);
+        self.shards[shard].handle_bytes(self.now, id, &bytes);
+        self.take_handovers(shard);
+    }
+
+    fn take_handovers(&mut self, shard: usize) {
+        while let Some(handover) = self.shards[shard].poll_handover() {
+            let to = usize::from(handover.shard);
+            let socket = self.socket_of(shard, handover.connection);
+            let opened = self.shards[to].handle_open(self.now, None, Some(handover.deadline));
+            self.sockets[socket] = opened.map(|id| Socket { shard: to, id, output: None });
+            if let Some(id) = opened {
+                self.shards[to].handle_bytes(self.now, id, &handover.bytes);
+            }
+        }
+    }
+
+    fn socket_of(&self, shard: usize, id: ConnectionId) -> usize {
+        let is_it = |socket: &Socket| socket.shard == shard && socket.id == id;
+        let place = self.sockets.iter().position(|socket| socket.as_ref().is_some_and(is_it));
+        place.expect("a shard speaks of connections that it has")
+    }
+
+    fn sent(&mut self, socket: usize) {
+        if let Some(Socket { shard, id, output }) = &mut self.sockets[socket]
+            && let Some(output) = output.take()
+        {
+            self.shards[*shard].handle_sent(self.now, *id, output);
+        }
+    }
+
+    fn close(&mut self, socket: usize) {
+        if let Some(Socket { shard, id, .. }) = self.sockets[socket].take() {
+            self.shards[shard].handle_close(self.now, id);
+        }
+    }
+
+    fn turn(&mut self, shard: usize) {
+        let count = self.shards.len();
+        for lane in LANES {
+            for from in 0..count {
+                while let Some(mail) = self.lane(from, shard, lane).pop_front() {
+                    self.shards[shard].handle_mail(self.now, from as ShardId, mail);
+                }
+            }
+        }
+        self.shards[shard].handle_timeout(self.now);
+        self.shards[shard].run_stages(self.now);
+        self.take_handovers(shard);
+        while self.shards[shard].poll_read_mode().is_some() {}
+        for to in (0..count).filter(|to| *to != shard) {
+            for lane in LANES {
+                while self.lane(shard, to, lane).len() < LANE_CAPACITY
+                    && let Some(mail) = self.shards[shard].poll_mail(to as ShardId, lane)
+                {
+                    self.lane(shard, to, lane).push_back(mail);
+                }
+            }
+        }
+        while let Some((id, output)) = self.shards[shard].poll_flush() {
+            let socket = self.socket_of(shard, id);
+            let socket = self.sockets[socket].as_mut().expect("it was found");
+            assert!(socket.output.replace(output).is_none(), "one output at a time");
+        }
+        while let Some(id) = self.shards[shard].poll_close() {
+            let socket = self.socket_of(shard, id);
+            self.sockets[socket] = None;
+        }
+    }
+
+    fn lane(&mut self, from: usize, to: usize, lane: Lane) -> &mut VecDeque<Mail> {
+        let index = (from * self.shards.len() + to) * LANES.len() + lane as usize;
+        &mut self.lanes[index]
+    }
+
+    fn check_bounds(&mut self) {
+        let limits = &self.limits;
+        for shard in &mut self.shards {
+            let gauges = shard.gauges();
+            assert!(gauges.stored_bytes <= limits.shard_stored_bytes_max + limits.arena_size);
+            assert!(gauges.frame_bytes <= limits.shard_frames_bytes_max);
+            assert!(gauges.will_bytes <= limits.shard_wills_bytes_max);
+            assert!(gauges.retained_messages <= limits.retained_messages_max);
+            assert!(gauges.retained_bytes <= limits.retained_bytes_max);
+            assert!(gauges.arena_used <= limits.arena_size);
+            assert!(gauges.sessions <= limits.sessions_max);
+            assert!(gauges.connections <= limits.connections_max);
+            assert_eq!(shard.counters().stale_reads, 0);
+        }
+    }
+
+    /// Everybody goes, everything ends.
+    fn end(&mut self) {
+        for pass in 0..3 {
+            for _ in 0..TURNS_MAX {
+                (0..SOCKET_COUNT).for_each(|socket| match pass {
+                    0 => self.sent(socket),
+                    _ => self.close(socket),
+                });
+                (0..self.shards.len()).for_each(|shard| self.turn(shard));
+                if self.is_idle() {
+                    break;
+                }
+            }
+            assert!(self.is_idle(), "the shards find no rest");
+            if pass > 0 {
+                self.now = self.now.plus_s(2000);
+            }
+        }
+        for shard in &self.shards {
+            let gauges = shard.gauges();
+            assert_eq!(gauges.sessions + gauges.connections + gauges.subscriptions, 0);
+            assert_eq!(gauges.stored_bytes + gauges.output_bytes + gauges.frame_bytes, 0);
+            assert_eq!(gauges.will_bytes + gauges.arena_used + gauges.interest_filters, 0);
+            assert_eq!(gauges.held_by_stage, [0; 3]);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.shards.iter().all(Shard::is_idle)
+            && self.lanes.iter().all(VecDeque::is_empty)
+            && self.sockets.iter().flatten().all(|socket| socket.output.is_none())
+    }
+}
