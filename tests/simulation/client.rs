@@ -22,6 +22,8 @@ pub struct Env {
     pub ledger: Ledger,
     pub coverage: Coverage,
     pub scenario: Scenario,
+    /// Every client is about to be told so.
+    pub is_shutting_down: bool,
     /// No new work: come back, read, acknowledge.
     pub is_calm: bool,
     /// Connections that ended with DISCONNECT, with what is certain once the broker has read it all.
@@ -88,6 +90,8 @@ struct Wire {
     qos0: Vec<u32>,
     will: Option<Will>,
     is_hung: bool,
+    /// The broker said why it ends.
+    is_told: bool,
     /// The broker ended it.
     is_over: bool,
 }
@@ -109,6 +113,8 @@ pub struct Client {
     version: ProtocolVersion,
     client_id: String,
     is_member: bool,
+    /// Comes at the end, to see what is retained.
+    is_auditor: bool,
     packet_size_max: Option<u32>,
     wire: Option<Wire>,
     session: Option<Session>,
@@ -141,6 +147,7 @@ impl Client {
             version,
             client_id: if is_assigned { String::new() } else { format!("client-{index}") },
             is_member: dice.chance(30),
+            is_auditor: false,
             packet_size_max: (is_v5 && dice.chance(15)).then(|| *dice.pick(&[150, 600])),
             wire: None,
             session: None,
@@ -152,6 +159,27 @@ impl Client {
             has_given_up: false,
             goodbye: None,
             after: None,
+        }
+    }
+
+    pub fn auditor(index: usize, dice: &mut Dice) -> Client {
+        Client {
+            version: ProtocolVersion::V5,
+            client_id: "auditor".into(),
+            is_auditor: true,
+            packet_size_max: None,
+            ..Client::new(index, dice)
+        }
+    }
+
+    pub fn has_left(&self) -> bool {
+        self.wire.is_none()
+    }
+
+    /// The broker will not publish it.
+    pub fn withdraw_will(&mut self, env: &mut Env) {
+        if let Some(will) = self.wire.as_mut().and_then(|wire| wire.will.take()) {
+            env.ledger.publications[will.publication as usize].fate = Fate::Withdrawn;
         }
     }
 
@@ -180,6 +208,7 @@ impl Client {
             && wire.unsubscribe.is_none()
             && !wire.is_hung
             && env.network.sockets[wire.socket].to_client.is_empty()
+            && !env.network.sockets[wire.socket].is_server_gone
             && self.session.as_ref().is_none_or(|session| session.outbound.is_empty())
     }
 
@@ -257,6 +286,12 @@ impl Client {
     }
 
     fn settle(&mut self, env: &mut Env) {
+        let has_asked = self.session.as_ref().is_some_and(|session| {
+            !env.ledger.incarnations[session.incarnation].subscriptions.is_empty()
+        });
+        if self.is_auditor && !has_asked {
+            return self.subscribe_to_all(env);
+        }
         let is_hung = self.wire.as_ref().is_some_and(|wire| wire.is_hung);
         if is_hung {
             return self.lose(env);

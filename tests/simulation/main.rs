@@ -6,6 +6,7 @@
 mod client;
 mod coverage;
 mod dice;
+mod ending;
 mod host;
 mod hostile;
 mod ledger;
@@ -18,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::World;
 
 /// Seeds of an ordinary run.
-const SEED_COUNT: u64 = 200;
+const SEED_COUNT: u64 = 500;
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))

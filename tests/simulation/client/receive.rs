@@ -51,12 +51,11 @@ impl Client {
         let Some(mut wire) = self.wire.take() else { return };
         env.network.sockets[wire.socket].is_client_gone = true;
         if wire.is_open {
-            let is_told = self.version == ProtocolVersion::V5;
-            assert!(
-                wire.is_hung || !env.scenario.is_ample,
-                "client {} was disconnected (told: {is_told})",
-                self.index
-            );
+            let is_expected = wire.is_hung || !env.scenario.is_ample || env.is_shutting_down;
+            assert!(is_expected, "client {} was disconnected", self.index);
+            // A client that reads hears of it.
+            let is_told = wire.is_told || self.version != ProtocolVersion::V5;
+            assert!(is_told || !env.is_shutting_down, "client {} was not told why", self.index);
             wire.is_over = true;
             if !wire.is_hung {
                 // Why is not known to a 3.x client; whether a will was published neither.
@@ -99,9 +98,13 @@ impl Client {
         let is_fine = match disconnect.reason {
             ReasonCode::KeepAliveTimeout => wire.is_hung,
             ReasonCode::QuotaExceeded => !env.scenario.is_ample,
+            ReasonCode::ServerShuttingDown => env.is_shutting_down,
             _ => false,
         };
         assert!(is_fine, "client {} was told {disconnect:?}", self.index);
+        if let Some(wire) = &mut self.wire {
+            wire.is_told = true;
+        }
     }
 
     fn on_connack(&mut self, env: &mut Env, connack: &Connack<'_>) {

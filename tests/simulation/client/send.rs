@@ -50,7 +50,8 @@ impl Client {
             socket.is_cut |= !socket.is_released();
         }
         let has_nothing = self.session.is_none() && !self.is_clean_needed;
-        if env.is_calm && (has_nothing || self.has_given_up) {
+        let is_done = has_nothing && !self.is_auditor;
+        if env.is_calm && (is_done || self.has_given_up || env.is_shutting_down) {
             // Nothing to come back for.
             return;
         }
@@ -97,6 +98,7 @@ impl Client {
             qos0: Vec::new(),
             will: None,
             is_hung: false,
+            is_told: false,
             is_over: false,
         });
         self.send_connect(env, is_clean, keep_alive_s, receive_max, alias_in_max);
@@ -341,6 +343,22 @@ impl Client {
                 chosen.push((text, options));
             }
         }
+        self.send_subscribe(env, incarnation, id, &chosen);
+    }
+
+    pub(super) fn subscribe_to_all(&mut self, env: &mut Env) {
+        let Some(Session { incarnation, .. }) = self.session else { return };
+        let options = SubscriptionOptions { qos: QoS::ExactlyOnce, ..Default::default() };
+        self.send_subscribe(env, incarnation, 0, &[("#", options)]);
+    }
+
+    fn send_subscribe(
+        &mut self,
+        env: &mut Env,
+        incarnation: usize,
+        id: u32,
+        chosen: &[(&str, SubscriptionOptions)],
+    ) {
         let packet_id = self.next_packet_id();
         let places = chosen
             .iter()
@@ -350,7 +368,7 @@ impl Client {
             packet_id: PacketId::new(packet_id).expect("never 0"),
             subscription_id: (id != 0).then_some(id),
             user_properties: UserProperties::default(),
-            filters: SubscribeFilters::from_list(&chosen),
+            filters: SubscribeFilters::from_list(chosen),
         };
         let mut bytes = Vec::new();
         subscribe.encode(self.version, &mut bytes);

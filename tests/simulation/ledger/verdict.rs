@@ -181,8 +181,54 @@ impl Ledger {
             })
     }
 
+    /// What a client that subscribed to everything at the end was sent of what is retained; returns how many topics
+    /// had a certain value.
+    pub fn audit(&self, incarnation: usize) -> usize {
+        let auditor = &self.incarnations[incarnation];
+        let mut found: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+        for receipt in &auditor.receipts {
+            assert!(receipt.retain, "the auditor got a live message: {receipt}");
+            let topic = &self.publications[receipt.publication as usize].topic;
+            found.entry(topic).or_default().push(receipt.publication);
+        }
+        for (topic, ids) in &found {
+            assert!(ids.len() == 1, "'{topic}' has {} retained messages: {ids:?}", ids.len());
+        }
+        let retained = self.retained();
+        let certain = retained.iter().filter_map(|(topic, id)| Some((topic.as_str(), (*id)?)));
+        let mut count = 0;
+        for (topic, id) in certain {
+            let publication = &self.publications[id as usize];
+            assert_eq!(found.get(topic), Some(&vec![id]), "retained on '{topic}': {publication:?}");
+            count += 1;
+        }
+        for (topic, ids) in found.iter().filter(|(topic, _)| topic.starts_with("d/")) {
+            let last = self.last_of_each_publisher(topic);
+            assert!(last.contains(&ids[0]), "{ids:?} on '{topic}', not one of {last:?}");
+        }
+        count
+    }
+
+    /// What may be retained on a topic of several publishers: the last certain message of each, or an uncertain one
+    /// behind it.
+    fn last_of_each_publisher(&self, topic: &str) -> Vec<u32> {
+        let mut last: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        for (id, publication) in self.publications.iter().enumerate() {
+            if publication.topic != topic || !publication.retain {
+                continue;
+            }
+            let ids = last.entry(publication.publisher).or_default();
+            if publication.fate == Fate::Accepted {
+                ids.clear();
+            }
+            ids.push(id as u32);
+        }
+        last.into_values().flatten().collect()
+    }
+
     /// Receipts of a group's messages over all its members: each message once, where nothing was lost on its way.
-    pub fn check_groups(&self) -> usize {
+    /// Returns how many were checked for that, and how many were given to another member as well.
+    pub fn check_groups(&self) -> (usize, usize) {
         let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (index, incarnation) in self.incarnations.iter().enumerate() {
             for subscription in incarnation.subscriptions.iter().filter(|s| s.is_shared) {
@@ -192,10 +238,13 @@ impl Ledger {
                 }
             }
         }
-        groups.iter().map(|(text, members)| self.check_group(text, members)).sum()
+        groups
+            .iter()
+            .map(|(text, members)| self.check_group(text, members))
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
-    fn check_group(&self, text: &str, members: &[usize]) -> usize {
+    fn check_group(&self, text: &str, members: &[usize]) -> (usize, usize) {
         let members: Vec<_> = members.iter().map(|index| &self.incarnations[*index]).collect();
         let is_steady = members
             .iter()
@@ -204,7 +253,7 @@ impl Ledger {
             let mut matching = m.shared(topic);
             matching.next().is_some_and(|s| s.text == text) && matching.next().is_none()
         };
-        let mut checked = 0;
+        let (mut checked, mut given_again) = (0, 0);
         for (id, publication) in self.publications.iter().enumerate() {
             let topic = publication.topic.as_str();
             let is_plain = members.iter().any(|m| m.plain(topic).next().is_some());
@@ -220,6 +269,7 @@ impl Ledger {
                 count <= most || has_ended,
                 "a shared message came {count} times: {publication:?}"
             );
+            given_again += usize::from(count > most);
             let is_owed = members.iter().all(|m| m.shared(topic).all(|s| s.end_sent_at.is_none()))
                 && members
                     .iter()
@@ -240,7 +290,7 @@ impl Ledger {
                 checked += 1;
             }
         }
-        checked
+        (checked, given_again)
     }
 }
 
