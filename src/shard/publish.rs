@@ -107,7 +107,11 @@ impl Shard {
             }
             session.received_qos2.insert(packet_id);
         }
-        let pieces: SmallVec<[&[u8]; 4]> = publish.properties.pieces().collect();
+        // Most messages have no properties, and an empty list costs more than this look.
+        let mut pieces: SmallVec<[&[u8]; 4]> = SmallVec::new();
+        if !publish.properties.is_empty() {
+            pieces.extend(publish.properties.pieces());
+        }
         let meta = Meta {
             qos: publish.qos as u8,
             retain: publish.retain,
