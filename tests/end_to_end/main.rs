@@ -8,6 +8,7 @@ mod mosquitto;
 mod refusals;
 mod signals;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -72,7 +73,8 @@ fn peer(name: &str) -> Option<String> {
     match output.status.code() {
         Some(0) => Some(String::from_utf8(output.stdout).unwrap().trim().to_owned()),
         Some(3) => {
-            println!("SKIPPED with {name}: {errors}");
+            // Past the capture of a passing test's output.
+            let _ = writeln!(std::io::stdout(), "SKIPPED with {name}: {errors}");
             None
         }
         _ => panic!("scripts/interop {name}: {}: {errors}", output.status),
