@@ -125,7 +125,7 @@ pub struct Client {
     expiry_s: u32,
     left_at: Instant,
     packet_id: u16,
-    /// Refused at the end of a run: nothing more is expected for it.
+    /// Refused at the end of a run, or gone for good.
     has_given_up: bool,
     /// Where DISCONNECT went last.
     goodbye: Option<SocketId>,
@@ -201,7 +201,7 @@ impl Client {
 
     /// Nothing is to be read, sent or awaited.
     pub fn is_quiet(&self, env: &Env) -> bool {
-        let Some(wire) = &self.wire else { return true };
+        let Some(wire) = &self.wire else { return !self.wants_back(env) };
         wire.is_open
             && wire.answers.is_empty()
             && wire.subscribe.is_none()
@@ -276,8 +276,15 @@ impl Client {
         }
     }
 
+    /// Whether it connects although nothing new is to be done.
+    fn wants_back(&self, env: &Env) -> bool {
+        let has_something = self.session.is_some() || self.is_clean_needed || self.is_auditor;
+        has_something && !self.has_given_up && !env.is_shutting_down
+    }
+
     /// Goes for good, with or without a word.
     pub fn leave(&mut self, env: &mut Env) {
+        self.has_given_up = true;
         if self.is_open() && env.dice.chance(50) {
             self.say_goodbye(env);
         } else {

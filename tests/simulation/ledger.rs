@@ -148,6 +148,8 @@ pub struct Ledger {
     /// Somebody sends what nobody accounts for.
     pub has_hostiles: bool,
     pub may_lose: bool,
+    /// Lanes hold so little that messages wait in front of them.
+    pub may_fill: bool,
 }
 
 impl Ledger {

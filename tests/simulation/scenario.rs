@@ -3,6 +3,9 @@
 use crate::dice::Dice;
 use ringmq::limits::{Limits, QueuePolicy};
 
+/// A capacity that no lane of a run reaches.
+pub const UNFILLED: usize = 1 << 20;
+
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub shard_count: usize,
@@ -42,7 +45,7 @@ impl Scenario {
             shard_count,
             client_count: dice.between(2, 14),
             hostile_count: if dice.chance(40) { dice.between(1, 3) } else { 0 },
-            lane_capacity: *dice.pick(&[1, 1, 2, 4, 64]),
+            lane_capacity: *dice.pick(&[1, 1, 2, 4, 64, UNFILLED]),
             step_count: *dice.pick(&[300, 1500, 4000, 8000]),
             is_ample,
             retained_count: *dice.pick(&[3, 3, 40]),

@@ -7,7 +7,7 @@ use crate::host::{Host, Mesh};
 use crate::hostile::Hostile;
 use crate::ledger::{Fate, Ledger};
 use crate::network::Network;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, UNFILLED};
 use ringmq::hash::KeyedHash;
 use ringmq::time::Instant;
 use std::collections::BTreeSet;
@@ -33,6 +33,7 @@ impl World {
         let ledger = Ledger {
             has_hostiles: !hostiles.is_empty(),
             may_lose: !scenario.is_ample,
+            may_fill: scenario.lane_capacity < UNFILLED,
             ..Ledger::default()
         };
         let env = Env {

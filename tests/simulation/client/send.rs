@@ -49,9 +49,7 @@ impl Client {
             let socket = &mut env.network.sockets[socket];
             socket.is_cut |= !socket.is_released();
         }
-        let has_nothing = self.session.is_none() && !self.is_clean_needed;
-        let is_done = has_nothing && !self.is_auditor;
-        if env.is_calm && (is_done || self.has_given_up || env.is_shutting_down) {
+        if env.is_calm && !self.wants_back(env) {
             // Nothing to come back for.
             return;
         }

@@ -126,8 +126,11 @@ impl Ledger {
 
 impl Ledger {
     /// Whether a fetched retained message and a live one may have passed each other between the shards: the owner of
-    /// the topic and the subscriber's shard hear of a message on lanes of their own.
+    /// the topic and the subscriber's shard hear of a message on lanes of their own, and one may be full.
     fn may_overtake(&self, incarnation: usize, id: u32, newest: u32, receipt: &Receipt) -> bool {
+        if !self.may_fill {
+            return false;
+        }
         let topic = &self.publications[id as usize].topic;
         let receiver = &self.incarnations[incarnation];
         let receipts = receiver.by_publication.get(&newest).into_iter().flatten();
