@@ -3,6 +3,7 @@
 use super::{Fate, Incarnation, Ledger, Publication, Step, Subscription};
 use ringmq::codec::{ProtocolVersion, Publish, QoS};
 use ringmq::time::Instant;
+use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 pub struct Receipt {
@@ -142,7 +143,7 @@ impl Ledger {
         }
         // What another subscription brought before this one was made is not known to have reached the owner.
         let came_at = others.iter().map(|other| other.at).min().unwrap_or(0);
-        receipt.retain && receiver.plain(topic).any(|s| s.sent_at >= came_at)
+        receipt.retain && receiver.plain(topic).any(|s| s.acked_at.is_none_or(|at| at >= came_at))
     }
 }
 
@@ -248,28 +249,47 @@ fn by_plain(
     let from = publication.sent_at;
     let same_client = receiver.client == publication.publisher;
     let mut certain: Vec<&Subscription> = Vec::new();
-    let mut possible: Vec<&Subscription> = Vec::new();
+    let mut possible: BTreeMap<&str, Vec<&Subscription>> = BTreeMap::new();
     for subscription in receiver.plain(&publication.topic).filter(|s| s.is_possible(from)) {
         let is_own = subscription.options.no_local && same_client;
         if is_own && same_session {
             continue;
         }
-        let was_there =
-            subscription.acked_at.is_some_and(|at| at < from) && subscription.end_sent_at.is_none();
-        if was_there && !is_own {
+        if subscription.is_definite(from) && !is_own {
             certain.push(subscription);
-        } else {
-            possible.push(subscription);
+            continue;
+        }
+        // Of one filter only one is in force; those that ask for the same are as good as one.
+        let choices = possible.entry(&subscription.text).or_default();
+        let asks = |s: &Subscription| (s.options, s.id);
+        if choices.iter().all(|other| asks(other) != asks(subscription)) {
+            choices.push(subscription);
         }
     }
-    assert!(possible.len() <= 18, "too much is uncertain to tell");
-    (0..1u32 << possible.len()).any(|chosen| {
-        let chosen = possible.iter().enumerate().filter(|(i, _)| chosen >> i & 1 == 1);
-        let set: Vec<_> = certain.iter().copied().chain(chosen.map(|(_, s)| *s)).collect();
+    let possible: Vec<_> = possible.into_values().collect();
+    explains(&mut certain, &possible, &|set| {
         let Some(qos) = set.iter().map(|s| s.options.qos).max() else { return false };
         let mut expected: Vec<u32> = set.iter().map(|s| s.id).filter(|id| *id != 0).collect();
         expected.sort_unstable();
         let retain = publication.retain && set.iter().any(|s| s.options.retain_as_published);
         publication.qos.min(qos) == receipt.qos && retain == receipt.retain && expected == ids
+    })
+}
+
+/// Whether `chosen` with none or one of each of `choices` is what `is_it` looks for.
+fn explains<'a>(
+    chosen: &mut Vec<&'a Subscription>,
+    choices: &[Vec<&'a Subscription>],
+    is_it: &dyn Fn(&[&Subscription]) -> bool,
+) -> bool {
+    let Some((first, rest)) = choices.split_first() else { return is_it(chosen) };
+    if explains(chosen, rest, is_it) {
+        return true;
+    }
+    first.iter().any(|subscription| {
+        chosen.push(subscription);
+        let found = explains(chosen, rest, is_it);
+        chosen.pop();
+        found
     })
 }
