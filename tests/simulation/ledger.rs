@@ -150,6 +150,8 @@ pub struct Ledger {
     pub may_lose: bool,
     /// Lanes hold so little that messages wait in front of them.
     pub may_fill: bool,
+    /// Messages of groups whose order was checked.
+    pub ordered_in_groups: u64,
 }
 
 impl Ledger {

@@ -335,6 +335,7 @@ impl World {
     fn into_coverage(mut self) -> Coverage {
         let mut coverage = self.env.coverage;
         coverage.runs += 1;
+        coverage.ordered_in_groups += self.env.ledger.ordered_in_groups;
         coverage.full_lanes += self.mesh.full_count;
         for host in &mut self.hosts {
             coverage.handovers += host.handover_count;

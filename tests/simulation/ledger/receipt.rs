@@ -87,13 +87,31 @@ impl Ledger {
         Some(id)
     }
 
+    /// Whether no member of the group has left it so far, for a moment or for good.
+    fn is_steady(&self, text: &str) -> bool {
+        self.incarnations.iter().all(|member| {
+            let mut memberships = member.subscriptions.iter().filter(|s| s.text == text);
+            let Some(membership) = memberships.next() else { return true };
+            memberships.next().is_none()
+                && membership.end_sent_at.is_none()
+                && member.ended_at.is_none()
+                && member.links.len() == 1
+                && member.links[0].closed_at.is_none()
+        })
+    }
+
     fn check_order(&mut self, incarnation: usize, id: u32, receipt: &Receipt) {
         let publication = &self.publications[id as usize];
         let receiver = &self.incarnations[incarnation];
-        if receiver.shared(&publication.topic).next().is_some() {
+        let shared: Vec<_> = receiver.shared(&publication.topic).map(|s| &s.text).collect();
+        let is_plain = receiver.plain(&publication.topic).next().is_some();
+        match shared[..] {
+            [] => {}
+            [text] if !is_plain && self.is_steady(text) => self.ordered_in_groups += 1,
             // What comes back to a group is given out again, out of order.
-            return;
+            _ => return,
         }
+        let receiver = &self.incarnations[incarnation];
         let key = (
             publication.publisher,
             publication.incarnation,
