@@ -2,7 +2,9 @@
 
 mod world;
 
-use ringmq::codec::{Packet, PacketId, ProtocolVersion, Publish, QoS};
+use ringmq::codec::{
+    Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Will,
+};
 use ringmq::limits::Limits;
 use world::World;
 
@@ -261,4 +263,48 @@ fn what_is_dropped_or_refused_is_told_under_sys() {
         let expected = format!("$SYS/broker/shards/0/{line} retained");
         assert!(told.contains(&expected), "{expected} of {told:?}");
     }
+}
+
+#[test]
+fn what_a_waiting_client_said_before_it_closed_counts() {
+    let mut world = World::new(2, quiet());
+    let watcher = world.client_on(1, "w");
+    world.subscribe(watcher, "#", QoS::AtMostOnce);
+    world.settle();
+    world.received(watcher);
+    let client = world.client_on(0, "c");
+    // Its SUBSCRIBE waits for the other shard, what follows waits behind it.
+    world.subscribe(client, "news", QoS::AtMostOnce);
+    world.publish(client, "last/words", b"x", QoS::AtMostOnce, 0);
+    world.send(client, &Packet::Disconnect(Disconnect::new(ReasonCode::Success)));
+    world.lose(client);
+    world.settle();
+    assert_eq!(world.messages(watcher), ["last/words=x"]);
+}
+
+#[test]
+fn a_second_connect_is_a_protocol_error_whatever_it_says() {
+    let mut world = World::new(1, quiet());
+    let client = world.connect("c", |_| ());
+    world.received(client);
+    // Level 9, which no CONNECT may have; DISCONNECT has no reason code for that.
+    world.send_bytes(client, &[0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 9, 0, 0, 0, 0, 0]);
+    world.settle();
+    assert_eq!(world.received(client), ["DISCONNECT ProtocolError"]);
+}
+
+#[test]
+fn what_is_stored_is_counted_with_its_allocation_before_it_is_made() {
+    let limits = Limits { shard_wills_bytes_max: 100, retained_bytes_max: 100, ..quiet() };
+    let mut world = World::new(1, limits);
+    let client = world.connect("c", |connect| {
+        connect.will = Some(Will { topic: "will", payload: &[7; 90], ..Will::default() });
+    });
+    assert_eq!(world.received(client), ["CONNACK QuotaExceeded"]);
+    let client = world.connect("d", |_| ());
+    let retained = Publish { topic: "t", retain: true, payload: &[7; 90], ..Publish::default() };
+    world.send(client, &Packet::Publish(retained));
+    world.settle();
+    let gauges = world.shards[0].gauges();
+    assert_eq!((gauges.will_bytes, gauges.retained_bytes), (0, 0));
 }
