@@ -14,6 +14,8 @@ impl World {
         let auditor = self.clients.last().and_then(Client::incarnation);
         let found = self.env.ledger.audit(auditor.expect("the auditor is connected"));
         self.env.coverage.audited += found as u64;
+        // More than a shard hands out at once.
+        self.env.coverage.fetched_in_chunks += u64::from(found > 64 * self.hosts.len());
     }
 
     /// The broker goes: nothing is read any more, 5.0 clients are told, no will is published.

@@ -3,7 +3,7 @@
 use crate::client::Env;
 use crate::network::SocketId;
 use ringmq::codec::{
-    Connect, ForwardedProperties, Packet, PacketId, ProtocolVersion, Publish, QoS,
+    Connect, ForwardedProperties, Packet, PacketId, ProtocolVersion, Publish, QoS, Will,
 };
 
 pub struct Hostile {
@@ -37,7 +37,13 @@ impl Hostile {
             1..=4 => self.connect(env),
             5..=7 => self.publish(env),
             // SUBSCRIBE to everything, QoS 2.
-            8 => vec![0x82, 7, 0, 9, 0, 0, 1, b'#', 2],
+            8 => match env.dice.below(3) {
+                0 => vec![0x82, 7, 0, 9, 0, 0, 1, b'#', 2],
+                // Larger than any packet may be.
+                1 => vec![0x30, 0xff, 0xff, 0xff, 0x7f],
+                // Acknowledges what was never sent, or was.
+                _ => vec![*env.dice.pick(&[0x40, 0x50, 0x62, 0x70]), 2, 0, env.dice.below(9) as u8],
+            },
             _ => return self.leave(env),
         };
         if env.dice.chance(40) && !bytes.is_empty() {
@@ -55,7 +61,21 @@ impl Hostile {
         let version = *env.dice.pick(&[ProtocolVersion::V5, ProtocolVersion::V311]);
         let client_id = format!("hostile-{}", self.index);
         let mut connect = Connect::new(version, &client_id);
-        connect.clean_start = true;
+        connect.clean_start = env.dice.chance(50);
+        if version == ProtocolVersion::V5 && env.dice.chance(50) {
+            connect.session_expiry_s = Some(*env.dice.pick(&[1, 100, u32::MAX]));
+            connect.receive_max = Some(1 + env.dice.below(3) as u16);
+        }
+        if env.dice.chance(30) {
+            connect.will = Some(Will {
+                topic: "h/will",
+                payload: b"hostile",
+                retain: env.dice.chance(50),
+                qos: QoS::AtLeastOnce,
+                delay_s: if version == ProtocolVersion::V5 { env.dice.below(9) as u32 } else { 0 },
+                ..Will::default()
+            });
+        }
         let mut bytes = Vec::new();
         Packet::Connect(connect).encode(version, &mut bytes);
         bytes
@@ -67,7 +87,9 @@ impl Hostile {
         let publish = Publish {
             qos,
             topic,
-            packet_id: (qos != QoS::AtMostOnce).then(|| PacketId::new(7)).flatten(),
+            retain: env.dice.chance(30),
+            packet_id: PacketId::new(1 + env.dice.below(40) as u16)
+                .filter(|_| qos != QoS::AtMostOnce),
             properties: ForwardedProperties::from_raw(&[]),
             payload: b"hostile",
             ..Publish::default()

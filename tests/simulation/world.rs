@@ -215,6 +215,7 @@ impl World {
             }
             if let Some(id) = goodbye.will {
                 env.ledger.publications[id as usize].fate = Fate::Withdrawn;
+                env.coverage.withdrawn_wills += 1;
             }
         }
     }

@@ -117,6 +117,8 @@ impl Ledger {
                 let receipts: Vec<_> = places.iter().map(|p| &incarnation.receipts[*p]).collect();
                 let count = receipts.iter().filter(|r| !r.is_redelivery).count();
                 let most = most(incarnation, publication);
+                let is_withdrawn = publication.fate == Fate::Withdrawn;
+                assert!(!is_withdrawn, "published though its client said goodbye: {publication:?}");
                 assert!(
                     count <= most,
                     "{count} times instead of {most}: {publication:?}\n{receipts:#?}\n{:#?}",
