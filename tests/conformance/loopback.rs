@@ -62,9 +62,12 @@ impl World for Loopback {
     }
 
     fn close(&mut self, client: &str) {
-        if let Some(socket) = self.sockets.remove(client) {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
+        let Some(mut socket) = self.sockets.remove(client) else { return };
+        let _ = socket.shutdown(Shutdown::Write);
+        // The broker has noticed when it closes its end; a busy machine may take its time.
+        let _ = socket.set_read_timeout(Some(LONG));
+        let mut buffer = [0; 4096];
+        while socket.read(&mut buffer).is_ok_and(|size| size > 0) {}
     }
 
     fn wait(&mut self, ms: u64) {
