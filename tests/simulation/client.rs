@@ -125,6 +125,8 @@ pub struct Client {
     expiry_s: u32,
     left_at: Instant,
     packet_id: u16,
+    /// A will that waits, and until when it certainly does.
+    delayed_will: Option<(u32, Instant)>,
     /// Refused at the end of a run, or gone for good.
     has_given_up: bool,
     /// Where DISCONNECT went last.
@@ -156,6 +158,7 @@ impl Client {
             expiry_s: 0,
             left_at: Instant::ZERO,
             packet_id: if dice.chance(30) { 65_500 } else { 0 },
+            delayed_will: None,
             has_given_up: false,
             goodbye: None,
             after: None,
@@ -363,6 +366,10 @@ impl Client {
         {
             env.ledger.publications[will.publication as usize].fate = Fate::Accepted;
         }
+        self.delayed_will = wire
+            .will
+            .filter(|will| will.delay_s > 0 && env.scenario.is_ample && !wire.is_hung)
+            .map(|will| (will.publication, env.now.plus_s(u64::from(will.delay_s))));
         self.leave_session(env);
     }
 

@@ -1,6 +1,7 @@
 //! What a client receives, and what it makes of it.
 
 use super::{Answer, Client, Env, FlowState, Session};
+use crate::ledger::Fate;
 use ringmq::codec::{
     self, Ack, Connack, Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode,
     Suback, Unsuback, next_frame,
@@ -149,6 +150,14 @@ impl Client {
             env.ledger.end(session.incarnation, env.step);
             self.session = None;
             env.coverage.sessions_gone += 1;
+        }
+        if let Some((will, until)) = self.delayed_will.take()
+            && self.session.is_some()
+            && env.now < until
+        {
+            // [MQTT-3.1.3-9]
+            env.ledger.publications[will as usize].fate = Fate::Withdrawn;
+            env.coverage.cancelled_wills += 1;
         }
         if self.session.is_some() {
             env.coverage.resumptions += 1;
