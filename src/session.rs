@@ -29,7 +29,7 @@ use crate::limits::Limits;
 use crate::time::Instant;
 use inflight::{Flow, FlowState, Inflight};
 use packet_id::PacketIdSet;
-use queue::{Queue, QueueLimits, Queued};
+use queue::{PLACE_SIZE, Queue, QueueLimits, Queued};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -87,10 +87,16 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Whether the shard may keep this message in one more queue or flow.
     pub fn may_store(&self, message: &Message<'_>) -> bool {
+        self.may_store_behind(0, message)
+    }
+
+    /// The same behind messages that are stored but not in their queue yet.
+    pub fn may_store_behind(&self, message_count: usize, message: &Message<'_>) -> bool {
+        let places_size = (message_count + 1) * PLACE_SIZE;
         // What has an allocation already is counted.
         let is_counted = message.stored.is_some() || self.encoded.has_copy();
         let size = if is_counted { 0 } else { stored_size(message.size()) };
-        self.stored.bytes() + size <= self.limits.shard_stored_bytes_max
+        self.stored.bytes() + size + places_size <= self.limits.shard_stored_bytes_max
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Queue {
 }
 
 /// Bytes of a place.
-const PLACE_SIZE: usize = size_of::<Option<Queued>>();
+pub const PLACE_SIZE: usize = size_of::<Option<Queued>>();
 /// Places that an empty queue keeps.
 const PLACES_KEPT: usize = 64;
 
@@ -147,6 +147,30 @@ impl Queue {
             self.qos0.push_front(self.popped);
         }
         self.places.push_front(Some(queued));
+    }
+
+    /// Drops what is above the limits after messages were put in front: QoS 0 first, then by policy.
+    pub fn shed(&mut self, limits: QueueLimits, mut dropped: impl FnMut(Queued)) {
+        while self.message_count > limits.messages_max || self.bytes > limits.bytes_max {
+            let victim = self.make_room(QoS::ExactlyOnce, limits.policy);
+            match victim.or_else(|| self.pop_back()) {
+                Some(victim) => dropped(victim),
+                None => return,
+            }
+        }
+    }
+
+    fn pop_back(&mut self) -> Option<Queued> {
+        while let Some(place) = self.places.pop_back() {
+            if self.qos0.back() == Some(&(self.popped + self.places.len() as u64)) {
+                self.qos0.pop_back();
+            }
+            if let Some(queued) = place {
+                self.forget(&queued);
+                return Some(queued);
+            }
+        }
+        None
     }
 
     pub fn front(&mut self) -> Option<&Queued> {
@@ -377,6 +401,29 @@ mod tests {
         (0..10_000).for_each(|step| queue.push_unbounded(queued((step % 2) as u8, step)));
         while queue.pop().is_some() {}
         assert!(queue.places.capacity() <= PLACES_KEPT && queue.qos0.capacity() <= PLACES_KEPT);
+    }
+
+    #[test]
+    fn what_came_back_makes_room_by_qos_and_policy() {
+        for (policy, left) in
+            [(QueuePolicy::DropNewest, [7, 6, 0]), (QueuePolicy::DropOldest, [2, 3, 4])]
+        {
+            let mut queue = Queue::default();
+            for step in 0..6 {
+                queue.push_unbounded(queued(u8::from(step % 4 != 1), step));
+            }
+            // One empty place among them.
+            queue.make_room(QoS::ExactlyOnce, policy).unwrap();
+            queue.push_front(queued(1, 6));
+            queue.push_front(queued(1, 7));
+            let limits = QueueLimits { messages_max: 3, bytes_max: usize::MAX, policy };
+            let mut qos_dropped = Vec::new();
+            queue.shed(limits, |victim| qos_dropped.push(victim.envelope.qos as u8));
+            assert_eq!(qos_dropped, [0, 1, 1, 1]);
+            let rest: Vec<u8> =
+                std::iter::from_fn(|| queue.pop()).map(|q| number(&q).1[3]).collect();
+            assert_eq!(rest, left, "{policy:?}");
+        }
     }
 
     #[test]

@@ -97,11 +97,14 @@ impl Group {
         dropped + u64::from(pushed.is_err())
     }
 
-    /// Puts messages that came back, in their order, in front of all others.
-    pub fn take_back(&mut self, returned: Vec<Stored>) {
+    /// Puts messages that came back, in their order, in front of all others; how many messages were dropped for it.
+    pub fn take_back(&mut self, returned: Vec<Stored>, limits: QueueLimits) -> u64 {
         for stored in returned.into_iter().rev() {
             self.backlog.push_front(waiting(stored));
         }
+        let mut dropped = 0;
+        self.backlog.shed(limits, |_| dropped += 1);
+        dropped
     }
 }
 

@@ -44,11 +44,11 @@ impl Shard {
             }
             Control::Joined { connection } => self.confirm_subscribe(now, connection),
             Control::Leave { filter, session, returned } => {
-                let returned = self.stored_of(&returned);
+                let returned = self.stored_of(now, &returned);
                 self.on_away(now, (from, session), &filter, returned, true)
             }
             Control::Away { filter, session, returned } => {
-                let returned = self.stored_of(&returned);
+                let returned = self.stored_of(now, &returned);
                 self.on_away(now, (from, session), &filter, returned, false)
             }
             Control::Stranded { group, returned } => self.on_stranded(now, group, &returned),

@@ -294,7 +294,8 @@ impl Shard {
     ) {
         let Some(index) = self.groups.find(text) else { return };
         let Some(group) = self.groups.get(index) else { return };
-        group.take_back(returned);
+        let dropped = group.take_back(returned, backlog_limits(&self.limits));
+        self.counters.dropped_group_full += dropped;
         if is_gone {
             group.members.leave(&member);
         } else {
@@ -357,21 +358,28 @@ impl Shard {
 
     /// Messages that did not find their member come back to the front.
     pub(super) fn on_stranded(&mut self, now: Instant, key: GroupKey, returned: &Batch) {
-        let stored = self.stored_of(returned);
+        let stored = self.stored_of(now, returned);
         let Some(group) = self.groups.get(key.index).filter(|group| group.key == key) else {
             self.counters.dropped_group_full += stored.len() as u64;
             return;
         };
-        group.take_back(stored);
+        let dropped = group.take_back(stored, backlog_limits(&self.limits));
+        self.counters.dropped_group_full += dropped;
         let text = group.text.clone();
         self.serve_group(now, &text);
     }
 
-    pub(super) fn stored_of(&self, batch: &Batch) -> Vec<Stored> {
+    /// Copies of the messages of a batch, as far as the shard may keep more.
+    pub(super) fn stored_of(&mut self, now: Instant, batch: &Batch) -> Vec<Stored> {
+        let context = context!(self, now);
         let mut reader = batch.reader();
         let mut stored = Vec::with_capacity(batch.count);
         while let Some(message) = reader.next() {
-            stored.push(Stored::from_message(&message, &self.stored));
+            if context.may_store_behind(stored.len(), &message) {
+                stored.push(Stored::from_message(&message, context.stored));
+            } else {
+                context.counters.dropped_stored_full += 1;
+            }
         }
         stored
     }
