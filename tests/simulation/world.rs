@@ -134,9 +134,13 @@ impl World {
         let limits = &self.env.scenario.limits;
         let shard = &mut self.hosts[host].shard;
         let gauges = shard.gauges();
+        // A large message is counted from the moment it is admitted.
+        let has_large = limits.large_message_size < limits.packet_size_max;
+        let large = if has_large { limits.arena_size } else { 0 };
+        let groups_most = gauges.shared_groups * limits.group_messages_max;
         let bounds = [
-            // A large message is counted from the moment it is admitted.
-            ("stored", gauges.stored_bytes, limits.shard_stored_bytes_max + limits.arena_size),
+            ("group backlog", gauges.group_backlog, groups_most),
+            ("stored", gauges.stored_bytes, limits.shard_stored_bytes_max + large),
             ("frames", gauges.frame_bytes, limits.shard_frames_bytes_max),
             ("wills", gauges.will_bytes, limits.shard_wills_bytes_max),
             ("retained", gauges.retained_messages, limits.retained_messages_max),
