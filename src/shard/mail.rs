@@ -287,7 +287,7 @@ pub(super) struct Outbox {
     ack_count: usize,
 }
 
-/// A batch is closed at this size; a receiver gets nothing larger but single large messages.
+/// A batch is closed at this size, or at the mark; a receiver gets nothing larger but single large messages.
 const BATCH_SIZE: usize = 256 << 10;
 
 impl Outbox {
@@ -326,8 +326,13 @@ impl Outbox {
     pub fn publish(&mut self, to: ShardId, message: &Message<'_>) {
         let waiting = &mut self.to[usize::from(to)];
         let size = HEADER_SIZE + message.size();
-        let batch =
-            open(&mut waiting.publishes, size, &mut self.batch_number, &mut self.batch_count);
+        let batch = open(
+            &mut waiting.publishes,
+            size,
+            self.mark,
+            &mut self.batch_number,
+            &mut self.batch_count,
+        );
         batch.push(message);
         waiting.publish_bytes += size;
         self.is_above_mark |= waiting.publish_bytes > self.mark;
@@ -336,7 +341,13 @@ impl Outbox {
     pub fn member(&mut self, to: ShardId, address: &Address, message: &Message<'_>) {
         let waiting = &mut self.to[usize::from(to)];
         let size = HEADER_SIZE + message.size();
-        let batch = open(&mut waiting.members, size, &mut self.batch_number, &mut self.batch_count);
+        let batch = open(
+            &mut waiting.members,
+            size,
+            self.mark,
+            &mut self.batch_number,
+            &mut self.batch_count,
+        );
         let before = batch.bytes.len();
         batch.push_to(address, message);
         waiting.member_bytes += batch.bytes.len() - before;
@@ -404,10 +415,11 @@ impl Outbox {
 fn open<'a>(
     batches: &'a mut VecDeque<Batch>,
     size: usize,
+    mark: usize,
     number: &mut u64,
     count: &mut usize,
 ) -> &'a mut Batch {
-    if batches.back().is_none_or(|batch| batch.bytes.len() + size > BATCH_SIZE) {
+    if batches.back().is_none_or(|batch| batch.bytes.len() + size > BATCH_SIZE.min(mark)) {
         *number += 1;
         *count += 1;
         batches.push_back(Batch { number: *number, ..Batch::default() });
