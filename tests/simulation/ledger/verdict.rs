@@ -248,42 +248,33 @@ impl Ledger {
 
     fn check_group(&self, text: &str, members: &[usize]) -> (usize, usize) {
         let members: Vec<_> = members.iter().map(|index| &self.incarnations[*index]).collect();
-        let is_steady = members
-            .iter()
-            .all(|m| m.links.len() == 1 && m.ended_at.is_none() && m.links[0].closed_at.is_none());
-        let is_only = |m: &&Incarnation, topic: &str| {
-            let mut matching = m.shared(topic);
-            matching.next().is_some_and(|s| s.text == text) && matching.next().is_none()
-        };
+        let has_left = members.iter().any(|m| m.links.len() != 1 || m.ended_at.is_some());
+        let is_steady = !has_left && members.iter().all(|m| m.links[0].closed_at.is_none());
         let (mut checked, mut given_again) = (0, 0);
         for (id, publication) in self.publications.iter().enumerate() {
             let topic = publication.topic.as_str();
+            let mut matching = members.iter().flat_map(|m| m.shared(topic)).peekable();
+            let is_for_them = matching.peek().is_some() && matching.all(|s| s.text == text);
             let is_plain = members.iter().any(|m| m.plain(topic).next().is_some());
-            let has_all = members.iter().all(|m| is_only(m, topic));
-            if is_plain || !has_all || publication.is_will {
+            if is_plain || !is_for_them || publication.is_will {
                 continue;
             }
             let places = members.iter().filter_map(|m| m.by_publication.get(&(id as u32)));
             let count = places.map(Vec::len).sum::<usize>();
             let most = sends(publication);
-            let has_ended = members.iter().any(|m| m.links.len() != 1 || m.ended_at.is_some());
             assert!(
-                count <= most || has_ended,
+                count <= most || has_left,
                 "a shared message came {count} times: {publication:?}"
             );
             given_again += usize::from(count > most);
-            let is_owed = members.iter().all(|m| m.shared(topic).all(|s| s.end_sent_at.is_none()))
-                && members
-                    .iter()
-                    .any(|m| m.shared(topic).any(|s| s.is_definite(publication.sent_at)));
-            if is_steady && is_owed && self.is_certain(publication) && !self.may_lose {
-                let fits = members.iter().all(|m| {
-                    publication.payload.len() + publication.properties.len() + HEAD_SIZE_MAX
-                        <= m.packet_size_max
-                });
+            let is_owed = match is_steady {
+                true => owes_steady(&members, publication),
+                false => owes_leaving(&members, publication),
+            };
+            if is_owed && self.is_certain(publication) && !self.may_lose {
                 assert!(
-                    count >= 1 || !fits,
-                    "a shared message came to nobody: {publication:?}\n{:#?}",
+                    count >= 1,
+                    "a shared message came to nobody: {id} {publication:?}\n{:#?}",
                     members
                         .iter()
                         .map(|m| (m.client, &m.links, m.shared(topic).collect::<Vec<_>>()))
@@ -294,6 +285,36 @@ impl Ledger {
         }
         (checked, given_again)
     }
+}
+
+fn fits_all(members: &[&Incarnation], publication: &Publication) -> bool {
+    let size = publication.payload.len() + publication.properties.len() + HEAD_SIZE_MAX;
+    members.iter().all(|m| size <= m.packet_size_max)
+}
+
+/// While nobody leaves, every message goes to somebody.
+fn owes_steady(members: &[&Incarnation], publication: &Publication) -> bool {
+    let topic = &publication.topic;
+    members.iter().all(|m| m.shared(topic).all(|s| s.end_sent_at.is_none()))
+        && members.iter().any(|m| m.shared(topic).any(|s| s.is_definite(publication.sent_at)))
+        && fits_all(members, publication)
+}
+
+/// When members leave, a message above QoS 0 goes to another; one that was sent at QoS 2 may go with its session.
+fn owes_leaving(members: &[&Incarnation], publication: &Publication) -> bool {
+    let topic = &publication.topic;
+    let has_ended = members
+        .iter()
+        .any(|m| m.ended_at.is_some() && m.shared(topic).any(|s| s.end_sent_at.is_some()));
+    let may_be_qos2 = publication.qos == QoS::ExactlyOnce
+        && members.iter().any(|m| m.shared(topic).any(|s| s.options.qos == QoS::ExactlyOnce));
+    let has_taken = may_be_qos2 && members.iter().any(|m| m.ended_at.is_some());
+    let is_above_qos0 = publication.qos != QoS::AtMostOnce
+        && members.iter().all(|m| m.shared(topic).all(|s| s.options.qos != QoS::AtMostOnce));
+    let has_somebody = members.iter().any(|m| {
+        m.ended_at.is_none() && m.shared(topic).any(|s| s.is_definite(publication.sent_at))
+    });
+    is_above_qos0 && has_somebody && !has_ended && !has_taken && fits_all(members, publication)
 }
 
 fn was_open(link: &Link, at: Step) -> bool {
