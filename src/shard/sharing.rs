@@ -69,6 +69,22 @@ fn backlog_limits(limits: &Limits) -> QueueLimits {
     }
 }
 
+/// Puts messages that came back in front of a group's others, as far as group and shard may keep them.
+fn take_back(group: &mut Group, returned: Vec<Stored>, context: &mut Context<'_>) {
+    let count = returned.len();
+    let limits = backlog_limits(context.limits);
+    context.counters.dropped_group_full += group.take_back(returned, limits);
+    // What was in flight had no place in a queue: it takes more now.
+    for _ in 0..count {
+        if context.stored.bytes() <= context.limits.shard_stored_bytes_max {
+            return;
+        }
+        let messages_max = group.backlog.len().saturating_sub(1);
+        let dropped = &mut context.counters.dropped_stored_full;
+        group.backlog.shed(QueueLimits { messages_max, ..limits }, |_| *dropped += 1);
+    }
+}
+
 impl Shard {
     /// Messages a member may be given before it says it has room.
     fn full_credit(&self) -> u32 {
@@ -294,8 +310,7 @@ impl Shard {
     ) {
         let Some(index) = self.groups.find(text) else { return };
         let Some(group) = self.groups.get(index) else { return };
-        let dropped = group.take_back(returned, backlog_limits(&self.limits));
-        self.counters.dropped_group_full += dropped;
+        take_back(group, returned, &mut context!(self, now));
         if is_gone {
             group.members.leave(&member);
         } else {
@@ -363,8 +378,7 @@ impl Shard {
             self.counters.dropped_group_full += stored.len() as u64;
             return;
         };
-        let dropped = group.take_back(stored, backlog_limits(&self.limits));
-        self.counters.dropped_group_full += dropped;
+        take_back(group, stored, &mut context!(self, now));
         let text = group.text.clone();
         self.serve_group(now, &text);
     }
