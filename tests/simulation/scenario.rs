@@ -21,6 +21,8 @@ pub struct Scenario {
     pub retained_count: usize,
     /// How eagerly clients change their subscriptions.
     pub churn: usize,
+    /// Everybody is a member of one of two groups and publishes to both, above QoS 0.
+    pub is_sharing: bool,
     /// It ends with the broker's shutdown.
     pub is_shut_down: bool,
     pub limits: Limits,
@@ -50,6 +52,7 @@ impl Scenario {
             is_ample,
             retained_count: *dice.pick(&[3, 3, 40]),
             churn: *dice.pick(&[1, 1, 4]),
+            is_sharing: dice.chance(12),
             is_shut_down: dice.chance(20),
             payload_size_max,
             limits,

@@ -216,6 +216,13 @@ impl Client {
                 14 => (format!("d/{small}"), true),
                 _ => ("$x/1".to_string(), false),
             };
+            let (topic, retain) = match env.scenario.is_sharing {
+                true => (format!("s/{small}"), false),
+                false => (topic, retain),
+            };
+            if env.scenario.is_sharing {
+                qos = qos.max(QoS::AtLeastOnce);
+            }
             if retain {
                 // The last one sent is the one that stays only if they are never sent again out of turn.
                 qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][(self.index
@@ -321,8 +328,13 @@ impl Client {
         let id = if is_v5 { *env.dice.pick(&[0, 0, 1, 2, 300, 268_435_455]) } else { 0 };
         let mut chosen: Vec<(&str, SubscriptionOptions)> = Vec::new();
         for _ in 0..env.dice.between(1, 3) {
-            let is_shared = self.is_member && env.dice.chance(75);
-            let text = if is_shared { *env.dice.pick(&SHARED) } else { *env.dice.pick(&FILTERS) };
+            let is_sharing = env.scenario.is_sharing;
+            let is_shared = is_sharing || (self.is_member && env.dice.chance(75));
+            let text = match is_shared {
+                true if is_sharing => ["$share/g1/s/#", "$share/g2/s/#"][self.index % 2],
+                true => *env.dice.pick(&SHARED),
+                false => *env.dice.pick(&FILTERS),
+            };
             let handling = [
                 RetainHandling::SendAtSubscribe,
                 RetainHandling::SendIfNew,
@@ -332,6 +344,9 @@ impl Client {
                 qos: *env.dice.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]),
                 ..SubscriptionOptions::default()
             };
+            if is_sharing {
+                options.qos = options.qos.max(QoS::AtLeastOnce);
+            }
             if is_v5 {
                 options.no_local = !is_shared && env.dice.chance(20);
                 options.retain_as_published = env.dice.chance(40);
@@ -391,7 +406,7 @@ impl Client {
             .filter(|s| s.ended_at.is_none())
             .map(|s| s.text.clone())
             .collect();
-        if known.is_empty() {
+        if known.is_empty() || env.scenario.is_sharing {
             return;
         }
         let text = env.dice.pick(&known).clone();
