@@ -13,6 +13,7 @@ use crate::limits::{Contradiction, Limits, SHARD_COUNT_MAX};
 pub struct Settings {
     /// Where clients connect. Port 0: one free port for all shards.
     pub listen: Vec<SocketAddr>,
+    pub tcp: TcpSettings,
     /// The cores that workers are pinned to. Empty: every core of the process's affinity; the shell fills it in before it
     /// launches anything.
     pub cores: Vec<usize>,
@@ -33,6 +34,16 @@ pub struct Settings {
     pub limits: Limits,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
+}
+
+/// What the kernel is told of every connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpSettings {
+    /// A client that reads again after a pause hears of it from the next retransmission: without a bound, that may be two
+    /// minutes away.
+    pub rto_max_ms: u32,
+    /// With retransmissions so close together, their number no longer says that a peer is gone; this time does.
+    pub user_timeout_ms: u32,
 }
 
 /// How a worker waits for completions.
@@ -68,6 +79,7 @@ impl Default for Settings {
         Settings {
             // Loopback only: a broker that lets anyone in must not face a network unless told to.
             listen: vec![SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1883))],
+            tcp: TcpSettings { rto_max_ms: 3_000, user_timeout_ms: 3_600_000 },
             cores: Vec::new(),
             shards: 0,
             wait: WaitMode::Sleep,

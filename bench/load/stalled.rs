@@ -26,6 +26,9 @@ const DROPPED_TOPIC: &str = "$SYS/broker/publish/messages/dropped";
 const PULSE_TOPIC: &str = "$SYS/broker/uptime";
 const PULSE_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// A kernel that has sent in vain for as long as the stall tries again after as long once more, unless told otherwise.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
+
 /// The others' throughput may fall by this much during a stall.
 const SLOWDOWN_MAX: f64 = 0.10;
 
@@ -45,10 +48,9 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     })?;
     bench.wait(bench.warm_up, || engine.check())?;
     let mut meter = Meter::new(broker.pid, engine.thread_ids());
-    let mut ratios = Vec::new();
+    let mut rounds = Vec::new();
     for round in 1..=scenario.rounds {
-        let ratio = run_round(bench, scenario, &engine, &mut meter, round, &mut outcome)?;
-        ratios.push(ratio);
+        rounds.push(run_round(bench, scenario, &engine, &mut meter, round, &mut outcome)?);
     }
     engine.order(|orders| orders.paces.fill(Pace::Still))?;
     engine.drain(OTHERS, PATIENCE)?;
@@ -57,12 +59,22 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     outcome.delivered = engine.counts(OTHERS).delivered + stalled.delivered;
     outcome.resident_size_max = meter.resident_size_max;
     outcome.faults = engine.stop()?.faults;
-    judge_throughput(&mut ratios, &mut outcome);
+    judge_throughput(&rounds, &mut outcome);
+    let longest = rounds.iter().map(|round| round.catch_up).max().unwrap_or_default();
+    outcome.measure("caught up after, longest", longest.as_secs_f64(), "s");
     outcome.measure("sent to the stalled subscriber", stalled.sent as f64, "messages");
     if let Some(drops) = &mut drops {
         judge_drops(drops.settled()? - dropped_before, &mut outcome);
     }
     Ok(outcome)
+}
+
+/// What a round has shown.
+struct Round {
+    /// The others' throughput during the stall to that without.
+    ratio: f64,
+    /// From when the subscriber reads again until it has all that was sent by then.
+    catch_up: Duration,
 }
 
 /// One publisher and one QoS 1 subscriber, which stalls.
@@ -81,7 +93,7 @@ fn stalled_flow(scenario: &Scenario) -> Scenario {
     }
 }
 
-/// The others without and with the stall, and the subscriber's catching up. Returns how the two compare.
+/// The others without and with the stall, and the subscriber's catching up.
 fn run_round(
     bench: &Bench,
     scenario: &Scenario,
@@ -89,7 +101,7 @@ fn run_round(
     meter: &mut Meter,
     round: usize,
     outcome: &mut Outcome,
-) -> Result<f64, String> {
+) -> Result<Round, String> {
     let span = Duration::from_secs_f64(scenario.stall_s);
     let mut rate = |stalled: bool| -> Result<(f64, Usage, u64), String> {
         let doing = if stalled { "stalled" } else { "all read" };
@@ -109,7 +121,8 @@ fn run_round(
     outcome.out_per_s = stalled;
     outcome.set_usage(&usage, delivered);
     engine.order(|orders| orders.stalled = false)?;
-    catch_up(engine, behind.sent)?;
+    let catch_up = catch_up(engine, behind.sent)
+        .map_err(|reason| format!("round {round} of {}: {reason}", scenario.rounds))?;
     if round == 1 {
         outcome.measure(
             "waiting at the end of the stall",
@@ -117,24 +130,32 @@ fn run_round(
             "messages",
         );
     }
-    Ok(stalled / free.max(1.0))
+    Ok(Round { ratio: stalled / free.max(1.0), catch_up })
 }
 
-/// Waits until the subscriber has got as far as `sent`, or nothing comes any more.
-fn catch_up(engine: &Engine, sent: u64) -> Result<(), String> {
-    let mut last = (engine.reached(STALLED), Instant::now());
-    while last.0 < sent && last.1.elapsed() < PATIENCE {
+/// Waits until the subscriber has got as far as `sent`. Returns how long that took.
+fn catch_up(engine: &Engine, sent: u64) -> Result<Duration, String> {
+    let begin = Instant::now();
+    let mut last = (engine.reached(STALLED), begin);
+    while last.0 < sent {
         engine.check()?;
+        if last.1.elapsed() > CATCH_UP_PATIENCE {
+            return Err(format!(
+                "the subscriber reads again, has got {} of {sent} messages, and nothing more for {CATCH_UP_PATIENCE:?}",
+                last.0
+            ));
+        }
         std::thread::sleep(Duration::from_millis(5));
         let reached = engine.reached(STALLED);
         if reached > last.0 {
             last = (reached, Instant::now());
         }
     }
-    Ok(())
+    Ok(begin.elapsed())
 }
 
-fn judge_throughput(ratios: &mut [f64], outcome: &mut Outcome) {
+fn judge_throughput(rounds: &[Round], outcome: &mut Outcome) {
+    let mut ratios: Vec<f64> = rounds.iter().map(|round| round.ratio).collect();
     ratios.sort_by(f64::total_cmp);
     let median = ratios[ratios.len() / 2];
     outcome.measure("others' throughput, stalled to not stalled, median", median * 100.0, "%");

@@ -208,6 +208,22 @@ pub static KEYS: &[Key] = &[
         "Longest keep alive; a client that asks for more, or for none, is given this one. 0: no limit."
     ),
     Key {
+        name: "tcp_rto_max_ms",
+        group: Group::Network,
+        kind: Kind::Time { unit: Milliseconds, min: 1_000, max: 120_000 },
+        explanation: "Longest time between two retransmissions, so within which a client that reads again is noticed (Linux 6.15).",
+        get: |settings| Value::Number(settings.tcp.rto_max_ms.into()),
+        set: |settings, value| settings.tcp.rto_max_ms = number(&value),
+    },
+    Key {
+        name: "tcp_user_timeout_ms",
+        group: Group::Network,
+        kind: Kind::Time { unit: Milliseconds, min: 10_000, max: 604_800_000 },
+        explanation: "Time that a connection may take nothing of what was sent to it; then it is closed.",
+        get: |settings| Value::Number(settings.tcp.user_timeout_ms.into()),
+        set: |settings, value| settings.tcp.user_timeout_ms = number(&value),
+    },
+    Key {
         name: "cores",
         group: Group::Workers,
         kind: Kind::Cores,

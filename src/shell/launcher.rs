@@ -85,8 +85,10 @@ impl Broker {
     /// Listens, and runs a worker for each shard. On an error, workers that run already do so until the process ends.
     pub fn start(settings: Settings) -> Result<Broker, LaunchError> {
         let shard_count = settings.shard_count();
-        let listeners =
-            settings.listen.iter().map(|address| listener::listen(*address, shard_count));
+        let listeners = settings
+            .listen
+            .iter()
+            .map(|address| listener::listen(*address, shard_count, settings.tcp));
         let listeners: Result<Vec<Listeners>, ListenError> = listeners.collect();
         let listeners = listeners.map_err(LaunchError::Listen)?;
         let addresses = listeners.iter().map(|listeners| listeners.address).collect();

@@ -4,8 +4,12 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::TcpSettings;
+use crate::shell::ring;
 
 /// Connections that wait to be accepted, on each listener.
 const BACKLOG: i32 = 4096;
@@ -19,11 +23,15 @@ pub struct Listeners {
     pub sockets: Vec<OwnedFd>,
 }
 
-/// Binds `address` once for each of `shard_count` shards.
-pub fn listen(address: SocketAddr, shard_count: u16) -> Result<Listeners, ListenError> {
+/// Binds `address` once for each of `shard_count` shards; their connections get what `tcp` says.
+pub fn listen(
+    address: SocketAddr,
+    shard_count: u16,
+    tcp: TcpSettings,
+) -> Result<Listeners, ListenError> {
     let error = |error| ListenError { address, error };
     let address = probe(address).map_err(error)?;
-    let sockets: io::Result<Vec<OwnedFd>> = (0..shard_count).map(|_| bind(address)).collect();
+    let sockets: io::Result<Vec<OwnedFd>> = (0..shard_count).map(|_| bind(address, tcp)).collect();
     Ok(Listeners { address, sockets: sockets.map_err(error)? })
 }
 
@@ -39,12 +47,15 @@ fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
-fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+fn bind(address: SocketAddr, tcp: TcpSettings) -> io::Result<OwnedFd> {
     let socket = open(address)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    // Accepted sockets inherit it.
+    // Accepted sockets inherit these.
     socket.set_tcp_nodelay(true)?;
+    let user_timeout = Duration::from_millis(tcp.user_timeout_ms.into());
+    socket.set_tcp_user_timeout(Some(user_timeout))?;
+    ring::set_tcp_rto_max(&socket, tcp.rto_max_ms)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -97,6 +108,8 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
 
+    const TCP: TcpSettings = TcpSettings { rto_max_ms: 1_500, user_timeout_ms: 20_000 };
+
     fn local(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
@@ -104,7 +117,7 @@ mod tests {
     #[test]
     fn port_0_becomes_one_free_port_for_all_shards() {
         for address in [local(0), "[::1]:0".parse().unwrap()] {
-            let listeners = listen(address, 3).unwrap();
+            let listeners = listen(address, 3, TCP).unwrap();
             assert_ne!(listeners.address.port(), 0);
             assert_eq!(listeners.sockets.len(), 3);
             for socket in &listeners.sockets {
@@ -118,27 +131,42 @@ mod tests {
     #[test]
     fn a_port_in_use_is_refused_with_a_sentence() {
         let taken = TcpListener::bind(local(0)).unwrap();
-        let error = listen(taken.local_addr().unwrap(), 2).unwrap_err().to_string();
+        let error = listen(taken.local_addr().unwrap(), 2, TCP).unwrap_err().to_string();
         assert!(error.contains("another process uses port"), "{error}");
         // Also when the other would share it.
-        let sharing = listen(local(0), 2).unwrap();
-        let error = listen(sharing.address, 2).unwrap_err().to_string();
+        let sharing = listen(local(0), 2, TCP).unwrap();
+        let error = listen(sharing.address, 2, TCP).unwrap_err().to_string();
         assert!(error.contains("another process uses port"), "{error}");
         let everywhere = SocketAddr::from(([0, 0, 0, 0], sharing.address.port()));
-        listen(everywhere, 1).unwrap_err();
+        listen(everywhere, 1, TCP).unwrap_err();
     }
 
     #[test]
     fn both_families_have_the_same_port() {
-        let first = listen("[::1]:0".parse().unwrap(), 1).unwrap();
+        let first = listen("[::1]:0".parse().unwrap(), 1, TCP).unwrap();
         let port = first.address.port();
         let everywhere: SocketAddr = format!("0.0.0.0:{port}").parse().unwrap();
-        assert_eq!(listen(everywhere, 1).unwrap().address.port(), port);
+        assert_eq!(listen(everywhere, 1, TCP).unwrap().address.port(), port);
     }
 
     #[test]
     fn an_address_that_nobody_has_is_named() {
-        let error = listen("192.0.2.1:1883".parse().unwrap(), 1).unwrap_err().to_string();
+        let error = listen("192.0.2.1:1883".parse().unwrap(), 1, TCP).unwrap_err().to_string();
         assert!(error.contains("192.0.2.1"), "{error}");
+    }
+
+    #[test]
+    fn accepted_sockets_have_the_times_of_tcp() {
+        let listeners = listen(local(0), 1, TCP).unwrap();
+        let listener = TcpListener::from(listeners.sockets.into_iter().next().unwrap());
+        let _client = TcpStream::connect(listeners.address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let socket = Socket::from(accepted);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(20)));
+        assert!(socket.tcp_nodelay().unwrap());
+        match ring::tcp_rto_max(&socket) {
+            Some(rto_max_ms) => assert_eq!(rto_max_ms, 1_500),
+            None => eprintln!("SKIPPED: TCP_RTO_MAX_MS needs Linux 6.15"),
+        }
     }
 }

@@ -12,6 +12,7 @@ mod error;
 mod event_fd;
 mod send;
 mod sockets;
+mod tcp_option;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -35,6 +36,9 @@ use token::Token;
 
 pub use error::RingError;
 pub use event_fd::EventFd;
+pub use tcp_option::set_tcp_rto_max;
+#[cfg(test)]
+pub use tcp_option::tcp_rto_max;
 pub use token::SocketKey;
 
 /// Boxes of finished sends that are kept for the next ones.

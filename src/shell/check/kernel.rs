@@ -11,6 +11,8 @@ use super::process::{Container, Process};
 
 /// The first release with everything that a shard's ring needs, as (major, minor).
 const RELEASE_MIN: (u32, u32) = (6, 1);
+/// The first release in which the time between retransmissions can be bounded.
+const RELEASE_RTO_MAX: (u32, u32) = (6, 15);
 /// The first release that counts the rings themselves as locked memory of the user.
 const RELEASE_LOCKED_RINGS: (u32, u32) = (6, 14);
 
@@ -28,7 +30,15 @@ pub fn check_release(release: Option<&str>) -> Finding {
         );
     };
     match parse_release(text) {
-        Some(found) if found >= RELEASE_MIN => Finding::ok(subject, format!("Linux {text}")),
+        Some(found) if found >= RELEASE_RTO_MAX => Finding::ok(subject, format!("Linux {text}")),
+        Some(found) if found >= RELEASE_MIN => Finding::ok(
+            subject,
+            format!(
+                "Linux {text}; before {}.{}, tcp_rto_max_ms has no effect: a client that stops reading and begins again may \
+                 wait up to two minutes",
+                RELEASE_RTO_MAX.0, RELEASE_RTO_MAX.1
+            ),
+        ),
         _ => Finding::fail(
             subject,
             format!("Linux {text} is too old"),

@@ -1,0 +1,47 @@
+//! The one socket option that no library has yet.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// `TCP_RTO_MAX_MS` of linux/tcp.h, from Linux 6.15 on.
+const TCP_RTO_MAX_MS: libc::c_int = 44;
+
+/// Bounds the time between two retransmissions, which else doubles up to two minutes. Sockets that a listener accepts
+/// inherit it. `Ok(false)`: this kernel does not have it.
+pub fn set_tcp_rto_max(socket: &impl AsFd, rto_max_ms: u32) -> io::Result<bool> {
+    let value = rto_max_ms as libc::c_int;
+    // SAFETY: needed because neither std nor socket2 know the option. Sound because the pointer and size are those of
+    // `value`, which outlives the call, and the descriptor is borrowed.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_RTO_MAX_MS,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::ENOPROTOOPT) { Ok(false) } else { Err(error) }
+}
+
+/// What `set_tcp_rto_max` has set; `None`: this kernel does not have it.
+#[cfg(test)]
+pub fn tcp_rto_max(socket: &impl AsFd) -> Option<u32> {
+    let mut value: libc::c_int = 0;
+    let mut size = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: needed as above. Sound because both pointers are to locals of the sizes that are named.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_RTO_MAX_MS,
+            (&raw mut value).cast(),
+            &raw mut size,
+        )
+    };
+    (result == 0).then_some(value as u32)
+}
