@@ -1,10 +1,13 @@
 //! What an operator may set: the settings of the whole process, their defaults and the table of keys that describes them.
 
+pub mod bridge;
 pub mod duration;
 pub mod keys;
 pub mod kind;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+pub use bridge::BridgeSettings;
 
 use crate::limits::{Contradiction, Limits, SHARD_COUNT_MAX};
 
@@ -34,6 +37,8 @@ pub struct Settings {
     pub limits: Limits,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
+    /// In the order of the configuration.
+    pub bridges: Vec<BridgeSettings>,
 }
 
 /// What the kernel is told of every connection.
@@ -94,6 +99,7 @@ impl Default for Settings {
             },
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
+            bridges: Vec::new(),
         }
     }
 }

@@ -14,6 +14,8 @@ pub mod arena;
 pub mod codec;
 pub mod topic;
 
+pub mod bridge;
+
 pub mod pipeline;
 pub mod session;
 pub mod stages;
