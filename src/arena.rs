@@ -72,6 +72,25 @@ impl Draft<'_> {
     }
 }
 
+/// What the last message becomes.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewrite<'a> {
+    /// `None`: as it is.
+    pub topic: Option<&'a [u8]>,
+    pub properties: RewriteProperties<'a>,
+    /// `None`: as it is.
+    pub payload: Option<&'a [u8]>,
+    pub meta: Meta,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum RewriteProperties<'a> {
+    Keep,
+    /// Behind those that are there.
+    Append(&'a [u8]),
+    Replace(&'a [u8]),
+}
+
 /// A message in place, in the ring or in an allocation of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {

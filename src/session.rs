@@ -4,8 +4,10 @@
 //! is room; else it waits in the session's queue, as a stored copy. Everything for one session leaves in the order
 //! in which it was offered.
 
+pub mod bounds;
 pub mod clients;
 pub mod connection;
+pub mod dropped;
 pub mod inflight;
 pub mod output;
 pub mod packet_id;
@@ -15,8 +17,10 @@ pub mod will;
 
 mod encode;
 
+pub use bounds::SessionLimits;
 pub use clients::Clients;
 pub use connection::{Connection, ConnectionId, ConnectionState, Park, ReadMode};
+pub use dropped::DropReason;
 pub use encode::EncodedOnce;
 pub use output::{BufferPool, Output, OutputBuffer, Part};
 pub use seen::Seen;

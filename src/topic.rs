@@ -10,6 +10,6 @@ pub mod shared;
 pub use alias::{AliasError, InboundAliases, OutboundAlias, OutboundAliases};
 pub use filter::{FilterError, ShareError, Subscribed, has_wildcards, matches, parse_filter};
 pub use index::Index;
-pub use name::{NameError, check_name};
+pub use name::{NameError, check_name, is_system};
 pub use retained::{RetainedStore, ScanEnd};
 pub use shared::Members;

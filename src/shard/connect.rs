@@ -7,7 +7,7 @@ use crate::codec::{self, Connack, Connect, DecodeError, Frame, ProtocolVersion, 
 use crate::session::connection::ConnectionState;
 use crate::session::{SessionKey, Will};
 use crate::time::Instant;
-use crate::topic::{InboundAliases, OutboundAliases, check_name};
+use crate::topic::{InboundAliases, OutboundAliases, check_name, is_system};
 use smallvec::SmallVec;
 
 /// No CONNACK without strings but the assigned client identifier is larger.
@@ -333,11 +333,6 @@ impl Shard {
     fn send_connack(&mut self, id: ConnectionId, connack: &Connack<'_>) {
         self.answer(id, |version, size_max, out| connack.encode(version, size_max, out));
     }
-}
-
-/// Topics that only the broker publishes.
-pub(super) fn is_system(topic: &str) -> bool {
-    topic == "$SYS" || topic.starts_with("$SYS/")
 }
 
 const _: () = assert!(codec::VAR_INT_MAX as usize + 5 == crate::limits::PACKET_SIZE_CEILING);

@@ -1,13 +1,12 @@
 //! PUBLISH from a client: checked, admitted, acknowledged.
 
-use super::connect::is_system;
 use super::input::Step;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Meta};
 use crate::codec::{self, PacketId, ProtocolVersion, Publish, QoS, ReasonCode};
 use crate::session::SessionKey;
 use crate::time::Instant;
-use crate::topic::check_name;
+use crate::topic::{check_name, is_system};
 use smallvec::SmallVec;
 
 impl Shard {

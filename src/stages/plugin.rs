@@ -3,6 +3,15 @@
 //! The chain of hooks is empty; every message is prepared as it came, and acked when the encode stage, where deliver
 //! hooks run, is past it.
 
+mod edit;
+mod hooks;
+mod view;
+
+pub use crate::session::{DropReason, SessionLimits};
+pub use edit::{EditBuffers, EditError, Edited, MessageEdit};
+pub use hooks::{HookSet, Hooks, Verdict};
+pub use view::{ClientView, ConnectView, HookEvent, MessageView};
+
 use crate::arena::Generation;
 use crate::pipeline::{Pipeline, Stage};
 

@@ -39,6 +39,11 @@ pub fn check_name(topic: &str, size_max: usize, levels_max: usize) -> Result<(),
     Ok(())
 }
 
+/// Topics that only the broker publishes.
+pub fn is_system(topic: &str) -> bool {
+    topic == "$SYS" || topic.starts_with("$SYS/")
+}
+
 impl fmt::Display for NameError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {

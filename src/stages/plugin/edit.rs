@@ -1,0 +1,390 @@
+//! The message under the publish hook: reads give the current state, every change is copied in at once.
+
+use super::MessageView;
+use crate::arena::{Meta, Rewrite, RewriteProperties};
+use crate::codec::{Property, PropertyId, PropertyIter, QoS, UserProperties};
+use crate::limits::Limits;
+use crate::topic::{check_name, is_system};
+use std::fmt;
+
+/// Why a change was not made; the message is as it was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EditError {
+    /// A topic that no client could publish to.
+    TopicInvalid,
+    /// The message would not fit into the largest packet, or a text or data is longer than 65,535 bytes.
+    TooLarge,
+    /// U+0000 in a text.
+    TextInvalid,
+}
+
+impl fmt::Display for EditError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            EditError::TopicInvalid => "the topic is not one that a client may publish to",
+            EditError::TooLarge => "the message or a property would be too large",
+            EditError::TextInvalid => "the text contains U+0000",
+        })
+    }
+}
+
+impl std::error::Error for EditError {}
+
+/// What a PUBLISH may need beside topic, properties and payload: header, sizes, packet identifier, expiry.
+const HEAD_SIZE_MAX: usize = 5 + 2 + 2 + 4 + 5;
+
+/// Where changes are kept; used again for the next message.
+#[derive(Debug, Default)]
+pub struct EditBuffers {
+    topic: String,
+    payload: Vec<u8>,
+    properties: Vec<u8>,
+    spare: Vec<u8>,
+}
+
+/// What `EditBuffers::properties` holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Properties {
+    Unchanged,
+    /// What stands behind those that came in.
+    Appended,
+    /// All of them.
+    Replaced,
+}
+
+/// A message and the changes to it.
+#[derive(Debug)]
+pub struct MessageEdit<'a> {
+    original: MessageView<'a>,
+    buffers: &'a mut EditBuffers,
+    limits: &'a Limits,
+    is_topic_changed: bool,
+    is_payload_changed: bool,
+    properties: Properties,
+    qos: QoS,
+    retain: bool,
+    message_expiry_s: Option<u32>,
+}
+
+/// What hooks made of a message. The pieces are in the buffers; nothing points into the message itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edited {
+    is_topic_changed: bool,
+    is_payload_changed: bool,
+    properties: Properties,
+    pub qos: QoS,
+    pub retain: bool,
+    pub message_expiry_s: Option<u32>,
+}
+
+impl EditBuffers {
+    /// The pieces of what `edited` is about; `None`: as it was.
+    pub fn rewrite(&self, edited: &Edited, meta: Meta) -> Rewrite<'_> {
+        Rewrite {
+            topic: edited.is_topic_changed.then_some(self.topic.as_bytes()),
+            properties: match edited.properties {
+                Properties::Unchanged => RewriteProperties::Keep,
+                Properties::Appended => RewriteProperties::Append(&self.properties),
+                Properties::Replaced => RewriteProperties::Replace(&self.properties),
+            },
+            payload: edited.is_payload_changed.then_some(self.payload.as_slice()),
+            meta,
+        }
+    }
+
+    /// Gives back what a large message took.
+    pub fn trim(&mut self) {
+        for buffer in [&mut self.payload, &mut self.properties, &mut self.spare] {
+            if buffer.capacity() > KEPT_SIZE_MAX {
+                *buffer = Vec::new();
+            }
+        }
+    }
+}
+
+/// Capacity of a buffer that is kept.
+const KEPT_SIZE_MAX: usize = 64 << 10;
+
+impl<'a> MessageEdit<'a> {
+    pub fn new(
+        original: MessageView<'a>,
+        buffers: &'a mut EditBuffers,
+        limits: &'a Limits,
+    ) -> MessageEdit<'a> {
+        MessageEdit {
+            original,
+            buffers,
+            limits,
+            is_topic_changed: false,
+            is_payload_changed: false,
+            properties: Properties::Unchanged,
+            qos: original.qos,
+            retain: original.retain,
+            message_expiry_s: original.message_expiry_s,
+        }
+    }
+
+    pub fn topic(&self) -> &str {
+        if self.is_topic_changed { &self.buffers.topic } else { self.original.topic }
+    }
+
+    pub fn payload(&self) -> &[u8] {
+        if self.is_payload_changed { &self.buffers.payload } else { self.original.payload }
+    }
+
+    pub fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    pub fn retain(&self) -> bool {
+        self.retain
+    }
+
+    pub fn message_expiry_s(&self) -> Option<u32> {
+        self.message_expiry_s
+    }
+
+    /// Those that travel with the message, in order; message expiry excluded.
+    pub fn properties(&self) -> impl Iterator<Item = Property<'_>> + Clone {
+        let (first, second) = self.property_parts();
+        PropertyIter::new(first).chain(PropertyIter::new(second))
+    }
+
+    pub fn user_properties(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        let (first, second) = self.property_parts();
+        UserProperties::from_raw(first).iter().chain(UserProperties::from_raw(second).iter())
+    }
+
+    pub fn content_type(&self) -> Option<&str> {
+        self.properties().find_map(|property| match property {
+            Property::ContentType(text) => Some(text),
+            _ => None,
+        })
+    }
+
+    pub fn response_topic(&self) -> Option<&str> {
+        self.properties().find_map(|property| match property {
+            Property::ResponseTopic(text) => Some(text),
+            _ => None,
+        })
+    }
+
+    pub fn correlation_data(&self) -> Option<&[u8]> {
+        self.properties().find_map(|property| match property {
+            Property::CorrelationData(data) => Some(data),
+            _ => None,
+        })
+    }
+
+    /// The payload format indicator; `None`: the message has none.
+    pub fn payload_format_utf8(&self) -> Option<bool> {
+        self.properties().find_map(|property| match property {
+            Property::PayloadFormat(is_utf8) => Some(is_utf8),
+            _ => None,
+        })
+    }
+
+    pub fn set_topic(&mut self, topic: &str) -> Result<(), EditError> {
+        let (size_max, levels_max) = (self.limits.filter_size_max, self.limits.filter_levels_max);
+        if check_name(topic, size_max, levels_max).is_err() || is_system(topic) {
+            return Err(EditError::TopicInvalid);
+        }
+        self.check_size(topic.len(), self.properties_size(), self.payload().len())?;
+        self.buffers.topic.clear();
+        self.buffers.topic.push_str(topic);
+        self.is_topic_changed = true;
+        Ok(())
+    }
+
+    /// A payload that the message declares to be UTF-8 is checked when all hooks have run.
+    pub fn set_payload(&mut self, payload: &[u8]) -> Result<(), EditError> {
+        self.check_size(self.topic().len(), self.properties_size(), payload.len())?;
+        self.buffers.payload.clear();
+        self.buffers.payload.extend_from_slice(payload);
+        self.is_payload_changed = true;
+        Ok(())
+    }
+
+    /// What subscribers get at most; the publisher is answered as it published.
+    pub fn set_qos(&mut self, qos: QoS) {
+        self.qos = qos;
+    }
+
+    pub fn set_retain(&mut self, retain: bool) {
+        self.retain = retain;
+    }
+
+    /// Seconds from now; `None`: for ever.
+    pub fn set_message_expiry_s(&mut self, message_expiry_s: Option<u32>) {
+        self.message_expiry_s = message_expiry_s;
+    }
+
+    /// Behind all others.
+    pub fn add_user_property(&mut self, name: &str, value: &str) -> Result<(), EditError> {
+        check_text(name)?;
+        check_text(value)?;
+        self.append(Property::UserProperty(name, value))
+    }
+
+    /// All of that name by one, in the place of the first; behind all others if there is none.
+    pub fn replace_user_property(&mut self, name: &str, value: &str) -> Result<(), EditError> {
+        check_text(name)?;
+        check_text(value)?;
+        let is_named = |property: &Property<'_>| match property {
+            Property::UserProperty(other, _) => *other == name,
+            _ => false,
+        };
+        self.replace(is_named, Some(Property::UserProperty(name, value))).map(|_| ())
+    }
+
+    /// All of that name; returns how many there were.
+    pub fn remove_user_property(&mut self, name: &str) -> usize {
+        let is_named = |property: &Property<'_>| match property {
+            Property::UserProperty(other, _) => *other == name,
+            _ => false,
+        };
+        self.replace(is_named, None).expect("a message that gets smaller fits")
+    }
+
+    pub fn set_content_type(&mut self, content_type: Option<&str>) -> Result<(), EditError> {
+        content_type.map_or(Ok(()), check_text)?;
+        self.set(PropertyId::ContentType, content_type.map(Property::ContentType))
+    }
+
+    pub fn set_response_topic(&mut self, topic: Option<&str>) -> Result<(), EditError> {
+        if let Some(topic) = topic {
+            check_text(topic)?;
+            // [MQTT-3.3.2-14]
+            if check_name(topic, usize::from(u16::MAX), usize::MAX).is_err() {
+                return Err(EditError::TopicInvalid);
+            }
+        }
+        self.set(PropertyId::ResponseTopic, topic.map(Property::ResponseTopic))
+    }
+
+    pub fn set_correlation_data(&mut self, data: Option<&[u8]>) -> Result<(), EditError> {
+        if data.is_some_and(|data| data.len() > usize::from(u16::MAX)) {
+            return Err(EditError::TooLarge);
+        }
+        self.set(PropertyId::CorrelationData, data.map(Property::CorrelationData))
+    }
+
+    /// `Some(true)` declares the payload to be UTF-8.
+    pub fn set_payload_format_utf8(&mut self, is_utf8: Option<bool>) -> Result<(), EditError> {
+        self.set(PropertyId::PayloadFormat, is_utf8.map(Property::PayloadFormat))
+    }
+
+    /// Whether the payload is what the message declares it to be.
+    pub fn is_payload_format_right(&self) -> bool {
+        self.payload_format_utf8() != Some(true)
+            || simdutf8::basic::from_utf8(self.payload()).is_ok()
+    }
+
+    pub fn is_changed(&self) -> bool {
+        self.is_topic_changed
+            || self.is_payload_changed
+            || self.properties != Properties::Unchanged
+            || self.qos != self.original.qos
+            || self.retain != self.original.retain
+            || self.message_expiry_s != self.original.message_expiry_s
+    }
+
+    /// Lets go of the message; what remains are the changes.
+    pub fn finish(self) -> Edited {
+        Edited {
+            is_topic_changed: self.is_topic_changed,
+            is_payload_changed: self.is_payload_changed,
+            properties: self.properties,
+            qos: self.qos,
+            retain: self.retain,
+            message_expiry_s: self.message_expiry_s,
+        }
+    }
+
+    fn property_parts(&self) -> (&[u8], &[u8]) {
+        match self.properties {
+            Properties::Unchanged => (self.original.raw_properties, &[]),
+            Properties::Appended => (self.original.raw_properties, &self.buffers.properties),
+            Properties::Replaced => (&self.buffers.properties, &[]),
+        }
+    }
+
+    fn properties_size(&self) -> usize {
+        let (first, second) = self.property_parts();
+        first.len() + second.len()
+    }
+
+    /// As large as what a client may send, or no larger than it was.
+    fn check_size(
+        &self,
+        topic_size: usize,
+        properties_size: usize,
+        payload_size: usize,
+    ) -> Result<(), EditError> {
+        let size = topic_size + properties_size + payload_size;
+        let was = self.topic().len() + self.properties_size() + self.payload().len();
+        if size <= was || size + HEAD_SIZE_MAX <= self.limits.packet_size_max {
+            Ok(())
+        } else {
+            Err(EditError::TooLarge)
+        }
+    }
+
+    fn append(&mut self, property: Property<'_>) -> Result<(), EditError> {
+        let properties_size = self.properties_size() + property.size();
+        self.check_size(self.topic().len(), properties_size, self.payload().len())?;
+        if self.properties == Properties::Unchanged {
+            self.buffers.properties.clear();
+            self.properties = Properties::Appended;
+        }
+        property.encode(&mut self.buffers.properties);
+        Ok(())
+    }
+
+    /// One that a message has at most once: in its place, or behind all others.
+    fn set(&mut self, id: PropertyId, new: Option<Property<'_>>) -> Result<(), EditError> {
+        self.replace(|property| property.id() == id, new).map(|_| ())
+    }
+
+    /// All that match by `new`, in the place of the first; returns how many matched.
+    fn replace(
+        &mut self,
+        matches: impl Fn(&Property<'_>) -> bool,
+        new: Option<Property<'_>>,
+    ) -> Result<usize, EditError> {
+        let mut made = std::mem::take(&mut self.buffers.spare);
+        made.clear();
+        let mut match_count = 0;
+        for property in self.properties() {
+            if !matches(&property) {
+                property.encode(&mut made);
+                continue;
+            }
+            if match_count == 0
+                && let Some(new) = &new
+            {
+                new.encode(&mut made);
+            }
+            match_count += 1;
+        }
+        let result = match (match_count, new) {
+            (0, None) => Ok(0),
+            (0, Some(new)) => self.append(new).map(|()| 0),
+            _ => self.check_size(self.topic().len(), made.len(), self.payload().len()).map(|()| {
+                std::mem::swap(&mut self.buffers.properties, &mut made);
+                self.properties = Properties::Replaced;
+                match_count
+            }),
+        };
+        self.buffers.spare = made;
+        result
+    }
+}
+
+fn check_text(text: &str) -> Result<(), EditError> {
+    if text.len() > usize::from(u16::MAX) {
+        return Err(EditError::TooLarge);
+    }
+    // [MQTT-1.5.4-2]
+    if text.as_bytes().contains(&0) { Err(EditError::TextInvalid) } else { Ok(()) }
+}

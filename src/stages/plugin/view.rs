@@ -1,0 +1,110 @@
+//! What hooks are shown: views that are valid for the length of a call.
+
+use crate::codec::{Property, PropertyIter, ProtocolVersion, QoS, UserProperties};
+use crate::session::DropReason;
+use std::net::SocketAddr;
+
+/// Who did it, or who receives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientView<'a> {
+    pub client_id: &'a str,
+    pub user_name: Option<&'a str>,
+    pub peer: Option<SocketAddr>,
+    /// The address it connected to.
+    pub listener: Option<SocketAddr>,
+    /// `None`: not an MQTT client, a bridge for instance.
+    pub version: Option<ProtocolVersion>,
+    pub shard: u16,
+}
+
+/// What a CONNECT says beside who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectView<'a> {
+    pub password: Option<&'a [u8]>,
+    pub clean_start: bool,
+    /// As asked for; 0: none.
+    pub keep_alive_s: u16,
+    /// As asked for; a 3.x client cannot ask.
+    pub session_expiry_s: Option<u32>,
+    pub will: Option<MessageView<'a>>,
+    pub user_properties: UserProperties<'a>,
+}
+
+/// A message. User properties keep their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageView<'a> {
+    pub topic: &'a str,
+    pub payload: &'a [u8],
+    pub qos: QoS,
+    pub retain: bool,
+    /// Seconds it is still wanted; `None`: for ever.
+    pub message_expiry_s: Option<u32>,
+    /// Encoded as in a PUBLISH, one behind the other: those that travel with the message, message expiry excluded.
+    pub raw_properties: &'a [u8],
+}
+
+impl<'a> MessageView<'a> {
+    pub fn properties(&self) -> PropertyIter<'a> {
+        PropertyIter::new(self.raw_properties)
+    }
+
+    pub fn user_properties(&self) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
+        UserProperties::from_raw(self.raw_properties).iter()
+    }
+
+    pub fn content_type(&self) -> Option<&'a str> {
+        self.properties().find_map(|property| match property {
+            Property::ContentType(text) => Some(text),
+            _ => None,
+        })
+    }
+
+    pub fn response_topic(&self) -> Option<&'a str> {
+        self.properties().find_map(|property| match property {
+            Property::ResponseTopic(text) => Some(text),
+            _ => None,
+        })
+    }
+
+    pub fn correlation_data(&self) -> Option<&'a [u8]> {
+        self.properties().find_map(|property| match property {
+            Property::CorrelationData(data) => Some(data),
+            _ => None,
+        })
+    }
+
+    /// The payload format indicator; `None`: the message has none.
+    pub fn payload_format_utf8(&self) -> Option<bool> {
+        self.properties().find_map(|property| match property {
+            Property::PayloadFormat(is_utf8) => Some(is_utf8),
+            _ => None,
+        })
+    }
+}
+
+/// Something that has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookEvent<'a> {
+    Connected {
+        client: ClientView<'a>,
+        is_resumed: bool,
+    },
+    Disconnected {
+        client: ClientView<'a>,
+        why: &'a str,
+    },
+    /// The client connected again elsewhere; `Disconnected` of the old connection follows.
+    TakenOver {
+        client: ClientView<'a>,
+    },
+    SessionEnded {
+        client: ClientView<'a>,
+    },
+    /// A message did not reach somebody.
+    Dropped {
+        /// Who did not get it, or whose it was when it was denied; `None`: no one client.
+        client_id: Option<&'a str>,
+        topic: &'a str,
+        why: DropReason,
+    },
+}
