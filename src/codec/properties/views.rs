@@ -15,6 +15,11 @@ impl<'a> UserProperties<'a> {
         UserProperties { raw }
     }
 
+    /// The encoded properties among which they are.
+    pub fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
         PropertyIter::new(self.raw).filter_map(|property| match property {
             Property::UserProperty(name, value) => Some((name, value)),

@@ -124,6 +124,16 @@ impl<'a> MessageEdit<'a> {
         }
     }
 
+    /// What changes are held to.
+    pub fn limits(&self) -> &'a Limits {
+        self.limits
+    }
+
+    /// What topic, properties and payload may have together, bytes, unless the message was larger already.
+    pub fn size_max(&self) -> usize {
+        self.limits.packet_size_max.saturating_sub(HEAD_SIZE_MAX)
+    }
+
     pub fn topic(&self) -> &str {
         if self.is_topic_changed { &self.buffers.topic } else { self.original.topic }
     }
@@ -301,7 +311,8 @@ impl<'a> MessageEdit<'a> {
         }
     }
 
-    fn property_parts(&self) -> (&[u8], &[u8]) {
+    /// The encoded properties of `properties`, those of the second part behind those of the first.
+    pub fn property_parts(&self) -> (&[u8], &[u8]) {
         match self.properties {
             Properties::Unchanged => (self.original.raw_properties, &[]),
             Properties::Appended => (self.original.raw_properties, &self.buffers.properties),
@@ -323,11 +334,7 @@ impl<'a> MessageEdit<'a> {
     ) -> Result<(), EditError> {
         let size = topic_size + properties_size + payload_size;
         let was = self.topic().len() + self.properties_size() + self.payload().len();
-        if size <= was || size + HEAD_SIZE_MAX <= self.limits.packet_size_max {
-            Ok(())
-        } else {
-            Err(EditError::TooLarge)
-        }
+        if size <= was || size <= self.size_max() { Ok(()) } else { Err(EditError::TooLarge) }
     }
 
     fn append(&mut self, property: Property<'_>) -> Result<(), EditError> {
