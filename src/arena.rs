@@ -22,6 +22,11 @@ impl Generation {
         self.0
     }
 
+    /// The generation with this number, which `number` gave.
+    pub fn from_number(number: u64) -> Generation {
+        Generation(number)
+    }
+
     pub fn next(self) -> Generation {
         Generation(self.0 + 1)
     }

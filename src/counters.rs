@@ -37,6 +37,12 @@ pub struct Counters {
     // Back-pressure.
     pub parked_on_mail: u64,
     pub parked_on_output: u64,
+    pub parked_on_bridges: u64,
+    // Bridges.
+    pub bridge_messages_sent: u64,
+    pub bridge_messages_received: u64,
+    /// Acknowledgements that waited for a bridge's log.
+    pub acks_withheld: u64,
     // Mail.
     pub mail_messages_sent: u64,
     pub mail_messages_received: u64,

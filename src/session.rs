@@ -8,6 +8,7 @@ pub mod bounds;
 pub mod clients;
 pub mod connection;
 pub mod dropped;
+pub mod held_acks;
 pub mod inflight;
 pub mod output;
 pub mod packet_id;
@@ -22,6 +23,7 @@ pub use clients::Clients;
 pub use connection::{Connection, ConnectionId, ConnectionState, Park, ReadMode};
 pub use dropped::DropReason;
 pub use encode::EncodedOnce;
+pub use held_acks::{HeldAck, HeldAcks, Ticket};
 pub use output::{BufferPool, Output, OutputBuffer, Part};
 pub use seen::Seen;
 pub use will::Will;
@@ -133,6 +135,8 @@ pub struct Session {
     pub inflight: Inflight,
     pub queue: Queue,
     pub received_qos2: PacketIdSet,
+    /// Answers to its publishes that wait for a bridge's log; listed with the shard while this is `Some`.
+    pub held_acks: Option<Box<HeldAcks>>,
     pub will: Option<Box<Will>>,
     /// When the session ends, while no client is connected.
     pub ends_at: Option<Instant>,
@@ -181,6 +185,7 @@ impl Session {
             inflight: Inflight::default(),
             queue: Queue::new(stored.clone()),
             received_qos2: PacketIdSet::default(),
+            held_acks: None,
             will: None,
             ends_at: None,
             will_at: None,
@@ -328,6 +333,9 @@ impl Session {
     pub fn disconnect(&mut self) {
         self.connection = None;
         self.inflight.disconnect();
+        if let Some(acks) = &mut self.held_acks {
+            acks.disconnect();
+        }
         for pull in &mut self.pulls {
             pull.is_asked = false;
         }

@@ -4,6 +4,8 @@
 //! run in one test thread from a seed.
 
 mod acks;
+pub mod bridge_mail;
+mod bridges;
 mod connect;
 mod counters;
 mod events;
@@ -30,13 +32,13 @@ pub use mail::{LANES, Lane, Mail};
 pub use crate::counters::Counters;
 pub use crate::session::{ConnectionId, Output, Part, ReadMode};
 
-use crate::arena::{Arena, Draft, Gauge, Stored};
+use crate::arena::{Arena, Draft, Gauge, Generation, Stored};
 use crate::hash::KeyedHash;
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Stage};
 use crate::random::Random;
 use crate::session::{BufferPool, Clients, EncodedOnce, SessionKey};
-use crate::stages::{self, bridge, plugin};
+use crate::stages::{self, plugin};
 use crate::time::Instant;
 use crate::topic::RetainedStore;
 use groups::Groups;
@@ -99,6 +101,7 @@ pub struct Shard {
     groups: Groups,
     retained: RetainedStore<Stored>,
     outbox: Outbox,
+    bridges: bridges::Bridges,
     announcements: HashMap<Box<str>, Announcement, ahash::RandomState>,
     announcement_version: u64,
     /// Questions for retained messages, answered when the mail of the turn is in.
@@ -154,6 +157,7 @@ impl Shard {
             groups: Groups::new(hash.state(), stored.clone()),
             retained: RetainedStore::new(),
             outbox: Outbox::new(shard_count, limits.mail_bytes_mark),
+            bridges: bridges::Bridges::new(&hash),
             announcements: HashMap::with_hasher(hash.state()),
             announcement_version: 0,
             queries: VecDeque::new(),
@@ -193,6 +197,7 @@ impl Shard {
         self.take_answers(now);
         self.continue_pulls(now);
         self.give_back_credits(now);
+        self.answer_bridges(now);
         self.unpark_mail(now);
         // Parked input may have admitted more.
         self.run_pipeline(now);
@@ -200,7 +205,7 @@ impl Shard {
 
     /// Copies a message into the arena. It has room after the stages ran: a message is at most a quarter of it.
     #[inline]
-    fn admit(&mut self, now: Instant, draft: &Draft<'_>) {
+    fn admit(&mut self, now: Instant, draft: &Draft<'_>) -> Generation {
         let generation = match self.arena.admit(draft) {
             Ok(generation) => generation,
             Err(_) => {
@@ -210,6 +215,7 @@ impl Shard {
         };
         self.pipeline.admit(generation);
         self.counters.admitted += 1;
+        generation
     }
 
     fn run_pipeline(&mut self, now: Instant) {
@@ -224,7 +230,12 @@ impl Shard {
             self.pipeline.ack(Stage::Encode, batch.through());
             plugin::finish(&mut self.pipeline, batch.through());
         }
-        bridge::run(&mut self.pipeline);
+        if let Some(batch) = self.pipeline.take(Stage::Bridge) {
+            if self.bridges.is_any() {
+                batch.for_each(|generation| self.bridge(generation));
+            }
+            self.pipeline.ack(Stage::Bridge, batch.through());
+        }
         let released = self.pipeline.release();
         self.arena.release_to(released);
     }
@@ -268,6 +279,12 @@ impl Shard {
         }
     }
 
+    /// More waits for other shards, or for the bridges, than their lanes should hold.
+    #[inline]
+    fn is_mail_above_mark(&self) -> bool {
+        self.outbox.is_above_mark() || self.bridges_above_mark()
+    }
+
     pub fn poll_handover(&mut self) -> Option<Handover> {
         self.handovers.pop_front()
     }
@@ -298,6 +315,7 @@ impl Shard {
     /// Nothing to do before the next input or deadline.
     pub fn is_idle(&self) -> bool {
         self.outbox.is_empty()
+            && self.bridges.is_idle()
             && self.arena.held() == 0
             && self.clients.flush.is_empty()
             && self.closes.is_empty()
@@ -307,7 +325,7 @@ impl Shard {
             && self.answers.is_empty()
             && self.pulls.is_empty()
             && self.clients.credits.is_empty()
-            && (self.parked_on_mail.is_empty() || self.outbox.is_above_mark())
+            && (self.parked_on_mail.is_empty() || self.is_mail_above_mark())
     }
 
     pub fn connection_count(&self) -> usize {

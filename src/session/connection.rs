@@ -50,6 +50,10 @@ pub enum Park {
     Mail,
     /// Answers to this client are above the output limit: it does not read.
     Output,
+    /// A bridge that stores its messages has no room.
+    Bridge,
+    /// As many of its messages as it may have unacknowledged wait for a bridge's log.
+    Acks,
 }
 
 /// A SUBSCRIBE whose SUBACK waits for other shards.
@@ -78,6 +82,8 @@ pub struct Connection {
     pub is_peer_gone: bool,
     pub is_flush_listed: bool,
     pub is_close_listed: bool,
+    /// It published what a bridge without room stores.
+    pub is_held_by_bridge: bool,
     /// Largest packet it takes, bytes.
     pub packet_size_max: u32,
     pub keep_alive_ms: u32,
@@ -113,6 +119,7 @@ impl Connection {
             is_peer_gone: false,
             is_flush_listed: false,
             is_close_listed: false,
+            is_held_by_bridge: false,
             packet_size_max: u32::MAX,
             keep_alive_ms: 0,
             last_received: now,

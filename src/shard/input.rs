@@ -143,7 +143,8 @@ impl Shard {
         frame: &Frame<'_>,
         rest: &[u8],
     ) -> Step {
-        let above_mark = self.outbox.is_above_mark();
+        let above_mark = self.is_mail_above_mark();
+        let is_holding = self.bridges.is_holding();
         let output_size_max = self.limits.output_size_max;
         let Some(connection) = self.clients.connection(id) else { return Step::Stop };
         let version = connection.version;
@@ -156,6 +157,7 @@ impl Shard {
             return Step::Wait;
         }
         let above_mark = above_mark && !connection.is_peer_gone;
+        let is_held = is_holding && connection.is_held_by_bridge && !connection.is_peer_gone;
         // A client that sends without reading answers waits for itself.
         if !connection.is_peer_gone && connection.output.size() >= output_size_max.saturating_mul(2)
         {
@@ -170,6 +172,9 @@ impl Shard {
         if packet_type == Some(PacketType::Publish) {
             if above_mark {
                 return self.park(id, Park::Mail);
+            }
+            if is_held {
+                return self.park(id, Park::Bridge);
             }
             self.counters.packets_received += 1;
             return match codec::Publish::decode(frame, version) {
@@ -298,7 +303,11 @@ impl Shard {
                     self.parked_on_mail.push_back(id);
                 }
                 Park::Output => self.counters.parked_on_output += 1,
-                Park::Subscribe => {}
+                Park::Bridge => {
+                    self.counters.parked_on_bridges += 1;
+                    self.list_parked_on_bridge(id);
+                }
+                Park::Subscribe | Park::Acks => {}
             }
             self.update_read_mode(id);
         }
@@ -332,7 +341,7 @@ impl Shard {
     /// Goes on with publishers as far as mail stays below its mark, each once a turn.
     pub(super) fn unpark_mail(&mut self, now: Instant) {
         for _ in 0..self.parked_on_mail.len() {
-            if self.outbox.is_above_mark() {
+            if self.is_mail_above_mark() {
                 return;
             }
             if let Some(id) = self.parked_on_mail.pop_front() {

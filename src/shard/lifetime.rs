@@ -5,7 +5,7 @@ use super::{ConnectionId, Event, Shard, context};
 use crate::arena::{Draft, Meta, Stored};
 use crate::codec::ReasonCode;
 use crate::session::connection::ConnectionState;
-use crate::session::{SessionKey, Will};
+use crate::session::{Park, SessionKey, Will};
 use crate::time::Instant;
 use std::net::SocketAddr;
 
@@ -122,6 +122,9 @@ impl Shard {
         self.set_connection_timer(id, None);
         if let Some(connection) = self.clients.remove_connection(id) {
             self.frame_bytes -= connection.input.len();
+            if connection.park == Some(Park::Bridge) {
+                self.forget_parked_on_bridge(id);
+            }
         }
     }
 

@@ -206,7 +206,11 @@ pub(super) struct BatchReader<'a> {
 }
 
 impl<'a> BatchReader<'a> {
-    fn take(&mut self, size: usize) -> &'a [u8] {
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub fn take(&mut self, size: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(size);
         self.rest = rest;
         taken
@@ -216,7 +220,7 @@ impl<'a> BatchReader<'a> {
         u32::from_le_bytes(self.take(4).try_into().expect("four bytes"))
     }
 
-    fn u64(&mut self) -> u64 {
+    pub fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.take(8).try_into().expect("eight bytes"))
     }
 

@@ -87,13 +87,21 @@ impl Shard {
         topic: &str,
     ) -> Step {
         if let Err(reason) = self.check_publish(publish, topic) {
-            return self.refuse_publish(now, id, version, publish, reason);
+            return self.refuse_publish(now, id, key, version, publish, reason);
+        }
+        if publish.packet_id.is_some()
+            && self.bridges.is_any()
+            && let Some(step) = self.check_held_acks(now, id, key, version)
+        {
+            return step;
         }
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id) {
             let Some(session) = self.clients.session(key) else { return Step::Stop };
             if session.received_qos2.contains(packet_id) {
                 // [MQTT-4.3.3-10]
-                self.send_pubrec(id, packet_id, ReasonCode::Success);
+                if !session.held_acks.as_ref().is_some_and(|acks| acks.has_qos2(packet_id)) {
+                    self.send_pubrec(id, packet_id, ReasonCode::Success);
+                }
                 return Step::Done;
             }
             // A 3.x client was told no maximum; its packet ids bound it.
@@ -118,10 +126,17 @@ impl Shard {
             expires_at: publish.message_expiry_s.map(|s| now.plus_s(u64::from(s))),
             publisher: key.as_u64(),
         };
-        self.admit(
+        let generation = self.admit(
             now,
             &Draft { topic: topic.as_bytes(), properties: &pieces, payload: publish.payload, meta },
         );
+        if let Some(packet_id) = publish.packet_id
+            && self.bridges.is_any()
+        {
+            let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
+            self.acknowledge_when_written(id, key, ack, generation);
+            return Step::Done;
+        }
         match (publish.qos, publish.packet_id) {
             (QoS::AtLeastOnce, Some(packet_id)) => {
                 // [MQTT-4.3.2-4]
@@ -164,6 +179,7 @@ impl Shard {
         &mut self,
         now: Instant,
         id: ConnectionId,
+        key: SessionKey,
         version: ProtocolVersion,
         publish: &Publish<'_>,
         reason: ReasonCode,
@@ -174,12 +190,9 @@ impl Shard {
             }
             (_, None) => Step::Done,
             // A 3.x client gets the ack: it has no way to hear of a refusal but losing its connection.
-            (_, Some(packet_id)) if publish.qos == QoS::AtLeastOnce => {
-                self.send_puback(id, packet_id, reason);
-                Step::Done
-            }
             (_, Some(packet_id)) => {
-                self.send_pubrec(id, packet_id, reason);
+                let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
+                self.acknowledge_in_turn(id, key, ack, reason);
                 Step::Done
             }
         }

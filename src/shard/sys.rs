@@ -62,6 +62,10 @@ impl Report {
         say("frames/evicted", &counters.frames_evicted);
         say("parked/mail", &counters.parked_on_mail);
         say("parked/output", &counters.parked_on_output);
+        say("parked/bridges", &counters.parked_on_bridges);
+        say("bridges/messages/sent", &counters.bridge_messages_sent);
+        say("bridges/messages/received", &counters.bridge_messages_received);
+        say("bridges/acks_withheld", &counters.acks_withheld);
     }
 }
 
@@ -240,17 +244,30 @@ impl Shard {
         self.sys.take(PUBLISHER, report);
         self.sys.sample_loads(now);
         for (name, value) in self.sys.lines(now) {
-            if self.sys.said.get(&name) == Some(&value) {
-                continue;
-            }
-            let topic = format!("$SYS/broker/{name}");
-            let meta =
-                Meta { qos: 0, retain: true, is_origin: true, expires_at: None, publisher: 0 };
-            let draft =
-                Draft { topic: topic.as_bytes(), properties: &[], payload: value.as_bytes(), meta };
-            self.admit(now, &draft);
-            self.sys.said.insert(name, value);
+            self.say(now, format!("$SYS/broker/{name}"), value);
         }
+    }
+
+    /// What the bridges say of themselves.
+    pub(super) fn publish_status(&mut self, now: Instant, lines: Vec<(String, String)>) {
+        if self.limits.sys_interval_ms == 0 || self.is_shutting_down {
+            return;
+        }
+        for (topic, value) in lines {
+            self.say(now, topic, value);
+        }
+    }
+
+    /// Publishes a topic of `$SYS` if it says something new.
+    fn say(&mut self, now: Instant, topic: String, value: String) {
+        if self.sys.said.get(&topic) == Some(&value) {
+            return;
+        }
+        let meta = Meta { qos: 0, retain: true, is_origin: true, expires_at: None, publisher: 0 };
+        let draft =
+            Draft { topic: topic.as_bytes(), properties: &[], payload: value.as_bytes(), meta };
+        self.admit(now, &draft);
+        self.sys.said.insert(topic, value);
     }
 }
 

@@ -6,6 +6,7 @@ use ringmq::codec::{
     next_frame,
 };
 use ringmq::limits::Limits;
+use ringmq::shard::bridge_mail::ToBridges;
 use ringmq::shard::{ConnectionId, LANES, Lane, Mail, Output, Shard, ShardId, ShardSettings};
 use ringmq::time::Instant;
 use std::collections::{HashMap, VecDeque};
@@ -28,6 +29,8 @@ pub struct World {
     pub shards: Vec<Shard>,
     lanes: HashMap<(ShardId, ShardId, u8), VecDeque<Mail>>,
     pub clients: Vec<Client>,
+    /// What shards sent to the bridges, and which did.
+    pub to_bridges: Vec<(usize, ToBridges)>,
 }
 
 const TURNS_MAX: usize = 2_000;
@@ -44,6 +47,7 @@ impl World {
             shards: (0..shard_count).map(shard).collect(),
             lanes: HashMap::new(),
             clients: Vec::new(),
+            to_bridges: Vec::new(),
         }
     }
 
@@ -167,6 +171,7 @@ impl World {
                 Packet::Suback(_) => "SUBACK".into(),
                 Packet::Unsuback(_) => "UNSUBACK".into(),
                 Packet::Puback(a) => format!("PUBACK {:?}", a.reason),
+                Packet::Pubrec(a) => format!("PUBREC {} {:?}", a.packet_id.get(), a.reason),
                 Packet::Disconnect(d) => format!("DISCONNECT {:?}", d.reason),
                 other => format!("{other:?}"),
             });
@@ -225,6 +230,10 @@ impl World {
 
     fn send_mail(&mut self, from: usize) -> bool {
         let mut has_moved = false;
+        while let Some(mail) = self.shards[from].poll_bridge_mail() {
+            has_moved = true;
+            self.to_bridges.push((from, mail));
+        }
         for to in (0..self.shards.len()).filter(|to| *to != from) {
             for lane in LANES {
                 while let Some(mail) = self.shards[from].poll_mail(to as ShardId, lane) {

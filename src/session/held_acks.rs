@@ -1,0 +1,46 @@
+//! Acknowledgements that a client gets when the logs of bridges have its messages.
+
+use super::ConnectionId;
+use crate::arena::Generation;
+use crate::codec::{PacketId, ReasonCode};
+use std::collections::VecDeque;
+
+/// What must be written before somebody hears of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub generation: Generation,
+    /// As bits.
+    pub bridges: u64,
+}
+
+impl Ticket {
+    /// Nothing has to be written.
+    pub const NOW: Ticket = Ticket { generation: Generation::NONE, bridges: 0 };
+}
+
+/// A PUBACK or PUBREC that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldAck {
+    pub packet_id: PacketId,
+    pub reason: ReasonCode,
+    pub is_qos2: bool,
+    /// Where the publish came from: a QoS 1 message is acknowledged there or not at all.
+    pub connection: ConnectionId,
+    pub ticket: Ticket,
+}
+
+/// Those of one session, in the order of its publishes. [MQTT-4.6.0-2] [MQTT-4.6.0-3]
+#[derive(Debug, Default)]
+pub struct HeldAcks(pub VecDeque<HeldAck>);
+
+impl HeldAcks {
+    /// The client will send its QoS 1 messages again; its QoS 2 messages are known.
+    pub fn disconnect(&mut self) {
+        self.0.retain(|held| held.is_qos2);
+    }
+
+    /// Whether the PUBREC of this packet id waits.
+    pub fn has_qos2(&self, packet_id: PacketId) -> bool {
+        self.0.iter().any(|held| held.is_qos2 && held.packet_id == packet_id)
+    }
+}

@@ -1,0 +1,454 @@
+//! A shard's side of the bridges: messages that rules want, acknowledgements that wait for the log, messages of remote
+//! brokers.
+
+use super::bridge_mail::{
+    BRIDGE_COUNT_MAX, BridgeBatch, BridgeId, FromBridges, InboundBatch, Target, ToBridges,
+};
+use super::input::Step;
+use super::{ConnectionId, Shard};
+use crate::arena::{Draft, Generation, Message, Meta};
+use crate::bridge::{ForwardIndex, Wanted};
+use crate::codec::{self, PacketId, ProtocolVersion, QoS, ReasonCode};
+use crate::counters::Counters;
+use crate::hash::KeyedHash;
+use crate::session::{HeldAck, Park, SessionKey, Ticket};
+use crate::time::Instant;
+use crate::topic::ScanEnd;
+use smallvec::SmallVec;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A batch is closed at this size.
+const BATCH_SIZE: usize = 256 << 10;
+/// Topics whose targets are remembered, and what they may take in bytes.
+const CACHE_MAX: usize = 65_536;
+const CACHE_BYTES_MAX: usize = 16 << 20;
+/// Retained messages of one answer, its bytes, and topics looked at for it.
+const RETAINED_COUNT_MAX: usize = 256;
+const RETAINED_BYTES_MAX: usize = 256 << 10;
+const RETAINED_VISIT_MAX: usize = 4096;
+
+/// Messages that a bridge brings in are published under its number: no session's, whose generations begin at 1.
+fn publisher_of(bridge: BridgeId) -> u64 {
+    u64::from(bridge) + 1
+}
+
+/// What a shard knows of the bridges.
+pub(super) struct Bridges {
+    rules: Option<Arc<ForwardIndex>>,
+    /// The rules that want a topic.
+    cache: HashMap<Box<[u8]>, Rc<[Wanted]>, ahash::RandomState>,
+    cache_bytes: usize,
+    /// Batches for the bridges' lane, and the bytes of the messages in them.
+    outbox: VecDeque<ToBridges>,
+    outbox_bytes: usize,
+    open: BridgeBatch,
+    /// By bridge: how far its log has come.
+    written: [Generation; BRIDGE_COUNT_MAX],
+    /// Sessions with acknowledgements that wait.
+    waiting: Vec<SessionKey>,
+    /// Messages of bridges that other bridges' logs must have first, in order.
+    inbound: VecDeque<(BridgeId, u64, Ticket)>,
+    taken: Vec<(BridgeId, Vec<u64>)>,
+    /// Bridges that cannot take more, as bits.
+    held: u64,
+    parked: VecDeque<ConnectionId>,
+    queries: VecDeque<(u64, Box<str>, Option<Box<str>>)>,
+}
+
+impl Bridges {
+    pub fn new(hash: &KeyedHash) -> Bridges {
+        Bridges {
+            rules: None,
+            cache: HashMap::with_hasher(hash.state()),
+            cache_bytes: 0,
+            outbox: VecDeque::new(),
+            outbox_bytes: 0,
+            open: BridgeBatch::default(),
+            written: [Generation::NONE; BRIDGE_COUNT_MAX],
+            waiting: Vec::new(),
+            inbound: VecDeque::new(),
+            taken: Vec::new(),
+            held: 0,
+            parked: VecDeque::new(),
+            queries: VecDeque::new(),
+        }
+    }
+
+    /// Whether some bridge holds publishers back.
+    pub fn is_holding(&self) -> bool {
+        self.held != 0
+    }
+
+    /// Whether any message may be wanted.
+    #[inline]
+    pub fn is_any(&self) -> bool {
+        self.rules.is_some()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.outbox.is_empty() && self.open.is_empty() && self.taken.is_empty()
+    }
+
+    /// Nothing to do before the bridges say something.
+    pub fn is_idle(&self) -> bool {
+        self.is_empty() && self.queries.is_empty()
+    }
+
+    /// Bytes that wait for the lane.
+    pub fn outbox_bytes(&self) -> usize {
+        self.outbox_bytes + self.open.size()
+    }
+
+    /// The rules that want a message, but for those of the bridge that brought it.
+    fn targets(&mut self, message: &Message<'_>) -> SmallVec<[Target; 4]> {
+        let Some(rules) = self.rules.clone() else { return SmallVec::new() };
+        let from = message.meta.publisher;
+        let qos = QoS::from_bits(message.meta.qos).unwrap_or_default();
+        let wanted = self.wanted(&rules, message.topic);
+        let others = wanted.iter().filter(|wanted| publisher_of(wanted.bridge) != from);
+        let target = |wanted: &Wanted| Target {
+            bridge: wanted.bridge,
+            rule: wanted.rule,
+            is_stored: rules.rule(*wanted).stores(qos),
+        };
+        others.map(target).collect()
+    }
+
+    fn wanted(&mut self, rules: &ForwardIndex, topic: &[u8]) -> Rc<[Wanted]> {
+        if let Some(wanted) = self.cache.get(topic) {
+            return Rc::clone(wanted);
+        }
+        let text = std::str::from_utf8(topic).expect("a topic was validated when it was decoded");
+        let mut found = Vec::new();
+        rules.find(text, &mut found);
+        let wanted: Rc<[Wanted]> = found.into();
+        let bytes = topic.len() + size_of_val(&*wanted) + size_of::<(Box<[u8]>, Rc<[Wanted]>)>();
+        if self.cache.len() >= CACHE_MAX || self.cache_bytes + bytes > CACHE_BYTES_MAX {
+            self.cache.clear();
+            self.cache_bytes = 0;
+        }
+        self.cache_bytes += bytes;
+        self.cache.insert(topic.into(), Rc::clone(&wanted));
+        wanted
+    }
+
+    fn is_written(&self, ticket: Ticket) -> bool {
+        bits(ticket.bridges).all(|bridge| self.written[bridge] >= ticket.generation)
+    }
+
+    fn close_batch(&mut self) {
+        if !self.open.is_empty() {
+            let batch = std::mem::take(&mut self.open);
+            self.outbox_bytes += batch.size();
+            self.outbox.push_back(ToBridges::Messages(batch));
+        }
+    }
+
+    fn poll(&mut self, counters: &mut Counters) -> Option<ToBridges> {
+        if let Some((bridge, numbers)) = self.taken.pop() {
+            return Some(ToBridges::Taken { bridge, numbers });
+        }
+        if self.outbox.is_empty() {
+            self.close_batch();
+        }
+        let mail = self.outbox.pop_front()?;
+        if let ToBridges::Messages(batch) = &mail {
+            self.outbox_bytes -= batch.size();
+            counters.bridge_messages_sent += batch.message_count() as u64;
+        }
+        Some(mail)
+    }
+
+    fn take_number(&mut self, bridge: BridgeId, number: u64) {
+        match self.taken.iter_mut().find(|(other, _)| *other == bridge) {
+            Some((_, numbers)) => numbers.push(number),
+            None => self.taken.push((bridge, vec![number])),
+        }
+    }
+}
+
+/// The places of the bits that are set.
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = set.trailing_zeros() as usize;
+        (set != 0).then(|| {
+            set &= set - 1;
+            place
+        })
+    })
+}
+
+impl Shard {
+    /// Messages that these rules want go to the bridges' lane from now on.
+    pub fn set_bridges(&mut self, rules: Arc<ForwardIndex>) {
+        self.bridges.rules = Some(rules);
+    }
+
+    /// The next item for the lane to the bridges.
+    pub fn poll_bridge_mail(&mut self) -> Option<ToBridges> {
+        self.bridges.poll(&mut self.counters)
+    }
+
+    /// Whether messages of remote brokers can be taken now; else they stay in their lane.
+    pub fn takes_bridge_mail(&self) -> bool {
+        !self.outbox.is_above_mark() && !self.bridges_above_mark()
+    }
+
+    /// More waits for the bridges than their lane should hold: publishers are not read.
+    #[inline]
+    pub(super) fn bridges_above_mark(&self) -> bool {
+        self.bridges.outbox_bytes() > self.limits.mail_bytes_mark
+    }
+
+    pub fn handle_bridge_mail(&mut self, now: Instant, mail: FromBridges) {
+        match mail {
+            FromBridges::Publish { bridge, messages } => self.on_inbound(now, bridge, &messages),
+            FromBridges::Written { bridge, through } => self.on_written(now, bridge, through),
+            FromBridges::Hold { bridge, is_on } => self.on_hold(now, bridge, is_on),
+            FromBridges::RetainedQuery { request, filter, after } => {
+                self.bridges.queries.push_back((request, filter, after));
+            }
+            FromBridges::Status(lines) => self.publish_status(now, lines),
+        }
+    }
+
+    /// The bridge stage's work on one message: a copy for the rules that want it.
+    pub(super) fn bridge(&mut self, generation: Generation) {
+        let Some(message) = self.arena.get(generation) else { return };
+        if !message.meta.is_origin {
+            return;
+        }
+        let bridges = &mut self.bridges;
+        let targets = bridges.targets(&message);
+        if targets.is_empty() {
+            return;
+        }
+        let from = message.meta.publisher;
+        let is_from_bridge = from != 0 && from <= BRIDGE_COUNT_MAX as u64;
+        bridges.open.push(&targets, generation, is_from_bridge, &message);
+        if bridges.open.size() >= BATCH_SIZE {
+            bridges.close_batch();
+        }
+    }
+
+    /// A client may have so many messages unacknowledged, those that wait for a log included.
+    pub(super) fn check_held_acks(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        version: ProtocolVersion,
+    ) -> Option<Step> {
+        let held = self.clients.session(key)?.held_acks.as_ref()?.0.len();
+        if held < usize::from(self.limits.receive_max) {
+            return None;
+        }
+        if version == ProtocolVersion::V5 {
+            // [MQTT-3.3.4-7]
+            let why = "more messages are unacknowledged than the receive maximum";
+            return Some(self.refuse(now, id, ReasonCode::ReceiveMaximumExceeded, why));
+        }
+        // A 3.x client was told no maximum: it is not read until some are answered.
+        Some(self.park(id, Park::Acks))
+    }
+
+    /// What must be written before the message is acknowledged; `None`: nothing.
+    fn ticket(&mut self, generation: Generation) -> Option<Ticket> {
+        let message = self.arena.get(generation)?;
+        let targets = self.bridges.targets(&message);
+        let stored = targets.iter().filter(|target| target.is_stored);
+        let bridges = stored.fold(0, |set, target| set | 1 << target.bridge);
+        (bridges != 0).then_some(Ticket { generation, bridges })
+    }
+
+    /// Answers a QoS 1 or 2 publish now, or when the log has it and all before it are answered.
+    #[cold]
+    pub(super) fn acknowledge_when_written(
+        &mut self,
+        id: ConnectionId,
+        key: SessionKey,
+        (packet_id, is_qos2): (PacketId, bool),
+        generation: Generation,
+    ) {
+        let ticket = self.ticket(generation);
+        let held = self.bridges.held;
+        let Some(session) = self.clients.session(key) else { return };
+        let is_behind = session.held_acks.as_ref().is_some_and(|acks| !acks.0.is_empty());
+        if ticket.is_none() && !is_behind {
+            return self.send_publish_ack(id, packet_id, is_qos2, ReasonCode::Success);
+        }
+        let is_listed = session.held_acks.is_some();
+        let ticket = ticket.unwrap_or(Ticket::NOW);
+        let ack =
+            HeldAck { packet_id, reason: ReasonCode::Success, is_qos2, connection: id, ticket };
+        session.held_acks.get_or_insert_default().0.push_back(ack);
+        if !is_listed {
+            self.bridges.waiting.push(key);
+        }
+        self.counters.acks_withheld += 1;
+        if ticket.bridges & held != 0
+            && let Some(connection) = self.clients.connection(id)
+        {
+            connection.is_held_by_bridge = true;
+        }
+    }
+
+    /// Answers a refused publish in its turn.
+    pub(super) fn acknowledge_in_turn(
+        &mut self,
+        id: ConnectionId,
+        key: SessionKey,
+        (packet_id, is_qos2): (PacketId, bool),
+        reason: ReasonCode,
+    ) {
+        if let Some(session) = self.clients.session(key)
+            && let Some(acks) = session.held_acks.as_mut().filter(|acks| !acks.0.is_empty())
+        {
+            let ticket = Ticket::NOW;
+            acks.0.push_back(HeldAck { packet_id, reason, is_qos2, connection: id, ticket });
+            return;
+        }
+        self.send_publish_ack(id, packet_id, is_qos2, reason);
+    }
+
+    fn send_publish_ack(
+        &mut self,
+        id: ConnectionId,
+        packet_id: PacketId,
+        is_qos2: bool,
+        reason: ReasonCode,
+    ) {
+        self.answer(id, |version, _, out| match is_qos2 {
+            // [MQTT-4.3.2-4]
+            false => codec::encode_puback(version, packet_id, reason, out),
+            // [MQTT-4.3.3-8]
+            true => codec::encode_pubrec(version, packet_id, reason, out),
+        });
+    }
+
+    fn on_written(&mut self, now: Instant, bridge: BridgeId, through: Generation) {
+        let Some(written) = self.bridges.written.get_mut(usize::from(bridge)) else { return };
+        *written = (*written).max(through);
+        let mut waiting = std::mem::take(&mut self.bridges.waiting);
+        waiting.retain(|&key| self.release_acks(now, key));
+        // Some of those that were released have published again.
+        waiting.append(&mut self.bridges.waiting);
+        self.bridges.waiting = waiting;
+        while let Some(&(bridge, number, ticket)) = self.bridges.inbound.front() {
+            if !self.bridges.is_written(ticket) {
+                break;
+            }
+            self.bridges.inbound.pop_front();
+            self.bridges.take_number(bridge, number);
+        }
+    }
+
+    /// Answers what can be answered of a session; whether some must still wait.
+    fn release_acks(&mut self, now: Instant, key: SessionKey) -> bool {
+        let mut released = false;
+        loop {
+            let Some(session) = self.clients.session(key) else { return false };
+            let Some(acks) = &mut session.held_acks else { return false };
+            let Some(&ack) = acks.0.front() else {
+                session.held_acks = None;
+                break;
+            };
+            if !self.bridges.is_written(ack.ticket) {
+                break;
+            }
+            acks.0.pop_front();
+            released = true;
+            if ack.is_qos2 && ack.reason.is_error() {
+                session.received_qos2.remove(ack.packet_id);
+            }
+            let id = session.connection.filter(|id| ack.is_qos2 || *id == ack.connection);
+            if let Some(id) = id {
+                self.send_publish_ack(id, ack.packet_id, ack.is_qos2, ack.reason);
+            }
+        }
+        let Some(session) = self.clients.session(key) else { return false };
+        let is_waiting = session.held_acks.is_some();
+        if released && let Some(id) = session.connection {
+            self.unpark(now, id, Park::Acks);
+        }
+        is_waiting
+    }
+
+    fn on_hold(&mut self, now: Instant, bridge: BridgeId, is_on: bool) {
+        let bit = 1u64.checked_shl(bridge.into()).unwrap_or(0);
+        if is_on {
+            self.bridges.held |= bit;
+            return;
+        }
+        self.bridges.held &= !bit;
+        // Each finds out with its next publish whether it must still wait.
+        for _ in 0..self.bridges.parked.len() {
+            let Some(id) = self.bridges.parked.pop_front() else { return };
+            if let Some(connection) = self.clients.connection(id) {
+                connection.is_held_by_bridge = false;
+            }
+            self.unpark(now, id, Park::Bridge);
+        }
+    }
+
+    /// The connection's publishes wait until the bridge that stores them has room.
+    pub(super) fn list_parked_on_bridge(&mut self, id: ConnectionId) {
+        self.bridges.parked.push_back(id);
+    }
+
+    pub(super) fn forget_parked_on_bridge(&mut self, id: ConnectionId) {
+        self.bridges.parked.retain(|parked| *parked != id);
+    }
+
+    fn on_inbound(&mut self, now: Instant, bridge: BridgeId, messages: &InboundBatch) {
+        for (number, message) in messages.messages() {
+            self.counters.bridge_messages_received += 1;
+            let properties = [message.properties];
+            let meta = Meta { is_origin: true, publisher: publisher_of(bridge), ..message.meta };
+            let draft = Draft {
+                topic: message.topic,
+                properties: &properties,
+                payload: message.payload,
+                meta,
+            };
+            let generation = self.admit(now, &draft);
+            if number == 0 {
+                continue;
+            }
+            match self.ticket(generation) {
+                Some(ticket) => self.bridges.inbound.push_back((bridge, number, ticket)),
+                // In the order in which they came. [MQTT-4.6.0-2]
+                None if !self.bridges.inbound.is_empty() => {
+                    self.bridges.inbound.push_back((bridge, number, Ticket::NOW));
+                }
+                None => self.bridges.take_number(bridge, number),
+            }
+        }
+    }
+
+    /// Answers with retained messages of this shard's, a chunk a turn.
+    pub(super) fn answer_bridges(&mut self, now: Instant) {
+        while !self.bridges_above_mark() {
+            let Some((request, filter, after)) = self.bridges.queries.pop_front() else { return };
+            let mut messages = BridgeBatch::default();
+            let after = after.as_deref();
+            let end = self.retained.scan_while(&filter, after, RETAINED_VISIT_MAX, |_, stored| {
+                let message = stored.message();
+                if message.meta.expires_at.is_none_or(|at| at > now) {
+                    messages.push(&[], Generation::NONE, false, &message);
+                }
+                messages.message_count() < RETAINED_COUNT_MAX
+                    && messages.size() < RETAINED_BYTES_MAX
+            });
+            let more = match end {
+                ScanEnd::Done => None,
+                ScanEnd::More(topic) => Some(topic),
+            };
+            // Behind every message that was published before.
+            self.bridges.close_batch();
+            self.bridges.outbox.push_back(ToBridges::Retained { request, messages, more });
+        }
+    }
+}
