@@ -51,6 +51,8 @@ pub struct Meta {
     pub expires_at: Option<Instant>,
     /// The publishing session on this shard; 0 for a message from elsewhere.
     pub publisher: u64,
+    /// A bridge brought it here: one of ours, or a client that is a bridge. Known where the message was admitted first.
+    pub from_bridge: bool,
 }
 
 /// A message to admit: borrowed pieces, copied into the arena once.
@@ -165,8 +167,14 @@ impl Arena {
         stored_gauge: Gauge,
     ) -> Arena {
         assert!(slot_count.is_power_of_two());
-        let empty =
-            Meta { qos: 0, retain: false, is_origin: false, expires_at: None, publisher: 0 };
+        let empty = Meta {
+            qos: 0,
+            retain: false,
+            is_origin: false,
+            expires_at: None,
+            publisher: 0,
+            from_bridge: false,
+        };
         let slots = (0..slot_count)
             .map(|_| Slot {
                 position: 0,
@@ -359,7 +367,14 @@ mod tests {
     use std::collections::VecDeque;
 
     fn meta() -> Meta {
-        Meta { qos: 1, retain: false, is_origin: true, expires_at: None, publisher: 7 }
+        Meta {
+            qos: 1,
+            retain: false,
+            is_origin: true,
+            expires_at: None,
+            publisher: 7,
+            from_bridge: false,
+        }
     }
 
     fn arena(size: usize, slots: usize, large: usize) -> Arena {

@@ -31,7 +31,7 @@ use core::num::NonZeroU16;
 pub use acks::{Ack, AckType, encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel};
 pub use auth::Auth;
 pub use connack::Connack;
-pub use connect::{Connect, Will};
+pub use connect::{BRIDGE_PROPERTY, Connect, Will};
 pub use disconnect::Disconnect;
 pub use error::{DecodeError, Result};
 pub use framer::{Frame, frame_size, next_frame};

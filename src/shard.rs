@@ -126,6 +126,8 @@ pub struct Shard {
     pool: BufferPool,
     encoded: EncodedOnce,
     topic_scratch: Vec<u8>,
+    /// A client that is a bridge has connected since the shard began.
+    has_bridge_clients: bool,
     closes: VecDeque<ConnectionId>,
     handovers: VecDeque<Handover>,
     read_changes: VecDeque<ConnectionId>,
@@ -177,6 +179,7 @@ impl Shard {
             pool: BufferPool::default(),
             encoded: EncodedOnce::default(),
             topic_scratch: Vec::new(),
+            has_bridge_clients: false,
             closes: VecDeque::new(),
             handovers: VecDeque::new(),
             read_changes: VecDeque::new(),

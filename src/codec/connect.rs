@@ -19,9 +19,16 @@ const WILL: u8 = 0x04;
 const CLEAN_START: u8 = 0x02;
 const RESERVED: u8 = 0x01;
 
+/// Beside the level of 3.1 and 3.1.1.
+const BRIDGE: u8 = 0x80;
+/// The user property by which a bridge of 5.0 says what it is.
+pub const BRIDGE_PROPERTY: &str = "ringmq-bridge";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connect<'a> {
     pub version: ProtocolVersion,
+    /// The bit beside the level by which a bridge of 3.1 or 3.1.1 says what it is: a custom, not of the specification.
+    pub bridge_bit: bool,
     pub clean_start: bool,
     pub keep_alive_s: u16,
     pub client_id: &'a str,
@@ -59,6 +66,7 @@ impl<'a> Connect<'a> {
     pub fn new(version: ProtocolVersion, client_id: &'a str) -> Connect<'a> {
         Connect {
             version,
+            bridge_bit: false,
             clean_start: true,
             keep_alive_s: 0,
             client_id,
@@ -77,13 +85,19 @@ impl<'a> Connect<'a> {
         }
     }
 
+    /// Whether the client bridges from another broker.
+    pub fn is_bridge(&self) -> bool {
+        self.bridge_bit || self.user_properties.iter().any(|(name, _)| name == BRIDGE_PROPERTY)
+    }
+
     // [MQTT-3.1.4-1]
     pub fn decode(frame: &Frame<'a>) -> Result<Connect<'a>> {
         PacketType::Connect.check(frame.first_byte, ProtocolVersion::V5)?;
         let mut reader = Reader::new(frame.body);
-        let version = read_protocol(&mut reader)?;
+        let (version, bridge_bit) = read_protocol(&mut reader)?;
         let flags = read_flags(&mut reader, version)?;
         let mut connect = Connect::new(version, "");
+        connect.bridge_bit = bridge_bit;
         connect.clean_start = flags & CLEAN_START != 0;
         connect.keep_alive_s = reader.u16()?;
         if version == ProtocolVersion::V5 {
@@ -157,7 +171,8 @@ impl<'a> Connect<'a> {
 
         put_header(out, PacketType::Connect.first_byte(), size);
         put_str(out, name);
-        out.extend_from_slice(&[self.version as u8, self.flags()]);
+        let bridge_bit = if self.bridge_bit && !v5 { BRIDGE } else { 0 };
+        out.extend_from_slice(&[self.version as u8 | bridge_bit, self.flags()]);
         put_u16(out, self.keep_alive_s);
         if v5 {
             put_var_int(out, section);
@@ -203,14 +218,17 @@ impl<'a> Connect<'a> {
     }
 }
 
-fn read_protocol(reader: &mut Reader<'_>) -> Result<ProtocolVersion> {
+/// The version, and whether a bridge asks for it.
+fn read_protocol(reader: &mut Reader<'_>) -> Result<(ProtocolVersion, bool)> {
     let name = reader.binary()?;
     let level = reader.u8()?;
     // [MQTT-3.1.2-1] [MQTT-3.1.2-2]
     match (name, level) {
-        (b"MQIsdp", 3) => Ok(ProtocolVersion::V31),
-        (b"MQTT", 4) => Ok(ProtocolVersion::V311),
-        (b"MQTT", 5) => Ok(ProtocolVersion::V5),
+        (b"MQIsdp", 3) => Ok((ProtocolVersion::V31, false)),
+        (b"MQTT", 4) => Ok((ProtocolVersion::V311, false)),
+        (b"MQTT", 5) => Ok((ProtocolVersion::V5, false)),
+        (b"MQIsdp", 0x83) => Ok((ProtocolVersion::V31, true)),
+        (b"MQTT", 0x84) => Ok((ProtocolVersion::V311, true)),
         (b"MQTT" | b"MQIsdp", level) => Err(DecodeError::ProtocolLevel(level)),
         _ => Err(DecodeError::ProtocolName),
     }

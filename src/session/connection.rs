@@ -84,6 +84,8 @@ pub struct Connection {
     pub is_close_listed: bool,
     /// It published what a bridge without room stores.
     pub is_held_by_bridge: bool,
+    /// It said that it is a bridge of another broker.
+    pub is_bridge: bool,
     /// Largest packet it takes, bytes.
     pub packet_size_max: u32,
     pub keep_alive_ms: u32,
@@ -120,6 +122,7 @@ impl Connection {
             is_flush_listed: false,
             is_close_listed: false,
             is_held_by_bridge: false,
+            is_bridge: false,
             packet_size_max: u32::MAX,
             keep_alive_ms: 0,
             last_received: now,

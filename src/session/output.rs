@@ -199,7 +199,14 @@ mod tests {
 
     #[test]
     fn parts_leave_between_the_bytes_around_them() {
-        let meta = Meta { qos: 0, retain: false, is_origin: true, expires_at: None, publisher: 0 };
+        let meta = Meta {
+            qos: 0,
+            retain: false,
+            is_origin: true,
+            expires_at: None,
+            publisher: 0,
+            from_bridge: false,
+        };
         let draft = Draft { topic: b"t", properties: &[], payload: b"LARGE", meta };
         let stored = Stored::from_draft(&draft, &Gauge::default());
         let total = Gauge::default();

@@ -291,7 +291,14 @@ mod tests {
     use crate::random::Random;
 
     fn queued(qos: u8, number: u32) -> Queued {
-        let meta = Meta { qos, retain: false, is_origin: true, expires_at: None, publisher: 0 };
+        let meta = Meta {
+            qos,
+            retain: false,
+            is_origin: true,
+            expires_at: None,
+            publisher: 0,
+            from_bridge: false,
+        };
         let payload = number.to_be_bytes();
         let draft = Draft { topic: b"t", properties: &[], payload: &payload, meta };
         let envelope =

@@ -220,6 +220,7 @@ impl InboundBatch {
             is_origin: true,
             expires_at: inbound.expires_at,
             publisher: 0,
+            from_bridge: true,
         };
         self.0.bytes.extend_from_slice(&inbound.number.to_le_bytes());
         self.0.push(&Message {
@@ -260,6 +261,7 @@ mod tests {
             is_origin: true,
             expires_at: Some(Instant(9)),
             publisher: 5,
+            from_bridge: false,
         };
         let message =
             Message { topic: b"a/b", properties: b"pp", payload: b"xyz", meta, stored: None };

@@ -225,9 +225,7 @@ impl Shard {
         if targets.is_empty() {
             return;
         }
-        let from = message.meta.publisher;
-        let is_from_bridge = from != 0 && from <= BRIDGE_COUNT_MAX as u64;
-        bridges.open.push(&targets, generation, is_from_bridge, &message);
+        bridges.open.push(&targets, generation, message.meta.from_bridge, &message);
         if bridges.open.size() >= BATCH_SIZE {
             bridges.close_batch();
         }
@@ -406,7 +404,12 @@ impl Shard {
         for (number, message) in messages.messages() {
             self.counters.bridge_messages_received += 1;
             let properties = [message.properties];
-            let meta = Meta { is_origin: true, publisher: publisher_of(bridge), ..message.meta };
+            let meta = Meta {
+                is_origin: true,
+                publisher: publisher_of(bridge),
+                from_bridge: true,
+                ..message.meta
+            };
             let draft = Draft {
                 topic: message.topic,
                 properties: &properties,

@@ -40,8 +40,8 @@ impl Shard {
         let level = frame.body.get(2 + name_size).copied();
         let reason = error.reason();
         let version = match level {
-            Some(3) => ProtocolVersion::V31,
-            Some(4) => ProtocolVersion::V311,
+            Some(3 | 0x83) => ProtocolVersion::V31,
+            Some(4 | 0x84) => ProtocolVersion::V311,
             _ => ProtocolVersion::V5,
         };
         let is_level_refused = reason == ReasonCode::UnsupportedProtocolVersion;
@@ -191,6 +191,7 @@ impl Shard {
             is_origin: true,
             expires_at: None,
             publisher: 0,
+            from_bridge: connect.is_bridge(),
         };
         let draft = Draft {
             topic: will.topic.as_bytes(),
@@ -258,6 +259,7 @@ impl Shard {
         let inflight_max = self.limits.inflight_max;
         let Some(connection) = self.clients.connection(id) else { return };
         connection.state = ConnectionState::Open(key);
+        connection.is_bridge = connect.is_bridge();
         connection.quota = connect.receive_max.unwrap_or(u16::MAX).min(inflight_max);
         // One and a half times. [MQTT-3.1.2-22]
         connection.keep_alive_ms = u32::from(keep_alive_s) * 1500;
@@ -266,6 +268,7 @@ impl Shard {
             (alias_in_max > 0).then(|| Box::new(InboundAliases::new(alias_in_max)));
         connection.aliases_out =
             (is_v5 && alias_out_max > 0).then(|| Box::new(OutboundAliases::new(alias_out_max)));
+        self.has_bridge_clients |= connect.is_bridge();
         let deadline = (keep_alive_s > 0).then(|| now.plus_ms(u64::from(connection.keep_alive_ms)));
         self.set_connection_timer(id, deadline);
     }

@@ -239,6 +239,7 @@ impl<'a> BatchReader<'a> {
             is_origin: false,
             expires_at: (expires_at != NEVER).then_some(Instant(expires_at)),
             publisher: 0,
+            from_bridge: false,
         };
         Some(Message {
             topic: self.take(topic_size),
@@ -444,6 +445,7 @@ mod tests {
             is_origin: false,
             expires_at: Some(Instant(77)),
             publisher: 0,
+            from_bridge: false,
         };
         let options = MemberOptions {
             qos: QoS::AtLeastOnce,
@@ -483,7 +485,14 @@ mod tests {
 
     #[test]
     fn an_ack_waits_for_the_batches_before_it_and_for_no_other() {
-        let meta = Meta { qos: 0, retain: false, is_origin: true, expires_at: None, publisher: 0 };
+        let meta = Meta {
+            qos: 0,
+            retain: false,
+            is_origin: true,
+            expires_at: None,
+            publisher: 0,
+            from_bridge: false,
+        };
         let message = Message { topic: b"t", properties: &[], payload: b"p", meta, stored: None };
         let mut counters = Counters::default();
         let mut outbox = Outbox::new(3, 1 << 20);

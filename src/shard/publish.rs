@@ -125,6 +125,7 @@ impl Shard {
             is_origin: true,
             expires_at: publish.message_expiry_s.map(|s| now.plus_s(u64::from(s))),
             publisher: key.as_u64(),
+            from_bridge: self.has_bridge_clients && self.is_bridge(id),
         };
         let generation = self.admit(
             now,
@@ -149,6 +150,11 @@ impl Shard {
             _ => {}
         }
         Step::Done
+    }
+
+    /// Whether the client bridges from another broker.
+    fn is_bridge(&mut self, id: ConnectionId) -> bool {
+        self.clients.connection(id).is_some_and(|connection| connection.is_bridge)
     }
 
     #[inline]

@@ -4,8 +4,8 @@ use super::input::Step;
 use super::router::{Options, Subscriber};
 use super::{ConnectionId, Shard};
 use crate::codec::{
-    QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe, SubscriptionOptions, Unsuback,
-    Unsubscribe,
+    ProtocolVersion, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe,
+    SubscriptionOptions, Unsuback, Unsubscribe,
 };
 use crate::session::connection::PendingSubscribe;
 use crate::session::{Envelope, Park, SessionKey};
@@ -38,10 +38,19 @@ impl Shard {
             let why = "No Local on a shared subscription";
             return self.refuse(now, id, ReasonCode::ProtocolError, why);
         }
+        let is_v3_bridge = self
+            .clients
+            .connection(id)
+            .is_some_and(|c| c.is_bridge && c.version != ProtocolVersion::V5);
         let subscription_id = subscribe.subscription_id.unwrap_or(0);
         let mut reasons = Vec::new();
         let mut waiting = 0;
-        for (filter, options) in subscribe.filters.iter() {
+        for (filter, mut options) in subscribe.filters.iter() {
+            if is_v3_bridge {
+                // What 5.0 has options for, and a bridge cannot do without.
+                options.no_local = !filter.starts_with("$share/");
+                options.retain_as_published = true;
+            }
             let reason = match self.subscribe(now, id, key, filter, options, subscription_id) {
                 Outcome::Refused(reason) => {
                     self.counters.subscriptions_refused += 1;

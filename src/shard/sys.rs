@@ -263,7 +263,14 @@ impl Shard {
         if self.sys.said.get(&topic) == Some(&value) {
             return;
         }
-        let meta = Meta { qos: 0, retain: true, is_origin: true, expires_at: None, publisher: 0 };
+        let meta = Meta {
+            qos: 0,
+            retain: true,
+            is_origin: true,
+            expires_at: None,
+            publisher: 0,
+            from_bridge: false,
+        };
         let draft =
             Draft { topic: topic.as_bytes(), properties: &[], payload: value.as_bytes(), meta };
         self.admit(now, &draft);

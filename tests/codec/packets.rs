@@ -87,8 +87,11 @@ fn connect(name: &str) -> Connect<'static> {
             }),
             ..ten_s(V5)
         },
+        "connect 3.1 of a bridge" => Connect { bridge_bit: true, ..ten_s(V31) },
+        "connect 3.1.1 of a bridge" => Connect { bridge_bit: true, ..ten_s(V311) },
         "connect 5 with all" => Connect {
             version: V5,
+            bridge_bit: false,
             clean_start: true,
             keep_alive_s: 60,
             client_id: "c",

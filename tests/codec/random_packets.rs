@@ -141,6 +141,7 @@ fn connect() -> impl Strategy<Value = Packet<'static>> {
             let (clean_start, response, problem) = flags;
             Packet::Connect(Connect {
                 version,
+                bridge_bit: version != ProtocolVersion::V5 && keep_alive_s % 2 == 1,
                 clean_start,
                 keep_alive_s,
                 client_id,

@@ -130,7 +130,14 @@ fn pattern(size: usize) -> Vec<u8> {
 }
 
 fn stored(payload: &[u8]) -> Stored {
-    let meta = Meta { qos: 0, retain: false, is_origin: true, expires_at: None, publisher: 0 };
+    let meta = Meta {
+        qos: 0,
+        retain: false,
+        is_origin: true,
+        expires_at: None,
+        publisher: 0,
+        from_bridge: false,
+    };
     let draft = Draft { topic: b"t", properties: &[], payload, meta };
     Stored::from_draft(&draft, &Gauge::default())
 }
