@@ -84,11 +84,15 @@ impl<'a> Property<'a> {
         }
     }
 
-    /// The next property, its value checked.
     #[inline]
-    fn read(reader: &mut Reader<'a>) -> Result<Property<'a>> {
+    fn read_id(reader: &mut Reader<'a>) -> Result<PropertyId> {
         let byte = reader.u8()?;
-        let id = PropertyId::from_u8(byte).ok_or(DecodeError::PropertyUnknown(byte))?;
+        PropertyId::from_u8(byte).ok_or(DecodeError::PropertyUnknown(byte))
+    }
+
+    /// The value of a property, checked.
+    #[inline]
+    fn read_value(id: PropertyId, reader: &mut Reader<'a>) -> Result<Property<'a>> {
         let out_of_range = DecodeError::PropertyValue(id);
         let above_zero = |value: u16| if value == 0 { Err(out_of_range) } else { Ok(value) };
         let bool = |value: u8| match value {
@@ -255,8 +259,8 @@ impl<'a> Section<'a> {
         if self.reader.is_empty() {
             return Ok(None);
         }
-        let property = Property::read(&mut self.reader)?;
-        let id = property.id();
+        let id = Property::read_id(&mut self.reader)?;
+        // Before its value: what is wrong with that may have a reason code that the answer to this packet cannot carry.
         if !self.allowed.contains(id) {
             return Err(DecodeError::PropertyNotAllowed(id));
         }
@@ -265,7 +269,7 @@ impl<'a> Section<'a> {
             return Err(DecodeError::PropertyDuplicate(id));
         }
         self.seen |= bit;
-        Ok(Some(property))
+        Property::read_value(id, &mut self.reader).map(Some)
     }
 
     /// How much of the section has been read.
@@ -315,6 +319,7 @@ impl<'a> Iterator for PropertyIter<'a> {
     type Item = Property<'a>;
 
     fn next(&mut self) -> Option<Property<'a>> {
-        Property::read(&mut self.reader).ok()
+        let id = Property::read_id(&mut self.reader).ok()?;
+        Property::read_value(id, &mut self.reader).ok()
     }
 }
