@@ -1,0 +1,36 @@
+//! What users of other brokers reported, each class of it replayed from outside: a broker process of its own, plain sockets,
+//! packets written and read by the conformance suite's code. Each runs on 1 and on 2 shards and ends with a broker at rest.
+#![cfg(feature = "shell")]
+
+#[allow(dead_code, reason = "the conformance suite uses other parts of it")]
+#[path = "../conformance/broker.rs"]
+mod broker;
+#[allow(dead_code, reason = "the conformance suite uses other parts of it")]
+#[path = "../conformance/fields.rs"]
+mod fields;
+#[allow(dead_code, reason = "the conformance suite uses other parts of it")]
+#[path = "../conformance/wire.rs"]
+mod wire;
+
+mod bystanders;
+mod client;
+mod connect_properties;
+
+mod message;
+mod publish_and_leave;
+mod publisher;
+mod retained_changes;
+mod subscriptions;
+
+mod world;
+
+use world::World;
+
+/// Runs `test` against brokers of 1 and of 2 shards, which must be at rest when it returns.
+fn each_shard_count(arguments: &[&str], test: impl Fn(&mut World)) {
+    for shards in [1, 2] {
+        let mut world = World::start(shards, arguments);
+        test(&mut world);
+        world.end();
+    }
+}
