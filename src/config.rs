@@ -4,11 +4,14 @@ pub mod bridge;
 pub mod duration;
 pub mod keys;
 pub mod kind;
+pub mod plugin;
+pub mod table;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 pub use bridge::BridgeSettings;
 
+use self::plugin::PluginSettings;
 use crate::limits::{Contradiction, Limits, SHARD_COUNT_MAX};
 
 /// Everything that `ringmq serve` runs with. Sizes are in bytes, times as named.
@@ -39,6 +42,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// In the order of the configuration.
     pub bridges: Vec<BridgeSettings>,
+    /// In the order in which they are called.
+    pub plugins: Vec<PluginSettings>,
 }
 
 /// What the kernel is told of every connection.
@@ -100,6 +105,7 @@ impl Default for Settings {
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
             bridges: Vec::new(),
+            plugins: Vec::new(),
         }
     }
 }

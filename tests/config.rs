@@ -345,3 +345,171 @@ fn a_log_in_json_has_one_object_a_line() {
     assert!(stderr(&quiet).lines().all(|line| line.contains("ERROR")), "{}", stderr(&quiet));
     assert!(!stderr(&quiet).is_empty());
 }
+
+const ENRICH: &str = "\
+[[plugin]]
+name = \"enrich\"
+kind = \"user-property\"
+properties = [{ name = \"from\", value = \"${client_id}\" }]
+";
+
+#[test]
+fn a_plugin_table_is_printed_as_it_holds_and_loads_again() {
+    let text = r#"
+shards = 2
+[[plugin]]
+name = "enrich"
+kind = "user-property"
+on_error = "pass"
+slow_ms = "2s"
+filters = ["a/#", "b \" \\ c"]
+[[plugin.properties]]
+name = "site"
+value = "tab\there"
+[[plugin.properties]]
+name = "from"
+value = "${client_id}"
+replace = true
+[[plugin]]
+name = "renamed"
+kind = "topic-rewrite"
+rules = [{ pattern = '^old/(\d+)$', to = "new/$1" }, { filter = "x/#", pattern = "x", to = "y" }]
+"#;
+    let path = file("plugins", text);
+    let first = ringmq(&["config", "--config", path.to_str().unwrap()]);
+    assert_eq!(stderr(&first), "");
+    let printed = stdout(&first);
+    let plugins = printed.split_once("\n[[plugin]]\n").expect("the plugins are printed").1;
+    for line in [
+        "on_error = \"pass\"",
+        "slow_ms = 2000",
+        r#"filters = ["a/#", "b \" \\ c"]"#,
+        r#"    { name = "site", value = "tab\there", replace = false },"#,
+        r#"    { name = "from", value = "${client_id}", replace = true },"#,
+        r#"    { filter = "\#", pattern = "^old/(\\d+)$", to = "new/$1" },"#.replace("\\#", "#").as_str(),
+        r#"    { filter = "x/#", pattern = "x", to = "y" },"#,
+    ] {
+        assert!(plugins.lines().any(|printed| printed == line), "{line} in\n{plugins}");
+    }
+    assert!(printed.contains(&format!("# Set by {}:3.\n", path.display())), "{printed}");
+    let again = file("plugins_again", &printed);
+    let second = ringmq(&["config", "--config", again.to_str().unwrap()]);
+    assert_eq!(stderr(&second), "");
+    assert_eq!(entries(&stdout(&second)), entries(&printed));
+}
+
+#[test]
+fn the_printed_example_of_a_plugin_has_every_key_and_loads_without_its_comment_signs() {
+    let printed = stdout(&ringmq(&["config"]));
+    let example = printed.split_once("# [[plugin]]\n").expect("there is an example").1;
+    let mut names = Vec::new();
+    let mut table = "[[plugin]]\n".to_owned();
+    for line in example.lines().filter_map(|line| line.strip_prefix("#   ")) {
+        if let Some((name, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            names.push(name.to_owned());
+            // The keys of one kind only.
+            if !matches!(name, "rules" | "path" | "options") {
+                table.push_str(&format!("{line}\n"));
+            }
+        }
+    }
+    let known = [
+        "name",
+        "kind",
+        "on_error",
+        "slow_ms",
+        "filters",
+        "properties",
+        "rules",
+        "path",
+        "options",
+    ];
+    assert_eq!(names, known);
+    let path = file("example", &table);
+    let output = ringmq(&["config", "--config", path.to_str().unwrap()]);
+    assert_eq!(stderr(&output), "", "{table}");
+}
+
+#[test]
+fn what_is_wrong_with_a_plugin_is_told_with_its_line_name_and_key() {
+    let allowed = "allowed: tables that each begin with [[plugin]]";
+    check_refused(
+        "plugin_number",
+        "plugin = 5\n",
+        &[&format!("error: FILE:1: key 'plugin': 5 is no list of tables; {allowed}")],
+    );
+    check_refused(
+        "plugin_section",
+        "[plugin]\nname = \"a\"\n",
+        &[&format!(
+            "error: FILE:1: key 'plugin': a value of type table is no list of tables; {allowed}"
+        )],
+    );
+    check_refused(
+        "plugin_word",
+        "[[plugins]]\nname = \"a\"\n",
+        &[
+            "error: FILE:1: key 'plugins': there is no such key; did you mean 'plugin'?; allowed: the keys that \
+           `ringmq config` prints",
+        ],
+    );
+    let names = "name, kind, on_error, slow_ms, filters, properties, rules, path, options";
+    let deny = "allowed: \"deny\", \"pass\"";
+    let name = "allowed: a text in quotes, 1 to 64 bytes";
+    let properties = "allowed: 1 to 64 tables of name, value, replace";
+    let cases = [
+        ("on_eror = 1", format!("key 'on_eror': there is no such key; did you mean 'on_error'?; allowed: {names}")),
+        ("on_error = \"ignore\"", format!("key 'on_error': 'ignore' is not taken; {deny}")),
+        ("on_error = true", format!("key 'on_error': true is of the wrong type; {deny}")),
+        (
+            "slow_ms = 0",
+            "key 'slow_ms': 0 is out of bounds; allowed: milliseconds from 1 to 60000, plain or such as \"10s\"".to_owned(),
+        ),
+        (
+            "filters = []",
+            "key 'filters': 0 texts are out of bounds; allowed: 1 to 256 texts in quotes, 1 to 4096 bytes each, such as \
+             [\"one\", \"two\"]"
+                .to_owned(),
+        ),
+        (
+            "rules = []",
+            "key 'rules': it is for kind = \"topic-rewrite\"; allowed: with \"user-property\": filters, properties".to_owned(),
+        ),
+    ];
+    for (line, sentence) in cases {
+        check_refused(
+            "plugin_keys",
+            &format!("# first\n{ENRICH}{line}\n"),
+            &[&format!("error: FILE:6: [[plugin]] 'enrich': {sentence}")],
+        );
+    }
+    check_refused(
+        "plugin_names",
+        &format!("{ENRICH}{ENRICH}[[plugin]]\nname = \"a/b\"\nkind = \"library\"\n[[plugin]]\n"),
+        &[
+            &format!(
+                "error: FILE:6: [[plugin]] 'enrich': key 'name': another plugin has this name; {name}"
+            ),
+            "error: FILE:9: [[plugin]] 'a/b': key 'path': it is missing; allowed: a text in quotes, 1 to 4096 bytes",
+            &format!(
+                "error: FILE:10: [[plugin]] 'a/b': key 'name': 'a/b' has other characters than letters, digits, - and _; {name}"
+            ),
+            "error: FILE:12: [[plugin]]: key 'kind': it is missing; allowed: \"user-property\", \"topic-rewrite\", \
+             \"library\"",
+            &format!("error: FILE:12: [[plugin]]: key 'name': it is missing; {name}"),
+        ],
+    );
+    check_refused(
+        "plugin_properties",
+        "[[plugin]]\nname = \"p\"\nkind = \"user-property\"\nproperties = [\n  { name = \"a\", valu = \"b\" },\n  5\n]\n",
+        &[
+            &format!(
+                "error: FILE:4: [[plugin]] 'p': key 'properties': 5 is no table; {properties}"
+            ),
+            "error: FILE:5: [[plugin]] 'p': properties: key 'valu': there is no such key; did you mean 'value'?; \
+             allowed: name, value, replace",
+            "error: FILE:5: [[plugin]] 'p': properties: key 'value': it is missing; allowed: a text in quotes, at most \
+             4096 bytes",
+        ],
+    );
+}

@@ -491,6 +491,8 @@ mod tests {
             Kind::Choice(words) => words.iter().map(|word| Value::Word(word)).collect(),
             Kind::Cores => vec![Value::Cores(vec![0, 1, 2, 6])],
             Kind::Addresses => vec![Value::Addresses(vec!["[::1]:5".parse().unwrap()])],
+            Kind::Text { .. } => vec![Value::Text("a".to_owned())],
+            Kind::Texts { .. } => vec![Value::Texts(vec!["a".to_owned()])],
         };
         candidates.into_iter().find(|value| *value != default).unwrap()
     }

@@ -20,6 +20,8 @@ pub enum Value {
     /// Empty: every core of the process's affinity.
     Cores(Vec<usize>),
     Addresses(Vec<SocketAddr>),
+    Text(String),
+    Texts(Vec<String>),
 }
 
 /// A value as the operator wrote it.
@@ -32,6 +34,8 @@ pub enum Written<'a> {
     Number(i64),
     Flag(bool),
     List(Vec<Written<'a>>),
+    /// An integer beyond 64 bits.
+    Beyond(String),
     /// Of a type that no key takes, by its name.
     Other(&'static str),
 }
@@ -39,14 +43,37 @@ pub enum Written<'a> {
 /// What a key takes. Bounds are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    Count { min: u64, max: u64 },
-    PowerOfTwo { min: u64, max: u64 },
-    Size { min: u64, max: u64 },
-    Time { unit: TimeUnit, min: u64, max: u64 },
+    Count {
+        min: u64,
+        max: u64,
+    },
+    PowerOfTwo {
+        min: u64,
+        max: u64,
+    },
+    Size {
+        min: u64,
+        max: u64,
+    },
+    Time {
+        unit: TimeUnit,
+        min: u64,
+        max: u64,
+    },
     Flag,
     Choice(&'static [&'static str]),
     Cores,
     Addresses,
+    /// Bytes of UTF-8.
+    Text {
+        size_min: usize,
+        size_max: usize,
+    },
+    /// `count_max` texts of at least one byte.
+    Texts {
+        count_max: usize,
+        size_max: usize,
+    },
 }
 
 impl Kind {
@@ -68,6 +95,22 @@ impl Kind {
                 if list.is_empty() || list.len() > LISTENER_COUNT_MAX =>
             {
                 Err(format!("{} addresses are out of bounds", list.len()))
+            }
+            (Kind::Text { size_min, size_max }, Value::Text(text))
+                if !(*size_min..=*size_max).contains(&text.len()) =>
+            {
+                Err(format!("a text of {} bytes is out of bounds", text.len()))
+            }
+            (Kind::Texts { count_max, .. }, Value::Texts(list))
+                if list.is_empty() || list.len() > *count_max =>
+            {
+                Err(format!("{} texts are out of bounds", list.len()))
+            }
+            (Kind::Texts { size_max, .. }, Value::Texts(list)) => {
+                match list.iter().find(|text| text.is_empty() || text.len() > *size_max) {
+                    Some(text) => Err(format!("a text of {} bytes is out of bounds", text.len())),
+                    None => Ok(value),
+                }
             }
             _ => Ok(value),
         }
@@ -98,6 +141,15 @@ impl Kind {
                 "1 to {LISTENER_COUNT_MAX} addresses with a port, such as \"0.0.0.0:1883\" or \
                  \"[::]:1883\", or a port alone for 127.0.0.1"
             ),
+            Kind::Text { size_min: 0, size_max } => {
+                format!("a text in quotes, at most {size_max} bytes")
+            }
+            Kind::Text { size_min, size_max } => {
+                format!("a text in quotes, {size_min} to {size_max} bytes")
+            }
+            Kind::Texts { count_max, size_max } => format!(
+                "1 to {count_max} texts in quotes, 1 to {size_max} bytes each, such as [\"one\", \"two\"]"
+            ),
         }
     }
 
@@ -111,6 +163,7 @@ impl Kind {
             Kind::Choice(_) => "WORD",
             Kind::Cores => "CORES",
             Kind::Addresses => "ADDRESS",
+            Kind::Text { .. } | Kind::Texts { .. } => "TEXT",
         }
     }
 
@@ -126,6 +179,8 @@ impl Kind {
             (_, Value::Addresses(list)) => {
                 list.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
             }
+            (_, Value::Text(text)) => text.clone(),
+            (_, Value::Texts(list)) => list.join(", "),
         }
     }
 
@@ -142,6 +197,11 @@ impl Kind {
             (_, Value::Cores(cores)) => format!("\"{}\"", cores_text(cores)),
             (_, Value::Addresses(list)) => {
                 let quoted: Vec<_> = list.iter().map(|address| format!("\"{address}\"")).collect();
+                format!("[{}]", quoted.join(", "))
+            }
+            (_, Value::Text(text)) => quoted(text),
+            (_, Value::Texts(list)) => {
+                let quoted: Vec<_> = list.iter().map(|text| quoted(text)).collect();
                 format!("[{}]", quoted.join(", "))
             }
         }
@@ -174,6 +234,10 @@ impl Kind {
             }
             (Kind::Cores, _) => cores(written).map(Value::Cores),
             (Kind::Addresses, _) => addresses(written).map(Value::Addresses),
+            (Kind::Text { .. }, Argument(text) | Text(text)) => {
+                Some(Value::Text((*text).to_owned()))
+            }
+            (Kind::Texts { .. }, _) => texts(written).map(Value::Texts),
             _ => None,
         }
     }
@@ -186,6 +250,7 @@ impl Kind {
             }
             (Kind::Flag, Written::Text(_)) => format!("{written} is a text in quotes"),
             (_, Written::Number(number)) if *number < 0 => format!("{number} is out of bounds"),
+            (_, Written::Beyond(_)) => format!("{written} is out of bounds"),
             (Kind::Time { unit, .. }, Written::Argument(_) | Written::Text(_)) => {
                 format!("{written} is no whole number of {}", unit.name())
             }
@@ -213,9 +278,36 @@ impl std::fmt::Display for Written<'_> {
             Written::Number(number) => write!(out, "{number}"),
             Written::Flag(flag) => write!(out, "{flag}"),
             Written::List(_) => write!(out, "a list"),
+            Written::Beyond(digits) => write!(out, "{digits}"),
             Written::Other(name) => write!(out, "a value of type {name}"),
         }
     }
+}
+
+/// A text as TOML.
+pub fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            _ if character.is_control() => out.push_str(&format!("\\u{:04X}", character as u32)),
+            _ => out.push(character),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn texts(written: &Written) -> Option<Vec<String>> {
+    let Written::List(list) = written else { return None };
+    let text = |one: &Written| match one {
+        Written::Argument(text) | Written::Text(text) => Some((*text).to_owned()),
+        _ => None,
+    };
+    list.iter().map(text).collect()
 }
 
 fn cores(written: &Written) -> Option<Vec<usize>> {
@@ -301,7 +393,7 @@ fn addresses(written: &Written) -> Option<Vec<SocketAddr>> {
             }
             Some(found)
         }
-        Written::Flag(_) | Written::Other(_) => None,
+        Written::Flag(_) | Written::Beyond(_) | Written::Other(_) => None,
     }
 }
 
@@ -400,6 +492,33 @@ mod tests {
             (power, Number(48), "48 is not a power of two"),
             (Kind::Flag, Text("true"), "'true' is a text in quotes"),
             (Kind::Flag, Number(1), "1 is of the wrong type"),
+            (
+                Kind::Text { size_min: 1, size_max: 4 },
+                Text(""),
+                "a text of 0 bytes is out of bounds",
+            ),
+            (
+                Kind::Text { size_min: 0, size_max: 4 },
+                Text("12345"),
+                "a text of 5 bytes is out of bounds",
+            ),
+            (Kind::Text { size_min: 0, size_max: 4 }, Number(1), "1 is of the wrong type"),
+            (Kind::Texts { count_max: 1, size_max: 4 }, List(vec![]), "0 texts are out of bounds"),
+            (
+                Kind::Texts { count_max: 1, size_max: 4 },
+                List(vec![Text("a"), Text("b")]),
+                "2 texts are out of bounds",
+            ),
+            (
+                Kind::Texts { count_max: 1, size_max: 4 },
+                List(vec![Text("")]),
+                "a text of 0 bytes is out of bounds",
+            ),
+            (
+                Kind::Texts { count_max: 1, size_max: 4 },
+                List(vec![Number(1)]),
+                "a list is of the wrong type",
+            ),
             (Kind::Choice(&["a", "b"]), Text("c"), "'c' is not taken"),
             (
                 Kind::Addresses,

@@ -6,11 +6,16 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::Settings;
 use crate::config::keys::{Group, KEYS, Key};
 use crate::config::kind::{Kind, Value, Written, cores_text};
+use crate::config::table::{Entry, Form, Node, Refusal, did_you_mean};
+use crate::config::{self, Settings};
+
+/// The tables that say which plugins run.
+const PLUGIN: &str = "plugin";
 
 /// The settings as written, and where each came from.
 #[derive(Clone, Debug, Default)]
@@ -70,17 +75,23 @@ impl Configuration {
         let mut wrong = Vec::new();
         for (written_name, value) in table.get_ref() {
             let line = line_of(text, &written_name.span());
-            let read = read_entry(written_name.get_ref(), value.get_ref());
-            match read {
-                Ok((key, value)) => self.set(key, value, Origin::File(name.to_owned(), line)),
-                Err(sentence) => wrong.push((line, sentence)),
+            let node = node(text, line, value.get_ref());
+            match written_name.get_ref().as_ref() {
+                PLUGIN => {
+                    self.settings.plugins = config::plugin::read(&node, name, &mut wrong);
+                }
+                key_name => match read_entry(key_name, &node) {
+                    Ok((key, value)) => self.set(key, value, Origin::File(name.to_owned(), line)),
+                    Err(sentence) => wrong.push(Refusal { line, sentence }),
+                },
             }
         }
         wrong.sort();
         if wrong.is_empty() {
             return Ok(());
         }
-        Err(wrong.into_iter().map(|(line, what)| format!("{name}:{line}: {what}")).collect())
+        let place = |refusal: Refusal| format!("{name}:{}: {}", refusal.line, refusal.sentence);
+        Err(wrong.into_iter().map(place).collect())
     }
 
     /// The contradictions of the resolved settings, each with where its keys come from.
@@ -110,6 +121,11 @@ impl Configuration {
                 out.push('\n');
                 out.push_str(&self.print_key(key, resolved));
             }
+        }
+        // Tables come last: what follows one belongs to it.
+        out.push_str(&format!("\n# ---- Plugins ----\n\n{}", config::plugin::print_example()));
+        for plugin in &self.settings.plugins {
+            out.push_str(&format!("\n{}", plugin.print()));
         }
         out
     }
@@ -153,13 +169,14 @@ impl fmt::Display for Origin {
 }
 
 /// The key and its value, or the sentence that refuses the entry.
-fn read_entry(name: &str, value: &DeValue) -> Result<(&'static Key, Value), String> {
+fn read_entry(name: &str, node: &Node) -> Result<(&'static Key, Value), String> {
     let Some(key) = Key::find(name) else {
-        return Err(refuse_name(name, matches!(value, DeValue::Table(_))));
+        return Err(refuse_name(name, matches!(node.form, Form::Table(_))));
     };
-    let read = written(value).and_then(|written| key.kind.read(&written));
-    read.map(|value| (key, value))
-        .map_err(|what| format!("key '{name}': {what}; allowed: {}", key.kind.allowed()))
+    match key.kind.read(&node.written()) {
+        Ok(value) => Ok((key, value)),
+        Err(what) => Err(format!("key '{name}': {what}; allowed: {}", key.kind.allowed())),
+    }
 }
 
 fn refuse_name(name: &str, is_table: bool) -> String {
@@ -168,38 +185,44 @@ fn refuse_name(name: &str, is_table: bool) -> String {
             "key '{name}': there is no such section; allowed: keys without a section, as `ringmq config` prints them"
         );
     }
-    let nearest = match nearest_key(name) {
-        Some(nearest) => format!("; did you mean '{nearest}'?"),
-        None => String::new(),
-    };
+    let names = KEYS.iter().map(|key| key.name).chain([PLUGIN]);
+    let meant = did_you_mean(name, names);
     format!(
-        "key '{name}': there is no such key{nearest}; allowed: the keys that `ringmq config` prints"
+        "key '{name}': there is no such key{meant}; allowed: the keys that `ringmq config` prints"
     )
 }
 
-/// The key that was probably meant.
-fn nearest_key(name: &str) -> Option<&'static str> {
-    let name = name.replace('-', "_").to_lowercase();
-    let (distance, nearest) =
-        KEYS.iter().map(|key| (strsim::damerau_levenshtein(&name, key.name), key.name)).min()?;
-    (distance <= (nearest.len() / 3).max(1)).then_some(nearest)
-}
-
-fn written<'a>(value: &'a DeValue) -> Result<Written<'a>, String> {
-    Ok(match value {
-        DeValue::String(text) => Written::Text(text),
+/// A value of the file that stands at `line` in its text.
+fn node<'a>(text: &str, line: usize, value: &'a DeValue) -> Node<'a> {
+    let form = match value {
+        DeValue::String(text) => Form::Plain(Written::Text(text)),
         DeValue::Integer(integer) => {
             let number = i64::from_str_radix(integer.as_str(), integer.radix());
-            Written::Number(number.map_err(|_| format!("{integer} is out of bounds"))?)
+            let beyond = |_| Written::Beyond(integer.to_string());
+            Form::Plain(number.map_or_else(beyond, Written::Number))
         }
-        DeValue::Boolean(flag) => Written::Flag(*flag),
+        DeValue::Boolean(flag) => Form::Plain(Written::Flag(*flag)),
+        DeValue::Float(_) => Form::Plain(Written::Other("float")),
+        DeValue::Datetime(_) => Form::Plain(Written::Other("date")),
         DeValue::Array(list) => {
-            Written::List(list.iter().map(|one| written(one.get_ref())).collect::<Result<_, _>>()?)
+            let element =
+                |one: &'a Spanned<DeValue>| node(text, line_of(text, &one.span()), one.get_ref());
+            Form::List(list.iter().map(element).collect())
         }
-        DeValue::Float(_) => Written::Other("float"),
-        DeValue::Datetime(_) => Written::Other("date"),
-        DeValue::Table(_) => Written::Other("table"),
-    })
+        DeValue::Table(table) => {
+            let mut entries: Vec<_> = table
+                .iter()
+                .map(|(name, value)| {
+                    let line = line_of(text, &name.span());
+                    Entry { name: name.get_ref(), line, node: node(text, line, value.get_ref()) }
+                })
+                .collect();
+            // As in the file.
+            entries.sort_by_key(|entry| entry.line);
+            Form::Table(entries)
+        }
+    };
+    Node { line, form }
 }
 
 /// Counted from 1.
