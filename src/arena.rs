@@ -4,8 +4,10 @@
 //! and its bytes are used again only after the generation was released. A handle is a generation: reading a released
 //! one finds nothing, and is counted.
 
+mod rewrite;
 mod stored;
 
+pub use rewrite::{Rewrite, RewriteProperties};
 pub use stored::{Gauge, Stored, stored_size};
 
 use crate::time::Instant;
@@ -79,25 +81,6 @@ impl Draft<'_> {
     }
 }
 
-/// What the last message becomes.
-#[derive(Clone, Copy, Debug)]
-pub struct Rewrite<'a> {
-    /// `None`: as it is.
-    pub topic: Option<&'a [u8]>,
-    pub properties: RewriteProperties<'a>,
-    /// `None`: as it is.
-    pub payload: Option<&'a [u8]>,
-    pub meta: Meta,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub enum RewriteProperties<'a> {
-    Keep,
-    /// Behind those that are there.
-    Append(&'a [u8]),
-    Replace(&'a [u8]),
-}
-
 /// A message in place, in the ring or in an allocation of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
@@ -133,7 +116,15 @@ struct Slot {
     properties_size: u32,
     payload_size: u32,
     meta: Meta,
+    /// Somebody refused the message: it is there until it is released, and nobody reads it.
+    is_denied: bool,
     large: Option<Stored>,
+}
+
+impl Slot {
+    fn size(&self) -> usize {
+        (self.topic_size + self.properties_size + self.payload_size) as usize
+    }
 }
 
 /// One shard's slab of messages over one ring of bytes, allocated at start and never grown.
@@ -183,6 +174,7 @@ impl Arena {
                 properties_size: 0,
                 payload_size: 0,
                 meta: empty,
+                is_denied: false,
                 large: None,
             })
             .collect();
@@ -227,6 +219,7 @@ impl Arena {
         slot.properties_size = properties_size as u32;
         slot.payload_size = draft.payload.len() as u32;
         slot.meta = draft.meta;
+        slot.is_denied = false;
         self.admitted = generation;
         Ok(generation)
     }
@@ -246,6 +239,7 @@ impl Arena {
         slot.properties_size = draft.properties_size() as u32;
         slot.payload_size = draft.payload.len() as u32;
         slot.meta = draft.meta;
+        slot.is_denied = false;
         slot.large = Some(Stored::from_draft(draft, &self.stored_gauge));
         self.large_bytes += size;
         self.large_count += 1;
@@ -253,7 +247,8 @@ impl Arena {
         Ok(generation)
     }
 
-    /// The message of `generation`, while it is held. A released handle finds nothing and is counted.
+    /// The message of `generation`, while it is held. A released handle finds nothing and is counted; a message that
+    /// was denied is not shown.
     #[inline]
     pub fn get(&mut self, generation: Generation) -> Option<Message<'_>> {
         if generation <= self.released || generation > self.admitted {
@@ -261,14 +256,19 @@ impl Arena {
             return None;
         }
         let slot = &self.slots[self.index(generation)];
-        if let Some(stored) = &slot.large {
-            return Some(stored.message_with(slot.meta));
-        }
-        let bytes = &self.bytes[slot.position..];
-        let (topic, rest) = bytes.split_at(slot.topic_size as usize);
-        let (properties, rest) = rest.split_at(slot.properties_size as usize);
-        let payload = &rest[..slot.payload_size as usize];
-        Some(Message { topic, properties, payload, meta: slot.meta, stored: None })
+        if slot.is_denied { None } else { Some(self.message_in(slot)) }
+    }
+
+    /// The last message, while it is held and not denied.
+    pub fn last(&mut self) -> Option<Message<'_>> {
+        self.get(self.admitted)
+    }
+
+    /// The last message goes nowhere: `get` finds nothing any more, and stages ack it like any other.
+    pub fn deny_last(&mut self) {
+        assert!(self.held() > 0, "a message is denied while it is held");
+        let index = self.index(self.admitted);
+        self.slots[index].is_denied = true;
     }
 
     /// Frees every message up to and including `generation`.
@@ -313,6 +313,18 @@ impl Arena {
         self.stale_reads
     }
 
+    #[inline]
+    fn message_in<'a>(&'a self, slot: &'a Slot) -> Message<'a> {
+        if let Some(stored) = &slot.large {
+            return stored.message_with(slot.meta);
+        }
+        let bytes = &self.bytes[slot.position..];
+        let (topic, rest) = bytes.split_at(slot.topic_size as usize);
+        let (properties, rest) = rest.split_at(slot.properties_size as usize);
+        let payload = &rest[..slot.payload_size as usize];
+        Message { topic, properties, payload, meta: slot.meta, stored: None }
+    }
+
     fn index(&self, generation: Generation) -> usize {
         generation.0 as usize & (self.slots.len() - 1)
     }
@@ -352,8 +364,7 @@ impl Arena {
             let index = self.index(at);
             let slot = &mut self.slots[index];
             if slot.large.take().is_some() {
-                let size = (slot.topic_size + slot.properties_size + slot.payload_size) as usize;
-                self.large_bytes -= size;
+                self.large_bytes -= slot.size();
                 self.large_count -= 1;
             }
         }

@@ -4,6 +4,7 @@ use super::MessageView;
 use crate::arena::{Meta, Rewrite, RewriteProperties};
 use crate::codec::{Property, PropertyId, PropertyIter, QoS, UserProperties};
 use crate::limits::Limits;
+use crate::time::Instant;
 use crate::topic::{check_name, is_system};
 use std::fmt;
 
@@ -72,9 +73,21 @@ pub struct Edited {
     is_topic_changed: bool,
     is_payload_changed: bool,
     properties: Properties,
-    pub qos: QoS,
-    pub retain: bool,
-    pub message_expiry_s: Option<u32>,
+    is_expiry_changed: bool,
+    qos: QoS,
+    retain: bool,
+    message_expiry_s: Option<u32>,
+}
+
+impl Edited {
+    /// What travels beside the bytes of a message that had `meta` before.
+    pub fn meta(&self, meta: Meta, now: Instant) -> Meta {
+        let expires_at = match self.is_expiry_changed {
+            true => self.message_expiry_s.map(|s| now.plus_s(u64::from(s))),
+            false => meta.expires_at,
+        };
+        Meta { qos: self.qos as u8, retain: self.retain, expires_at, ..meta }
+    }
 }
 
 impl EditBuffers {
@@ -305,6 +318,7 @@ impl<'a> MessageEdit<'a> {
             is_topic_changed: self.is_topic_changed,
             is_payload_changed: self.is_payload_changed,
             properties: self.properties,
+            is_expiry_changed: self.message_expiry_s != self.original.message_expiry_s,
             qos: self.qos,
             retain: self.retain,
             message_expiry_s: self.message_expiry_s,
