@@ -34,6 +34,12 @@ pub struct Counters {
     pub frames_evicted: u64,
     pub refused_by_topic: u64,
     pub refused_by_payload_format: u64,
+    // What hooks did.
+    pub publishes_denied: u64,
+    pub publishes_changed: u64,
+    pub deliveries_skipped: u64,
+    pub connects_denied: u64,
+    pub subscribes_denied: u64,
     // Back-pressure.
     pub parked_on_mail: u64,
     pub parked_on_output: u64,

@@ -12,6 +12,7 @@ pub mod held_acks;
 pub mod inflight;
 pub mod output;
 pub mod packet_id;
+pub mod profile;
 pub mod queue;
 pub mod seen;
 pub mod will;
@@ -21,10 +22,11 @@ mod encode;
 pub use bounds::SessionLimits;
 pub use clients::Clients;
 pub use connection::{Connection, ConnectionId, ConnectionState, Park, ReadMode};
-pub use dropped::DropReason;
+pub use dropped::{DropLog, DropReason, Dropped};
 pub use encode::EncodedOnce;
 pub use held_acks::{HeldAck, HeldAcks, Ticket};
 pub use output::{BufferPool, Output, OutputBuffer, Part};
+pub use profile::Profile;
 pub use seen::Seen;
 pub use will::Will;
 
@@ -88,6 +90,7 @@ pub struct Context<'a> {
     pub stored: &'a Gauge,
     pub pool: &'a mut BufferPool,
     pub encoded: &'a mut EncodedOnce,
+    pub drops: &'a mut DropLog,
 }
 
 impl Context<'_> {
@@ -152,6 +155,8 @@ pub struct Session {
     pub is_credit_due: bool,
     /// Messages dropped because a limit of this session was met.
     pub dropped: u64,
+    /// `None`: nobody asks for it.
+    pub profile: Option<Box<Profile>>,
 }
 
 /// The retained messages of one subscription, fetched in chunks from the shards that own them.
@@ -194,6 +199,21 @@ impl Session {
             seen: None,
             is_credit_due: false,
             dropped: 0,
+            profile: None,
+        }
+    }
+
+    /// The bounds that a hook has set.
+    pub fn bounds(&self) -> SessionLimits {
+        self.profile.as_ref().map_or_else(SessionLimits::default, |profile| profile.limits)
+    }
+
+    pub fn queue_limits(&self, limits: &Limits) -> QueueLimits {
+        let bounds = self.bounds();
+        QueueLimits {
+            messages_max: bounds.queue_messages_max.unwrap_or(limits.queue_messages_max),
+            bytes_max: bounds.queue_bytes_max.unwrap_or(limits.queue_bytes_max),
+            policy: limits.queue_policy,
         }
     }
 
@@ -214,6 +234,7 @@ impl Session {
         let Some(connection) = connection else {
             if envelope.qos == QoS::AtMostOnce && !context.limits.queue_qos0_offline {
                 context.counters.dropped_offline_qos0 += 1;
+                self.tell_drop(context, message, DropReason::OfflineQos0);
                 return Offer::Dropped;
             }
             return self.enqueue(context, message, envelope);
@@ -222,6 +243,7 @@ impl Session {
         if is_next && self.may_send(connection, context.limits, envelope.qos) {
             if self.keeps(&envelope) && !context.may_store(message) {
                 context.counters.dropped_stored_full += 1;
+                self.tell_drop(context, message, DropReason::StoreFull);
                 self.dropped += 1;
                 return Offer::Dropped;
             }
@@ -294,39 +316,47 @@ impl Session {
     ) -> Offer {
         if message.meta.expires_at.is_some_and(|at| at <= context.now) {
             context.counters.expired += 1;
+            self.tell_drop(context, message, DropReason::Expired);
             return Offer::Dropped;
         }
         if !context.may_store(message) {
             context.counters.dropped_stored_full += 1;
+            self.tell_drop(context, message, DropReason::StoreFull);
             self.dropped += 1;
             return Offer::Dropped;
         }
-        let limits = QueueLimits {
-            messages_max: context.limits.queue_messages_max,
-            bytes_max: context.limits.queue_bytes_max,
-            policy: context.limits.queue_policy,
-        };
+        let limits = self.queue_limits(context.limits);
         let queued = Queued { stored: context.encoded.store(message, context.stored), envelope };
         let mut victims: Vec<u32> = Vec::new();
         let mut expired_count = 0;
+        let (client_id, drops) = (&*self.client_id, &mut *context.drops);
         self.queue.expire_if_full(context.now, queued.stored.size(), limits, |expired| {
             expired_count += 1;
+            drops.push(Some(client_id), expired.stored.message().topic, DropReason::Expired);
             victims.push(expired.envelope.membership);
         });
         context.counters.expired += expired_count;
         let mut victim_count = 0;
         let pushed = self.queue.push(queued, limits, |victim| {
             victim_count += 1;
+            drops.push(Some(client_id), victim.stored.message().topic, DropReason::QueueFull);
             if victim.envelope.membership != 0 {
                 victims.push(victim.envelope.membership);
             }
         });
+        if pushed.is_err() {
+            drops.push(Some(client_id), message.topic, DropReason::QueueFull);
+        }
         victims.into_iter().for_each(|membership| self.return_credit(membership));
         let offer = if pushed.is_ok() { Offer::Queued } else { Offer::Dropped };
         victim_count += u64::from(pushed.is_err());
         context.counters.dropped_queue_full += victim_count;
         self.dropped += victim_count;
         offer
+    }
+
+    fn tell_drop(&self, context: &mut Context<'_>, message: &Message<'_>, why: DropReason) {
+        context.drops.push(Some(&self.client_id), message.topic, why);
     }
 
     /// The session's connection is gone.
@@ -386,12 +416,14 @@ impl Session {
         if message.meta.expires_at.is_some_and(|at| at <= context.now) {
             // [MQTT-3.3.2-5]
             context.counters.expired += 1;
+            self.tell_drop(context, message, DropReason::Expired);
             return Offer::Sent;
         }
         let qos = envelope.qos;
         if !encode::fits(connection, context.now, message, &envelope) {
             // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
             context.counters.dropped_too_large += 1;
+            self.tell_drop(context, message, DropReason::TooLarge);
             self.dropped += 1;
             return Offer::Sent;
         }
@@ -440,6 +472,9 @@ impl Session {
             }
             _ => {
                 context.counters.dropped_too_large += 1;
+                if let Some(stored) = &flow.stored {
+                    self.tell_drop(context, &stored.message(), DropReason::TooLarge);
+                }
                 self.inflight.finish(id);
             }
         }

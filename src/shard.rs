@@ -10,6 +10,7 @@ mod connect;
 mod counters;
 mod events;
 mod groups;
+mod hooks;
 mod input;
 mod interest;
 mod known;
@@ -37,11 +38,13 @@ use crate::hash::KeyedHash;
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Stage};
 use crate::random::Random;
-use crate::session::{BufferPool, Clients, EncodedOnce, SessionKey};
-use crate::stages::{self, plugin};
+use crate::session::{BufferPool, Clients, DropLog, EncodedOnce, SessionKey};
+use crate::stages::encode::deliver;
+use crate::stages::plugin::{self, HookSet, MessageView};
 use crate::time::Instant;
 use crate::topic::RetainedStore;
 use groups::Groups;
+use hooks::{Plugged, is_wanted};
 use interest::Announcement;
 use mail::Outbox;
 use router::Router;
@@ -83,6 +86,7 @@ macro_rules! context {
             stored: &$shard.stored,
             pool: &mut $shard.pool,
             encoded: &mut $shard.encoded,
+            drops: &mut $shard.drops,
         }
     };
 }
@@ -125,6 +129,10 @@ pub struct Shard {
     frame_bytes: usize,
     pool: BufferPool,
     encoded: EncodedOnce,
+    /// The hooks that somebody has; empty without `plugged`.
+    hook_set: HookSet,
+    plugged: Option<Box<Plugged>>,
+    drops: DropLog,
     topic_scratch: Vec<u8>,
     /// A client that is a bridge has connected since the shard began.
     has_bridge_clients: bool,
@@ -178,6 +186,9 @@ impl Shard {
             frame_bytes: 0,
             pool: BufferPool::default(),
             encoded: EncodedOnce::default(),
+            hook_set: HookSet::EMPTY,
+            plugged: None,
+            drops: DropLog::default(),
             topic_scratch: Vec::new(),
             has_bridge_clients: false,
             closes: VecDeque::new(),
@@ -204,6 +215,7 @@ impl Shard {
         self.unpark_mail(now);
         // Parked input may have admitted more.
         self.run_pipeline(now);
+        self.tell_drops();
     }
 
     /// Copies a message into the arena. It has room after the stages ran: a message is at most a quarter of it.
@@ -250,14 +262,28 @@ impl Shard {
         let route = self.router.route(message.topic);
         let mut context = context!(self, now);
         let hash = &self.hash;
-        stages::encode::deliver(&route, &message, &mut self.clients, &mut context, || {
-            hash.bytes(message.topic)
-        });
+        let clients = &mut self.clients;
+        let topic_hash = || hash.bytes(message.topic);
+        let mut receivers = None;
+        if self.hook_set.contains(HookSet::DELIVER) {
+            let view = || MessageView::of(&message, now);
+            receivers = Plugged::receivers(&mut self.plugged, self.hook_set, view, self.id);
+            deliver(&route, &message, clients, &mut context, topic_hash, |clients, key| {
+                is_wanted(&mut receivers, clients, key)
+            });
+        } else {
+            deliver(&route, &message, clients, &mut context, topic_hash, |_, _| true);
+        }
         for &index in &route.groups {
             if let Some(group) = self.groups.get(index) {
                 let clients = &mut self.clients;
-                sharing::offer(group, &message, self.id, clients, &mut self.outbox, &mut context);
+                let receivers = receivers.as_mut();
+                let outbox = &mut self.outbox;
+                sharing::offer(group, &message, self.id, clients, outbox, &mut context, receivers);
             }
+        }
+        if let Some(receivers) = receivers {
+            context.counters.deliveries_skipped += receivers.skipped();
         }
         let mut remote = if message.meta.is_origin { route.remote } else { 0 };
         if message.meta.retain {
@@ -268,6 +294,7 @@ impl Shard {
                     &self.retained_bytes,
                     &self.limits,
                     &mut self.counters,
+                    &mut self.drops,
                     now,
                     &message,
                 );

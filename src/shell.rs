@@ -12,7 +12,6 @@ mod mesh;
 mod ring;
 mod shutdown;
 mod socket;
-pub mod spool;
 mod turn;
 mod waiter;
 mod watch;

@@ -100,6 +100,8 @@ pub struct Connection {
     pub aliases_out: Option<Box<OutboundAliases>>,
     pub pending: Option<Box<PendingSubscribe>>,
     pub peer: Option<SocketAddr>,
+    /// The address it came in at, until CONNECT; kept only for hooks.
+    pub listener: Option<Box<SocketAddr>>,
 }
 
 impl Connection {
@@ -134,6 +136,7 @@ impl Connection {
             aliases_out: None,
             pending: None,
             peer,
+            listener: None,
         }
     }
 

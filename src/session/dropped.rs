@@ -55,3 +55,51 @@ impl fmt::Display for DropReason {
         out.write_str(self.name())
     }
 }
+
+/// A message that somebody did not get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// `None`: it was not on its way to one client.
+    pub client_id: Option<Box<str>>,
+    pub topic: Box<str>,
+    pub why: DropReason,
+}
+
+/// Messages that were dropped, until somebody is told; empty unless somebody wants to know.
+#[derive(Debug, Default)]
+pub struct DropLog {
+    is_on: bool,
+    waiting: Vec<Dropped>,
+}
+
+/// Drops kept between two tellings; what is dropped beyond is only counted, where it happened.
+const WAITING_MAX: usize = 4096;
+
+impl DropLog {
+    pub fn set(&mut self, is_on: bool) {
+        self.is_on = is_on;
+    }
+
+    #[inline]
+    pub fn push(&mut self, client_id: Option<&str>, topic: &[u8], why: DropReason) {
+        if self.is_on {
+            self.keep(client_id, topic, why);
+        }
+    }
+
+    #[cold]
+    fn keep(&mut self, client_id: Option<&str>, topic: &[u8], why: DropReason) {
+        if self.waiting.len() < WAITING_MAX {
+            let topic = String::from_utf8_lossy(topic).into();
+            self.waiting.push(Dropped { client_id: client_id.map(Box::from), topic, why });
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub fn take(&mut self) -> Vec<Dropped> {
+        std::mem::take(&mut self.waiting)
+    }
+}

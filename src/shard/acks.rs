@@ -93,6 +93,7 @@ impl Shard {
     ) -> Step {
         let expiry_max_s = self.limits.session_expiry_max_s;
         let Some(session) = self.clients.session(key) else { return Step::Stop };
+        let expiry_max_s = session.bounds().session_expiry_max_s.unwrap_or(expiry_max_s);
         if let Some(expiry_s) = disconnect.session_expiry_s {
             if session.expiry_s == 0 && expiry_s > 0 {
                 return self.refuse(

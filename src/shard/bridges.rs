@@ -4,6 +4,7 @@
 use super::bridge_mail::{
     BRIDGE_COUNT_MAX, BridgeBatch, BridgeId, FromBridges, InboundBatch, Target, ToBridges,
 };
+use super::hooks::Publisher;
 use super::input::Step;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Generation, Message, Meta};
@@ -12,6 +13,7 @@ use crate::codec::{self, PacketId, ProtocolVersion, QoS, ReasonCode};
 use crate::counters::Counters;
 use crate::hash::KeyedHash;
 use crate::session::{HeldAck, Park, SessionKey, Ticket};
+use crate::stages::plugin::ClientView;
 use crate::time::Instant;
 use crate::topic::ScanEnd;
 use smallvec::SmallVec;
@@ -416,11 +418,13 @@ impl Shard {
                 payload: message.payload,
                 meta,
             };
-            let generation = self.admit(now, &draft);
+            let name = format!("bridge-{bridge}");
+            let client = ClientView { client_id: &name, shard: self.id, ..ClientView::default() };
+            let admitted = self.publish(now, &draft, Publisher::Other(client));
             if number == 0 {
                 continue;
             }
-            match self.ticket(generation) {
+            match admitted.ok().and_then(|generation| self.ticket(generation)) {
                 Some(ticket) => self.bridges.inbound.push_back((bridge, number, ticket)),
                 // In the order in which they came. [MQTT-4.6.0-2]
                 None if !self.bridges.inbound.is_empty() => {

@@ -1,17 +1,26 @@
 //! CONNECT: which shard, whether at all, and the session it begins or resumes.
 
+use super::hooks::tell;
 use super::input::Step;
 use super::{ConnectionId, Event, Shard, ShardId};
 use crate::arena::{Draft, Meta, Stored, stored_size};
 use crate::codec::{self, Connack, Connect, DecodeError, Frame, ProtocolVersion, ReasonCode};
 use crate::session::connection::ConnectionState;
-use crate::session::{SessionKey, Will};
+use crate::session::{SessionKey, SessionLimits, Will};
+use crate::stages::plugin::HookEvent;
 use crate::time::Instant;
 use crate::topic::{InboundAliases, OutboundAliases, check_name, is_system};
 use smallvec::SmallVec;
 
 /// No CONNACK without strings but the assigned client identifier is larger.
 const CONNACK_SIZE_MAX: usize = 64;
+
+/// What a client is given of what it asks for.
+struct Granted {
+    expiry_s: u32,
+    keep_alive_s: u16,
+    inflight_max: u16,
+}
 
 impl Shard {
     /// The other shard that owns the client's session; `None`: this one, or the client leaves its id to us.
@@ -86,24 +95,32 @@ impl Shard {
             Ok(will) => will,
             Err((reason, why)) => return self.refuse_connect(now, id, reason, why),
         };
-        let expiry_s = self.granted_expiry_s(connect);
-        if !self.connack_fits(connect, assigned.as_deref(), expiry_s) {
+        let bounds = match self.ask_connect(now, id, client_id, connect, will.as_deref()) {
+            Ok(bounds) => bounds,
+            Err(reason) => {
+                return self.refuse_connect(now, id, reason, "a plugin denied the connection");
+            }
+        };
+        let granted = self.granted(connect, &bounds);
+        if !self.connack_fits(connect, assigned.as_deref(), &granted) {
             let why = "the maximum packet size is too small for CONNACK";
             return self.refuse_connect(now, id, ReasonCode::PacketTooLarge, why);
         }
         let (key, is_resumed) = self.session_for(now, client_id, connect.clean_start);
-        self.open_connection(now, id, key, connect);
+        self.open_connection(now, id, key, connect, &granted);
+        let profile = self.profile(id, connect, bounds);
         if let Some(session) = self.clients.session(key) {
             session.connection = Some(id);
-            session.expiry_s = expiry_s;
+            session.expiry_s = granted.expiry_s;
             session.will = will;
+            session.profile = profile;
             session.ends_at = None;
             session.will_at = None;
         }
         self.clients.connected_count += 1;
         self.counters.connections_opened += 1;
         self.update_session_timer(key);
-        let connack = self.connack(connect, is_resumed, assigned.as_deref(), expiry_s);
+        let connack = self.connack(connect, is_resumed, assigned.as_deref(), &granted);
         self.send_connack(id, &connack);
         self.update_read_mode(id);
         let (version, peer) =
@@ -114,6 +131,7 @@ impl Shard {
             version,
             is_resumed,
         });
+        tell!(self, key, client => HookEvent::Connected { client, is_resumed });
         self.return_to_groups(now, key);
         self.pump(now, key);
         Step::Done
@@ -224,6 +242,7 @@ impl Shard {
             if let Some(id) = self.clients.session(key).and_then(|session| session.connection) {
                 // [MQTT-3.1.4-3]
                 self.counters.connections_taken_over += 1;
+                tell!(self, key, client => HookEvent::TakenOver { client });
                 self.send_disconnect(
                     id,
                     ReasonCode::SessionTakenOver,
@@ -251,16 +270,16 @@ impl Shard {
         id: ConnectionId,
         key: SessionKey,
         connect: &Connect<'_>,
+        granted: &Granted,
     ) {
-        let keep_alive_s = self.granted_keep_alive_s(connect);
+        let keep_alive_s = granted.keep_alive_s;
         let is_v5 = connect.version == ProtocolVersion::V5;
         let alias_in_max = if is_v5 { self.limits.topic_alias_max } else { 0 };
         let alias_out_max = connect.topic_alias_max.min(self.limits.topic_alias_out_max);
-        let inflight_max = self.limits.inflight_max;
         let Some(connection) = self.clients.connection(id) else { return };
         connection.state = ConnectionState::Open(key);
         connection.is_bridge = connect.is_bridge();
-        connection.quota = connect.receive_max.unwrap_or(u16::MAX).min(inflight_max);
+        connection.quota = connect.receive_max.unwrap_or(u16::MAX).min(granted.inflight_max);
         // One and a half times. [MQTT-3.1.2-22]
         connection.keep_alive_ms = u32::from(keep_alive_s) * 1500;
         connection.last_received = now;
@@ -273,24 +292,24 @@ impl Shard {
         self.set_connection_timer(id, deadline);
     }
 
-    fn granted_keep_alive_s(&self, connect: &Connect<'_>) -> u16 {
-        let max = self.limits.keep_alive_max_s;
-        let asked = connect.keep_alive_s;
-        // Only a 5.0 client can be told. [MQTT-3.2.2-22]
-        if connect.version == ProtocolVersion::V5 && max > 0 && (asked == 0 || asked > max) {
-            max
-        } else {
-            asked
+    fn granted(&self, connect: &Connect<'_>, bounds: &SessionLimits) -> Granted {
+        let limits = &self.limits;
+        let keep_alive_max_s = bounds.keep_alive_max_s.unwrap_or(limits.keep_alive_max_s);
+        let expiry_max_s = bounds.session_expiry_max_s.unwrap_or(limits.session_expiry_max_s);
+        Granted {
+            expiry_s: self.granted_expiry_s(connect, expiry_max_s),
+            keep_alive_s: granted_keep_alive_s(connect, keep_alive_max_s),
+            inflight_max: bounds.inflight_max.unwrap_or(limits.inflight_max).max(1),
         }
     }
 
-    fn granted_expiry_s(&self, connect: &Connect<'_>) -> u32 {
+    fn granted_expiry_s(&self, connect: &Connect<'_>, max_s: u32) -> u32 {
         let asked = match connect.version {
             ProtocolVersion::V5 => connect.session_expiry_s.unwrap_or(0),
             _ if connect.clean_start => 0,
             _ => self.limits.session_expiry_v3_s,
         };
-        asked.min(self.limits.session_expiry_max_s)
+        asked.min(max_s)
     }
 
     fn connack<'a>(
@@ -298,10 +317,10 @@ impl Shard {
         connect: &Connect<'_>,
         session_present: bool,
         assigned: Option<&'a str>,
-        expiry_s: u32,
+        granted: &Granted,
     ) -> Connack<'a> {
         let limits = &self.limits;
-        let keep_alive_s = self.granted_keep_alive_s(connect);
+        let Granted { expiry_s, keep_alive_s, .. } = *granted;
         let asked_expiry_s = connect.session_expiry_s.unwrap_or(0);
         Connack {
             session_present,
@@ -319,13 +338,18 @@ impl Shard {
     }
 
     /// Whether the client takes a packet as large as the CONNACK that accepts it. [MQTT-3.1.2-24]
-    fn connack_fits(&self, connect: &Connect<'_>, assigned: Option<&str>, expiry_s: u32) -> bool {
+    fn connack_fits(
+        &self,
+        connect: &Connect<'_>,
+        assigned: Option<&str>,
+        granted: &Granted,
+    ) -> bool {
         let size_max = connect.packet_size_max.map_or(usize::MAX, |max| max as usize);
         if size_max >= CONNACK_SIZE_MAX {
             return true;
         }
         let mut bytes = Vec::with_capacity(CONNACK_SIZE_MAX);
-        self.connack(connect, false, assigned, expiry_s).encode(
+        self.connack(connect, false, assigned, granted).encode(
             connect.version,
             size_max,
             &mut bytes,
@@ -335,6 +359,16 @@ impl Shard {
 
     fn send_connack(&mut self, id: ConnectionId, connack: &Connack<'_>) {
         self.answer(id, |version, size_max, out| connack.encode(version, size_max, out));
+    }
+}
+
+fn granted_keep_alive_s(connect: &Connect<'_>, max: u16) -> u16 {
+    let asked = connect.keep_alive_s;
+    // Only a 5.0 client can be told. [MQTT-3.2.2-22]
+    if connect.version == ProtocolVersion::V5 && max > 0 && (asked == 0 || asked > max) {
+        max
+    } else {
+        asked
     }
 }
 

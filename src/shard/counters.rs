@@ -26,6 +26,8 @@ pub struct Gauges {
     pub acked_by_stage: [u64; 3],
     pub mail_is_above_mark: bool,
     pub interest_filters: usize,
+    /// Somebody has hooks.
+    pub has_hooks: bool,
 }
 
 impl Shard {
@@ -50,6 +52,7 @@ impl Shard {
             acked_by_stage: by_stage(&|stage| self.pipeline.acked(stage).number()),
             mail_is_above_mark: self.outbox.is_above_mark(),
             interest_filters: self.router.interest.filter_count(),
+            has_hooks: !self.hook_set.is_empty(),
         }
     }
 }

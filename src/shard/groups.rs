@@ -9,7 +9,7 @@ use super::mail::GroupKey;
 use crate::arena::{Gauge, Stored};
 use crate::codec::QoS;
 use crate::session::queue::{Queue, QueueLimits, Queued};
-use crate::session::{Envelope, SessionKey};
+use crate::session::{DropLog, DropReason, Envelope, SessionKey};
 use crate::time::Instant;
 use crate::topic::Members;
 use slab::Slab;
@@ -90,20 +90,39 @@ impl Group {
         stored: Stored,
         limits: QueueLimits,
         expired: &mut u64,
+        drops: &mut DropLog,
     ) -> u64 {
         let mut dropped = 0;
-        self.backlog.expire_if_full(now, stored.size(), limits, |_| *expired += 1);
-        let pushed = self.backlog.push(waiting(stored), limits, |_| dropped += 1);
-        dropped + u64::from(pushed.is_err())
+        self.backlog.expire_if_full(now, stored.size(), limits, |victim| {
+            *expired += 1;
+            drops.push(None, victim.stored.message().topic, DropReason::Expired);
+        });
+        let pushed = self.backlog.push(waiting(stored), limits, |victim| {
+            dropped += 1;
+            drops.push(None, victim.stored.message().topic, DropReason::GroupFull);
+        });
+        if let Err(refused) = pushed {
+            dropped += 1;
+            drops.push(None, refused.stored.message().topic, DropReason::GroupFull);
+        }
+        dropped
     }
 
     /// Puts messages that came back, in their order, in front of all others; how many messages were dropped for it.
-    pub fn take_back(&mut self, returned: Vec<Stored>, limits: QueueLimits) -> u64 {
+    pub fn take_back(
+        &mut self,
+        returned: Vec<Stored>,
+        limits: QueueLimits,
+        drops: &mut DropLog,
+    ) -> u64 {
         for stored in returned.into_iter().rev() {
             self.backlog.push_front(waiting(stored));
         }
         let mut dropped = 0;
-        self.backlog.shed(limits, |_| dropped += 1);
+        self.backlog.shed(limits, |victim| {
+            dropped += 1;
+            drops.push(None, victim.stored.message().topic, DropReason::GroupFull);
+        });
         dropped
     }
 }

@@ -1,11 +1,13 @@
 //! Beginnings and ends: connections opened and closed, sessions left and ended, deadlines, shutdown.
 
+use super::hooks::{Publisher, tell};
 use super::timers::Timer;
 use super::{ConnectionId, Event, Shard, context};
 use crate::arena::{Draft, Meta, Stored};
 use crate::codec::ReasonCode;
 use crate::session::connection::ConnectionState;
 use crate::session::{Park, SessionKey, Will};
+use crate::stages::plugin::HookEvent;
 use crate::time::Instant;
 use std::net::SocketAddr;
 
@@ -42,6 +44,7 @@ impl Shard {
                 Timer::Connection(id) => self.on_connection_timer(now, id),
                 Timer::Session(key) => self.on_session_timer(now, key),
                 Timer::Sys => self.on_sys_timer(now),
+                Timer::Tick => self.on_tick(now),
             }
         }
     }
@@ -147,6 +150,8 @@ impl Shard {
         session.disconnect();
         let client_id = &session.client_id;
         self.events.push(|| Event::Disconnected { client_id: client_id.clone(), why: why.into() });
+        tell!(self, key, client => HookEvent::Disconnected { client, why });
+        let Some(session) = self.clients.session(key) else { return };
         let expiry_s = session.expiry_s;
         session.ends_at = (expiry_s != u32::MAX).then(|| now.plus_s(u64::from(expiry_s)));
         session.will_at = session.will.as_ref().map(|will| now.plus_s(u64::from(will.delay_s)));
@@ -174,12 +179,15 @@ impl Shard {
             session.will_at = None;
         }
         self.update_session_timer(key);
-        if let Some(session) = self.clients.remove_session(key) {
+        let ended = self.clients.remove_session(key);
+        if let Some(session) = &ended {
             self.events.push(|| Event::SessionEnded { client_id: session.client_id.clone() });
+            self.tell_ended(session);
         }
         // The will is published at the end of the session at the latest, and is not given to what ends. [MQTT-3.1.2-8]
         if let Some(will) = will {
-            self.publish_will(now, key, &will);
+            let publisher = ended.as_ref().map_or(Publisher::Session(key), Publisher::Ended);
+            self.publish_will(now, key, publisher, &will);
         }
     }
 
@@ -191,11 +199,17 @@ impl Shard {
         session.will_at = None;
         // [MQTT-3.1.2-10]
         if let Some(will) = session.will.take() {
-            self.publish_will(now, key, &will);
+            self.publish_will(now, key, Publisher::Session(key), &will);
         }
     }
 
-    fn publish_will(&mut self, now: Instant, key: SessionKey, will: &Will) {
+    fn publish_will(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        publisher: Publisher<'_>,
+        will: &Will,
+    ) {
         let message = will.stored.message();
         let meta = Meta {
             expires_at: will.message_expiry_s.map(|s| now.plus_s(u64::from(s))),
@@ -208,7 +222,8 @@ impl Shard {
             payload: message.payload,
             meta,
         };
-        self.admit(now, &draft);
+        // A will that is denied is counted, and goes nowhere.
+        let _ = self.publish(now, &draft, publisher);
     }
 
     fn on_connection_timer(&mut self, now: Instant, id: ConnectionId) {

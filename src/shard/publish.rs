@@ -1,5 +1,6 @@
 //! PUBLISH from a client: checked, admitted, acknowledged.
 
+use super::hooks::Publisher;
 use super::input::Step;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Meta};
@@ -127,10 +128,12 @@ impl Shard {
             publisher: key.as_u64(),
             from_bridge: self.has_bridge_clients && self.is_bridge(id),
         };
-        let generation = self.admit(
-            now,
-            &Draft { topic: topic.as_bytes(), properties: &pieces, payload: publish.payload, meta },
-        );
+        let draft =
+            Draft { topic: topic.as_bytes(), properties: &pieces, payload: publish.payload, meta };
+        let generation = match self.publish(now, &draft, Publisher::Session(key)) {
+            Ok(generation) => generation,
+            Err(reason) => return self.deny_publish(id, key, version, publish, reason),
+        };
         if let Some(packet_id) = publish.packet_id
             && self.bridges.is_any()
         {
@@ -155,6 +158,32 @@ impl Shard {
     /// Whether the client bridges from another broker.
     fn is_bridge(&mut self, id: ConnectionId) -> bool {
         self.clients.connection(id).is_some_and(|connection| connection.is_bridge)
+    }
+
+    /// A hook denied the message. A 5.0 client is told why, a 3.x client is answered as if it had been taken.
+    #[cold]
+    fn deny_publish(
+        &mut self,
+        id: ConnectionId,
+        key: SessionKey,
+        version: ProtocolVersion,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+    ) -> Step {
+        let Some(packet_id) = publish.packet_id else { return Step::Done };
+        let is_v5 = version == ProtocolVersion::V5;
+        let is_qos2 = publish.qos == QoS::ExactlyOnce;
+        if is_v5
+            && is_qos2
+            && let Some(session) = self.clients.session(key)
+            && session.held_acks.as_ref().is_none_or(|acks| acks.0.is_empty())
+        {
+            // The flow ends with this PUBREC; if that has to wait, so does its end. [MQTT-4.3.3-9]
+            session.received_qos2.remove(packet_id);
+        }
+        let reason = if is_v5 { reason } else { ReasonCode::Success };
+        self.acknowledge_in_turn(id, key, (packet_id, is_qos2), reason);
+        Step::Done
     }
 
     #[inline]

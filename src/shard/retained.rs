@@ -9,7 +9,7 @@ use crate::arena::{Draft, Gauge, Message, Stored, stored_size};
 use crate::codec::QoS;
 use crate::counters::Counters;
 use crate::limits::Limits;
-use crate::session::{Envelope, Pull, SessionKey};
+use crate::session::{DropLog, DropReason, Envelope, Pull, SessionKey, SessionLimits};
 use crate::time::Instant;
 use crate::topic::{RetainedStore, ScanEnd, has_wildcards};
 use std::collections::VecDeque;
@@ -49,6 +49,7 @@ pub(super) fn store(
     gauge: &Gauge,
     limits: &Limits,
     counters: &mut Counters,
+    drops: &mut DropLog,
     now: Instant,
     message: &Message<'_>,
 ) {
@@ -63,6 +64,7 @@ pub(super) fn store(
         || gauge.bytes() + stored_size(message.size()) > limits.retained_bytes_max;
     if is_full {
         counters.retained_refused += 1;
+        drops.push(None, message.topic, DropReason::RetainedFull);
         return;
     }
     let draft = Draft {
@@ -109,8 +111,8 @@ impl Shard {
     /// Fetches one chunk; whether there may be another at once.
     fn pull(&mut self, now: Instant, key: SessionKey) -> bool {
         let own = self.id;
-        let count_max = CHUNK_COUNT_MAX.min(self.limits.queue_messages_max).max(1);
         let Some((session, Some(connection))) = self.clients.pair(key) else { return false };
+        let count_max = chunk_count(&self.limits, &session.bounds());
         let has_room = connection.has_room(&self.limits) && connection.pending.is_none();
         if !session.wants_pull() || !has_room {
             return false;
@@ -165,7 +167,9 @@ impl Shard {
         for stored in &found {
             let published = QoS::from_bits(stored.message().meta.qos).unwrap_or_default();
             let envelope = Envelope { qos: published.min(envelope.qos), ..envelope.clone() };
-            self.offer_stored(now, key, stored, envelope);
+            if self.is_delivered(now, key, &stored.message()) {
+                self.offer_stored(now, key, stored, envelope);
+            }
         }
         if is_empty && !is_done {
             // Nothing matched among many: others have their turn first.
@@ -229,8 +233,10 @@ impl Shard {
             }
             let published = QoS::from_bits(message.meta.qos).unwrap_or_default();
             let envelope = Envelope { qos: published.min(envelope.qos), ..envelope.clone() };
-            let mut context = context!(self, now);
-            self.clients.offer(key, &mut context, &message, envelope);
+            if self.is_delivered(now, key, &message) {
+                let mut context = context!(self, now);
+                self.clients.offer(key, &mut context, &message, envelope);
+            }
         }
         if let Some(session) = self.clients.session(key) {
             session.seen = seen;
@@ -267,6 +273,15 @@ impl Pull {
             }
         }
     }
+}
+
+/// How many messages a chunk may have, so that an empty queue takes them all.
+fn chunk_count(limits: &Limits, bounds: &SessionLimits) -> usize {
+    if bounds.queue_bytes_max.is_some_and(|bytes_max| bytes_max / 4 < CHUNK_BYTES) {
+        return 1;
+    }
+    let messages_max = bounds.queue_messages_max.unwrap_or(limits.queue_messages_max);
+    CHUNK_COUNT_MAX.min(messages_max).max(1)
 }
 
 /// What a chunk may hold of an empty queue.

@@ -1,6 +1,7 @@
 //! Shared subscriptions at work: members join and leave, messages are given out and come back.
 
 use super::groups::{Group, Member, MemberOptions};
+use super::hooks::Plugged;
 use super::interest::Join;
 use super::mail::{Address, Batch, Control, GroupKey, Outbox};
 use super::router::{Options, Subscriber};
@@ -10,7 +11,8 @@ use crate::codec::{QoS, SubscriptionOptions};
 use crate::limits::Limits;
 use crate::session::inflight::FlowState;
 use crate::session::queue::QueueLimits;
-use crate::session::{Clients, Context, Offer, SessionKey};
+use crate::session::{Clients, Context, DropReason, Offer, SessionKey};
+use crate::stages::plugin::{MessageView, Receivers};
 use crate::time::Instant;
 
 /// Gives a message to the next member that can take it, behind those that wait already.
@@ -21,12 +23,14 @@ pub(super) fn offer(
     clients: &mut Clients,
     outbox: &mut Outbox,
     context: &mut Context<'_>,
+    receivers: Option<&mut Receivers<'_>>,
 ) {
-    if group.backlog.is_empty() && give(group, message, own, clients, outbox, context) {
+    if group.backlog.is_empty() && give(group, message, own, clients, outbox, context, receivers) {
         return;
     }
     if !context.may_store(message) {
         context.counters.dropped_stored_full += 1;
+        context.drops.push(None, message.topic, DropReason::StoreFull);
         return;
     }
     let stored = Stored::from_message(message, context.stored);
@@ -35,10 +39,11 @@ pub(super) fn offer(
         stored,
         backlog_limits(context.limits),
         &mut context.counters.expired,
+        context.drops,
     );
 }
 
-/// Whether a member took the message.
+/// Whether a member took the message; one whose member a deliver hook leaves out is taken, too.
 fn give(
     group: &mut Group,
     message: &Message<'_>,
@@ -46,12 +51,19 @@ fn give(
     clients: &mut Clients,
     outbox: &mut Outbox,
     context: &mut Context<'_>,
+    receivers: Option<&mut Receivers<'_>>,
 ) -> bool {
     let Some((member, options)) = group.members.pick() else { return false };
     let (shard, session) = member;
     if shard != own {
         let address = Address { session, options, group: group.key };
         outbox.member(shard, &address, message);
+        return true;
+    }
+    if let Some(receivers) = receivers
+        && clients.session(session).is_some_and(|session| !receivers.wants(session))
+    {
+        group.members.credit(&member, 1);
         return true;
     }
     let envelope = options.envelope(message.meta.qos, message.meta.retain);
@@ -73,22 +85,35 @@ fn backlog_limits(limits: &Limits) -> QueueLimits {
 fn take_back(group: &mut Group, returned: Vec<Stored>, context: &mut Context<'_>) {
     let count = returned.len();
     let limits = backlog_limits(context.limits);
-    context.counters.dropped_group_full += group.take_back(returned, limits);
+    context.counters.dropped_group_full += group.take_back(returned, limits, context.drops);
     // What was in flight had no place in a queue: it takes more now.
     for _ in 0..count {
         if context.stored.bytes() <= context.limits.shard_stored_bytes_max {
             return;
         }
         let messages_max = group.backlog.len().saturating_sub(1);
-        let dropped = &mut context.counters.dropped_stored_full;
-        group.backlog.shed(QueueLimits { messages_max, ..limits }, |_| *dropped += 1);
+        let (dropped, drops) = (&mut context.counters.dropped_stored_full, &mut *context.drops);
+        group.backlog.shed(QueueLimits { messages_max, ..limits }, |victim| {
+            *dropped += 1;
+            drops.push(None, victim.stored.message().topic, DropReason::StoreFull);
+        });
     }
 }
 
 impl Shard {
     /// Messages a member may be given before it says it has room.
     fn full_credit(&self) -> u32 {
-        let queue_max = self.limits.queue_messages_max.min(usize::from(u16::MAX)) as u32;
+        self.credit_within(self.limits.queue_messages_max)
+    }
+
+    fn full_credit_of(&mut self, key: SessionKey) -> u32 {
+        let bounds = self.clients.session(key).map(|session| session.queue_limits(&self.limits));
+        let messages_max = self.limits.queue_messages_max;
+        self.credit_within(bounds.map_or(messages_max, |b| b.messages_max.min(messages_max)))
+    }
+
+    fn credit_within(&self, queue_messages_max: usize) -> u32 {
+        let queue_max = queue_messages_max.min(usize::from(u16::MAX)) as u32;
         u32::from(self.limits.group_credit_max).min(queue_max).max(1)
     }
 
@@ -111,7 +136,7 @@ impl Shard {
             id: subscription_id,
             membership,
         };
-        let credit = self.full_credit();
+        let credit = self.full_credit_of(key);
         if owner == self.id {
             let (filter, is_new) = self.add_member(text, (self.id, key), options, credit);
             let is_waiting = self.announce(&filter, is_new, Some(id));
@@ -187,18 +212,27 @@ impl Shard {
             let message = queued.stored.message();
             if message.meta.expires_at.is_some_and(|at| at <= now) {
                 context.counters.expired += 1;
+                context.drops.push(None, message.topic, DropReason::Expired);
                 continue;
             }
-            let clients = &mut self.clients;
-            if !give(group, &message, self.id, clients, &mut self.outbox, &mut context) {
+            let (clients, outbox) = (&mut self.clients, &mut self.outbox);
+            let mut receivers = Plugged::receivers(
+                &mut self.plugged,
+                self.hook_set,
+                || MessageView::of(&message, now),
+                self.id,
+            );
+            let receiver = receivers.as_mut();
+            if !give(group, &message, self.id, clients, outbox, &mut context, receiver) {
                 return group.backlog.push_front(queued);
             }
+            context.counters.deliveries_skipped += receivers.map_or(0, |r| r.skipped());
         }
     }
 
     /// A client came back: its groups may give it messages again.
     pub(super) fn return_to_groups(&mut self, now: Instant, key: SessionKey) {
-        let count = self.full_credit();
+        let count = self.full_credit_of(key);
         let Some(session) = self.clients.session(key) else { return };
         let memberships: Vec<_> =
             session.memberships.iter().map(|m| (m.filter.clone(), m.owner)).collect();
@@ -319,6 +353,9 @@ impl Shard {
         if group.members.is_empty() {
             let filter: Box<str> = group.filter().into();
             self.counters.dropped_group_full += group.backlog.len() as u64;
+            while let Some(queued) = group.backlog.pop() {
+                self.drops.push(None, queued.stored.message().topic, DropReason::GroupFull);
+            }
             self.groups.remove(index);
             self.router.subscriptions.remove(&filter, Subscriber::Group(index));
             self.withdraw(&filter);
@@ -359,6 +396,13 @@ impl Shard {
         if !is_there {
             return false;
         }
+        if !self.is_delivered(now, address.session, message) {
+            if let Some(session) = self.clients.session(address.session) {
+                session.return_credit(number);
+                self.clients.credits.push(address.session);
+            }
+            return true;
+        }
         let envelope = address.options.envelope(message.meta.qos, message.meta.retain);
         let mut context = context!(self, now);
         let offer = self.clients.offer(address.session, &mut context, message, envelope);
@@ -376,6 +420,9 @@ impl Shard {
         let stored = self.stored_of(now, returned);
         let Some(group) = self.groups.get(key.index).filter(|group| group.key == key) else {
             self.counters.dropped_group_full += stored.len() as u64;
+            for stored in &stored {
+                self.drops.push(None, stored.message().topic, DropReason::GroupFull);
+            }
             return;
         };
         take_back(group, stored, &mut context!(self, now));
@@ -393,6 +440,7 @@ impl Shard {
                 stored.push(Stored::from_message(&message, context.stored));
             } else {
                 context.counters.dropped_stored_full += 1;
+                context.drops.push(None, message.topic, DropReason::StoreFull);
             }
         }
         stored

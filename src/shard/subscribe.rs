@@ -18,6 +18,7 @@ enum Outcome {
     Refused(ReasonCode),
     /// Whether other shards must confirm it first.
     Granted {
+        qos: QoS,
         is_waiting: bool,
     },
 }
@@ -56,9 +57,9 @@ impl Shard {
                     self.counters.subscriptions_refused += 1;
                     reason
                 }
-                Outcome::Granted { is_waiting } => {
+                Outcome::Granted { qos, is_waiting } => {
                     waiting += usize::from(is_waiting);
-                    granted(options.qos)
+                    granted(qos)
                 }
             };
             reasons.push(reason);
@@ -123,10 +124,15 @@ impl Shard {
                 }
                 Err(_) => return Outcome::Refused(ReasonCode::TopicFilterInvalid),
             };
+        let options = match self.ask_subscribe(key, text, options.qos) {
+            Ok(qos) => SubscriptionOptions { qos, ..options },
+            Err(reason) => return Outcome::Refused(reason),
+        };
         let subscriptions_max = self.limits.subscriptions_per_client_max;
         let Some(session) = self.clients.session(key) else {
             return Outcome::Refused(ReasonCode::UnspecifiedError);
         };
+        let subscriptions_max = session.bounds().subscriptions_max.unwrap_or(subscriptions_max);
         let place = session.filters.binary_search_by(|filter| (**filter).cmp(text));
         if let Err(place) = place {
             if session.filters.len() >= subscriptions_max {
@@ -137,7 +143,7 @@ impl Shard {
         }
         if parsed.share.is_some() {
             let is_waiting = self.join(now, id, key, text, options, subscription_id);
-            return Outcome::Granted { is_waiting };
+            return Outcome::Granted { qos: options.qos, is_waiting };
         }
         let entry = Options {
             qos: options.qos,
@@ -159,7 +165,7 @@ impl Shard {
         if wants_retained {
             self.begin_pull(key, &parsed, options.qos, subscription_id);
         }
-        Outcome::Granted { is_waiting }
+        Outcome::Granted { qos: options.qos, is_waiting }
     }
 
     fn begin_pull(
@@ -223,6 +229,7 @@ impl Shard {
                 session.end_pull(text);
                 self.clients.subscription_count -= 1;
                 self.remove_subscription(now, key, text);
+                self.tell_unsubscribed(key, text);
                 ReasonCode::Success
             }
         }

@@ -18,6 +18,25 @@ pub(super) struct Report {
     pub gauges: Gauges,
 }
 
+impl Counters {
+    /// What hooks did.
+    fn hook_lines(&self, say: &mut dyn FnMut(&str, &dyn Display)) {
+        say("plugins/publishes/denied", &self.publishes_denied);
+        say("plugins/publishes/changed", &self.publishes_changed);
+        say("plugins/deliveries/skipped", &self.deliveries_skipped);
+        say("plugins/connects/denied", &self.connects_denied);
+        say("plugins/subscribes/denied", &self.subscribes_denied);
+    }
+
+    fn add_hooks(&mut self, other: &Counters) {
+        self.publishes_denied += other.publishes_denied;
+        self.publishes_changed += other.publishes_changed;
+        self.deliveries_skipped += other.deliveries_skipped;
+        self.connects_denied += other.connects_denied;
+        self.subscribes_denied += other.subscribes_denied;
+    }
+}
+
 impl Report {
     /// One shard's own figures.
     fn lines(&self, say: &mut dyn FnMut(&str, &dyn Display)) {
@@ -63,6 +82,9 @@ impl Report {
         say("parked/mail", &counters.parked_on_mail);
         say("parked/output", &counters.parked_on_output);
         say("parked/bridges", &counters.parked_on_bridges);
+        if gauges.has_hooks {
+            counters.hook_lines(say);
+        }
         say("bridges/messages/sent", &counters.bridge_messages_sent);
         say("bridges/messages/received", &counters.bridge_messages_received);
         say("bridges/acks_withheld", &counters.acks_withheld);
@@ -201,6 +223,11 @@ impl Sys {
         say("publish/bytes/received", &self.sum(|r| r.counters.publish_bytes_received));
         say("publish/bytes/sent", &self.sum(|r| r.counters.publish_bytes_sent));
         say("arena/stale_reads", &self.sum(|r| r.counters.stale_reads));
+        if self.reports.iter().any(|report| report.gauges.has_hooks) {
+            let mut all = Counters::default();
+            self.reports.iter().for_each(|report| all.add_hooks(&report.counters));
+            all.hook_lines(&mut say);
+        }
         for (name, load) in LOAD_NAMES.iter().zip(&self.loads) {
             for (minutes, average) in LOAD_MINUTES.iter().zip(load.averages) {
                 say(&format!("load/{name}/{minutes}min"), &format_args!("{average:.2}"));

@@ -12,6 +12,8 @@ pub enum Timer {
     Session(SessionKey),
     /// Counters are published.
     Sys,
+    /// Hooks are told that a second has passed.
+    Tick,
 }
 
 #[derive(Debug, Default)]

@@ -206,7 +206,11 @@ impl Worker {
     ) -> Option<ConnectionId> {
         // A peer that is gone already has no address; the first receive will say so.
         let peer = peer_address(&socket).ok();
+        let listener = local_address(&socket).ok();
         let connection = self.shard.handle_open(now, peer, deadline)?;
+        if let Some(listener) = listener {
+            self.shard.set_listener(connection, listener);
+        }
         let key = self.ring.adopt(socket, to_owner(connection));
         self.ring.read(key, ReadMode::Once);
         self.sockets.insert(connection, key);
@@ -308,6 +312,11 @@ impl Worker {
             acked_by_stage: gauges.acked_by_stage,
         });
     }
+}
+
+fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let address = SockRef::from(socket).local_addr()?;
+    address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 fn peer_address(socket: &OwnedFd) -> io::Result<SocketAddr> {

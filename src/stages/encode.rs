@@ -68,7 +68,8 @@ impl LocalDelivery {
     }
 }
 
-/// Delivers a message to every local subscriber of its route. `topic_hash` is asked for with the retain flag only.
+/// Delivers a message to every local subscriber of its route that it is `wanted` for. `topic_hash` is asked for with
+/// the retain flag only.
 #[inline]
 pub fn deliver(
     route: &Route,
@@ -76,6 +77,7 @@ pub fn deliver(
     clients: &mut Clients,
     context: &mut Context<'_>,
     topic_hash: impl Fn() -> u64,
+    mut wanted: impl FnMut(&mut Clients, SessionKey) -> bool,
 ) {
     if message.meta.retain {
         let hash = topic_hash();
@@ -97,6 +99,9 @@ pub fn deliver(
                 NoLocal::Nothing => continue,
                 NoLocal::Other(other) => delivery = other,
             }
+        }
+        if !wanted(clients, delivery.session) {
+            continue;
         }
         clients.offer(delivery.session, context, message, delivery.envelope(message));
     }

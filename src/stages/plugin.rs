@@ -1,15 +1,17 @@
 //! The plugin stage: prepares each message before encode and bridge read it.
 //!
-//! The chain of hooks is empty; every message is prepared as it came, and acked when the encode stage, where deliver
-//! hooks run, is past it.
+//! Publish hooks run when a message is admitted, while it is the last one: when the stage takes it, it is prepared. It is
+//! acked when the encode stage, where deliver hooks run, is past it.
 
 mod edit;
 mod hooks;
+mod receivers;
 mod view;
 
 pub use crate::session::{DropReason, SessionLimits};
 pub use edit::{EditBuffers, EditError, Edited, MessageEdit};
 pub use hooks::{HookSet, Hooks, Verdict};
+pub use receivers::Receivers;
 pub use view::{ClientView, ConnectView, HookEvent, MessageView};
 
 use crate::arena::Generation;

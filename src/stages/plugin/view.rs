@@ -1,7 +1,9 @@
 //! What hooks are shown: views that are valid for the length of a call.
 
+use crate::arena::Message;
 use crate::codec::{Property, PropertyIter, ProtocolVersion, QoS, UserProperties};
-use crate::session::DropReason;
+use crate::session::{DropReason, Session};
+use crate::time::Instant;
 use std::net::SocketAddr;
 
 /// Who did it, or who receives.
@@ -15,6 +17,23 @@ pub struct ClientView<'a> {
     /// `None`: not an MQTT client, a bridge for instance.
     pub version: Option<ProtocolVersion>,
     pub shard: u16,
+}
+
+impl<'a> ClientView<'a> {
+    /// The client of a session: as it connected last, with as much as the shard keeps.
+    pub fn of(session: &'a Session, shard: u16) -> ClientView<'a> {
+        let client = ClientView { client_id: &session.client_id, shard, ..ClientView::default() };
+        match session.profile.as_deref() {
+            Some(profile) => ClientView {
+                user_name: profile.user_name.as_deref(),
+                peer: profile.peer,
+                listener: profile.listener,
+                version: Some(profile.version),
+                ..client
+            },
+            None => client,
+        }
+    }
 }
 
 /// What a CONNECT says beside who it is.
@@ -44,6 +63,19 @@ pub struct MessageView<'a> {
 }
 
 impl<'a> MessageView<'a> {
+    /// A message of the broker: its topic was validated when it was decoded.
+    pub fn of(message: &Message<'a>, now: Instant) -> MessageView<'a> {
+        let left_s = |at: Instant| at.ms_since(now).div_ceil(1000).min(u64::from(u32::MAX)) as u32;
+        MessageView {
+            topic: simdutf8::basic::from_utf8(message.topic).unwrap_or_default(),
+            payload: message.payload,
+            qos: QoS::from_bits(message.meta.qos).unwrap_or_default(),
+            retain: message.meta.retain,
+            message_expiry_s: message.meta.expires_at.map(left_s),
+            raw_properties: message.properties,
+        }
+    }
+
     pub fn properties(&self) -> PropertyIter<'a> {
         PropertyIter::new(self.raw_properties)
     }

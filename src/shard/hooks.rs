@@ -1,0 +1,325 @@
+//! Where a shard calls hooks: what it has of them, messages at their origin, events, the tick.
+
+use super::timers::Timer;
+use super::{ConnectionId, Shard};
+use crate::arena::{Draft, Generation, Message};
+use crate::codec::{Connect, ReasonCode, ReasonSet};
+use crate::session::{Clients, DropReason, Profile, Session, SessionKey, Will};
+use crate::stages::plugin::{
+    ClientView, ConnectView, EditBuffers, HookEvent, HookSet, Hooks, MessageEdit, MessageView,
+    Receivers, SessionLimits, Verdict,
+};
+use crate::time::Instant;
+use std::net::SocketAddr;
+
+/// Time between two ticks.
+const TICK_MS: u64 = 1000;
+
+/// Hooks that a message meets at its origin.
+const AT_ORIGIN: HookSet = HookSet::PUBLISH.union(HookSet::AUTHORIZE_PUBLISH);
+
+/// The hooks of a shard and what their calls need.
+pub(super) struct Plugged {
+    pub hooks: Box<dyn Hooks>,
+    buffers: EditBuffers,
+    tick: Option<Instant>,
+}
+
+/// Whose message it is.
+#[derive(Clone, Copy)]
+pub(super) enum Publisher<'a> {
+    Session(SessionKey),
+    /// The will of a session that is gone.
+    Ended(&'a Session),
+    Other(ClientView<'a>),
+}
+
+/// Tells the hooks of something that happened to the client of a session that is there.
+macro_rules! tell {
+    ($shard:expr, $key:expr, $client:ident => $event:expr) => {
+        if $shard.hook_set.contains($crate::stages::plugin::HookSet::EVENTS)
+            && let Some(plugged) = &mut $shard.plugged
+            && let Some(session) = $shard.clients.session($key)
+        {
+            let $client = $crate::stages::plugin::ClientView::of(session, $shard.id);
+            plugged.hooks.event(&$event);
+        }
+    };
+}
+pub(super) use tell;
+
+/// Whether the deliver hook, if there is one, lets the session have the message.
+pub(super) fn is_wanted(
+    receivers: &mut Option<Receivers<'_>>,
+    clients: &mut Clients,
+    key: SessionKey,
+) -> bool {
+    match (receivers, clients.session(key)) {
+        (Some(receivers), Some(session)) => receivers.wants(session),
+        _ => true,
+    }
+}
+
+impl Plugged {
+    /// Those who receive a message, if hooks want to be asked about them.
+    pub fn receivers<'a>(
+        plugged: &'a mut Option<Box<Plugged>>,
+        hook_set: HookSet,
+        message: impl FnOnce() -> MessageView<'a>,
+        shard: u16,
+    ) -> Option<Receivers<'a>> {
+        if !hook_set.contains(HookSet::DELIVER) {
+            return None;
+        }
+        let hooks = &mut *plugged.as_mut()?.hooks;
+        Some(Receivers::new(hooks, message(), shard))
+    }
+}
+
+impl Shard {
+    /// Calls these hooks from now on; to be set before the first connection.
+    pub fn set_hooks(&mut self, now: Instant, hooks: Box<dyn Hooks>) {
+        assert_eq!(self.clients.connection_count(), 0, "hooks are set before the first connection");
+        self.hook_set = hooks.hooks();
+        self.drops.set(self.hook_set.contains(HookSet::DROPS));
+        let mut plugged = Box::new(Plugged { hooks, buffers: EditBuffers::default(), tick: None });
+        if self.hook_set.contains(HookSet::TICK) {
+            self.timers.set(Timer::Tick, &mut plugged.tick, Some(now.plus_ms(TICK_MS)));
+        }
+        self.plugged = Some(plugged);
+    }
+
+    /// The address a connection came in at; for hooks, and before its first bytes.
+    pub fn set_listener(&mut self, id: ConnectionId, listener: SocketAddr) {
+        if self.hook_set.is_empty() {
+            return;
+        }
+        if let Some(connection) = self.clients.connection(id) {
+            connection.listener = Some(Box::new(listener));
+        }
+    }
+
+    /// Admits a message at its origin; the reason when a hook denies it.
+    #[inline]
+    pub(super) fn publish(
+        &mut self,
+        now: Instant,
+        draft: &Draft<'_>,
+        publisher: Publisher<'_>,
+    ) -> Result<Generation, ReasonCode> {
+        if self.hook_set.intersects(AT_ORIGIN) {
+            return self.publish_hooked(now, draft, publisher);
+        }
+        Ok(self.admit(now, draft))
+    }
+
+    #[cold]
+    fn publish_hooked(
+        &mut self,
+        now: Instant,
+        draft: &Draft<'_>,
+        publisher: Publisher<'_>,
+    ) -> Result<Generation, ReasonCode> {
+        self.make_room_for_rewrite(now, draft);
+        let generation = self.admit(now, draft);
+        let Some(plugged) = &mut self.plugged else { return Ok(generation) };
+        let client = match publisher {
+            Publisher::Session(key) => {
+                self.clients.session(key).map(|session| ClientView::of(session, self.id))
+            }
+            Publisher::Ended(session) => Some(ClientView::of(session, self.id)),
+            Publisher::Other(client) => Some(client),
+        };
+        let client = client.unwrap_or_default();
+        let mut verdict = Verdict::Allow;
+        if self.hook_set.contains(HookSet::PUBLISH) {
+            let message = self.arena.last().expect("the message was just admitted");
+            let meta = message.meta;
+            let view = MessageView::of(&message, now);
+            let mut edit = MessageEdit::new(view, &mut plugged.buffers, &self.limits);
+            verdict = plugged.hooks.publish(&client, &mut edit);
+            let is_format_wrong = self.limits.payload_format_checked
+                && edit.is_changed()
+                && !edit.is_payload_format_right();
+            if is_format_wrong && verdict == Verdict::Allow {
+                verdict = Verdict::Deny(ReasonCode::PayloadFormatInvalid);
+            }
+            if verdict == Verdict::Allow && edit.is_changed() {
+                let edited = edit.finish();
+                let rewrite = plugged.buffers.rewrite(&edited, edited.meta(meta, now));
+                self.arena.rewrite_last(&rewrite).expect("room was made before the hook ran");
+                self.counters.publishes_changed += 1;
+            }
+            plugged.buffers.trim();
+        }
+        if self.hook_set.contains(HookSet::AUTHORIZE_PUBLISH) && verdict == Verdict::Allow {
+            let message = self.arena.last().expect("the message was just admitted");
+            verdict = plugged.hooks.authorize_publish(&client, &MessageView::of(&message, now));
+        }
+        let Verdict::Deny(reason) = verdict else { return Ok(generation) };
+        if let Some(message) = self.arena.last() {
+            self.drops.push(Some(client.client_id), message.topic, DropReason::Denied);
+        }
+        self.arena.deny_last();
+        self.counters.publishes_denied += 1;
+        Err(told(ReasonSet::RECEIVED, reason))
+    }
+
+    /// A hook runs once for a message, so what it may make of it has room before it runs: the message as it is, with
+    /// the gap it may leave at the end of the ring, and the largest it may become.
+    fn make_room_for_rewrite(&mut self, now: Instant, draft: &Draft<'_>) {
+        let size_max = self.limits.packet_size_max.max(draft.size());
+        if self.arena.used() + 2 * size_max > self.arena.size() {
+            self.run_pipeline(now);
+        }
+    }
+
+    /// Whether the client may connect; hooks may set bounds of its session.
+    pub(super) fn ask_connect(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        client_id: &str,
+        connect: &Connect<'_>,
+        will: Option<&Will>,
+    ) -> Result<SessionLimits, ReasonCode> {
+        let mut limits = SessionLimits::default();
+        if !self.hook_set.contains(HookSet::CONNECT) {
+            return Ok(limits);
+        }
+        let Some(plugged) = &mut self.plugged else { return Ok(limits) };
+        let connection = self.clients.connection(id);
+        let client = ClientView {
+            client_id,
+            user_name: connect.user_name,
+            peer: connection.as_ref().and_then(|connection| connection.peer),
+            listener: connection.and_then(|connection| connection.listener.as_deref().copied()),
+            version: Some(connect.version),
+            shard: self.id,
+        };
+        let will = will.map(|will| (will, will.stored.message()));
+        let view = ConnectView {
+            password: connect.password,
+            clean_start: connect.clean_start,
+            keep_alive_s: connect.keep_alive_s,
+            session_expiry_s: connect.session_expiry_s,
+            will: will.as_ref().map(|(will, message)| MessageView {
+                message_expiry_s: will.message_expiry_s,
+                ..MessageView::of(message, now)
+            }),
+            user_properties: connect.user_properties,
+        };
+        match plugged.hooks.connect(&client, &view, &mut limits) {
+            Verdict::Allow => Ok(limits),
+            Verdict::Deny(reason) => {
+                self.counters.connects_denied += 1;
+                Err(told(ReasonSet::CONNACK, reason))
+            }
+        }
+    }
+
+    /// What hooks are to be told of the client of a connection; `None`: there are none.
+    pub(super) fn profile(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        limits: SessionLimits,
+    ) -> Option<Box<Profile>> {
+        if self.hook_set.is_empty() {
+            return None;
+        }
+        let connection = self.clients.connection(id)?;
+        Some(Box::new(Profile {
+            user_name: connect.user_name.map(Box::from),
+            peer: connection.peer,
+            listener: connection.listener.take().map(|listener| *listener),
+            version: connect.version,
+            limits,
+        }))
+    }
+
+    /// Whether the client may subscribe, and the QoS it may be given.
+    pub(super) fn ask_subscribe(
+        &mut self,
+        key: SessionKey,
+        filter: &str,
+        qos: crate::codec::QoS,
+    ) -> Result<crate::codec::QoS, ReasonCode> {
+        if !self.hook_set.contains(HookSet::SUBSCRIBE) {
+            return Ok(qos);
+        }
+        let Some(plugged) = &mut self.plugged else { return Ok(qos) };
+        let Some(session) = self.clients.session(key) else { return Ok(qos) };
+        let client = ClientView::of(session, self.id);
+        let mut granted = qos;
+        match plugged.hooks.authorize_subscribe(&client, filter, &mut granted) {
+            Verdict::Allow => Ok(granted.min(qos)),
+            Verdict::Deny(reason) => {
+                self.counters.subscribes_denied += 1;
+                Err(told(ReasonSet::SUBACK, reason))
+            }
+        }
+    }
+
+    pub(super) fn tell_unsubscribed(&mut self, key: SessionKey, filter: &str) {
+        if self.hook_set.contains(HookSet::UNSUBSCRIBE)
+            && let Some(plugged) = &mut self.plugged
+            && let Some(session) = self.clients.session(key)
+        {
+            plugged.hooks.unsubscribed(&ClientView::of(session, self.id), filter);
+        }
+    }
+
+    /// Whether the deliver hook lets the session have the message; counted if not.
+    pub(super) fn is_delivered(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        message: &Message<'_>,
+    ) -> bool {
+        let view = || MessageView::of(message, now);
+        let mut receivers = Plugged::receivers(&mut self.plugged, self.hook_set, view, self.id);
+        let is_wanted = is_wanted(&mut receivers, &mut self.clients, key);
+        self.counters.deliveries_skipped += u64::from(!is_wanted);
+        is_wanted
+    }
+
+    /// Tells the end of a session that is gone.
+    pub(super) fn tell_ended(&mut self, session: &Session) {
+        if self.hook_set.contains(HookSet::EVENTS)
+            && let Some(plugged) = &mut self.plugged
+        {
+            let client = ClientView::of(session, self.id);
+            plugged.hooks.event(&HookEvent::SessionEnded { client });
+        }
+    }
+
+    /// Tells of messages that were dropped since the last time.
+    #[inline]
+    pub(super) fn tell_drops(&mut self) {
+        if self.drops.is_empty() {
+            return;
+        }
+        let dropped = self.drops.take();
+        let Some(plugged) = &mut self.plugged else { return };
+        for drop in &dropped {
+            plugged.hooks.event(&HookEvent::Dropped {
+                client_id: drop.client_id.as_deref(),
+                topic: &drop.topic,
+                why: drop.why,
+            });
+        }
+    }
+
+    pub(super) fn on_tick(&mut self, now: Instant) {
+        let Some(plugged) = &mut self.plugged else { return };
+        plugged.tick = None;
+        plugged.hooks.tick();
+        self.timers.set(Timer::Tick, &mut plugged.tick, Some(now.plus_ms(TICK_MS)));
+    }
+}
+
+/// What the client is told: the hook's reason if the answer can carry it.
+fn told(allowed: ReasonSet, reason: ReasonCode) -> ReasonCode {
+    if reason.is_error() && allowed.contains(reason) { reason } else { ReasonCode::NotAuthorized }
+}
