@@ -12,6 +12,7 @@ mod mesh;
 mod ring;
 mod shutdown;
 mod socket;
+pub mod spool;
 mod turn;
 mod waiter;
 mod watch;

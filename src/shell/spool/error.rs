@@ -1,0 +1,108 @@
+//! What can go wrong with a spool, in sentences for operators.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use libc::{EDQUOT, EFBIG, ENOSPC, EROFS};
+
+/// Why a spool could not do what was asked. Nothing that was committed is lost by it, [`SpoolError::Damaged`] apart.
+#[derive(Debug)]
+pub enum SpoolError {
+    /// Another process, or another spool of this one, uses the directory.
+    Locked { directory: PathBuf, holder: Option<Holder> },
+    /// A segment was written by a newer version of this program.
+    Version { path: PathBuf, version: u16 },
+    /// What was written can no longer be read: so many messages are lost. They count as done; reading goes on behind them.
+    Damaged { path: PathBuf, offset: u64, messages_lost: u64 },
+    /// The system said no; the call may be repeated.
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+}
+
+/// The process that uses a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub process_id: u32,
+    /// As the kernel knows it; empty when it cannot be seen from here.
+    pub name: String,
+}
+
+impl SpoolError {
+    pub(super) fn io(doing: &'static str, path: &Path, source: io::Error) -> SpoolError {
+        SpoolError::Io { doing, path: path.to_owned(), source }
+    }
+
+    pub(super) fn glommio(
+        doing: &'static str,
+        path: &Path,
+        error: glommio::GlommioError<()>,
+    ) -> SpoolError {
+        let source = match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => error.into(),
+        };
+        SpoolError::io(doing, path, source)
+    }
+
+    /// Whether space is what lacks.
+    pub fn is_disk_full(&self) -> bool {
+        let SpoolError::Io { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(ENOSPC | EDQUOT | EFBIG))
+    }
+}
+
+impl fmt::Display for SpoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SpoolError::Locked { directory, holder } => {
+                let directory = directory.display();
+                write!(f, "the bridge's directory {directory} is in use by ")?;
+                match holder {
+                    Some(Holder { process_id, name }) if name.is_empty() => {
+                        write!(f, "process {process_id}")?;
+                    }
+                    Some(Holder { process_id, name }) => {
+                        write!(f, "process {process_id} ({name})")?
+                    }
+                    None => write!(f, "another process")?,
+                }
+                write!(f, ": stop it, or give each broker and each bridge a directory of its own")
+            }
+            SpoolError::Version { path, version } => write!(
+                f,
+                "{} was written by a newer version of this program (format {version}): run that one, or move the \
+                 directory away",
+                path.display()
+            ),
+            SpoolError::Damaged { path, offset, messages_lost } => write!(
+                f,
+                "{} is damaged at byte {offset}: {messages_lost} messages are lost; check the disk",
+                path.display()
+            ),
+            SpoolError::Io { doing, path, source } => {
+                write!(f, "{doing} {}: {source}", path.display())?;
+                f.write_str(match source.raw_os_error() {
+                    Some(ENOSPC | EDQUOT) => {
+                        "; make space: nothing is lost, and the bridge goes on by itself when there is some"
+                    }
+                    Some(EFBIG) => "; raise the limit of file sizes (ulimit -f)",
+                    Some(EROFS) => "; mount it for writing",
+                    _ if source.kind() == io::ErrorKind::PermissionDenied => {
+                        "; the broker's user must own the directory"
+                    }
+                    _ => "",
+                })
+            }
+        }
+    }
+}
+
+impl Error for SpoolError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            SpoolError::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

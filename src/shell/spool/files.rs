@@ -1,0 +1,206 @@
+//! The files of a log: does what the log's steps say, with glommio's I/O, and reads a directory back.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use glommio::io::{BufferedFile, Directory, OpenOptions};
+
+use super::error::SpoolError;
+use super::log::{Found, Step};
+use super::recovery::{Cut, Recovery};
+
+/// How much of a file is read at once.
+pub const READ_SIZE: usize = 256 * 1024;
+
+/// A directory of segments, `00000000000000000001.log` and so on.
+#[derive(Debug)]
+pub struct Files {
+    path: PathBuf,
+    directory: Directory,
+    /// The segment that was created last, open for writing.
+    active: RefCell<Option<(u64, Rc<BufferedFile>)>>,
+}
+
+impl Files {
+    /// Reads all segments; the tails that are torn are cut off.
+    pub async fn open(path: &Path) -> Result<(Files, Found, Vec<Cut>), SpoolError> {
+        let directory = Directory::open(path)
+            .await
+            .map_err(|error| SpoolError::glommio("opening", path, error))?;
+        let files = Files { path: path.to_owned(), directory, active: RefCell::new(None) };
+        let mut recovery = Recovery::default();
+        for segment in files.list()? {
+            files.recover(segment, &mut recovery).await?;
+        }
+        let (found, cuts) = recovery.finish(boot_id());
+        Ok((files, found, cuts))
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn path_of(&self, segment: u64) -> PathBuf {
+        self.path.join(format!("{segment:020}.log"))
+    }
+
+    pub async fn run(&self, step: &Step) -> Result<(), SpoolError> {
+        match step {
+            Step::Create { segment, head } => {
+                let created = self.create(*segment, head).await;
+                if created.is_err() {
+                    // Its number is not used again, and it counts for nothing: it may also stay.
+                    let _ = glommio::io::remove(self.path_of(*segment)).await;
+                }
+                created
+            }
+            Step::Write { segment, offset, states, messages } => {
+                let file = self.active(*segment)?;
+                write_all(&file, *offset, states, messages)
+                    .await
+                    .map_err(|error| SpoolError::io("writing", &self.path_of(*segment), error))
+            }
+            Step::Sync { segment } => self.sync(*segment).await,
+            Step::Delete { segment } => {
+                let path = self.path_of(*segment);
+                match glommio::io::remove(&path).await {
+                    Ok(()) => Ok(()),
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+                    Err(error) => Err(SpoolError::glommio("deleting", &path, error)),
+                }
+            }
+        }
+    }
+
+    pub async fn sync(&self, segment: u64) -> Result<(), SpoolError> {
+        let file = self.active(segment)?;
+        file.fdatasync()
+            .await
+            .map_err(|error| SpoolError::glommio("syncing", &self.path_of(segment), error))
+    }
+
+    pub async fn open_for_reading(&self, segment: u64) -> Result<Rc<BufferedFile>, SpoolError> {
+        let path = self.path_of(segment);
+        let file = BufferedFile::open(&path).await;
+        file.map(Rc::new).map_err(|error| SpoolError::glommio("opening", &path, error))
+    }
+
+    async fn create(&self, segment: u64, head: &[u8]) -> Result<(), SpoolError> {
+        let path = self.path_of(segment);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .buffered_open(&path)
+            .await
+            .map_err(|error| SpoolError::glommio("creating", &path, error))?;
+        write_all(&file, 0, head, &[])
+            .await
+            .map_err(|error| SpoolError::io("writing", &path, error))?;
+        file.fdatasync().await.map_err(|error| SpoolError::glommio("syncing", &path, error))?;
+        self.directory
+            .sync()
+            .await
+            .map_err(|error| SpoolError::glommio("syncing", &self.path, error))?;
+        self.active.replace(Some((segment, Rc::new(file))));
+        Ok(())
+    }
+
+    fn active(&self, segment: u64) -> Result<Rc<BufferedFile>, SpoolError> {
+        let active = self.active.borrow();
+        let file = active.as_ref().filter(|(id, _)| *id == segment);
+        // Not reached: only the last created segment is written and synced.
+        let missing =
+            || SpoolError::io("writing", &self.path_of(segment), io::ErrorKind::NotFound.into());
+        file.map(|(_, file)| Rc::clone(file)).ok_or_else(missing)
+    }
+
+    fn list(&self) -> Result<Vec<u64>, SpoolError> {
+        let failed = |error| SpoolError::io("listing", &self.path, error);
+        let mut segments = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(".log"));
+            segments.extend(id.filter(|id| id.len() == 20).and_then(|id| id.parse::<u64>().ok()));
+        }
+        segments.sort_unstable();
+        Ok(segments)
+    }
+
+    async fn recover(&self, segment: u64, recovery: &mut Recovery) -> Result<(), SpoolError> {
+        let path = self.path_of(segment);
+        let failed = |error| SpoolError::glommio("reading", &path, error);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .buffered_open(&path)
+            .await
+            .map_err(|error| SpoolError::glommio("opening", &path, error))?;
+        let file_size = file.file_size().await.map_err(failed)?;
+        recovery.begin(segment, file_size);
+        let mut at_hand = Vec::new();
+        while let Some(wanted) = recovery.wanted() {
+            let size = READ_SIZE.max(wanted.saturating_sub(at_hand.len()));
+            let offset = recovery.offset() + at_hand.len() as u64;
+            let read = file.read_at(offset, size).await.map_err(failed)?;
+            if read.is_empty() {
+                break;
+            }
+            at_hand.extend_from_slice(&read);
+            let used = recovery.feed(&at_hand).map_err(|unknown| SpoolError::Version {
+                path: path.clone(),
+                version: unknown.0,
+            })?;
+            at_hand.drain(..used);
+        }
+        if let Some(cut) = recovery.end() {
+            // If this fails, it is cut the same way next time.
+            let _ = match cut.offset {
+                0 => glommio::io::remove(&path).await,
+                offset => file.truncate(offset).await,
+            };
+        }
+        file.close().await.map_err(failed)
+    }
+}
+
+/// Two buffers in one write, gone on with when it was short.
+async fn write_all(
+    file: &BufferedFile,
+    offset: u64,
+    first: &[u8],
+    second: &[u8],
+) -> io::Result<()> {
+    let size = first.len() + second.len();
+    let mut written = 0;
+    while written < size {
+        let mut buffer = Vec::with_capacity(size - written);
+        buffer.extend_from_slice(&first[written.min(first.len())..]);
+        buffer.extend_from_slice(&second[written.saturating_sub(first.len())..]);
+        let result = file.write_at(buffer, offset + written as u64).await;
+        match result {
+            Ok(0) => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+            Ok(count) => written += count,
+            Err(error) => {
+                let code = error.raw_os_error();
+                return Err(code.map_or_else(|| error.into(), io::Error::from_raw_os_error));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Of this boot of the machine; zeros where the kernel does not say.
+pub fn boot_id() -> [u8; 16] {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: Vec<u8> =
+        text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+    let mut id = [0; 16];
+    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = pair[0] << 4 | pair[1];
+    }
+    id
+}

@@ -1,0 +1,596 @@
+//! The log as a state machine without I/O: what to write next, what may be deleted, what is full, what is not done.
+//!
+//! [`Log::next_step`] says one thing to do with the files; [`Log::step_done`] or [`Log::step_failed`] says how it went. A
+//! step that was never answered (its future was dropped) is given out again.
+//!
+//! ```text
+//! push -> open batch --seal--> sealed batch --Write, Sync by policy--> in a segment, committed
+//! ```
+//! - A sealed batch does not change: when a write fails half-way it is written again, the same bytes at the same place.
+//! - After a failed sync nothing is known about the segment's unsynced bytes: the batch goes into a new segment. What an
+//!   older segment holds from a newer one's first sequence on does not count.
+//! - A segment's head holds all states, and is synced before any older segment is deleted: deletion loses no state.
+//! - That a message's segment is gone says that the message is done, so deletion need not wait for state records.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::format::{self, Head, MESSAGE_OVERHEAD, RECORD_SIZE_MAX};
+use super::segment::{Run, Segment};
+use super::states::{Mark, Span, State, States};
+use super::{Backlog, Full, SpoolSettings, SyncPolicy};
+
+/// Spans of changed states that are kept for the next write; with more, a new segment's head takes them all.
+const CHANGES_MAX: usize = 4096;
+
+/// What is to be done with the files next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A new file with these bytes, synced, and the directory synced.
+    Create {
+        segment: u64,
+        head: Vec<u8>,
+    },
+    /// States and messages, at the end of the segment.
+    Write {
+        segment: u64,
+        offset: u64,
+        states: Vec<u8>,
+        messages: Rc<Vec<u8>>,
+    },
+    Sync {
+        segment: u64,
+    },
+    Delete {
+        segment: u64,
+    },
+}
+
+/// Messages that are not in a segment yet.
+#[derive(Debug, Default)]
+struct Batch {
+    run: Run,
+    /// Their records.
+    bytes: Vec<u8>,
+}
+
+/// States that changed since they were last written.
+#[derive(Debug, Default)]
+struct Changes {
+    received: Vec<Span>,
+    done: Vec<Span>,
+    /// They were more than fit.
+    overflow: bool,
+}
+
+/// What is being written; it does not change until it is.
+#[derive(Debug)]
+struct Sealed {
+    run: Run,
+    bytes: Rc<Vec<u8>>,
+    changes: Changes,
+    /// Written, and the policy wants it synced.
+    written: bool,
+}
+
+/// Messages that are written, kept in memory for a link that keeps up.
+#[derive(Debug)]
+pub struct Recent {
+    pub run: Run,
+    pub bytes: Rc<Vec<u8>>,
+}
+
+#[derive(Debug)]
+pub struct Log {
+    settings: SpoolSettings,
+    boot: [u8; 16],
+    states: States,
+    /// By id, ascending. The last takes the writes if `active`.
+    segments: VecDeque<Segment>,
+    active: bool,
+    /// The active segment has bytes that were not synced.
+    unsynced: bool,
+    next_segment: u64,
+    open: Batch,
+    sealed: Option<Sealed>,
+    changes: Changes,
+    recent: VecDeque<Recent>,
+    recent_size: usize,
+    /// Received messages whose segment is gone.
+    orphans: u64,
+    /// Sums over `segments`: bytes of files that are not all done; messages that are not done, and their bytes.
+    live_size: u64,
+    unfinished: u64,
+    unfinished_size: u64,
+}
+
+/// What recovery found.
+#[derive(Debug)]
+pub struct Found {
+    pub states: States,
+    pub segments: VecDeque<Segment>,
+    pub next_segment: u64,
+    pub next_sequence: u64,
+    pub orphans: u64,
+}
+
+impl Log {
+    pub fn new(settings: SpoolSettings, boot: [u8; 16], found: Found) -> Log {
+        let mut log = Log {
+            settings,
+            boot,
+            states: found.states,
+            segments: found.segments,
+            active: false,
+            unsynced: false,
+            next_segment: found.next_segment,
+            open: Batch { run: Run::new(found.next_sequence), bytes: Vec::new() },
+            sealed: None,
+            changes: Changes::default(),
+            recent: VecDeque::new(),
+            recent_size: 0,
+            orphans: found.orphans,
+            live_size: 0,
+            unfinished: 0,
+            unfinished_size: 0,
+        };
+        for segment in &log.segments {
+            log.unfinished += segment.unfinished;
+            log.unfinished_size += segment.unfinished_size;
+            log.live_size += if segment.unfinished > 0 { segment.size } else { 0 };
+        }
+        log
+    }
+
+    /// All sequences below are in the log; pushed ones from here on are not yet.
+    pub fn committed(&self) -> u64 {
+        self.sealed.as_ref().map_or(&self.open.run, |sealed| &sealed.run).first_sequence
+    }
+
+    pub fn next_sequence(&self) -> u64 {
+        self.open.run.end()
+    }
+
+    /// All sequences below are done.
+    pub fn floor(&self) -> u64 {
+        self.states.floor()
+    }
+
+    pub fn states(&self) -> &States {
+        &self.states
+    }
+
+    pub fn recent(&self) -> &VecDeque<Recent> {
+        &self.recent
+    }
+
+    /// `None`: done, or not committed.
+    pub fn state(&self, sequence: u64) -> Option<State> {
+        if sequence < self.committed() { self.states.state(sequence) } else { None }
+    }
+
+    /// The first message from `from` on that is committed and waits.
+    pub fn next_waiting(&self, from: u64) -> Option<u64> {
+        let next = self.states.next_waiting(from);
+        (next < self.committed()).then_some(next)
+    }
+
+    /// Up to `count_max` messages from `from` on that are committed and not done.
+    pub fn unfinished(&self, from: u64, count_max: usize) -> Vec<(u64, State)> {
+        let mut found = Vec::new();
+        let mut at = self.states.next_unfinished(from);
+        while found.len() < count_max
+            && let Some(state) = self.state(at)
+        {
+            found.push((at, state));
+            at = self.states.next_unfinished(at + 1);
+        }
+        found
+    }
+
+    pub fn segment_of(&self, sequence: u64) -> Option<&Segment> {
+        self.index_of(sequence).map(|index| &self.segments[index])
+    }
+
+    pub fn has_segment(&self, id: u64) -> bool {
+        self.segments.binary_search_by_key(&id, |segment| segment.id).is_ok()
+    }
+
+    /// Appends a message; `write` appends its bytes.
+    pub fn push(&mut self, time_ms: u64, write: impl FnOnce(&mut Vec<u8>)) -> Result<u64, Full> {
+        if self.messages() >= self.settings.messages_max {
+            return Err(Full::Messages);
+        }
+        let sequence = self.open.run.end();
+        let start = format::open_message(&mut self.open.bytes, sequence, time_ms);
+        write(&mut self.open.bytes);
+        let size = self.open.bytes.len() - start;
+        if let Err(full) = self.judge(start, size) {
+            self.open.bytes.truncate(start);
+            return Err(full);
+        }
+        format::close_message(&mut self.open.bytes, start);
+        self.open.run.add(size as u32, time_ms);
+        Ok(sequence)
+    }
+
+    /// Whether a message of so many bytes has room in the log, whatever waits in the batch.
+    pub fn has_room(&self, size: usize) -> bool {
+        self.messages() < self.settings.messages_max
+            && self.disk_size() + (size + MESSAGE_OVERHEAD) as u64 <= self.settings.bytes_max
+    }
+
+    /// `size` bytes of record are at `start` of the open batch; what was there before is not counted yet.
+    fn judge(&self, start: usize, size: usize) -> Result<(), Full> {
+        if size > RECORD_SIZE_MAX || size as u64 > self.settings.message_size_ceiling() {
+            return Err(Full::TooLarge);
+        }
+        if start > 0 && start + size > self.settings.batch_size_max {
+            return Err(Full::Batch);
+        }
+        // The record itself is in the open batch already.
+        if self.disk_size() > self.settings.bytes_max {
+            return Err(Full::Bytes);
+        }
+        Ok(())
+    }
+
+    /// Bytes of the files that are needed, and what is about to be written.
+    fn disk_size(&self) -> u64 {
+        let spare =
+            self.segments.back().filter(|last| last.unfinished == 0 && !self.is_spent(last));
+        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
+        self.live_size
+            + spare.map_or(0, |segment| segment.size)
+            + (self.open.bytes.len() + sealed) as u64
+    }
+
+    /// Nothing in it is needed and it is large: the next write begins a new one.
+    fn is_spent(&self, segment: &Segment) -> bool {
+        segment.unfinished == 0 && segment.filled() * 2 >= self.settings.segment_size
+    }
+
+    fn messages(&self) -> u64 {
+        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.run.sizes.len());
+        self.unfinished + self.orphans + (sealed + self.open.run.sizes.len()) as u64
+    }
+
+    pub fn backlog(&self) -> Backlog {
+        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
+        Backlog {
+            messages: self.messages(),
+            bytes: self.unfinished_size + (sealed + self.open.bytes.len()) as u64,
+            oldest_time_ms: self.oldest_time_ms(),
+            disk_bytes: self.segments.iter().map(|segment| segment.size).sum(),
+        }
+    }
+
+    fn oldest_time_ms(&self) -> Option<u64> {
+        let kept = self.segments.iter().find(|segment| segment.unfinished > 0);
+        let runs = kept.map(|segment| &segment.messages).into_iter();
+        let sealed = self.sealed.as_ref().map(|sealed| &sealed.run);
+        let mut runs = runs.chain(sealed).chain([&self.open.run]).filter(|run| !run.is_empty());
+        let run = runs.next()?;
+        run.time_of(self.states.floor().max(run.first_sequence))
+    }
+
+    /// Marks a committed message; `false` when it had that mark, or a higher one, or is not committed.
+    pub fn mark(&mut self, sequence: u64, mark: Mark) -> bool {
+        let before = self.state(sequence);
+        let changes = match (before, mark) {
+            (None, _) | (Some(State::Received), Mark::Received) => return false,
+            _ => Span { first: sequence, end: sequence + 1, mark },
+        };
+        self.states.set(changes);
+        self.changes.add(changes);
+        let Some(index) = self.index_of(sequence) else {
+            // Only a received message outlives its segment.
+            self.orphans -= u64::from(mark == Mark::Done);
+            return true;
+        };
+        let segment = &mut self.segments[index];
+        segment.waiting -= u64::from(before == Some(State::Waiting));
+        if mark == Mark::Done {
+            let size = u64::from(segment.messages.size_of(sequence).unwrap_or(0));
+            segment.unfinished -= 1;
+            segment.unfinished_size -= size;
+            self.unfinished -= 1;
+            self.unfinished_size -= size;
+            if segment.unfinished == 0 {
+                self.live_size -= segment.size;
+            }
+        }
+        true
+    }
+
+    /// Drops waiting messages from `from` on, oldest first, until one of `size` bytes has room. Says how many.
+    pub fn make_room(&mut self, from: u64, size: usize) -> u64 {
+        let mut dropped = 0;
+        while !self.has_room(size)
+            && let Some(oldest) = self.next_waiting(from)
+        {
+            self.mark(oldest, Mark::Done);
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Drops up to `count` waiting messages from `from` on, oldest first. Says how many.
+    pub fn drop_oldest(&mut self, from: u64, count: u64) -> u64 {
+        let mut dropped = 0;
+        while dropped < count
+            && let Some(oldest) = self.next_waiting(from)
+        {
+            self.mark(oldest, Mark::Done);
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// What stands in `segment` from `sequence` on cannot be read: it counts as done. Says how many messages waited there.
+    pub fn lose(&mut self, segment: u64, sequence: u64) -> u64 {
+        let Some(segment) = self.segments.iter().find(|other| other.id == segment) else {
+            return 0;
+        };
+        let end = segment.messages.end();
+        let mut lost = 0;
+        while let Some(next) = self.next_waiting(sequence).filter(|&next| next < end) {
+            self.mark(next, Mark::Done);
+            lost += 1;
+        }
+        lost
+    }
+
+    /// Whether [`Log::next_step`] has something.
+    pub fn wants_commit(&self) -> bool {
+        let pending = !(self.open.run.is_empty() && self.changes.is_empty());
+        pending
+            || self.sealed.is_some()
+            || self.deletable(|segment| segment.unfinished == 0).is_some()
+    }
+
+    /// What is to be done next. With `may_seal` (which is cleared then) all that was pushed and marked until now goes into
+    /// the log, else only what was sealed before. `None`: nothing is left.
+    pub fn next_step(&mut self, may_seal: &mut bool) -> Option<Step> {
+        if let Some(segment) = self.deletable(|segment| segment.unfinished == 0) {
+            return Some(Step::Delete { segment });
+        }
+        if self.sealed.is_none() && std::mem::take(may_seal) {
+            let pending = !(self.open.run.is_empty() && self.changes.is_empty());
+            if pending {
+                self.seal();
+            }
+        }
+        if let Some(sealed) = &self.sealed {
+            if sealed.written {
+                let segment = self.segments.back()?.id;
+                return Some(Step::Sync { segment });
+            }
+            return Some(self.write_or_create());
+        }
+        // Received messages need no bytes, only their states, which are all written here.
+        if self.live_size * 2 > self.settings.bytes_max
+            && let Some(segment) = self.deletable(|segment| segment.waiting == 0)
+        {
+            return Some(match self.unsynced() {
+                Some(segment) => Step::Sync { segment },
+                None => Step::Delete { segment },
+            });
+        }
+        None
+    }
+
+    /// The active segment, if it has bytes that were not synced.
+    pub fn unsynced(&self) -> Option<u64> {
+        let active = self.segments.back().filter(|_| self.active && self.unsynced);
+        active.map(|segment| segment.id)
+    }
+
+    /// The segment to sync beside the steps; what is written from now on is unsynced again. If it fails, say so with
+    /// [`Log::step_failed`].
+    pub fn begin_sync(&mut self) -> Option<u64> {
+        let segment = self.unsynced();
+        self.unsynced = false;
+        segment
+    }
+
+    /// The last segment stays: it has the states.
+    fn deletable(&self, is_free: impl Fn(&Segment) -> bool) -> Option<u64> {
+        let older = self.segments.iter().take(self.segments.len().saturating_sub(1));
+        older.filter(|segment| !segment.stuck).find(|segment| is_free(segment)).map(|s| s.id)
+    }
+
+    fn seal(&mut self) {
+        let next = Batch { run: Run::new(self.open.run.end()), bytes: Vec::new() };
+        let batch = std::mem::replace(&mut self.open, next);
+        self.sealed = Some(Sealed {
+            run: batch.run,
+            bytes: Rc::new(batch.bytes),
+            changes: std::mem::take(&mut self.changes),
+            written: false,
+        });
+    }
+
+    fn write_or_create(&mut self) -> Step {
+        let sealed = self.sealed.as_ref().expect("something is sealed");
+        let active = self.segments.back().filter(|segment| {
+            let filled = segment.filled() + sealed.bytes.len() as u64;
+            let fits = filled <= self.settings.segment_size || segment.filled() == 0;
+            self.active && fits && !self.is_spent(segment) && !sealed.changes.overflow
+        });
+        if let Some(active) = active {
+            return Step::Write {
+                segment: active.id,
+                offset: active.size,
+                states: sealed.changes.encode(active.id),
+                messages: Rc::clone(&sealed.bytes),
+            };
+        }
+        if self.settings.sync != SyncPolicy::Never
+            && let Some(segment) = self.unsynced()
+        {
+            return Step::Sync { segment };
+        }
+        let segment = self.next_segment;
+        self.next_segment += 1;
+        let head = Head {
+            segment,
+            first_sequence: sealed.run.first_sequence,
+            floor: self.states.floor(),
+            boot: self.boot,
+            spans: self.states.spans().collect(),
+        };
+        Step::Create { segment, head: head.encode() }
+    }
+
+    pub fn step_done(&mut self, step: &Step) {
+        match step {
+            Step::Create { segment, head } => {
+                let first = self.committed();
+                self.segments.push_back(Segment::new(*segment, first, head.len() as u64));
+                self.segments.iter_mut().for_each(|segment| segment.stuck = false);
+                self.active = true;
+                self.unsynced = false;
+                // The head has them. Those that changed since are in `changes`.
+                if let Some(sealed) = &mut self.sealed {
+                    sealed.changes = Changes::default();
+                    if sealed.run.is_empty() {
+                        self.sealed = None;
+                    }
+                }
+            }
+            Step::Write { .. } => {
+                self.unsynced = true;
+                let Some(sealed) = &mut self.sealed else { return };
+                sealed.written = true;
+                // A message that is done and not known to be so is, at most, repeated as QoS 1 allows, or released
+                // again: no sync for that.
+                let wants_sync = !sealed.run.is_empty() || !sealed.changes.received.is_empty();
+                if self.settings.sync != SyncPolicy::EachBatch || !wants_sync {
+                    self.absorb();
+                }
+            }
+            Step::Sync { .. } => {
+                self.unsynced = false;
+                if self.sealed.as_ref().is_some_and(|sealed| sealed.written) {
+                    self.absorb();
+                }
+            }
+            Step::Delete { segment } => self.forget(*segment),
+        }
+    }
+
+    pub fn step_failed(&mut self, step: &Step) {
+        match step {
+            // The number is not used again; what may lie there has no message that counts.
+            Step::Create { .. } => {}
+            // The same bytes go to the same place next time.
+            Step::Write { .. } => {}
+            Step::Sync { segment } => {
+                if self.segments.back().is_some_and(|last| last.id == *segment) {
+                    self.active = false;
+                    self.unsynced = false;
+                    if let Some(sealed) = &mut self.sealed {
+                        sealed.written = false;
+                    }
+                }
+            }
+            Step::Delete { segment } => {
+                let stuck = self.segments.iter_mut().find(|other| other.id == *segment);
+                stuck.into_iter().for_each(|segment| segment.stuck = true);
+            }
+        }
+    }
+
+    /// What is sealed is in the last segment now.
+    fn absorb(&mut self) {
+        let (Some(sealed), Some(segment)) = (self.sealed.take(), self.segments.back_mut()) else {
+            return;
+        };
+        let Sealed { run, bytes, changes, .. } = sealed;
+        let states_size = changes.encoded_size() as u64;
+        let size_before = if segment.unfinished > 0 { segment.size } else { 0 };
+        segment.append(states_size, run.clone());
+        if segment.unfinished > 0 {
+            self.live_size += segment.size - size_before;
+        }
+        self.unfinished += run.sizes.len() as u64;
+        self.unfinished_size += bytes.len() as u64;
+        self.keep_recent(run, bytes);
+    }
+
+    fn keep_recent(&mut self, run: Run, bytes: Rc<Vec<u8>>) {
+        if run.is_empty() {
+            return;
+        }
+        self.recent_size += bytes.len();
+        self.recent.push_back(Recent { run, bytes });
+        while self.recent_size > self.settings.memory_max
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.recent_size -= oldest.bytes.len();
+        }
+    }
+
+    fn forget(&mut self, id: u64) {
+        let Ok(index) = self.segments.binary_search_by_key(&id, |segment| segment.id) else {
+            return;
+        };
+        let Some(segment) = self.segments.remove(index) else { return };
+        self.orphans += segment.unfinished;
+        self.unfinished -= segment.unfinished;
+        self.unfinished_size -= segment.unfinished_size;
+        if segment.unfinished > 0 {
+            self.live_size -= segment.size;
+        }
+    }
+
+    fn index_of(&self, sequence: u64) -> Option<usize> {
+        let behind =
+            self.segments.partition_point(|segment| segment.messages.first_sequence <= sequence);
+        // Segments without messages share their first sequence with the next one.
+        let index = behind.checked_sub(1)?;
+        (0..=index)
+            .rev()
+            .find(|&at| !self.segments[at].messages.is_empty())
+            .filter(|&at| self.segments[at].messages.holds(sequence))
+    }
+}
+
+impl Changes {
+    fn is_empty(&self) -> bool {
+        self.received.is_empty() && self.done.is_empty() && !self.overflow
+    }
+
+    fn add(&mut self, span: Span) {
+        let list = match span.mark {
+            Mark::Received => &mut self.received,
+            Mark::Done => &mut self.done,
+        };
+        match list.last_mut() {
+            Some(last) if last.end == span.first => last.end = span.end,
+            _ if self.overflow => {}
+            _ => list.push(span),
+        }
+        if self.received.len() + self.done.len() > CHANGES_MAX {
+            self.overflow = true;
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.received.len() + self.done.len()
+    }
+
+    /// One record, or nothing.
+    fn encode(&self, segment: u64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.encoded_size());
+        if self.count() > 0 {
+            format::encode_states(&mut out, segment, self.received.iter().chain(&self.done));
+        }
+        out
+    }
+
+    fn encoded_size(&self) -> usize {
+        if self.count() > 0 { format::states_size(self.count()) } else { 0 }
+    }
+}

@@ -1,0 +1,173 @@
+//! What is known of a segment without reading it: sizes, places, times, and how many of its messages are not done.
+
+/// A place is remembered about every so many bytes.
+const PLACE_STEP: u64 = 64 * 1024;
+/// Times are remembered to this precision.
+const TIME_STEP_MS: u64 = 1000;
+
+/// A run of message records, consecutive in sequence.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    pub first_sequence: u64,
+    /// Size of each message's record.
+    pub sizes: Vec<u32>,
+    /// From this sequence on (until the next entry) messages were pushed at this time, ms since 1970, or up to
+    /// [`TIME_STEP_MS`] later.
+    times: Vec<(u64, u64)>,
+}
+
+impl Run {
+    pub fn new(first_sequence: u64) -> Run {
+        Run { first_sequence, ..Run::default() }
+    }
+
+    /// One behind the last sequence.
+    pub fn end(&self) -> u64 {
+        self.first_sequence + self.sizes.len() as u64
+    }
+
+    pub fn holds(&self, sequence: u64) -> bool {
+        (self.first_sequence..self.end()).contains(&sequence)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sizes.is_empty()
+    }
+
+    pub fn add(&mut self, size: u32, time_ms: u64) {
+        if self.times.last().is_none_or(|&(_, last)| time_ms.abs_diff(last) >= TIME_STEP_MS) {
+            self.times.push((self.end(), time_ms));
+        }
+        self.sizes.push(size);
+    }
+
+    pub fn size_of(&self, sequence: u64) -> Option<u32> {
+        let index = sequence.checked_sub(self.first_sequence)?;
+        self.sizes.get(usize::try_from(index).ok()?).copied()
+    }
+
+    pub fn time_of(&self, sequence: u64) -> Option<u64> {
+        let behind = self.times.partition_point(|&(first, _)| first <= sequence);
+        self.times[..behind].last().map(|&(_, time_ms)| time_ms)
+    }
+
+    /// Appends a run that begins where this one ends.
+    fn join(&mut self, run: Run) {
+        assert_eq!(self.end(), run.first_sequence);
+        self.sizes.extend_from_slice(&run.sizes);
+        self.times.extend_from_slice(&run.times);
+    }
+
+    fn truncate(&mut self, end: u64) {
+        self.sizes.truncate(end.saturating_sub(self.first_sequence) as usize);
+        let kept = self.times.partition_point(|&(first, _)| first < end);
+        self.times.truncate(kept);
+    }
+}
+
+/// A file of the log.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    pub id: u64,
+    pub messages: Run,
+    head_size: u64,
+    /// Bytes of the file that count: head and whole records.
+    pub size: u64,
+    /// Messages that are not done, and the bytes of their records.
+    pub unfinished: u64,
+    pub unfinished_size: u64,
+    /// Of these, those that wait.
+    pub waiting: u64,
+    /// It could not be deleted; tried again when the next segment begins.
+    pub stuck: bool,
+    /// Sequence and offset of some message records.
+    places: Vec<(u64, u64)>,
+}
+
+impl Segment {
+    pub fn new(id: u64, first_sequence: u64, head_size: u64) -> Segment {
+        Segment {
+            id,
+            messages: Run::new(first_sequence),
+            head_size,
+            size: head_size,
+            unfinished: 0,
+            unfinished_size: 0,
+            waiting: 0,
+            stuck: false,
+            places: Vec::new(),
+        }
+    }
+
+    /// Bytes behind the head.
+    pub fn filled(&self) -> u64 {
+        self.size - self.head_size
+    }
+
+    /// Takes in what was written at its end: `states_size` bytes of states, then `run`, all of it waiting.
+    pub fn append(&mut self, states_size: u64, run: Run) {
+        let mut offset = self.size + states_size;
+        for (&size, sequence) in run.sizes.iter().zip(run.first_sequence..) {
+            self.note_place(sequence, offset);
+            offset += u64::from(size);
+            self.unfinished_size += u64::from(size);
+        }
+        self.unfinished += run.sizes.len() as u64;
+        self.waiting += run.sizes.len() as u64;
+        self.size = offset;
+        self.messages.join(run);
+    }
+
+    /// Takes in one record that was found at the end; its state is counted later.
+    pub fn found_message(&mut self, size: u32, time_ms: u64) {
+        self.note_place(self.messages.end(), self.size);
+        self.messages.add(size, time_ms);
+        self.size += u64::from(size);
+    }
+
+    /// Forgets messages from `end` on: a later segment holds them.
+    pub fn forget_from(&mut self, end: u64) {
+        self.messages.truncate(end);
+        self.places.retain(|&(sequence, _)| sequence < end);
+    }
+
+    /// A known place at or before `sequence`.
+    pub fn place_before(&self, sequence: u64) -> Option<(u64, u64)> {
+        let behind = self.places.partition_point(|&(first, _)| first <= sequence);
+        self.places[..behind].last().copied()
+    }
+
+    fn note_place(&mut self, sequence: u64, offset: u64) {
+        if self.places.last().is_none_or(|&(_, last)| offset - last >= PLACE_STEP) {
+            self.places.push((sequence, offset));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_knows_sizes_times_and_places() {
+        let mut segment = Segment::new(1, 10, 64);
+        let mut run = Run::new(10);
+        (0..4000u32).for_each(|index| run.add(30 + index % 50, 5000 + u64::from(index)));
+        segment.append(20, run.clone());
+        let written: u64 = run.sizes.iter().map(|&size| u64::from(size)).sum();
+        assert_eq!(segment.size, 64 + 20 + written);
+        assert_eq!((segment.unfinished, segment.unfinished_size), (4000, written));
+        let (sequence, offset) = segment.place_before(3000).unwrap();
+        assert!(sequence > 10 && sequence <= 3000, "the second place was found");
+        let before = &run.sizes[..(sequence - 10) as usize];
+        assert_eq!(offset, 84 + before.iter().map(|&size| u64::from(size)).sum::<u64>());
+        for sequence in [10, 1009, 1010, 4009] {
+            let exact = 5000 + sequence - 10;
+            let known = segment.messages.time_of(sequence).unwrap();
+            assert!(known <= exact && exact - known < TIME_STEP_MS, "{sequence}: {known}");
+        }
+        segment.forget_from(500);
+        assert_eq!(segment.messages.end(), 500);
+        assert_eq!(segment.messages.size_of(500), None);
+    }
+}
