@@ -45,7 +45,9 @@ impl Broker {
             if broker.child.try_wait().map_err(|e| e.to_string())?.is_some()
                 || began.elapsed() > PATIENCE
             {
-                return Err(format!("the broker does not listen; it says:\n{told}"));
+                // Its last words may still be on their way here.
+                thread::sleep(Duration::from_millis(50));
+                return Err(format!("the broker does not listen; it says:\n{}", broker.log()));
             }
             thread::sleep(Duration::from_millis(2));
         }

@@ -12,7 +12,7 @@ use crate::publisher;
 use crate::wire::Version;
 
 /// How far the publisher may be ahead of the slowest subscriber, messages: a queue takes more.
-const AHEAD_MAX: u64 = 2000;
+const AHEAD_MAX: u64 = 400;
 
 pub struct Bystanders {
     stop: Arc<AtomicBool>,

@@ -15,6 +15,7 @@ mod wire;
 mod bystanders;
 mod client;
 mod connect_properties;
+mod flaky_links;
 
 mod message;
 mod publish_and_leave;

@@ -111,6 +111,8 @@ pub struct Ledger<'a> {
 pub enum Follow {
     /// Each the next one, from the first to be seen.
     Gapless,
+    /// The next one, or one that was seen: sent again by a publisher or a broker whose link was cut.
+    Repeating,
 }
 
 impl<'a> Ledger<'a> {
@@ -133,6 +135,7 @@ impl<'a> Ledger<'a> {
         let follows = match (follow, last) {
             (_, None) => true,
             (Follow::Gapless, Some(last)) => number == last + step,
+            (Follow::Repeating, Some(last)) => number <= last + step,
         };
         assert!(follows, "source {id}: {number} came after {last:?}, wanted {follow:?}");
         let highest = last.map_or(number, |last| last.max(number));
