@@ -13,6 +13,7 @@ use crate::config::keys::{Group, KEYS, Key};
 use crate::config::kind::{Kind, Value, Written, cores_text};
 use crate::config::table::{Entry, Form, Node, Refusal, did_you_mean};
 use crate::config::{self, Settings};
+use crate::shell::plugins::check as check_plugin;
 
 /// The tables that say which plugins run.
 const PLUGIN: &str = "plugin";
@@ -78,7 +79,9 @@ impl Configuration {
             let node = node(text, line, value.get_ref());
             match written_name.get_ref().as_ref() {
                 PLUGIN => {
-                    self.settings.plugins = config::plugin::read(&node, name, &mut wrong);
+                    let plugins = config::plugin::read(&node, name, &mut wrong);
+                    wrong.extend(plugins.iter().flat_map(check_plugin));
+                    self.settings.plugins = plugins;
                 }
                 key_name => match read_entry(key_name, &node) {
                     Ok((key, value)) => self.set(key, value, Origin::File(name.to_owned(), line)),

@@ -4,12 +4,14 @@
 //! acked when the encode stage, where deliver hooks run, is past it.
 
 mod edit;
+mod figures;
 mod hooks;
 mod receivers;
 mod view;
 
 pub use crate::session::{DropReason, SessionLimits};
-pub use edit::{EditBuffers, EditError, Edited, MessageEdit};
+pub use edit::{EditBuffers, EditError, Edited, MessageEdit, Saved};
+pub use figures::HookFigures;
 pub use hooks::{HookSet, Hooks, Verdict};
 pub use receivers::Receivers;
 pub use view::{ClientView, ConnectView, HookEvent, MessageView};

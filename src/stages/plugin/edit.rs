@@ -1,5 +1,9 @@
 //! The message under the publish hook: reads give the current state, every change is copied in at once.
 
+mod saved;
+
+pub use saved::Saved;
+
 use super::MessageView;
 use crate::arena::{Meta, Rewrite, RewriteProperties};
 use crate::codec::{Property, PropertyId, PropertyIter, QoS, UserProperties};

@@ -1,6 +1,6 @@
 //! What a shard calls: the hooks, and the set of those that somebody has.
 
-use super::{ClientView, ConnectView, HookEvent, MessageEdit, MessageView};
+use super::{ClientView, ConnectView, HookEvent, HookFigures, MessageEdit, MessageView};
 use crate::codec::{QoS, ReasonCode};
 use crate::session::SessionLimits;
 
@@ -157,4 +157,9 @@ pub trait Hooks {
 
     /// About once a second.
     fn tick(&mut self) {}
+
+    /// What the calls came to so far, by plugin and hook; asked for now and then.
+    fn figures(&self) -> Vec<HookFigures> {
+        Vec::new()
+    }
 }

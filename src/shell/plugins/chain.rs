@@ -1,0 +1,315 @@
+//! The chain of one shard's plugins: calls them in their order, times them, counts, and contains what goes wrong.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Instant;
+
+use tracing::warn;
+
+use super::tally::{Silence, Tally, index};
+use super::{Installed, Plugin, PluginError, contain, tick};
+use crate::codec::{QoS, ReasonCode};
+use crate::config::plugin::OnError;
+use crate::stages::plugin::{
+    ClientView, ConnectView, HookEvent, HookFigures, HookSet, Hooks, MessageEdit, MessageView,
+    SessionLimits, Verdict,
+};
+
+/// Of the hooks that run for every message, one call in so many is timed exactly: reading the clock would cost more
+/// than most of them. Whether a call is slow is seen for each, by the kernel's tick.
+const TIMED_EVERY: u64 = 64;
+
+/// The hooks that run for every message or every delivery.
+const FREQUENT: HookSet =
+    HookSet::PUBLISH.union(HookSet::AUTHORIZE_PUBLISH).union(HookSet::DELIVER);
+
+/// What a client is told whose request a broken plugin could not judge.
+const FAILED: Verdict = Verdict::Deny(ReasonCode::ImplementationSpecificError);
+
+/// The plugins of one shard.
+pub struct Chain {
+    links: Vec<Link>,
+    hooks: HookSet,
+}
+
+struct Link {
+    name: String,
+    shard: u16,
+    /// `None` only while it is dropped.
+    plugin: Option<Box<dyn Plugin>>,
+    hooks: HookSet,
+    on_error: OnError,
+    slow_ms: u64,
+    tallies: [Tally; HookSet::NAMED.len()],
+    failure_lines: Silence,
+    slow_lines: Silence,
+}
+
+/// A call that failed or panicked; how its plugin's failures are handled.
+struct Failed(OnError);
+
+impl Chain {
+    /// Makes an instance of each plugin for this shard, on its thread.
+    pub fn new(installed: &[Installed], shard: u16) -> Result<Chain, PluginError> {
+        contain::install();
+        let links = installed.iter().map(|one| Link::new(one, shard));
+        let links: Vec<Link> = links.collect::<Result<_, _>>()?;
+        let hooks = links.iter().fold(HookSet::EMPTY, |all, link| all.union(link.hooks));
+        Ok(Chain { links, hooks })
+    }
+
+    /// Asks those who have the hook until one denies.
+    fn ask(
+        &mut self,
+        hook: HookSet,
+        mut work: impl FnMut(&mut Link, &mut u64) -> Result<Verdict, Failed>,
+    ) -> Verdict {
+        let mut began_ms = tick::now_ms();
+        for link in self.links.iter_mut().filter(|link| link.hooks.contains(hook)) {
+            let verdict = match work(link, &mut began_ms) {
+                Ok(verdict) => verdict,
+                Err(Failed(OnError::Deny)) => FAILED,
+                Err(Failed(OnError::Pass)) => Verdict::Allow,
+            };
+            if verdict.is_denied() {
+                link.tallies[index(hook)].denials += 1;
+                return verdict;
+            }
+        }
+        Verdict::Allow
+    }
+
+    fn tell(
+        &mut self,
+        hook: HookSet,
+        mut work: impl FnMut(&mut dyn Plugin) -> Result<(), PluginError>,
+    ) {
+        let mut began_ms = tick::now_ms();
+        for link in self.links.iter_mut().filter(|link| link.hooks.contains(hook)) {
+            // Nobody waits for an answer that could be a refusal.
+            let _ = link.call(hook, &mut began_ms, &mut work);
+        }
+    }
+}
+
+impl Hooks for Chain {
+    fn hooks(&self) -> HookSet {
+        self.hooks
+    }
+
+    fn connect(
+        &mut self,
+        client: &ClientView<'_>,
+        connect: &ConnectView<'_>,
+        limits: &mut SessionLimits,
+    ) -> Verdict {
+        self.ask(HookSet::CONNECT, |link, began_ms| {
+            let before = *limits;
+            let verdict = link
+                .call(HookSet::CONNECT, began_ms, |plugin| plugin.connect(client, connect, limits));
+            if verdict.is_err() {
+                *limits = before;
+            }
+            verdict
+        })
+    }
+
+    fn authorize_subscribe(
+        &mut self,
+        client: &ClientView<'_>,
+        filter: &str,
+        qos: &mut QoS,
+    ) -> Verdict {
+        self.ask(HookSet::SUBSCRIBE, |link, began_ms| {
+            let before = *qos;
+            let verdict = link.call(HookSet::SUBSCRIBE, began_ms, |plugin| {
+                plugin.authorize_subscribe(client, filter, qos)
+            });
+            // It may be lowered only.
+            *qos = if verdict.is_ok() { before.min(*qos) } else { before };
+            verdict
+        })
+    }
+
+    fn unsubscribed(&mut self, client: &ClientView<'_>, filter: &str) {
+        self.tell(HookSet::UNSUBSCRIBE, |plugin| plugin.unsubscribed(client, filter));
+    }
+
+    fn publish(&mut self, client: &ClientView<'_>, message: &mut MessageEdit<'_>) -> Verdict {
+        self.ask(HookSet::PUBLISH, |link, began_ms| {
+            // A message that is denied needs no undoing.
+            let before = (link.on_error == OnError::Pass).then(|| message.save());
+            let verdict =
+                link.call(HookSet::PUBLISH, began_ms, |plugin| plugin.publish(client, message));
+            if let (Err(_), Some(before)) = (&verdict, before) {
+                message.restore(before);
+            }
+            verdict
+        })
+    }
+
+    fn authorize_publish(&mut self, client: &ClientView<'_>, message: &MessageView<'_>) -> Verdict {
+        self.ask(HookSet::AUTHORIZE_PUBLISH, |link, began_ms| {
+            link.call(HookSet::AUTHORIZE_PUBLISH, began_ms, |plugin| {
+                plugin.authorize_publish(client, message)
+            })
+        })
+    }
+
+    fn deliver(&mut self, receiver: &ClientView<'_>, message: &MessageView<'_>) -> bool {
+        let verdict = self.ask(HookSet::DELIVER, |link, began_ms| {
+            let is_wanted =
+                link.call(HookSet::DELIVER, began_ms, |plugin| plugin.deliver(receiver, message))?;
+            Ok(if is_wanted { Verdict::Allow } else { FAILED })
+        });
+        !verdict.is_denied()
+    }
+
+    fn event(&mut self, event: &HookEvent<'_>) {
+        let hook = match event {
+            HookEvent::Dropped { .. } => HookSet::DROPS,
+            _ => HookSet::EVENTS,
+        };
+        self.tell(hook, |plugin| plugin.event(event));
+    }
+
+    fn tick(&mut self) {
+        self.tell(HookSet::TICK, |plugin| plugin.tick());
+    }
+
+    fn figures(&self) -> Vec<HookFigures> {
+        let of_link = |link: &Link| {
+            let named = HookSet::NAMED.iter().filter(|(_, hook)| link.hooks.contains(*hook));
+            let figures: Vec<_> = named
+                .map(|(name, hook)| link.tallies[index(*hook)].figures(&link.name, name))
+                .collect();
+            figures
+        };
+        self.links.iter().flat_map(of_link).collect()
+    }
+}
+
+impl Link {
+    fn new(installed: &Installed, shard: u16) -> Result<Link, PluginError> {
+        let name = installed.factory.name().to_owned();
+        let made = contain::call(|| {
+            let plugin = installed.factory.make(shard)?;
+            let hooks = plugin.hooks();
+            Ok::<_, PluginError>((plugin, hooks))
+        });
+        let (plugin, hooks) = match made {
+            Ok(Ok(made)) => made,
+            Ok(Err(error)) => return Err(PluginError::new(format!("plugin '{name}': {error}"))),
+            Err(panic) => {
+                return Err(PluginError::new(format!(
+                    "plugin '{name}' panics at its start: {panic}"
+                )));
+            }
+        };
+        Ok(Link {
+            name,
+            shard,
+            plugin: Some(plugin),
+            hooks,
+            on_error: installed.on_error,
+            slow_ms: installed.slow_ms,
+            tallies: Default::default(),
+            failure_lines: Silence::default(),
+            slow_lines: Silence::default(),
+        })
+    }
+
+    /// One call of a hook, contained, timed and counted. `began_ms` is when it begins, and then when it ended.
+    #[inline]
+    fn call<T>(
+        &mut self,
+        hook: HookSet,
+        began_ms: &mut u64,
+        work: impl FnOnce(&mut dyn Plugin) -> Result<T, PluginError>,
+    ) -> Result<T, Failed> {
+        let tally = &mut self.tallies[index(hook)];
+        tally.calls += 1;
+        let is_timed = !FREQUENT.contains(hook) || tally.calls % TIMED_EVERY == 1;
+        let began = is_timed.then(Instant::now);
+        let plugin = self.plugin.as_deref_mut().expect("it is there until the link is dropped");
+        let outcome = contain::call(|| work(plugin));
+        if let Some(began) = began {
+            tally.time(began.elapsed().as_nanos() as u64);
+        }
+        let now_ms = tick::now_ms();
+        let passed_ms = now_ms - std::mem::replace(began_ms, now_ms);
+        if passed_ms >= self.slow_ms {
+            self.judge_time(hook, now_ms, passed_ms, began);
+        }
+        match outcome {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                self.tallies[index(hook)].errors += 1;
+                Err(self.fail(hook, now_ms, "failed", &error.0))
+            }
+            Err(panic) => {
+                self.tallies[index(hook)].panics += 1;
+                Err(self.fail(hook, now_ms, "panicked", &panic))
+            }
+        }
+    }
+
+    /// The kernel's clock has moved by `passed_ms`: was the call as slow, or did it merely stand across a tick?
+    #[cold]
+    fn judge_time(&mut self, hook: HookSet, now_ms: u64, passed_ms: u64, began: Option<Instant>) {
+        let took_ms = match began {
+            Some(began) => began.elapsed().as_millis() as u64,
+            None => passed_ms.saturating_sub(tick::resolution_ms()),
+        };
+        if took_ms < self.slow_ms {
+            return;
+        }
+        let tally = &mut self.tallies[index(hook)];
+        tally.slow += 1;
+        tally.longest_ns = tally.longest_ns.max(took_ms * 1_000_000);
+        if let Some(held_back) = self.slow_lines.ask(now_ms) {
+            warn!(
+                "plugin '{}' is slow: its {} hook took {took_ms} ms, and nothing else ran on shard {} meanwhile{}",
+                self.name,
+                name_of(hook),
+                self.shard,
+                and_before(held_back)
+            );
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, hook: HookSet, now_ms: u64, how: &str, why: &str) -> Failed {
+        if let Some(held_back) = self.failure_lines.ask(now_ms) {
+            warn!(
+                "plugin '{}' {how} in its {} hook on shard {}: {why}{}",
+                self.name,
+                name_of(hook),
+                self.shard,
+                and_before(held_back)
+            );
+        }
+        Failed(self.on_error)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let plugin = self.plugin.take();
+        if let Err(panic) = contain::call(|| drop(plugin)) {
+            warn!("plugin '{}' panicked at its end on shard {}: {panic}", self.name, self.shard);
+        }
+    }
+}
+
+fn name_of(hook: HookSet) -> &'static str {
+    HookSet::NAMED[index(hook)].0
+}
+
+fn and_before(held_back: u64) -> String {
+    match held_back {
+        0 => String::new(),
+        count => format!(" (and {count} times since it was last told)"),
+    }
+}

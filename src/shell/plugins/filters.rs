@@ -1,0 +1,59 @@
+//! The topics that a built-in plugin is for.
+
+use crate::topic::{matches, parse_filter};
+
+#[derive(Clone, Debug)]
+pub(super) struct Filters(Vec<String>);
+
+impl Filters {
+    /// The filters, or what is wrong with each that is none.
+    pub fn new(filters: &[String]) -> Result<Filters, Vec<String>> {
+        let wrong: Vec<_> = filters.iter().filter_map(|filter| check(filter)).collect();
+        if wrong.is_empty() { Ok(Filters(filters.to_vec())) } else { Err(wrong) }
+    }
+
+    #[inline]
+    pub fn contains(&self, topic: &str) -> bool {
+        self.0.iter().any(|filter| match filter.as_str() {
+            "#" => !topic.starts_with('$'),
+            filter => matches(filter, topic),
+        })
+    }
+}
+
+/// What is wrong with it.
+fn check(filter: &str) -> Option<String> {
+    const ALLOWED: &str = "allowed: topic filters, such as \"a/+/c\" or \"a/#\"";
+    match parse_filter(filter, usize::MAX, usize::MAX) {
+        Ok(subscribed) if subscribed.share.is_none() => None,
+        Ok(_) => Some(format!("'{filter}' is a shared subscription; {ALLOWED}")),
+        Err(error) => Some(format!("'{filter}': {error}; {ALLOWED}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Filters;
+
+    fn filters(texts: &[&str]) -> Result<Filters, Vec<String>> {
+        Filters::new(&texts.iter().map(|text| text.to_string()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_topic_is_meant_by_any_of_the_filters() {
+        let some = filters(&["a/+", "b/#"]).unwrap();
+        for (topic, want) in [("a/x", true), ("a/x/y", false), ("b", true), ("c", false)] {
+            assert_eq!(some.contains(topic), want, "{topic}");
+        }
+        let all = filters(&["#"]).unwrap();
+        assert!(all.contains("a/b") && !all.contains("$a/b"));
+    }
+
+    #[test]
+    fn every_filter_that_is_none_is_told() {
+        let wrong = filters(&["a", "b/#/c", "$share/g/a", "d+"]).unwrap_err();
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
+        assert!(wrong[0].starts_with("'b/#/c': the topic filter has a misplaced wildcard"));
+        assert!(wrong[1].starts_with("'$share/g/a' is a shared subscription"));
+    }
+}

@@ -1,0 +1,195 @@
+//! The built-in plugin `user-property`: adds user properties to the messages of chosen topics.
+
+use super::filters::Filters;
+use super::template::Template;
+use super::{Plugin, PluginError, PluginFactory, refusal};
+use crate::config::plugin::{PluginSettings, PropertySettings};
+use crate::config::table::Refusal;
+use crate::stages::plugin::{ClientView, HookSet, MessageEdit, Verdict};
+
+pub(super) struct UserPropertyFactory {
+    name: String,
+    filters: Filters,
+    properties: Vec<Property>,
+}
+
+#[derive(Clone)]
+struct Property {
+    name: String,
+    value: Template,
+    replace: bool,
+}
+
+/// One shard's instance.
+struct UserProperty {
+    filters: Filters,
+    properties: Vec<Property>,
+    /// The value that is being put together.
+    value: String,
+}
+
+impl UserPropertyFactory {
+    pub fn new(
+        settings: &PluginSettings,
+        filters: &[String],
+        properties: &[PropertySettings],
+    ) -> Result<UserPropertyFactory, Vec<Refusal>> {
+        let mut wrong = Vec::new();
+        let filters = Filters::new(filters).map_err(|sentences| {
+            let refuse = |what| refusal(settings, settings.line, "filters", what);
+            wrong.extend(sentences.into_iter().map(refuse));
+        });
+        let mut made = Vec::new();
+        for PropertySettings { name, value, replace, line } in properties {
+            for (key, text) in [("name", name), ("value", value)] {
+                if text.contains('\0') {
+                    let what = "U+0000 cannot be in a user property; allowed: other characters";
+                    wrong.push(refusal(settings, *line, key, what));
+                }
+            }
+            match Template::parse(value, &settings.name, None) {
+                Ok(value) => made.push(Property { name: name.clone(), value, replace: *replace }),
+                Err(what) => wrong.push(refusal(settings, *line, "value", what)),
+            }
+        }
+        match filters {
+            Ok(filters) if wrong.is_empty() => {
+                Ok(UserPropertyFactory { name: settings.name.clone(), filters, properties: made })
+            }
+            _ => Err(wrong),
+        }
+    }
+}
+
+impl PluginFactory for UserPropertyFactory {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn make(&self, _shard: u16) -> Result<Box<dyn Plugin>, PluginError> {
+        let (filters, properties) = (self.filters.clone(), self.properties.clone());
+        Ok(Box::new(UserProperty { filters, properties, value: String::new() }))
+    }
+}
+
+impl Plugin for UserProperty {
+    fn hooks(&self) -> HookSet {
+        HookSet::PUBLISH
+    }
+
+    fn publish(
+        &mut self,
+        client: &ClientView<'_>,
+        message: &mut MessageEdit<'_>,
+    ) -> Result<Verdict, PluginError> {
+        if !self.filters.contains(message.topic()) {
+            return Ok(Verdict::Allow);
+        }
+        for property in &self.properties {
+            let value = match property.value.fixed() {
+                Some(text) => text,
+                None => {
+                    property.value.render(client, message, |_| None, &mut self.value);
+                    &self.value
+                }
+            };
+            if property.replace {
+                message.replace_user_property(&property.name, value)?;
+            } else {
+                message.add_user_property(&property.name, value)?;
+            }
+        }
+        Ok(Verdict::Allow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plugin::{OnError, PluginWork};
+    use crate::limits::Limits;
+    use crate::stages::plugin::{EditBuffers, MessageView};
+
+    fn property(name: &str, value: &str, replace: bool) -> PropertySettings {
+        PropertySettings { name: name.to_owned(), value: value.to_owned(), replace, line: 9 }
+    }
+
+    fn factory(
+        filters: &[&str],
+        properties: Vec<PropertySettings>,
+    ) -> Result<UserPropertyFactory, Vec<Refusal>> {
+        let filters: Vec<_> = filters.iter().map(|filter| filter.to_string()).collect();
+        let work =
+            PluginWork::UserProperty { filters: filters.clone(), properties: properties.clone() };
+        let settings = PluginSettings {
+            name: "tag".to_owned(),
+            work,
+            on_error: OnError::Deny,
+            slow_ms: 10,
+            file: "FILE".to_owned(),
+            line: 3,
+        };
+        UserPropertyFactory::new(&settings, &filters, &properties)
+    }
+
+    /// The user properties of a message with `a: 1`, `x: old`, `a: 2` behind the plugin.
+    fn check(topic: &str, factory: &UserPropertyFactory, want: &[(&str, &str)]) {
+        let raw = b"\x26\0\x01a\0\x011\x26\0\x01x\0\x03old\x26\0\x01a\0\x012";
+        let original = MessageView { topic, raw_properties: raw, ..MessageView::default() };
+        let (limits, mut buffers) = (Limits::default(), EditBuffers::default());
+        let mut message = MessageEdit::new(original, &mut buffers, &limits);
+        let mut plugin = factory.make(0).unwrap();
+        let client = ClientView { client_id: "c", ..ClientView::default() };
+        assert_eq!(plugin.publish(&client, &mut message), Ok(Verdict::Allow));
+        assert_eq!(message.user_properties().collect::<Vec<_>>(), want, "{topic}");
+    }
+
+    #[test]
+    fn properties_are_added_behind_those_of_the_client_in_their_order() {
+        let properties = vec![property("b", "${client_id}", false), property("a", "fixed", false)];
+        let factory = factory(&["s/#"], properties).unwrap();
+        let own = [("a", "1"), ("x", "old"), ("a", "2")];
+        check("other", &factory, &own);
+        check("s/1", &factory, &[own[0], own[1], own[2], ("b", "c"), ("a", "fixed")]);
+    }
+
+    #[test]
+    fn a_property_may_take_the_place_of_the_clients_own() {
+        let properties = vec![property("a", "${topic}", true), property("new", "n", true)];
+        let factory = factory(&["#"], properties).unwrap();
+        check("t", &factory, &[("a", "t"), ("x", "old"), ("new", "n")]);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_with_its_line() {
+        let properties = vec![property("a", "${topik}", false), property("b\0", "x", false)];
+        let wrong = factory(&["a/#/b", "+x"], properties).err().unwrap();
+        let told: Vec<_> = wrong
+            .iter()
+            .map(|refusal| (refusal.line, refusal.sentence.split(';').next().unwrap()))
+            .collect();
+        let key = |key: &str, what: &str| format!("[[plugin]] 'tag': key '{key}': {what}");
+        let misplaced = "the topic filter has a misplaced wildcard";
+        assert_eq!(
+            told,
+            [
+                (3, key("filters", &format!("'a/#/b': {misplaced}")).as_str()),
+                (3, key("filters", &format!("'+x': {misplaced}")).as_str()),
+                (9, key("value", "'${topik}' is not known").as_str()),
+                (9, key("name", "U+0000 cannot be in a user property").as_str()),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_value_that_is_too_long_is_an_error() {
+        let factory = factory(&["#"], vec![property("a", "${topic}", false)]).unwrap();
+        let topic = "t".repeat(65_536);
+        let original = MessageView { topic: &topic, ..MessageView::default() };
+        let (limits, mut buffers) = (Limits::default(), EditBuffers::default());
+        let mut message = MessageEdit::new(original, &mut buffers, &limits);
+        let mut plugin = factory.make(0).unwrap();
+        assert!(plugin.publish(&ClientView::default(), &mut message).is_err());
+        assert!(!message.is_changed());
+    }
+}
