@@ -6,8 +6,8 @@ use crate::arena::{Draft, Generation, Message};
 use crate::codec::{Connect, ReasonCode, ReasonSet};
 use crate::session::{Clients, DropReason, Profile, Session, SessionKey, Will};
 use crate::stages::plugin::{
-    ClientView, ConnectView, EditBuffers, HookEvent, HookSet, Hooks, MessageEdit, MessageView,
-    Receivers, SessionLimits, Verdict,
+    ClientView, ConnectView, EditBuffers, HookEvent, HookFigures, HookSet, Hooks, MessageEdit,
+    MessageView, Receivers, SessionLimits, Verdict,
 };
 use crate::time::Instant;
 use std::net::SocketAddr;
@@ -309,6 +309,10 @@ impl Shard {
                 why: drop.why,
             });
         }
+    }
+
+    pub(super) fn hook_figures(&self) -> Vec<HookFigures> {
+        self.plugged.as_ref().map_or_else(Vec::new, |plugged| plugged.hooks.figures())
     }
 
     pub(super) fn on_tick(&mut self, now: Instant) {

@@ -135,7 +135,7 @@ impl Control {
             }
             Control::Joined { .. } => 0,
             Control::Stranded { returned, .. } => returned.bytes.len(),
-            Control::Counters(_) => size_of::<super::sys::Report>(),
+            Control::Counters(report) => report.size(),
         };
         size_of::<Control>() + text
     }

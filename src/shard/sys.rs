@@ -7,6 +7,7 @@ use super::mail::Control;
 use super::timers::Timer;
 use super::{Counters, Gauges, Shard, ShardId};
 use crate::arena::{Draft, Meta};
+use crate::stages::plugin::HookFigures;
 use crate::time::Instant;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -16,6 +17,7 @@ use std::fmt::Display;
 pub(super) struct Report {
     pub counters: Counters,
     pub gauges: Gauges,
+    pub hooks: Vec<HookFigures>,
 }
 
 impl Counters {
@@ -38,9 +40,14 @@ impl Counters {
 }
 
 impl Report {
+    /// What it takes while it is on its way, about.
+    pub fn size(&self) -> usize {
+        size_of::<Report>() + size_of_val(self.hooks.as_slice())
+    }
+
     /// One shard's own figures.
     fn lines(&self, say: &mut dyn FnMut(&str, &dyn Display)) {
-        let Report { counters, gauges } = self;
+        let Report { counters, gauges, hooks: _ } = self;
         say("clients/connected", &gauges.connected_sessions);
         say("connections", &gauges.connections);
         say("sessions", &gauges.sessions);
@@ -88,6 +95,25 @@ impl Report {
         say("bridges/messages/sent", &counters.bridge_messages_sent);
         say("bridges/messages/received", &counters.bridge_messages_received);
         say("bridges/acks_withheld", &counters.acks_withheld);
+    }
+}
+
+/// What the calls of each plugin's hooks came to on all shards.
+fn plugin_lines(reports: &[Report], say: &mut dyn FnMut(&str, &dyn Display)) {
+    let mut sums: BTreeMap<(&str, &str), HookFigures> = BTreeMap::new();
+    for figures in reports.iter().flat_map(|report| &report.hooks) {
+        sums.entry((&figures.plugin, figures.hook)).or_default().add(figures);
+    }
+    for ((plugin, hook), sum) in sums {
+        let mut say =
+            |name: &str, value: u64| say(&format!("plugins/{plugin}/{hook}/{name}"), &value);
+        say("calls", sum.calls);
+        say("denied", sum.denials);
+        say("errors", sum.errors);
+        say("panics", sum.panics);
+        say("slow", sum.slow);
+        say("time/mean_ns", sum.mean_ns());
+        say("time/max_ns", sum.longest_ns);
     }
 }
 
@@ -227,6 +253,7 @@ impl Sys {
             let mut all = Counters::default();
             self.reports.iter().for_each(|report| all.add_hooks(&report.counters));
             all.hook_lines(&mut say);
+            plugin_lines(&self.reports, &mut say);
         }
         for (name, load) in LOAD_NAMES.iter().zip(&self.loads) {
             for (minutes, average) in LOAD_MINUTES.iter().zip(load.averages) {
@@ -264,7 +291,11 @@ impl Shard {
         if self.limits.sys_interval_ms == 0 || self.is_shutting_down {
             return;
         }
-        let report = Report { counters: self.counters().clone(), gauges: self.gauges() };
+        let report = Report {
+            counters: self.counters().clone(),
+            gauges: self.gauges(),
+            hooks: self.hook_figures(),
+        };
         if self.id != PUBLISHER {
             return self.outbox.control(PUBLISHER, Control::Counters(Box::new(report)));
         }

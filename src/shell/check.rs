@@ -10,6 +10,8 @@ mod process;
 use std::fmt;
 
 use crate::config::Settings;
+use crate::config::plugin::PluginSettings;
+use crate::shell::plugins;
 
 pub use cores::allowed_cores;
 use process::Process;
@@ -55,6 +57,22 @@ pub fn run_checks(settings: &Settings) -> Vec<Finding> {
 /// Whether something must be put right first.
 pub fn has_failed(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.level == Level::Fail)
+}
+
+/// Makes each plugin as `serve` would: a library is loaded, and what it runs when it is loaded runs.
+pub fn check_plugins(settings: &Settings) -> Vec<Finding> {
+    let check = |plugin: &PluginSettings| match plugins::install(plugin) {
+        Ok(_) => {
+            Finding::ok("plugins", format!("{} ({}) can run", plugin.name, plugin.work.kind()))
+        }
+        Err(error) => {
+            let sentence = error.to_string();
+            // Behind the semicolon stands what to do.
+            let (what, remedy) = sentence.split_once("; ").unwrap_or((&sentence, ""));
+            Finding::fail("plugins", what, remedy)
+        }
+    };
+    settings.plugins.iter().map(check).collect()
 }
 
 fn check_configuration(settings: &Settings) -> Vec<Finding> {

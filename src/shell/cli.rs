@@ -155,7 +155,8 @@ fn start(settings: Settings, serve: impl FnOnce(Settings) -> Result<(), String>)
 }
 
 fn print_findings(settings: &Settings) -> ExitCode {
-    let findings = check::run_checks(settings);
+    let mut findings = check::run_checks(settings);
+    findings.extend(check::check_plugins(settings));
     let mut text: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
     let fail_count = findings.iter().filter(|finding| finding.level == Level::Fail).count();
     if fail_count == 0 {

@@ -25,6 +25,7 @@ use crate::shell::clock::Clock;
 use crate::shell::gate::Gate;
 use crate::shell::listener::{self, ListenError, Listeners};
 use crate::shell::mesh::{self, Door, Port};
+use crate::shell::plugins::{self, Chain, Installed, PluginError};
 use crate::shell::ring::{Ring, RingError, RingSettings};
 use crate::shell::shutdown::{Order, Orders, Phase};
 use crate::shell::turn::Worker;
@@ -46,7 +47,7 @@ const END_TIME: Duration = Duration::from_secs(6);
 
 type Handle = ExecutorJoinHandle<()>;
 /// A worker runs, or cannot.
-type Start = (ShardId, Result<(), RingError>);
+type Start = (ShardId, Result<(), LaunchError>);
 
 /// What every worker gets a copy of.
 #[derive(Clone)]
@@ -55,6 +56,7 @@ struct Shared {
     clock: Clock,
     gate: Arc<Gate>,
     orders: Arc<Orders>,
+    plugins: Arc<[Installed]>,
     seed: u64,
 }
 
@@ -84,6 +86,15 @@ pub struct Broker {
 impl Broker {
     /// Listens, and runs a worker for each shard. On an error, workers that run already do so until the process ends.
     pub fn start(settings: Settings) -> Result<Broker, LaunchError> {
+        Broker::start_with(settings, Vec::new())
+    }
+
+    /// As `start`, with plugins of the caller's behind those of the settings.
+    pub fn start_with(settings: Settings, plugins: Vec<Installed>) -> Result<Broker, LaunchError> {
+        let configured = settings.plugins.iter().map(plugins::install);
+        let configured: Vec<_> =
+            configured.collect::<Result<_, _>>().map_err(LaunchError::Plugin)?;
+        let plugins: Arc<[Installed]> = configured.into_iter().chain(plugins).collect();
         let shard_count = settings.shard_count();
         let listeners = settings
             .listen
@@ -99,6 +110,7 @@ impl Broker {
             clock: Clock::new(),
             gate: Arc::new(Gate::new(settings.connections_max)),
             orders: Arc::new(Orders::new(shard_count.into())),
+            plugins,
             seed: fastrand::u64(..),
             settings: Arc::new(settings),
         };
@@ -145,7 +157,7 @@ impl Broker {
 fn await_start(workers: Vec<Handle>, starts: &Receiver<Start>) -> Result<Vec<Handle>, LaunchError> {
     let mut is_running = vec![false; workers.len()];
     for (shard, start) in starts {
-        start.map_err(LaunchError::Ring)?;
+        start?;
         is_running[shard as usize] = true;
     }
     // Those who said nothing have ended before they came to it.
@@ -209,7 +221,7 @@ fn work(
         Ok(ring) => ring,
         Err(error) => {
             // If nobody listens, the process is ending anyway.
-            let _ = started.send((port.own(), Err(error)));
+            let _ = started.send((port.own(), Err(LaunchError::Ring(error))));
             return;
         }
     };
@@ -224,6 +236,15 @@ fn work(
         seed: shared.seed,
     };
     let mut shard = Shard::new(shard_settings, shared.clock.now());
+    if !shared.plugins.is_empty() {
+        match Chain::new(&shared.plugins, port.own()) {
+            Ok(chain) => shard.set_hooks(shared.clock.now(), Box::new(chain)),
+            Err(error) => {
+                let _ = started.send((port.own(), Err(LaunchError::Plugin(error))));
+                return;
+            }
+        }
+    }
     shard.set_events(tracing::enabled!(tracing::Level::DEBUG));
     let waiter = Waiter::new(settings.wait, settings.spin_us);
     let gate = shared.gate.clone();
@@ -312,6 +333,7 @@ fn supervise(signals: &mut UnixStream, broker: &Broker) -> io::Result<()> {
 pub enum LaunchError {
     Listen(ListenError),
     Ring(RingError),
+    Plugin(PluginError),
     Executor(String),
     System(io::Error),
 }
@@ -321,6 +343,7 @@ impl fmt::Display for LaunchError {
         match self {
             LaunchError::Listen(error) => error.fmt(f),
             LaunchError::Ring(error) => error.fmt(f),
+            LaunchError::Plugin(error) => error.fmt(f),
             LaunchError::Executor(error) => {
                 write!(
                     f,

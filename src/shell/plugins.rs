@@ -156,16 +156,20 @@ impl Installed {
     }
 }
 
-/// The plugins of a configuration, in its order; or what is wrong with the first that cannot be.
-pub fn install(plugins: &[PluginSettings]) -> Result<Vec<Installed>, PluginError> {
-    let install = |settings: &PluginSettings| {
-        let factory = factory(settings).map_err(|wrong| {
-            let sentences: Vec<_> = wrong.into_iter().map(|refusal| refusal.sentence).collect();
-            PluginError(sentences.join("; "))
-        })?;
-        Ok(Installed { factory, on_error: settings.on_error, slow_ms: settings.slow_ms })
-    };
-    plugins.iter().map(install).collect()
+/// A plugin of the configuration, its library loaded; or what is wrong, with file and line.
+pub fn install(settings: &PluginSettings) -> Result<Installed, PluginError> {
+    match factory(settings) {
+        Ok(factory) => {
+            Ok(Installed { factory, on_error: settings.on_error, slow_ms: settings.slow_ms })
+        }
+        Err(wrong) => {
+            let place = |refusal: Refusal| {
+                format!("{}:{}: {}", settings.file, refusal.line, refusal.sentence)
+            };
+            let sentences: Vec<_> = wrong.into_iter().map(place).collect();
+            Err(PluginError(sentences.join("; ")))
+        }
+    }
 }
 
 /// What is wrong with a plugin's settings, as far as it can be told without loading anything.

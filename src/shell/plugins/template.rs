@@ -301,7 +301,11 @@ mod tests {
         let pattern = regex::Regex::new("^(a)$").unwrap();
         let captures = Captures { pattern: &pattern };
         for (text, captures, begins) in [
-            ("${clientid}", None, "'${clientid}' is not known; did you mean 'client_id'?; allowed: ${client_id}"),
+            (
+                "${clientid}",
+                None,
+                "'${clientid}' is not known; did you mean 'client_id'?; allowed: ${client_id}",
+            ),
             ("${}", None, "'${}' is not known; allowed: "),
             ("${topic", None, "a '${' has no '}'"),
             ("a$", None, "a '$' stands alone"),

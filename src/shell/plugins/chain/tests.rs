@@ -198,8 +198,11 @@ fn a_hook_is_called_on_those_who_have_it() {
 #[test]
 fn a_failure_denies_or_is_as_if_the_plugin_were_not_there() {
     for deed in [Deed::Fail, Deed::Panic] {
-        let plugins =
-            [("a", Deed::Allow, HookSet::ALL), ("bad", deed, HookSet::ALL), ("c", Deed::Allow, HookSet::ALL)];
+        let plugins = [
+            ("a", Deed::Allow, HookSet::ALL),
+            ("bad", deed, HookSet::ALL),
+            ("c", Deed::Allow, HookSet::ALL),
+        ];
         let mut denying = chain(&plugins, OnError::Deny);
         assert_eq!(publish(&mut denying).0, FAILED);
         assert_eq!(calls(), ["a", "bad"]);
@@ -241,8 +244,10 @@ fn a_granted_qos_is_lowered_only() {
 #[test]
 fn a_slow_call_is_counted_whether_it_was_timed_or_not() {
     let sleep = Deed::Sleep(40);
-    let mut chain =
-        chain(&[("quick", Deed::Allow, HookSet::ALL), ("slow", sleep, HookSet::ALL)], OnError::Deny);
+    let mut chain = chain(
+        &[("quick", Deed::Allow, HookSet::ALL), ("slow", sleep, HookSet::ALL)],
+        OnError::Deny,
+    );
     for _ in 0..3 {
         assert_eq!(publish(&mut chain).0, Verdict::Allow);
     }
