@@ -1,7 +1,12 @@
-//! Bridges to other brokers, as far as they need no socket and no file: which messages they take, under which topics.
+//! Bridges to other brokers, as far as they need no socket and no file: which messages they take, under which topics, and
+//! the MQTT client that carries them.
 
 mod index;
+pub mod link;
+mod message;
 mod rule;
 
 pub use index::{ForwardIndex, Wanted, WrongRule, connection_of};
+pub use link::{Link, LinkEvent, Sent, UNLOGGED};
+pub use message::{InMessage, OutMessage};
 pub use rule::{Direction, Rule, RuleError};

@@ -1,0 +1,397 @@
+//! One connection of a bridge: an MQTT client without a socket. What happened goes in, what to do next comes out.
+//!
+//! ```text
+//! Waiting -- poll_attempt --> Connecting -- handle_connected --> Greeting -- CONNACK --> Up
+//!    ^                            |                                 |                     |
+//!    +------- pause, next address +---- failed, refused, too late --+-- lost, error ------+
+//! ```
+//!
+//! The caller keeps the messages: after `LinkEvent::Up` it calls `resume` and then sends, in order, all that it has not seen
+//! `Done` or `Refused` for.
+
+mod attempts;
+mod handshake;
+mod inflow;
+mod receive;
+mod send;
+mod window;
+
+use std::collections::VecDeque;
+
+use super::index::{WrongRule, compile_rules};
+use super::message::InMessage;
+use super::rule::{Direction, Rule};
+use crate::codec::{
+    Disconnect, ProtocolVersion, QoS, ReasonCode, encode_pingreq, encode_puback, encode_pubrec,
+    put_user_property,
+};
+use crate::config::bridge::{BridgeProtocol, BridgeSettings, RemoteAddress};
+use crate::hash::KeyedHash;
+use crate::time::Instant;
+use crate::topic::{InboundAliases, OutboundAliases};
+
+use attempts::{Attempts, Failure};
+use inflow::Inflow;
+pub use send::Sent;
+use window::Window;
+
+/// Sequences from here on are of messages that no log holds: they have packet identifiers of their own.
+pub const UNLOGGED: u64 = 1 << 63;
+
+/// Packet identifiers: first those of logged messages, then those of others; what is left is for SUBSCRIBE.
+const LOGGED_ID_COUNT: u16 = 60_000;
+const UNLOGGED_ID_COUNT: u16 = 5_000;
+const SUBSCRIBE_ID_FIRST: u16 = LOGGED_ID_COUNT + UNLOGGED_ID_COUNT + 1;
+
+/// With so many bytes of output nothing is sent, with so many bytes of events nothing is read.
+const OUTPUT_MARK: usize = 256 << 10;
+const EVENTS_MARK: usize = 1 << 20;
+
+/// A link that was up for so long was of use.
+const USEFUL_MS: u64 = 10_000;
+
+/// A link's state; see the module.
+pub struct Link {
+    settings: BridgeSettings,
+    version: ProtocolVersion,
+    client_id: String,
+    /// Of the whole bridge; none but on its first connection.
+    subscribe_rules: Box<[Rule]>,
+    /// Encoded user properties for each message.
+    message_properties: Vec<u8>,
+    phase: Phase,
+    attempts: Attempts,
+    /// 3.1.1: the remote takes the bit that says we are a bridge. `None`: not known.
+    is_bridge_bit_taken: Option<bool>,
+    /// Frames of which a part has arrived.
+    input: Vec<u8>,
+    output: Vec<u8>,
+    spare: Vec<u8>,
+    events: VecDeque<LinkEvent>,
+    event_bytes: usize,
+    logged: Window,
+    unlogged: Window,
+    /// The remote's session may know messages up to these sequences.
+    logged_through: u64,
+    unlogged_through: u64,
+    /// A message that the remote could not take just now, and how often.
+    postponed: Option<(u64, u32)>,
+    inflow: Inflow,
+    aliases_in: InboundAliases,
+    aliases_out: OutboundAliases,
+    /// What the remote allows on this connection.
+    remote: Remote,
+    /// Messages of topics that no rule means, or that cannot be mapped.
+    unmatched_count: u64,
+    /// The remote has kept the session.
+    session_present: bool,
+    /// Subscribed in this process before.
+    has_subscribed: bool,
+    scratch: Vec<u8>,
+    topic_scratch: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    /// The socket is being connected.
+    Connecting {
+        deadline: Instant,
+    },
+    /// CONNECT was sent.
+    Greeting {
+        deadline: Instant,
+    },
+    Up(Alive),
+    /// For good.
+    Closed,
+}
+
+/// The keep alive of a link that is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Alive {
+    since: Instant,
+    /// 0: none.
+    keep_alive_ms: u64,
+    sent_at: Instant,
+    received_at: Instant,
+    ping_at: Option<Instant>,
+    /// Some message came to its end.
+    was_of_use: bool,
+}
+
+/// What the remote said in CONNACK.
+#[derive(Clone, Copy, Debug)]
+struct Remote {
+    receive_max: u16,
+    packet_size_max: usize,
+    qos_max: QoS,
+    takes_retain: bool,
+}
+
+/// What a link tells its owner.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// Call `resume`, then send.
+    Up {
+        session_present: bool,
+    },
+    /// What `poll_transmit` still has may be sent, then the socket is closed.
+    Down {
+        why: String,
+    },
+    /// A message for this broker. `number`: for `acked_inbound`; 0: nobody waits.
+    Inbound {
+        number: u64,
+        message: InMessage,
+    },
+    /// PUBREC came: call `release` once that is recorded.
+    Received {
+        sequence: u64,
+    },
+    /// The remote has the message, for good.
+    Done {
+        sequence: u64,
+    },
+    /// The remote does not want the message; it is over.
+    Refused {
+        sequence: u64,
+        reason: ReasonCode,
+    },
+    SubscribeRefused {
+        filter: String,
+        reason: ReasonCode,
+    },
+}
+
+impl Link {
+    /// Connection `index` of a bridge, counted from 0; only the first one subscribes.
+    pub fn new(settings: &BridgeSettings, index: u16, seed: u64) -> Result<Link, WrongRule> {
+        let rules = if index == 0 { settings.subscribe.as_slice() } else { &[] };
+        let mut message_properties = Vec::new();
+        for (name, value) in &settings.message_properties {
+            put_user_property(&mut message_properties, name, value);
+        }
+        let pause_ms = (settings.reconnect_min_ms, settings.reconnect_max_ms);
+        Ok(Link {
+            version: match settings.protocol {
+                BridgeProtocol::V311 => ProtocolVersion::V311,
+                BridgeProtocol::V5 => ProtocolVersion::V5,
+            },
+            client_id: settings.client_id_of(index),
+            subscribe_rules: compile_rules(0, rules, Direction::Subscribe)?,
+            message_properties,
+            phase: Phase::Waiting,
+            attempts: Attempts::new(settings.addresses.len(), pause_ms, seed),
+            is_bridge_bit_taken: None,
+            input: Vec::new(),
+            output: Vec::new(),
+            spare: Vec::new(),
+            events: VecDeque::new(),
+            event_bytes: 0,
+            logged: Window::new(1, LOGGED_ID_COUNT, 1),
+            // A remote may remember identifiers of an earlier process: it is not met where it ended.
+            unlogged: Window::new(
+                1 + LOGGED_ID_COUNT,
+                UNLOGGED_ID_COUNT,
+                UNLOGGED - seed % u64::from(UNLOGGED_ID_COUNT),
+            ),
+            logged_through: 0,
+            unlogged_through: UNLOGGED,
+            postponed: None,
+            inflow: Inflow::new(KeyedHash::new(seed).state()),
+            aliases_in: InboundAliases::new(0),
+            aliases_out: OutboundAliases::new(0),
+            remote: Remote {
+                receive_max: 1,
+                packet_size_max: 0,
+                qos_max: QoS::ExactlyOnce,
+                takes_retain: true,
+            },
+            unmatched_count: 0,
+            session_present: false,
+            has_subscribed: false,
+            scratch: Vec::new(),
+            topic_scratch: String::new(),
+            settings: settings.clone(),
+        })
+    }
+
+    /// Logged messages up to this sequence may have been sent by an earlier process.
+    pub fn recovered(&mut self, through: u64) {
+        self.logged_through = self.logged_through.max(through);
+    }
+
+    /// The address to open a connection to, when it is time. Then `handle_connected` or `handle_disconnected` follows.
+    pub fn poll_attempt(&mut self, now: Instant) -> Option<&RemoteAddress> {
+        let (address, at) = self.attempts.next();
+        if self.phase != Phase::Waiting || at > now {
+            return None;
+        }
+        let deadline = now.plus_ms(self.settings.connect_timeout_ms);
+        self.phase = Phase::Connecting { deadline };
+        self.settings.addresses.get(address)
+    }
+
+    /// The socket is connected.
+    pub fn handle_connected(&mut self) {
+        let Phase::Connecting { deadline } = self.phase else { return };
+        self.phase = Phase::Greeting { deadline };
+        self.input.clear();
+        self.output.clear();
+        self.send_connect();
+    }
+
+    /// The socket could not be connected, or is gone. Nothing happens if the link knows that it is down.
+    pub fn handle_disconnected(&mut self, now: Instant, why: &str) {
+        if !matches!(self.phase, Phase::Waiting | Phase::Closed) {
+            self.output.clear();
+            self.go_down(now, Failure::Passing, why.to_owned());
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Connecting { deadline } | Phase::Greeting { deadline } if deadline <= now => {
+                self.go_down(now, Failure::Passing, "it did not answer in time".to_owned());
+            }
+            Phase::Up(mut alive) if alive.due().is_some_and(|due| due <= now) => {
+                if alive.ping_at.is_some() {
+                    let why = "it did not answer a ping in time";
+                    return self.fail(now, ReasonCode::KeepAliveTimeout, why);
+                }
+                // [MQTT-3.1.2-20]
+                encode_pingreq(&mut self.output);
+                alive.ping_at = Some(now);
+                alive.sent_at = now;
+                self.phase = Phase::Up(alive);
+            }
+            _ => {}
+        }
+    }
+
+    /// When `handle_timeout` or `poll_attempt` has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Waiting => Some(self.attempts.next().1),
+            Phase::Connecting { deadline } | Phase::Greeting { deadline } => Some(deadline),
+            Phase::Up(alive) => alive.due(),
+            Phase::Closed => None,
+        }
+    }
+
+    /// Bytes for the remote, all that there are; `recycle` takes the buffer back.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        if self.output.is_empty() {
+            return None;
+        }
+        Some(std::mem::replace(&mut self.output, std::mem::take(&mut self.spare)))
+    }
+
+    pub fn recycle(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        if buffer.capacity() > self.spare.capacity() && buffer.capacity() <= 2 * OUTPUT_MARK {
+            self.spare = buffer;
+        }
+    }
+
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        let event = self.events.pop_front()?;
+        if let LinkEvent::Inbound { message, .. } = &event {
+            self.event_bytes -= message.size();
+        }
+        Some(event)
+    }
+
+    /// Whether the socket shall be read: what came before has been taken, and answers find their way out.
+    pub fn wants_bytes(&self) -> bool {
+        self.event_bytes < EVENTS_MARK
+            // Messages stop at the mark: what is above is answers, and these are read for.
+            && self.output.len() < 2 * OUTPUT_MARK
+            && self.inflow.pending_count() < usize::from(self.settings.receive_max)
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Up(_))
+    }
+
+    /// Messages of the remote that no rule took.
+    pub fn unmatched_count(&self) -> u64 {
+        self.unmatched_count
+    }
+
+    /// This broker has taken the inbound message `number`, or refuses it for good.
+    pub fn acked_inbound(&mut self, now: Instant, number: u64, reason: ReasonCode) {
+        self.inflow.take(number, reason);
+        self.send_answers(now);
+    }
+
+    /// Says goodbye, and stays down.
+    pub fn close(&mut self) {
+        if self.is_up() {
+            // 3.1.1 has the packet, too.
+            let disconnect = Disconnect::new(ReasonCode::Success);
+            disconnect.encode(self.version, usize::MAX, &mut self.output);
+        }
+        self.phase = Phase::Closed;
+    }
+
+    fn send_answers(&mut self, now: Instant) {
+        while let Some(answer) = self.inflow.poll() {
+            if !self.is_up() {
+                continue;
+            }
+            self.touch(now);
+            let encode = if answer.qos == QoS::AtLeastOnce { encode_puback } else { encode_pubrec };
+            encode(self.version, answer.packet_id, answer.reason, &mut self.output);
+        }
+    }
+
+    /// The remote, or we, went wrong: it is told, as far as it can be.
+    fn fail(&mut self, now: Instant, reason: ReasonCode, why: &str) {
+        if self.is_up() && self.version == ProtocolVersion::V5 {
+            let disconnect = Disconnect::new(reason);
+            disconnect.encode(self.version, self.remote.packet_size_max, &mut self.output);
+        }
+        self.go_down(now, Failure::Passing, why.to_owned());
+    }
+
+    fn go_down(&mut self, now: Instant, failure: Failure, why: String) {
+        match self.phase {
+            Phase::Up(alive) => {
+                let was_of_use = alive.was_of_use || now.ms_since(alive.since) >= USEFUL_MS;
+                self.attempts.lost(now, failure, was_of_use);
+                if self.is_bridge_bit_taken == Some(false) {
+                    // Perhaps it was the network that refused.
+                    self.is_bridge_bit_taken = None;
+                }
+            }
+            Phase::Greeting { .. } if self.is_bridge_bit_open() => {
+                self.is_bridge_bit_taken = Some(false);
+                self.attempts.retry(now);
+            }
+            _ => {
+                self.is_bridge_bit_taken = self.is_bridge_bit_taken.filter(|taken| *taken);
+                self.attempts.failed(now, failure);
+            }
+        }
+        self.phase = Phase::Waiting;
+        self.input.clear();
+        self.logged.clear();
+        self.unlogged.clear();
+        self.events.push_back(LinkEvent::Down { why });
+    }
+}
+
+impl Alive {
+    fn due(&self) -> Option<Instant> {
+        if self.keep_alive_ms == 0 {
+            return None;
+        }
+        Some(match self.ping_at {
+            Some(at) => at.plus_ms((self.keep_alive_ms / 2).max(1000)),
+            // Early enough for the remote, and often enough to notice that it is gone.
+            None => self.sent_at.min(self.received_at).plus_ms(self.keep_alive_ms * 3 / 4),
+        })
+    }
+}

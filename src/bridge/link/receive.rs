@@ -1,0 +1,227 @@
+//! What arrives over a link.
+
+use super::handshake::failure_of;
+use super::window::Step;
+use super::{Link, LinkEvent, Phase};
+use crate::bridge::message::InMessage;
+use crate::codec::{
+    Ack, DecodeError, Frame, Packet, PacketId, ProtocolVersion, Publish, ReasonCode,
+    encode_pubcomp, encode_pubrel, next_frame,
+};
+use crate::time::Instant;
+
+/// So often a message that the remote cannot take just now is sent again, each time over a new connection.
+const POSTPONED_MAX: u32 = 3;
+
+impl Link {
+    /// Bytes from the socket, in any pieces.
+    pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
+        if let Phase::Up(alive) = &mut self.phase {
+            alive.received_at = now;
+            alive.ping_at = None;
+        }
+        if self.input.is_empty() {
+            let used = self.take_frames(now, bytes);
+            if self.is_listening() {
+                self.input.extend_from_slice(&bytes[used..]);
+            }
+            return;
+        }
+        let mut input = std::mem::take(&mut self.input);
+        input.extend_from_slice(bytes);
+        let used = self.take_frames(now, &input);
+        if self.is_listening() {
+            input.drain(..used);
+            self.input = input;
+        }
+    }
+
+    fn is_listening(&self) -> bool {
+        matches!(self.phase, Phase::Greeting { .. } | Phase::Up(_))
+    }
+
+    /// Takes whole frames from the front; how many bytes they were.
+    fn take_frames(&mut self, now: Instant, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        while self.is_listening() {
+            match next_frame(&bytes[used..], self.settings.packet_size_max) {
+                Ok(Some(frame)) => {
+                    used += frame.size;
+                    self.on_frame(now, &frame);
+                }
+                Ok(None) => break,
+                Err(error) => self.on_malformed(now, &error),
+            }
+        }
+        used
+    }
+
+    fn on_malformed(&mut self, now: Instant, error: &DecodeError) {
+        self.fail(now, error.reason(), &format!("it sent a wrong packet: {error}"));
+    }
+
+    fn on_frame(&mut self, now: Instant, frame: &Frame<'_>) {
+        if matches!(self.phase, Phase::Greeting { .. }) {
+            return self.on_greeting(now, frame);
+        }
+        match Packet::decode(frame, self.version) {
+            Err(error) => self.on_malformed(now, &error),
+            Ok(Packet::Publish(publish)) => self.on_publish(now, &publish),
+            Ok(Packet::Puback(ack)) => self.on_ack(now, &ack, Step::AtLeastOnce),
+            Ok(Packet::Pubrec(ack)) => self.on_ack(now, &ack, Step::ExactlyOnce),
+            Ok(Packet::Pubrel(ack)) => self.on_pubrel(&ack),
+            Ok(Packet::Pubcomp(ack)) => self.on_pubcomp(&ack),
+            Ok(Packet::Suback(suback)) => self.on_suback(&suback),
+            Ok(Packet::Pingresp | Packet::Unsuback(_)) => {}
+            Ok(Packet::Disconnect(disconnect)) if self.version == ProtocolVersion::V5 => {
+                let mut why = format!("it closes the connection: {:?}", disconnect.reason);
+                for text in
+                    [disconnect.reason_string, disconnect.server_reference].into_iter().flatten()
+                {
+                    why = format!("{why}, {text}");
+                }
+                self.go_down(now, failure_of(disconnect.reason), why);
+            }
+            Ok(packet) => {
+                let what = format!("it sent {:?}, which only clients do", packet.packet_type());
+                self.fail(now, ReasonCode::ProtocolError, &what);
+            }
+        }
+    }
+
+    fn on_publish(&mut self, now: Instant, publish: &Publish<'_>) {
+        let mut topic = std::mem::take(&mut self.topic_scratch);
+        topic.clear();
+        let is_known = match publish.topic_alias {
+            None => {
+                topic.push_str(publish.topic);
+                true
+            }
+            Some(alias) if publish.topic.is_empty() => match self.aliases_in.get(alias) {
+                Some(known) => {
+                    topic.push_str(known);
+                    true
+                }
+                None => false,
+            },
+            Some(alias) => {
+                topic.push_str(publish.topic);
+                self.aliases_in.set(alias, publish.topic).is_ok()
+            }
+        };
+        if is_known {
+            self.on_message(now, publish, &topic);
+        } else {
+            let why = "it uses a topic alias that it has not defined, or that is above the maximum";
+            self.fail(now, ReasonCode::TopicAliasInvalid, why);
+        }
+        self.topic_scratch = topic;
+    }
+
+    fn on_message(&mut self, now: Instant, publish: &Publish<'_>, topic: &str) {
+        let mut number = 0;
+        if let Some(packet_id) = publish.packet_id {
+            // Twice: what an earlier connection left unfinished is not in the remote's count.
+            let open_max = 2 * usize::from(self.settings.receive_max);
+            if self.version == ProtocolVersion::V5 && self.inflow.open_count() >= open_max {
+                // [MQTT-3.3.4-9]
+                let why = "it has more messages unacknowledged than the receive maximum";
+                return self.fail(now, ReasonCode::ReceiveMaximumExceeded, why);
+            }
+            match self.inflow.arrive(packet_id, publish.qos) {
+                Some(new) => number = new,
+                None => return self.send_answers(now),
+            }
+        }
+        let Some(message) = self.map_inbound(publish, topic) else {
+            self.unmatched_count += 1;
+            self.inflow.take(number, ReasonCode::Success);
+            return self.send_answers(now);
+        };
+        self.event_bytes += message.size();
+        self.events.push_back(LinkEvent::Inbound { number, message });
+    }
+
+    /// The message as it is here, by the first rule that means its topic.
+    fn map_inbound(&mut self, publish: &Publish<'_>, topic: &str) -> Option<InMessage> {
+        let rule = self.subscribe_rules.iter().find(|rule| rule.matches(topic))?;
+        let mapped = rule.map_topic(topic)?;
+        let (qos, retain) = (rule.map_qos(publish.qos), rule.map_retain(publish.retain));
+        Some(InMessage::new(&mapped, topic, publish, qos, retain))
+    }
+
+    fn on_pubrel(&mut self, ack: &Ack<'_>) {
+        let reason = match self.inflow.release(ack.packet_id) {
+            true => ReasonCode::Success,
+            false => ReasonCode::PacketIdentifierNotFound,
+        };
+        encode_pubcomp(self.version, ack.packet_id, reason, &mut self.output);
+    }
+
+    /// The sequence that a packet identifier stands for.
+    fn sequence_of(&self, packet_id: PacketId) -> Option<u64> {
+        let unlogged = || self.unlogged.sequence_of(packet_id);
+        self.logged.sequence_of(packet_id).or_else(unlogged)
+    }
+
+    /// PUBACK or PUBREC, which answer a message at `expected`.
+    fn on_ack(&mut self, now: Instant, ack: &Ack<'_>, expected: Step) {
+        let sequence = self.sequence_of(ack.packet_id);
+        let step = sequence.and_then(|sequence| self.window(sequence).step(sequence));
+        let (Some(sequence), Some(step)) = (sequence, step) else {
+            if expected == Step::ExactlyOnce {
+                // Nothing of ours: the remote shall forget it. [MQTT-4.3.3-4]
+                let reason = ReasonCode::PacketIdentifierNotFound;
+                encode_pubrel(self.version, ack.packet_id, reason, &mut self.output);
+            }
+            return;
+        };
+        match step {
+            Step::Released if expected == Step::ExactlyOnce => self.send_pubrel(sequence),
+            _ if step != expected => {}
+            _ if ack.reason.is_error() => self.on_refused(now, sequence, ack.reason),
+            Step::ExactlyOnce => {
+                self.window(sequence).set(sequence, Step::Received);
+                self.events.push_back(LinkEvent::Received { sequence });
+            }
+            _ => self.finish(sequence),
+        }
+    }
+
+    fn on_pubcomp(&mut self, ack: &Ack<'_>) {
+        if let Some(sequence) = self.sequence_of(ack.packet_id)
+            && self.window(sequence).step(sequence) == Some(Step::Released)
+        {
+            // "Not found" is as good: it was released before.
+            self.finish(sequence);
+        }
+    }
+
+    fn finish(&mut self, sequence: u64) {
+        if let Phase::Up(alive) = &mut self.phase {
+            alive.was_of_use = true;
+        }
+        self.window(sequence).set(sequence, Step::Finished);
+        self.events.push_back(LinkEvent::Done { sequence });
+    }
+
+    fn on_refused(&mut self, now: Instant, sequence: u64, reason: ReasonCode) {
+        let is_passing =
+            matches!(reason, ReasonCode::QuotaExceeded | ReasonCode::PacketIdentifierInUse);
+        let count = match self.postponed {
+            Some((one, count)) if one == sequence => count + 1,
+            _ => 1,
+        };
+        if is_passing && count <= POSTPONED_MAX {
+            self.postponed = Some((sequence, count));
+            let why = format!("it cannot take a message now: {reason:?}");
+            // Not as useful as it seemed: the pauses grow.
+            if let Phase::Up(alive) = &mut self.phase {
+                alive.was_of_use = false;
+            }
+            return self.fail(now, ReasonCode::UnspecifiedError, &why);
+        }
+        self.window(sequence).set(sequence, Step::Finished);
+        self.events.push_back(LinkEvent::Refused { sequence, reason });
+    }
+}

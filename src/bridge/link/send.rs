@@ -1,0 +1,156 @@
+//! What leaves over a link: messages, and what ends their exchanges.
+
+use super::window::{Step, Window};
+use super::{Link, LinkEvent, OUTPUT_MARK, Phase, UNLOGGED};
+use crate::bridge::message::OutMessage;
+use crate::codec::{PacketId, ProtocolVersion, PublishHead, QoS, ReasonCode, encode_pubrel};
+use crate::time::Instant;
+use crate::topic::OutboundAlias;
+
+/// A topic alias as a property.
+const ALIAS_SIZE: usize = 3;
+
+/// What became of a message that was to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Above QoS 0, `Done` or `Refused` follows while the link is up.
+    Taken,
+    /// Nothing happened: offer it again when there is room.
+    NoRoom,
+    /// The remote takes no packet so large: it is never sent.
+    TooLarge,
+}
+
+impl Link {
+    /// How many messages it takes now.
+    pub fn room(&self) -> usize {
+        if !self.is_up() || self.output.len() >= OUTPUT_MARK {
+            return 0;
+        }
+        let quota = self.settings.inflight_max.min(self.remote.receive_max);
+        usize::from(quota).saturating_sub(self.logged.count() + self.unlogged.count())
+    }
+
+    /// Sends a message. `sequence` is its place in the log, or counts up from `UNLOGGED + 1`; at QoS 0 nobody looks at it.
+    /// Each of the two kinds comes in rising order since `LinkEvent::Up`.
+    pub fn send(&mut self, now: Instant, sequence: u64, message: &OutMessage<'_>) -> Sent {
+        let qos = message.qos.min(self.remote.qos_max);
+        let is_tracked = qos != QoS::AtMostOnce;
+        if !self.is_up() || self.output.len() >= OUTPUT_MARK {
+            return Sent::NoRoom;
+        }
+        if is_tracked && (self.room() == 0 || !self.window(sequence).takes(sequence)) {
+            return Sent::NoRoom;
+        }
+        let packet_id = is_tracked.then(|| self.window(sequence).id_of(sequence));
+        let dup = is_tracked && sequence <= *self.through(sequence);
+        if !self.encode(message, qos, packet_id, dup) {
+            return Sent::TooLarge;
+        }
+        self.touch(now);
+        if is_tracked {
+            let step = if qos == QoS::AtLeastOnce { Step::AtLeastOnce } else { Step::ExactlyOnce };
+            self.window(sequence).push(sequence, step);
+            let through = self.through(sequence);
+            *through = sequence.max(*through);
+        } else if message.qos != QoS::AtMostOnce {
+            // The remote has no more to say of it.
+            self.events.push_back(LinkEvent::Done { sequence });
+        }
+        Sent::Taken
+    }
+
+    /// After `LinkEvent::Up`, before anything is sent: the messages whose PUBREC is recorded, in order. Then all others that
+    /// are not done are sent, from the oldest on.
+    pub fn resume(&mut self, received: impl IntoIterator<Item = u64>) {
+        for sequence in received {
+            if !self.session_present || !self.window(sequence).takes(sequence) {
+                // The remote had the message; nobody is left to release it from.
+                self.events.push_back(LinkEvent::Done { sequence });
+                continue;
+            }
+            self.window(sequence).push(sequence, Step::Released);
+            self.send_pubrel(sequence);
+        }
+    }
+
+    /// The PUBREC of this message is recorded: PUBREL may leave. Does nothing if the link was lost since.
+    pub fn release(&mut self, now: Instant, sequence: u64) {
+        if self.is_up() && self.window(sequence).step(sequence) == Some(Step::Received) {
+            self.window(sequence).set(sequence, Step::Released);
+            self.send_pubrel(sequence);
+            self.touch(now);
+        }
+    }
+
+    /// Something leaves: the keep alive counts from here.
+    pub(super) fn touch(&mut self, now: Instant) {
+        if let Phase::Up(alive) = &mut self.phase {
+            alive.sent_at = now;
+        }
+    }
+
+    pub(super) fn send_pubrel(&mut self, sequence: u64) {
+        let packet_id = self.window(sequence).id_of(sequence);
+        encode_pubrel(self.version, packet_id, ReasonCode::Success, &mut self.output);
+    }
+
+    pub(super) fn window(&mut self, sequence: u64) -> &mut Window {
+        if sequence > UNLOGGED { &mut self.unlogged } else { &mut self.logged }
+    }
+
+    fn through(&mut self, sequence: u64) -> &mut u64 {
+        if sequence > UNLOGGED { &mut self.unlogged_through } else { &mut self.logged_through }
+    }
+
+    /// Appends the PUBLISH; false if the remote would not take it.
+    fn encode(
+        &mut self,
+        message: &OutMessage<'_>,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        dup: bool,
+    ) -> bool {
+        let version = self.version;
+        let mut properties = message.properties;
+        if version != ProtocolVersion::V5 {
+            properties = &[];
+        } else if !self.message_properties.is_empty() {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(message.properties);
+            self.scratch.extend_from_slice(&self.message_properties);
+            properties = &self.scratch;
+        }
+        let mut head = PublishHead {
+            dup,
+            qos,
+            retain: message.retain && self.remote.takes_retain,
+            topic: message.topic.as_bytes(),
+            packet_id,
+            message_expiry_s: message.message_expiry_s,
+            topic_alias: None,
+            subscription_ids: &[],
+            properties,
+            payload_size: message.payload.len(),
+        };
+        let size = head.size(version);
+        // [MQTT-3.2.2-15]
+        if size > self.remote.packet_size_max {
+            return false;
+        }
+        // Three bytes more may make each of two lengths a byte longer.
+        if size + ALIAS_SIZE + 2 <= self.remote.packet_size_max {
+            match self.aliases_out.alias(message.topic) {
+                OutboundAlias::None => {}
+                OutboundAlias::New(alias) => head.topic_alias = Some(alias),
+                OutboundAlias::Known(alias) => {
+                    head.topic_alias = Some(alias);
+                    head.topic = b"";
+                }
+            }
+        }
+        head.encode(version, &mut self.output);
+        self.output.extend_from_slice(message.payload);
+        true
+    }
+}

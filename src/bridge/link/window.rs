@@ -1,0 +1,174 @@
+//! Messages above QoS 0 that the remote has not finished, by their place in the log.
+
+use std::collections::VecDeque;
+
+use crate::codec::PacketId;
+
+/// Packet identifiers follow from sequences, so that a message has the same one in every process that sends it.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// By sequence, rising; those in the middle may be finished.
+    flights: VecDeque<Flight>,
+    /// Not finished.
+    count: usize,
+    first_id: u16,
+    id_count: u16,
+    /// The sequence that has the first identifier.
+    origin: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    sequence: u64,
+    step: Step,
+}
+
+/// How far a message has come.
+///
+/// ```text
+/// AtLeastOnce -- PUBACK ---------------------------------------------> Finished
+/// ExactlyOnce -- PUBREC --> Received -- recorded --> Released -- PUBCOMP --^
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// PUBACK is awaited.
+    AtLeastOnce,
+    /// PUBREC is awaited.
+    ExactlyOnce,
+    /// PUBREC came; it must be recorded before PUBREL leaves.
+    Received,
+    /// PUBCOMP is awaited.
+    Released,
+    Finished,
+}
+
+impl Window {
+    /// Sequences from `origin` on take the `id_count` identifiers from `first_id` on, round and round.
+    pub fn new(first_id: u16, id_count: u16, origin: u64) -> Window {
+        debug_assert!(first_id > 0 && id_count > 0 && first_id.checked_add(id_count - 1).is_some());
+        Window { flights: VecDeque::new(), count: 0, first_id, id_count, origin }
+    }
+
+    /// Messages that are not finished.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn clear(&mut self) {
+        self.flights.clear();
+        self.count = 0;
+    }
+
+    pub fn id_of(&self, sequence: u64) -> PacketId {
+        let offset = (sequence - self.origin) % u64::from(self.id_count);
+        PacketId::new(self.first_id + offset as u16).expect("the first identifier is above 0")
+    }
+
+    /// Whether the identifier of `sequence` is free.
+    pub fn takes(&self, sequence: u64) -> bool {
+        let (Some(oldest), Some(newest)) = (self.flights.front(), self.flights.back()) else {
+            return true;
+        };
+        let span = newest.sequence.max(sequence) - oldest.sequence.min(sequence);
+        span < u64::from(self.id_count)
+    }
+
+    /// Nearly always behind all others: only what was to be released before comes out of order.
+    pub fn push(&mut self, sequence: u64, step: Step) {
+        assert!(self.takes(sequence), "an identifier stands for one message");
+        let place = self.flights.partition_point(|flight| flight.sequence < sequence);
+        let is_new = self.flights.get(place).is_none_or(|flight| flight.sequence != sequence);
+        assert!(is_new, "a message is sent once over a connection");
+        self.flights.insert(place, Flight { sequence, step });
+        self.count += 1;
+    }
+
+    /// The sequence that `id` stands for now.
+    pub fn sequence_of(&self, id: PacketId) -> Option<u64> {
+        let count = u64::from(self.id_count);
+        let offset = u64::from(id.get().checked_sub(self.first_id)?);
+        if offset >= count {
+            return None;
+        }
+        let oldest = self.flights.front()?.sequence;
+        let distance = (offset + count - (oldest - self.origin) % count) % count;
+        self.step(oldest + distance).map(|_| oldest + distance)
+    }
+
+    /// `None`: finished, or never sent.
+    pub fn step(&self, sequence: u64) -> Option<Step> {
+        let step = self.flights[self.place(sequence)?].step;
+        (step != Step::Finished).then_some(step)
+    }
+
+    /// Moves an unfinished message on.
+    pub fn set(&mut self, sequence: u64, step: Step) {
+        let Some(place) = self.place(sequence) else { return };
+        if self.flights[place].step == Step::Finished {
+            return;
+        }
+        self.flights[place].step = step;
+        if step == Step::Finished {
+            self.count -= 1;
+            while self.flights.front().is_some_and(|flight| flight.step == Step::Finished) {
+                self.flights.pop_front();
+            }
+        }
+    }
+
+    fn place(&self, sequence: u64) -> Option<usize> {
+        self.flights.binary_search_by_key(&sequence, |flight| flight.sequence).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn an_identifier_finds_the_one_message_that_has_it() {
+        let mut random = Random::new(4);
+        let mut refused_count = 0;
+        for _ in 0..100 {
+            let (first_id, id_count) = (1 + random.below(9) as u16, 1 + random.below(12) as u16);
+            let mut sequence = random.below(1 << 40);
+            let mut window =
+                Window::new(first_id, id_count, sequence.saturating_sub(random.below(30)));
+            let mut model = BTreeMap::new();
+            for _ in 0..300 {
+                if random.below(2) == 0 {
+                    sequence += 1 + random.below(3);
+                    let oldest = model.keys().next().copied().unwrap_or(sequence);
+                    assert_eq!(window.takes(sequence), sequence - oldest < u64::from(id_count));
+                    if window.takes(sequence) {
+                        window.push(sequence, Step::ExactlyOnce);
+                        model.insert(sequence, Step::ExactlyOnce);
+                    } else {
+                        refused_count += 1;
+                    }
+                } else if let Some(&one) =
+                    model.keys().nth(random.below(model.len().max(1) as u64) as usize)
+                {
+                    let step = [Step::Received, Step::Released, Step::Finished];
+                    let step = step[random.below(3) as usize];
+                    window.set(one, step);
+                    model.insert(one, step);
+                    model.retain(|_, step| *step != Step::Finished);
+                }
+                assert_eq!(window.count(), model.len());
+                let mut found = BTreeMap::new();
+                for id in 0..40 {
+                    let Some(id) = PacketId::new(id) else { continue };
+                    if let Some(one) = window.sequence_of(id) {
+                        assert_eq!(window.id_of(one), id);
+                        found.insert(one, window.step(one).unwrap());
+                    }
+                }
+                assert_eq!(found, model);
+            }
+        }
+        assert!(refused_count > 100);
+    }
+}
