@@ -513,3 +513,64 @@ fn what_is_wrong_with_a_plugin_is_told_with_its_line_name_and_key() {
         ],
     );
 }
+
+#[test]
+fn what_a_plugin_cannot_work_with_is_told_with_its_line_and_key() {
+    let filters = "allowed: topic filters, such as \"a/+/c\" or \"a/#\"";
+    let rewrite = "[[plugin]]\nname = \"r\"\nkind = \"topic-rewrite\"\nrules = [\n";
+    check_refused(
+        "plugin_filters",
+        &format!("{ENRICH}filters = [\"a\", \"a/#/b\", \"$share/g/a\"]\n"),
+        &[
+            &format!(
+                "error: FILE:1: [[plugin]] 'enrich': key 'filters': '$share/g/a' is a shared subscription; {filters}"
+            ),
+            &format!(
+                "error: FILE:1: [[plugin]] 'enrich': key 'filters': 'a/#/b': the topic filter has a misplaced \
+                 wildcard; {filters}"
+            ),
+        ],
+    );
+    check_refused(
+        "plugin_rules",
+        &format!(
+            "{rewrite}  {{ pattern = \"a(b\", to = \"x\" }},\n  {{ pattern = \"a\", to = \"$1\" }},\n]\n"
+        ),
+        &[
+            "error: FILE:5: [[plugin]] 'r': key 'pattern': 'a(b' is no regular expression: unclosed group; allowed: \
+             the syntax of Rust's regex crate",
+            "error: FILE:6: [[plugin]] 'r': key 'to': '$1' is no capture of the pattern; allowed: $0 to $0",
+        ],
+    );
+    let path = file("plugin_template", &ENRICH.replace("client_id", "clientid"));
+    let output = ringmq(&["check", "--config", path.to_str().unwrap()]);
+    let said = stderr(&output);
+    let begins = format!(
+        "error: {}:4: [[plugin]] 'enrich': key 'value': '${{clientid}}' is not known; did you mean 'client_id'?; ",
+        path.display()
+    );
+    assert!(said.starts_with(&begins), "{said}");
+    assert!(said.contains("${time_ms}") && said.contains("$$ for a dollar"), "{said}");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn the_check_names_each_plugin() {
+    let path = file("plugin_check", ENRICH);
+    let output = ringmq(&["check", "--listen", "0", "--config", path.to_str().unwrap()]);
+    let line = "ok    plugins        enrich (user-property) can run\n";
+    assert!(stdout(&output).contains(line), "{}", stdout(&output));
+
+    let library = "[[plugin]]\nname = \"lib\"\nkind = \"library\"\npath = \"/nowhere/lib.so\"\n";
+    let path = file("plugin_library", library);
+    let path = path.to_str().unwrap();
+    let output = ringmq(&["check", "--listen", "0", "--config", path]);
+    let printed = stdout(&output);
+    assert!(printed.contains("FAIL  plugins "), "{printed}");
+    assert!(printed.contains("/nowhere/lib.so"), "{printed}");
+    assert_eq!(output.status.code(), Some(1));
+    // And so says the broker itself, which does not begin.
+    let output = ringmq(&["--listen", "0", "--config", path]);
+    assert!(stderr(&output).contains("/nowhere/lib.so"), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(1));
+}
