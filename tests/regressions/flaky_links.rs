@@ -112,7 +112,9 @@ fn check_sleeper(mut client: Client, sources: &[Source]) {
     let ledger = Ledger::new(sources);
     let mut last = None;
     let mut got = 0;
-    while let Received::Frame(frame) = client.message(Duration::from_millis(700)) {
+    loop {
+        let patience = if got < QUEUE_MAX { PATIENCE } else { Duration::from_millis(500) };
+        let Received::Frame(frame) = client.message(patience) else { break };
         let delivery = client.delivery(&frame).unwrap();
         let (id, number) = ledger.check(&delivery, client.version);
         assert_eq!(id, FLOOD_SOURCE);
