@@ -106,9 +106,12 @@ pub enum AdmitError {
     Full,
 }
 
+/// Outside of every ring.
+const NOWHERE: usize = usize::MAX;
+
 #[derive(Debug)]
 struct Slot {
-    /// Where in the ring the message begins.
+    /// Where in the ring the message begins; `NOWHERE` for one that was denied.
     position: usize,
     /// Where the next message may begin, in bytes ever reserved.
     end: u64,
@@ -116,8 +119,6 @@ struct Slot {
     properties_size: u32,
     payload_size: u32,
     meta: Meta,
-    /// Somebody refused the message: it is there until it is released, and nobody reads it.
-    is_denied: bool,
     large: Option<Stored>,
 }
 
@@ -174,7 +175,6 @@ impl Arena {
                 properties_size: 0,
                 payload_size: 0,
                 meta: empty,
-                is_denied: false,
                 large: None,
             })
             .collect();
@@ -219,7 +219,6 @@ impl Arena {
         slot.properties_size = properties_size as u32;
         slot.payload_size = draft.payload.len() as u32;
         slot.meta = draft.meta;
-        slot.is_denied = false;
         self.admitted = generation;
         Ok(generation)
     }
@@ -239,7 +238,6 @@ impl Arena {
         slot.properties_size = draft.properties_size() as u32;
         slot.payload_size = draft.payload.len() as u32;
         slot.meta = draft.meta;
-        slot.is_denied = false;
         slot.large = Some(Stored::from_draft(draft, &self.stored_gauge));
         self.large_bytes += size;
         self.large_count += 1;
@@ -256,7 +254,7 @@ impl Arena {
             return None;
         }
         let slot = &self.slots[self.index(generation)];
-        if slot.is_denied { None } else { Some(self.message_in(slot)) }
+        self.message_in(slot)
     }
 
     /// The last message, while it is held and not denied.
@@ -268,7 +266,12 @@ impl Arena {
     pub fn deny_last(&mut self) {
         assert!(self.held() > 0, "a message is denied while it is held");
         let index = self.index(self.admitted);
-        self.slots[index].is_denied = true;
+        let slot = &mut self.slots[index];
+        if slot.large.take().is_some() {
+            self.large_bytes -= slot.size();
+            self.large_count -= 1;
+        }
+        slot.position = NOWHERE;
     }
 
     /// Frees every message up to and including `generation`.
@@ -313,16 +316,17 @@ impl Arena {
         self.stale_reads
     }
 
-    #[inline]
-    fn message_in<'a>(&'a self, slot: &'a Slot) -> Message<'a> {
+    #[inline(always)]
+    fn message_in<'a>(&'a self, slot: &'a Slot) -> Option<Message<'a>> {
         if let Some(stored) = &slot.large {
-            return stored.message_with(slot.meta);
+            return Some(stored.message_with(slot.meta));
         }
-        let bytes = &self.bytes[slot.position..];
+        // The one check of bounds finds out what was denied, too.
+        let bytes = self.bytes.get(slot.position..)?;
         let (topic, rest) = bytes.split_at(slot.topic_size as usize);
         let (properties, rest) = rest.split_at(slot.properties_size as usize);
         let payload = &rest[..slot.payload_size as usize];
-        Message { topic, properties, payload, meta: slot.meta, stored: None }
+        Some(Message { topic, properties, payload, meta: slot.meta, stored: None })
     }
 
     fn index(&self, generation: Generation) -> usize {

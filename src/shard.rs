@@ -239,8 +239,10 @@ impl Shard {
         }
         plugin::prepare(&mut self.pipeline);
         if let Some(batch) = self.pipeline.take(Stage::Encode) {
-            for generation in batch {
-                self.encode(now, generation);
+            if self.hook_set.contains(HookSet::DELIVER) {
+                batch.for_each(|generation| self.encode::<true>(now, generation));
+            } else {
+                batch.for_each(|generation| self.encode::<false>(now, generation));
             }
             self.pipeline.ack(Stage::Encode, batch.through());
             plugin::finish(&mut self.pipeline, batch.through());
@@ -255,9 +257,10 @@ impl Shard {
         self.arena.release_to(released);
     }
 
-    /// One message to all its receivers: local sessions, groups owned here, other shards, the retained store.
+    /// One message to all its receivers: local sessions, groups owned here, other shards, the retained store. Whether
+    /// there is a deliver hook to ask is known to the compiler: without one nothing is paid.
     #[inline]
-    fn encode(&mut self, now: Instant, generation: crate::arena::Generation) {
+    fn encode<const HAS_DELIVER: bool>(&mut self, now: Instant, generation: Generation) {
         let Some(message) = self.arena.get(generation) else { return };
         let route = self.router.route(message.topic);
         let mut context = context!(self, now);
@@ -265,7 +268,7 @@ impl Shard {
         let clients = &mut self.clients;
         let topic_hash = || hash.bytes(message.topic);
         let mut receivers = None;
-        if self.hook_set.contains(HookSet::DELIVER) {
+        if HAS_DELIVER {
             let view = || MessageView::of(&message, now);
             receivers = Plugged::receivers(&mut self.plugged, self.hook_set, view, self.id);
             deliver(&route, &message, clients, &mut context, topic_hash, |clients, key| {

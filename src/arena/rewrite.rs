@@ -1,6 +1,6 @@
 //! The last message made into another one, before any stage but the first has taken it.
 
-use super::{AdmitError, Arena, Draft, Meta, Stored};
+use super::{AdmitError, Arena, Draft, Meta, NOWHERE, Stored};
 
 /// What the last message becomes.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +98,7 @@ impl Arena {
         assert!(self.held() > 0, "a message is rewritten while it is held");
         let index = self.index(self.admitted);
         let slot = &self.slots[index];
+        assert!(slot.position != NOWHERE, "a message that was denied is not rewritten");
         let old = Sizes {
             topic: slot.topic_size as usize,
             properties: slot.properties_size as usize,
@@ -129,7 +130,7 @@ impl Arena {
     /// The last message gets an allocation, another one if it has one already: others may hold that.
     #[cold]
     fn rewrite_large(&mut self, index: usize, rewrite: &Rewrite<'_>, old: Sizes, new: Sizes) {
-        let message = self.message_in(&self.slots[index]);
+        let message = self.message_in(&self.slots[index]).expect("it was not denied");
         let pieces = match rewrite.properties {
             RewriteProperties::Keep => [message.properties, &[]],
             RewriteProperties::Append(added) => [message.properties, added],

@@ -424,7 +424,8 @@ impl Shard {
             if number == 0 {
                 continue;
             }
-            match admitted.ok().and_then(|generation| self.ticket(generation)) {
+            // What was denied waits for no log.
+            match self.ticket(admitted.generation) {
                 Some(ticket) => self.bridges.inbound.push_back((bridge, number, ticket)),
                 // In the order in which they came. [MQTT-4.6.0-2]
                 None if !self.bridges.inbound.is_empty() => {

@@ -34,6 +34,13 @@ pub(super) enum Publisher<'a> {
     Other(ClientView<'a>),
 }
 
+/// A message that was admitted. One that was denied stays in its slot until the stages have acked it, unread.
+#[derive(Clone, Copy)]
+pub(super) struct Published {
+    pub generation: Generation,
+    pub denied: Option<ReasonCode>,
+}
+
 /// Tells the hooks of something that happened to the client of a session that is there.
 macro_rules! tell {
     ($shard:expr, $key:expr, $client:ident => $event:expr) => {
@@ -99,18 +106,18 @@ impl Shard {
         }
     }
 
-    /// Admits a message at its origin; the reason when a hook denies it.
+    /// Admits a message at its origin, where it meets its hooks.
     #[inline]
     pub(super) fn publish(
         &mut self,
         now: Instant,
         draft: &Draft<'_>,
         publisher: Publisher<'_>,
-    ) -> Result<Generation, ReasonCode> {
+    ) -> Published {
         if self.hook_set.intersects(AT_ORIGIN) {
             return self.publish_hooked(now, draft, publisher);
         }
-        Ok(self.admit(now, draft))
+        Published { generation: self.admit(now, draft), denied: None }
     }
 
     #[cold]
@@ -119,10 +126,11 @@ impl Shard {
         now: Instant,
         draft: &Draft<'_>,
         publisher: Publisher<'_>,
-    ) -> Result<Generation, ReasonCode> {
+    ) -> Published {
         self.make_room_for_rewrite(now, draft);
         let generation = self.admit(now, draft);
-        let Some(plugged) = &mut self.plugged else { return Ok(generation) };
+        let allowed = Published { generation, denied: None };
+        let Some(plugged) = &mut self.plugged else { return allowed };
         let client = match publisher {
             Publisher::Session(key) => {
                 self.clients.session(key).map(|session| ClientView::of(session, self.id))
@@ -156,13 +164,13 @@ impl Shard {
             let message = self.arena.last().expect("the message was just admitted");
             verdict = plugged.hooks.authorize_publish(&client, &MessageView::of(&message, now));
         }
-        let Verdict::Deny(reason) = verdict else { return Ok(generation) };
+        let Verdict::Deny(reason) = verdict else { return allowed };
         if let Some(message) = self.arena.last() {
             self.drops.push(Some(client.client_id), message.topic, DropReason::Denied);
         }
         self.arena.deny_last();
         self.counters.publishes_denied += 1;
-        Err(told(ReasonSet::RECEIVED, reason))
+        Published { generation, denied: Some(told(ReasonSet::RECEIVED, reason)) }
     }
 
     /// A hook runs once for a message, so what it may make of it has room before it runs: the message as it is, with

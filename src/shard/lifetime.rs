@@ -223,7 +223,7 @@ impl Shard {
             meta,
         };
         // A will that is denied is counted, and goes nowhere.
-        let _ = self.publish(now, &draft, publisher);
+        self.publish(now, &draft, publisher);
     }
 
     fn on_connection_timer(&mut self, now: Instant, id: ConnectionId) {

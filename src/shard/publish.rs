@@ -1,6 +1,6 @@
 //! PUBLISH from a client: checked, admitted, acknowledged.
 
-use super::hooks::Publisher;
+use super::hooks::{Published, Publisher};
 use super::input::Step;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Meta};
@@ -130,10 +130,10 @@ impl Shard {
         };
         let draft =
             Draft { topic: topic.as_bytes(), properties: &pieces, payload: publish.payload, meta };
-        let generation = match self.publish(now, &draft, Publisher::Session(key)) {
-            Ok(generation) => generation,
-            Err(reason) => return self.deny_publish(id, key, version, publish, reason),
-        };
+        let Published { generation, denied } = self.publish(now, &draft, Publisher::Session(key));
+        if let Some(reason) = denied {
+            return self.deny_publish(id, key, version, publish, reason);
+        }
         if let Some(packet_id) = publish.packet_id
             && self.bridges.is_any()
         {

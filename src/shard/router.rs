@@ -53,7 +53,7 @@ impl Router {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn route(&mut self, topic: &[u8]) -> Rc<Route> {
         let versions = (self.subscriptions.version(), self.interest.version());
         if versions != self.cache_versions {
@@ -63,6 +63,11 @@ impl Router {
         if let Some(route) = self.cache.get(topic) {
             return Rc::clone(route);
         }
+        self.find_route(topic)
+    }
+
+    /// The route of a topic that is not remembered.
+    fn find_route(&mut self, topic: &[u8]) -> Rc<Route> {
         let route = Rc::new(self.build(topic));
         let bytes = topic.len() + route.bytes();
         let bytes_max = self.cache_max.saturating_mul(ROUTE_BYTES_MEAN);

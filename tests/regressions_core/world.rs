@@ -16,6 +16,7 @@ pub const V5: ProtocolVersion = ProtocolVersion::V5;
 /// A connection as its client sees it.
 pub struct Client {
     pub shard: usize,
+    version: ProtocolVersion,
     id: ConnectionId,
     pub is_open: bool,
     /// What it is sent stays on its way.
@@ -58,6 +59,7 @@ impl World {
         let id = self.shards[0].handle_open(self.now, None, None).expect("room");
         let client = Client {
             shard: 0,
+            version: connect.version,
             id,
             is_open: true,
             is_stuck: false,
@@ -88,7 +90,7 @@ impl World {
 
     pub fn send(&mut self, client: usize, packet: &Packet<'_>) {
         let mut bytes = Vec::new();
-        packet.encode(V5, &mut bytes);
+        packet.encode(self.clients[client].version, &mut bytes);
         self.send_bytes(client, &bytes);
     }
 
@@ -155,12 +157,8 @@ impl World {
 
     /// What the client received since it last looked, as lines.
     pub fn received(&mut self, client: usize) -> Vec<String> {
-        let bytes = std::mem::take(&mut self.clients[client].received);
-        let mut rest = bytes.as_slice();
         let mut lines = Vec::new();
-        while let Some(frame) = next_frame(rest, usize::MAX).expect("the broker sends frames") {
-            rest = &rest[frame.size..];
-            let packet = Packet::decode(&frame, V5).expect("the broker sends packets");
+        self.packets(client, |packet| {
             lines.push(match packet {
                 Packet::Publish(p) => {
                     let retain = if p.retain { " retained" } else { "" };
@@ -175,9 +173,20 @@ impl World {
                 Packet::Disconnect(d) => format!("DISCONNECT {:?}", d.reason),
                 other => format!("{other:?}"),
             });
+        });
+        lines
+    }
+
+    /// Every packet that the client received since it last looked.
+    pub fn packets(&mut self, client: usize, mut each: impl FnMut(Packet<'_>)) {
+        let client = &mut self.clients[client];
+        let bytes = std::mem::take(&mut client.received);
+        let mut rest = bytes.as_slice();
+        while let Some(frame) = next_frame(rest, usize::MAX).expect("the broker sends frames") {
+            rest = &rest[frame.size..];
+            each(Packet::decode(&frame, client.version).expect("the broker sends packets"));
         }
         assert!(rest.is_empty(), "half a packet");
-        lines
     }
 
     /// Only what was published.

@@ -413,3 +413,6 @@ fn check_text(text: &str) -> Result<(), EditError> {
     // [MQTT-1.5.4-2]
     if text.as_bytes().contains(&0) { Err(EditError::TextInvalid) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;
