@@ -9,6 +9,7 @@ pub mod launcher;
 mod listener;
 pub mod logs;
 mod mesh;
+pub mod plugin_abi;
 pub mod plugins;
 mod ring;
 mod shutdown;

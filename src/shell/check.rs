@@ -11,7 +11,7 @@ use std::fmt;
 
 use crate::config::Settings;
 use crate::config::plugin::PluginSettings;
-use crate::shell::plugins;
+use crate::shell::plugins::{self, Chain, Installed, PluginError};
 
 pub use cores::allowed_cores;
 use process::Process;
@@ -59,10 +59,10 @@ pub fn has_failed(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.level == Level::Fail)
 }
 
-/// Makes each plugin as `serve` would: a library is loaded, and what it runs when it is loaded runs.
+/// Makes an instance of each plugin as `serve` would: a library is loaded, and what it runs when it is loaded runs.
 pub fn check_plugins(settings: &Settings) -> Vec<Finding> {
-    let check = |plugin: &PluginSettings| match plugins::install(plugin) {
-        Ok(_) => {
+    let check = |plugin: &PluginSettings| match plugins::install(plugin).and_then(try_out) {
+        Ok(()) => {
             Finding::ok("plugins", format!("{} ({}) can run", plugin.name, plugin.work.kind()))
         }
         Err(error) => {
@@ -73,6 +73,10 @@ pub fn check_plugins(settings: &Settings) -> Vec<Finding> {
         }
     };
     settings.plugins.iter().map(check).collect()
+}
+
+fn try_out(installed: Installed) -> Result<(), PluginError> {
+    Chain::new(&[installed], 0).map(drop)
 }
 
 fn check_configuration(settings: &Settings) -> Vec<Finding> {

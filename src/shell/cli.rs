@@ -10,6 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::check::{self, Level};
 use super::config_file::{Configuration, Origin};
 use super::logs;
+use super::plugin_abi::{HEADER, HEADER_RUST};
 use crate::config::Settings;
 use crate::config::keys::{Group, KEYS, Key};
 use crate::config::kind::{Kind, Written};
@@ -20,6 +21,8 @@ const EXIT_USAGE: u8 = 2;
 const CONFIG: &str = "config";
 const CHECK: &str = "check";
 const SERVE: &str = "serve";
+const PLUGIN_HEADER: &str = "plugin-header";
+const RUST: &str = "rust";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +31,7 @@ Examples:
   ringmq config > ringmq.toml               the whole configuration, explained, to start from
   ringmq --config ringmq.toml --log-level debug
   ringmq check --config ringmq.toml         what is wrong here, and what to do
+  ringmq plugin-header > ringmq_plugin.h    what a plugin of your own is built with, explained
 
 Exit codes: 0 ended as told, 1 it cannot run here, 2 the command line or the configuration is wrong.";
 
@@ -44,6 +48,10 @@ pub fn run(
         }
     };
     let (name, options) = matches.subcommand().unwrap_or((SERVE, &matches));
+    if name == PLUGIN_HEADER {
+        let header = if options.get_flag(RUST) { HEADER_RUST } else { HEADER };
+        return print(header, ExitCode::SUCCESS);
+    }
     let configuration = match load(options) {
         Ok(configuration) => configuration,
         Err(sentences) => return refuse(&sentences),
@@ -77,6 +85,16 @@ fn command() -> Command {
         .subcommands(subcommands.map(|(name, about)| {
             Command::new(name).about(about).override_usage(format!("ringmq {name} [OPTIONS]"))
         }))
+        .subcommand(
+            Command::new(PLUGIN_HEADER)
+                .about(
+                    "Print the header that plugins are built with, which explains how to write one",
+                )
+                .override_usage("ringmq plugin-header [--rust]")
+                .arg(Arg::new(RUST).long(RUST).action(ArgAction::SetTrue).help(
+                    "The same for plugins in Rust: types and numbers, without the explanations",
+                )),
+        )
         .arg(
             Arg::new("config-file")
                 .long("config")

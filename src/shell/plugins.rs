@@ -10,6 +10,7 @@ mod topic_rewrite;
 mod user_property;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 pub use chain::Chain;
@@ -17,6 +18,7 @@ pub use chain::Chain;
 use crate::codec::QoS;
 use crate::config::plugin::{OnError, PluginSettings, PluginWork};
 use crate::config::table::Refusal;
+use crate::shell::plugin_abi::LibraryFactory;
 use crate::stages::plugin::{
     ClientView, ConnectView, EditError, HookEvent, HookSet, MessageEdit, MessageView,
     SessionLimits, Verdict,
@@ -188,12 +190,12 @@ fn factory(settings: &PluginSettings) -> Result<Arc<dyn PluginFactory>, Vec<Refu
         PluginWork::TopicRewrite { rules } => {
             Ok(Arc::new(TopicRewriteFactory::new(settings, rules)?))
         }
-        PluginWork::Library { path, options: _ } => Err(vec![refusal(
-            settings,
-            settings.line,
-            "path",
-            format_args!("{path} cannot be loaded"),
-        )]),
+        PluginWork::Library { path, options } => {
+            let place = format!("{}:{}", settings.file, settings.line);
+            let loaded = LibraryFactory::load(&settings.name, Path::new(path), options.clone());
+            let refuse = |error| vec![refusal(settings, settings.line, "path", error)];
+            Ok(Arc::new(loaded.map_err(refuse)?.configured_at(place)))
+        }
     }
 }
 

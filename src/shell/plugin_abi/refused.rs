@@ -1,0 +1,54 @@
+//! Why a function of the table did nothing, and the number that a plugin gets for it.
+
+use super::layout;
+use crate::stages::plugin::EditError;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Stale,
+    BadArgument,
+    BadText,
+    BadTopic,
+    TooLarge,
+    NotHere,
+    None,
+}
+
+impl Refused {
+    pub fn code(self) -> i32 {
+        match self {
+            Refused::Stale => layout::STALE,
+            Refused::BadArgument => layout::BAD_ARGUMENT,
+            Refused::BadText => layout::BAD_TEXT,
+            Refused::BadTopic => layout::BAD_TOPIC,
+            Refused::TooLarge => layout::TOO_LARGE,
+            Refused::NotHere => layout::NOT_HERE,
+            Refused::None => layout::NONE,
+        }
+    }
+
+    /// The name in the header of what a hook returned, for the operator.
+    pub fn name_of(code: i32) -> &'static str {
+        match code {
+            layout::FAILED => "RINGMQ_FAILED",
+            layout::STALE => "RINGMQ_STALE",
+            layout::BAD_ARGUMENT => "RINGMQ_BAD_ARGUMENT",
+            layout::BAD_TEXT => "RINGMQ_BAD_TEXT",
+            layout::BAD_TOPIC => "RINGMQ_BAD_TOPIC",
+            layout::TOO_LARGE => "RINGMQ_TOO_LARGE",
+            layout::NOT_HERE => "RINGMQ_NOT_HERE",
+            layout::NONE => "RINGMQ_NONE",
+            _ => "a number that the header does not name",
+        }
+    }
+}
+
+impl From<EditError> for Refused {
+    fn from(error: EditError) -> Refused {
+        match error {
+            EditError::TopicInvalid => Refused::BadTopic,
+            EditError::TooLarge => Refused::TooLarge,
+            EditError::TextInvalid => Refused::BadText,
+        }
+    }
+}
