@@ -1,11 +1,13 @@
 //! Bridges to other brokers, as far as they need no socket and no file: which messages they take, under which topics, and
 //! the MQTT client that carries them.
 
+mod echo;
 mod index;
 pub mod link;
 mod message;
 mod rule;
 
+pub use echo::Echo;
 pub use index::{ForwardIndex, Wanted, WrongRule, connection_of};
 pub use link::{Link, LinkEvent, Sent, UNLOGGED};
 pub use message::{InMessage, OutMessage};

@@ -8,6 +8,7 @@ pub mod plugin;
 pub mod table;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
 
 pub use bridge::BridgeSettings;
 
@@ -42,6 +43,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// In the order of the configuration.
     pub bridges: Vec<BridgeSettings>,
+    /// Where what outlives the process is kept.
+    pub data_dir: PathBuf,
     /// In the order in which they are called.
     pub plugins: Vec<PluginSettings>,
 }
@@ -105,6 +108,7 @@ impl Default for Settings {
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
             bridges: Vec::new(),
+            data_dir: PathBuf::from("/var/lib/ringmq"),
             plugins: Vec::new(),
         }
     }

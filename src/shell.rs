@@ -1,5 +1,6 @@
 //! The world: io_uring, executors, clock, threads, files, command line.
 
+mod bridges;
 pub mod check;
 pub mod cli;
 mod clock;

@@ -315,6 +315,11 @@ impl Link {
         matches!(self.phase, Phase::Up(_))
     }
 
+    /// Whether the remote keeps from us what we have sent: No Local, or what it grants to bridges.
+    pub fn has_no_local(&self) -> bool {
+        self.version == ProtocolVersion::V5 || self.is_bridge_bit_taken == Some(true)
+    }
+
     /// Messages of the remote that no rule took.
     pub fn unmatched_count(&self) -> u64 {
         self.unmatched_count

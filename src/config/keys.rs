@@ -89,7 +89,7 @@ impl Group {
             Group::Sessions => "Sessions",
             Group::Queues => "Queues",
             Group::Retained => "Retained messages",
-            Group::Memory => "Memory of each shard",
+            Group::Memory => "Memory of each shard, and disk",
             Group::Reports => "Logs and reports",
         }
     }
@@ -401,6 +401,17 @@ pub static KEYS: &[Key] = &[
         size(0, 16 * TIB),
         "Bytes of retained messages on each shard."
     ),
+    Key {
+        name: "data_dir",
+        group: Group::Memory,
+        kind: Kind::Text { size_min: 1, size_max: 4_096 },
+        explanation: "Folder for what outlives the process: the logs of bridges, below bridges/NAME. Made when it is needed.",
+        get: |settings| Value::Text(settings.data_dir.display().to_string()),
+        set: |settings, value| {
+            let Value::Text(text) = value else { panic!("the kind reads texts") };
+            settings.data_dir = text.into();
+        },
+    },
     limit!(
         Memory,
         arena_size,

@@ -19,11 +19,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use tracing::{info, warn};
 
+use crate::bridge::ForwardIndex;
 use crate::config::Settings;
 use crate::shard::{Mail, Shard, ShardId, ShardSettings};
+use crate::shell::bridges::{self, BridgesError};
 use crate::shell::clock::Clock;
 use crate::shell::gate::Gate;
 use crate::shell::listener::{self, ListenError, Listeners};
+use crate::shell::mesh::bridge_lanes::{self, BridgeEnd};
 use crate::shell::mesh::{self, Door, Port};
 use crate::shell::plugins::{self, Chain, Installed, PluginError};
 use crate::shell::ring::{Ring, RingError, RingSettings};
@@ -58,6 +61,8 @@ struct Shared {
     orders: Arc<Orders>,
     plugins: Arc<[Installed]>,
     seed: u64,
+    /// What bridges want of the shards' messages.
+    forward: Option<Arc<ForwardIndex>>,
 }
 
 /// Runs the broker until SIGTERM or SIGINT. `settings.cores` is filled in.
@@ -106,22 +111,39 @@ impl Broker {
         let ports = mesh::connect(shard_count, settings.limits.mail_bytes_mark)
             .map_err(LaunchError::System)?;
         let doors = ports[0].doors();
+        let (mut ports, bridging) = connect_bridges(&settings, ports, &doors)?;
         let shared = Shared {
             clock: Clock::new(),
             gate: Arc::new(Gate::new(settings.connections_max)),
-            orders: Arc::new(Orders::new(shard_count.into())),
             plugins,
+            orders: Arc::new(Orders::new(
+                usize::from(shard_count) + usize::from(bridging.is_some()),
+            )),
+            forward: bridging.as_ref().map(|bridging| bridging.index.clone()),
             seed: fastrand::u64(..),
             settings: Arc::new(settings),
         };
         let reports: Vec<_> = (0..shard_count).map(|_| Arc::new(Report::default())).collect();
         let (started, starts) = mpsc::channel();
         let mut workers = Vec::new();
-        for ((port, sockets), report) in ports.into_iter().zip(by_shard(listeners)).zip(&reports) {
+        for ((port, sockets), report) in ports.drain(..).zip(by_shard(listeners)).zip(&reports) {
             workers.push(spawn(shared.clone(), port, sockets, report.clone(), started.clone())?);
         }
         drop(started);
-        let workers = await_start(workers, &starts)?;
+        let mut workers = await_start(workers, &starts)?;
+        if let Some(Bridging { index, end }) = bridging {
+            let settings = &shared.settings;
+            let setup = bridges::Setup {
+                settings: settings.bridges.clone(),
+                index,
+                end,
+                clock: shared.clock,
+                orders: shared.orders.clone(),
+                data_dir: settings.data_dir.clone(),
+                sys_interval_ms: settings.limits.sys_interval_ms,
+            };
+            workers.push(bridges::start(setup).map_err(LaunchError::Bridges)?);
+        }
         Ok(Broker { shared, addresses, doors, reports, workers })
     }
 
@@ -151,6 +173,32 @@ impl Broker {
         }
         Ok(())
     }
+}
+
+/// What the executor of the bridges gets.
+struct Bridging {
+    index: Arc<ForwardIndex>,
+    end: BridgeEnd,
+}
+
+/// Gives each port its lanes with the bridges, if there are any.
+fn connect_bridges(
+    settings: &Settings,
+    mut ports: Vec<Port<Mail>>,
+    doors: &Arc<[Door]>,
+) -> Result<(Vec<Port<Mail>>, Option<Bridging>), LaunchError> {
+    if settings.bridges.is_empty() {
+        return Ok((ports, None));
+    }
+    let index = ForwardIndex::compile(&settings.bridges).map_err(|wrong| {
+        let name = &settings.bridges[wrong.bridge].name;
+        LaunchError::Rule(bridges::wrong_rule(&wrong, name))
+    })?;
+    let (lanes, end) = bridge_lanes::connect(doors, settings.limits.mail_bytes_mark);
+    for (port, lanes) in ports.iter_mut().zip(lanes) {
+        port.set_bridges(lanes);
+    }
+    Ok((ports, Some(Bridging { index: Arc::new(index), end })))
 }
 
 /// Waits until all workers run. One that cannot start ends the process, the others with it.
@@ -245,6 +293,9 @@ fn work(
             }
         }
     }
+    if let Some(rules) = &shared.forward {
+        shard.set_bridges(rules.clone());
+    }
     shard.set_events(tracing::enabled!(tracing::Level::DEBUG));
     let waiter = Waiter::new(settings.wait, settings.spin_us);
     let gate = shared.gate.clone();
@@ -335,6 +386,9 @@ pub enum LaunchError {
     Ring(RingError),
     Plugin(PluginError),
     Executor(String),
+    Bridges(BridgesError),
+    /// A bridge's rule that cannot be.
+    Rule(String),
     System(io::Error),
 }
 
@@ -350,6 +404,8 @@ impl fmt::Display for LaunchError {
                     "cannot run a worker on its core: {error}; `ringmq check` looks for the reason"
                 )
             }
+            LaunchError::Bridges(error) => error.fmt(f),
+            LaunchError::Rule(what) => f.write_str(what),
             LaunchError::System(error) => write!(f, "cannot set up the process: {error}"),
         }
     }

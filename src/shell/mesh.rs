@@ -4,6 +4,7 @@
 //! shards, and nothing here waits: a full lane is the sender's to look for first, an empty one says so.
 
 mod asleep;
+pub mod bridge_lanes;
 #[cfg(test)]
 #[allow(clippy::duplicate_mod)] // the point of it: the same source on other atomics
 mod model;
@@ -24,6 +25,7 @@ use crate::shard::{Lane, Mail, ShardId};
 use crate::shell::ring::EventFd;
 use crate::time::Instant;
 use asleep::Asleep;
+pub use bridge_lanes::{BridgeEnd, BridgePort};
 
 /// Items of one lane: many where shards are few.
 const LANE_ITEMS_MIN: usize = 32;
@@ -65,6 +67,8 @@ pub struct Port<M> {
     inward: Vec<Option<Inward<M>>>,
     doors: Arc<[Door]>,
     own: ShardId,
+    /// Lanes with the bridges, if there are any.
+    bridges: Option<BridgePort>,
 }
 
 struct Outward<M> {
@@ -114,6 +118,7 @@ pub fn connect<M: Send + Weighed>(shard_count: u16, bytes_max: usize) -> io::Res
             inward: (0..count).map(|_| None).collect(),
             doors: doors.clone(),
             own,
+            bridges: None,
         })
         .collect();
     for from in 0..count {
@@ -140,6 +145,14 @@ pub fn connect<M: Send + Weighed>(shard_count: u16, bytes_max: usize) -> io::Res
 impl<M: Send + Weighed> Port<M> {
     pub fn own(&self) -> ShardId {
         self.own
+    }
+
+    pub fn set_bridges(&mut self, bridges: BridgePort) {
+        self.bridges = Some(bridges);
+    }
+
+    pub fn bridges(&mut self) -> Option<&mut BridgePort> {
+        self.bridges.as_mut()
     }
 
     pub fn bell(&self) -> Arc<EventFd> {
@@ -224,14 +237,17 @@ impl<M: Send + Weighed> Port<M> {
     }
 
     pub fn has_mail(&self) -> bool {
-        self.inward.iter().flatten().any(|inward| {
-            !inward.control.is_empty() || !inward.publish.is_empty() || !inward.member.is_empty()
-        })
+        self.bridges.as_ref().is_some_and(BridgePort::has_mail)
+            || self.inward.iter().flatten().any(|inward| {
+                !inward.control.is_empty()
+                    || !inward.publish.is_empty()
+                    || !inward.member.is_empty()
+            })
     }
 
     /// From here to `wake_up`, whoever sends rings. `false`: there is mail, do not sleep.
     pub fn fall_asleep(&self) -> bool {
-        if self.inward.len() < 2 {
+        if self.inward.len() < 2 && self.bridges.is_none() {
             return true;
         }
         let asleep = &self.doors[self.own as usize].asleep;

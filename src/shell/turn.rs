@@ -224,6 +224,14 @@ impl Worker {
             Control::Mail(mail) => shard.handle_mail(now, from, mail),
             Control::Adopt(adoption) => arriving.push(adoption),
         });
+        if let Some(bridges) = self.port.bridges() {
+            // What cannot be taken now stays in its lane.
+            let takes_messages = self.shard.takes_bridge_mail();
+            let shard = &mut self.shard;
+            self.has_moved |=
+                bridges.receive(takes_messages, |mail| shard.handle_bridge_mail(now, mail));
+            self.is_held_up |= !takes_messages;
+        }
         for adoption in arriving {
             let Adoption { socket, bytes, deadline } = *adoption;
             match self.adopt(now, socket, Some(deadline)) {
@@ -282,6 +290,17 @@ impl Worker {
             }
         }
         self.port.ring_bells();
+        let Some(bridges) = self.port.bridges() else { return };
+        loop {
+            if !bridges.has_room() {
+                self.is_held_up = true;
+                break;
+            }
+            let Some(mail) = self.shard.poll_bridge_mail() else { break };
+            self.has_moved = true;
+            bridges.send(mail);
+        }
+        bridges.wake();
     }
 
     fn flush(&mut self) {

@@ -1,0 +1,342 @@
+//! The bridges: one executor beside the shards, on which each connection of a bridge has its log and its link.
+//!
+//! Tasks, all on one thread: one takes what shards hand over and tells them how far the logs have come; each connection has
+//! one that commits its log and one that keeps its link to the remote.
+
+mod intake;
+mod line;
+mod outbound;
+mod record;
+mod signal;
+mod status;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::future::poll_fn;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::task::Poll;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_lite::future::or;
+use glommio::timer::sleep;
+use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
+
+use crate::arena::Message;
+use crate::bridge::{Direction, Echo, ForwardIndex, InMessage, WrongRule};
+use crate::config::bridge::{BridgeSettings, SpoolSync};
+use crate::shard::bridge_mail::FromBridges;
+use crate::shell::clock::Clock;
+use crate::shell::mesh::BridgeEnd;
+use crate::shell::shutdown::{Order, Orders, Phase};
+use crate::shell::spool::{Spool, SpoolError, SpoolSettings, SyncPolicy};
+use crate::time::Instant;
+use intake::{Asked, Ledger};
+use line::Line;
+use outbound::Outbound;
+use record::Record;
+use signal::Signal;
+
+/// How often orders are looked at, and what could not be done is tried again.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const LOOK_INTERVAL_ENDING: Duration = Duration::from_millis(5);
+
+/// What one bridge is and has.
+pub struct Bridge {
+    pub id: u16,
+    pub settings: BridgeSettings,
+    pub lines: Vec<Rc<Line>>,
+    /// What was sent and may come back; `None`: nobody looks.
+    echo: Option<RefCell<Echo>>,
+    pub echo_count: std::cell::Cell<u64>,
+}
+
+impl Bridge {
+    /// Whether a message came over a bridge and would go back to where it was.
+    fn is_echo(&self, now: Instant, topic: &str, message: &Message<'_>) -> bool {
+        let Some(echo) = &self.echo else { return false };
+        let is_echo = echo.borrow_mut().is_echo(now, topic, message.properties, message.payload);
+        self.echo_count.set(self.echo_count.get() + u64::from(is_echo));
+        is_echo
+    }
+
+    /// Whether a message that this bridge brings in is one that it has sent.
+    fn is_own_echo(&self, now: Instant, message: &InMessage) -> bool {
+        let Some(echo) = &self.echo else { return false };
+        let is_echo = echo.borrow_mut().is_echo(
+            now,
+            message.remote_topic(),
+            message.properties(),
+            message.payload(),
+        );
+        self.echo_count.set(self.echo_count.get() + u64::from(is_echo));
+        is_echo
+    }
+
+    fn note_sent(&self, now: Instant, record: &Record<'_>) {
+        if let Some(echo) = &self.echo {
+            echo.borrow_mut().note(now, record.topic, record.properties, record.payload);
+        }
+    }
+
+    fn acknowledge(&self, now: Instant, numbers: &[u64]) {
+        for number in numbers {
+            if let Some(line) = self.lines.get(line::line_of(*number)) {
+                line.acknowledge(now, *number);
+            }
+        }
+    }
+}
+
+/// What all tasks share.
+pub struct Hub {
+    bridges: Vec<Bridge>,
+    index: Arc<ForwardIndex>,
+    clock: Clock,
+    end: RefCell<BridgeEnd>,
+    ledger: RefCell<Ledger>,
+    /// Questions for retained messages, by number.
+    retained: RefCell<HashMap<u64, Asked>>,
+    next_request: std::cell::Cell<u64>,
+    /// A topic being made.
+    scratch: RefCell<String>,
+    /// Something was committed, or could not be.
+    has_committed: Rc<Signal>,
+    said: RefCell<BTreeMap<String, String>>,
+}
+
+/// What the bridges need of the process.
+pub struct Setup {
+    pub settings: Vec<BridgeSettings>,
+    pub index: Arc<ForwardIndex>,
+    pub end: BridgeEnd,
+    pub clock: Clock,
+    pub orders: Arc<Orders>,
+    /// Where logs are kept whose bridge names no other place.
+    pub data_dir: PathBuf,
+    pub sys_interval_ms: u64,
+}
+
+/// Starts the executor, opens all logs, and begins to connect.
+pub fn start(setup: Setup) -> Result<ExecutorJoinHandle<()>, BridgesError> {
+    let (opened, outcome) = mpsc::channel();
+    let handle = LocalExecutorBuilder::new(Placement::Unbound)
+        .name("bridges")
+        .spawn(move || run(setup, opened))
+        .map_err(|error: GlommioError<()>| BridgesError::Executor(error.to_string()))?;
+    match outcome.recv() {
+        Ok(Ok(())) => Ok(handle),
+        Ok(Err(error)) => {
+            // It has ended with it.
+            let _ = handle.join();
+            Err(error)
+        }
+        Err(_) => Err(BridgesError::Executor("it ended at once".to_string())),
+    }
+}
+
+async fn run(setup: Setup, opened: Sender<Result<(), BridgesError>>) {
+    let orders = setup.orders.clone();
+    let sys_interval_ms = setup.sys_interval_ms;
+    let hub = match open(setup).await {
+        Ok(hub) => Rc::new(hub),
+        Err(error) => {
+            // If nobody listens, the process is ending anyway.
+            let _ = opened.send(Err(error));
+            return;
+        }
+    };
+    let _ = opened.send(Ok(()));
+    for line in hub.bridges.iter().flat_map(|bridge| &bridge.lines) {
+        glommio::spawn_local(line.outbound.clone().run_commits()).detach();
+        glommio::spawn_local(line::run(hub.clone(), line.clone())).detach();
+    }
+    if sys_interval_ms > 0 {
+        glommio::spawn_local(status::run(hub.clone(), sys_interval_ms)).detach();
+    }
+    serve(&hub, &orders).await;
+}
+
+async fn open(setup: Setup) -> Result<Hub, BridgesError> {
+    let Setup { settings, index, end, clock, data_dir, .. } = setup;
+    let has_committed: Rc<Signal> = Rc::default();
+    let shard_count = end.shards.len() as u16;
+    let mut bridges = Vec::new();
+    for (id, settings) in (0u16..).zip(settings) {
+        let rules = index.rules(id);
+        let stores = settings.forward.iter().any(|rule| rule.store) && !rules.is_empty();
+        let mut lines = Vec::new();
+        for line in 0..settings.connections {
+            let spool = match stores {
+                true => Some(open_spool(&settings, &data_dir, line).await?),
+                false => None,
+            };
+            let outbound = Outbound::new(&settings, spool, shard_count, has_committed.clone());
+            lines.push(Rc::new(Line::new(id, line, &settings, Rc::new(outbound))?));
+        }
+        let echo = settings.echo_detection.then(|| RefCell::new(Echo::new(fastrand::u64(..))));
+        bridges.push(Bridge { id, settings, lines, echo, echo_count: Default::default() });
+    }
+    Ok(Hub {
+        bridges,
+        index,
+        clock,
+        end: RefCell::new(end),
+        ledger: RefCell::default(),
+        retained: RefCell::default(),
+        next_request: Default::default(),
+        scratch: RefCell::default(),
+        has_committed,
+        said: RefCell::default(),
+    })
+}
+
+async fn open_spool(
+    settings: &BridgeSettings,
+    data_dir: &Path,
+    line: u16,
+) -> Result<Spool, BridgesError> {
+    let directory = match settings.spool_dir.as_os_str().is_empty() {
+        true => data_dir.join("bridges").join(&settings.name),
+        false => settings.spool_dir.clone(),
+    };
+    let sync = match settings.spool_sync {
+        SpoolSync::EachBatch => SyncPolicy::EachBatch,
+        SpoolSync::Interval => SyncPolicy::Interval(settings.spool_sync_ms),
+        SpoolSync::Never => SyncPolicy::Never,
+    };
+    let spool_settings = SpoolSettings {
+        segment_size: settings.spool_segment_size,
+        bytes_max: settings.spool_bytes_max,
+        messages_max: settings.spool_messages_max,
+        memory_max: settings.memory_bytes_max,
+        sync,
+        ..SpoolSettings::default()
+    };
+    Spool::open(&directory.join(line.to_string()), spool_settings)
+        .await
+        .map_err(|error| BridgesError::Spool { bridge: settings.name.clone(), error })
+}
+
+/// Takes what comes from the shards until the end.
+async fn serve(hub: &Rc<Hub>, orders: &Orders) {
+    let mut carried_out = Order::RUN;
+    let mut has_moved = true;
+    loop {
+        has_moved |= hub.take_mail();
+        let is_all_told = hub.tell_shards();
+        has_moved |= hub.flush_inbound();
+        let order = orders.current();
+        if order != carried_out {
+            if order.phase != carried_out.phase && order.phase >= Phase::Disconnect {
+                hub.stop().await;
+            }
+            carried_out = order;
+            let is_quiet = !std::mem::take(&mut has_moved) && is_all_told;
+            let is_done = match order.phase {
+                Phase::Run => true,
+                Phase::Drain => is_quiet && hub.is_settled(),
+                Phase::Disconnect => hub.is_settled(),
+                Phase::End => true,
+            };
+            orders.report(order, is_done);
+            if order.phase == Phase::End {
+                return;
+            }
+            continue;
+        }
+        let pause = match (order.phase, is_all_told) {
+            (Phase::Run, true) => LOOK_INTERVAL,
+            _ => LOOK_INTERVAL_ENDING,
+        };
+        let arrival = poll_fn(|context| hub.poll_arrival(context));
+        or(or(arrival, hub.has_committed.wait()), sleep(pause)).await;
+    }
+}
+
+impl Hub {
+    /// Ready when a shard's lane holds something.
+    fn poll_arrival(&self, context: &mut std::task::Context<'_>) -> Poll<()> {
+        self.end.borrow().poll_arrival(context)
+    }
+
+    /// Hands messages of the remotes to the shards, as far as their lanes have room; whether any were.
+    fn flush_inbound(&self) -> bool {
+        let mut end = self.end.borrow_mut();
+        let mut has_sent = false;
+        for bridge in &self.bridges {
+            for line in &bridge.lines {
+                for lanes in &mut end.shards {
+                    if !lanes.has_room() {
+                        continue;
+                    }
+                    if let Some(messages) = line.take_inbound(lanes.shard()) {
+                        lanes.send(FromBridges::Publish { bridge: bridge.id, messages });
+                        has_sent = true;
+                    }
+                }
+            }
+        }
+        has_sent
+    }
+
+    /// Says goodbye to the remotes and puts everything into the logs.
+    async fn stop(&self) {
+        for line in self.bridges.iter().flat_map(|bridge| &bridge.lines) {
+            line.stop();
+            if let Some(spool) = line.outbound.spool() {
+                line.outbound.commit(spool).await;
+            }
+        }
+        // The last bytes of the links.
+        sleep(Duration::from_millis(50)).await;
+    }
+
+    fn shard_count(&self) -> u16 {
+        self.end.borrow().shards.len() as u16
+    }
+}
+
+/// A sentence for the operator.
+pub fn wrong_rule(wrong: &WrongRule, bridge: &str) -> String {
+    let direction = match wrong.direction {
+        Direction::Forward => "forward",
+        Direction::Subscribe => "subscribe",
+    };
+    let WrongRule { rule, error, .. } = wrong;
+    format!("bridge {bridge}: {direction} rule {}: key '{}': {}", rule + 1, error.key, error.what)
+}
+
+/// Milliseconds since 1970.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Why the bridges could not start: a sentence for the operator.
+#[derive(Debug)]
+pub enum BridgesError {
+    Spool {
+        bridge: String,
+        error: SpoolError,
+    },
+    /// A rule that cannot be.
+    Rule(String),
+    Executor(String),
+}
+
+impl fmt::Display for BridgesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BridgesError::Spool { bridge, error } => write!(f, "bridge {bridge}: {error}"),
+            BridgesError::Rule(what) => f.write_str(what),
+            BridgesError::Executor(error) => {
+                write!(f, "the executor of the bridges cannot run: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for BridgesError {}

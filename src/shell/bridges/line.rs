@@ -1,0 +1,538 @@
+//! One connection of a bridge: its link, its socket, and what goes between link, log and shards.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_lite::future::or;
+use futures_lite::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use glommio::net::TcpStream;
+use glommio::timer::sleep;
+use tracing::{info, warn};
+
+use super::intake::Asked;
+use super::outbound::Outbound;
+use super::record::Record;
+use super::signal::Signal;
+use super::{Bridge, BridgesError, Hub, unix_ms};
+use crate::bridge::{
+    InMessage, Link, LinkEvent, OutMessage, Sent, UNLOGGED, Wanted, connection_of,
+};
+use crate::codec::{QoS, ReasonCode};
+use crate::config::bridge::{BridgeSettings, RemoteAddress};
+use crate::shard::ShardId;
+use crate::shard::bridge_mail::{FromBridges, InboundBatch, InboundMessage};
+use crate::time::Instant;
+
+const READ_SIZE: usize = 64 << 10;
+/// Of the log, read at once.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Messages of the remote that wait for a shard's lane; above it the remote is not read.
+const INBOUND_BYTES_MAX: usize = 1 << 20;
+/// Between two looks whether something has room.
+const PAUSE: Duration = Duration::from_millis(2);
+/// The longest sleep of a link.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+pub struct Line {
+    pub bridge: u16,
+    pub index: u16,
+    name: String,
+    pub outbound: Rc<Outbound>,
+    link: RefCell<Link>,
+    /// By shard.
+    inbound: RefCell<HashMap<ShardId, InboundBatch>>,
+    inbound_bytes: Cell<usize>,
+    /// Messages above QoS 0 that no log holds and the remote has not finished, by sequence.
+    unlogged: RefCell<BTreeMap<u64, Vec<u8>>>,
+    unlogged_sequence: Cell<u64>,
+    /// Of them, those to send again.
+    again: RefCell<VecDeque<u64>>,
+    /// PUBRECs to record before PUBREL.
+    received: RefCell<Vec<u64>>,
+    has_asked_for_retained: Cell<bool>,
+    is_stopping: Cell<bool>,
+    status: RefCell<Status>,
+}
+
+/// What a connection says of itself.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub state: &'static str,
+    pub is_connected: bool,
+    /// Milliseconds since 1970.
+    pub since_ms: u64,
+    pub address: String,
+    pub last_error: String,
+    pub sent: u64,
+    pub received: u64,
+    pub refused: u64,
+    /// Larger than the remote takes, or of no rule.
+    pub unfit: u64,
+}
+
+/// The number of a message of the remote says whose it is: the connection in the upper 16 bits.
+pub fn line_of(number: u64) -> usize {
+    (number >> 48) as usize
+}
+
+impl Line {
+    pub fn new(
+        bridge: u16,
+        index: u16,
+        settings: &BridgeSettings,
+        outbound: Rc<Outbound>,
+    ) -> Result<Line, BridgesError> {
+        let link = Link::new(settings, index, fastrand::u64(..));
+        let mut link =
+            link.map_err(|wrong| BridgesError::Rule(super::wrong_rule(&wrong, &settings.name)))?;
+        if let Some(spool) = outbound.spool() {
+            // An earlier process may have sent all that is there.
+            link.recovered(spool.committed());
+        }
+        let name = match settings.connections {
+            1 => settings.name.clone(),
+            _ => format!("{}/{index}", settings.name),
+        };
+        Ok(Line {
+            bridge,
+            index,
+            name,
+            outbound,
+            link: RefCell::new(link),
+            inbound: RefCell::default(),
+            inbound_bytes: Cell::new(0),
+            unlogged: RefCell::default(),
+            unlogged_sequence: Cell::new(UNLOGGED),
+            again: RefCell::default(),
+            received: RefCell::default(),
+            has_asked_for_retained: Cell::new(false),
+            is_stopping: Cell::new(false),
+            status: RefCell::new(Status {
+                state: "disconnected",
+                is_connected: false,
+                since_ms: unix_ms(),
+                address: String::new(),
+                last_error: String::new(),
+                sent: 0,
+                received: 0,
+                refused: 0,
+                unfit: 0,
+            }),
+        })
+    }
+
+    pub fn status(&self) -> Status {
+        let mut status = self.status.borrow().clone();
+        status.unfit += self.link.borrow().unmatched_count();
+        status
+    }
+
+    /// Says goodbye and stays down.
+    pub fn stop(&self) {
+        self.is_stopping.set(true);
+        self.link.borrow_mut().close();
+        self.outbound.has_work.raise();
+    }
+
+    /// The shard has taken a message of the remote.
+    pub fn acknowledge(&self, now: Instant, number: u64) {
+        let number = number & ((1 << 48) - 1);
+        self.link.borrow_mut().acked_inbound(now, number, ReasonCode::Success);
+        self.outbound.has_work.raise();
+    }
+
+    /// Messages of the remote for a shard.
+    pub fn take_inbound(&self, shard: ShardId) -> Option<InboundBatch> {
+        let batch = self.inbound.borrow_mut().remove(&shard)?;
+        self.inbound_bytes.set(self.inbound_bytes.get() - batch.size());
+        Some(batch)
+    }
+
+    fn set_state(&self, state: &'static str, is_connected: bool) {
+        let mut status = self.status.borrow_mut();
+        if status.state != state {
+            status.state = state;
+            status.is_connected = is_connected;
+            status.since_ms = unix_ms();
+        }
+    }
+
+    fn say_down(&self, why: &str) {
+        self.set_state("disconnected", false);
+        let mut status = self.status.borrow_mut();
+        if status.last_error != why {
+            warn!("bridge {}: {}: {why}", self.name, status.address);
+            status.last_error = why.to_owned();
+        }
+    }
+}
+
+/// Keeps the link, as long as the process lives.
+pub async fn run(hub: Rc<Hub>, line: Rc<Line>) {
+    loop {
+        let now = hub.clock.now();
+        line.link.borrow_mut().handle_timeout(now);
+        line.take_events(&hub);
+        let address = line.link.borrow_mut().poll_attempt(now).cloned();
+        let Some(address) = address else {
+            let due = line.link.borrow().poll_timeout();
+            let pause = due.map_or(SLEEP_MAX, |due| Duration::from_millis(due.ms_since(now)));
+            sleep(pause.clamp(PAUSE, SLEEP_MAX)).await;
+            continue;
+        };
+        line.status.borrow_mut().address = address.to_string();
+        line.set_state("connecting", false);
+        let bridge = &hub.bridges[usize::from(line.bridge)];
+        let timeout = Duration::from_millis(bridge.settings.connect_timeout_ms);
+        match connect(address, timeout).await {
+            Ok(stream) => serve(&hub, &line, stream).await,
+            Err(error) => {
+                line.link.borrow_mut().handle_disconnected(hub.clock.now(), &error.to_string());
+            }
+        }
+        line.take_events(&hub);
+    }
+}
+
+/// Tries every address that the name stands for.
+async fn connect(address: RemoteAddress, timeout: Duration) -> io::Result<TcpStream> {
+    let RemoteAddress { host, port } = address;
+    let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, port)],
+        // The system's look-up has no other form than one that blocks.
+        Err(_) => {
+            let look_up = move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+            glommio::executor().spawn_blocking(look_up).await?
+        }
+    };
+    let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    for address in addresses {
+        match TcpStream::connect_timeout(address, timeout).await {
+            Ok(stream) => {
+                // A batch leaves in one piece as it is.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => outcome = Err(error.into()),
+        }
+    }
+    outcome
+}
+
+/// From the connected socket to its end.
+async fn serve(hub: &Rc<Hub>, line: &Rc<Line>, stream: TcpStream) {
+    line.link.borrow_mut().handle_connected();
+    let (reader, writer) = split(stream);
+    let ended = or(read(hub, line, reader), write(hub, line, writer)).await;
+    let why = match ended {
+        Ok(()) => "it closed the connection".to_string(),
+        Err(error) => error.to_string(),
+    };
+    line.link.borrow_mut().handle_disconnected(hub.clock.now(), &why);
+}
+
+async fn read(hub: &Rc<Hub>, line: &Rc<Line>, mut reader: ReadHalf<TcpStream>) -> io::Result<()> {
+    let mut buffer = vec![0; READ_SIZE];
+    loop {
+        while !line.link.borrow().wants_bytes() || line.inbound_bytes.get() > INBOUND_BYTES_MAX {
+            line.take_events(hub);
+            sleep(PAUSE).await;
+        }
+        let size = reader.read(&mut buffer).await?;
+        if size == 0 {
+            return Ok(());
+        }
+        line.link.borrow_mut().handle_bytes(hub.clock.now(), &buffer[..size]);
+        line.outbound.has_work.raise();
+    }
+}
+
+/// Does what the link asks for, and sends. Ends when the link is down and everything has left.
+async fn write(hub: &Rc<Hub>, line: &Rc<Line>, mut writer: WriteHalf<TcpStream>) -> io::Result<()> {
+    loop {
+        let now = hub.clock.now();
+        line.link.borrow_mut().handle_timeout(now);
+        let is_down = line.take_events(hub);
+        line.record_received(now).await?;
+        line.feed(hub).await?;
+        line.take_events(hub);
+        while let Some(bytes) = line.poll_transmit() {
+            writer.write_all(&bytes).await?;
+            line.link.borrow_mut().recycle(bytes);
+        }
+        if is_down || line.is_stopping.get() {
+            writer.close().await?;
+            return Err(io::Error::other(line.status.borrow().last_error.clone()));
+        }
+        let due = line.link.borrow().poll_timeout();
+        let pause = due.map_or(SLEEP_MAX, |due| Duration::from_millis(due.ms_since(now)));
+        let pause = pause.clamp(PAUSE, SLEEP_MAX);
+        or(line.outbound.has_work.wait(), sleep(pause)).await;
+    }
+}
+
+impl Line {
+    fn poll_transmit(&self) -> Option<Vec<u8>> {
+        self.link.borrow_mut().poll_transmit()
+    }
+
+    /// Does what the link tells; whether it is down.
+    fn take_events(self: &Rc<Self>, hub: &Rc<Hub>) -> bool {
+        let mut is_down = false;
+        loop {
+            let Some(event) = self.link.borrow_mut().poll_event() else { return is_down };
+            match event {
+                LinkEvent::Up { session_present } => {
+                    is_down = false;
+                    self.on_up(hub, session_present);
+                }
+                LinkEvent::Down { why } => {
+                    is_down = true;
+                    self.received.borrow_mut().clear();
+                    self.say_down(&why);
+                }
+                LinkEvent::Inbound { number, message } => self.on_inbound(hub, number, &message),
+                LinkEvent::Received { sequence } if sequence > UNLOGGED => {
+                    self.link.borrow_mut().release(hub.clock.now(), sequence);
+                }
+                LinkEvent::Received { sequence } => self.received.borrow_mut().push(sequence),
+                LinkEvent::Done { sequence } => self.on_done(sequence),
+                LinkEvent::Refused { sequence, reason } => {
+                    self.status.borrow_mut().refused += 1;
+                    warn!("bridge {}: the remote refuses a message: {reason:?}", self.name);
+                    self.on_done(sequence);
+                }
+                LinkEvent::SubscribeRefused { filter, reason } => {
+                    warn!("bridge {}: the remote refuses '{filter}': {reason:?}", self.name);
+                    self.status.borrow_mut().last_error =
+                        format!("the remote refuses the subscription '{filter}': {reason:?}");
+                }
+            }
+        }
+    }
+
+    fn on_up(self: &Rc<Self>, hub: &Rc<Hub>, session_present: bool) {
+        self.set_state("connected", true);
+        {
+            let mut status = self.status.borrow_mut();
+            info!("bridge {}: connected to {}", self.name, status.address);
+            status.last_error.clear();
+        }
+        let received = self.outbound.spool().map(|spool| spool.received_unfinished());
+        self.link.borrow_mut().resume(received.unwrap_or_default());
+        if let Some(spool) = self.outbound.spool() {
+            self.outbound.unsent.set(spool.floor());
+        }
+        *self.again.borrow_mut() = self.unlogged.borrow().keys().copied().collect();
+        // A session that the remote still has got them when it began.
+        if !session_present || !self.has_asked_for_retained.get() {
+            let is_first = !self.has_asked_for_retained.replace(true);
+            if is_first && !session_present {
+                glommio::spawn_local(ask_for_retained(hub.clone(), self.clone())).detach();
+            }
+        }
+    }
+
+    fn on_done(&self, sequence: u64) {
+        if sequence > UNLOGGED {
+            self.unlogged.borrow_mut().remove(&sequence);
+        } else if let Some(spool) = self.outbound.spool() {
+            spool.done(sequence);
+        }
+        self.outbound.has_work.raise();
+    }
+
+    fn on_inbound(&self, hub: &Hub, number: u64, message: &InMessage) {
+        let bridge = &hub.bridges[usize::from(self.bridge)];
+        let now = hub.clock.now();
+        self.status.borrow_mut().received += 1;
+        let may_be_own = !self.link.borrow().has_no_local();
+        if may_be_own && bridge.is_own_echo(now, message) {
+            self.link.borrow_mut().acked_inbound(now, number, ReasonCode::Success);
+            return;
+        }
+        let shard = connection_of(message.topic(), hub.shard_count());
+        let mut inbound = self.inbound.borrow_mut();
+        let batch = inbound.entry(shard).or_default();
+        let before = batch.size();
+        let number = if number == 0 { 0 } else { u64::from(self.index) << 48 | number };
+        batch.push(&InboundMessage {
+            number,
+            topic: message.topic(),
+            properties: message.properties(),
+            payload: message.payload(),
+            qos: message.qos as u8,
+            retain: message.retain,
+            expires_at: message.message_expiry_s.map(|left| now.plus_s(left.into())),
+        });
+        self.inbound_bytes.set(self.inbound_bytes.get() + batch.size() - before);
+        drop(inbound);
+        hub.has_committed.raise();
+    }
+
+    /// Puts PUBRECs into the log, then lets PUBRELs leave.
+    async fn record_received(&self, now: Instant) -> io::Result<()> {
+        let received = std::mem::take(&mut *self.received.borrow_mut());
+        let Some(spool) = self.outbound.spool().filter(|_| !received.is_empty()) else {
+            return Ok(());
+        };
+        for &sequence in &received {
+            spool.received(sequence);
+        }
+        spool.commit().await.map_err(io::Error::other)?;
+        let mut link = self.link.borrow_mut();
+        for sequence in received {
+            link.release(now, sequence);
+        }
+        Ok(())
+    }
+
+    /// Gives the link what it has room for.
+    async fn feed(&self, hub: &Hub) -> io::Result<()> {
+        let bridge = &hub.bridges[usize::from(self.bridge)];
+        self.feed_unlogged(hub, bridge);
+        let Some(spool) = self.outbound.spool() else { return Ok(()) };
+        loop {
+            let room = self.link.borrow().room();
+            let from = self.outbound.unsent.get();
+            if room == 0 || from >= spool.committed() {
+                return Ok(());
+            }
+            let chunk = spool.read(from, CHUNK_BYTES, room).await.map_err(io::Error::other)?;
+            // The link may have been lost meanwhile: then everything begins anew.
+            if chunk.is_empty() || self.outbound.unsent.get() != from {
+                return Ok(());
+            }
+            for (sequence, bytes) in chunk.iter() {
+                match self.send(hub, bridge, sequence, bytes) {
+                    Sent::NoRoom => return Ok(()),
+                    Sent::Taken => {}
+                    Sent::TooLarge => {
+                        spool.done(sequence);
+                    }
+                }
+                self.outbound.unsent.set(sequence + 1);
+            }
+        }
+    }
+
+    fn feed_unlogged(&self, hub: &Hub, bridge: &Bridge) {
+        loop {
+            let Some(sequence) = self.again.borrow().front().copied() else { break };
+            let record = self.unlogged.borrow().get(&sequence).cloned();
+            if let Some(record) = record {
+                match self.send(hub, bridge, sequence, &record) {
+                    Sent::NoRoom => return,
+                    Sent::Taken => {}
+                    Sent::TooLarge => self.on_done(sequence),
+                }
+            }
+            self.again.borrow_mut().pop_front();
+        }
+        while self.link.borrow().room() > 0 {
+            let Some(bytes) = self.outbound.next_direct() else { return };
+            let sequence = self.unlogged_sequence.get() + 1;
+            let is_tracked = Record::decode(&bytes).is_some_and(|r| r.qos != QoS::AtMostOnce);
+            let outcome = self.send(hub, bridge, sequence, &bytes);
+            match outcome {
+                Sent::NoRoom => return self.outbound.put_back(bytes),
+                Sent::Taken if is_tracked => {
+                    self.unlogged_sequence.set(sequence);
+                    self.unlogged.borrow_mut().insert(sequence, bytes);
+                }
+                Sent::Taken | Sent::TooLarge => {}
+            }
+        }
+    }
+
+    /// Sends one record; what cannot be sent is counted.
+    fn send(&self, hub: &Hub, bridge: &Bridge, sequence: u64, bytes: &[u8]) -> Sent {
+        let Some(record) = Record::decode(bytes) else {
+            warn!("bridge {}: a record of the log is no message; left out", self.name);
+            self.outbound.lose(|dropped| dropped.unfit += 1);
+            return Sent::TooLarge;
+        };
+        let left_ms = record.expires_at_ms.map(|at| at.saturating_sub(unix_ms()));
+        if left_ms == Some(0) {
+            self.outbound.lose(|dropped| dropped.expired += 1);
+            return Sent::TooLarge;
+        }
+        let message = OutMessage {
+            topic: record.topic,
+            properties: record.properties,
+            payload: record.payload,
+            qos: record.qos,
+            retain: record.retain,
+            message_expiry_s: left_ms.map(|left| left.div_ceil(1000).min(u32::MAX.into()) as u32),
+        };
+        let now = hub.clock.now();
+        let outcome = self.link.borrow_mut().send(now, sequence, &message);
+        match outcome {
+            Sent::Taken => {
+                self.status.borrow_mut().sent += 1;
+                bridge.note_sent(now, &record);
+            }
+            Sent::TooLarge => {
+                self.outbound.lose(|dropped| dropped.unfit += 1);
+                warn!(
+                    "bridge {}: a message to '{}' is larger than the remote takes; dropped",
+                    self.name, record.topic
+                );
+            }
+            Sent::NoRoom => {}
+        }
+        outcome
+    }
+}
+
+/// Asks every shard for the retained messages that forward rules mean, one chunk at a time.
+async fn ask_for_retained(hub: Rc<Hub>, line: Rc<Line>) {
+    let rule_count = hub.index.rules(line.bridge).len() as u16;
+    for rule in 0..rule_count {
+        let wanted = Wanted { bridge: line.bridge, rule };
+        let filter: Box<str> = hub.index.rule(wanted).match_filter().into();
+        for shard in 0..hub.shard_count() {
+            let mut after = None;
+            loop {
+                while !line.outbound.has_direct_room() {
+                    sleep(PAUSE).await;
+                }
+                match hub.ask(&line, wanted, shard, &filter, after.take()).await {
+                    Some(more) => after = Some(more),
+                    None => break,
+                }
+            }
+        }
+    }
+}
+
+impl Hub {
+    /// One question; where to go on, if there is more.
+    async fn ask(
+        &self,
+        line: &Line,
+        wanted: Wanted,
+        shard: ShardId,
+        filter: &str,
+        after: Option<Box<str>>,
+    ) -> Option<Box<str>> {
+        let request = self.next_request.get() + 1;
+        self.next_request.set(request);
+        let answer = Rc::new(RefCell::new(None));
+        let answered: Rc<Signal> = Rc::default();
+        let asked =
+            Asked { wanted, line: line.index, answer: answer.clone(), answered: answered.clone() };
+        self.retained.borrow_mut().insert(request, asked);
+        while !self.end.borrow().shards[usize::from(shard)].has_control_room() {
+            sleep(PAUSE).await;
+        }
+        let query = FromBridges::RetainedQuery { request, filter: filter.into(), after };
+        self.end.borrow_mut().shards[usize::from(shard)].send(query);
+        answered.wait().await;
+        answer.take().flatten()
+    }
+}

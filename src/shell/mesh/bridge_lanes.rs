@@ -1,0 +1,188 @@
+//! The lanes between a shard and the executor of the bridges.
+//!
+//! Two towards the shard, so that news of the log is never behind messages that the shard cannot take yet; one towards the
+//! bridges. A shard is woken by its door as by other shards; the bridges' executor by the waker that it left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use atomic_waker::AtomicWaker;
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use super::{Door, drain};
+use crate::shard::ShardId;
+use crate::shard::bridge_mail::{FromBridges, ToBridges};
+
+/// Items of one lane.
+const LANE_ITEMS: usize = 256;
+
+/// A shard's end.
+pub struct BridgePort {
+    to: Lane<ToBridges>,
+    control: Consumer<FromBridges>,
+    publish: Consumer<FromBridges>,
+    publish_bytes: Arc<AtomicUsize>,
+    waker: Arc<AtomicWaker>,
+    written: bool,
+    /// Messages were asked for when the lanes were last looked at.
+    takes_messages: bool,
+}
+
+/// The bridges' end of one shard's lanes.
+pub struct ShardLanes {
+    from: Consumer<ToBridges>,
+    from_bytes: Arc<AtomicUsize>,
+    control: Producer<FromBridges>,
+    publish: Lane<FromBridges>,
+    doors: Arc<[Door]>,
+    shard: ShardId,
+}
+
+/// The bridges' ends of all shards' lanes.
+pub struct BridgeEnd {
+    pub shards: Vec<ShardLanes>,
+    waker: Arc<AtomicWaker>,
+}
+
+/// A lane with a bound in bytes.
+struct Lane<T> {
+    producer: Producer<T>,
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+}
+
+impl<T> Lane<T> {
+    fn has_room(&self) -> bool {
+        !self.producer.is_full() && self.bytes.load(Ordering::Relaxed) < self.bytes_max
+    }
+
+    fn send(&mut self, item: T, size: usize) {
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+        assert!(self.producer.push(item).is_ok(), "the sender has looked for room");
+    }
+}
+
+/// Lanes for each of the shards whose doors these are. A lane of messages has room while it holds less than `bytes_max`.
+pub fn connect(doors: &Arc<[Door]>, bytes_max: usize) -> (Vec<BridgePort>, BridgeEnd) {
+    let waker = Arc::new(AtomicWaker::new());
+    let mut ports = Vec::new();
+    let mut shards = Vec::new();
+    for shard in 0..doors.len() as ShardId {
+        let (to, from) = RingBuffer::new(LANE_ITEMS);
+        let (control, control_in) = RingBuffer::new(LANE_ITEMS);
+        let (publish, publish_in) = RingBuffer::new(LANE_ITEMS);
+        let (to_bytes, publish_bytes) = (Arc::default(), Arc::default());
+        ports.push(BridgePort {
+            to: Lane { producer: to, bytes: Arc::clone(&to_bytes), bytes_max },
+            control: control_in,
+            publish: publish_in,
+            publish_bytes: Arc::clone(&publish_bytes),
+            waker: waker.clone(),
+            written: false,
+            takes_messages: true,
+        });
+        shards.push(ShardLanes {
+            from,
+            from_bytes: to_bytes,
+            control,
+            publish: Lane { producer: publish, bytes: publish_bytes, bytes_max },
+            doors: doors.clone(),
+            shard,
+        });
+    }
+    (ports, BridgeEnd { shards, waker })
+}
+
+impl BridgePort {
+    pub fn has_room(&self) -> bool {
+        self.to.has_room()
+    }
+
+    /// The lane has room.
+    pub fn send(&mut self, mail: ToBridges) {
+        let size = mail.size();
+        self.to.send(mail, size);
+        self.written = true;
+    }
+
+    /// Wakes the bridges if something was sent since the last call.
+    pub fn wake(&mut self) {
+        if std::mem::take(&mut self.written) {
+            self.waker.wake();
+        }
+    }
+
+    /// Takes what the lanes hold; messages only if `takes_messages`. `true` when there was something.
+    pub fn receive(&mut self, takes_messages: bool, mut take: impl FnMut(FromBridges)) -> bool {
+        self.takes_messages = takes_messages;
+        let mut received = drain(&mut self.control, &mut take);
+        if takes_messages {
+            let bytes = &self.publish_bytes;
+            received |= drain(&mut self.publish, |mail| {
+                bytes.fetch_sub(mail.size(), Ordering::Relaxed);
+                take(mail);
+            });
+        }
+        received
+    }
+
+    /// Something that would be taken.
+    pub fn has_mail(&self) -> bool {
+        !self.control.is_empty() || self.takes_messages && !self.publish.is_empty()
+    }
+}
+
+impl ShardLanes {
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Takes what the lane holds. `true` when there was something.
+    pub fn receive(&mut self, mut take: impl FnMut(ToBridges)) -> bool {
+        let bytes = &self.from_bytes;
+        drain(&mut self.from, |mail| {
+            bytes.fetch_sub(mail.size(), Ordering::Relaxed);
+            take(mail);
+        })
+    }
+
+    /// Whether a message lane has room; the control lane may be full all the same.
+    pub fn has_room(&self) -> bool {
+        self.publish.has_room()
+    }
+
+    pub fn has_control_room(&self) -> bool {
+        !self.control.is_full()
+    }
+
+    /// There is room in the lane that this goes to.
+    pub fn send(&mut self, mail: FromBridges) {
+        if matches!(mail, FromBridges::Publish { .. }) {
+            let size = mail.size();
+            self.publish.send(mail, size);
+        } else {
+            assert!(self.control.push(mail).is_ok(), "the sender has looked for room");
+        }
+        let door = &self.doors[usize::from(self.shard)];
+        if door.asleep.must_ring() {
+            door.bell.ring();
+        }
+    }
+}
+
+impl BridgeEnd {
+    /// Ready when some shard's lane holds something; else the task is woken when one does.
+    pub fn poll_arrival(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.waker.register(context.waker());
+        // Behind the registration: what was sent before is seen here, what comes later wakes.
+        match self.has_mail() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    pub fn has_mail(&self) -> bool {
+        self.shards.iter().any(|shard| !shard.from.is_empty())
+    }
+}
