@@ -364,7 +364,7 @@ impl Client {
         if let Some(will) = wire.will
             && (will.delay_s == 0 || self.expiry_s == 0)
         {
-            env.ledger.publications[will.publication as usize].fate = Fate::Accepted;
+            env.ledger.confirm(will.publication);
         }
         self.delayed_will = wire
             .will

@@ -62,6 +62,9 @@ impl Coverage {
             (&mut sum.parked_on_output, counters.parked_on_output),
             (&mut sum.mail_messages_sent, counters.mail_messages_sent),
             (&mut sum.admitted, counters.admitted),
+            (&mut sum.publishes_changed, counters.publishes_changed),
+            (&mut sum.publishes_denied, counters.publishes_denied),
+            (&mut sum.deliveries_skipped, counters.deliveries_skipped),
         ] {
             *into += from;
         }
@@ -138,6 +141,9 @@ impl Coverage {
             ("frames_evicted", c.frames_evicted),
             ("parked_on_mail", c.parked_on_mail),
             ("parked_on_output", c.parked_on_output),
+            ("publishes_changed", c.publishes_changed),
+            ("publishes_denied", c.publishes_denied),
+            ("deliveries_skipped", c.deliveries_skipped),
         ];
         missing.extend(counted.into_iter().filter(|(_, n)| *n == 0).map(|(name, _)| name));
         missing

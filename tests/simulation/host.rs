@@ -1,6 +1,7 @@
 //! Does for one shard what the shell does: its turn, in steps between which other shards may run.
 
 use crate::client::Env;
+use crate::hooks::PlannedHooks;
 use crate::network::SocketId;
 use ringmq::shard::{
     ConnectionId, Handover, LANES, Lane, Mail, ReadMode, Shard, ShardId, ShardSettings,
@@ -76,6 +77,11 @@ impl Host {
         };
         let mut shard = Shard::new(settings, env.now);
         shard.set_events(env.is_traced);
+        let plan = env.ledger.plan;
+        if plan.is_on {
+            let hooks = PlannedHooks::new(plan, env.ledger.runs.clone());
+            shard.set_hooks(env.now, Box::new(hooks));
+        }
         Host { id, shard, phase: 0, sockets: BTreeMap::new(), handover_count: 0 }
     }
 

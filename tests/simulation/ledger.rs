@@ -7,7 +7,9 @@
 mod receipt;
 mod verdict;
 
-pub use receipt::{Receipt, payload_of};
+pub use receipt::{Receipt, number_of, payload_of};
+
+use crate::hooks::{Plan, Runs};
 
 use ringmq::codec::{ProtocolVersion, QoS, SubscriptionOptions};
 use ringmq::time::Instant;
@@ -25,6 +27,18 @@ pub enum Fate {
     Withdrawn,
 }
 
+/// As it leaves its publisher, where that differs from what must arrive.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub topic: String,
+    pub qos: QoS,
+    pub retain: bool,
+    pub payload: Vec<u8>,
+    pub properties: Vec<u8>,
+    pub expiry_s: Option<u32>,
+}
+
+/// What must arrive, and what was sent.
 #[derive(Clone)]
 pub struct Publication {
     pub publisher: usize,
@@ -36,6 +50,9 @@ pub struct Publication {
     /// Encoded, as they must arrive.
     pub properties: Vec<u8>,
     pub expiry_s: Option<u32>,
+    pub sent: Sent,
+    /// A hook denies it.
+    pub is_denied: bool,
     pub is_will: bool,
     pub sent_at: Step,
     /// When it left first, and when it was certainly taken.
@@ -49,8 +66,9 @@ impl std::fmt::Debug for Publication {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{}'{}' of client {} in {} at {:?}{}, {} bytes, {} of properties, expires {:?}, sent {} \
+            "{}{}'{}' of client {} in {} at {:?}{}, {} bytes, {} of properties, expires {:?}, sent {} \
              times from {} on, {:?}",
+            if self.is_denied { "denied " } else { "" },
             if self.is_will { "will " } else { "" },
             self.topic,
             self.publisher,
@@ -129,6 +147,7 @@ pub struct Link {
 #[derive(Clone, Debug)]
 pub struct Incarnation {
     pub client: usize,
+    pub client_id: String,
     pub version: ProtocolVersion,
     pub packet_size_max: usize,
     pub subscriptions: Vec<Subscription>,
@@ -150,23 +169,69 @@ pub struct Ledger {
     pub may_lose: bool,
     /// Lanes hold so little that messages wait in front of them.
     pub may_fill: bool,
+    pub plan: Plan,
+    /// How often the publish hook met each message.
+    pub runs: Runs,
     /// Messages of groups whose order was checked.
     pub ordered_in_groups: u64,
 }
 
 impl Ledger {
-    pub fn publish(&mut self, publication: Publication) -> u32 {
+    /// Takes in a message as it is sent, and enters what hooks make of it.
+    pub fn publish(&mut self, mut publication: Publication) -> u32 {
+        let id = self.next_publication();
+        let sent = &publication.sent;
+        if number_of(&sent.payload).is_some() {
+            let change = self.plan.change(id, &sent.topic, sent.payload.len());
+            publication.is_denied = change.is_denied;
+            publication.topic = change.topic.unwrap_or(sent.topic.clone());
+            publication.qos = change.qos.unwrap_or(sent.qos);
+            publication.retain = change.retain.unwrap_or(sent.retain);
+            publication.expiry_s = change.expiry_s.or(sent.expiry_s);
+            publication.properties = change.properties.apply(id, &sent.properties);
+            if let Some(size) = change.payload_size {
+                publication.payload = payload_of(id, size);
+            }
+        }
         self.publications.push(publication);
-        self.publications.len() as u32 - 1
+        id
+    }
+
+    /// The broker has it; a message that was denied goes nowhere all the same.
+    pub fn confirm(&mut self, publication: u32) {
+        let publication = &mut self.publications[publication as usize];
+        if !publication.is_denied {
+            publication.fate = Fate::Accepted;
+        }
+    }
+
+    /// The publish hook meets a message as often as it arrives anew.
+    pub fn check_runs(&self) {
+        for (&id, &count) in self.runs.borrow().iter() {
+            let Some(publication) = self.publications.get(id as usize) else { continue };
+            let most = match publication.sent.qos {
+                QoS::AtMostOnce => 1,
+                // A 5.0 client may send again what was denied, and does not know.
+                QoS::ExactlyOnce if !publication.is_denied => 1,
+                _ => publication.send_count.max(1),
+            };
+            assert!(count <= most, "the hook met it {count} times: {publication:?}");
+        }
     }
 
     pub fn next_publication(&self) -> u32 {
         self.publications.len() as u32
     }
 
-    pub fn begin(&mut self, client: usize, version: ProtocolVersion, size_max: usize) -> usize {
+    pub fn begin(
+        &mut self,
+        (client, client_id): (usize, &str),
+        version: ProtocolVersion,
+        size_max: usize,
+    ) -> usize {
         self.incarnations.push(Incarnation {
             client,
+            client_id: client_id.into(),
             version,
             packet_size_max: size_max,
             subscriptions: Vec::new(),
@@ -193,8 +258,8 @@ impl Ledger {
     }
 
     pub fn accepted(&mut self, publication: u32, now: Instant) -> &Publication {
+        self.confirm(publication);
         let publication = &mut self.publications[publication as usize];
-        publication.fate = Fate::Accepted;
         publication.accepted_time.get_or_insert(now);
         publication
     }
@@ -288,7 +353,8 @@ impl Ledger {
     pub fn retained(&self) -> BTreeMap<String, Option<u32>> {
         let mut newest: BTreeMap<String, Option<u32>> = BTreeMap::new();
         for (id, publication) in self.publications.iter().enumerate() {
-            if !publication.retain || !publication.topic.starts_with("r/") {
+            if !publication.retain || publication.is_denied || !publication.topic.starts_with("r/")
+            {
                 continue;
             }
             let place = newest.entry(publication.topic.clone()).or_default();

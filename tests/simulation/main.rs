@@ -7,6 +7,7 @@ mod client;
 mod coverage;
 mod dice;
 mod ending;
+mod hooks;
 mod host;
 mod hostile;
 mod ledger;

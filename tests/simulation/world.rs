@@ -3,6 +3,7 @@
 use crate::client::{Client, Env};
 use crate::coverage::Coverage;
 use crate::dice::Dice;
+use crate::hooks::Plan;
 use crate::host::{Host, Mesh};
 use crate::hostile::Hostile;
 use crate::ledger::{Fate, Ledger};
@@ -34,6 +35,7 @@ impl World {
             has_hostiles: !hostiles.is_empty(),
             may_lose: !scenario.is_ample,
             may_fill: scenario.lane_capacity < UNFILLED,
+            plan: Plan::new(seed),
             ..Ledger::default()
         };
         let env = Env {
@@ -215,7 +217,7 @@ impl World {
                 continue;
             }
             for id in goodbye.qos0 {
-                env.ledger.publications[id as usize].fate = Fate::Accepted;
+                env.ledger.confirm(id);
             }
             if let Some(id) = goodbye.will {
                 env.ledger.publications[id as usize].fate = Fate::Withdrawn;
@@ -282,6 +284,7 @@ impl World {
         }
         let ledger = &self.env.ledger;
         ledger.check_counts();
+        ledger.check_runs();
         let missing = ledger.missing();
         let allowed = if self.env.scenario.is_ample { 0 } else { dropped };
         assert!(

@@ -1,7 +1,7 @@
 //! What a client receives, and what it makes of it.
 
 use super::{Answer, Client, Env, FlowState, Session};
-use crate::ledger::Fate;
+use crate::ledger::{Fate, Publication};
 use ringmq::codec::{
     self, Ack, Connack, Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode,
     Suback, Unsuback, next_frame,
@@ -164,7 +164,8 @@ impl Client {
         } else {
             assert!(!is_present || self.may_be_present, "a session out of nothing");
             let size_max = self.packet_size_max.map_or(usize::MAX, |max| max as usize);
-            let incarnation = env.ledger.begin(self.index, self.version, size_max);
+            let incarnation =
+                env.ledger.begin((self.index, &self.client_id), self.version, size_max);
             self.session = Some(Session {
                 incarnation,
                 outbound: VecDeque::new(),
@@ -266,7 +267,8 @@ impl Client {
         let Some(session) = &mut self.session else { return };
         let flow = session.outbound.remove(place).expect("just found");
         let publication = env.ledger.accepted(flow.publication, env.now);
-        assert_eq!((publication.qos, ack.reason), (QoS::AtLeastOnce, ReasonCode::Success));
+        let expected = answer_to(publication, self.version);
+        assert_eq!((publication.sent.qos, ack.reason), (QoS::AtLeastOnce, expected));
     }
 
     fn on_pubrec(&mut self, env: &mut Env, ack: &Ack<'_>) {
@@ -275,7 +277,13 @@ impl Client {
         let flow = &mut session.outbound[place];
         flow.state = FlowState::Release;
         let publication = env.ledger.accepted(flow.publication, env.now);
-        assert_eq!((publication.qos, ack.reason), (QoS::ExactlyOnce, ReasonCode::Success));
+        let expected = answer_to(publication, self.version);
+        assert_eq!((publication.sent.qos, ack.reason), (QoS::ExactlyOnce, expected));
+        if expected.is_error() {
+            // The exchange is over. [MQTT-4.3.3-9]
+            session.outbound.remove(place);
+            return;
+        }
         let mut bytes = Vec::new();
         codec::encode_pubrel(self.version, ack.packet_id, ReasonCode::Success, &mut bytes);
         self.write(env, &bytes);
@@ -313,5 +321,13 @@ impl Client {
         for text in texts {
             env.ledger.unsubscribed(session.incarnation, &text, sent_at, env.step);
         }
+    }
+}
+
+/// What the broker says of a publication: only a 5.0 client hears that a hook denied it.
+fn answer_to(publication: &Publication, version: ProtocolVersion) -> ReasonCode {
+    match publication.is_denied && version == ProtocolVersion::V5 {
+        true => ReasonCode::QuotaExceeded,
+        false => ReasonCode::Success,
     }
 }

@@ -1,7 +1,7 @@
 //! What a client sends.
 
 use super::{Client, Env, FlowState, Goodbye, Outbound, PendingSubscribe, Session, Will, Wire};
-use crate::ledger::{Fate, Publication, payload_of};
+use crate::ledger::{Fate, Publication, Sent, payload_of};
 use ringmq::codec::{
     self, Connect, Disconnect, ForwardedProperties, Packet, PacketId, Property, ProtocolVersion,
     Publish, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions,
@@ -135,13 +135,14 @@ impl Client {
             let id = self.register(env, topic, qos, false, true);
             publication = env.ledger.publications[id as usize].clone();
             let delay_s = if is_v5 { *env.dice.pick(&[0, 0, 1, 10]) } else { 0 };
+            let sent = &publication.sent;
             connect.will = Some(codec::Will {
-                topic: &publication.topic,
-                payload: &publication.payload,
+                topic: &sent.topic,
+                payload: &sent.payload,
                 qos,
                 delay_s,
-                message_expiry_s: publication.expiry_s,
-                properties: ForwardedProperties::from_raw(&publication.properties),
+                message_expiry_s: sent.expiry_s,
+                properties: ForwardedProperties::from_raw(&sent.properties),
                 ..codec::Will::default()
             });
             if let Some(wire) = &mut self.wire {
@@ -184,15 +185,25 @@ impl Client {
             }
         }
         let incarnation = self.session.as_ref().map_or(usize::MAX, |s| s.incarnation);
+        let expiry_s = (is_v5 && env.dice.chance(5)).then(|| *env.dice.pick(&[1, 5, 1000]));
         env.ledger.publish(Publication {
             publisher: self.index,
             incarnation,
+            sent: Sent {
+                topic: topic.clone(),
+                qos,
+                retain,
+                payload: payload.clone(),
+                properties: properties.clone(),
+                expiry_s,
+            },
+            is_denied: false,
             topic,
             qos,
             retain,
             payload,
             properties,
-            expiry_s: (is_v5 && env.dice.chance(5)).then(|| *env.dice.pick(&[1, 5, 1000])),
+            expiry_s,
             is_will,
             sent_at: env.step,
             sent_time: env.now,
@@ -242,7 +253,7 @@ impl Client {
     }
 
     fn send_publication(&mut self, env: &mut Env, id: u32) {
-        let qos = env.ledger.publications[id as usize].qos;
+        let qos = env.ledger.publications[id as usize].sent.qos;
         let mut packet_id = None;
         if qos == QoS::AtMostOnce {
             if let Some(wire) = &mut self.wire {
@@ -262,6 +273,7 @@ impl Client {
     fn send_publish(&mut self, env: &mut Env, id: u32, packet_id: Option<u16>, dup: bool) {
         let publication = &mut env.ledger.publications[id as usize];
         publication.send_count += 1;
+        let publication = &publication.sent;
         let Some(wire) = &mut self.wire else { return };
         let mut topic = publication.topic.as_str();
         let mut topic_alias = None;
@@ -492,7 +504,7 @@ impl Client {
     pub fn confirm_qos0(&mut self, env: &mut Env) {
         let Some(wire) = &mut self.wire else { return };
         for id in wire.qos0.drain(..) {
-            env.ledger.publications[id as usize].fate = Fate::Accepted;
+            env.ledger.confirm(id);
         }
     }
 }

@@ -31,7 +31,8 @@ pub fn payload_of(id: u32, size: usize) -> Vec<u8> {
     payload
 }
 
-fn publication_of(payload: &[u8]) -> Option<u32> {
+/// The number in a payload.
+pub fn number_of(payload: &[u8]) -> Option<u32> {
     let digits = std::str::from_utf8(payload.strip_prefix(b"P")?.get(..8)?).ok()?;
     u32::from_str_radix(digits, 16).ok()
 }
@@ -50,7 +51,7 @@ impl Ledger {
             return None;
         }
         let found =
-            publication_of(publish.payload).filter(|id| (*id as usize) < self.publications.len());
+            number_of(publish.payload).filter(|id| (*id as usize) < self.publications.len());
         let Some(id) = found else {
             let is_foreign = topic.starts_with("$SYS") || self.has_hostiles;
             assert!(is_foreign, "a payload that nobody sent, on '{topic}'");
@@ -61,6 +62,10 @@ impl Ledger {
             return None;
         }
         let receiver = &self.incarnations[incarnation];
+        assert!(
+            !self.plan.skips(&receiver.client_id, id),
+            "the deliver hook left it out: {publication:?}"
+        );
         check_content(receiver.version, publication, topic, publish);
         check_expiry(receiver, publication, publish, now);
         let same_session = publication.incarnation == incarnation;
@@ -171,6 +176,7 @@ fn check_content(
     topic: &str,
     publish: &Publish<'_>,
 ) {
+    assert!(!publication.is_denied, "a message that was denied: {publication:?}");
     assert_ne!(publication.fate, Fate::Withdrawn, "a will that was withdrawn: {publication:?}");
     assert_eq!(publication.topic, topic, "the topic of {publication:?}");
     assert!(publication.payload == publish.payload, "the payload of {publication:?}");

@@ -28,7 +28,8 @@ impl Ledger {
     fn missing_at_rest(&self, incarnation: &Incarnation, missing: &mut Vec<String>) {
         let Some(link) = incarnation.links.last() else { return };
         for (id, publication) in self.publications.iter().enumerate() {
-            if !self.is_certain(publication) || self.has(incarnation, id) {
+            let is_settled = self.has(incarnation, id) || self.skips(incarnation, id);
+            if !self.is_certain(publication) || is_settled {
                 continue;
             }
             match self.owed_qos(incarnation, publication) {
@@ -52,7 +53,8 @@ impl Ledger {
             {
                 let publication = &self.publications[id];
                 let is_owed = self.owed_qos(incarnation, publication) == Some(receipt.qos);
-                if is_owed && self.is_certain(publication) && !self.has(incarnation, id) {
+                let is_settled = self.has(incarnation, id) || self.skips(incarnation, id);
+                if is_owed && self.is_certain(publication) && !is_settled {
                     missing.push(describe(id, publication, incarnation, receipt.qos));
                 }
             }
@@ -85,6 +87,11 @@ impl Ledger {
         publication.fate == Fate::Accepted
             && publication.expiry_s.is_none()
             && !publication.payload.is_empty()
+    }
+
+    /// The deliver hook keeps it from the client.
+    fn skips(&self, incarnation: &Incarnation, id: usize) -> bool {
+        self.plan.skips(&incarnation.client_id, id as u32)
     }
 
     fn has(&self, incarnation: &Incarnation, id: usize) -> bool {
@@ -144,7 +151,10 @@ impl Ledger {
             for (topic, id) in &newest {
                 let Some(id) = id else { continue };
                 let publication = &self.publications[*id as usize];
-                if last.get(topic.as_str()) == Some(id) || !self.wants(incarnation, publication) {
+                let is_kept = last.get(topic.as_str()) == Some(id)
+                    || self.skips(incarnation, *id as usize)
+                    || !self.wants(incarnation, publication);
+                if is_kept {
                     continue;
                 }
                 if publication.qos == QoS::AtMostOnce && !was_open(link, 1) {
@@ -216,7 +226,7 @@ impl Ledger {
     fn last_of_each_publisher(&self, topic: &str) -> Vec<u32> {
         let mut last: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
         for (id, publication) in self.publications.iter().enumerate() {
-            if publication.topic != topic || !publication.retain {
+            if publication.topic != topic || !publication.retain || publication.is_denied {
                 continue;
             }
             let ids = last.entry(publication.publisher).or_default();
@@ -273,7 +283,8 @@ impl Ledger {
                 true => owes_steady(&members, publication),
                 false => owes_leaving(&members, publication),
             };
-            if is_owed && self.is_certain(publication) && !self.may_lose {
+            let may_be_skipped = members.iter().any(|m| self.skips(m, id));
+            if is_owed && self.is_certain(publication) && !self.may_lose && !may_be_skipped {
                 assert!(
                     count >= 1,
                     "a shared message came to nobody: {id} {publication:?}\n{:#?}",
@@ -335,7 +346,7 @@ fn describe(id: usize, publication: &Publication, incarnation: &Incarnation, qos
 
 /// How often the publication reached the broker at most: only QoS 1 repeats itself.
 fn sends(publication: &Publication) -> usize {
-    match publication.qos {
+    match publication.sent.qos {
         QoS::AtLeastOnce if !publication.is_will => publication.send_count as usize,
         _ => 1,
     }
