@@ -1,12 +1,14 @@
 //! Bridges to other brokers, as far as they need no socket and no file: which messages they take, under which topics, and
 //! the MQTT client that carries them.
 
+mod check;
 mod echo;
 mod index;
 pub mod link;
 mod message;
 mod rule;
 
+pub use check::check;
 pub use echo::Echo;
 pub use index::{ForwardIndex, Wanted, WrongRule, connection_of};
 pub use link::{Link, LinkEvent, Sent, UNLOGGED};

@@ -1,7 +1,19 @@
 //! One bridge to another broker, as an operator describes it: a `[[bridge]]` table.
 
+mod keys;
+mod print;
+mod read;
+
 use std::fmt;
 use std::path::PathBuf;
+
+pub use print::print_example;
+pub use read::read;
+
+/// Bits of a word stand for bridges.
+pub const BRIDGE_COUNT_MAX: usize = 64;
+/// Rules of one direction.
+pub const RULE_COUNT_MAX: usize = 4096;
 
 /// Everything that is known of a bridge before it connects. Sizes are in bytes, times as named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +63,7 @@ pub struct BridgeSettings {
     /// Messages of one connection that wait in memory.
     pub memory_messages_max: usize,
     pub memory_bytes_max: usize,
-    /// Empty: a folder of this bridge's name below the usual place.
+    /// Empty: `bridges/NAME` below `Settings::data_dir`.
     pub spool_dir: PathBuf,
     /// Of one connection's log, as are the next two.
     pub spool_bytes_max: u64,
@@ -61,6 +73,9 @@ pub struct BridgeSettings {
     /// With `SpoolSync::Interval`.
     pub spool_sync_ms: u64,
     pub when_full: WhenFull,
+    /// Where its table stands, for messages.
+    pub file: String,
+    pub line: usize,
 }
 
 /// A host name or address, and a port.
@@ -110,6 +125,8 @@ pub struct RuleSettings {
     pub except: Vec<String>,
     /// Messages above QoS 0 go through the log; forward rules only.
     pub store: bool,
+    /// Where it stands, for messages.
+    pub line: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,6 +193,8 @@ impl BridgeSettings {
             spool_sync: SpoolSync::EachBatch,
             spool_sync_ms: 100,
             when_full: WhenFull::DropOldest,
+            file: String::new(),
+            line: 0,
         }
     }
 
@@ -186,6 +205,11 @@ impl BridgeSettings {
             given => given.to_owned(),
         };
         if index == 0 { base } else { format!("{base}-{index}") }
+    }
+
+    /// Whether some rule's messages go through a log.
+    pub fn stores(&self) -> bool {
+        self.forward.iter().any(|rule| rule.store)
     }
 }
 
@@ -199,6 +223,7 @@ impl RuleSettings {
             retain: RetainRule::Keep,
             except: Vec::new(),
             store: true,
+            line: 0,
         }
     }
 }

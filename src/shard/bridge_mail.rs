@@ -12,8 +12,7 @@ use crate::time::Instant;
 /// A bridge's place in the configuration.
 pub type BridgeId = u16;
 
-/// More bridges than this are refused with the configuration: sets of them are bits of a word.
-pub const BRIDGE_COUNT_MAX: usize = 64;
+pub use crate::config::bridge::BRIDGE_COUNT_MAX;
 
 /// A forward rule that wants a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

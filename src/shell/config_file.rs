@@ -9,6 +9,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::bridge::check as check_bridge;
 use crate::config::keys::{Group, KEYS, Key};
 use crate::config::kind::{Kind, Value, Written, cores_text};
 use crate::config::table::{Entry, Form, Node, Refusal, did_you_mean};
@@ -17,6 +18,8 @@ use crate::shell::plugins::check as check_plugin;
 
 /// The tables that say which plugins run.
 const PLUGIN: &str = "plugin";
+/// The tables that say what goes to other brokers, and comes from them.
+const BRIDGE: &str = "bridge";
 
 /// The settings as written, and where each came from.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +86,11 @@ impl Configuration {
                     wrong.extend(plugins.iter().flat_map(check_plugin));
                     self.settings.plugins = plugins;
                 }
+                BRIDGE => {
+                    let bridges = config::bridge::read(&node, name, &mut wrong);
+                    wrong.extend(bridges.iter().flat_map(check_bridge));
+                    self.settings.bridges = bridges;
+                }
                 key_name => match read_entry(key_name, &node) {
                     Ok((key, value)) => self.set(key, value, Origin::File(name.to_owned(), line)),
                     Err(sentence) => wrong.push(Refusal { line, sentence }),
@@ -129,6 +137,10 @@ impl Configuration {
         out.push_str(&format!("\n# ---- Plugins ----\n\n{}", config::plugin::print_example()));
         for plugin in &self.settings.plugins {
             out.push_str(&format!("\n{}", plugin.print()));
+        }
+        out.push_str(&format!("\n# ---- Bridges ----\n\n{}", config::bridge::print_example()));
+        for bridge in &self.settings.bridges {
+            out.push_str(&format!("\n{}", bridge.print()));
         }
         out
     }
@@ -188,7 +200,7 @@ fn refuse_name(name: &str, is_table: bool) -> String {
             "key '{name}': there is no such section; allowed: keys without a section, as `ringmq config` prints them"
         );
     }
-    let names = KEYS.iter().map(|key| key.name).chain([PLUGIN]);
+    let names = KEYS.iter().map(|key| key.name).chain([PLUGIN, BRIDGE]);
     let meant = did_you_mean(name, names);
     format!(
         "key '{name}': there is no such key{meant}; allowed: the keys that `ringmq config` prints"
