@@ -8,6 +8,7 @@ mod memory;
 mod process;
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::config::plugin::PluginSettings;
@@ -76,7 +77,7 @@ pub fn check_plugins(settings: &Settings) -> Vec<Finding> {
 }
 
 fn try_out(installed: Installed) -> Result<(), PluginError> {
-    Chain::new(&[installed], 0).map(drop)
+    Chain::new(&[installed], 0, &Arc::default()).map(drop)
 }
 
 fn check_configuration(settings: &Settings) -> Vec<Finding> {

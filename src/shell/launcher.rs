@@ -285,7 +285,7 @@ fn work(
     };
     let mut shard = Shard::new(shard_settings, shared.clock.now());
     if !shared.plugins.is_empty() {
-        match Chain::new(&shared.plugins, port.own()) {
+        match Chain::new(&shared.plugins, port.own(), &report.presence) {
             Ok(chain) => shard.set_hooks(shared.clock.now(), Box::new(chain)),
             Err(error) => {
                 let _ = started.send((port.own(), Err(LaunchError::Plugin(error))));

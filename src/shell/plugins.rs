@@ -3,6 +3,7 @@
 mod chain;
 mod contain;
 mod filters;
+mod presence;
 mod tally;
 mod template;
 mod tick;
@@ -14,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use chain::Chain;
+pub use presence::Presence;
 
 use crate::codec::QoS;
 use crate::config::plugin::{OnError, PluginSettings, PluginWork};

@@ -1,9 +1,10 @@
 //! Tells the operator which limits were hit: one line a limit, at most every few seconds, never from a shard's thread.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::counters::Counters;
 use crate::pipeline::STAGES;
+use crate::shell::plugins::Presence;
 use crate::time::Instant;
 
 /// Between two lines about the same limit.
@@ -12,9 +13,15 @@ const SILENCE_MS: u64 = 10_000;
 /// A stage that holds messages and has acknowledged none for so long stands still.
 const STANDSTILL_MS: u64 = 5_000;
 
-/// What a shard says of itself once a second.
+/// A plugin's call that lasts so long is told: its shard stands still.
+const STUCK_MS: u64 = 2_000;
+
+/// What a shard says of itself: figures once a second, and at any time which call of a plugin it is in.
 #[derive(Debug, Default)]
-pub struct Report(Mutex<Snapshot>);
+pub struct Report {
+    snapshot: Mutex<Snapshot>,
+    pub presence: Arc<Presence>,
+}
 
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -25,11 +32,11 @@ pub struct Snapshot {
 
 impl Report {
     pub fn set(&self, snapshot: Snapshot) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
 
     fn get(&self) -> Snapshot {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -93,9 +100,10 @@ const RULES: &[Rule] = &[
 
 /// Looks at the reports of all shards.
 pub struct Watch<'a> {
-    reports: &'a [std::sync::Arc<Report>],
+    reports: &'a [Arc<Report>],
     rules: Vec<RuleState>,
     stages: Vec<StageState>,
+    calls: Vec<CallState>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -112,12 +120,21 @@ struct StageState {
     is_told: bool,
 }
 
+/// The call of a plugin that one shard was seen in.
+#[derive(Clone, Copy, Default)]
+struct CallState {
+    call: u64,
+    since: Instant,
+    is_told: bool,
+}
+
 impl<'a> Watch<'a> {
-    pub fn new(reports: &'a [std::sync::Arc<Report>]) -> Watch<'a> {
+    pub fn new(reports: &'a [Arc<Report>]) -> Watch<'a> {
         Watch {
             reports,
             rules: vec![RuleState::default(); RULES.len()],
             stages: vec![StageState::default(); reports.len() * STAGES.len()],
+            calls: vec![CallState::default(); reports.len()],
         }
     }
 
@@ -147,6 +164,32 @@ impl<'a> Watch<'a> {
                 }
             }
         }
+        warnings.extend(self.look_at_calls(now));
+        warnings
+    }
+
+    /// Plugins that do not come back.
+    fn look_at_calls(&mut self, now: Instant) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (shard, (report, state)) in self.reports.iter().zip(&mut self.calls).enumerate() {
+            let seen = report.presence.look();
+            let call = seen.map_or(0, |seen| seen.call);
+            let lasts_ms = now.ms_since(state.since);
+            match seen {
+                Some(seen) if call == state.call => {
+                    if !state.is_told && lasts_ms >= STUCK_MS {
+                        state.is_told = true;
+                        warnings.push(format!(
+                            "plugin '{}' has been in its {} hook for {} s: shard {shard} stands still until it returns",
+                            seen.plugin,
+                            seen.hook,
+                            lasts_ms / 1000
+                        ));
+                    }
+                }
+                _ => *state = CallState { call, since: now, is_told: false },
+            }
+        }
         warnings
     }
 }
@@ -154,7 +197,6 @@ impl<'a> Watch<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     fn report(reports: &[Arc<Report>], shard: usize, change: impl FnOnce(&mut Snapshot)) {
         let mut snapshot = reports[shard].get();
@@ -212,5 +254,37 @@ mod tests {
         }
         report(&reports, 0, |snapshot| snapshot.held_by_stage[1] = 0);
         assert!(watch.look(Instant(90_000)).is_empty());
+    }
+
+    #[test]
+    fn a_plugin_that_does_not_come_back_is_told_once() {
+        let reports = [Arc::new(Report::default()), Arc::new(Report::default())];
+        let presence = &reports[1].presence;
+        presence.name(["slow".to_owned()].into_iter());
+        let mut watch = Watch::new(&reports);
+        let publish = 4;
+        let mut look = |at, count| {
+            let told = watch.look(Instant(at));
+            assert_eq!(told.len(), count, "at {at} ms: {told:?}");
+            told
+        };
+        presence.enter(0, publish, 1);
+        look(1_000, 0);
+        look(2_000, 0);
+        // Another call each second is no standstill.
+        presence.enter(0, publish, 2);
+        look(3_000, 0);
+        look(4_000, 0);
+        let told = look(5_000, 1);
+        assert_eq!(
+            told,
+            [
+                "plugin 'slow' has been in its publish hook for 2 s: shard 1 stands still until it returns"
+            ]
+        );
+        look(6_000, 0);
+        presence.leave();
+        look(7_000, 0);
+        look(17_000, 0);
     }
 }

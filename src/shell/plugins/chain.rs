@@ -3,12 +3,13 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::warn;
 
 use super::tally::{Silence, Tally, index};
-use super::{Installed, Plugin, PluginError, contain, tick};
+use super::{Installed, Plugin, PluginError, Presence, contain, tick};
 use crate::codec::{QoS, ReasonCode};
 use crate::config::plugin::OnError;
 use crate::stages::plugin::{
@@ -36,6 +37,9 @@ pub struct Chain {
 struct Link {
     name: String,
     shard: u16,
+    /// Its place in the chain, and where the shard says that it is in one of its calls.
+    place: usize,
+    presence: Arc<Presence>,
     /// `None` only while it is dropped.
     plugin: Option<Box<dyn Plugin>>,
     hooks: HookSet,
@@ -51,9 +55,15 @@ struct Failed(OnError);
 
 impl Chain {
     /// Makes an instance of each plugin for this shard, on its thread.
-    pub fn new(installed: &[Installed], shard: u16) -> Result<Chain, PluginError> {
+    pub fn new(
+        installed: &[Installed],
+        shard: u16,
+        presence: &Arc<Presence>,
+    ) -> Result<Chain, PluginError> {
         contain::install();
-        let links = installed.iter().map(|one| Link::new(one, shard));
+        presence.name(installed.iter().map(|one| one.factory.name().to_owned()));
+        let new = |(place, one)| Link::new(one, place, shard, presence.clone());
+        let links = installed.iter().enumerate().map(new);
         let links: Vec<Link> = links.collect::<Result<_, _>>()?;
         let hooks = links.iter().fold(HookSet::EMPTY, |all, link| all.union(link.hooks));
         Ok(Chain { links, hooks })
@@ -191,7 +201,12 @@ impl Hooks for Chain {
 }
 
 impl Link {
-    fn new(installed: &Installed, shard: u16) -> Result<Link, PluginError> {
+    fn new(
+        installed: &Installed,
+        place: usize,
+        shard: u16,
+        presence: Arc<Presence>,
+    ) -> Result<Link, PluginError> {
         let name = installed.factory.name().to_owned();
         let made = contain::call(|| {
             let plugin = installed.factory.make(shard)?;
@@ -210,6 +225,8 @@ impl Link {
         Ok(Link {
             name,
             shard,
+            place,
+            presence,
             plugin: Some(plugin),
             hooks,
             on_error: installed.on_error,
@@ -233,7 +250,9 @@ impl Link {
         let is_timed = !FREQUENT.contains(hook) || tally.calls % TIMED_EVERY == 1;
         let began = is_timed.then(Instant::now);
         let plugin = self.plugin.as_deref_mut().expect("it is there until the link is dropped");
+        self.presence.enter(self.place, index(hook), tally.calls);
         let outcome = contain::call(|| work(plugin));
+        self.presence.leave();
         if let Some(began) = began {
             tally.time(began.elapsed().as_nanos() as u64);
         }

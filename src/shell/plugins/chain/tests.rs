@@ -133,7 +133,7 @@ fn chain(plugins: &[(&'static str, Deed, HookSet)], on_error: OnError) -> Chain 
             Installed { on_error, ..installed }
         })
         .collect();
-    Chain::new(&installed, 0).unwrap()
+    Chain::new(&installed, 0, &Arc::default()).unwrap()
 }
 
 fn calls() -> Vec<&'static str> {
@@ -274,9 +274,9 @@ fn a_plugin_that_cannot_begin_is_a_sentence() {
             Err(PluginError::new(format!("no table on shard {shard}")))
         }
     }
-    let error = Chain::new(&[Installed::new(Broken(true))], 4).err().unwrap();
+    let error = Chain::new(&[Installed::new(Broken(true))], 4, &Arc::default()).err().unwrap();
     assert_eq!(error.to_string(), "plugin 'broken': no table on shard 4");
-    let error = Chain::new(&[Installed::new(Broken(false))], 4).err().unwrap();
+    let error = Chain::new(&[Installed::new(Broken(false))], 4, &Arc::default()).err().unwrap();
     assert!(error.to_string().starts_with("plugin 'broken' panics at its start: no table (at"));
 }
 
@@ -304,6 +304,41 @@ fn a_panic_at_a_plugins_end_is_contained() {
             Ok(Box::new(Bad))
         }
     }
-    drop(Chain::new(&[Installed::new(Factory)], 0).unwrap());
+    drop(Chain::new(&[Installed::new(Factory)], 0, &Arc::default()).unwrap());
     assert_eq!(calls(), ["dropped"]);
+}
+
+#[test]
+fn a_call_that_goes_on_can_be_seen_from_outside() {
+    struct Looking(Arc<Presence>);
+    impl PluginFactory for Looking {
+        fn name(&self) -> &str {
+            "looking"
+        }
+
+        fn make(&self, _shard: u16) -> Result<Box<dyn Plugin>, PluginError> {
+            Ok(Box::new(Looking(self.0.clone())))
+        }
+    }
+    impl Plugin for Looking {
+        fn hooks(&self) -> HookSet {
+            HookSet::TICK
+        }
+
+        fn tick(&mut self) -> Result<(), PluginError> {
+            let seen = self.0.look().expect("this call");
+            assert_eq!((seen.plugin, seen.hook), ("looking", "tick"));
+            Err(PluginError::new(seen.call.to_string()))
+        }
+    }
+    let presence = Arc::<Presence>::default();
+    let other = Installed::new(Scripted { name: "other", deed: Deed::Allow, hooks: HookSet::ALL });
+    let installed = [other, Installed::new(Looking(presence.clone()))];
+    let mut chain = Chain::new(&installed, 0, &presence).unwrap();
+    for _ in 0..2 {
+        chain.tick();
+        assert_eq!(presence.look(), None);
+    }
+    let figures = figures(&chain, "looking", "tick");
+    assert_eq!((figures.errors, figures.panics), (2, 0), "it has seen what it wanted");
 }
