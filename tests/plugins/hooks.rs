@@ -266,12 +266,22 @@ fn a_handle_is_good_in_its_call_and_on_its_thread_alone() {
     // Not of another instance either, and not of one that has taken the number of one that is gone.
     let (_, made) = publish(&mut *plugin(&path, &[]), &message);
     assert_eq!(made.user_properties(), stale);
+    assert_eq!(stale_calls() - refused_before, 3 + 4 + 4 + 1);
     drop(first);
     for _ in 0..3 {
         let (_, made) = publish(&mut *plugin(&path, &[]), &message);
         assert_eq!(made.user_properties(), stale);
     }
-    assert_eq!(stale_calls() - refused_before, 3 + 5 * 4);
+    // One more each: at the end of an instance, between hooks.
+    assert_eq!(stale_calls() - refused_before, 3 + 4 + 4 + 1 + 1 + 3 * (4 + 1));
+}
+
+#[test]
+fn the_changes_of_one_call_are_bounded() {
+    let flood = Owned::new("flood", b"");
+    let (verdict, made) = publish(&mut *plugin(&build::c("misuse"), &[]), &flood);
+    assert_eq!(verdict, Err("it returned RINGMQ_TOO_LARGE (-6)".to_owned()));
+    assert_eq!(made, flood);
 }
 
 #[test]

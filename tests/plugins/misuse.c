@@ -2,13 +2,14 @@
  * Does what a plugin must not do, as far as it can be refused: hands in what is not valid, uses handles that are not of
  * the running call. Each result is reported as a user property with the name of what was tried.
  *
- * The topic says which: `arguments`, `handles`.
+ * The topic says which: `arguments`, `handles`, `flood`.
  */
 #include <pthread.h>
 #include <stdio.h>
 
 #include "ringmq_plugin.h"
 
+static const ringmq_api *functions;
 static ringmq_call kept;
 static int is_kept;
 
@@ -17,6 +18,16 @@ static int32_t report(const ringmq_api *api, ringmq_call call, const char *tried
     char text[16];
     snprintf(text, sizeof text, "%d", (int)result);
     return api->add_user_property(call, ringmq_text(tried), ringmq_text(text));
+}
+
+static int32_t flood(const ringmq_api *api, ringmq_call call)
+{
+    int32_t result = RINGMQ_OK;
+    uint32_t count;
+    for (count = 0; count < 10000000 && result == RINGMQ_OK; count++) {
+        result = api->remove_user_property(call, ringmq_text("none"));
+    }
+    return result;
 }
 
 static void arguments(const ringmq_api *api, ringmq_call call)
@@ -76,8 +87,18 @@ static void handles(const ringmq_api *api, ringmq_call call)
         pthread_join(thread, NULL);
         report(api, call, "elsewhere", work.result);
     }
+    functions = api;
     kept = call;
     is_kept = 1;
+}
+
+/* Between hooks no handle is good. */
+static void destroy(void *instance)
+{
+    (void)instance;
+    if (is_kept) {
+        functions->set_payload(kept, ringmq_text("after the last hook"));
+    }
 }
 
 static int32_t publish(void *instance, const ringmq_api *api, ringmq_call call, const ringmq_client *client,
@@ -88,6 +109,8 @@ static int32_t publish(void *instance, const ringmq_api *api, ringmq_call call, 
         arguments(api, call);
     } else if (ringmq_is(message->topic, "handles")) {
         handles(api, call);
+    } else if (ringmq_is(message->topic, "flood")) {
+        return flood(api, call);
     }
     return RINGMQ_ALLOW;
 }
@@ -101,6 +124,7 @@ static int32_t deliver(void *instance, const ringmq_api *api, ringmq_call call, 
 
 const ringmq_plugin_table ringmq_plugin = {
     RINGMQ_PLUGIN_HEAD,
+    .destroy = destroy,
     .publish = publish,
     .deliver = deliver,
 };

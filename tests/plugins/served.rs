@@ -1,6 +1,7 @@
 //! Plugins in brokers of their own: what clients get of them.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -12,6 +13,9 @@ use crate::client::{self, Client, PATIENCE, Received};
 use crate::fields::{Kind, Packet};
 use crate::message::{Message, Source};
 use crate::wire::{self, Version};
+
+/// The signal of `abort`.
+const SIGABRT: i32 = 6;
 
 /// How long nothing may come where nothing should.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -142,6 +146,16 @@ fn the_handles_of_a_plugin_end_with_their_calls_in_a_broker_too() {
     }
     let log = wait_for(&broker, "a handle that is not of the running call");
     assert!(log.contains("plugin 'misuse' on shard 0 called a function"), "{log}");
+}
+
+#[test]
+fn an_exception_that_leaves_a_hook_ends_the_broker_in_order() {
+    let mut broker = start(&table("throw", &build::c("throw"), "pass", ""), "1");
+    let mut sender = Client::join(broker.address, Version::V5, "sender", &[]);
+    sender.send(&publish("t", 0b010, 1));
+    let status = broker.wait().unwrap();
+    assert_eq!(status.signal(), Some(SIGABRT), "{status}: {}", broker.log());
+    wait_for(&broker, "foreign exception");
 }
 
 #[test]

@@ -59,6 +59,7 @@ impl Instance {
     }
 
     fn create(&mut self, create: Create, options: &[(String, String)], shard: u16) -> Result<()> {
+        let name = self.name.clone();
         let view = |text: &str| View::of(text.as_bytes());
         let options: Vec<_> = options
             .iter()
@@ -72,7 +73,7 @@ impl Instance {
             reserved: 0,
             option_count: options.len() as u32,
             options: options.as_ptr(),
-            plugin_name: view(&self.name.clone()),
+            plugin_name: view(&name),
             broker_version: view(env!("CARGO_PKG_VERSION")),
         };
         let mut state = ptr::null_mut();

@@ -69,16 +69,17 @@
  *   0x80 to 0xFF          deny: the MQTT 5 reason code that the client gets, for instance RINGMQ_NOT_AUTHORIZED
  *                         (`connect`, `authorize_subscribe`, `publish`, `authorize_publish`)
  *   RINGMQ_SKIP (1)       `deliver` alone: this subscriber does not get the message
- *   below 0               failed; the result of a function of ringmq_api may be handed on as it is. The broker counts it, logs it
- *                         with what `explain` said, and does what `on_error` of the configuration says: deny or pass
+ *   below 0               failed; the result of a function of ringmq_api may be handed on as it is. The broker counts
+ *                         it, logs it with what `explain` said, and does what `on_error` of the configuration says:
+ *                         deny or pass
  *
  * Anything else is a failure. No exception and no panic may leave a hook: it ends the process.
  *
  * ---- Versions ----
  *
  * Structures only ever grow at their end, and each says its size: the plugin's table in `size`, everything that the
- * broker shows in its first member. Types without a size (ringmq_view, ringmq_option, ringmq_address, ringmq_call) stay as they
- * are. So:
+ * broker shows in its first member. Types without a size (ringmq_view, ringmq_option, ringmq_address, ringmq_call) stay
+ * as they are. So:
  *
  * - A plugin built with an older header loads: hooks that its table does not have yet count as absent.
  * - A plugin built with a newer header loads as long as it uses no hook that the broker does not know. Members that the
@@ -178,7 +179,7 @@ typedef struct ringmq_setup {
     uint16_t shard;
     uint16_t reserved;
     uint32_t option_count;
-    /* Each name once. */
+    /* Each name once; numbers, true and false as they are written. */
     const ringmq_option *options;
     /* `name` of the configuration. */
     ringmq_view plugin_name;
@@ -308,8 +309,8 @@ typedef struct ringmq_api {
 
     /* In `connect` (of the CONNECT packet), `publish`, `authorize_publish` and `deliver`. */
 
-    /* The user property number `index`, from 0, in the order in which they arrived; RINGMQ_NONE past the last one. Reading them one
-     * after the other is as fast as it gets; a jump back begins at the first. */
+    /* The user property number `index`, from 0, in the order in which they arrived; RINGMQ_NONE past the last one. Reading
+     * them one after the other is as fast as it gets; a jump back begins at the first. */
     int32_t (*user_property)(ringmq_call call, uint32_t index, ringmq_view *name, ringmq_view *value);
 
     /* In `publish`, `authorize_publish` and `deliver`. RINGMQ_NONE: the message does not have it. */
@@ -321,7 +322,8 @@ typedef struct ringmq_api {
 
     int32_t (*set_topic)(ringmq_call call, ringmq_view topic);
     int32_t (*set_payload)(ringmq_call call, ringmq_view payload);
-    /* 0 to 2. In `authorize_subscribe`, too: the QoS to grant, if it is lower than what was asked for. */
+    /* 0 to 2: what subscribers get at most; the publisher is answered as it published. In `authorize_subscribe`, too: the
+     * QoS to grant, if it is lower than what was asked for. */
     int32_t (*set_qos)(ringmq_call call, uint32_t qos);
     /* 0 or 1. */
     int32_t (*set_retain)(ringmq_call call, uint32_t retain);
@@ -329,7 +331,7 @@ typedef struct ringmq_api {
     int32_t (*set_property_number)(ringmq_call call, uint32_t property, uint32_t value);
     /* Not an error if the message does not have it. */
     int32_t (*remove_property)(ringmq_call call, uint32_t property);
-    /* Behind those that are there; several may have one name. */
+    /* Behind those that are there; several may have one name. What is removed in the same call makes no room for it. */
     int32_t (*add_user_property)(ringmq_call call, ringmq_view name, ringmq_view value);
     /* All of that name by one, in the place of the first; added if there is none. */
     int32_t (*replace_user_property)(ringmq_call call, ringmq_view name, ringmq_view value);
@@ -366,12 +368,12 @@ typedef struct ringmq_plugin_table {
     /* May this client have this subscription? Denied, SUBACK says so for this filter alone. */
     int32_t (*authorize_subscribe)(void *instance, const ringmq_api *api, ringmq_call call,
                                    const ringmq_client *client, const ringmq_subscription *subscription);
-    /* May this client publish this message? It is the one that the publish hooks have made. Denied, PUBACK or PUBREC carries
-     * the reason; a message of QoS 0 is dropped. */
+    /* May this client publish this message? It is the one that all publish hooks have made. Denied as in `publish`. */
     int32_t (*authorize_publish)(void *instance, const ringmq_api *api, ringmq_call call,
                                  const ringmq_client *client, const ringmq_message *message);
-    /* Once for each message, where it comes in (wills and what a bridge brings in included), before it is authorized, retained or
-     * routed. What the functions of ringmq_api make of it is what everybody gets. */
+    /* Once for each message, where it comes in (wills and what a bridge brings in included, $SYS not), before it is
+     * authorized, retained or routed. What the functions of ringmq_api make of it is what everybody gets: subscribers, the
+     * store of retained messages and bridges. Denied, PUBACK or PUBREC carries the reason; a message of QoS 0 is dropped. */
     int32_t (*publish)(void *instance, const ringmq_api *api, ringmq_call call, const ringmq_client *client,
                        const ringmq_message *message);
     /* Once for each message and subscriber, just before it is sent or queued, with the QoS and retain flag as
