@@ -18,8 +18,9 @@
 //!
 //! # Sequences
 //! They rise and are never given out twice in one directory's life, also after a complete drain. They have **gaps**:
-//! messages that were done out of order or dropped, and, after damage or a reboot, a jump of 65,000 * 65,000 + 32,500. Keep
-//! at most 32,500 messages in flight if packet ids are sequences modulo 65,000.
+//! messages that were done out of order or dropped, and, after a torn record or a reboot, a jump of
+//! billions, so that no sequence that the remote may remember comes again. A jump leads half a round away modulo 65,000: packet
+//! ids that are sequences modulo 65,000 are unique among up to 32,500 messages in flight.
 //!
 //! # What a commit costs
 //! One write of the whole batch (its bytes are copied once for it), with `EachBatch` one fdatasync; nothing at all when
@@ -46,6 +47,8 @@ mod files;
 mod format;
 mod lock;
 mod log;
+#[cfg(test)]
+mod model;
 mod reader;
 mod recovery;
 mod segment;

@@ -13,7 +13,7 @@ pub enum SpoolError {
     /// Another process, or another spool of this one, uses the directory.
     Locked { directory: PathBuf, holder: Option<Holder> },
     /// A segment was written by a newer version of this program.
-    Version { path: PathBuf, version: u16 },
+    Version { path: PathBuf, version: u32 },
     /// What was written can no longer be read: so many messages are lost. They count as done; reading goes on behind them.
     Damaged { path: PathBuf, offset: u64, messages_lost: u64 },
     /// The system said no; the call may be repeated.

@@ -22,20 +22,25 @@ pub struct Files {
     directory: Directory,
     /// The segment that was created last, open for writing.
     active: RefCell<Option<(u64, Rc<BufferedFile>)>>,
+    /// Torn tails: segment and what of it is good. Cut off when the next segment says which sequences they may have had.
+    torn: RefCell<Vec<(u64, u64)>>,
 }
 
 impl Files {
-    /// Reads all segments; the tails that are torn are cut off.
+    /// Reads all segments. Nothing is changed yet.
     pub async fn open(path: &Path) -> Result<(Files, Found, Vec<Cut>), SpoolError> {
         let directory = Directory::open(path)
             .await
             .map_err(|error| SpoolError::glommio("opening", path, error))?;
-        let files = Files { path: path.to_owned(), directory, active: RefCell::new(None) };
+        let path = path.to_owned();
+        let (active, torn) = (RefCell::default(), RefCell::default());
+        let files = Files { path, directory, active, torn };
         let mut recovery = Recovery::default();
         for segment in files.list()? {
             files.recover(segment, &mut recovery).await?;
         }
         let (found, cuts) = recovery.finish(boot_id());
+        files.torn.replace(cuts.iter().map(|cut| (cut.segment, cut.offset)).collect());
         Ok((files, found, cuts))
     }
 
@@ -51,9 +56,10 @@ impl Files {
         match step {
             Step::Create { segment, head } => {
                 let created = self.create(*segment, head).await;
-                if created.is_err() {
+                match created {
+                    Ok(()) => self.cut_torn().await,
                     // Its number is not used again, and it counts for nothing: it may also stay.
-                    let _ = glommio::io::remove(self.path_of(*segment)).await;
+                    Err(_) => drop(glommio::io::remove(self.path_of(*segment)).await),
                 }
                 created
             }
@@ -135,7 +141,6 @@ impl Files {
         let failed = |error| SpoolError::glommio("reading", &path, error);
         let file = OpenOptions::new()
             .read(true)
-            .write(true)
             .buffered_open(&path)
             .await
             .map_err(|error| SpoolError::glommio("opening", &path, error))?;
@@ -156,14 +161,21 @@ impl Files {
             })?;
             at_hand.drain(..used);
         }
-        if let Some(cut) = recovery.end() {
-            // If this fails, it is cut the same way next time.
-            let _ = match cut.offset {
-                0 => glommio::io::remove(&path).await,
-                offset => file.truncate(offset).await,
-            };
-        }
+        recovery.end();
         file.close().await.map_err(failed)
+    }
+
+    /// What does not succeed is found and cut again after the next start.
+    async fn cut_torn(&self) {
+        for (segment, good_size) in self.torn.take() {
+            let path = self.path_of(segment);
+            if good_size == 0 {
+                let _ = glommio::io::remove(&path).await;
+            } else if let Ok(file) = OpenOptions::new().write(true).buffered_open(&path).await {
+                let _ = file.truncate(good_size).await;
+                let _ = file.close().await;
+            }
+        }
     }
 }
 

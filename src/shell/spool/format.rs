@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! segment  head record*
-//! head     magic 8 | version 2 | 0 2 | head size 4 | segment 8 | first sequence 8 | floor 8 | boot id 16
+//! head     magic 8 | version 4 | crc32 4 (of both) | segment 8 | first sequence 8 | floor 8 | boot id 16
 //!          | span count 4 | span*  | crc32 4 (of all before)
 //! record   crc32 4 (of all behind) | body size 4 | kind 1 | body
 //! message  sequence 8 | time, ms since 1970, 8 | bytes          kind 1
@@ -17,7 +17,7 @@ use crc32fast::hash as crc32;
 use super::states::{Mark, Span};
 
 pub const MAGIC: [u8; 8] = *b"RQ-SPOOL";
-pub const VERSION: u16 = 1;
+pub const VERSION: u32 = 1;
 
 /// A head without spans.
 pub const HEAD_SIZE_MIN: usize = 64;
@@ -67,7 +67,7 @@ pub enum Decoded<T> {
     },
     Torn,
     /// A head of a version that this program does not know.
-    Version(u16),
+    Version(u32),
 }
 
 /// The spans of a states record.
@@ -90,8 +90,7 @@ impl Head {
         let mut out = Vec::with_capacity(size);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&[0; 2]);
-        out.extend_from_slice(&(size as u32).to_le_bytes());
+        out.extend_from_slice(&crc32(&out).to_le_bytes());
         out.extend_from_slice(&self.segment.to_le_bytes());
         out.extend_from_slice(&self.first_sequence.to_le_bytes());
         out.extend_from_slice(&self.floor.to_le_bytes());
@@ -111,17 +110,19 @@ impl Head {
         let Some(fixed) = bytes.get(..HEAD_FIXED) else {
             return Decoded::Incomplete { size: HEAD_SIZE_MIN };
         };
-        let version = u16::from_le_bytes([fixed[8], fixed[9]]);
+        // A newer version may have another head, but it has this much.
+        if crc32(&fixed[..12]) != u32_at(fixed, 12) {
+            return Decoded::Torn;
+        }
+        let version = u32_at(fixed, 8);
         if version != VERSION {
             return Decoded::Version(version);
         }
-        let size = u32_at(fixed, 12) as usize;
-        let spans_size = (u32_at(fixed, 56) as usize).checked_mul(SPAN_SIZE);
-        if spans_size.and_then(|spans| spans.checked_add(HEAD_SIZE_MIN)) != Some(size)
-            || size > RECORD_SIZE_MAX
-        {
-            return Decoded::Torn;
-        }
+        let size = (u32_at(fixed, 56) as usize)
+            .checked_mul(SPAN_SIZE)
+            .and_then(|spans| spans.checked_add(HEAD_SIZE_MIN))
+            .filter(|&size| size <= RECORD_SIZE_MAX);
+        let Some(size) = size else { return Decoded::Torn };
         let Some(whole) = bytes.get(..size) else { return Decoded::Incomplete { size } };
         let (covered, crc) = whole.split_at(size - CRC_SIZE);
         if crc32(covered) != u32_at(crc, 0) {

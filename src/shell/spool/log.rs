@@ -594,3 +594,30 @@ impl Changes {
         if self.count() > 0 { format::states_size(self.count()) } else { 0 }
     }
 }
+
+#[cfg(test)]
+impl Log {
+    /// The sums are what they sum up.
+    pub fn check(&self) {
+        let (mut live_size, mut unfinished, mut unfinished_size, mut received) = (0, 0, 0, 0);
+        for segment in &self.segments {
+            let (mut all, mut size_sum, mut waiting) = (0, 0, 0);
+            for sequence in segment.messages.first_sequence..segment.messages.end() {
+                let state = self.states.state(sequence);
+                all += u64::from(state.is_some());
+                waiting += u64::from(state == Some(State::Waiting));
+                let size = segment.messages.size_of(sequence).unwrap();
+                size_sum += state.map_or(0, |_| u64::from(size));
+            }
+            assert_eq!((segment.unfinished, segment.unfinished_size), (all, size_sum));
+            assert_eq!(segment.waiting, waiting);
+            live_size += if all > 0 { segment.size } else { 0 };
+            unfinished += all;
+            unfinished_size += size_sum;
+            received += all - waiting;
+        }
+        let totals = (self.live_size, self.unfinished, self.unfinished_size);
+        assert_eq!(totals, (live_size, unfinished, unfinished_size));
+        assert_eq!(self.orphans, self.states.received().count() as u64 - received);
+    }
+}

@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use super::format::{Decoded, Head, Record};
+use super::format::{Decoded, HEAD_SIZE_MIN, Head, MESSAGE_OVERHEAD, Record};
 use super::log::Found;
 use super::segment::Segment;
 use super::states::{Mark, Span, State, States};
 
-/// Sequences that are passed over when something was cut, or the machine was booted since the last segment was begun (what
-/// was not synced may be lost): the remote may remember the packet ids of lost messages. Far more than were ever unsynced; the odd rest
-/// keeps ids derived from sequences, modulo 65,000, away from those last used.
-const SKIP_AFTER_BOOT: u64 = 65_000 * 65_000 + 32_500;
+/// A segment has fewer messages: all sequences in segments up to `n` are below `(n + 1) * SEQUENCES_PER_SEGMENT`.
+const SEQUENCES_PER_SEGMENT: u64 = 1 << 32;
+/// Packet ids are sequences modulo this.
+const PACKET_ID_COUNT: u64 = 65_000;
 
 pub const FIRST_SEQUENCE: u64 = 1;
 
@@ -23,16 +23,24 @@ pub struct Cut {
     pub offset: u64,
     /// Bytes from there to the end of the file.
     pub size: u64,
-    /// Messages that are known to have been in the log, waiting, and are lost. What is cut from the newest segment is
-    /// not counted: after a crash it was never committed.
+    /// At most so many messages were in the log, waiting, and are lost. What is cut from the newest segment is not
+    /// counted: after a crash it was never committed.
     pub messages_lost: u64,
+}
+
+impl Cut {
+    /// More messages did not fit.
+    fn messages_max(&self) -> u64 {
+        let head_size = if self.offset == 0 { HEAD_SIZE_MIN } else { 0 };
+        self.size.saturating_sub(head_size as u64).div_ceil(MESSAGE_OVERHEAD as u64)
+    }
 }
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "segment {} is torn at byte {}: {} bytes are cut, {} messages lost",
+            "segment {} is torn at byte {}: {} bytes are cut, at most {} messages lost",
             self.segment, self.offset, self.size, self.messages_lost
         )
     }
@@ -40,7 +48,7 @@ impl fmt::Display for Cut {
 
 /// A segment that this program is too old for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownVersion(pub u16);
+pub struct UnknownVersion(pub u32);
 
 /// Reads segments in ascending order of id.
 #[derive(Debug)]
@@ -172,10 +180,10 @@ impl Recovery {
             self.fill_hole(covered, first);
             covered = covered.max(end);
         }
-        // After a cut too: its sequences may have been known to the remote.
+        // What is cut, or was not synced before the machine went down, may have had sequences that the remote remembers.
         if self.boot.is_some_and(|before| before != boot) || !self.cuts.is_empty() {
             let first = self.next_sequence;
-            self.next_sequence += SKIP_AFTER_BOOT;
+            self.next_sequence = beyond(first, self.next_segment);
             self.states.set(Span { first, end: self.next_sequence, mark: Mark::Done });
         }
         let mut in_segments = 0;
@@ -204,7 +212,7 @@ impl Recovery {
             for &(hole_first, hole_end, cut) in &self.holes {
                 let lost = next.min(hole_end).saturating_sub(at.max(hole_first));
                 if let Some(cut) = cut.and_then(|index| self.cuts.get_mut(index)) {
-                    cut.messages_lost += lost;
+                    cut.messages_lost = (cut.messages_lost + lost).min(cut.messages_max());
                 }
             }
             self.states.set(Span { first: at, end: next, mark: Mark::Done });
@@ -269,6 +277,13 @@ impl Recovery {
             }
         }
     }
+}
+
+/// A sequence above all that were ever in a segment below `next_segment`, half a round of packet ids away from `last`.
+fn beyond(last: u64, next_segment: u64) -> u64 {
+    let least = last.max(next_segment.saturating_mul(SEQUENCES_PER_SEGMENT));
+    let wanted = (last + PACKET_ID_COUNT / 2) % PACKET_ID_COUNT;
+    least + (wanted + PACKET_ID_COUNT - least % PACKET_ID_COUNT) % PACKET_ID_COUNT
 }
 
 fn count(segment: &mut Segment, states: &States) {

@@ -1,0 +1,518 @@
+//! The log against a model: random operations and failures, and a crash at every byte that was written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::format::{Decoded, Head, Record};
+use super::log::{Found, Log, Step};
+use super::recovery::{Cut, Recovery};
+use super::states::{Mark, State, States};
+use super::{Full, SpoolSettings, SyncPolicy};
+use crate::random::Random;
+
+const BOOT: [u8; 16] = [1; 16];
+
+type Files = BTreeMap<u64, Vec<u8>>;
+
+/// What happened to the files, in order.
+#[derive(Clone, Debug)]
+enum Event {
+    Create(u64, Vec<u8>),
+    Write(u64, u64, Vec<u8>),
+    Sync(u64),
+    Delete(u64),
+    Truncate(u64, usize),
+}
+
+/// What held when a commit returned.
+#[derive(Clone, Debug)]
+struct Promise {
+    events: usize,
+    committed: u64,
+    states: States,
+}
+
+struct World {
+    random: Random,
+    settings: SpoolSettings,
+    log: Log,
+    /// Files as they were when this life of the log began, and as they are.
+    begun: Files,
+    files: Files,
+    events: Vec<Event>,
+    promises: Vec<Promise>,
+    /// What was pushed: the last one under a sequence counts.
+    pushed: BTreeMap<u64, Vec<u8>>,
+    /// When a mark was made: events before it.
+    marked: BTreeMap<(u64, bool), usize>,
+    seen: BTreeSet<&'static str>,
+    /// What recovery cut; it is cut off when the next segment is there.
+    torn: Vec<Cut>,
+}
+
+/// Everything that recovery said, and the messages that it found.
+struct Recovered {
+    found: Found,
+    cuts: Vec<Cut>,
+    messages: BTreeMap<u64, Vec<u8>>,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random::new(seed);
+        let sync = [SyncPolicy::EachBatch, SyncPolicy::Interval(1), SyncPolicy::Never]
+            [random.below(3) as usize];
+        let segment_size = 150 + random.below(500);
+        let settings = SpoolSettings {
+            segment_size,
+            bytes_max: segment_size * (4 + random.below(4)),
+            messages_max: 5 + random.below(40),
+            batch_size_max: 50 + random.below(300) as usize,
+            memory_max: random.below(500) as usize,
+            sync,
+        };
+        let found = recover(&Files::new(), BOOT).found;
+        let log = Log::new(settings.clone(), BOOT, found);
+        World {
+            random,
+            settings,
+            log,
+            begun: Files::new(),
+            files: Files::new(),
+            events: Vec::new(),
+            promises: Vec::new(),
+            pushed: BTreeMap::new(),
+            marked: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            torn: Vec::new(),
+        }
+    }
+
+    fn live(&mut self, operations: u64, fails: bool) {
+        self.promise();
+        for _ in 0..operations {
+            match self.random.below(10) {
+                0..=3 => self.push(),
+                4..=5 => self.mark(),
+                6 if self.random.below(3) == 0 => {
+                    let from = self.log.floor() + self.random.below(4);
+                    let unfinished = self.log.unfinished(from, usize::MAX);
+                    let dropped = self.log.make_room(from, 60) as usize;
+                    if dropped > 0 {
+                        self.seen.insert("room was made");
+                    }
+                    let waiting = unfinished.iter().filter(|(_, state)| *state == State::Waiting);
+                    for &(sequence, _) in waiting.take(dropped) {
+                        self.marked.entry((sequence, true)).or_insert(self.events.len());
+                    }
+                }
+                6..=8 => {
+                    let outcome = self.commit(fails);
+                    if outcome {
+                        self.promise();
+                    }
+                }
+                _ => {
+                    if let Some(segment) = self.log.begin_sync() {
+                        self.events.push(Event::Sync(segment));
+                    }
+                }
+            }
+            self.log.check();
+            let backlog = self.log.backlog();
+            assert!(backlog.messages <= self.settings.messages_max);
+            let slack = self.settings.segment_size + 2 * self.settings.batch_size_max as u64 + 2000;
+            assert!(backlog.disk_bytes <= self.settings.bytes_max + slack, "{backlog:?}");
+        }
+    }
+
+    fn promise(&mut self) {
+        let (events, committed) = (self.events.len(), self.log.committed());
+        let states = self.log.states().clone();
+        self.promises.push(Promise { events, committed, states });
+    }
+
+    fn push(&mut self) {
+        let size = self.random.below(80) as usize;
+        let message: Vec<u8> = (0..size).map(|_| self.random.number() as u8).collect();
+        match self.log.push(1, |out| out.extend_from_slice(&message)) {
+            Ok(sequence) => drop(self.pushed.insert(sequence, message)),
+            Err(Full::Batch) => drop(self.seen.insert("the batch was full")),
+            Err(Full::Bytes) => drop(self.seen.insert("the files were full")),
+            Err(Full::Messages) => drop(self.seen.insert("there were too many messages")),
+            Err(Full::TooLarge) => panic!("80 bytes fit"),
+        }
+    }
+
+    fn mark(&mut self) {
+        let window = 1 + self.random.below(12);
+        for _ in 0..self.random.below(6) {
+            let sequence = self.log.floor() + self.random.below(window);
+            let is_done = self.random.below(3) > 0;
+            let mark = if is_done { Mark::Done } else { Mark::Received };
+            if self.log.mark(sequence, mark) {
+                self.marked.entry((sequence, is_done)).or_insert(self.events.len());
+            }
+        }
+    }
+
+    /// Whether it succeeded.
+    fn commit(&mut self, fails: bool) -> bool {
+        let mut may_seal = true;
+        for _ in 0..1000 {
+            let Some(step) = self.log.next_step(&mut may_seal) else { return true };
+            if fails && self.random.below(6) == 0 {
+                self.fail(&step);
+                if self.random.below(3) == 0 {
+                    self.seen.insert("a step was not answered");
+                } else {
+                    self.log.step_failed(&step);
+                }
+                if !matches!(step, Step::Delete { .. }) {
+                    return false;
+                }
+                continue;
+            }
+            self.apply(&step);
+            self.log.step_done(&step);
+        }
+        panic!("the steps have no end");
+    }
+
+    fn apply(&mut self, step: &Step) {
+        let event = match step {
+            Step::Create { segment, head } => Event::Create(*segment, head.clone()),
+            Step::Write { segment, offset, states, messages } => {
+                Event::Write(*segment, *offset, [&states[..], &messages[..]].concat())
+            }
+            Step::Sync { segment } => Event::Sync(*segment),
+            Step::Delete { segment } => {
+                self.seen.insert("a segment was deleted");
+                Event::Delete(*segment)
+            }
+        };
+        let is_create = matches!(event, Event::Create(..));
+        self.happens(event);
+        if is_create {
+            for cut in std::mem::take(&mut self.torn) {
+                self.happens(match cut.offset {
+                    0 => Event::Delete(cut.segment),
+                    size => Event::Truncate(cut.segment, size as usize),
+                });
+            }
+        }
+    }
+
+    fn happens(&mut self, event: Event) {
+        happen(&mut self.files, &event);
+        self.events.push(event);
+    }
+
+    /// Part of the step happens.
+    fn fail(&mut self, step: &Step) {
+        let mut partly =
+            |bytes: &[u8]| bytes[..self.random.below(bytes.len() as u64 + 1) as usize].to_vec();
+        let events = match step {
+            Step::Create { segment, head } => {
+                self.seen.insert("a file was not created");
+                let created = Event::Create(*segment, partly(head));
+                let removed = Event::Delete(*segment);
+                let stays = self.random.below(2) == 0;
+                if stays { vec![created] } else { vec![created, removed] }
+            }
+            Step::Write { segment, offset, states, messages } => {
+                self.seen.insert("a write failed");
+                vec![Event::Write(
+                    *segment,
+                    *offset,
+                    partly(&[&states[..], &messages[..]].concat()),
+                )]
+            }
+            Step::Sync { .. } => {
+                self.seen.insert("a sync failed");
+                vec![]
+            }
+            Step::Delete { .. } => vec![],
+        };
+        events.into_iter().for_each(|event| self.happens(event));
+    }
+
+    /// Every state in which SIGKILL could have left the files is recovered and judged.
+    fn crash_everywhere(&mut self) {
+        let mut files = self.begun.clone();
+        for index in 0..self.events.len() {
+            let event = self.events[index].clone();
+            let (segment, offset, bytes) = match &event {
+                Event::Create(segment, head) => (*segment, 0, head),
+                Event::Write(segment, offset, bytes) => (*segment, *offset as usize, bytes),
+                Event::Sync(_) | Event::Delete(_) | Event::Truncate(..) => {
+                    happen(&mut files, &event);
+                    continue;
+                }
+            };
+            let before = files.get(&segment).cloned().unwrap_or_default();
+            for size in 0..=bytes.len() {
+                let mut torn = before.clone();
+                overwrite(&mut torn, offset, &bytes[..size]);
+                files.insert(segment, torn);
+                self.judge(&recover(&files, BOOT), index, true);
+                if torn_randomly(&mut files, segment, &mut self.random) {
+                    self.judge(&recover(&files, BOOT), index, true);
+                }
+            }
+            files.insert(segment, before);
+            happen(&mut files, &event);
+        }
+    }
+
+    /// What the power's failure after any event could have left is recovered and judged.
+    fn lose_power_everywhere(&mut self) {
+        let mut files = self.begun.clone();
+        // What is on the disk at least: bytes of each file, and files whose deletion may not have reached it.
+        let mut synced: BTreeMap<u64, usize> =
+            files.iter().map(|(&id, bytes)| (id, bytes.len())).collect();
+        let mut deleted = Files::new();
+        for index in 0..self.events.len() {
+            let event = self.events[index].clone();
+            match &event {
+                Event::Delete(segment) => {
+                    deleted.extend(files.get(segment).cloned().map(|bytes| (*segment, bytes)));
+                }
+                Event::Sync(segment) => {
+                    synced.insert(*segment, files[segment].len());
+                }
+                Event::Create(segment, head) => {
+                    synced.insert(*segment, head.len());
+                    // The directory is synced too.
+                    deleted.clear();
+                }
+                Event::Write(..) | Event::Truncate(..) => {}
+            }
+            happen(&mut files, &event);
+            for _ in 0..3 {
+                let mut left = files.clone();
+                left.extend(deleted.clone().into_iter().filter(|_| self.random.below(2) == 0));
+                for (id, bytes) in &mut left {
+                    let least = synced.get(id).copied().unwrap_or(0).min(bytes.len());
+                    let kept = least + self.random.below((bytes.len() - least) as u64 + 1) as usize;
+                    if self.random.below(2) == 0 {
+                        bytes.truncate(kept);
+                    } else {
+                        bytes[kept..].fill(0);
+                    }
+                }
+                let recovered = recover(&left, [2; 16]);
+                if self.settings.sync != SyncPolicy::EachBatch {
+                    // All may be lost but this: no sequence that the remote may know comes again.
+                    let held = self.promise_at(index + 1).committed;
+                    assert!(recovered.found.next_sequence >= held, "sequences restart");
+                    continue;
+                }
+                self.judge(&recovered, index + 1, false);
+            }
+        }
+    }
+
+    fn promise_at(&self, index: usize) -> &Promise {
+        self.promises.iter().rev().find(|promise| promise.events <= index).unwrap()
+    }
+
+    /// `index` events had happened, and maybe a part of the next. `exact`: the system went on, only the process ended.
+    fn judge(&self, recovered: &Recovered, index: usize, exact: bool) {
+        let promise = self.promise_at(index);
+        let found = &recovered.found;
+        assert!(found.next_sequence >= promise.committed, "sequences restart");
+        let was = |sequence: u64, is_done: bool| {
+            self.marked.get(&(sequence, is_done)).is_some_and(|&at| at <= index)
+        };
+        let unfinished = found.states.received().chain(recovered.messages.keys().copied());
+        let known = |sequence: &u64| self.pushed.contains_key(sequence);
+        assert!(unfinished.into_iter().all(|sequence| known(&sequence)), "never pushed: {found:?}");
+        for &sequence in self.pushed.keys().filter(|&&sequence| sequence < found.next_sequence) {
+            let now = found.states.state(sequence);
+            if now == Some(State::Waiting) {
+                assert_eq!(
+                    recovered.messages.get(&sequence),
+                    self.pushed.get(&sequence),
+                    "{sequence} has other bytes"
+                );
+            }
+            if sequence >= promise.committed {
+                continue;
+            }
+            match (promise.states.state(sequence), now) {
+                (Some(State::Waiting), Some(State::Waiting)) => {}
+                (Some(State::Waiting), Some(State::Received)) => assert!(was(sequence, false)),
+                (Some(State::Received), Some(State::Received)) => {}
+                (Some(_), None) => assert!(was(sequence, true), "{sequence} is lost: {found:?}"),
+                (None, None) => {}
+                // Without power a mark that was not synced is lost; then QoS 1 repeats.
+                (None, Some(_)) => assert!(!exact, "{sequence} is not done any more"),
+                (Some(State::Received), Some(State::Waiting)) => {
+                    panic!("{sequence} is not received any more")
+                }
+            }
+        }
+    }
+
+    /// The process ends where it is, and another one goes on.
+    fn restart(&mut self) {
+        let recovered = recover(&self.files, BOOT);
+        if !recovered.cuts.is_empty() {
+            self.seen.insert("something was cut");
+        }
+        self.torn = recovered.cuts;
+        let next = recovered.found.next_sequence;
+        self.pushed.retain(|sequence, _| *sequence < next);
+        self.log = Log::new(self.settings.clone(), BOOT, recovered.found);
+        self.log.check();
+        self.begun = self.files.clone();
+        self.events.clear();
+        self.promises.clear();
+        self.marked.clear();
+    }
+
+    /// A byte of a file goes wrong: nothing but that file's messages may be lost, and none may come out changed.
+    fn damage(&mut self) {
+        let whole = recover(&self.files, BOOT);
+        for (&segment, bytes) in self.files.iter().filter(|(_, bytes)| !bytes.is_empty()) {
+            let mut files = self.files.clone();
+            let at = self.random.below(bytes.len() as u64) as usize;
+            files.get_mut(&segment).unwrap()[at] ^= 1 << self.random.below(8);
+            let recovered = recover(&files, BOOT);
+            assert!(
+                recovered.cuts.iter().any(|cut| cut.segment == segment),
+                "{:?}",
+                recovered.cuts
+            );
+            assert!(self.pushed.range(recovered.found.next_sequence..).next().is_none());
+            for other in whole.found.segments.iter().filter(|other| other.id != segment) {
+                for sequence in other.messages.first_sequence..other.messages.end() {
+                    let before = whole.found.states.state(sequence);
+                    let now = recovered.found.states.state(sequence);
+                    assert!(before.is_none() || now.is_some(), "{sequence} of {other:?} is lost");
+                    if now == Some(State::Waiting) {
+                        assert_eq!(recovered.messages[&sequence], self.pushed[&sequence]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn happen(files: &mut Files, event: &Event) {
+    match event {
+        Event::Create(segment, head) => drop(files.insert(*segment, head.clone())),
+        Event::Write(segment, offset, bytes) => {
+            overwrite(files.entry(*segment).or_default(), *offset as usize, bytes);
+        }
+        Event::Sync(_) => {}
+        Event::Delete(segment) => drop(files.remove(segment)),
+        Event::Truncate(segment, size) => {
+            files.entry(*segment).and_modify(|bytes| bytes.truncate(*size));
+        }
+    }
+}
+
+fn overwrite(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    file.resize(file.len().max(offset + bytes.len()), 0);
+    file[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
+/// Now and then, garbage behind what was written.
+fn torn_randomly(files: &mut Files, segment: u64, random: &mut Random) -> bool {
+    if random.below(4) > 0 {
+        return false;
+    }
+    let size = 1 + random.below(60);
+    let zeros = random.below(3) == 0;
+    let garbage = (0..size).map(|_| if zeros { 0 } else { random.number() as u8 });
+    files.get_mut(&segment).unwrap().extend(garbage);
+    true
+}
+
+fn recover(files: &Files, boot: [u8; 16]) -> Recovered {
+    let mut recovery = Recovery::default();
+    for (&segment, bytes) in files {
+        recovery.begin(segment, bytes.len() as u64);
+        let mut fed = 0;
+        while let Some(wanted) = recovery.wanted() {
+            let from = recovery.offset() as usize;
+            // In pieces that cut heads and records in two.
+            fed = (from + wanted).max(fed + 37).min(bytes.len());
+            recovery.feed(&bytes[from..fed]).unwrap();
+        }
+        recovery.end();
+    }
+    let (found, cuts) = recovery.finish(boot);
+    let mut messages = BTreeMap::new();
+    for segment in &found.segments {
+        let bytes = &files[&segment.id];
+        let Decoded::Whole { size, .. } = Head::decode(bytes) else { panic!("no head") };
+        let mut offset = size;
+        while offset < segment.size as usize {
+            let Decoded::Whole { value, size } = Record::decode(&bytes[offset..]) else {
+                panic!("no record");
+            };
+            offset += size;
+            if let Record::Message { sequence, bytes, .. } = value
+                && segment.messages.holds(sequence)
+            {
+                let before = messages.insert(sequence, bytes.to_vec());
+                assert_eq!(before, None, "{sequence} is there twice");
+            }
+        }
+    }
+    Recovered { found, cuts, messages }
+}
+
+fn check(seed: u64, fails: bool, seen: &mut BTreeSet<&'static str>) {
+    let mut world = World::new(seed);
+    for _ in 0..4 {
+        world.live(40, fails);
+        world.crash_everywhere();
+        world.lose_power_everywhere();
+        world.restart();
+        world.damage();
+    }
+    seen.append(&mut world.seen);
+}
+
+/// `SPOOL_SEED=N` repeats one seed.
+fn check_seeds(fails: bool, count: u64, expected: &[&str]) {
+    let mut seen = BTreeSet::new();
+    if let Some(seed) = std::env::var("SPOOL_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        return check(seed, fails, &mut seen);
+    }
+    for seed in 0..count {
+        println!("seed {seed}");
+        check(seed, fails, &mut seen);
+    }
+    for path in expected {
+        assert!(seen.contains(path), "{path}: not reached; {seen:?}");
+    }
+}
+
+#[test]
+fn a_crash_at_any_byte_loses_and_repeats_nothing_that_was_committed() {
+    let expected = [
+        "the batch was full",
+        "the files were full",
+        "there were too many messages",
+        "room was made",
+        "a segment was deleted",
+    ];
+    check_seeds(false, 60, &expected);
+}
+
+#[test]
+fn failed_writes_lose_nothing_and_the_log_goes_on() {
+    let expected = [
+        "a file was not created",
+        "a write failed",
+        "a sync failed",
+        "a step was not answered",
+        "something was cut",
+        "a segment was deleted",
+    ];
+    check_seeds(true, 60, &expected);
+}
