@@ -9,6 +9,12 @@ use crate::time::Instant;
 /// Input a parked connection may hold before it is not read any more; less than a receive buffer or two.
 const PARKED_INPUT_MAX: usize = 16 << 10;
 
+/// What a broker that shuts down still listens to: clients get what waits for them.
+fn is_ack(packet_type: PacketType) -> bool {
+    use PacketType::{Pingreq, Puback, Pubcomp, Pubrec};
+    matches!(packet_type, Puback | Pubrec | Pubcomp | Pingreq)
+}
+
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -23,9 +29,8 @@ impl Shard {
     /// Bytes received, in order. Takes all; keeps what it cannot use yet.
     pub fn handle_bytes(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
         self.counters.bytes_received += bytes.len() as u64;
-        let is_shutting_down = self.is_shutting_down;
         let Some(connection) = self.clients.connection(id) else { return };
-        if connection.state == ConnectionState::Closing || is_shutting_down {
+        if connection.state == ConnectionState::Closing {
             return;
         }
         if connection.park.is_some() || connection.state == ConnectionState::Connecting {
@@ -39,6 +44,9 @@ impl Shard {
         if head_size < bytes.len() {
             let used = head_size + self.read_packets(now, id, &bytes[head_size..]);
             self.keep_input(now, id, &bytes[used..]);
+        }
+        if self.is_shutting_down {
+            self.update_read_mode(id);
         }
     }
 
@@ -146,9 +154,11 @@ impl Shard {
         let above_mark = self.is_mail_above_mark();
         let is_holding = self.bridges.is_holding();
         let output_size_max = self.limits.output_size_max;
+        let is_shutting_down = self.is_shutting_down;
         let Some(connection) = self.clients.connection(id) else { return Step::Stop };
         let version = connection.version;
         let key = match connection.state {
+            ConnectionState::Connecting if is_shutting_down => return Step::Stop,
             ConnectionState::Connecting => return self.read_connect(now, id, frame, rest),
             ConnectionState::Closing => return Step::Stop,
             ConnectionState::Open(key) => key,
@@ -164,6 +174,10 @@ impl Shard {
             return self.park(id, Park::Output);
         }
         let packet_type = frame.packet_type();
+        if is_shutting_down && !packet_type.is_some_and(is_ack) {
+            // Not acknowledged, so that it is sent again to whoever comes next.
+            return Step::Done;
+        }
         if packet_type == Some(PacketType::Connect) {
             // Whatever it says. [MQTT-3.1.0-2]
             self.counters.packets_received += 1;
@@ -384,12 +398,20 @@ impl Shard {
         }
     }
 
+    /// Whether something waits for the client until it acknowledges what it has.
+    fn has_waiting(&mut self, id: ConnectionId) -> bool {
+        let key = self.clients.connection(id).and_then(|connection| connection.session());
+        let session = key.and_then(|key| self.clients.session(key));
+        session.is_some_and(|session| !session.queue.is_empty() || session.inflight.has_unsent())
+    }
+
     pub(super) fn update_read_mode(&mut self, id: ConnectionId) {
         let is_shutting_down = self.is_shutting_down;
+        let is_waited_for = is_shutting_down && self.has_waiting(id);
         let Some(connection) = self.clients.connection(id) else { return };
         connection.read_mode = match (connection.state, connection.park) {
-            _ if is_shutting_down => ReadMode::Stopped,
             (ConnectionState::Closing, _) => ReadMode::Stopped,
+            _ if is_shutting_down && !is_waited_for => ReadMode::Stopped,
             (ConnectionState::Connecting, _) => ReadMode::Once,
             (_, None) => ReadMode::Many,
             (_, Some(Park::Subscribe)) if connection.input.len() < PARKED_INPUT_MAX => {

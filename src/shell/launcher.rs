@@ -43,7 +43,7 @@ const EXECUTOR_RING_DEPTH: usize = 8;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a phase of the shutdown may take.
-const DRAIN_TIME: Duration = Duration::from_secs(2);
+const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// Beside the time that closing connections have for their last bytes.
 const DISCONNECT_TIME: Duration = Duration::from_secs(1);
 const END_TIME: Duration = Duration::from_secs(6);
@@ -156,9 +156,7 @@ impl Broker {
     pub fn stop(self) -> Result<(), LaunchError> {
         let orders = &self.shared.orders;
         if !orders.run_phase(Phase::Drain, DRAIN_TIME, &self.doors) {
-            warn!(
-                "messages were still on their way between shards when the time for them was over"
-            );
+            warn!("messages were still on their way when the time for them was over");
         }
         let linger = Duration::from_millis(self.shared.settings.limits.linger_ms);
         if !orders.run_phase(Phase::Disconnect, linger + DISCONNECT_TIME, &self.doors) {
@@ -329,7 +327,10 @@ fn serve(worker: &mut Worker, orders: &Orders) {
         // The bell that told of the order is spent: there may be nothing more to wait for.
         worker.turn(!is_new);
         if is_new {
-            let is_done = order.phase == Phase::Drain || worker.is_empty();
+            let is_done = match order.phase {
+                Phase::Drain => worker.is_drained(),
+                _ => worker.is_empty(),
+            };
             let was_quiet = worker.was_quiet();
             orders.report(order, was_quiet && is_done);
         }

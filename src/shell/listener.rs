@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::thread;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -13,6 +14,9 @@ use crate::shell::ring;
 
 /// Connections that wait to be accepted, on each listener.
 const BACKLOG: i32 = 4096;
+
+const BIND_TRIES: u32 = 15;
+const BIND_PAUSE: Duration = Duration::from_millis(100);
 
 /// The sockets of one address.
 #[derive(Debug)]
@@ -30,9 +34,21 @@ pub fn listen(
     tcp: TcpSettings,
 ) -> Result<Listeners, ListenError> {
     let error = |error| ListenError { address, error };
-    let address = probe(address).map_err(error)?;
+    let address = patiently(|| probe(address)).map_err(error)?;
     let sockets: io::Result<Vec<OwnedFd>> = (0..shard_count).map(|_| bind(address, tcp)).collect();
     Ok(Listeners { address, sockets: sockets.map_err(error)? })
+}
+
+/// Tries again for a moment while the address is in use: of a process that was killed, the kernel closes the rings, and
+/// with them the listeners, only after it is gone.
+pub fn patiently<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..BIND_TRIES {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(BIND_PAUSE),
+            settled => return settled,
+        }
+    }
+    bind()
 }
 
 /// Binds without SO_REUSEPORT, which a port in use by anybody refuses; with it, whoever else has set it as well

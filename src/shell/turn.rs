@@ -125,6 +125,11 @@ impl Worker {
         !std::mem::take(&mut self.has_moved) && !self.is_held_up
     }
 
+    /// Every connected client has been sent what waits for it.
+    pub fn is_drained(&self) -> bool {
+        self.shard.is_drained()
+    }
+
     /// Every connection is closed, also for the kernel.
     pub fn is_empty(&self) -> bool {
         self.shard.connection_count() == 0 && self.ring.socket_count() == 0

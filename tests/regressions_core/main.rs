@@ -308,3 +308,43 @@ fn what_is_stored_is_counted_with_its_allocation_before_it_is_made() {
     let gauges = world.shards[0].gauges();
     assert_eq!((gauges.will_bytes, gauges.retained_bytes), (0, 0));
 }
+
+#[test]
+fn a_broker_that_ends_gives_its_clients_what_waits_for_them() {
+    let mut world = World::new(2, Limits { inflight_max: 2, ..quiet() });
+    let subscriber = world.client_on(0, "s");
+    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    world.settle();
+    let publisher = world.client_on(1, "p");
+    for number in 1..=7u16 {
+        world.publish(publisher, "t", format!("{number}").as_bytes(), QoS::AtLeastOnce, number);
+    }
+    world.settle();
+    assert_eq!(world.messages(subscriber), ["t=1", "t=2"]);
+    let now = world.now;
+    world.shards.iter_mut().for_each(|shard| shard.begin_shutdown(now));
+    world.settle();
+    world.received(publisher);
+    let mut got = 2;
+    for _ in 0..3 {
+        assert_eq!(world.shards[0].is_drained(), got == 7);
+        for id in got - 1..=got {
+            let mut ack = Vec::new();
+            ringmq::codec::encode_puback(
+                ProtocolVersion::V5,
+                PacketId::new(id).unwrap(),
+                ReasonCode::Success,
+                &mut ack,
+            );
+            world.send_bytes(subscriber, &ack);
+        }
+        world.settle();
+        got += world.messages(subscriber).len() as u16;
+    }
+    assert_eq!(got, 7);
+    assert!(world.shards.iter().all(|shard| shard.is_drained()));
+    // Nothing new is taken, and what is not taken is not acknowledged.
+    world.publish(publisher, "t", b"8", QoS::AtLeastOnce, 8);
+    world.settle();
+    assert!(world.messages(subscriber).is_empty() && world.received(publisher).is_empty());
+}

@@ -7,6 +7,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::Finding;
 use crate::config::Settings;
+use crate::shell::listener::patiently;
 
 const SUBJECT: &str = "listen";
 
@@ -17,7 +18,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     let mut held = Vec::new();
     let mut findings = Vec::new();
     for address in &settings.listen {
-        match probe(address) {
+        match patiently(|| probe(address)) {
             Ok(socket) => {
                 held.push(socket);
                 findings.push(judge_free(address));

@@ -1,0 +1,281 @@
+//! Bridges end to end: real brokers, links that are cut, processes that are killed, and every message accounted for.
+#![cfg(feature = "shell")]
+
+mod client;
+mod flow;
+mod process;
+mod proxy;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use flow::{Events, check_flow};
+use process::{Process, folder};
+use proxy::Proxy;
+use ringmq::codec::{ProtocolVersion, Publish, QoS, put_user_property};
+
+const V5: ProtocolVersion = ProtocolVersion::V5;
+
+/// Messages of a run that is disturbed: fewer in the gate, `BRIDGE_MESSAGES=200000` by hand.
+fn message_count() -> u64 {
+    std::env::var("BRIDGE_MESSAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000)
+}
+
+/// The folder of Mosquitto's programs; `None`, with the reason printed, when this machine cannot have them.
+fn mosquitto() -> Option<String> {
+    let install = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/interop");
+    let output = Command::new(install).arg("mosquitto").stdin(Stdio::null()).output().unwrap();
+    if output.status.success() {
+        return Some(String::from_utf8(output.stdout).unwrap().trim().to_owned());
+    }
+    // Past the capture of a passing test's output.
+    let reason = String::from_utf8_lossy(&output.stderr).into_owned();
+    let _ = writeln!(std::io::stdout(), "SKIPPED with mosquitto: {}", reason.trim());
+    None
+}
+
+/// A bridge that forwards `t/#` through a proxy and comes back soon, but not before a subscriber has.
+fn forwarding(address: std::net::SocketAddr, more: &str) -> String {
+    format!(
+        "[[bridge]]\nname = \"north\"\naddresses = [\"{address}\"]\nreconnect_min_ms = 600\nreconnect_max_ms = 1200\n{more}\n\
+         [[bridge.forward]]\nfilter = \"t/#\"\nto = \"from/here/$1\"\n"
+    )
+}
+
+#[test]
+fn nothing_is_lost_to_another_ringmq_and_order_holds() {
+    for (shards, more) in [(1, ""), (2, "connections = 3"), (2, "protocol = \"3.1.1\"")] {
+        let folder = folder(&format!("to-ringmq-{shards}-{}", more.len()));
+        let mut remote = Process::ringmq(&folder, "remote", shards, "");
+        let link = Proxy::to(remote.address);
+        let configuration = forwarding(link.address, more);
+        let mut local = Process::ringmq(&folder, "local", shards, &configuration);
+        let events = Events { cuts: 20, kills: 3, remote_restarts: 3 };
+        check_flow(message_count(), QoS::AtLeastOnce, &events, &mut local, &mut remote, &link);
+    }
+}
+
+#[test]
+fn nothing_is_lost_to_mosquitto_and_order_holds() {
+    let Some(programs) = mosquitto() else { return };
+    for more in ["", "protocol = \"3.1.1\""] {
+        let folder = folder(&format!("to-mosquitto-{}", more.len()));
+        let mut remote = Process::mosquitto(&programs, &folder, "remote");
+        let link = Proxy::to(remote.address);
+        let configuration = forwarding(link.address, more);
+        let mut local = Process::ringmq(&folder, "local", 1, &configuration);
+        let events = Events { cuts: 20, kills: 3, remote_restarts: 3 };
+        check_flow(message_count(), QoS::AtLeastOnce, &events, &mut local, &mut remote, &link);
+    }
+}
+
+#[test]
+fn qos_2_messages_cross_once_though_the_sender_is_killed() {
+    let folder = folder("once");
+    let mut remote = Process::ringmq(&folder, "remote", 1, "");
+    let link = Proxy::to(remote.address);
+    let mut local = Process::ringmq(&folder, "local", 2, &forwarding(link.address, ""));
+    // The remote keeps its sessions in memory only, so it stays; and a publisher that is killed with its broker may repeat.
+    let events = Events { cuts: 20, kills: 0, remote_restarts: 0 };
+    check_flow(message_count() / 2, QoS::ExactlyOnce, &events, &mut local, &mut remote, &link);
+}
+
+#[test]
+fn what_the_log_has_survives_a_kill_and_crosses_once() {
+    const COUNT: u64 = 3_000;
+    let folder = folder("log-to-remote-once");
+    let remote = Process::ringmq(&folder, "remote", 1, "");
+    let mut subscriber = client::Client::connect(remote.address, "s", V5, true).unwrap();
+    subscriber.subscribe("from/#", QoS::ExactlyOnce).unwrap();
+    let link = Proxy::to(remote.address);
+    let mut local = Process::ringmq(&folder, "local", 1, &forwarding(link.address, ""));
+    flow::publish_all(local.address, QoS::ExactlyOnce, COUNT);
+    // All is acknowledged, so it is in the log; now the process dies again and again while it sends.
+    let mut got = Vec::new();
+    for _ in 0..5 {
+        local.kill();
+        flow::collect(&mut subscriber, &mut got, Duration::from_millis(100));
+        link.cut();
+        local.run();
+        flow::collect(&mut subscriber, &mut got, Duration::from_millis(900));
+    }
+    flow::collect_until(&mut subscriber, &mut got, COUNT as usize, Duration::from_secs(30));
+    flow::collect(&mut subscriber, &mut got, Duration::from_millis(500));
+    let numbers: Vec<u64> = got.iter().map(flow::number_of).collect();
+    assert_eq!(numbers.len(), COUNT as usize, "each crosses once");
+    for topic in 0..flow::TOPICS {
+        let of_topic: Vec<u64> =
+            numbers.iter().copied().filter(|n| n % flow::TOPICS == topic).collect();
+        assert!(of_topic.is_sorted(), "order per topic");
+    }
+}
+
+#[test]
+fn properties_cross_to_the_byte_and_mappings_hold() {
+    let folder = folder("mapping");
+    let remote = Process::ringmq(&folder, "remote", 2, "");
+    let configuration = format!(
+        "[[bridge]]\nname = \"map\"\naddresses = [\"{}\"]\nmessage_properties = [{{ name = \"via\", value = \"map\" }}]\n\
+         [[bridge.forward]]\nfilter = \"sensors/+/temp/#\"\nto = \"site-7/$1/t/$2\"\nexcept = [\"sensors/x/#\"]\nqos_max = 1\n\
+         retain = \"clear\"\n\
+         [[bridge.forward]]\nfilter = \"plain/#\"\nprefix = \"site-7/\"\nstore = false\n\
+         [[bridge.subscribe]]\nfilter = \"orders/#\"\nto = \"in/$1\"\n",
+        remote.address
+    );
+    let local = Process::ringmq(&folder, "local", 2, &configuration);
+    let mut far = client::Client::connect(remote.address, "far", V5, false).unwrap();
+    far.subscribe("site-7/#", QoS::ExactlyOnce).unwrap();
+    let mut near = client::Client::connect(local.address, "near", V5, false).unwrap();
+    near.subscribe("in/#", QoS::ExactlyOnce).unwrap();
+    flow::await_state(local.address, "map", "connected");
+    let mut properties = Vec::new();
+    for (name, value) in [("b", "1"), ("a", "\u{1f600}"), ("b", ""), ("", "x")] {
+        put_user_property(&mut properties, name, value);
+    }
+    let publish = |topic, qos| Publish {
+        qos,
+        retain: true,
+        topic,
+        packet_id: ringmq::codec::PacketId::new(9).filter(|_| qos != QoS::AtMostOnce),
+        properties: ringmq::codec::ForwardedProperties::from_raw(&properties),
+        payload: b"21.5",
+        ..Publish::default()
+    };
+    for (topic, qos) in [
+        ("sensors/a/temp/in/side", QoS::ExactlyOnce),
+        ("sensors/x/temp/1", QoS::AtMostOnce),
+        ("plain/q", QoS::AtMostOnce),
+    ] {
+        near.publish(publish(topic, qos));
+        near.flush().unwrap();
+        near.read(Duration::from_millis(200)).unwrap();
+    }
+    let mut got = Vec::new();
+    flow::collect_until(&mut far, &mut got, 2, Duration::from_secs(10));
+    let mut expected = properties.clone();
+    put_user_property(&mut expected, "via", "map");
+    got.sort_by(|a, b| a.topic.cmp(&b.topic));
+    let seen: Vec<_> =
+        got.iter().map(|m| (m.topic.as_str(), m.qos, m.retain, m.properties.clone())).collect();
+    assert_eq!(
+        seen,
+        [
+            ("site-7/a/t/in/side", QoS::AtLeastOnce, false, expected.clone()),
+            ("site-7/plain/q", QoS::AtMostOnce, true, expected),
+        ]
+    );
+    far.publish(publish("orders/1/x", QoS::ExactlyOnce));
+    far.flush().unwrap();
+    let mut got = Vec::new();
+    far.read(Duration::from_millis(300)).unwrap();
+    flow::collect_until(&mut near, &mut got, 1, Duration::from_secs(10));
+    assert_eq!((got[0].topic.as_str(), got[0].qos), ("in/1/x", QoS::ExactlyOnce));
+    assert_eq!(got[0].properties, properties);
+}
+
+#[test]
+fn retained_messages_are_sent_when_a_bridge_first_connects() {
+    const COUNT: usize = 700;
+    let folder = folder("retained");
+    let mut remote = Process::ringmq(&folder, "remote", 1, "");
+    remote.stop();
+    let configuration = forwarding(remote.address, "");
+    let local = Process::ringmq(&folder, "local", 2, &configuration);
+    let mut near = client::Client::connect(local.address, "near", V5, false).unwrap();
+    for number in 0..COUNT {
+        let topic = format!("kept/{number}");
+        near.publish(Publish { retain: true, topic: &topic, payload: b"no", ..Publish::default() });
+    }
+    near.flush().unwrap();
+    flow::publish_all(local.address, QoS::AtLeastOnce, 1);
+    drop(near);
+    drop(local);
+    // Those that a rule means, published before there was a bridge.
+    let plain = Process::ringmq(
+        &folder,
+        "second",
+        2,
+        &forwarding(remote.address, "").replace("t/#", "kept/#"),
+    );
+    let mut near = client::Client::connect(plain.address, "near", V5, false).unwrap();
+    for number in 0..COUNT {
+        let topic = format!("kept/{number}");
+        near.publish(Publish {
+            retain: true,
+            topic: &topic,
+            payload: b"yes",
+            ..Publish::default()
+        });
+    }
+    near.flush().unwrap();
+    near.read(Duration::from_millis(300)).unwrap();
+    remote.run();
+    let mut far = client::Client::connect(remote.address, "far", V5, false).unwrap();
+    far.subscribe("from/#", QoS::ExactlyOnce).unwrap();
+    let mut got = Vec::new();
+    flow::collect_until(&mut far, &mut got, COUNT, Duration::from_secs(20));
+    let mut topics: Vec<_> = got.iter().map(|message| message.topic.clone()).collect();
+    topics.sort();
+    topics.dedup();
+    assert_eq!(topics.len(), COUNT);
+}
+
+#[test]
+fn a_ring_of_three_passes_a_message_once_around() {
+    let folder = folder("ring");
+    for protocol in ["5.0", "3.1.1"] {
+        let bridge = |next: std::net::SocketAddr| {
+            format!(
+                "[[bridge]]\nname = \"next\"\naddresses = [\"{next}\"]\nprotocol = \"{protocol}\"\nreconnect_min_ms = 100\n\
+                 [[bridge.forward]]\nfilter = \"ring/#\"\n"
+            )
+        };
+        // Each needs the address of the next one before that one runs.
+        let proxies: Vec<_> = (0..3).map(|_| proxy::Late::new()).collect();
+        let brokers: Vec<_> = (0..3)
+            .map(|n| {
+                let next = proxies[(n + 1) % 3].address;
+                Process::ringmq(
+                    &folder,
+                    &format!("{protocol}-{n}"),
+                    1 + n as u16 % 2,
+                    &bridge(next),
+                )
+            })
+            .collect();
+        for (proxy, broker) in proxies.iter().zip(&brokers) {
+            proxy.lead_to(broker.address);
+        }
+        let mut watchers: Vec<_> = brokers
+            .iter()
+            .map(|broker| {
+                flow::await_state(broker.address, "next", "connected");
+                let mut watcher = client::Client::connect(broker.address, "w", V5, false).unwrap();
+                watcher.subscribe("ring/#", QoS::AtLeastOnce).unwrap();
+                watcher.read(Duration::from_millis(200)).unwrap();
+                watcher
+            })
+            .collect();
+        let mut publisher = client::Client::connect(brokers[0].address, "p", V5, false).unwrap();
+        for number in 1..=20u16 {
+            publisher.publish(Publish {
+                qos: QoS::AtLeastOnce,
+                topic: "ring/x",
+                packet_id: ringmq::codec::PacketId::new(number),
+                payload: &number.to_be_bytes(),
+                ..Publish::default()
+            });
+        }
+        publisher.flush().unwrap();
+        publisher.read(Duration::from_millis(500)).unwrap();
+        for (n, watcher) in watchers.iter_mut().enumerate() {
+            let mut got = Vec::new();
+            flow::collect(watcher, &mut got, Duration::from_secs(2));
+            // Where it began it is seen when it is published, and when it has come around.
+            let expected = if n == 0 { 40 } else { 20 };
+            assert_eq!(got.len(), expected, "{protocol}, broker {n}");
+        }
+    }
+}

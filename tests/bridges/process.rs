@@ -1,0 +1,131 @@
+//! Brokers as processes: on a port of their own, stopped, killed and started again by their process ids.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A port that nobody uses now.
+pub fn free_address() -> SocketAddr {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    probe.local_addr().unwrap()
+}
+
+/// A folder of a test's own, empty at first.
+pub fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bridges").join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// A broker, whichever: what to run, and where it listens.
+pub struct Process {
+    command: Vec<String>,
+    pub address: SocketAddr,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// A RingMQ with this configuration behind its listener.
+    pub fn ringmq(folder: &Path, name: &str, shards: u16, configuration: &str) -> Process {
+        let address = free_address();
+        let file = folder.join(format!("{name}.toml"));
+        let data = folder.join(format!("{name}-data"));
+        let text = format!(
+            "listen = [\"{address}\"]\nshards = {shards}\ndata_dir = \"{}\"\nsys_interval_ms = 200\n\
+             queue_messages_max = 1000000\nqueue_bytes_max = \"256MiB\"\n{configuration}\n",
+            data.display()
+        );
+        fs::write(&file, text).unwrap();
+        let command =
+            [env!("CARGO_BIN_EXE_ringmq"), "--config", file.to_str().unwrap()].map(str::to_owned);
+        Process::start(command.to_vec(), address, folder.join(format!("{name}.log")))
+    }
+
+    /// A Mosquitto from `programs` that keeps its sessions on disk.
+    pub fn mosquitto(programs: &str, folder: &Path, name: &str) -> Process {
+        let address = free_address();
+        let file = folder.join(format!("{name}.conf"));
+        let text = format!(
+            "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
+             persistence_file {name}.db\nautosave_interval 1\nautosave_on_changes false\n\
+             max_inflight_messages 0\nmax_queued_messages 0\nuser root\n",
+            address.port(),
+            folder.display()
+        );
+        fs::write(&file, text).unwrap();
+        let program = Path::new(programs).join("mosquitto");
+        let program = match program.exists() {
+            true => program,
+            false => PathBuf::from("/usr/sbin/mosquitto"),
+        };
+        let command = [program.to_str().unwrap(), "-c", file.to_str().unwrap()].map(str::to_owned);
+        Process::start(command.to_vec(), address, folder.join(format!("{name}.log")))
+    }
+
+    fn start(command: Vec<String>, address: SocketAddr, log: PathBuf) -> Process {
+        let mut process = Process { command, address, log, child: None };
+        process.run();
+        process
+    }
+
+    /// Starts it, and waits until it accepts.
+    pub fn run(&mut self) {
+        assert!(self.child.is_none());
+        let log = File::options().append(true).create(true).open(&self.log).unwrap();
+        let child = Command::new(&self.command[0])
+            .args(&self.command[1..])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(self.address).is_err() {
+            assert!(
+                Instant::now() < deadline,
+                "{:?} does not listen: {}",
+                self.command,
+                self.log()
+            );
+            let status = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(status.is_none(), "{:?} ended with {status:?}: {}", self.command, self.log());
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// SIGTERM, and its end is awaited.
+    pub fn stop(&mut self) {
+        self.end(Signal::SIGTERM);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.end(Signal::SIGKILL);
+    }
+
+    fn end(&mut self, signal: Signal) {
+        let Some(mut child) = self.child.take() else { return };
+        // It may have ended by itself.
+        let _ = kill(Pid::from_raw(child.id() as i32), signal);
+        child.wait().unwrap();
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end(Signal::SIGKILL);
+    }
+}

@@ -1,0 +1,82 @@
+//! A link that can be cut: bytes from a port to another, until somebody closes it.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// Ends with its process; its threads with their connections.
+pub struct Proxy {
+    pub address: SocketAddr,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Proxy {
+    pub fn to(target: SocketAddr) -> Proxy {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let all = open.clone();
+        thread::spawn(move || {
+            for near in listener.incoming() {
+                let Ok(near) = near else { return };
+                let Ok(far) = TcpStream::connect(target) else { continue };
+                for stream in [&near, &far] {
+                    let _ = stream.set_nodelay(true);
+                    all.lock().unwrap().push(stream.try_clone().unwrap());
+                }
+                pipe(near.try_clone().unwrap(), far.try_clone().unwrap());
+                pipe(far, near);
+            }
+        });
+        Proxy { address, open }
+    }
+
+    /// Cuts all connections where they are; how many ends there were.
+    pub fn cut(&self) -> usize {
+        let open = std::mem::take(&mut *self.open.lock().unwrap());
+        open.iter().filter(|stream| stream.shutdown(Shutdown::Both).is_ok()).count()
+    }
+}
+
+fn pipe(mut from: TcpStream, mut to: TcpStream) {
+    thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(size @ 1..) = from.read(&mut buffer) {
+            if to.write_all(&buffer[..size]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    });
+}
+
+/// A link whose end is known later.
+pub struct Late {
+    pub address: SocketAddr,
+    target: Arc<Mutex<Option<SocketAddr>>>,
+}
+
+impl Late {
+    pub fn new() -> Late {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let target: Arc<Mutex<Option<SocketAddr>>> = Arc::default();
+        let known = target.clone();
+        thread::spawn(move || {
+            for near in listener.incoming() {
+                let Ok(near) = near else { return };
+                let Some(target) = *known.lock().unwrap() else { continue };
+                let Ok(far) = TcpStream::connect(target) else { continue };
+                pipe(near.try_clone().unwrap(), far.try_clone().unwrap());
+                pipe(far, near);
+            }
+        });
+        Late { address, target }
+    }
+
+    pub fn lead_to(&self, target: SocketAddr) {
+        *self.target.lock().unwrap() = Some(target);
+    }
+}
