@@ -5,7 +5,7 @@ use super::kind::{Kind, quoted};
 use super::table::{self, Field, Node, Reader, Refusal, Shape};
 
 pub const PLUGIN_COUNT_MAX: usize = 32;
-const NAME_SIZE_MAX: usize = 64;
+pub const NAME_SIZE_MAX: usize = 64;
 const FILTER_COUNT_MAX: usize = 256;
 /// Of a filter, a topic, a pattern or a path.
 const TEXT_SIZE_MAX: usize = 4096;
@@ -249,11 +249,16 @@ pub fn read(node: &Node, file: &str, wrong: &mut Vec<Refusal>) -> Vec<PluginSett
     found
 }
 
+/// Whether a plugin can be called so.
+pub fn is_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=NAME_SIZE_MAX).contains(&name.len()) && name.bytes().all(is_plain)
+}
+
 fn read_one(reader: &mut Reader, file: &str) -> Option<PluginSettings> {
     let name = reader.text("name");
     let name = reader.require("name", name);
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    if let Some(name) = name.as_ref().filter(|name| !name.bytes().all(is_plain)) {
+    if let Some(name) = name.as_ref().filter(|name| !is_name(name)) {
         let what = format!("'{name}' has other characters than letters, digits, - and _");
         reader.refuse("name", &what);
     }

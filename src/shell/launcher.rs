@@ -100,6 +100,7 @@ impl Broker {
         let configured: Vec<_> =
             configured.collect::<Result<_, _>>().map_err(LaunchError::Plugin)?;
         let plugins: Arc<[Installed]> = configured.into_iter().chain(plugins).collect();
+        plugins::check_names(&plugins).map_err(LaunchError::Plugin)?;
         let shard_count = settings.shard_count();
         let listeners = settings
             .listen

@@ -18,7 +18,9 @@ pub use chain::Chain;
 pub use presence::Presence;
 
 use crate::codec::QoS;
-use crate::config::plugin::{OnError, PluginSettings, PluginWork};
+use crate::config::plugin::{
+    NAME_SIZE_MAX, OnError, PLUGIN_COUNT_MAX, PluginSettings, PluginWork, is_name,
+};
 use crate::config::table::Refusal;
 use crate::shell::plugin_abi::LibraryFactory;
 use crate::stages::plugin::{
@@ -174,6 +176,26 @@ pub fn install(settings: &PluginSettings) -> Result<Installed, PluginError> {
             Err(PluginError(sentences.join("; ")))
         }
     }
+}
+
+/// Whether these can stand in one chain: each has a name of its own that is a level of a topic.
+pub fn check_names(installed: &[Installed]) -> Result<(), PluginError> {
+    if installed.len() > PLUGIN_COUNT_MAX {
+        let sentence = format!("{} plugins are more than {PLUGIN_COUNT_MAX}", installed.len());
+        return Err(PluginError(sentence));
+    }
+    for (index, one) in installed.iter().enumerate() {
+        let name = one.factory.name();
+        if !is_name(name) {
+            return Err(PluginError(format!(
+                "plugin '{name}': its name must be 1 to {NAME_SIZE_MAX} letters, digits, - and _"
+            )));
+        }
+        if installed[..index].iter().any(|other| other.factory.name() == name) {
+            return Err(PluginError(format!("two plugins have the name '{name}'")));
+        }
+    }
+    Ok(())
 }
 
 /// What is wrong with a plugin's settings, as far as it can be told without loading anything.

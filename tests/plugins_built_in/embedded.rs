@@ -244,3 +244,29 @@ fn who_is_skipped_gets_nothing_and_all_others_do() {
     });
     assert!(plugin.events.load(Ordering::Relaxed) >= 4 * 17);
 }
+
+#[test]
+fn a_plugin_needs_a_name_of_its_own() {
+    struct Named(&'static str);
+    impl PluginFactory for Named {
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        fn make(&self, _shard: u16) -> Result<Box<dyn Plugin>, PluginError> {
+            Ok(Box::new(Obedient::default()))
+        }
+    }
+    let many: Vec<String> = (0..33).map(|number| format!("plugin-{number}")).collect();
+    let many: Vec<&'static str> = many.into_iter().map(|name| &*name.leak()).collect();
+    for (names, want) in [
+        (&["a", "b", "a"][..], "two plugins have the name 'a'"),
+        (&["a/b"], "plugin 'a/b': its name must be 1 to 64 letters, digits, - and _"),
+        (&[""], "plugin '': its name must be 1 to 64 letters, digits, - and _"),
+        (&many, "33 plugins are more than 32"),
+    ] {
+        let plugins = names.iter().map(|name| Installed::new(Named(name))).collect();
+        let error = Broker::start_with(Settings::default(), plugins).err().expect(want);
+        assert_eq!(error.to_string(), want);
+    }
+}

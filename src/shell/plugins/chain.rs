@@ -257,7 +257,7 @@ impl Link {
             tally.time(began.elapsed().as_nanos() as u64);
         }
         let now_ms = tick::now_ms();
-        let passed_ms = now_ms - std::mem::replace(began_ms, now_ms);
+        let passed_ms = now_ms.saturating_sub(std::mem::replace(began_ms, now_ms));
         if passed_ms >= self.slow_ms {
             self.judge_time(hook, now_ms, passed_ms, began);
         }
