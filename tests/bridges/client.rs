@@ -43,15 +43,20 @@ impl Client {
         version: ProtocolVersion,
         is_lasting: bool,
     ) -> io::Result<Client> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        let mut client = Client { stream, version, received: Vec::new(), out: Vec::new() };
         let mut connect = Connect::new(version, id);
         connect.clean_start = !is_lasting;
         connect.keep_alive_s = 30;
         if version == ProtocolVersion::V5 && is_lasting {
             connect.session_expiry_s = Some(3600);
         }
+        Client::connect_as(address, connect)
+    }
+
+    pub fn connect_as(address: SocketAddr, connect: Connect<'_>) -> io::Result<Client> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        let version = connect.version;
+        let mut client = Client { stream, version, received: Vec::new(), out: Vec::new() };
         client.queue(&Packet::Connect(connect));
         client.flush()?;
         let deadline = Instant::now() + Duration::from_secs(10);

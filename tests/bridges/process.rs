@@ -119,6 +119,13 @@ impl Process {
         child.wait().unwrap();
     }
 
+    /// Resident memory, bytes.
+    pub fn resident_size(&self) -> u64 {
+        let id = self.child.as_ref().unwrap().id();
+        let text = fs::read_to_string(format!("/proc/{id}/statm")).unwrap();
+        text.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
