@@ -3,6 +3,7 @@
 
 mod client;
 mod flow;
+#[allow(dead_code, reason = "the replay uses the rest")]
 mod process;
 mod proxy;
 
