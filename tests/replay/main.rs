@@ -80,7 +80,11 @@ fn publish_all(address: SocketAddr, publisher: u64, count: u64) -> JoinHandle<()
                 let topic = format!("data/{publisher}/{}", sent % TOPICS);
                 let (properties, payload) =
                     (own_properties(publisher, sent), payload(publisher, sent));
-                let qos = if sent % TOPICS % 2 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+                let qos = if (sent % TOPICS).is_multiple_of(2) {
+                    QoS::AtLeastOnce
+                } else {
+                    QoS::ExactlyOnce
+                };
                 client.publish(Publish {
                     qos,
                     retain: sent % 1000 < TOPICS,
