@@ -4,11 +4,12 @@
 //! or for `scripts/instructions`. Under `cargo test` each runs small.
 
 use ringmq::codec::{
-    Ack, Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, RetainHandling, Subscribe,
-    SubscribeFilters, SubscriptionOptions, next_frame,
+    Ack, Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling,
+    Subscribe, SubscribeFilters, SubscriptionOptions, next_frame,
 };
 use ringmq::limits::Limits;
 use ringmq::shard::{ConnectionId, Shard, ShardSettings};
+use ringmq::stages::plugin::{ClientView, HookSet, Hooks, MessageEdit, Verdict};
 use ringmq::time::Instant;
 use std::hint::black_box;
 
@@ -22,6 +23,8 @@ struct Scenario {
     subscribers: usize,
     payload_size: usize,
     wildcard: bool,
+    /// A publish hook adds a user property to every message.
+    is_hooked: bool,
 }
 
 const NOW: Instant = Instant(1);
@@ -36,11 +39,13 @@ const PLAIN: Scenario = Scenario {
     subscribers: 1,
     payload_size: 64,
     wildcard: false,
+    is_hooked: false,
 };
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 8] = [
     PLAIN,
     Scenario { name: "p2p-qos0-v5", version: ProtocolVersion::V5, ..PLAIN },
+    Scenario { name: "p2p-qos0-v5-hook", version: ProtocolVersion::V5, is_hooked: true, ..PLAIN },
     Scenario { name: "p2p-qos1", qos: QoS::AtLeastOnce, ..PLAIN },
     Scenario { name: "p2p-qos2", qos: QoS::ExactlyOnce, ..PLAIN },
     Scenario { name: "fan-out-qos0", publishers: 1, subscribers: 50, ..PLAIN },
@@ -54,6 +59,20 @@ const SCENARIOS: [Scenario; 7] = [
     Scenario { name: "fan-in-wildcard", wildcard: true, ..PLAIN },
 ];
 
+/// Adds one user property.
+struct Adder;
+
+impl Hooks for Adder {
+    fn hooks(&self) -> HookSet {
+        HookSet::PUBLISH
+    }
+
+    fn publish(&mut self, client: &ClientView<'_>, message: &mut MessageEdit<'_>) -> Verdict {
+        let added = message.add_user_property("publisher", client.client_id);
+        added.map_or(Verdict::Deny(ReasonCode::QuotaExceeded), |()| Verdict::Allow)
+    }
+}
+
 struct World {
     shard: Shard,
     delivered: usize,
@@ -63,16 +82,14 @@ struct World {
 }
 
 impl World {
-    fn new(version: ProtocolVersion) -> World {
+    fn new(version: ProtocolVersion, is_hooked: bool) -> World {
         let limits = Limits { sys_interval_ms: 0, ..Limits::default() };
         let settings = ShardSettings { id: 0, shard_count: 1, limits, seed: 1 };
-        World {
-            shard: Shard::new(settings, NOW),
-            delivered: 0,
-            bytes: 0,
-            version,
-            acks: Vec::new(),
+        let mut shard = Shard::new(settings, NOW);
+        if is_hooked {
+            shard.set_hooks(NOW, Box::new(Adder));
         }
+        World { shard, delivered: 0, bytes: 0, version, acks: Vec::new() }
     }
 
     fn connect(&mut self, client_id: &str) -> ConnectionId {
@@ -143,7 +160,7 @@ impl World {
 /// Runs until at least `count` messages were delivered; returns how many were.
 fn run(scenario: &Scenario, count: usize) -> usize {
     let Scenario { version, qos, .. } = *scenario;
-    let mut world = World::new(version);
+    let mut world = World::new(version, scenario.is_hooked);
     let mut publishers = Vec::new();
     for publisher in 0..scenario.publishers {
         let topic = format!("bench/p2p/{publisher}");

@@ -53,6 +53,14 @@ impl Rewrite<'_> {
     fn write(&self, bytes: &mut [u8], start: usize, old: Sizes, new: Sizes) {
         let properties_at = start + old.topic;
         let payload_at = properties_at + old.properties;
+        if let (None, RewriteProperties::Append(added), None) =
+            (self.topic, self.properties, self.payload)
+        {
+            // What most hooks do.
+            let end = payload_at + old.payload;
+            bytes.copy_within(payload_at..end, payload_at + added.len());
+            return bytes[payload_at..payload_at + added.len()].copy_from_slice(added);
+        }
         let new_properties_at = start + new.topic;
         let new_payload_at = new_properties_at + new.properties;
         let move_payload = |bytes: &mut [u8]| {

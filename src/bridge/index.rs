@@ -10,6 +10,7 @@ pub struct ForwardIndex {
     /// The bridge in the upper half of the key, the rule in the lower.
     index: Index<u32, ()>,
     rules: Vec<Box<[Rule]>>,
+    names: Vec<Box<str>>,
 }
 
 /// One bridge takes a message by one of its rules.
@@ -41,7 +42,8 @@ impl ForwardIndex {
             }
             rules.push(compiled);
         }
-        Ok(ForwardIndex { index, rules })
+        let names = bridges.iter().map(|settings| settings.name.as_str().into()).collect();
+        Ok(ForwardIndex { index, rules, names })
     }
 
     /// No bridge forwards anything.
@@ -51,6 +53,11 @@ impl ForwardIndex {
 
     pub fn bridge_count(&self) -> usize {
         self.rules.len()
+    }
+
+    /// As the configuration calls it.
+    pub fn name(&self, bridge: u16) -> &str {
+        &self.names[usize::from(bridge)]
     }
 
     pub fn rules(&self, bridge: u16) -> &[Rule] {

@@ -13,7 +13,6 @@ use crate::codec::{self, PacketId, ProtocolVersion, QoS, ReasonCode};
 use crate::counters::Counters;
 use crate::hash::KeyedHash;
 use crate::session::{HeldAck, Park, SessionKey, Ticket};
-use crate::stages::plugin::ClientView;
 use crate::time::Instant;
 use crate::topic::ScanEnd;
 use smallvec::SmallVec;
@@ -81,6 +80,11 @@ impl Bridges {
     /// Whether some bridge holds publishers back.
     pub fn is_holding(&self) -> bool {
         self.held != 0
+    }
+
+    /// What the configuration calls a bridge.
+    pub fn name(&self, bridge: BridgeId) -> &str {
+        self.rules.as_ref().map_or("", |rules| rules.name(bridge))
     }
 
     /// Whether any message may be wanted.
@@ -418,9 +422,7 @@ impl Shard {
                 payload: message.payload,
                 meta,
             };
-            let name = format!("bridge-{bridge}");
-            let client = ClientView { client_id: &name, shard: self.id, ..ClientView::default() };
-            let admitted = self.publish(now, &draft, Publisher::Other(client));
+            let admitted = self.publish(now, &draft, Publisher::Bridge(bridge));
             if number == 0 {
                 continue;
             }

@@ -1,5 +1,6 @@
 //! Where a shard calls hooks: what it has of them, messages at their origin, events, the tick.
 
+use super::bridge_mail::BridgeId;
 use super::timers::Timer;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Generation, Message};
@@ -28,10 +29,14 @@ pub(super) struct Plugged {
 /// Whose message it is.
 #[derive(Clone, Copy)]
 pub(super) enum Publisher<'a> {
+    /// A connected client, and the topic of the message once more, as text.
+    Client(SessionKey, &'a str),
+    /// The will of a session that is there.
     Session(SessionKey),
     /// The will of a session that is gone.
     Ended(&'a Session),
-    Other(ClientView<'a>),
+    /// A bridge, which brought it in.
+    Bridge(BridgeId),
 }
 
 /// A message that was admitted. One that was denied stays in its slot until the stages have acked it, unread.
@@ -120,7 +125,7 @@ impl Shard {
         Published { generation: self.admit(now, draft), denied: None }
     }
 
-    #[cold]
+    #[inline(never)]
     fn publish_hooked(
         &mut self,
         now: Instant,
@@ -132,23 +137,30 @@ impl Shard {
         let allowed = Published { generation, denied: None };
         let Some(plugged) = &mut self.plugged else { return allowed };
         let client = match publisher {
-            Publisher::Session(key) => {
+            Publisher::Client(key, _) | Publisher::Session(key) => {
                 self.clients.session(key).map(|session| ClientView::of(session, self.id))
             }
             Publisher::Ended(session) => Some(ClientView::of(session, self.id)),
-            Publisher::Other(client) => Some(client),
+            Publisher::Bridge(bridge) => Some(ClientView {
+                client_id: self.bridges.name(bridge),
+                shard: self.id,
+                ..ClientView::default()
+            }),
         };
         let client = client.unwrap_or_default();
         let mut verdict = Verdict::Allow;
         if self.hook_set.contains(HookSet::PUBLISH) {
             let message = self.arena.last().expect("the message was just admitted");
             let meta = message.meta;
-            let view = MessageView::of(&message, now);
+            // Text is not checked twice.
+            let view = match publisher {
+                Publisher::Client(_, topic) => MessageView::with_topic(&message, topic, now),
+                _ => MessageView::of(&message, now),
+            };
             let mut edit = MessageEdit::new(view, &mut plugged.buffers, &self.limits);
             verdict = plugged.hooks.publish(&client, &mut edit);
-            let is_format_wrong = self.limits.payload_format_checked
-                && edit.is_changed()
-                && !edit.is_payload_format_right();
+            let is_format_wrong =
+                self.limits.payload_format_checked && !edit.is_payload_format_right();
             if is_format_wrong && verdict == Verdict::Allow {
                 verdict = Verdict::Deny(ReasonCode::PayloadFormatInvalid);
             }
@@ -158,7 +170,6 @@ impl Shard {
                 self.arena.rewrite_last(&rewrite).expect("room was made before the hook ran");
                 self.counters.publishes_changed += 1;
             }
-            plugged.buffers.trim();
         }
         if self.hook_set.contains(HookSet::AUTHORIZE_PUBLISH) && verdict == Verdict::Allow {
             let message = self.arena.last().expect("the message was just admitted");
@@ -321,6 +332,13 @@ impl Shard {
 
     pub(super) fn hook_figures(&self) -> Vec<HookFigures> {
         self.plugged.as_ref().map_or_else(Vec::new, |plugged| plugged.hooks.figures())
+    }
+
+    /// Gives back what edits of large messages took.
+    pub(super) fn trim_edits(&mut self) {
+        if let Some(plugged) = &mut self.plugged {
+            plugged.buffers.trim();
+        }
     }
 
     pub(super) fn on_tick(&mut self, now: Instant) {

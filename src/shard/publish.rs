@@ -130,7 +130,8 @@ impl Shard {
         };
         let draft =
             Draft { topic: topic.as_bytes(), properties: &pieces, payload: publish.payload, meta };
-        let Published { generation, denied } = self.publish(now, &draft, Publisher::Session(key));
+        let Published { generation, denied } =
+            self.publish(now, &draft, Publisher::Client(key, topic));
         if let Some(reason) = denied {
             return self.deny_publish(id, key, version, publish, reason);
         }

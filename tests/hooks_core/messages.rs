@@ -1,13 +1,16 @@
 //! Messages at their origin and on their way to receivers.
 
 use super::{Got, Scripted, check_released, got, hooked, quiet, world};
+use ringmq::bridge::ForwardIndex;
 use ringmq::codec::{
     Ack, ForwardedProperties, Packet, PacketId, Property, ProtocolVersion, Publish, QoS,
     ReasonCode, Will,
 };
+use ringmq::config::bridge::BridgeSettings;
 use ringmq::limits::Limits;
 use ringmq::random::Random;
 use ringmq::shard::bridge_mail::{FromBridges, InboundBatch, InboundMessage};
+use std::sync::Arc;
 
 fn encoded(properties: &[Property<'_>]) -> Vec<u8> {
     let mut raw = Vec::new();
@@ -376,7 +379,7 @@ fn in_a_tiny_arena_every_message_meets_its_hook_once_and_arrives_whole_in_order(
     let limits = Limits {
         packet_size_max: 512,
         arena_size: 2048,
-        arena_slots: 4,
+        arena_slots: 16,
         large_message_size: 200,
         filter_size_max: 100,
         ..quiet()
@@ -453,7 +456,7 @@ fn model(payload: &[u8]) -> Option<Got> {
 fn what_a_bridge_brings_in_meets_the_hooks_and_bridges_get_what_they_made() {
     let hooks = Scripted {
         publish: Some(|client, message| {
-            assert!(client.version.is_none() && client.client_id == "bridge-1");
+            assert!(client.version.is_none() && client.client_id == "second");
             message.add_user_property("k", "v").unwrap();
             match message.topic() {
                 "bad" => Err(ReasonCode::NotAuthorized),
@@ -467,6 +470,9 @@ fn what_a_bridge_brings_in_meets_the_hooks_and_bridges_get_what_they_made() {
     world.subscribe(subscriber, "#", QoS::ExactlyOnce);
     world.settle();
     world.received(subscriber);
+    let bridges = ["first", "second"].map(BridgeSettings::new);
+    let rules = Arc::new(ForwardIndex::compile(&bridges).expect("good rules"));
+    world.shards.iter_mut().for_each(|shard| shard.set_bridges(rules.clone()));
     let mut messages = InboundBatch::default();
     for (number, topic) in [(1, "good"), (2, "bad"), (3, "good")] {
         messages.push(&InboundMessage {

@@ -65,6 +65,8 @@ pub struct MessageEdit<'a> {
     limits: &'a Limits,
     is_topic_changed: bool,
     is_payload_changed: bool,
+    /// The payload or what it is declared to be is not the publisher's.
+    is_format_changed: bool,
     properties: Properties,
     qos: QoS,
     retain: bool,
@@ -134,6 +136,7 @@ impl<'a> MessageEdit<'a> {
             limits,
             is_topic_changed: false,
             is_payload_changed: false,
+            is_format_changed: false,
             properties: Properties::Unchanged,
             qos: original.qos,
             retain: original.retain,
@@ -229,6 +232,7 @@ impl<'a> MessageEdit<'a> {
         self.buffers.payload.clear();
         self.buffers.payload.extend_from_slice(payload);
         self.is_payload_changed = true;
+        self.is_format_changed = true;
         Ok(())
     }
 
@@ -298,12 +302,15 @@ impl<'a> MessageEdit<'a> {
 
     /// `Some(true)` declares the payload to be UTF-8.
     pub fn set_payload_format_utf8(&mut self, is_utf8: Option<bool>) -> Result<(), EditError> {
-        self.set(PropertyId::PayloadFormat, is_utf8.map(Property::PayloadFormat))
+        self.set(PropertyId::PayloadFormat, is_utf8.map(Property::PayloadFormat))?;
+        self.is_format_changed = true;
+        Ok(())
     }
 
-    /// Whether the payload is what the message declares it to be.
+    /// Whether the payload is what the message declares it to be, as far as that was changed.
     pub fn is_payload_format_right(&self) -> bool {
-        self.payload_format_utf8() != Some(true)
+        !self.is_format_changed
+            || self.payload_format_utf8() != Some(true)
             || simdutf8::basic::from_utf8(self.payload()).is_ok()
     }
 

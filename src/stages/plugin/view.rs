@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 /// Who did it, or who receives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientView<'a> {
+    /// Of a bridge: its name.
     pub client_id: &'a str,
     pub user_name: Option<&'a str>,
     pub peer: Option<SocketAddr>,
@@ -65,9 +66,17 @@ pub struct MessageView<'a> {
 impl<'a> MessageView<'a> {
     /// A message of the broker: its topic was validated when it was decoded.
     pub fn of(message: &Message<'a>, now: Instant) -> MessageView<'a> {
+        let topic = simdutf8::basic::from_utf8(message.topic).unwrap_or_default();
+        MessageView::with_topic(message, topic, now)
+    }
+
+    /// As `of`, where the message's topic is there as text.
+    #[inline]
+    pub fn with_topic(message: &Message<'a>, topic: &'a str, now: Instant) -> MessageView<'a> {
+        debug_assert_eq!(message.topic, topic.as_bytes());
         let left_s = |at: Instant| at.ms_since(now).div_ceil(1000).min(u64::from(u32::MAX)) as u32;
         MessageView {
-            topic: simdutf8::basic::from_utf8(message.topic).unwrap_or_default(),
+            topic,
             payload: message.payload,
             qos: QoS::from_bits(message.meta.qos).unwrap_or_default(),
             retain: message.meta.retain,
