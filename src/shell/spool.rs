@@ -49,6 +49,8 @@ mod lock;
 mod log;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod process_tests;
 mod reader;
 mod recovery;
 mod segment;

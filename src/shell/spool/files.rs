@@ -1,6 +1,6 @@
 //! The files of a log: does what the log's steps say, with glommio's I/O, and reads a directory back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,8 @@ pub struct Files {
     directory: Directory,
     /// The segment that was created last, open for writing.
     active: RefCell<Option<(u64, Rc<BufferedFile>)>>,
+    /// Being created. Still there when the next one is: the commit was given up meanwhile.
+    creating: Cell<Option<u64>>,
     /// Torn tails: segment and what of it is good. Cut off when the next segment says which sequences they may have had.
     torn: RefCell<Vec<(u64, u64)>>,
 }
@@ -33,8 +35,8 @@ impl Files {
             .await
             .map_err(|error| SpoolError::glommio("opening", path, error))?;
         let path = path.to_owned();
-        let (active, torn) = (RefCell::default(), RefCell::default());
-        let files = Files { path, directory, active, torn };
+        let (active, creating, torn) = Default::default();
+        let files = Files { path, directory, active, creating, torn };
         let mut recovery = Recovery::default();
         for segment in files.list()? {
             files.recover(segment, &mut recovery).await?;
@@ -55,7 +57,11 @@ impl Files {
     pub async fn run(&self, step: &Step) -> Result<(), SpoolError> {
         match step {
             Step::Create { segment, head } => {
+                if let Some(given_up) = self.creating.replace(Some(*segment)) {
+                    let _ = glommio::io::remove(self.path_of(given_up)).await;
+                }
                 let created = self.create(*segment, head).await;
+                self.creating.set(None);
                 match created {
                     Ok(()) => self.cut_torn().await,
                     // Its number is not used again, and it counts for nothing: it may also stay.

@@ -102,6 +102,8 @@ pub struct Log {
     live_size: u64,
     unfinished: u64,
     unfinished_size: u64,
+    /// Of all files.
+    files_size: u64,
 }
 
 /// What recovery found.
@@ -133,8 +135,10 @@ impl Log {
             live_size: 0,
             unfinished: 0,
             unfinished_size: 0,
+            files_size: 0,
         };
         for segment in &log.segments {
+            log.files_size += segment.size;
             log.unfinished += segment.unfinished;
             log.unfinished_size += segment.unfinished_size;
             log.live_size += if segment.unfinished > 0 { segment.size } else { 0 };
@@ -261,7 +265,7 @@ impl Log {
             messages: self.messages(),
             bytes: self.unfinished_size + (sealed + self.open.bytes.len()) as u64,
             oldest_time_ms: self.oldest_time_ms(),
-            disk_bytes: self.segments.iter().map(|segment| segment.size).sum(),
+            disk_bytes: self.files_size,
         }
     }
 
@@ -448,6 +452,7 @@ impl Log {
             Step::Create { segment, head } => {
                 let first = self.committed();
                 self.segments.push_back(Segment::new(*segment, first, head.len() as u64));
+                self.files_size += head.len() as u64;
                 self.segments.iter_mut().for_each(|segment| segment.stuck = false);
                 self.active = true;
                 self.unsynced = false;
@@ -514,6 +519,7 @@ impl Log {
         if segment.unfinished > 0 {
             self.live_size += segment.size - size_before;
         }
+        self.files_size += states_size + bytes.len() as u64;
         self.unfinished += run.sizes.len() as u64;
         self.unfinished_size += bytes.len() as u64;
         self.keep_recent(run, bytes);
@@ -537,6 +543,7 @@ impl Log {
             return;
         };
         let Some(segment) = self.segments.remove(index) else { return };
+        self.files_size -= segment.size;
         self.orphans += segment.unfinished;
         self.unfinished -= segment.unfinished;
         self.unfinished_size -= segment.unfinished_size;
@@ -618,6 +625,7 @@ impl Log {
         }
         let totals = (self.live_size, self.unfinished, self.unfinished_size);
         assert_eq!(totals, (live_size, unfinished, unfinished_size));
+        assert_eq!(self.files_size, self.segments.iter().map(|segment| segment.size).sum::<u64>());
         assert_eq!(self.orphans, self.states.received().count() as u64 - received);
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use futures_lite::future;
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::*;
@@ -27,7 +28,7 @@ impl Drop for Folder {
     }
 }
 
-fn run<T>(work: impl Future<Output = T>) -> T {
+pub fn run<T>(work: impl Future<Output = T>) -> T {
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(64 << 10)
         .ring_depth(32)
@@ -36,7 +37,7 @@ fn run<T>(work: impl Future<Output = T>) -> T {
     executor.run(work)
 }
 
-fn settings() -> SpoolSettings {
+pub fn settings() -> SpoolSettings {
     SpoolSettings {
         segment_size: 16 << 10,
         bytes_max: 256 << 10,
@@ -47,7 +48,7 @@ fn settings() -> SpoolSettings {
     }
 }
 
-fn message(sequence: u64) -> Vec<u8> {
+pub fn message(sequence: u64) -> Vec<u8> {
     let mut random = Random::new(sequence);
     let size = random.below(300);
     let mut bytes = sequence.to_string().into_bytes();
@@ -71,7 +72,7 @@ async fn fill(spool: &Spool, count: u64) {
 }
 
 /// Reads all that waits, and compares it.
-async fn drain(spool: &Spool, bytes_max: usize, count_max: usize) -> Vec<u64> {
+pub async fn drain(spool: &Spool, bytes_max: usize, count_max: usize) -> Vec<u64> {
     let mut found = Vec::new();
     let mut from = spool.floor();
     loop {
@@ -145,4 +146,158 @@ fn segments(directory: &Path) -> Vec<PathBuf> {
         entries.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
     found.sort();
     found
+}
+
+#[test]
+fn messages_of_any_size_are_read_whatever_is_asked_for() {
+    let folder = Folder::new("sizes");
+    let settings = SpoolSettings { bytes_max: 8 << 20, segment_size: 1 << 20, ..settings() };
+    let sizes = [0, 1, 300_000, 7, 900_000, 262_119, 262_144, 5, 20_000];
+    let message = |index: usize| vec![index as u8; sizes[index]];
+    run(async {
+        let spool = Spool::open(&folder.path, settings.clone()).await.unwrap();
+        for index in 0..sizes.len() {
+            spool.push(&message(index)).unwrap();
+            spool.commit().await.unwrap();
+        }
+        assert_eq!(spool.push(&vec![0; 5 << 20]), Err(Full::TooLarge));
+    });
+    run(async {
+        let spool = Spool::open(&folder.path, settings.clone()).await.unwrap();
+        for (bytes_max, count_max) in [(0, 1), (10, 100), (300_000, 2), (usize::MAX, usize::MAX)] {
+            let mut from = 1;
+            while from <= sizes.len() as u64 {
+                let chunk = spool.read(from, bytes_max, count_max).await.unwrap();
+                for (sequence, bytes) in chunk.iter() {
+                    assert!(sequence == from && bytes == message(from as usize - 1), "{from}");
+                    from += 1;
+                }
+                assert!(!chunk.is_empty(), "{from}");
+            }
+        }
+    });
+}
+
+#[test]
+fn tasks_push_commit_read_and_mark_at_once() {
+    let folder = Folder::new("tasks");
+    let settings = SpoolSettings { memory_max: 3000, sync: SyncPolicy::EachBatch, ..settings() };
+    let count = 3000;
+    run(async {
+        let spool = Rc::new(Spool::open(&folder.path, settings).await.unwrap());
+        let pushing = glommio::spawn_local({
+            let spool = spool.clone();
+            async move {
+                while spool.next_sequence() <= count {
+                    let pushed = spool.push(&message(spool.next_sequence()));
+                    if pushed.is_err() || spool.next_sequence() % 10 == 0 {
+                        glommio::timer::sleep(Duration::from_micros(50)).await;
+                    }
+                }
+            }
+        });
+        let committing = glommio::spawn_local({
+            let spool = spool.clone();
+            async move {
+                while spool.floor() <= count {
+                    // Two at once, and one that is given up.
+                    let pause = async { glommio::timer::sleep(Duration::from_micros(30)).await };
+                    let given_up = async { assert!(spool.commit().await.is_ok()) };
+                    future::or(given_up, pause).await;
+                    let end = spool.next_sequence();
+                    let (first, second) = future::zip(spool.commit(), spool.commit()).await;
+                    assert!(first.unwrap() >= end && second.unwrap() >= end);
+                    glommio::timer::sleep(Duration::from_micros(20)).await;
+                }
+            }
+        });
+        let mut expected = 1;
+        while expected <= count {
+            let chunk = spool.read(expected, 5000, 20).await.unwrap();
+            if chunk.is_empty() {
+                glommio::timer::sleep(Duration::from_micros(20)).await;
+            }
+            for (sequence, bytes) in chunk.iter() {
+                assert!(sequence == expected && bytes == message(sequence), "{expected}");
+                assert!(expected % 3 > 0 || spool.received(sequence));
+                assert!(spool.done(sequence));
+                expected += 1;
+            }
+        }
+        pushing.await;
+        committing.await;
+        spool.sync().await.unwrap();
+        assert_eq!(spool.backlog().messages, 0);
+        assert!(segments(&folder.path).len() <= 2, "files are deleted as they drain");
+    });
+}
+
+#[test]
+fn damage_is_told_and_what_is_behind_it_is_read() {
+    let folder = Folder::new("damage");
+    run(async {
+        let spool = Spool::open(&folder.path, settings()).await.unwrap();
+        fill(&spool, 600).await;
+        let files = segments(&folder.path);
+        assert!(files.len() > 3);
+        flip(&files[1], 9000);
+        let mut lost = None;
+        let mut found = Vec::new();
+        loop {
+            let from = found.last().map_or(1, |last| last + 1);
+            match spool.read(from, 10_000, 1000).await {
+                Ok(chunk) if chunk.is_empty() => break,
+                Ok(chunk) => found.extend(chunk.iter().map(|(sequence, bytes)| {
+                    assert_eq!(bytes, message(sequence));
+                    sequence
+                })),
+                Err(SpoolError::Damaged { messages_lost, .. }) => {
+                    assert!(lost.replace(messages_lost).is_none(), "told once");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let lost = lost.expect("the damage was read");
+        assert!((1..100).contains(&lost) && found.len() as u64 + lost == 600, "{lost}");
+        assert_eq!(spool.backlog().messages, found.len() as u64);
+        spool.commit().await.unwrap();
+    });
+    run(async {
+        let spool = Spool::open(&folder.path, settings()).await.unwrap();
+        assert_eq!(spool.cuts().len(), 1, "{:?}", spool.cuts());
+        assert_eq!(spool.cuts()[0].messages_lost, 0, "they were given up before");
+        assert!(spool.next_sequence() > 601);
+        let left = drain(&spool, 1 << 20, 1000).await;
+        assert_eq!(*left.last().unwrap(), 600);
+        // The tail is cut off with the next segment, and not told again.
+        fill(&spool, 1).await;
+    });
+    run(async {
+        let spool = Spool::open(&folder.path, settings()).await.unwrap();
+        assert_eq!(spool.cuts(), []);
+    });
+}
+
+fn flip(file: &Path, at: usize) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[at] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_segment_of_a_newer_program_is_not_touched() {
+    let folder = Folder::new("newer");
+    run(async {
+        let spool = Spool::open(&folder.path, settings()).await.unwrap();
+        fill(&spool, 1).await;
+    });
+    let file = &segments(&folder.path)[0];
+    let mut bytes = fs::read(file).unwrap();
+    bytes[8] = 9;
+    let check = crc32fast::hash(&bytes[..12]).to_le_bytes();
+    bytes[12..16].copy_from_slice(&check);
+    fs::write(file, &bytes).unwrap();
+    let error = run(async { Spool::open(&folder.path, settings()).await.unwrap_err() });
+    assert!(matches!(error, SpoolError::Version { version: 9, .. }), "{error}");
+    assert_eq!(&fs::read(file).unwrap(), &bytes);
 }
