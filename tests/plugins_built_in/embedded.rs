@@ -247,10 +247,10 @@ fn who_is_skipped_gets_nothing_and_all_others_do() {
 
 #[test]
 fn a_plugin_needs_a_name_of_its_own() {
-    struct Named(&'static str);
+    struct Named(String);
     impl PluginFactory for Named {
         fn name(&self) -> &str {
-            self.0
+            &self.0
         }
 
         fn make(&self, _shard: u16) -> Result<Box<dyn Plugin>, PluginError> {
@@ -258,14 +258,14 @@ fn a_plugin_needs_a_name_of_its_own() {
         }
     }
     let many: Vec<String> = (0..33).map(|number| format!("plugin-{number}")).collect();
-    let many: Vec<&'static str> = many.into_iter().map(|name| &*name.leak()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
     for (names, want) in [
         (&["a", "b", "a"][..], "two plugins have the name 'a'"),
         (&["a/b"], "plugin 'a/b': its name must be 1 to 64 letters, digits, - and _"),
         (&[""], "plugin '': its name must be 1 to 64 letters, digits, - and _"),
         (&many, "33 plugins are more than 32"),
     ] {
-        let plugins = names.iter().map(|name| Installed::new(Named(name))).collect();
+        let plugins = names.iter().map(|name| Installed::new(Named(name.to_string()))).collect();
         let error = Broker::start_with(Settings::default(), plugins).err().expect(want);
         assert_eq!(error.to_string(), want);
     }
