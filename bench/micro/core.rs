@@ -23,9 +23,11 @@ struct Scenario {
     subscribers: usize,
     payload_size: usize,
     wildcard: bool,
-    /// A publish hook adds a user property to every message.
-    is_hooked: bool,
+    /// What is called of each message.
+    hooks: Option<MakeHooks>,
 }
+
+type MakeHooks = fn() -> Box<dyn Hooks>;
 
 const NOW: Instant = Instant(1);
 /// What one receive brings.
@@ -39,13 +41,25 @@ const PLAIN: Scenario = Scenario {
     subscribers: 1,
     payload_size: 64,
     wildcard: false,
-    is_hooked: false,
+    hooks: None,
 };
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: &[Scenario] = &[
     PLAIN,
     Scenario { name: "p2p-qos0-v5", version: ProtocolVersion::V5, ..PLAIN },
-    Scenario { name: "p2p-qos0-v5-hook", version: ProtocolVersion::V5, is_hooked: true, ..PLAIN },
+    Scenario {
+        name: "p2p-qos0-v5-hook",
+        version: ProtocolVersion::V5,
+        hooks: Some(|| Box::new(Adder)),
+        ..PLAIN
+    },
+    #[cfg(feature = "shell")]
+    Scenario {
+        name: "p2p-qos0-v5-user-property",
+        version: ProtocolVersion::V5,
+        hooks: Some(user_property),
+        ..PLAIN
+    },
     Scenario { name: "p2p-qos1", qos: QoS::AtLeastOnce, ..PLAIN },
     Scenario { name: "p2p-qos2", qos: QoS::ExactlyOnce, ..PLAIN },
     Scenario { name: "fan-out-qos0", publishers: 1, subscribers: 50, ..PLAIN },
@@ -58,6 +72,28 @@ const SCENARIOS: [Scenario; 8] = [
     },
     Scenario { name: "fan-in-wildcard", wildcard: true, ..PLAIN },
 ];
+
+/// The chain with the built-in plugin, which does what `Adder` does.
+#[cfg(feature = "shell")]
+fn user_property() -> Box<dyn Hooks> {
+    use ringmq::config::plugin::{OnError, PluginSettings, PluginWork, PropertySettings};
+    use ringmq::shell::plugins::{Chain, install};
+    let (name, value) = ("publisher".to_owned(), "${client_id}".to_owned());
+    let work = PluginWork::UserProperty {
+        filters: vec!["#".to_owned()],
+        properties: vec![PropertySettings { name, value, replace: false, line: 1 }],
+    };
+    let settings = PluginSettings {
+        name: "bench".to_owned(),
+        work,
+        on_error: OnError::Deny,
+        slow_ms: PluginSettings::SLOW_MS,
+        file: String::new(),
+        line: 1,
+    };
+    let installed = install(&settings).expect("the settings are right");
+    Box::new(Chain::new(&[installed], 0, &Default::default()).expect("it needs nothing"))
+}
 
 /// Adds one user property.
 struct Adder;
@@ -82,12 +118,12 @@ struct World {
 }
 
 impl World {
-    fn new(version: ProtocolVersion, is_hooked: bool) -> World {
+    fn new(version: ProtocolVersion, hooks: Option<MakeHooks>) -> World {
         let limits = Limits { sys_interval_ms: 0, ..Limits::default() };
         let settings = ShardSettings { id: 0, shard_count: 1, limits, seed: 1 };
         let mut shard = Shard::new(settings, NOW);
-        if is_hooked {
-            shard.set_hooks(NOW, Box::new(Adder));
+        if let Some(make) = hooks {
+            shard.set_hooks(NOW, make());
         }
         World { shard, delivered: 0, bytes: 0, version, acks: Vec::new() }
     }
@@ -160,7 +196,7 @@ impl World {
 /// Runs until at least `count` messages were delivered; returns how many were.
 fn run(scenario: &Scenario, count: usize) -> usize {
     let Scenario { version, qos, .. } = *scenario;
-    let mut world = World::new(version, scenario.is_hooked);
+    let mut world = World::new(version, scenario.hooks);
     let mut publishers = Vec::new();
     for publisher in 0..scenario.publishers {
         let topic = format!("bench/p2p/{publisher}");
@@ -214,13 +250,13 @@ fn main() {
     let named = arguments.first();
     let count = arguments.get(1).and_then(|text| text.parse().ok());
     let count = count.unwrap_or(if is_bench { 2_000_000 } else { 2_000 });
-    for scenario in &SCENARIOS {
+    for scenario in SCENARIOS {
         if named.is_some_and(|name| name != scenario.name) {
             continue;
         }
         let started = std::time::Instant::now();
         let delivered = run(scenario, count);
         let nanoseconds = started.elapsed().as_nanos() as f64 / delivered as f64;
-        println!("{:<16} {delivered:>9} delivered  {nanoseconds:>7.1} ns each", scenario.name);
+        println!("{:<25} {delivered:>9} delivered  {nanoseconds:>7.1} ns each", scenario.name);
     }
 }

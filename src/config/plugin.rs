@@ -106,7 +106,7 @@ const FIELDS: &[Field] = &[
     Field {
         name: "slow_ms",
         shape: Shape::One(Kind::Time { unit: TimeUnit::Milliseconds, min: 1, max: 60_000 }),
-        explanation: "A call that takes longer than this is named in the log.",
+        explanation: "A call that takes longer is named in the log; it is measured by the tick of the kernel, some milliseconds.",
         default: "10",
         example: "10",
     },
@@ -120,7 +120,7 @@ const FIELDS: &[Field] = &[
     Field {
         name: "properties",
         shape: Shape::Tables { fields: PROPERTY_FIELDS, count_max: PROPERTY_COUNT_MAX },
-        explanation: "user-property: what is added, in this order; replace = true removes what the client sent under the name.",
+        explanation: "user-property: what is added, in this order; with replace = true in the place of what the client sent.",
         default: "none, user-property needs them",
         example: "[{ name = \"from\", value = \"${client_id}\", replace = true }, { name = \"site\", value = \"7\" }]",
     },
@@ -165,7 +165,7 @@ const PROPERTY_FIELDS: &[Field] = &[
     Field {
         name: "replace",
         shape: Shape::One(Kind::Flag),
-        explanation: "Remove those of the same name that the client sent.",
+        explanation: "It takes the place of those of the same name that the client sent.",
         default: "false",
         example: "true",
     },
