@@ -21,6 +21,8 @@ enum Event {
     Sync(u64),
     Delete(u64),
     Truncate(u64, usize),
+    /// What was not synced before can be lost from now on, whatever a later sync says.
+    SyncFailed(u64),
 }
 
 /// What held when a commit returned.
@@ -165,6 +167,9 @@ impl World {
                 if self.random.below(3) == 0 {
                     self.seen.insert("a step was not answered");
                 } else {
+                    if let Step::Sync { segment } = step {
+                        self.happens(Event::SyncFailed(segment));
+                    }
                     self.log.step_failed(&step);
                 }
                 if !matches!(step, Step::Delete { .. }) {
@@ -244,7 +249,7 @@ impl World {
             let (segment, offset, bytes) = match &event {
                 Event::Create(segment, head) => (*segment, 0, head),
                 Event::Write(segment, offset, bytes) => (*segment, *offset as usize, bytes),
-                Event::Sync(_) | Event::Delete(_) | Event::Truncate(..) => {
+                Event::Sync(_) | Event::SyncFailed(_) | Event::Delete(_) | Event::Truncate(..) => {
                     happen(&mut files, &event);
                     continue;
                 }
@@ -271,21 +276,23 @@ impl World {
         let mut synced: BTreeMap<u64, usize> =
             files.iter().map(|(&id, bytes)| (id, bytes.len())).collect();
         let mut deleted = Files::new();
+        let mut failed = BTreeSet::new();
         for index in 0..self.events.len() {
             let event = self.events[index].clone();
             match &event {
                 Event::Delete(segment) => {
                     deleted.extend(files.get(segment).cloned().map(|bytes| (*segment, bytes)));
                 }
-                Event::Sync(segment) => {
+                Event::Sync(segment) if !failed.contains(segment) => {
                     synced.insert(*segment, files[segment].len());
                 }
+                Event::SyncFailed(segment) => drop(failed.insert(*segment)),
                 Event::Create(segment, head) => {
                     synced.insert(*segment, head.len());
                     // The directory is synced too.
                     deleted.clear();
                 }
-                Event::Write(..) | Event::Truncate(..) => {}
+                Event::Sync(_) | Event::Write(..) | Event::Truncate(..) => {}
             }
             happen(&mut files, &event);
             for _ in 0..3 {
@@ -405,7 +412,7 @@ fn happen(files: &mut Files, event: &Event) {
         Event::Write(segment, offset, bytes) => {
             overwrite(files.entry(*segment).or_default(), *offset as usize, bytes);
         }
-        Event::Sync(_) => {}
+        Event::Sync(_) | Event::SyncFailed(_) => {}
         Event::Delete(segment) => drop(files.remove(segment)),
         Event::Truncate(segment, size) => {
             files.entry(*segment).and_modify(|bytes| bytes.truncate(*size));
