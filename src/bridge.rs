@@ -9,7 +9,7 @@ mod message;
 mod rule;
 
 pub use check::check;
-pub use echo::Echo;
+pub use echo::{Echo, Origin, Return};
 pub use index::{ForwardIndex, Wanted, WrongRule, connection_of};
 pub use link::{Link, LinkEvent, Sent, UNLOGGED};
 pub use message::{InMessage, OutMessage};

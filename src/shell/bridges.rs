@@ -26,7 +26,7 @@ use glommio::timer::sleep;
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 
 use crate::arena::Message;
-use crate::bridge::{Direction, Echo, ForwardIndex, InMessage, WrongRule};
+use crate::bridge::{Direction, Echo, ForwardIndex, InMessage, Origin, Return, WrongRule};
 use crate::config::bridge::{BridgeSettings, SpoolSync};
 use crate::shard::bridge_mail::FromBridges;
 use crate::shell::clock::Clock;
@@ -58,7 +58,7 @@ impl Bridge {
     /// Whether a message came over a bridge and would go back to where it was.
     fn is_echo(&self, now: Instant, topic: &str, message: &Message<'_>) -> bool {
         let Some(echo) = &self.echo else { return false };
-        let is_echo = echo.borrow_mut().is_echo(now, topic, message.properties, message.payload);
+        let is_echo = echo.borrow_mut().is_echo(now, Return::Around, topic, message.payload);
         self.echo_count.set(self.echo_count.get() + u64::from(is_echo));
         is_echo
     }
@@ -66,19 +66,16 @@ impl Bridge {
     /// Whether a message that this bridge brings in is one that it has sent.
     fn is_own_echo(&self, now: Instant, message: &InMessage) -> bool {
         let Some(echo) = &self.echo else { return false };
-        let is_echo = echo.borrow_mut().is_echo(
-            now,
-            message.remote_topic(),
-            message.properties(),
-            message.payload(),
-        );
+        let is_echo =
+            echo.borrow_mut().is_echo(now, Return::Same, message.remote_topic(), message.payload());
         self.echo_count.set(self.echo_count.get() + u64::from(is_echo));
         is_echo
     }
 
     fn note_sent(&self, now: Instant, record: &Record<'_>) {
         if let Some(echo) = &self.echo {
-            echo.borrow_mut().note(now, record.topic, record.properties, record.payload);
+            let origin = if record.from_bridge { Origin::Bridge } else { Origin::Here };
+            echo.borrow_mut().note(now, origin, record.topic, record.payload);
         }
     }
 

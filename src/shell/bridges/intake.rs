@@ -149,6 +149,7 @@ impl Hub {
         let record = Record {
             qos: rule.map_qos(QoS::from_bits(body.meta.qos).unwrap_or_default()),
             retain: rule.map_retain(body.meta.retain),
+            from_bridge: message.from_bridge,
             expires_at_ms: left_ms.map(|left| super::unix_ms() + left),
             topic,
             local_topic,

@@ -1,7 +1,7 @@
 //! A message as the log keeps it: mapped, with its expiry as a point in time that survives a restart.
 //!
 //! ```text
-//! version 1 | qos, retain 1 | expires at 8 | topic size 2 | local topic size 2 | properties size 4 | topic | local topic |
+//! version 1 | qos, flags 1 | expires at 8 | topic size 2 | local topic size 2 | properties size 4 | topic | local topic |
 //! properties | payload
 //! ```
 //! Numbers are little endian; `expires at` is milliseconds since 1970, 0: never. An empty local topic is the same as the
@@ -11,12 +11,15 @@ use crate::codec::QoS;
 
 const VERSION: u8 = 1;
 const RETAIN: u8 = 0x04;
+const FROM_BRIDGE: u8 = 0x08;
 const HEADER_SIZE: usize = 18;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     pub qos: QoS,
     pub retain: bool,
+    /// A bridge brought it here.
+    pub from_bridge: bool,
     /// Milliseconds since 1970.
     pub expires_at_ms: Option<u64>,
     /// On the remote.
@@ -36,7 +39,9 @@ impl<'a> Record<'a> {
 
     pub fn encode(&self, out: &mut Vec<u8>) {
         let local_topic = if self.is_same() { "" } else { self.local_topic };
-        out.extend_from_slice(&[VERSION, self.qos as u8 | if self.retain { RETAIN } else { 0 }]);
+        let retain = if self.retain { RETAIN } else { 0 };
+        let from_bridge = if self.from_bridge { FROM_BRIDGE } else { 0 };
+        out.extend_from_slice(&[VERSION, self.qos as u8 | retain | from_bridge]);
         out.extend_from_slice(&self.expires_at_ms.unwrap_or(0).to_le_bytes());
         out.extend_from_slice(&(self.topic.len() as u16).to_le_bytes());
         out.extend_from_slice(&(local_topic.len() as u16).to_le_bytes());
@@ -65,6 +70,7 @@ impl<'a> Record<'a> {
         Some(Record {
             qos: QoS::from_bits(header[1] & 3)?,
             retain: header[1] & RETAIN != 0,
+            from_bridge: header[1] & FROM_BRIDGE != 0,
             expires_at_ms: (expires_at_ms != 0).then_some(expires_at_ms),
             topic,
             local_topic: if local_topic.is_empty() { topic } else { local_topic },
@@ -88,6 +94,7 @@ mod tests {
             Record {
                 qos: QoS::ExactlyOnce,
                 retain: true,
+                from_bridge: false,
                 expires_at_ms: Some(77),
                 topic: "site/a",
                 local_topic: "a",
@@ -97,6 +104,7 @@ mod tests {
             Record {
                 qos: QoS::AtLeastOnce,
                 retain: false,
+                from_bridge: true,
                 expires_at_ms: None,
                 topic: "a",
                 local_topic: "a",
