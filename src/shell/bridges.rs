@@ -200,6 +200,8 @@ async fn open_spool(
         true => data_dir.join("bridges").join(&settings.name),
         false => settings.spool_dir.clone(),
     };
+    // The executor opens no relative paths.
+    let directory = std::path::absolute(&directory).unwrap_or(directory);
     let sync = match settings.spool_sync {
         SpoolSync::EachBatch => SyncPolicy::EachBatch,
         SpoolSync::Interval => SyncPolicy::Interval(settings.spool_sync_ms),

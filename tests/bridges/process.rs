@@ -37,11 +37,9 @@ impl Process {
     pub fn ringmq(folder: &Path, name: &str, shards: u16, configuration: &str) -> Process {
         let address = free_address();
         let file = folder.join(format!("{name}.toml"));
-        let data = folder.join(format!("{name}-data"));
         let text = format!(
-            "listen = [\"{address}\"]\nshards = {shards}\ndata_dir = \"{}\"\nsys_interval_ms = 200\n\
+            "listen = [\"{address}\"]\nshards = {shards}\ndata_dir = \"{name}-data\"\nsys_interval_ms = 200\n\
              queue_messages_max = 1000000\nqueue_bytes_max = \"256MiB\"\n{configuration}\n",
-            data.display()
         );
         fs::write(&file, text).unwrap();
         let command =
@@ -82,6 +80,8 @@ impl Process {
         let log = File::options().append(true).create(true).open(&self.log).unwrap();
         let child = Command::new(&self.command[0])
             .args(&self.command[1..])
+            // Where a relative folder of the configuration is.
+            .current_dir(self.log.parent().unwrap())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -10,6 +10,8 @@ use super::{Bridge, Hub, unix_ms};
 use crate::shard::bridge_mail::FromBridges;
 use crate::shell::spool::Backlog;
 
+const LOOK_INTERVAL_MS: u64 = 1_000;
+
 /// Sums over a bridge's connections.
 #[derive(Default)]
 struct Sums {
@@ -28,7 +30,8 @@ pub async fn run(hub: Rc<Hub>, interval_ms: u64) {
     loop {
         let lines: Vec<(String, String)> = hub.bridges.iter().flat_map(status_of).collect();
         hub.publish(lines);
-        sleep(Duration::from_millis(interval_ms)).await;
+        // Only what is new is said, so states are told soon though counters are asked for rarely.
+        sleep(Duration::from_millis(interval_ms.min(LOOK_INTERVAL_MS))).await;
     }
 }
 
