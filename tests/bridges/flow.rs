@@ -175,7 +175,7 @@ fn subscriber(
     address: SocketAddr,
     qos: QoS,
     count: u64,
-    seen_count: Arc<AtomicU64>,
+    (seen_count, subscribed_count): (Arc<AtomicU64>, Arc<AtomicU64>),
     has_failed: Arc<AtomicBool>,
 ) -> JoinHandle<u64> {
     struct Flag(Arc<AtomicBool>);
@@ -199,8 +199,13 @@ fn subscriber(
                 sleep(Duration::from_millis(20));
                 continue;
             };
+            // Its SUBACK has come, and maybe messages.
+            let mut is_subscribed = false;
             while seen.count < count && last_at.elapsed() < PATIENCE {
                 let Ok(batch) = client.read(Duration::from_millis(500)) else { break };
+                if !batch.is_empty() && !std::mem::replace(&mut is_subscribed, true) {
+                    subscribed_count.fetch_add(1, Ordering::Relaxed);
+                }
                 for got in &batch {
                     if let Got::Message(message) = got {
                         seen.note(message);
@@ -226,8 +231,16 @@ pub fn check_flow(
 ) {
     let (acked, seen) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
     let has_failed: Arc<AtomicBool> = Arc::default();
-    let receiving = subscriber(remote.address, qos, count, seen.clone(), has_failed.clone());
-    sleep(Duration::from_millis(300));
+    let subscribed: Arc<AtomicU64> = Arc::default();
+    let counts = (seen.clone(), subscribed.clone());
+    let receiving = subscriber(remote.address, qos, count, counts, has_failed.clone());
+    let await_subscriber = |times: u64| {
+        let began = Instant::now();
+        while subscribed.load(Ordering::Relaxed) < times && began.elapsed() < PATIENCE {
+            sleep(Duration::from_millis(2));
+        }
+    };
+    await_subscriber(1);
     let sending = publisher(local.address, qos, count, acked.clone());
     let mut plan: Vec<(u64, u8)> = Vec::new();
     for (times, what) in [(events.cuts, 0), (events.kills, 1), (events.remote_restarts, 2)] {
@@ -248,9 +261,12 @@ pub fn check_flow(
                 local.run();
             }
             _ => {
-                // What it has acknowledged it has given to its subscriber, or keeps.
+                // What it has acknowledged it gives to its subscriber, or keeps. One that keeps nothing needs the subscriber
+                // back before the bridge is.
+                let times = subscribed.load(Ordering::Relaxed);
                 remote.stop();
                 remote.run();
+                await_subscriber(times + 1);
             }
         }
     }

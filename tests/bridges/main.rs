@@ -40,7 +40,7 @@ fn mosquitto() -> Option<String> {
 /// A bridge that forwards `t/#` through a proxy and comes back soon, but not before a subscriber has.
 fn forwarding(address: std::net::SocketAddr, more: &str) -> String {
     format!(
-        "[[bridge]]\nname = \"north\"\naddresses = [\"{address}\"]\nreconnect_min_ms = 600\nreconnect_max_ms = 1200\n{more}\n\
+        "[[bridge]]\nname = \"north\"\naddresses = [\"{address}\"]\nreconnect_min_ms = 1500\nreconnect_max_ms = 2000\n{more}\n\
          [[bridge.forward]]\nfilter = \"t/#\"\nto = \"from/here/$1\"\n"
     )
 }
@@ -100,7 +100,7 @@ fn what_the_log_has_survives_a_kill_and_crosses_once() {
         flow::collect(&mut subscriber, &mut got, Duration::from_millis(100));
         link.cut();
         local.run();
-        flow::collect(&mut subscriber, &mut got, Duration::from_millis(900));
+        flow::collect(&mut subscriber, &mut got, Duration::from_millis(1500));
     }
     flow::collect_until(&mut subscriber, &mut got, COUNT as usize, Duration::from_secs(30));
     flow::collect(&mut subscriber, &mut got, Duration::from_millis(500));
