@@ -13,7 +13,14 @@ const NAME: &str = "lock";
 /// While it lives, no other one of the same directory can be taken.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough while a process that was just forked has the file open too.
+        let _ = self.file.unlock();
+    }
 }
 
 impl Lock {
@@ -44,7 +51,7 @@ impl Lock {
         }
         // Only to tell others who it is: a full disk does not matter.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", process::id()));
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 }
 

@@ -184,7 +184,7 @@ fn tasks_push_commit_read_and_mark_at_once() {
     let settings = SpoolSettings { memory_max: 3000, sync: SyncPolicy::EachBatch, ..settings() };
     let count = 3000;
     run(async {
-        let spool = Rc::new(Spool::open(&folder.path, settings).await.unwrap());
+        let spool = Rc::new(Spool::open(&folder.path, settings.clone()).await.unwrap());
         let pushing = glommio::spawn_local({
             let spool = spool.clone();
             async move {
@@ -228,7 +228,12 @@ fn tasks_push_commit_read_and_mark_at_once() {
         committing.await;
         spool.sync().await.unwrap();
         assert_eq!(spool.backlog().messages, 0);
-        assert!(segments(&folder.path).len() <= 2, "files are deleted as they drain");
+        // Commits that were given up may have left files without messages; they go after a restart.
+        assert!(segments(&folder.path).len() <= 5, "files are deleted as they drain");
+        drop(spool);
+        let spool = Spool::open(&folder.path, settings).await.unwrap();
+        spool.commit().await.unwrap();
+        assert!(segments(&folder.path).len() <= 2);
     });
 }
 
