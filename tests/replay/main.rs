@@ -322,7 +322,11 @@ fn check(shards: u16) {
     let grown = local.resident_size().saturating_sub(resident_size) >> 20;
     println!("resident: {} MiB, then {grown} MiB more", resident_size >> 20);
     // What is kept for later: buffers that go round, the logs' memory, a part of the arena that was touched.
-    assert!(grown < 160, "{grown} MiB more than at the beginning");
+    // A sanitizer has memory of its own there.
+    assert!(
+        grown < 160 || std::env::var_os("ASAN_OPTIONS").is_some(),
+        "{grown} MiB more than at the beginning"
+    );
 }
 
 #[test]
