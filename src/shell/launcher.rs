@@ -301,7 +301,7 @@ fn work(
     let mut worker = Worker::new(shard, ring, port, shared.clock, waiter, gate, report);
     let _ = started.send((worker.id(), Ok(())));
     drop(started);
-    serve(&mut worker, &shared.orders);
+    serve(&mut worker, &shared.orders, settings.limits.linger_ms);
     // Cancels what is in flight and waits for the last completions.
     let order = shared.orders.current();
     drop(worker);
@@ -309,7 +309,7 @@ fn work(
 }
 
 /// Turns until the order to end, which it leaves to be reported.
-fn serve(worker: &mut Worker, orders: &Orders) {
+fn serve(worker: &mut Worker, orders: &Orders, linger_ms: u64) {
     let mut carried_out = Order::RUN;
     loop {
         let order = orders.current();
@@ -329,7 +329,7 @@ fn serve(worker: &mut Worker, orders: &Orders) {
         worker.turn(!is_new);
         if is_new {
             let is_done = match order.phase {
-                Phase::Drain => worker.is_drained(),
+                Phase::Drain => worker.is_drained(linger_ms),
                 _ => worker.is_empty(),
             };
             let was_quiet = worker.was_quiet();

@@ -44,6 +44,8 @@ pub struct Worker {
     is_held_up: bool,
     /// Something was received or sent since this was last asked.
     has_moved: bool,
+    /// When a turn began in which something was received or sent.
+    moved_at: Instant,
     /// When this turn began.
     now: Instant,
 }
@@ -74,6 +76,9 @@ impl Worker {
         while let Some(event) = self.shard.poll_event() {
             debug!("{event}");
         }
+        if self.has_moved {
+            self.moved_at = now;
+        }
         if self.report_due <= now {
             self.report(now);
         }
@@ -102,6 +107,7 @@ impl Worker {
             report_due: clock.now().plus_ms(SLEEP_MAX_MS),
             is_held_up: false,
             has_moved: true,
+            moved_at: clock.now(),
             now: clock.now(),
         }
     }
@@ -125,9 +131,9 @@ impl Worker {
         !std::mem::take(&mut self.has_moved) && !self.is_held_up
     }
 
-    /// Every connected client has been sent what waits for it.
-    pub fn is_drained(&self) -> bool {
-        self.shard.is_drained()
+    /// Every connected client has been sent what waits for it, or those that have not have taken nothing for `patience_ms`.
+    pub fn is_drained(&self, patience_ms: u64) -> bool {
+        self.shard.is_drained() || self.now.ms_since(self.moved_at) >= patience_ms
     }
 
     /// Every connection is closed, also for the kernel.
