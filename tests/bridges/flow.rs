@@ -100,11 +100,13 @@ pub fn publish_all(address: SocketAddr, qos: QoS, count: u64) {
 
 /// Adds what comes until nothing has for `patience`.
 pub fn collect(client: &mut Client, got: &mut Vec<Message>, patience: Duration) {
+    let deadline = Instant::now() + 2 * PATIENCE;
     loop {
         let batch = client.read(patience).unwrap();
         if batch.is_empty() {
             return;
         }
+        assert!(Instant::now() < deadline, "messages come without end");
         got.extend(batch.into_iter().filter_map(|one| match one {
             Got::Message(message) => Some(message),
             _ => None,

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// Ends with its process; its threads with their connections.
 pub struct Proxy {
@@ -67,7 +68,13 @@ impl Late {
         thread::spawn(move || {
             for near in listener.incoming() {
                 let Ok(near) = near else { return };
-                let Some(target) = *known.lock().unwrap() else { continue };
+                // A connection that is closed before CONNACK would look like one that was refused.
+                let target = loop {
+                    if let Some(target) = *known.lock().unwrap() {
+                        break target;
+                    }
+                    thread::sleep(Duration::from_millis(5));
+                };
                 let Ok(far) = TcpStream::connect(target) else { continue };
                 pipe(near.try_clone().unwrap(), far.try_clone().unwrap());
                 pipe(far, near);
