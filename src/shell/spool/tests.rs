@@ -226,14 +226,16 @@ fn tasks_push_commit_read_and_mark_at_once() {
         }
         pushing.await;
         committing.await;
+        // The last marks may have come after the last commit began.
+        spool.commit().await.unwrap();
         spool.sync().await.unwrap();
         assert_eq!(spool.backlog().messages, 0);
-        // Commits that were given up may have left files without messages; they stay until later segments begin.
+        // Commits that were given up may have left files without messages; they go after a restart.
         assert!(segments(&folder.path).len() <= 5, "files are deleted as they drain");
         drop(spool);
         let spool = Spool::open(&folder.path, settings).await.unwrap();
         spool.commit().await.unwrap();
-        assert!(segments(&folder.path).len() <= 5, "and none is added");
+        assert!(segments(&folder.path).len() <= 2);
     });
 }
 
