@@ -47,6 +47,9 @@ const SUBSCRIBE_ID_FIRST: u16 = LOGGED_ID_COUNT + UNLOGGED_ID_COUNT + 1;
 const OUTPUT_MARK: usize = 256 << 10;
 const EVENTS_MARK: usize = 1 << 20;
 
+/// So often a connection may end before CONNACK before the bridge bit is taken for the reason.
+const SILENT_CLOSINGS_MAX: u32 = 2;
+
 /// A link that was up for so long was of use.
 const USEFUL_MS: u64 = 10_000;
 
@@ -63,6 +66,8 @@ pub struct Link {
     attempts: Attempts,
     /// 3.1.1: the remote takes the bit that says we are a bridge. `None`: not known.
     is_bridge_bit_taken: Option<bool>,
+    /// Connections with the bit that the remote has closed without a word.
+    silent_closings: u32,
     /// Frames of which a part has arrived.
     input: Vec<u8>,
     output: Vec<u8>,
@@ -184,6 +189,7 @@ impl Link {
             phase: Phase::Waiting,
             attempts: Attempts::new(settings.addresses.len(), pause_ms, seed),
             is_bridge_bit_taken: None,
+            silent_closings: 0,
             input: Vec::new(),
             output: Vec::new(),
             spare: Vec::new(),
@@ -371,9 +377,19 @@ impl Link {
                     self.is_bridge_bit_taken = None;
                 }
             }
-            Phase::Greeting { .. } if self.is_bridge_bit_open() => {
+            // A remote that knows no bridges says so, or closes each time; one that restarts closes now and then.
+            Phase::Greeting { .. }
+                if self.is_bridge_bit_open()
+                    && (failure == Failure::Refused
+                        || self.silent_closings >= SILENT_CLOSINGS_MAX) =>
+            {
                 self.is_bridge_bit_taken = Some(false);
+                self.silent_closings = 0;
                 self.attempts.retry(now);
+            }
+            Phase::Greeting { .. } if self.is_bridge_bit_open() => {
+                self.silent_closings += 1;
+                self.attempts.failed(now, failure);
             }
             _ => {
                 self.is_bridge_bit_taken = self.is_bridge_bit_taken.filter(|taken| *taken);

@@ -257,14 +257,20 @@ fn a_3_1_1_remote_that_does_not_know_bridges_is_met_as_a_client() {
     let level = |link: &mut Link| link.poll_transmit().unwrap()[8];
     let refusal = [0x20, 2, 0, 1];
     let mut now = Instant(1);
-    for answers in [&refusal[..], &[]] {
-        assert!(link.poll_attempt(now).is_some());
-        link.handle_connected();
-        assert_eq!(level(&mut link), 0x84);
-        // Told so, or cut off.
-        link.handle_bytes(now, answers);
-        link.handle_disconnected(now, "closed");
-        assert!(matches!(link.poll_event(), Some(LinkEvent::Down { .. })));
+    // Told so, or cut off again and again: a remote that restarts cuts off now and then.
+    for (answer, tries) in [(&refusal[..], 1), (&[], 3)] {
+        for number in 1..=tries {
+            assert!(link.poll_attempt(now).is_some());
+            link.handle_connected();
+            assert_eq!(level(&mut link), 0x84);
+            link.handle_bytes(now, answer);
+            link.handle_disconnected(now, "closed");
+            assert!(matches!(link.poll_event(), Some(LinkEvent::Down { .. })));
+            if number < tries {
+                assert!(link.poll_attempt(now).is_none(), "after a pause");
+                now = now.plus_ms(60_000);
+            }
+        }
         assert!(link.poll_attempt(now).is_some(), "at once");
         link.handle_connected();
         assert_eq!(level(&mut link), 4);
@@ -273,7 +279,7 @@ fn a_3_1_1_remote_that_does_not_know_bridges_is_met_as_a_client() {
         assert!(!link.has_no_local());
         link.handle_disconnected(now, "lost");
         assert!(matches!(link.poll_event(), Some(LinkEvent::Down { .. })));
-        now = now.plus_ms(1000);
+        now = now.plus_ms(60_000);
     }
 }
 

@@ -77,6 +77,7 @@ impl Link {
         if self.is_bridge_bit_open() {
             self.is_bridge_bit_taken = Some(true);
         }
+        self.silent_closings = 0;
         let settings = &self.settings;
         let remote_size_max =
             connack.packet_size_max.map_or(PACKET_SIZE_CEILING, |max| max as usize);
