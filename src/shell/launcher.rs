@@ -160,7 +160,7 @@ impl Broker {
             warn!("messages were still on their way when the time for them was over");
         }
         let linger = Duration::from_millis(self.shared.settings.limits.linger_ms);
-        if !orders.run_phase(Phase::Disconnect, linger + DISCONNECT_TIME, &self.doors) {
+        if !orders.run_phase(Phase::Disconnect, 2 * linger + DISCONNECT_TIME, &self.doors) {
             warn!("some clients did not take their last bytes in time");
         }
         if !orders.run_phase(Phase::End, END_TIME, &self.doors) {

@@ -36,6 +36,7 @@ use token::Token;
 
 pub use error::RingError;
 pub use event_fd::EventFd;
+use tcp_option::outstanding;
 pub use tcp_option::set_tcp_rto_max;
 #[cfg(test)]
 pub use tcp_option::tcp_rto_max;
@@ -207,9 +208,32 @@ impl Ring {
         self.submit_operation(entry, Token::Send(key));
     }
 
-    /// Nothing of `socket` is reported any more; its descriptor is closed after its last completion.
-    pub fn close(&mut self, key: SocketKey) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
+    /// Tells the peer that nothing more follows. `false`: a send is in flight, or the socket is gone.
+    pub fn end_sending(&mut self, key: SocketKey) -> bool {
+        let Some(socket) = self.sockets.get_mut(key) else { return false };
+        if socket.send.is_some() || socket.is_mute() {
+            return false;
+        }
+        socket2::SockRef::from(&socket.fd).shutdown(std::net::Shutdown::Write).is_ok()
+    }
+
+    /// Whether the peer's kernel has yet to confirm something that was sent.
+    pub fn is_unconfirmed(&mut self, key: SocketKey) -> bool {
+        let Some(socket) = self.sockets.get_mut(key) else { return false };
+        !socket.is_mute() && outstanding(&socket.fd) > 0
+    }
+
+    pub fn is_open(&mut self, key: SocketKey) -> bool {
+        self.sockets.get_mut(key).is_some_and(|socket| !socket.closing)
+    }
+
+    /// Nothing of `socket` is reported any more; its descriptor is closed after its last completion. `false`: it was closed
+    /// before.
+    pub fn close(&mut self, key: SocketKey) -> bool {
+        if !self.is_open(key) {
+            return false;
+        }
+        let Some(socket) = self.sockets.get_mut(key) else { return false };
         socket.closing = true;
         socket.wanted = ReadMode::Stopped;
         let sending = socket.send.is_some();
@@ -221,6 +245,7 @@ impl Ring {
             self.cancel_receive(key);
         }
         self.drop_if_done(key);
+        true
     }
 
     /// Gives a socket away. `None`, and no change, when the kernel holds an operation on it.

@@ -14,7 +14,7 @@ use crate::shard::{ConnectionId, LANES, Mail, ReadMode, Shard, ShardId};
 use crate::shell::clock::Clock;
 use crate::shell::gate::Gate;
 use crate::shell::mesh::{Adoption, Control, Port};
-use crate::shell::ring::{Event, Ring};
+use crate::shell::ring::{Event, Ring, SocketKey};
 use crate::shell::socket::{SocketTable, from_owner, to_owner};
 use crate::shell::waiter::Waiter;
 use crate::shell::watch::{Report, Snapshot};
@@ -25,6 +25,10 @@ const SLEEP_MAX_MS: u64 = 1_000;
 
 /// When another shard's lane was full, it is tried again this soon, for nobody rings when there is room.
 const RETRY_MS: u64 = 1;
+
+/// How often it is asked whether the last bytes of closed connections have arrived, and for how many sockets at most.
+const LINGER_LOOK_MS: u64 = 10;
+const LINGER_LOOKS_MAX: usize = 256;
 
 pub struct Worker {
     shard: Shard,
@@ -40,6 +44,10 @@ pub struct Worker {
     /// Connections for shards whose control lane is full.
     departing: VecDeque<(ShardId, Box<Adoption>)>,
     report_due: Instant,
+    /// Sockets of closed connections whose last bytes are on their way, and until when.
+    lingering: VecDeque<(SocketKey, Instant)>,
+    /// When they are looked at next.
+    linger_look_at: Instant,
     /// A lane was full in this turn.
     is_held_up: bool,
     /// Something was received or sent since this was last asked.
@@ -105,6 +113,8 @@ impl Worker {
             accepted: Vec::new(),
             departing: VecDeque::new(),
             report_due: clock.now().plus_ms(SLEEP_MAX_MS),
+            lingering: VecDeque::new(),
+            linger_look_at: clock.now(),
             is_held_up: false,
             has_moved: true,
             moved_at: clock.now(),
@@ -143,7 +153,8 @@ impl Worker {
 
     fn wait(&mut self) {
         let now = self.now;
-        let deadline = [self.shard.poll_timeout(), self.ring.deadline()]
+        let linger_look = (!self.lingering.is_empty()).then_some(self.linger_look_at);
+        let deadline = [self.shard.poll_timeout(), self.ring.deadline(), linger_look]
             .into_iter()
             .flatten()
             .fold(self.report_due, Instant::min);
@@ -163,10 +174,10 @@ impl Worker {
         loop {
             // The event borrows the ring, so what it asks of the ring is done when it is over.
             if let Some((connection, socket)) = ended.take() {
-                if sockets.remove(connection).is_some() {
+                sockets.remove(connection);
+                if ring.close(socket) {
                     gate.leave();
                 }
-                ring.close(socket);
             }
             let Some(event) = ring.next_event(now) else { break };
             self.has_moved = true;
@@ -323,11 +334,27 @@ impl Worker {
     }
 
     fn close(&mut self) {
-        while let Some(connection) = self.shard.poll_close() {
+        let Worker { shard, ring, sockets, gate, lingering, now, .. } = self;
+        while let Some(connection) = shard.poll_close() {
             self.has_moved = true;
-            if let Some(key) = self.sockets.remove(connection) {
-                self.ring.close(key);
-                self.gate.leave();
+            let Some(key) = sockets.remove(connection) else { continue };
+            if ring.is_unconfirmed(key) && ring.end_sending(key) {
+                // A socket that is closed with bytes unread is reset, and what it had to send is thrown away.
+                ring.read(key, ReadMode::Many);
+                lingering.push_back((key, now.plus_ms(shard.linger_ms())));
+            } else if ring.close(key) {
+                gate.leave();
+            }
+        }
+        if self.linger_look_at <= *now {
+            self.linger_look_at = now.plus_ms(LINGER_LOOK_MS);
+            for _ in 0..lingering.len().min(LINGER_LOOKS_MAX) {
+                let Some((key, until)) = lingering.pop_front() else { break };
+                if until > *now && ring.is_unconfirmed(key) {
+                    lingering.push_back((key, until));
+                } else if ring.close(key) {
+                    gate.leave();
+                }
             }
         }
     }

@@ -7,6 +7,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::thread;
 use std::time::Instant;
 
+use socket2::SockRef;
+
 use crate::config::WaitMode;
 
 fn settings(shards: u16) -> Settings {
@@ -215,4 +217,42 @@ fn a_worker_that_panics() {
         panic!("out of a shard");
     });
     let _ = executor.unwrap().join();
+}
+
+#[test]
+fn a_client_that_still_sends_when_the_broker_ends_gets_its_last_bytes() {
+    const SIZE: usize = 4_000;
+    const COUNT: usize = 500;
+    let mut settings = settings(1);
+    settings.limits.linger_ms = 5_000;
+    let broker = Broker::start(settings).unwrap();
+    let address = broker.addresses()[0];
+    let mut subscriber = Client::connect(address, "subscriber");
+    SockRef::from(&subscriber.0).set_recv_buffer_size(64 << 10).unwrap();
+    subscriber.subscribe("t");
+    let mut publisher = Client::connect(address, "publisher");
+    for number in 0..COUNT {
+        publisher.publish("t", &vec![number as u8; SIZE]);
+    }
+    // What the broker has not read when it closes makes the kernel reset the connection.
+    let mut sending = Client(subscriber.0.try_clone().unwrap());
+    let pings = thread::spawn(move || while sending.0.write_all(&[0xc0, 0]).is_ok() {});
+    let reading = thread::spawn(move || {
+        // The last of it waits in the broker's kernel by then.
+        thread::sleep(Duration::from_millis(300));
+        for number in 0..COUNT {
+            // Answers to pings come between.
+            let mut head = subscriber.read(2);
+            while head == [0xd0, 0] {
+                head = subscriber.read(2);
+            }
+            let rest = subscriber.read(SIZE + 4);
+            assert!(rest[4..].iter().all(|byte| *byte == number as u8), "message {number}");
+        }
+        let _ = subscriber.0.read_to_end(&mut Vec::new());
+    });
+    thread::sleep(Duration::from_millis(100));
+    broker.stop().unwrap();
+    reading.join().unwrap();
+    pings.join().unwrap();
 }

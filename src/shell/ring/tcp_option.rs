@@ -1,4 +1,4 @@
-//! The one socket option that no library has yet.
+//! What no library has yet of TCP sockets.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -26,6 +26,15 @@ pub fn set_tcp_rto_max(socket: &impl AsFd, rto_max_ms: u32) -> io::Result<bool> 
     }
     let error = io::Error::last_os_error();
     if error.raw_os_error() == Some(libc::ENOPROTOOPT) { Ok(false) } else { Err(error) }
+}
+
+/// Bytes that were sent and that the peer has not confirmed; 0 where that cannot be known.
+pub fn outstanding(socket: &impl AsFd) -> usize {
+    let mut size: libc::c_int = 0;
+    // SAFETY: needed because neither std nor socket2 know the question. Sound because TIOCOUTQ writes one int to the place
+    // that is given, which outlives the call, and the descriptor is borrowed.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut size) };
+    if result == 0 { size.max(0) as usize } else { 0 }
 }
 
 /// What `set_tcp_rto_max` has set; `None`: this kernel does not have it.

@@ -453,7 +453,9 @@ fn check_storm(seed: u64) {
                     rig.ring.send(key, Output { bytes: pattern(size), parts: Vec::new() });
                 }
             }
-            10 if random.bool() => rig.ring.close(key),
+            10 if random.bool() => {
+                rig.ring.close(key);
+            }
             11 => released += usize::from(rig.ring.release(key).is_some()),
             _ => {}
         }
