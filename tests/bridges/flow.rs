@@ -266,6 +266,7 @@ pub fn check_flow(
                 // What it has acknowledged it gives to its subscriber, or keeps. One that keeps nothing needs the subscriber
                 // back before the bridge is.
                 let times = subscribed.load(Ordering::Relaxed);
+                let _held = link.hold();
                 remote.stop();
                 remote.run();
                 await_subscriber(times + 1);

@@ -37,10 +37,10 @@ fn mosquitto() -> Option<String> {
     None
 }
 
-/// A bridge that forwards `t/#` through a proxy and comes back soon, but not before a subscriber has.
+/// A bridge that forwards `t/#` through a proxy and comes back soon.
 fn forwarding(address: std::net::SocketAddr, more: &str) -> String {
     format!(
-        "[[bridge]]\nname = \"north\"\naddresses = [\"{address}\"]\nreconnect_min_ms = 1500\nreconnect_max_ms = 2000\n{more}\n\
+        "[[bridge]]\nname = \"north\"\naddresses = [\"{address}\"]\nreconnect_min_ms = 20\nreconnect_max_ms = 200\n{more}\n\
          [[bridge.forward]]\nfilter = \"t/#\"\nto = \"from/here/$1\"\n"
     )
 }
@@ -53,10 +53,7 @@ fn nothing_is_lost_to_another_ringmq_and_order_holds() {
         let link = Proxy::to(remote.address);
         let configuration = forwarding(link.address, more);
         let mut local = Process::ringmq(&folder, "local", shards, &configuration);
-        // A RingMQ that ends may reset connections on which acknowledgements are unread, and with them what its subscriber has
-        // not read: a known limit, so its restarts are for runs by hand.
-        let remote_restarts = if std::env::var_os("BRIDGE_MESSAGES").is_some() { 3 } else { 0 };
-        let events = Events { cuts: 20, kills: 3, remote_restarts };
+        let events = Events { cuts: 20, kills: 3, remote_restarts: 3 };
         check_flow(message_count(), QoS::AtLeastOnce, &events, &mut local, &mut remote, &link);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Proxy {
     pub address: SocketAddr,
     open: Arc<Mutex<Vec<TcpStream>>>,
+    /// Held while nobody may pass.
+    barrier: Arc<Mutex<()>>,
 }
 
 impl Proxy {
@@ -17,10 +19,12 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let all = open.clone();
+        let barrier: Arc<Mutex<()>> = Arc::default();
+        let (all, free) = (open.clone(), barrier.clone());
         thread::spawn(move || {
             for near in listener.incoming() {
                 let Ok(near) = near else { return };
+                drop(free.lock().unwrap());
                 let Ok(far) = TcpStream::connect(target) else { continue };
                 for stream in [&near, &far] {
                     let _ = stream.set_nodelay(true);
@@ -30,13 +34,18 @@ impl Proxy {
                 pipe(far, near);
             }
         });
-        Proxy { address, open }
+        Proxy { address, open, barrier }
     }
 
     /// Cuts all connections where they are; how many ends there were.
     pub fn cut(&self) -> usize {
         let open = std::mem::take(&mut *self.open.lock().unwrap());
         open.iter().filter(|stream| stream.shutdown(Shutdown::Both).is_ok()).count()
+    }
+
+    /// New connections wait until what is returned goes.
+    pub fn hold(&self) -> MutexGuard<'_, ()> {
+        self.barrier.lock().unwrap()
     }
 }
 
