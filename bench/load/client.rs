@@ -60,6 +60,23 @@ pub fn encode_connect(client_id: &str, mqtt: u8) -> Vec<u8> {
     bytes
 }
 
+/// SUBSCRIBE to `filters`.
+pub fn encode_subscribe(filters: &[String], qos: u8, mqtt: u8) -> Result<Vec<u8>, String> {
+    let qos = QoS::from_bits(qos).ok_or("no such QoS")?;
+    let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+    let list: Vec<(&str, SubscriptionOptions)> =
+        filters.iter().map(|filter| (filter.as_str(), options)).collect();
+    let subscribe = Subscribe {
+        packet_id: PacketId::new(1).expect("not 0"),
+        subscription_id: None,
+        user_properties: Default::default(),
+        filters: SubscribeFilters::from_list(&list),
+    };
+    let mut bytes = Vec::new();
+    subscribe.encode(version(mqtt), &mut bytes);
+    Ok(bytes)
+}
+
 impl Client {
     /// Connects as client number `index`. `receive_size`: of the socket's receive buffer, where the kernel's own
     /// choice would hold too much.
@@ -97,30 +114,16 @@ impl Client {
     }
 
     pub fn subscribe(&mut self, filters: &[String], qos: u8) -> Result<(), String> {
-        let qos = QoS::from_bits(qos).ok_or("no such QoS")?;
-        let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
         // Few enough that a packet stays far below any broker's limit.
         for some in filters.chunks(100) {
-            let list: Vec<(&str, SubscriptionOptions)> =
-                some.iter().map(|filter| (filter.as_str(), options)).collect();
-            let packet_id = PacketId::new(1).expect("not 0");
-            let filters = SubscribeFilters::from_list(&list);
-            let subscribe = Subscribe {
-                packet_id,
-                subscription_id: None,
-                user_properties: Default::default(),
-                filters,
-            };
-            let mut bytes = Vec::new();
-            subscribe.encode(version(self.mqtt), &mut bytes);
-            self.send(&bytes)?;
+            self.send(&encode_subscribe(some, qos, self.mqtt)?)?;
             let granted = |packet: &Packet<'_>| match packet {
                 Packet::Suback(suback)
-                    if suback.reasons.iter().all(|reason| reason as u8 == qos as u8) =>
+                    if suback.reasons.iter().all(|reason| reason as u8 == qos) =>
                 {
                     Ok(())
                 }
-                other => Err(format!("the broker did not grant {some:?} at {qos:?}: {other:?}")),
+                other => Err(format!("the broker did not grant {some:?} at QoS {qos}: {other:?}")),
             };
             self.receive(ANSWER_TIME_MAX, granted)?.ok_or("no answer to SUBSCRIBE")?;
         }

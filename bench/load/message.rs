@@ -7,6 +7,9 @@ use std::ops::Range;
 /// and sequence, so bytes of another message are noticed.
 pub const PAYLOAD_SIZE_MIN: usize = 24;
 
+/// The identifier of a user property [MQTT-2.2.2.2].
+pub const USER_PROPERTY: u8 = 0x26;
+
 const KEYS: [u64; 4] =
     [0x9e37_79b9_7f4a_7c15, 0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db, 0x8ebc_6af0_9c88_c6e3];
 
@@ -181,6 +184,36 @@ pub fn write_size(out: &mut Vec<u8>, mut size: usize) {
     out.push(size as u8);
 }
 
+/// Whether the property section `properties` is `sent`, byte for byte and in order, and behind it whole user properties.
+pub fn only_adds_user_properties(sent: &[u8], properties: &[u8]) -> bool {
+    let Some((sent, properties)) = section_body(sent).zip(section_body(properties)) else {
+        return false;
+    };
+    let Some(mut added) = properties.strip_prefix(sent) else { return false };
+    while let Some((id, mut rest)) = added.split_first() {
+        for _ in 0..2 {
+            let text = rest
+                .split_first_chunk::<2>()
+                .and_then(|(size, rest)| rest.get(usize::from(u16::from_be_bytes(*size))..));
+            let Some(behind) = text else { return false };
+            rest = behind;
+        }
+        if *id != USER_PROPERTY {
+            return false;
+        }
+        added = rest;
+    }
+    true
+}
+
+/// What stands behind the length of a property section, if that is as long as it says.
+fn section_body(section: &[u8]) -> Option<&[u8]> {
+    let last = section.iter().take(4).position(|byte| byte & 0x80 == 0)?;
+    let (length, body) = section.split_at(last + 1);
+    let size = length.iter().rev().fold(0, |size, byte| size << 7 | usize::from(byte & 0x7f));
+    (body.len() == size).then_some(body)
+}
+
 /// The shortest range outside which all topics are equal.
 fn differing(topics: &[Box<[u8]>]) -> Range<usize> {
     let first = &topics[0];
@@ -208,6 +241,35 @@ mod tests {
                 payload[bit / 8] ^= 1 << (bit % 8);
             }
         }
+    }
+
+    #[test]
+    fn added_user_properties_stand_behind_those_that_were_sent() {
+        let pair = |name: &str, value: &str| {
+            let size = |text: &str| (text.len() as u16).to_be_bytes();
+            let parts = [&[USER_PROPERTY], &size(name)[..], name.as_bytes()];
+            [parts.concat(), [&size(value), value.as_bytes()].concat()].concat()
+        };
+        let section = |pairs: &[Vec<u8>]| {
+            let body = pairs.concat();
+            let mut section = Vec::new();
+            write_size(&mut section, body.len());
+            [section, body].concat()
+        };
+        let [own, other, long] = [pair("a", "1"), pair("b", ""), pair("c", &"x".repeat(200))];
+        let sent = section(&[own.clone(), other.clone()]);
+        let same = |pairs: &[Vec<u8>]| only_adds_user_properties(&sent, &section(pairs));
+        assert!(same(&[own.clone(), other.clone()]));
+        assert!(same(&[own.clone(), other.clone(), long.clone(), own.clone()]));
+        assert!(only_adds_user_properties(&[0], &section(std::slice::from_ref(&long))));
+        assert!(!same(std::slice::from_ref(&own)));
+        assert!(!same(&[other.clone(), own.clone()]));
+        assert!(!same(&[long.clone(), own.clone(), other.clone()]));
+        assert!(!same(&[own.clone(), other.clone(), vec![1, 0]]));
+        assert!(!same(&[own, other, long[..50].to_vec()]));
+        let whole = section(&[long]);
+        assert!(!only_adds_user_properties(&[0], &whole[..whole.len() - 1]));
+        assert!(!only_adds_user_properties(&[0], &[]));
     }
 
     #[test]

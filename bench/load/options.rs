@@ -44,6 +44,9 @@ pub struct Options {
     /// User properties on each publish (MQTT 5)
     #[arg(long, value_name = "N")]
     pub user_properties: Option<usize>,
+    /// The broker may add user properties behind those that were sent: a plugin of it does (MQTT 5)
+    #[arg(long)]
+    pub allow_added_properties: bool,
     #[arg(long, value_name = "N")]
     pub publishers: Option<usize>,
     #[arg(long, value_name = "N")]
@@ -51,6 +54,9 @@ pub struct Options {
     /// Messages that a publisher may have outstanding
     #[arg(long, value_name = "N")]
     pub window: Option<u64>,
+    /// Messages that a publisher sends at once, flat out; 0: half its window
+    #[arg(long, value_name = "N")]
+    pub batch: Option<u64>,
     /// Idle connections; connections under way in a storm
     #[arg(long, value_name = "N")]
     pub connections: Option<usize>,

@@ -67,9 +67,13 @@ pub struct Outcome {
     pub bound: Bound,
     /// Other programs used the broker's or the generator's core during the flat-out run.
     pub contested: bool,
+    /// The same of the run at a fixed rate.
+    pub contested_at_rate: bool,
     /// The broker's resident memory at the end of the flat-out run, and the most that was seen, bytes.
     pub resident_size: Option<u64>,
     pub resident_size_max: Option<u64>,
+    /// Messages (connections in a storm) of the whole scenario: sent to the broker, and delivered by it.
+    pub sent: u64,
     pub delivered: u64,
     pub faults: Faults,
     /// What only this kind of scenario measures, by name.
@@ -101,8 +105,10 @@ impl Outcome {
             generator_cores_used: 0.0,
             bound: Bound::Unknown,
             contested: false,
+            contested_at_rate: false,
             resident_size: None,
             resident_size_max: None,
+            sent: 0,
             delivered: 0,
             faults: Faults::default(),
             measures: Vec::new(),

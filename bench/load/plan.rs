@@ -12,6 +12,10 @@ use crate::scenario::Scenario;
 pub struct Flow {
     pub layout: Layout,
     pub window: u64,
+    /// Messages that a publisher sends at once, flat out.
+    pub batch: u64,
+    /// The broker may add user properties.
+    pub allow_added_properties: bool,
     /// Its subscribers do not read while a stall is ordered.
     pub stalls: bool,
 }
@@ -83,7 +87,13 @@ impl Plan {
         }));
         let layout =
             Layout { topics, qos: scenario.qos, payload_size: scenario.payload, properties };
-        self.flows.push(Flow { layout, window: scenario.window, stalls });
+        self.flows.push(Flow {
+            layout,
+            window: scenario.window,
+            batch: scenario.batch(),
+            allow_added_properties: scenario.allow_added_properties,
+            stalls,
+        });
         for index in 0..scenario.subscribers {
             let mut filters = vec![scenario.filter_of(index)];
             filters.extend(scenario.idle_filters_of(index));

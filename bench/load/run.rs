@@ -97,7 +97,7 @@ impl Bench {
 fn expected_time(scenario: &Scenario, warm_up: Duration, span: Duration) -> Duration {
     let round = warm_up + span;
     match scenario.kind {
-        Kind::Traffic | Kind::ConnectStorm if scenario.rate > 0.0 => 2 * round,
+        Kind::Traffic | Kind::ConnectStorm if scenario.rate > 0.0 && scenario.flat_out => 2 * round,
         Kind::Traffic | Kind::ConnectStorm => round,
         Kind::Idle => span,
         Kind::StalledSubscriber => {

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::PAYLOAD_SIZE_MIN;
+use crate::message::{self, PAYLOAD_SIZE_MIN};
 use crate::options::Options;
 
 /// What kind of run a scenario asks for.
@@ -42,9 +42,16 @@ pub struct Scenario {
     pub qos: u8,
     /// Bytes of payload.
     pub payload: usize,
+    /// Of each publish, `name-0000` with `value-0000` and so on.
     pub user_properties: usize,
+    /// The broker may add user properties behind them.
+    pub allow_added_properties: bool,
     /// Messages that a publisher has outstanding: sent, and not yet delivered to every one of its subscribers.
     pub window: u64,
+    /// Messages that a publisher sends at once, flat out: it waits until the window lets it. 0: half the window.
+    pub batch: u64,
+    /// Whether there is a run flat out, in front of that at a fixed rate.
+    pub flat_out: bool,
     /// Messages per second of all publishers (connections per second of a storm) in the run that measures latency.
     /// 0: no such run.
     pub rate: f64,
@@ -79,7 +86,10 @@ impl Default for Scenario {
             qos: 0,
             payload: 64,
             user_properties: 0,
+            allow_added_properties: false,
             window: 500,
+            batch: 0,
+            flat_out: true,
             rate: 0.0,
             connections: 100,
             stall_s: 30.0,
@@ -92,7 +102,7 @@ impl Default for Scenario {
     }
 }
 
-const BUILT_IN: [(&str, &str); 12] = [
+const BUILT_IN: [(&str, &str); 20] = [
     ("fan-out", include_str!("../scenarios/fan-out.toml")),
     ("fan-in", include_str!("../scenarios/fan-in.toml")),
     ("p2p-qos0", include_str!("../scenarios/p2p-qos0.toml")),
@@ -103,6 +113,14 @@ const BUILT_IN: [(&str, &str); 12] = [
     ("connect-storm", include_str!("../scenarios/connect-storm.toml")),
     ("idle", include_str!("../scenarios/idle.toml")),
     ("idle-subscribed", include_str!("../scenarios/idle-subscribed.toml")),
+    ("fan-out-4k", include_str!("../scenarios/fan-out-4k.toml")),
+    ("fan-out-rate", include_str!("../scenarios/fan-out-rate.toml")),
+    ("fan-in-100", include_str!("../scenarios/fan-in-100.toml")),
+    ("fan-in-100-qos1", include_str!("../scenarios/fan-in-100-qos1.toml")),
+    ("p2p-qos0-4k", include_str!("../scenarios/p2p-qos0-4k.toml")),
+    ("p2p-qos0-v5", include_str!("../scenarios/p2p-qos0-v5.toml")),
+    ("p2p-rate", include_str!("../scenarios/p2p-rate.toml")),
+    ("connect-churn", include_str!("../scenarios/connect-churn.toml")),
     ("stalled-subscriber", include_str!("../scenarios/stalled-subscriber.toml")),
     ("stalled-beyond-limits", include_str!("../scenarios/stalled-beyond-limits.toml")),
 ];
@@ -167,12 +185,15 @@ impl Scenario {
         set(&mut self.payload, options.payload);
         set(&mut self.user_properties, options.user_properties);
         set(&mut self.window, options.window);
+        // A batch fits a window: that of another is no choice of anyone's.
+        set(&mut self.batch, options.batch.or(options.window.map(|_| 0)));
         set(&mut self.rate, options.rate);
         set(&mut self.publishers, options.publishers);
         set(&mut self.subscribers, options.subscribers);
         set(&mut self.connections, options.connections);
         set(&mut self.rounds, options.rounds);
         set(&mut self.stall_s, options.stall);
+        self.allow_added_properties |= options.allow_added_properties;
         // User properties exist in MQTT 5 only: asking for them asks for it.
         if options.user_properties.is_some_and(|count| count > 0) && options.mqtt.is_none() {
             self.mqtt = 5;
@@ -200,6 +221,12 @@ impl Scenario {
         }
         if !(1..=30_000).contains(&self.window) {
             return wrong(format!("window is {}; it must be 1 to 30000", self.window));
+        }
+        if self.batch > self.window {
+            return wrong(format!("batch is {}; it must be at most the window", self.batch));
+        }
+        if !self.flat_out && (self.rate == 0.0 || self.kind != Kind::Traffic) {
+            return wrong("flat_out = false is for traffic with a rate".to_string());
         }
         let counts = [self.publishers, self.subscribers, self.connections, self.rounds];
         if counts.iter().any(|count| !(1..=99_999).contains(count)) {
@@ -243,6 +270,11 @@ impl Scenario {
         (0..self.idle_filters).map(|index| format!("idle/{subscriber:05}/{index:05}/+/#")).collect()
     }
 
+    /// How many messages a publisher sends at once, flat out.
+    pub fn batch(&self) -> u64 {
+        if self.batch > 0 { self.batch } else { self.window.div_ceil(2) }
+    }
+
     /// The property section of each publish, with its length; nothing for 3.1.1.
     pub fn properties(&self) -> Vec<u8> {
         if self.mqtt < 5 {
@@ -251,14 +283,14 @@ impl Scenario {
         let mut pairs = Vec::new();
         for index in 0..self.user_properties {
             let (name, value) = (format!("name-{index:04}"), format!("value-{index:04}"));
-            pairs.push(0x26);
+            pairs.push(message::USER_PROPERTY);
             for text in [name, value] {
                 pairs.extend_from_slice(&(text.len() as u16).to_be_bytes());
                 pairs.extend_from_slice(text.as_bytes());
             }
         }
         let mut section = Vec::new();
-        crate::message::write_size(&mut section, pairs.len());
+        message::write_size(&mut section, pairs.len());
         section.extend(pairs);
         section
     }
@@ -287,6 +319,8 @@ mod tests {
             "window = 0",
             "publishers = 2\ntopic = \"a\"",
             "filters = []",
+            "batch = 501",
+            "flat_out = false",
             "rate = -1.0",
         ];
         for text in refused {

@@ -1,4 +1,5 @@
-//! A connect storm: connections that connect, are accepted, and leave again, some at a time or on a schedule.
+//! A connect storm: connections that connect, are accepted, subscribe if the scenario has filters, and leave again, some at
+//! a time or on a schedule.
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -9,10 +10,10 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use ringmq::codec::{Connack, ReasonCode, next_frame};
+use ringmq::codec::{Connack, Packet, ProtocolVersion, ReasonCode, Suback, next_frame};
 
 use crate::broker::Broker;
-use crate::client::{Target, encode_connect, version};
+use crate::client::{Target, encode_connect, encode_subscribe, version};
 use crate::engine::subscriber::new_histogram;
 use crate::machine::{self, now_ns};
 use crate::meter::Meter;
@@ -94,6 +95,7 @@ fn storm(
         measured
     })?;
     outcome.faults.lost += storm.failed.load(Relaxed);
+    outcome.sent += storm.begun.load(Relaxed);
     outcome.delivered += storm.accepted.load(Relaxed);
     if rate > 0.0 {
         let latency = storm.latency.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -146,6 +148,8 @@ enum State {
     Connecting,
     /// CONNECT has been sent.
     Waiting,
+    /// SUBSCRIBE has been sent.
+    Subscribing,
     /// DISCONNECT has been sent: the broker closes, so that no port of ours stays in TIME_WAIT.
     Leaving,
 }
@@ -155,6 +159,8 @@ struct Dial {
     state: State,
     due_ns: u64,
     connect: Vec<u8>,
+    /// Empty: it does not subscribe.
+    subscribe: Vec<u8>,
     input: Vec<u8>,
 }
 
@@ -247,8 +253,14 @@ impl<'a> Dialer<'a> {
         let mut stream = TcpStream::from_std(socket.into());
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(at), interest).map_err(failed)?;
-        let connect = encode_connect(&format!("storm-{number:09}"), self.storm.scenario.mqtt);
-        Ok(Dial { stream, state: State::Connecting, due_ns, connect, input: Vec::new() })
+        let scenario = self.storm.scenario;
+        let connect = encode_connect(&format!("storm-{number:09}"), scenario.mqtt);
+        let subscribe = match scenario.filters.is_empty() {
+            true => Vec::new(),
+            false => encode_subscribe(&[scenario.filter_of(number)], scenario.qos, scenario.mqtt)?,
+        };
+        let (state, input) = (State::Connecting, Vec::new());
+        Ok(Dial { stream, state, due_ns, connect, subscribe, input })
     }
 
     /// Takes a connection as far as it goes now.
@@ -290,7 +302,7 @@ impl<'a> Dialer<'a> {
 
 impl Dial {
     /// True if the connection has ended.
-    fn advance(&mut self, version: ringmq::codec::ProtocolVersion) -> bool {
+    fn advance(&mut self, version: ProtocolVersion) -> bool {
         if self.state == State::Connecting {
             // CONNECT is smaller than any socket's buffer: it goes whole or not at all.
             match self.stream.write(&self.connect) {
@@ -311,25 +323,50 @@ impl Dial {
                     return error.kind() != ErrorKind::WouldBlock || self.refused(version);
                 }
             }
-            if self.state == State::Waiting && self.is_accepted(version) {
-                self.state = State::Leaving;
-                if self.stream.write_all(&DISCONNECT).is_err() {
-                    return true;
-                }
+            if !self.answer(version) {
+                return true;
             }
         }
     }
 
-    fn connack(&self, version: ringmq::codec::ProtocolVersion) -> Option<ReasonCode> {
+    /// Goes on when what was waited for has come. `false`: the connection is of no use.
+    fn answer(&mut self, version: ProtocolVersion) -> bool {
+        let next = match self.state {
+            State::Waiting if self.is_accepted(version) => {
+                if self.subscribe.is_empty() {
+                    State::Leaving
+                } else {
+                    State::Subscribing
+                }
+            }
+            State::Subscribing if self.is_granted(version) => State::Leaving,
+            _ => return true,
+        };
+        self.state = next;
+        self.input.clear();
+        let bytes = if next == State::Leaving { &DISCONNECT[..] } else { &self.subscribe };
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    fn is_granted(&self, version: ProtocolVersion) -> bool {
+        let frame = next_frame(&self.input, usize::MAX).ok().flatten();
+        let packet = frame.and_then(|frame| Packet::decode(&frame, version).ok());
+        // What is refused has 0x80 and more.
+        let granted =
+            |suback: Suback<'_>| suback.reasons.iter().all(|reason| (reason as u8) < 0x80);
+        matches!(packet, Some(Packet::Suback(suback)) if granted(suback))
+    }
+
+    fn connack(&self, version: ProtocolVersion) -> Option<ReasonCode> {
         let frame = next_frame(&self.input, usize::MAX).ok()??;
         Some(Connack::decode(&frame, version).ok()?.reason)
     }
 
-    fn is_accepted(&self, version: ringmq::codec::ProtocolVersion) -> bool {
+    fn is_accepted(&self, version: ProtocolVersion) -> bool {
         self.connack(version) == Some(ReasonCode::Success)
     }
 
-    fn refused(&self, version: ringmq::codec::ProtocolVersion) -> bool {
+    fn refused(&self, version: ProtocolVersion) -> bool {
         self.connack(version).is_some_and(|reason| reason != ReasonCode::Success)
     }
 }

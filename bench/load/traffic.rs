@@ -27,19 +27,20 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
         bench.thread_count,
     )?;
     let mut outcome = Outcome::new(&scenario.name);
-    bench.progress.say(&scenario.name, "flat out");
-    engine.order(|orders| orders.paces[0] = Pace::Window)?;
-    bench.wait(bench.warm_up, || engine.check())?;
     let mut meter = Meter::new(broker.pid, engine.thread_ids());
-    measure_throughput(bench, &engine, &mut meter, &mut outcome)?;
-    settle(&engine)?;
+    if scenario.flat_out {
+        bench.progress.say(&scenario.name, "flat out");
+        measure_throughput(bench, &engine, &mut meter, &mut outcome)?;
+        settle(&engine)?;
+    }
     if scenario.rate > 0.0 {
         bench.progress.say(&scenario.name, "at a fixed rate");
         measure_latency(bench, scenario, &engine, &mut meter, &mut outcome)?;
         settle(&engine)?;
     }
     outcome.resident_size_max = meter.resident_size_max;
-    outcome.delivered = engine.counts(0).delivered;
+    let counts = engine.counts(0);
+    (outcome.sent, outcome.delivered) = (counts.sent, counts.delivered);
     let report = engine.stop()?;
     outcome.faults = report.faults;
     if scenario.rate > 0.0 {
@@ -59,6 +60,8 @@ fn measure_throughput(
     meter: &mut Meter,
     outcome: &mut Outcome,
 ) -> Result<(), String> {
+    engine.order(|orders| orders.paces[0] = Pace::Window)?;
+    bench.wait(bench.warm_up, || engine.check())?;
     let before = engine.counts(0);
     let usage = meter.watch(bench.span, &bench.progress, || engine.check())?;
     let after = engine.counts(0);
@@ -91,6 +94,10 @@ fn measure_latency(
     let before = engine.counts(0);
     let usage = meter.watch(bench.span, &bench.progress, || engine.check())?;
     let delivered = engine.counts(0).delivered - before.delivered;
+    if !scenario.flat_out {
+        outcome.resident_size = usage.resident_size;
+    }
+    outcome.contested_at_rate = usage.contested;
     outcome.cpu_us_per_message_at_rate =
         usage.broker_s.map(|used| used * 1e6 / delivered.max(1) as f64);
     Ok(())

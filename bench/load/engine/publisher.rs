@@ -81,11 +81,10 @@ impl Publisher {
         match pace {
             Pace::Still => Ok(()),
             Pace::Window => {
-                let (mut credit, window) = self.credit(shared);
-                // Half a window at least: writes of a few messages would measure system calls.
-                if credit < window.div_ceil(2) {
-                    return Ok(());
-                }
+                let (credit, window) = self.credit(shared);
+                // Whole batches: writes of a few messages would measure system calls.
+                let batch = shared.plan.flows[self.flow].batch.min(window.div_ceil(2));
+                let mut credit = credit - credit % batch;
                 while credit > 0 && !self.wire.is_blocked() {
                     let count = credit.min(block.capacity() as u64);
                     self.send(block, shared, now_ns, 0, count)?;

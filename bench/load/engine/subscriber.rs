@@ -77,12 +77,14 @@ impl Subscriber {
     ) -> Result<(u64, u64), String> {
         let mut batch = Batch::default();
         let plan = &shared.plan.subscribers[self.index];
-        let payload_size = shared.plan.flows[self.flow].layout.payload_size;
+        let flow = &shared.plan.flows[self.flow];
+        let (payload_size, allows_added) = (flow.layout.payload_size, flow.allow_added_properties);
         let gaps = &mut self.gaps;
         self.wire.read(buffer, |bytes, out| {
             let now = now_ns();
+            let batch = &mut batch;
             let mut inbox =
-                Inbox { shared, plan, payload_size, findings, gaps, out, now, batch: &mut batch };
+                Inbox { shared, plan, payload_size, allows_added, findings, gaps, out, now, batch };
             let mut at = 0;
             while let Some((from, to)) = body_range(&bytes[at..])? {
                 let (first, body) = (bytes[at], &bytes[at + from..at + to]);
@@ -130,6 +132,7 @@ struct Inbox<'a> {
     shared: &'a Shared,
     plan: &'a SubscriberPlan,
     payload_size: usize,
+    allows_added: bool,
     findings: &'a mut Findings,
     gaps: &'a mut Gaps,
     out: &'a mut Vec<u8>,
@@ -166,7 +169,7 @@ impl Inbox<'_> {
         let stamp = message::open(payload)?;
         let publisher = self.shared.plan.publishers.get(stamp.publisher as usize)?;
         if !equal(&publisher.topic, topic)
-            || !equal(&publisher.properties, properties)
+            || !self.has_properties(&publisher.properties, properties)
             || qos != self.plan.qos
             || first & 1 != 0
         {
@@ -174,6 +177,13 @@ impl Inbox<'_> {
         }
         self.count(stamp);
         Some(())
+    }
+
+    /// A publish has the properties that were sent, and behind them what the broker may add.
+    #[inline(always)]
+    fn has_properties(&self, sent: &[u8], properties: &[u8]) -> bool {
+        equal(sent, properties)
+            || self.allows_added && message::only_adds_user_properties(sent, properties)
     }
 
     #[inline(always)]
