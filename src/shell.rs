@@ -12,7 +12,7 @@ pub mod logs;
 mod mesh;
 pub mod plugin_abi;
 pub mod plugins;
-mod ring;
+pub mod ring;
 mod shutdown;
 mod socket;
 pub mod spool;

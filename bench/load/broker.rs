@@ -14,9 +14,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::client::Target;
-use crate::machine;
-use crate::options::Options;
+use crate::options::{Options, Subject};
 use crate::scenario::Scenario;
+use crate::{floor, machine};
 
 /// The hidden first argument with which this program is the broker: one program is enough, and what is measured is never
 /// older than what measures it. Behind it stand the broker's cores and its command line.
@@ -39,6 +39,9 @@ pub fn serve(arguments: &[OsString]) -> ExitCode {
         ringmq::shell::launcher::run(settings).map_err(|error| error.to_string())
     })
 }
+
+/// Where the bench's own broker listens: a free port, which it names.
+const ADDRESS: &str = "127.0.0.1:0";
 
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 const LAST_WORDS_COUNT: usize = 30;
@@ -90,7 +93,7 @@ impl Placement {
 }
 
 /// A list as `0-1,3`.
-fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
+pub fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
     let mut cores = Vec::new();
     for part in list.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -121,9 +124,16 @@ impl Broker {
         let cores: Vec<String> = placement.broker.iter().map(ToString::to_string).collect();
         let mut command = Command::new(program);
         let cores = cores.join(",");
-        command.args([SERVE, &cores, "serve", "--listen", "127.0.0.1:0", "--cores", &cores]);
-        command.args(["--shards", &options.shards.to_string()]);
-        command.args(settings(options, scenario)?);
+        match options.subject {
+            Subject::Broker => {
+                command.args([SERVE, &cores, "serve", "--listen", ADDRESS, "--cores", &cores]);
+                command.args(["--shards", &options.shards.to_string()]);
+                command.args(settings(options, scenario)?);
+            }
+            Subject::Floor => {
+                command.args([floor::SERVE, &cores, ADDRESS]);
+            }
+        }
         let spawned =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|error| format!("starting the broker: {error}"))?;

@@ -3,6 +3,7 @@
 mod broker;
 mod client;
 mod engine;
+mod floor;
 mod idle;
 mod machine;
 mod message;
@@ -34,6 +35,9 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|first| first == broker::SERVE) {
         return broker::serve(&arguments[2..]);
+    }
+    if arguments.get(1).is_some_and(|first| first == floor::SERVE) {
+        return floor::serve(&arguments[2..]);
     }
     let options = Options::parse();
     match bench(&options) {

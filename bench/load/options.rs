@@ -2,20 +2,32 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+
+/// What the bench starts and measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Subject {
+    /// A RingMQ
+    #[default]
+    Broker,
+    /// A relay on RingMQ's network ring, without MQTT, QoS 0 only: what no broker on it can get below
+    Floor,
+}
 
 /// Measures RingMQ, or any other MQTT broker: starts a RingMQ of its own on one core, drives it over TCP from the others,
 /// verifies every message, and prints a table. Ends with 1 if anything was lost, duplicated, out of order or corrupt.
 #[derive(Debug, Default, Parser)]
 #[command(name = "ringmq-bench", version)]
 pub struct Options {
+    #[arg(value_enum, default_value_t)]
+    pub subject: Subject,
     /// Measure this broker instead of a RingMQ of the bench's own
     #[arg(long, value_name = "HOST:PORT")]
     pub broker: Option<String>,
     /// The broker's process: its processor time and memory are measured
     #[arg(long, value_name = "N", requires = "broker")]
     pub pid: Option<u32>,
-    /// A built-in scenario or a TOML file; may be repeated [default: the first eight of --list]
+    /// A built-in scenario or a TOML file; may be repeated [default: the first eight of --list; floor: fan-out, p2p-qos0]
     #[arg(long, value_name = "FILE|NAME")]
     pub scenario: Vec<String>,
     /// List the built-in scenarios

@@ -6,7 +6,7 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 
 use crate::message::{self, PAYLOAD_SIZE_MIN};
-use crate::options::Options;
+use crate::options::{Options, Subject};
 
 /// What kind of run a scenario asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -128,6 +128,9 @@ const BUILT_IN: [(&str, &str); 20] = [
 /// Of the built-in scenarios, those that run unless others are asked for.
 const DEFAULT_COUNT: usize = 8;
 
+/// Those that the floor runs by default.
+const FLOOR: [&str; 2] = ["fan-out", "p2p-qos0"];
+
 /// All built-in scenarios.
 pub fn built_in() -> Vec<Scenario> {
     let parsed = BUILT_IN.iter().map(|(name, text)| parse(name, text));
@@ -145,7 +148,10 @@ pub fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
     }
     if scenarios.is_empty() {
         scenarios = built_in();
-        scenarios.truncate(DEFAULT_COUNT);
+        match options.subject {
+            Subject::Broker => scenarios.truncate(DEFAULT_COUNT),
+            Subject::Floor => scenarios.retain(|scenario| FLOOR.contains(&&*scenario.name)),
+        }
     }
     for scenario in &mut scenarios {
         scenario.change(options);
