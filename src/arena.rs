@@ -4,10 +4,8 @@
 //! and its bytes are used again only after the generation was released. A handle is a generation: reading a released
 //! one finds nothing, and is counted.
 
-mod rewrite;
 mod stored;
 
-pub use rewrite::{Rewrite, RewriteProperties};
 pub use stored::{Gauge, Stored, stored_size};
 
 use crate::time::Instant;
@@ -302,6 +300,13 @@ impl Arena {
         self.admitted.count_since(self.released)
     }
 
+    /// Any message of up to `size` bytes would be admitted, wherever in the ring it would begin: in front of one that
+    /// does not fit there any more is a gap that is smaller than it.
+    #[inline]
+    pub fn has_room(&self, size: usize) -> bool {
+        self.used() + 2 * size <= self.bytes.len() && (self.held() as usize) < self.slots.len()
+    }
+
     /// Bytes in use, allocations of large messages included.
     pub fn used(&self) -> usize {
         (self.head - self.tail) as usize + self.large_bytes
@@ -478,5 +483,28 @@ mod tests {
             }
         }
         assert!(full_count > 100 && large_count > 100);
+    }
+
+    #[test]
+    fn a_denied_message_is_nobodys_to_read_and_no_stale_read() {
+        let mut arena = Arena::new(1000, 2, 100, Gauge::default());
+        for number in 0..10u64 {
+            let payload = vec![number as u8; 10 + 20 * number as usize];
+            let draft = Draft {
+                topic: b"t",
+                properties: &[],
+                payload: &payload,
+                meta: Meta { publisher: number, ..meta() },
+            };
+            let generation = arena.admit(&draft).unwrap();
+            assert_eq!(arena.last().unwrap().payload, payload);
+            if number % 3 != 0 {
+                arena.deny_last();
+            }
+            assert_eq!(arena.get(generation).is_some(), number % 3 == 0);
+            assert_eq!((arena.stale_reads(), arena.held()), (0, 1));
+            arena.release_to(generation);
+            assert_eq!(arena.used(), 0);
+        }
     }
 }

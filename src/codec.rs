@@ -39,9 +39,10 @@ pub use header::PacketType;
 pub use ping::{encode_pingreq, encode_pingresp};
 pub use properties::{
     ForwardedProperties, Property, PropertyId, PropertyIter, PropertySet, SubscriptionIds,
-    UserProperties, put_user_property,
+    UserProperties, put_user_property, user_property_size,
 };
 pub use publish::{Publish, PublishHead};
+pub use reader::has_null;
 pub use reason::{ReasonCode, ReasonSet};
 pub use suback::{ReasonCodes, Suback};
 pub use subscribe::{RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions};

@@ -15,7 +15,9 @@ pub(super) use diagnostics::Diagnostics;
 pub use id::PropertyId;
 pub use set::PropertySet;
 pub(super) use views::Forwarding;
-pub use views::{ForwardedProperties, SubscriptionIds, UserProperties, put_user_property};
+pub use views::{
+    ForwardedProperties, SubscriptionIds, UserProperties, put_user_property, user_property_size,
+};
 
 /// One property with its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -104,6 +104,12 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// U+0000, which no text may have. [MQTT-1.5.4-2]
+#[inline]
+pub fn has_null(text: &str) -> bool {
+    holds_any(text.as_bytes(), [0])
+}
+
 #[inline]
 fn utf8(bytes: &[u8]) -> Result<&str> {
     // [MQTT-1.5.4-1] U+FEFF is a character like any other. [MQTT-1.5.4-3]
@@ -113,12 +119,22 @@ fn utf8(bytes: &[u8]) -> Result<&str> {
 /// One of `wanted` is among `bytes`. Strings are short: eight bytes a step cost less than a call.
 #[inline]
 fn holds_any<const N: usize>(bytes: &[u8], wanted: [u8; N]) -> bool {
-    let Some(last) = bytes.last_chunk::<8>() else {
-        return bytes.iter().any(|byte| wanted.contains(byte));
-    };
+    let Some(last) = bytes.last_chunk::<8>() else { return holds_any_short(bytes, wanted) };
     let (words, _) = bytes.as_chunks::<8>();
     let found = |word: &[u8; 8]| holds_in_word(u64::from_le_bytes(*word), wanted);
     words.iter().fold(found(last), |before, word| before | found(word)) != 0
+}
+
+/// As `holds_any`, of fewer than eight bytes.
+#[inline]
+fn holds_any_short<const N: usize>(bytes: &[u8], wanted: [u8; N]) -> bool {
+    match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (Some(first), Some(last)) => {
+            let [first, last] = [*first, *last].map(u32::from_le_bytes);
+            holds_in_word(u64::from(first) | u64::from(last) << 32, wanted) != 0
+        }
+        _ => bytes.iter().any(|byte| wanted.contains(byte)),
+    }
 }
 
 /// Not 0 exactly if a byte of `word` is one of `wanted`.

@@ -23,6 +23,8 @@ const AT_ORIGIN: HookSet = HookSet::PUBLISH.union(HookSet::AUTHORIZE_PUBLISH);
 pub(super) struct Plugged {
     pub hooks: Box<dyn Hooks>,
     buffers: EditBuffers,
+    /// The properties of a message between which others stood.
+    joined: Vec<u8>,
     tick: Option<Instant>,
 }
 
@@ -94,7 +96,12 @@ impl Shard {
         assert_eq!(self.clients.connection_count(), 0, "hooks are set before the first connection");
         self.hook_set = hooks.hooks();
         self.drops.set(self.hook_set.contains(HookSet::DROPS));
-        let mut plugged = Box::new(Plugged { hooks, buffers: EditBuffers::default(), tick: None });
+        let mut plugged = Box::new(Plugged {
+            hooks,
+            buffers: EditBuffers::default(),
+            joined: Vec::new(),
+            tick: None,
+        });
         if self.hook_set.contains(HookSet::TICK) {
             self.timers.set(Timer::Tick, &mut plugged.tick, Some(now.plus_ms(TICK_MS)));
         }
@@ -132,45 +139,58 @@ impl Shard {
         draft: &Draft<'_>,
         publisher: Publisher<'_>,
     ) -> Published {
-        self.make_room_for_rewrite(now, draft);
-        let generation = self.admit(now, draft);
-        let allowed = Published { generation, denied: None };
-        let Some(plugged) = &mut self.plugged else { return allowed };
-        let client = match publisher {
-            Publisher::Client(key, _) | Publisher::Session(key) => {
-                self.clients.session(key).map(|session| ClientView::of(session, self.id))
-            }
-            Publisher::Ended(session) => Some(ClientView::of(session, self.id)),
-            Publisher::Bridge(bridge) => Some(ClientView {
+        self.make_room(now, draft);
+        let Some(plugged) = &mut self.plugged else {
+            return Published { generation: self.admit(now, draft), denied: None };
+        };
+        let session = match publisher {
+            Publisher::Client(key, _) | Publisher::Session(key) => self.clients.session(key),
+            Publisher::Ended(_) | Publisher::Bridge(_) => None,
+        };
+        let client = match (session, publisher) {
+            (Some(session), _) => ClientView::of(session, self.id),
+            (None, Publisher::Ended(session)) => ClientView::of(session, self.id),
+            (None, Publisher::Bridge(bridge)) => ClientView {
                 client_id: self.bridges.name(bridge),
                 shard: self.id,
                 ..ClientView::default()
-            }),
+            },
+            (None, _) => ClientView::default(),
         };
-        let client = client.unwrap_or_default();
         let mut verdict = Verdict::Allow;
+        let mut pieces: [&[u8]; 2] = [&[], &[]];
+        let mut changed = None;
         if self.hook_set.contains(HookSet::PUBLISH) {
-            let message = self.arena.last().expect("the message was just admitted");
-            let meta = message.meta;
+            let Plugged { hooks, buffers, joined, .. } = &mut **plugged;
+            let message = Message {
+                topic: draft.topic,
+                properties: join(draft.properties, joined),
+                payload: draft.payload,
+                meta: draft.meta,
+                stored: None,
+            };
             // Text is not checked twice.
             let view = match publisher {
                 Publisher::Client(_, topic) => MessageView::with_topic(&message, topic, now),
                 _ => MessageView::of(&message, now),
             };
-            let mut edit = MessageEdit::new(view, &mut plugged.buffers, &self.limits);
-            verdict = plugged.hooks.publish(&client, &mut edit);
+            let mut edit = MessageEdit::new(view, buffers, &self.limits);
+            verdict = hooks.publish(&client, &mut edit);
             let is_format_wrong =
                 self.limits.payload_format_checked && !edit.is_payload_format_right();
             if is_format_wrong && verdict == Verdict::Allow {
                 verdict = Verdict::Deny(ReasonCode::PayloadFormatInvalid);
             }
             if verdict == Verdict::Allow && edit.is_changed() {
-                let edited = edit.finish();
-                let rewrite = plugged.buffers.rewrite(&edited, edited.meta(meta, now));
-                self.arena.rewrite_last(&rewrite).expect("room was made before the hook ran");
+                changed = Some(edit.finish(&mut pieces, draft.meta, now));
                 self.counters.publishes_changed += 1;
             }
         }
+        let admitted = self.arena.admit(changed.as_ref().unwrap_or(draft));
+        let generation = admitted.expect("room was made before the hook ran");
+        self.pipeline.admit(generation);
+        self.counters.admitted += 1;
+        let allowed = Published { generation, denied: None };
         if self.hook_set.contains(HookSet::AUTHORIZE_PUBLISH) && verdict == Verdict::Allow {
             let message = self.arena.last().expect("the message was just admitted");
             verdict = plugged.hooks.authorize_publish(&client, &MessageView::of(&message, now));
@@ -184,11 +204,9 @@ impl Shard {
         Published { generation, denied: Some(told(ReasonSet::RECEIVED, reason)) }
     }
 
-    /// A hook runs once for a message, so what it may make of it has room before it runs: the message as it is, with
-    /// the gap it may leave at the end of the ring, and the largest it may become.
-    fn make_room_for_rewrite(&mut self, now: Instant, draft: &Draft<'_>) {
-        let size_max = self.limits.packet_size_max.max(draft.size());
-        if self.arena.used() + 2 * size_max > self.arena.size() {
+    /// A hook runs once for a message, so what it may make of it has room before it runs.
+    fn make_room(&mut self, now: Instant, draft: &Draft<'_>) {
+        if !self.arena.has_room(self.limits.packet_size_max.max(draft.size())) {
             self.run_pipeline(now);
         }
     }
@@ -338,6 +356,7 @@ impl Shard {
     pub(super) fn trim_edits(&mut self) {
         if let Some(plugged) = &mut self.plugged {
             plugged.buffers.trim();
+            plugged.joined = Vec::new();
         }
     }
 
@@ -346,6 +365,20 @@ impl Shard {
         plugged.tick = None;
         plugged.hooks.tick();
         self.timers.set(Timer::Tick, &mut plugged.tick, Some(now.plus_ms(TICK_MS)));
+    }
+}
+
+/// Properties in one piece, as hooks read them. Nearly always they came in as one.
+#[inline]
+fn join<'a>(pieces: &[&'a [u8]], joined: &'a mut Vec<u8>) -> &'a [u8] {
+    match pieces {
+        [] => &[],
+        [piece] => piece,
+        pieces => {
+            joined.clear();
+            pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
+            joined
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Views of a property section: what is repeated in it, and what travels with a message.
 
-use super::{Property, PropertyIter, PropertySet};
+use super::{Property, PropertyId, PropertyIter, PropertySet};
 use crate::codec::var_int;
+use crate::codec::writer::{put_str, str_size};
 
 /// The user properties of a packet, in their order.
 #[derive(Clone, Copy, Default)]
@@ -42,8 +43,18 @@ impl<'a> UserProperties<'a> {
 }
 
 /// Appends one user property to an encoded section.
+#[inline]
 pub fn put_user_property(out: &mut Vec<u8>, name: &str, value: &str) {
-    Property::UserProperty(name, value).encode(out);
+    out.reserve(user_property_size(name, value));
+    out.push(PropertyId::UserProperty as u8);
+    put_str(out, name);
+    put_str(out, value);
+}
+
+/// What it takes in an encoded section.
+#[inline]
+pub fn user_property_size(name: &str, value: &str) -> usize {
+    1 + str_size(name) + str_size(value)
 }
 
 impl PartialEq for UserProperties<'_> {

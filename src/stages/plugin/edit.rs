@@ -5,8 +5,11 @@ mod saved;
 pub use saved::Saved;
 
 use super::MessageView;
-use crate::arena::{Meta, Rewrite, RewriteProperties};
-use crate::codec::{Property, PropertyId, PropertyIter, QoS, UserProperties};
+use crate::arena::{Draft, Meta};
+use crate::codec::{
+    Property, PropertyId, PropertyIter, QoS, UserProperties, has_null, put_user_property,
+    user_property_size,
+};
 use crate::limits::Limits;
 use crate::time::Instant;
 use crate::topic::{check_name, is_system};
@@ -68,49 +71,14 @@ pub struct MessageEdit<'a> {
     /// The payload or what it is declared to be is not the publisher's.
     is_format_changed: bool,
     properties: Properties,
+    /// Of topic, properties and payload, as they are now.
+    size: usize,
     qos: QoS,
     retain: bool,
     message_expiry_s: Option<u32>,
-}
-
-/// What hooks made of a message. The pieces are in the buffers; nothing points into the message itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Edited {
-    is_topic_changed: bool,
-    is_payload_changed: bool,
-    properties: Properties,
-    is_expiry_changed: bool,
-    qos: QoS,
-    retain: bool,
-    message_expiry_s: Option<u32>,
-}
-
-impl Edited {
-    /// What travels beside the bytes of a message that had `meta` before.
-    pub fn meta(&self, meta: Meta, now: Instant) -> Meta {
-        let expires_at = match self.is_expiry_changed {
-            true => self.message_expiry_s.map(|s| now.plus_s(u64::from(s))),
-            false => meta.expires_at,
-        };
-        Meta { qos: self.qos as u8, retain: self.retain, expires_at, ..meta }
-    }
 }
 
 impl EditBuffers {
-    /// The pieces of what `edited` is about; `None`: as it was.
-    pub fn rewrite(&self, edited: &Edited, meta: Meta) -> Rewrite<'_> {
-        Rewrite {
-            topic: edited.is_topic_changed.then_some(self.topic.as_bytes()),
-            properties: match edited.properties {
-                Properties::Unchanged => RewriteProperties::Keep,
-                Properties::Appended => RewriteProperties::Append(&self.properties),
-                Properties::Replaced => RewriteProperties::Replace(&self.properties),
-            },
-            payload: edited.is_payload_changed.then_some(self.payload.as_slice()),
-            meta,
-        }
-    }
-
     /// Gives back what a large message took.
     pub fn trim(&mut self) {
         for buffer in [&mut self.payload, &mut self.properties, &mut self.spare] {
@@ -125,6 +93,7 @@ impl EditBuffers {
 const KEPT_SIZE_MAX: usize = 64 << 10;
 
 impl<'a> MessageEdit<'a> {
+    #[inline]
     pub fn new(
         original: MessageView<'a>,
         buffers: &'a mut EditBuffers,
@@ -138,6 +107,7 @@ impl<'a> MessageEdit<'a> {
             is_payload_changed: false,
             is_format_changed: false,
             properties: Properties::Unchanged,
+            size: original.size(),
             qos: original.qos,
             retain: original.retain,
             message_expiry_s: original.message_expiry_s,
@@ -219,7 +189,7 @@ impl<'a> MessageEdit<'a> {
         if check_name(topic, size_max, levels_max).is_err() || is_system(topic) {
             return Err(EditError::TopicInvalid);
         }
-        self.check_size(topic.len(), self.properties_size(), self.payload().len())?;
+        self.resize(self.topic().len(), topic.len())?;
         self.buffers.topic.clear();
         self.buffers.topic.push_str(topic);
         self.is_topic_changed = true;
@@ -228,7 +198,7 @@ impl<'a> MessageEdit<'a> {
 
     /// A payload that the message declares to be UTF-8 is checked when all hooks have run.
     pub fn set_payload(&mut self, payload: &[u8]) -> Result<(), EditError> {
-        self.check_size(self.topic().len(), self.properties_size(), payload.len())?;
+        self.resize(self.payload().len(), payload.len())?;
         self.buffers.payload.clear();
         self.buffers.payload.extend_from_slice(payload);
         self.is_payload_changed = true;
@@ -251,10 +221,13 @@ impl<'a> MessageEdit<'a> {
     }
 
     /// Behind all others.
+    #[inline]
     pub fn add_user_property(&mut self, name: &str, value: &str) -> Result<(), EditError> {
         check_text(name)?;
         check_text(value)?;
-        self.append(Property::UserProperty(name, value))
+        self.grow(user_property_size(name, value))?;
+        put_user_property(&mut self.buffers.properties, name, value);
+        Ok(())
     }
 
     /// All of that name by one, in the place of the first; behind all others if there is none.
@@ -323,17 +296,29 @@ impl<'a> MessageEdit<'a> {
             || self.message_expiry_s != self.original.message_expiry_s
     }
 
-    /// Lets go of the message; what remains are the changes.
-    pub fn finish(self) -> Edited {
-        Edited {
-            is_topic_changed: self.is_topic_changed,
-            is_payload_changed: self.is_payload_changed,
-            properties: self.properties,
-            is_expiry_changed: self.message_expiry_s != self.original.message_expiry_s,
-            qos: self.qos,
-            retain: self.retain,
-            message_expiry_s: self.message_expiry_s,
-        }
+    /// The message as it is now, its properties in `pieces`; `meta` is what it came in with.
+    #[inline]
+    pub fn finish<'p>(self, pieces: &'p mut [&'a [u8]; 2], meta: Meta, now: Instant) -> Draft<'p>
+    where
+        'a: 'p,
+    {
+        let MessageEdit { original, buffers, .. } = self;
+        let buffers: &'a EditBuffers = buffers;
+        let topic = if self.is_topic_changed { &buffers.topic } else { original.topic };
+        let payload = if self.is_payload_changed { &buffers.payload } else { original.payload };
+        *pieces = match self.properties {
+            Properties::Unchanged => [original.raw_properties, &[]],
+            Properties::Appended => [original.raw_properties, &buffers.properties],
+            Properties::Replaced => [&[], &buffers.properties],
+        };
+        // Most messages have no properties of their own, and a piece of no bytes costs as much as any other.
+        let properties = if pieces[0].is_empty() { &pieces[1..] } else { &pieces[..] };
+        let expires_at = match self.message_expiry_s == original.message_expiry_s {
+            true => meta.expires_at,
+            false => self.message_expiry_s.map(|s| now.plus_s(u64::from(s))),
+        };
+        let meta = Meta { qos: self.qos as u8, retain: self.retain, expires_at, ..meta };
+        Draft { topic: topic.as_bytes(), properties, payload, meta }
     }
 
     /// The encoded properties of `properties`, those of the second part behind those of the first.
@@ -350,26 +335,34 @@ impl<'a> MessageEdit<'a> {
         first.len() + second.len()
     }
 
-    /// As large as what a client may send, or no larger than it was.
-    fn check_size(
-        &self,
-        topic_size: usize,
-        properties_size: usize,
-        payload_size: usize,
-    ) -> Result<(), EditError> {
-        let size = topic_size + properties_size + payload_size;
-        let was = self.topic().len() + self.properties_size() + self.payload().len();
-        if size <= was || size <= self.size_max() { Ok(()) } else { Err(EditError::TooLarge) }
+    /// A part of `old_size` bytes becomes one of `new_size`: the message is as large as what a client may send, or no
+    /// larger than it was.
+    fn resize(&mut self, old_size: usize, new_size: usize) -> Result<(), EditError> {
+        let size = self.size - old_size + new_size;
+        if size > self.size && size > self.size_max() {
+            return Err(EditError::TooLarge);
+        }
+        self.size = size;
+        Ok(())
     }
 
     fn append(&mut self, property: Property<'_>) -> Result<(), EditError> {
-        let properties_size = self.properties_size() + property.size();
-        self.check_size(self.topic().len(), properties_size, self.payload().len())?;
+        self.grow(property.size())?;
+        property.encode(&mut self.buffers.properties);
+        Ok(())
+    }
+
+    /// Room for so many bytes behind all properties.
+    #[inline]
+    fn grow(&mut self, added_size: usize) -> Result<(), EditError> {
+        if self.size + added_size > self.size_max() {
+            return Err(EditError::TooLarge);
+        }
+        self.size += added_size;
         if self.properties == Properties::Unchanged {
             self.buffers.properties.clear();
             self.properties = Properties::Appended;
         }
-        property.encode(&mut self.buffers.properties);
         Ok(())
     }
 
@@ -402,7 +395,7 @@ impl<'a> MessageEdit<'a> {
         let result = match (match_count, new) {
             (0, None) => Ok(0),
             (0, Some(new)) => self.append(new).map(|()| 0),
-            _ => self.check_size(self.topic().len(), made.len(), self.payload().len()).map(|()| {
+            _ => self.resize(self.properties_size(), made.len()).map(|()| {
                 std::mem::swap(&mut self.buffers.properties, &mut made);
                 self.properties = Properties::Replaced;
                 match_count
@@ -413,12 +406,13 @@ impl<'a> MessageEdit<'a> {
     }
 }
 
+#[inline]
 fn check_text(text: &str) -> Result<(), EditError> {
     if text.len() > usize::from(u16::MAX) {
         return Err(EditError::TooLarge);
     }
     // [MQTT-1.5.4-2]
-    if text.as_bytes().contains(&0) { Err(EditError::TextInvalid) } else { Ok(()) }
+    if has_null(text) { Err(EditError::TextInvalid) } else { Ok(()) }
 }
 
 #[cfg(test)]

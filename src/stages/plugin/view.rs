@@ -85,6 +85,11 @@ impl<'a> MessageView<'a> {
         }
     }
 
+    /// Bytes of topic, properties and payload.
+    pub fn size(&self) -> usize {
+        self.topic.len() + self.raw_properties.len() + self.payload.len()
+    }
+
     pub fn properties(&self) -> PropertyIter<'a> {
         PropertyIter::new(self.raw_properties)
     }

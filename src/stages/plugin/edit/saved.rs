@@ -10,6 +10,7 @@ pub struct Saved {
     payload: Option<Vec<u8>>,
     properties: Properties,
     properties_bytes: Vec<u8>,
+    size: usize,
     qos: QoS,
     retain: bool,
     message_expiry_s: Option<u32>,
@@ -24,6 +25,7 @@ impl MessageEdit<'_> {
             payload: self.is_payload_changed.then(|| buffers.payload.clone()),
             properties: self.properties,
             properties_bytes: if is_unchanged { Vec::new() } else { buffers.properties.clone() },
+            size: self.size,
             qos: self.qos,
             retain: self.retain,
             message_expiry_s: self.message_expiry_s,
@@ -38,6 +40,7 @@ impl MessageEdit<'_> {
         self.buffers.payload = saved.payload.unwrap_or_default();
         self.properties = saved.properties;
         self.buffers.properties = saved.properties_bytes;
+        self.size = saved.size;
         self.qos = saved.qos;
         self.retain = saved.retain;
         self.message_expiry_s = saved.message_expiry_s;

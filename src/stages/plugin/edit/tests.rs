@@ -1,7 +1,7 @@
 //! Changes against a plain list of properties.
 
 use super::*;
-use crate::arena::{Arena, Draft, Gauge};
+use crate::arena::{Arena, Gauge, Message};
 use crate::random::Random;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,20 +213,18 @@ fn a_changed_message_is_what_a_plain_list_would_be_and_so_is_its_slot() {
             publisher: 9,
             from_bridge: false,
         };
-        let raw = model.raw();
-        let draft = Draft {
-            topic: model.topic.as_bytes(),
-            properties: &[&raw],
-            payload: &model.payload,
-            meta,
-        };
-        arena.admit(&draft).unwrap();
+        let (was, raw) = (model.clone(), model.raw());
         let now = Instant(1_000);
-        let message = arena.last().unwrap();
+        let message = Message {
+            topic: was.topic.as_bytes(),
+            properties: &raw,
+            payload: &was.payload,
+            meta,
+            stored: None,
+        };
         let view = MessageView::of(&message, now);
         assert_eq!(view.message_expiry_s, Some(7), "rounded up");
         let mut edit = MessageEdit::new(view, &mut buffers, &limits);
-        let was = model.clone();
         for _ in 0..random.below(6) {
             match change(&mut random, &mut edit, &mut model) {
                 true => made += 1,
@@ -241,9 +239,7 @@ fn a_changed_message_is_what_a_plain_list_would_be_and_so_is_its_slot() {
             edit.set_message_expiry_s(Some(3));
             assert!(edit.is_changed());
         }
-        let edited = edit.finish();
-        let rewrite = buffers.rewrite(&edited, edited.meta(meta, now));
-        arena.rewrite_last(&rewrite).unwrap();
+        arena.admit(&edit.finish(&mut [&[], &[]], meta, now)).unwrap();
         let message = arena.last().unwrap();
         assert_eq!(message.topic, model.topic.as_bytes());
         assert_eq!(message.properties, model.raw());
