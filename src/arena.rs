@@ -9,6 +9,7 @@ mod stored;
 pub use stored::{Gauge, Stored, stored_size};
 
 use crate::time::Instant;
+use std::cell::Cell;
 
 /// The handle of an admitted message. Generations count up from 1 and are never used again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,7 +144,7 @@ pub struct Arena {
     large_bytes: usize,
     large_count: usize,
     stored_gauge: Gauge,
-    stale_reads: u64,
+    stale_reads: Cell<u64>,
 }
 
 impl Arena {
@@ -188,12 +189,12 @@ impl Arena {
             large_bytes: 0,
             large_count: 0,
             stored_gauge,
-            stale_reads: 0,
+            stale_reads: Cell::new(0),
         }
     }
 
     /// Copies the message in and gives it the next generation.
-    #[inline]
+    #[inline(always)]
     pub fn admit(&mut self, draft: &Draft<'_>) -> Result<Generation, AdmitError> {
         if self.held() as usize >= self.slots.len() {
             return Err(AdmitError::Full);
@@ -245,10 +246,10 @@ impl Arena {
 
     /// The message of `generation`, while it is held. A released handle finds nothing and is counted; a message that
     /// was denied is not shown.
-    #[inline]
-    pub fn get(&mut self, generation: Generation) -> Option<Message<'_>> {
+    #[inline(always)]
+    pub fn get(&self, generation: Generation) -> Option<Message<'_>> {
         if generation <= self.released || generation > self.admitted {
-            self.stale_reads += 1;
+            self.stale_reads.set(self.stale_reads.get() + 1);
             return None;
         }
         let slot = &self.slots[self.index(generation)];
@@ -256,7 +257,7 @@ impl Arena {
     }
 
     /// The last message, while it is held and not denied.
-    pub fn last(&mut self) -> Option<Message<'_>> {
+    pub fn last(&self) -> Option<Message<'_>> {
         self.get(self.admitted)
     }
 
@@ -318,7 +319,7 @@ impl Arena {
 
     /// Reads of released handles; must stay 0.
     pub fn stale_reads(&self) -> u64 {
-        self.stale_reads
+        self.stale_reads.get()
     }
 
     #[inline(always)]

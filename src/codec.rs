@@ -41,7 +41,7 @@ pub use properties::{
     ForwardedProperties, Property, PropertyId, PropertyIter, PropertySet, SubscriptionIds,
     UserProperties, put_user_property, user_property_size,
 };
-pub use publish::{Publish, PublishHead};
+pub use publish::{Publish, PublishHead, encode_plain_publish};
 pub use reader::has_null;
 pub use reason::{ReasonCode, ReasonSet};
 pub use suback::{ReasonCodes, Suback};

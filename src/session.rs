@@ -17,7 +17,7 @@ pub mod queue;
 pub mod seen;
 pub mod will;
 
-mod encode;
+pub mod encode;
 
 pub use bounds::SessionLimits;
 pub use clients::Clients;
@@ -250,6 +250,26 @@ impl Session {
             return self.send(connection, context, message, envelope);
         }
         self.enqueue(context, message, envelope)
+    }
+
+    /// Sends a message that is plain, if that is all there is to do: what `offer` does for most messages at QoS 0.
+    #[inline(always)]
+    pub fn send_plain(
+        &self,
+        connection: &mut Connection,
+        context: &mut Context<'_>,
+        message: &Message<'_>,
+        retain: bool,
+    ) -> bool {
+        let is_next = self.queue.is_empty() && !self.inflight.has_unsent();
+        let is_sent = is_next
+            && connection.aliases_out.is_none()
+            && connection.has_room(context.limits)
+            && encode::fits_surely(connection, message);
+        if is_sent {
+            encode::plain(connection, context, message, retain);
+        }
+        is_sent
     }
 
     /// Sends what waits, as far as there is room: first what must be sent again, then the queue.

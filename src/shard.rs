@@ -36,9 +36,10 @@ pub use crate::session::{ConnectionId, Output, Part, ReadMode};
 use crate::arena::{Arena, Draft, Gauge, Generation, Stored};
 use crate::hash::KeyedHash;
 use crate::limits::Limits;
-use crate::pipeline::{Pipeline, Stage};
+use crate::pipeline::{Batch, Pipeline, Stage};
 use crate::random::Random;
 use crate::session::{BufferPool, Clients, DropLog, EncodedOnce, SessionKey};
+use crate::stages::Route;
 use crate::stages::encode::deliver;
 use crate::stages::plugin::{self, HookSet, MessageView};
 use crate::time::Instant;
@@ -49,6 +50,7 @@ use interest::Announcement;
 use mail::Outbox;
 use router::Router;
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use timers::Timers;
 
 /// A shard's number: 0 to `SHARD_COUNT_MAX - 1`.
@@ -240,9 +242,9 @@ impl Shard {
         plugin::prepare(&mut self.pipeline);
         if let Some(batch) = self.pipeline.take(Stage::Encode) {
             if self.hook_set.contains(HookSet::DELIVER) {
-                batch.for_each(|generation| self.encode::<true>(now, generation));
+                self.encode::<true>(now, batch);
             } else {
-                batch.for_each(|generation| self.encode::<false>(now, generation));
+                self.encode::<false>(now, batch);
             }
             self.pipeline.ack(Stage::Encode, batch.through());
             plugin::finish(&mut self.pipeline, batch.through());
@@ -257,58 +259,74 @@ impl Shard {
         self.arena.release_to(released);
     }
 
-    /// One message to all its receivers: local sessions, groups owned here, other shards, the retained store. Whether
+    /// Each message to all its receivers: local sessions, groups owned here, other shards, the retained store. Whether
     /// there is a deliver hook to ask is known to the compiler: without one nothing is paid.
-    #[inline]
-    fn encode<const HAS_DELIVER: bool>(&mut self, now: Instant, generation: Generation) {
-        let Some(message) = self.arena.get(generation) else { return };
-        let route = self.router.route(message.topic);
+    #[inline(always)]
+    fn encode<const HAS_DELIVER: bool>(&mut self, now: Instant, batch: Batch) {
         let mut context = context!(self, now);
         let hash = &self.hash;
-        let clients = &mut self.clients;
-        let topic_hash = || hash.bytes(message.topic);
-        let mut receivers = None;
-        if HAS_DELIVER {
-            let view = || MessageView::of(&message, now);
-            receivers = Plugged::receivers(&mut self.plugged, self.hook_set, view, self.id);
-            deliver(&route, &message, clients, &mut context, topic_hash, |clients, key| {
-                is_wanted(&mut receivers, clients, key)
-            });
-        } else {
-            deliver(&route, &message, clients, &mut context, topic_hash, |_, _| true);
-        }
-        for &index in &route.groups {
-            if let Some(group) = self.groups.get(index) {
-                let clients = &mut self.clients;
-                let receivers = receivers.as_mut();
-                let outbox = &mut self.outbox;
-                sharing::offer(group, &message, self.id, clients, outbox, &mut context, receivers);
+        // What comes from one publisher often goes to one topic.
+        let mut topic: &[u8] = &[];
+        let mut route: Rc<Route> = Rc::default();
+        for generation in batch {
+            let Some(message) = self.arena.get(generation) else { continue };
+            if message.topic != topic {
+                topic = message.topic;
+                route = self.router.route(topic);
             }
-        }
-        if let Some(receivers) = receivers {
-            context.counters.deliveries_skipped += receivers.skipped();
-        }
-        let mut remote = if message.meta.is_origin { route.remote } else { 0 };
-        if message.meta.retain {
-            let owner = self.hash.owner(message.topic, self.shard_count);
-            if owner == self.id {
-                retained::store(
-                    &mut self.retained,
-                    &self.retained_bytes,
-                    &self.limits,
-                    &mut self.counters,
-                    &mut self.drops,
-                    now,
-                    &message,
-                );
-            } else if message.meta.is_origin {
-                remote |= 1 << owner;
+            let clients = &mut self.clients;
+            let topic_hash = || hash.bytes(message.topic);
+            let mut receivers = None;
+            if HAS_DELIVER {
+                let view = || MessageView::of(&message, now);
+                receivers = Plugged::receivers(&mut self.plugged, self.hook_set, view, self.id);
+                deliver(&route, &message, clients, &mut context, topic_hash, |clients, key| {
+                    is_wanted(&mut receivers, clients, key)
+                });
+            } else {
+                deliver(&route, &message, clients, &mut context, topic_hash, |_, _| true);
             }
-        }
-        while remote != 0 {
-            let shard = remote.trailing_zeros() as ShardId;
-            remote &= remote - 1;
-            self.outbox.publish(shard, &message);
+            for &index in &route.groups {
+                if let Some(group) = self.groups.get(index) {
+                    let clients = &mut self.clients;
+                    let receivers = receivers.as_mut();
+                    let outbox = &mut self.outbox;
+                    sharing::offer(
+                        group,
+                        &message,
+                        self.id,
+                        clients,
+                        outbox,
+                        &mut context,
+                        receivers,
+                    );
+                }
+            }
+            if let Some(receivers) = receivers {
+                context.counters.deliveries_skipped += receivers.skipped();
+            }
+            let mut remote = if message.meta.is_origin { route.remote } else { 0 };
+            if message.meta.retain {
+                let owner = hash.owner(message.topic, self.shard_count);
+                if owner == self.id {
+                    retained::store(
+                        &mut self.retained,
+                        &self.retained_bytes,
+                        context.limits,
+                        context.counters,
+                        context.drops,
+                        now,
+                        &message,
+                    );
+                } else if message.meta.is_origin {
+                    remote |= 1 << owner;
+                }
+            }
+            while remote != 0 {
+                let shard = remote.trailing_zeros() as ShardId;
+                remote &= remote - 1;
+                self.outbox.publish(shard, &message);
+            }
         }
     }
 

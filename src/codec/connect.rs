@@ -266,7 +266,7 @@ impl<'a> Will<'a> {
             will.decode_properties(Section::read(reader, PropertySet::WILL)?)?;
         }
         // [MQTT-3.1.3-11] [MQTT-4.7.3-1]
-        will.topic = reader.topic_name()?;
+        will.topic = reader.topic_name("")?;
         if will.topic.is_empty() {
             return Err(DecodeError::TopicEmpty);
         }

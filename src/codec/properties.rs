@@ -106,7 +106,7 @@ impl<'a> Property<'a> {
             PropertyId::PayloadFormat => Property::PayloadFormat(bool(reader.u8()?)?),
             PropertyId::MessageExpiry => Property::MessageExpiry(reader.u32()?),
             PropertyId::ContentType => Property::ContentType(reader.str()?),
-            PropertyId::ResponseTopic => match reader.topic_name() {
+            PropertyId::ResponseTopic => match reader.topic_name("") {
                 // [MQTT-3.3.2-14] [MQTT-4.7.3-1]
                 Ok("") | Err(DecodeError::TopicWildcard) => return Err(DecodeError::ResponseTopic),
                 topic => Property::ResponseTopic(topic?),

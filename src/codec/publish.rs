@@ -8,7 +8,7 @@ use super::properties::{
 };
 use super::reader::Reader;
 use super::var_int;
-use super::writer::{put_binary, put_header_of, put_u16, put_var_int};
+use super::writer::{put_binary, put_header, put_header_of, put_u16, put_var_int};
 use super::{PacketId, ProtocolVersion, QoS};
 
 const DUP: u8 = 0x08;
@@ -36,42 +36,52 @@ pub struct Publish<'a> {
 impl<'a> Publish<'a> {
     #[inline]
     pub fn decode(frame: &Frame<'a>, version: ProtocolVersion) -> Result<Publish<'a>> {
+        let mut publish = Publish::default();
+        publish.read(frame, version, "")?;
+        Ok(publish)
+    }
+
+    /// Decodes into an empty one: it is large, and a result would be copied. Whoever publishes often does so to one
+    /// topic: one that is `known` is not validated again.
+    #[inline(always)]
+    pub fn read(
+        &mut self,
+        frame: &Frame<'a>,
+        version: ProtocolVersion,
+        known: &'a str,
+    ) -> Result<()> {
         if frame.first_byte >> 4 != PacketType::Publish as u8 {
             return Err(DecodeError::OtherPacket);
         }
         // [MQTT-3.3.1-4]
         let qos = QoS::from_bits(frame.first_byte >> 1 & 0x03).ok_or(DecodeError::QosInvalid)?;
-        let dup = frame.first_byte & DUP != 0;
+        self.dup = frame.first_byte & DUP != 0;
         // [MQTT-3.3.1-2]
-        if dup && qos == QoS::AtMostOnce {
+        if self.dup && qos == QoS::AtMostOnce {
             return Err(DecodeError::DupAtQos0);
         }
+        self.qos = qos;
+        self.retain = frame.first_byte & RETAIN != 0;
         let mut reader = Reader::new(frame.body);
         // [MQTT-3.3.2-1]
-        let topic = reader.topic_name()?;
-        // [MQTT-2.2.1-2]
-        let packet_id = if qos == QoS::AtMostOnce { None } else { Some(reader.packet_id()?) };
-        let mut publish = Publish {
-            dup,
-            qos,
-            retain: frame.first_byte & RETAIN != 0,
-            topic,
-            packet_id,
-            ..Publish::default()
-        };
+        self.topic = reader.topic_name(known)?;
+        if qos != QoS::AtMostOnce {
+            // [MQTT-2.2.1-2]
+            self.packet_id = Some(reader.packet_id()?);
+        }
         if version == ProtocolVersion::V5 {
             // Most have no properties.
             match reader.rest() {
                 [0, payload @ ..] => reader = Reader::new(payload),
-                _ => publish.decode_properties(&mut reader)?,
+                _ => self.decode_properties(&mut reader)?,
             }
         }
         // [MQTT-4.7.3-1]
-        if topic.is_empty() && publish.topic_alias.is_none() {
+        if self.topic.is_empty() && self.topic_alias.is_none() {
             return Err(DecodeError::TopicEmpty);
         }
-        publish.payload = reader.rest();
-        Ok(publish)
+        self.payload = reader.rest();
+        Ok(())
     }
 
     fn decode_properties(&mut self, reader: &mut Reader<'a>) -> Result<()> {
@@ -164,6 +174,31 @@ impl PublishHead<'_> {
             payload_size: self.payload_size,
         }
     }
+}
+
+/// A whole PUBLISH at QoS 0 without alias, expiry and subscription identifiers: what most messages are.
+#[inline]
+pub fn encode_plain_publish(
+    version: ProtocolVersion,
+    retain: bool,
+    topic: &[u8],
+    properties: &[u8],
+    payload: &[u8],
+    out: &mut Vec<u8>,
+) {
+    let is_v5 = version == ProtocolVersion::V5;
+    let section_size = if is_v5 { var_int::size(properties.len()) + properties.len() } else { 0 };
+    let follows_size = 2 + topic.len() + section_size + payload.len();
+    let first_byte = first_byte(false, QoS::AtMostOnce, retain);
+    put_header(out, first_byte, follows_size);
+    put_binary(out, topic);
+    if is_v5 {
+        put_var_int(out, properties.len());
+        if !properties.is_empty() {
+            out.extend_from_slice(properties);
+        }
+    }
+    out.extend_from_slice(payload);
 }
 
 #[inline]

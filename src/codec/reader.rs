@@ -3,6 +3,7 @@
 use super::PacketId;
 use super::error::{DecodeError, Result};
 use super::var_int;
+use ascii::AsciiStr;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a> {
@@ -90,17 +91,11 @@ impl<'a> Reader<'a> {
         if holds_any(bytes, [0]) { Err(DecodeError::NullCharacter) } else { Ok(text) }
     }
 
-    /// A topic name: a string without wildcards; it may be empty.
-    #[inline]
-    pub fn topic_name(&mut self) -> Result<&'a str> {
+    /// A topic name: a string without wildcards; it may be empty. `known` is one.
+    #[inline(always)]
+    pub fn topic_name(&mut self, known: &'a str) -> Result<&'a str> {
         let bytes = self.binary()?;
-        let text = utf8(bytes)?;
-        if !holds_any(bytes, [0, b'#', b'+']) {
-            return Ok(text);
-        }
-        // [MQTT-4.7.3-2], [MQTT-3.3.2-2] [MQTT-4.7.0-1]
-        let null = holds_any(bytes, [0]);
-        Err(if null { DecodeError::NullCharacter } else { DecodeError::TopicWildcard })
+        if bytes == known.as_bytes() { Ok(known) } else { topic_name(bytes) }
     }
 }
 
@@ -110,8 +105,23 @@ pub fn has_null(text: &str) -> bool {
     holds_any(text.as_bytes(), [0])
 }
 
+#[inline(never)]
+fn topic_name(bytes: &[u8]) -> Result<&str> {
+    let text = utf8(bytes)?;
+    if !holds_any(bytes, [0, b'#', b'+']) {
+        return Ok(text);
+    }
+    // [MQTT-4.7.3-2], [MQTT-3.3.2-2] [MQTT-4.7.0-1]
+    let null = holds_any(bytes, [0]);
+    Err(if null { DecodeError::NullCharacter } else { DecodeError::TopicWildcard })
+}
+
 #[inline]
 fn utf8(bytes: &[u8]) -> Result<&str> {
+    // Most strings are short and ASCII, and a validator of UTF-8 takes those byte by byte.
+    if let Ok(text) = AsciiStr::from_ascii(bytes) {
+        return Ok(text.as_str());
+    }
     // [MQTT-1.5.4-1] U+FEFF is a character like any other. [MQTT-1.5.4-3]
     simdutf8::basic::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8)
 }

@@ -45,6 +45,9 @@ pub const fn size(value: usize) -> usize {
 #[inline]
 pub(super) fn bytes(value: usize) -> ([u8; 4], usize) {
     debug_assert!(value <= VAR_INT_MAX as usize);
+    if value < 0x80 {
+        return ([value as u8, 0, 0, 0], 1);
+    }
     let size = size(value);
     let low = |shift: usize| (value >> shift) as u8 & 0x7F;
     let more = |index: usize| if index + 1 < size { 0x80 } else { 0 };

@@ -112,6 +112,28 @@ impl Clients {
         Some(session)
     }
 
+    /// Sends a message that is plain at QoS 0, if that is all there is to do; `false`: it must be offered.
+    #[inline(always)]
+    pub fn send_plain(
+        &mut self,
+        key: SessionKey,
+        context: &mut Context<'_>,
+        message: &Message<'_>,
+        retain: bool,
+    ) -> bool {
+        let Some(session) = self.sessions.get(key.index as usize) else { return false };
+        let Some(id) = session.connection else { return false };
+        let Some(connection) = self.connections.get_mut(id.index as usize) else { return false };
+        if session.key != key || !session.send_plain(connection, context, message, retain) {
+            return false;
+        }
+        if !connection.is_flush_listed {
+            connection.is_flush_listed = true;
+            self.flush.push_back(id);
+        }
+        true
+    }
+
     /// Offers a message to a session; `None` when the session is gone.
     #[inline]
     pub fn offer(

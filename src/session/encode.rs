@@ -33,6 +33,24 @@ impl EncodedOnce {
         self.variants = [None; VARIANT_COUNT];
     }
 
+    #[inline(never)]
+    fn add_variant(
+        &mut self,
+        version: ProtocolVersion,
+        now: Instant,
+        message: &Message<'_>,
+        envelope: &Envelope,
+        packet_id: Option<PacketId>,
+    ) -> Variant {
+        let head = head(version, now, message, envelope, packet_id, false);
+        let start = self.bytes.len();
+        let packet_id_index = head.encode(version, &mut self.bytes).unwrap_or(0);
+        self.bytes.extend_from_slice(message.payload);
+        let variant = Variant { start, end: self.bytes.len(), packet_id_index };
+        self.variants[variant_index(version, envelope.qos, envelope.retain)] = Some(variant);
+        variant
+    }
+
     pub fn end(&mut self) {
         self.is_on = false;
         self.stored = None;
@@ -50,6 +68,12 @@ impl EncodedOnce {
         }
         self.stored.get_or_insert_with(|| Stored::from_message(message, gauge)).clone()
     }
+}
+
+/// Where a variant is among all.
+#[inline]
+fn variant_index(version: ProtocolVersion, qos: QoS, retain: bool) -> usize {
+    usize::from(version == ProtocolVersion::V5) * 6 + qos as usize * 2 + usize::from(retain)
 }
 
 /// Whole seconds left, rounded up; 0 when none is.
@@ -84,6 +108,13 @@ fn head<'a>(
     }
 }
 
+/// Whether a message without identifiers is within what the client takes, whatever else goes with it.
+#[inline]
+pub fn fits_surely(connection: &Connection, message: &Message<'_>) -> bool {
+    // The bound is generous: a header, a packet id, an alias, an expiry and the lengths.
+    message.size() + 32 <= connection.packet_size_max as usize
+}
+
 /// Whether the encoded message is within what the client takes.
 #[inline]
 pub fn fits(
@@ -92,9 +123,7 @@ pub fn fits(
     message: &Message<'_>,
     envelope: &Envelope,
 ) -> bool {
-    // The bound is generous: a header, an id, an alias, an expiry and the lengths.
-    let ids_size = envelope.ids.as_ref().map_or(0, |ids| 5 * ids.len());
-    if message.size() + ids_size + 32 <= connection.packet_size_max as usize {
+    if envelope.ids.is_none() && fits_surely(connection, message) {
         return true;
     }
     let id = (envelope.qos != QoS::AtMostOnce).then(|| PacketId::new(1)).flatten();
@@ -151,6 +180,44 @@ pub fn publish(
     }
 }
 
+/// Whether `plain` may send a message to those that are owed nothing else.
+#[inline]
+pub fn is_plain(message: &Message<'_>) -> bool {
+    message.stored.is_none() && message.meta.expires_at.is_none()
+}
+
+/// As `publish`, for a message that `is_plain` and `fits`, at QoS 0, without identifiers and to a connection without
+/// aliases.
+#[inline(always)]
+pub fn plain(
+    connection: &mut Connection,
+    context: &mut Context<'_>,
+    message: &Message<'_>,
+    retain: bool,
+) {
+    context.counters.publishes_sent += 1;
+    context.counters.packets_sent += 1;
+    context.counters.publish_bytes_sent += message.payload.len() as u64;
+    let version = connection.version;
+    if context.encoded.is_on {
+        let encoded = &mut *context.encoded;
+        let variant = match encoded.variants[variant_index(version, QoS::AtMostOnce, retain)] {
+            Some(variant) => variant,
+            None => {
+                let envelope = Envelope { retain, ..Envelope::default() };
+                encoded.add_variant(version, context.now, message, &envelope, None)
+            }
+        };
+        let bytes = &encoded.bytes[variant.start..variant.end];
+        connection.output.append(context.pool, |out| out.extend_from_slice(bytes));
+        return;
+    }
+    let Message { topic, properties, payload, .. } = *message;
+    connection.output.append(context.pool, |out| {
+        codec::encode_plain_publish(version, retain, topic, properties, payload, out);
+    });
+}
+
 fn copy_variant(
     connection: &mut Connection,
     context: &mut Context<'_>,
@@ -159,21 +226,10 @@ fn copy_variant(
     packet_id: Option<PacketId>,
 ) {
     let version = connection.version;
-    let is_v5 = version == ProtocolVersion::V5;
-    let index = usize::from(is_v5) * 6 + envelope.qos as usize * 2 + usize::from(envelope.retain);
     let encoded = &mut *context.encoded;
-    let variant = match encoded.variants[index] {
+    let variant = match encoded.variants[variant_index(version, envelope.qos, envelope.retain)] {
         Some(variant) => variant,
-        None => {
-            let head = head(version, context.now, message, envelope, packet_id, false);
-            let start = encoded.bytes.len();
-            let packet_id_index = head.encode(version, &mut encoded.bytes).unwrap_or(0);
-            encoded.bytes.extend_from_slice(message.payload);
-            let end = encoded.bytes.len();
-            let variant = Variant { start, end, packet_id_index };
-            encoded.variants[index] = Some(variant);
-            variant
-        }
+        None => encoded.add_variant(version, context.now, message, envelope, packet_id),
     };
     let bytes = &encoded.bytes[variant.start..variant.end];
     connection.output.append(context.pool, |out| {

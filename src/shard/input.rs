@@ -114,13 +114,14 @@ impl Shard {
     /// Uses whole packets; returns how many bytes they had.
     fn read_packets(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
         let mut used = 0;
+        let mut topic = "";
         while used < bytes.len() {
             let rest = &bytes[used..];
             let step = match codec::next_frame(rest, self.limits.packet_size_max) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     let size = frame.size;
-                    let step = self.read_packet(now, id, &frame, rest);
+                    let step = self.read_packet(now, id, &frame, rest, &mut topic);
                     if step == Step::Done {
                         used += size;
                     }
@@ -143,13 +144,15 @@ impl Shard {
         used
     }
 
-    #[inline]
-    fn read_packet(
+    /// `topic` is the last that was published to.
+    #[inline(always)]
+    fn read_packet<'a>(
         &mut self,
         now: Instant,
         id: ConnectionId,
-        frame: &Frame<'_>,
+        frame: &Frame<'a>,
         rest: &[u8],
+        topic: &mut &'a str,
     ) -> Step {
         let above_mark = self.is_mail_above_mark();
         let is_holding = self.bridges.is_holding();
@@ -191,8 +194,12 @@ impl Shard {
                 return self.park(id, Park::Bridge);
             }
             self.counters.packets_received += 1;
-            return match codec::Publish::decode(frame, version) {
-                Ok(publish) => self.on_publish(now, id, key, version, &publish),
+            let mut publish = codec::Publish::default();
+            return match publish.read(frame, version, topic) {
+                Ok(()) => {
+                    *topic = publish.topic;
+                    self.on_publish(now, id, key, version, &publish)
+                }
                 Err(error) => self.fail(now, id, &error),
             };
         }

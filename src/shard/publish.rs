@@ -11,7 +11,7 @@ use crate::topic::{check_name, is_system};
 use smallvec::SmallVec;
 
 impl Shard {
-    #[inline]
+    #[inline(always)]
     pub(super) fn on_publish(
         &mut self,
         now: Instant,
@@ -34,6 +34,7 @@ impl Shard {
     }
 
     /// Defines the alias or puts the topic it stands for.
+    #[inline(never)]
     fn on_aliased(
         &mut self,
         now: Instant,
@@ -77,7 +78,7 @@ impl Shard {
         step
     }
 
-    #[inline]
+    #[inline(always)]
     fn accept(
         &mut self,
         now: Instant,
@@ -116,9 +117,11 @@ impl Shard {
             session.received_qos2.insert(packet_id);
         }
         // Most messages have no properties, and an empty list costs more than this look.
-        let mut pieces: SmallVec<[&[u8]; 4]> = SmallVec::new();
+        let pieces: SmallVec<[&[u8]; 4]>;
+        let mut properties: &[&[u8]] = &[];
         if !publish.properties.is_empty() {
-            pieces.extend(publish.properties.pieces());
+            pieces = publish.properties.pieces().collect();
+            properties = &pieces;
         }
         let meta = Meta {
             qos: publish.qos as u8,
@@ -128,8 +131,7 @@ impl Shard {
             publisher: key.as_u64(),
             from_bridge: self.has_bridge_clients && self.is_bridge(id),
         };
-        let draft =
-            Draft { topic: topic.as_bytes(), properties: &pieces, payload: publish.payload, meta };
+        let draft = Draft { topic: topic.as_bytes(), properties, payload: publish.payload, meta };
         let Published { generation, denied } =
             self.publish(now, &draft, Publisher::Client(key, topic));
         if let Some(reason) = denied {
@@ -187,7 +189,7 @@ impl Shard {
         Step::Done
     }
 
-    #[inline]
+    #[inline(always)]
     fn check_publish(&mut self, publish: &Publish<'_>, topic: &str) -> Result<(), ReasonCode> {
         let (size_max, levels_max) = (self.limits.filter_size_max, self.limits.filter_levels_max);
         // A topic this short is within any bound of levels that an operator may set, or nearly.

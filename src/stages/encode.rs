@@ -2,7 +2,7 @@
 
 use crate::arena::Message;
 use crate::codec::QoS;
-use crate::session::{Clients, Context, Envelope, SessionKey};
+use crate::session::{Clients, Context, Envelope, SessionKey, encode};
 use std::rc::Rc;
 
 /// Where messages of one topic go. Dropped when a subscription changes.
@@ -55,13 +55,25 @@ impl LocalDelivery {
         size_of::<LocalDelivery>() + self.ids.as_ref().map_or(0, |ids| 16 + 4 * ids.len()) + other
     }
 
+    /// It gets the message at QoS 0, and nothing with it.
+    #[inline]
+    fn is_plain(&self, message: &Message<'_>) -> bool {
+        let is_qos0 = message.meta.qos == 0 || self.qos == QoS::AtMostOnce;
+        is_qos0 && self.ids.is_none()
+    }
+
+    #[inline]
+    fn retains(&self, message: &Message<'_>) -> bool {
+        // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+        message.meta.retain && self.retain_as_published
+    }
+
     fn envelope(&self, message: &Message<'_>) -> Envelope {
         let published = QoS::from_bits(message.meta.qos).unwrap_or(QoS::AtMostOnce);
         Envelope {
             // [MQTT-3.8.4-8]
             qos: published.min(self.qos),
-            // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
-            retain: message.meta.retain && self.retain_as_published,
+            retain: self.retains(message),
             ids: self.ids.clone(),
             membership: 0,
         }
@@ -90,6 +102,7 @@ pub fn deliver(
     if route.local.len() > 1 {
         context.encoded.begin();
     }
+    let is_plain = encode::is_plain(message);
     for delivery in &route.local {
         let mut delivery = delivery;
         if message.meta.publisher == delivery.session.as_u64() {
@@ -102,6 +115,12 @@ pub fn deliver(
         }
         if !wanted(clients, delivery.session) {
             continue;
+        }
+        if is_plain && delivery.is_plain(message) {
+            let retain = delivery.retains(message);
+            if clients.send_plain(delivery.session, context, message, retain) {
+                continue;
+            }
         }
         clients.offer(delivery.session, context, message, delivery.envelope(message));
     }

@@ -97,8 +97,10 @@ impl<'a> SubscriptionIds<'a> {
         self.list.iter().copied().chain(encoded)
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        // Most messages have no properties at all.
+        self.list.is_empty() && (self.raw.is_empty() || self.iter().next().is_none())
     }
 
     /// Size as encoded.
