@@ -53,8 +53,14 @@ fn main() -> ExitCode {
 /// Runs what the command line asks for. True if every message was delivered as it should be.
 fn bench(options: &Options) -> Result<bool, String> {
     if options.list {
-        for scenario in scenario::built_in() {
-            println!("{:<22} {}", scenario.name, scenario.about);
+        let listed = match options.scenario.is_empty() {
+            true => scenario::built_in(),
+            false => scenario::chosen(options)?,
+        };
+        if options.json {
+            println!("{}", serde_json::to_string_pretty(&listed).expect("plain data"));
+        } else {
+            listed.iter().for_each(|listed| println!("{:<22} {}", listed.name, listed.about));
         }
         return Ok(true);
     }

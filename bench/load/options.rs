@@ -30,7 +30,7 @@ pub struct Options {
     /// A built-in scenario or a TOML file; may be repeated [default: the first eight of --list; floor: fan-out, p2p-qos0]
     #[arg(long, value_name = "FILE|NAME")]
     pub scenario: Vec<String>,
-    /// List the built-in scenarios
+    /// List the built-in scenarios, or those named
     #[arg(long)]
     pub list: bool,
     /// Print the results as JSON instead of the table
