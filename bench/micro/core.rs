@@ -1,11 +1,12 @@
 //! The core without the world: bytes in, bytes out, on one shard in memory.
 //!
 //! `cargo bench --bench core` times every scenario; `cargo bench --bench core -- NAME COUNT` runs one, for a profiler
-//! or for `scripts/instructions`. Under `cargo test` each runs small.
+//! or for `scripts/instructions`, with `--list` it names them. Under `cargo test` each runs small.
 
 use ringmq::codec::{
-    Ack, Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling,
-    Subscribe, SubscribeFilters, SubscriptionOptions, next_frame,
+    Ack, Connect, ForwardedProperties, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode,
+    RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions, next_frame,
+    put_user_property,
 };
 use ringmq::limits::Limits;
 use ringmq::shard::{ConnectionId, Shard, ShardSettings};
@@ -22,6 +23,8 @@ struct Scenario {
     /// Subscribers of each publisher's topic.
     subscribers: usize,
     payload_size: usize,
+    /// Of each message; above 0 in MQTT 5.0 only.
+    user_properties: usize,
     wildcard: bool,
     /// What is called of each message.
     hooks: Option<MakeHooks>,
@@ -40,6 +43,7 @@ const PLAIN: Scenario = Scenario {
     publishers: 50,
     subscribers: 1,
     payload_size: 64,
+    user_properties: 0,
     wildcard: false,
     hooks: None,
 };
@@ -47,6 +51,12 @@ const PLAIN: Scenario = Scenario {
 const SCENARIOS: &[Scenario] = &[
     PLAIN,
     Scenario { name: "p2p-qos0-v5", version: ProtocolVersion::V5, ..PLAIN },
+    Scenario {
+        name: "p2p-qos0-v5-properties",
+        version: ProtocolVersion::V5,
+        user_properties: 5,
+        ..PLAIN
+    },
     Scenario {
         name: "p2p-qos0-v5-hook",
         version: ProtocolVersion::V5,
@@ -197,6 +207,11 @@ impl World {
 fn run(scenario: &Scenario, count: usize) -> usize {
     let Scenario { version, qos, .. } = *scenario;
     let mut world = World::new(version, scenario.hooks);
+    let mut properties = Vec::new();
+    for index in 0..scenario.user_properties {
+        let (name, value) = (format!("name-{index:04}"), format!("value-{index:04}"));
+        put_user_property(&mut properties, &name, &value);
+    }
     let mut publishers = Vec::new();
     for publisher in 0..scenario.publishers {
         let topic = format!("bench/p2p/{publisher}");
@@ -219,6 +234,7 @@ fn run(scenario: &Scenario, count: usize) -> usize {
                 packet_id: (qos != QoS::AtMostOnce)
                     .then(|| PacketId::new(messages as u16))
                     .flatten(),
+                properties: ForwardedProperties::from_raw(&properties),
                 payload: &payload,
                 ..Publish::default()
             };
@@ -243,6 +259,9 @@ fn run(scenario: &Scenario, count: usize) -> usize {
 }
 
 fn main() {
+    if std::env::args().any(|argument| argument == "--list") {
+        return SCENARIOS.iter().for_each(|scenario| println!("{}", scenario.name));
+    }
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     // `cargo bench` says so; `cargo test` does not.
