@@ -39,7 +39,8 @@ pub use header::PacketType;
 pub use ping::{encode_pingreq, encode_pingresp};
 pub use properties::{
     ForwardedProperties, Property, PropertyId, PropertyIter, PropertySet, SubscriptionIds,
-    UserProperties, put_user_property, user_property_size,
+    UserProperties, put_user_property, put_user_property_name, put_user_property_value,
+    user_property_size,
 };
 pub use publish::{Publish, PublishHead, encode_plain_publish};
 pub use reader::has_null;

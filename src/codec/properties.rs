@@ -16,7 +16,8 @@ pub use id::PropertyId;
 pub use set::PropertySet;
 pub(super) use views::Forwarding;
 pub use views::{
-    ForwardedProperties, SubscriptionIds, UserProperties, put_user_property, user_property_size,
+    ForwardedProperties, SubscriptionIds, UserProperties, put_user_property,
+    put_user_property_name, put_user_property_value, user_property_size,
 };
 
 /// One property with its value.

@@ -59,7 +59,9 @@ pub(super) fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
 #[inline]
 pub(super) fn put_str(out: &mut Vec<u8>, text: &str) {
     debug_assert!(text.len() <= FIELD_SIZE_MAX);
-    put_binary(out, cut(text).as_bytes());
+    let text = cut(text).as_bytes();
+    put_u16(out, text.len() as u16);
+    out.extend_from_slice(text);
 }
 
 #[inline]
@@ -74,7 +76,7 @@ pub(super) fn str_size(text: &str) -> usize {
 
 /// As much of `text` as a field takes, in whole characters.
 #[inline]
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     if text.len() <= FIELD_SIZE_MAX {
         return text;
     }

@@ -19,6 +19,9 @@ const TICK_MS: u64 = 1000;
 /// Hooks that a message meets at its origin.
 const AT_ORIGIN: HookSet = HookSet::PUBLISH.union(HookSet::AUTHORIZE_PUBLISH);
 
+/// A larger message takes time to be copied, which is not a hook's.
+const ROW_SIZE_MAX: usize = 64 << 10;
+
 /// The hooks of a shard and what their calls need.
 pub(super) struct Plugged {
     pub hooks: Box<dyn Hooks>,
@@ -139,7 +142,12 @@ impl Shard {
         draft: &Draft<'_>,
         publisher: Publisher<'_>,
     ) -> Published {
-        self.make_room(now, draft);
+        let size = draft.size();
+        let is_in_row = matches!(publisher, Publisher::Client(..)) && size <= ROW_SIZE_MAX;
+        if !is_in_row {
+            self.pause_hooks();
+        }
+        self.make_room(now, size);
         let Some(plugged) = &mut self.plugged else {
             return Published { generation: self.admit(now, draft), denied: None };
         };
@@ -191,6 +199,9 @@ impl Shard {
         self.pipeline.admit(generation);
         self.counters.admitted += 1;
         let allowed = Published { generation, denied: None };
+        if !is_in_row {
+            plugged.hooks.pause();
+        }
         if self.hook_set.contains(HookSet::AUTHORIZE_PUBLISH) && verdict == Verdict::Allow {
             let message = self.arena.last().expect("the message was just admitted");
             verdict = plugged.hooks.authorize_publish(&client, &MessageView::of(&message, now));
@@ -205,9 +216,21 @@ impl Shard {
     }
 
     /// A hook runs once for a message, so what it may make of it has room before it runs.
-    fn make_room(&mut self, now: Instant, draft: &Draft<'_>) {
-        if !self.arena.has_room(self.limits.packet_size_max.max(draft.size())) {
+    #[inline]
+    fn make_room(&mut self, now: Instant, size: usize) {
+        if !self.arena.has_room(self.limits.packet_size_max.max(size)) {
             self.run_pipeline(now);
+            self.pause_hooks();
+        }
+    }
+
+    /// Other work stands between the last message and the next.
+    #[inline]
+    pub(super) fn pause_hooks(&mut self) {
+        if self.hook_set.intersects(AT_ORIGIN)
+            && let Some(plugged) = &mut self.plugged
+        {
+            plugged.hooks.pause();
         }
     }
 

@@ -115,6 +115,7 @@ impl Shard {
     fn read_packets(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
         let mut used = 0;
         let mut topic = "";
+        self.pause_hooks();
         while used < bytes.len() {
             let rest = &bytes[used..];
             let step = match codec::next_frame(rest, self.limits.packet_size_max) {
@@ -204,6 +205,7 @@ impl Shard {
             };
         }
         self.counters.packets_received += 1;
+        self.pause_hooks();
         match Packet::decode(frame, version) {
             Ok(packet) => self.on_packet(now, id, key, version, packet),
             Err(error) => self.fail(now, id, &error),

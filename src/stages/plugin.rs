@@ -10,7 +10,7 @@ mod receivers;
 mod view;
 
 pub use crate::session::{DropReason, SessionLimits};
-pub use edit::{EditBuffers, EditError, MessageEdit, Saved};
+pub use edit::{EditBuffers, EditError, FixedProperty, MessageEdit, PropertyName, Saved};
 pub use figures::HookFigures;
 pub use hooks::{HookSet, Hooks, Verdict};
 pub use receivers::Receivers;

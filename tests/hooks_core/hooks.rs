@@ -27,6 +27,7 @@ pub struct Scripted {
     pub deliver: Option<OnDeliver>,
     /// Beside those that are written.
     pub more: HookSet,
+    pub says_pauses: bool,
     pub log: Log,
 }
 
@@ -80,6 +81,12 @@ impl Hooks for Scripted {
     fn publish(&mut self, client: &ClientView<'_>, message: &mut MessageEdit<'_>) -> Verdict {
         self.say(format!("publish {} {}", client.client_id, message.topic()));
         verdict(self.publish.expect("not asked for")(client, message))
+    }
+
+    fn pause(&mut self) {
+        if self.says_pauses {
+            self.say("pause".into());
+        }
     }
 
     fn authorize_publish(&mut self, client: &ClientView<'_>, message: &MessageView<'_>) -> Verdict {

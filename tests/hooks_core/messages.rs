@@ -499,3 +499,32 @@ fn what_a_bridge_brings_in_meets_the_hooks_and_bridges_get_what_they_made() {
     assert!(taken.contains("numbers: [1, 2, 3]"), "{taken}");
     check_released(&mut world);
 }
+
+#[test]
+fn hooks_hear_when_more_than_a_message_stands_between_two_calls() {
+    let hooks = Scripted { publish: Some(|_, _| Ok(())), says_pauses: true, ..Scripted::default() };
+    let mut world = hooked(1, quiet(), &hooks);
+    let client = world.connect("p", |_| {});
+    let large = vec![0; 65 << 10];
+    let send = |world: &mut world::World, topics: &[&str]| {
+        let mut bytes = Vec::new();
+        for topic in topics {
+            let publish =
+                |payload| Packet::Publish(Publish { topic, payload, ..Publish::default() });
+            match *topic {
+                "" => Packet::Pingreq.encode(world::V5, &mut bytes),
+                "large" => publish(&large[..]).encode(world::V5, &mut bytes),
+                _ => publish(b"").encode(world::V5, &mut bytes),
+            }
+        }
+        hooks.log.borrow_mut().clear();
+        world.send_bytes(client, &bytes);
+        hooks.log.borrow().join(", ")
+    };
+    let said = send(&mut world, &["a", "b", "", "c"]);
+    assert_eq!(said, "pause, publish p a, publish p b, pause, publish p c");
+    let said = send(&mut world, &["a", "large", "b"]);
+    assert_eq!(said, "pause, publish p a, pause, publish p large, pause, publish p b");
+    world.settle();
+    check_released(&mut world);
+}

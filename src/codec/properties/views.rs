@@ -2,7 +2,7 @@
 
 use super::{Property, PropertyId, PropertyIter, PropertySet};
 use crate::codec::var_int;
-use crate::codec::writer::{put_str, str_size};
+use crate::codec::writer::{cut, put_str, str_size};
 
 /// The user properties of a packet, in their order.
 #[derive(Clone, Copy, Default)]
@@ -45,9 +45,23 @@ impl<'a> UserProperties<'a> {
 /// Appends one user property to an encoded section.
 #[inline]
 pub fn put_user_property(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.reserve(user_property_size(name, value));
-    out.push(PropertyId::UserProperty as u8);
-    put_str(out, name);
+    put_user_property_name(out, name, value.len());
+    put_user_property_value(out, value);
+}
+
+/// Its first part, with room for a value of `value_size` bytes.
+#[inline]
+pub fn put_user_property_name(out: &mut Vec<u8>, name: &str, value_size: usize) {
+    let name = cut(name);
+    let [high, low] = (name.len() as u16).to_be_bytes();
+    out.reserve(1 + 2 + name.len() + 2 + value_size);
+    out.extend_from_slice(&[PropertyId::UserProperty as u8, high, low]);
+    out.extend_from_slice(name.as_bytes());
+}
+
+/// Its second part.
+#[inline]
+pub fn put_user_property_value(out: &mut Vec<u8>, value: &str) {
     put_str(out, value);
 }
 

@@ -25,6 +25,9 @@ const TIMED_EVERY: u64 = 64;
 const FREQUENT: HookSet =
     HookSet::PUBLISH.union(HookSet::AUTHORIZE_PUBLISH).union(HookSet::DELIVER);
 
+/// The hooks that one message after another meets.
+const AT_ORIGIN: HookSet = HookSet::PUBLISH.union(HookSet::AUTHORIZE_PUBLISH);
+
 /// What a client is told whose request a broken plugin could not judge.
 const FAILED: Verdict = Verdict::Deny(ReasonCode::ImplementationSpecificError);
 
@@ -32,6 +35,8 @@ const FAILED: Verdict = Verdict::Deny(ReasonCode::ImplementationSpecificError);
 pub struct Chain {
     links: Vec<Link>,
     hooks: HookSet,
+    /// When the last call at a message's origin ended, while the next one follows it at once.
+    row_ms: Option<u64>,
 }
 
 struct Link {
@@ -66,7 +71,7 @@ impl Chain {
         let links = installed.iter().enumerate().map(new);
         let links: Vec<Link> = links.collect::<Result<_, _>>()?;
         let hooks = links.iter().fold(HookSet::EMPTY, |all, link| all.union(link.hooks));
-        Ok(Chain { links, hooks })
+        Ok(Chain { links, hooks, row_ms: None })
     }
 
     /// Asks those who have the hook until one denies.
@@ -75,9 +80,25 @@ impl Chain {
         hook: HookSet,
         mut work: impl FnMut(&mut Link, &mut u64) -> Result<Verdict, Failed>,
     ) -> Verdict {
-        let mut began_ms = tick::now_ms();
-        for link in self.links.iter_mut().filter(|link| link.hooks.contains(hook)) {
-            let verdict = match work(link, &mut began_ms) {
+        // One look at the clock a call instead of two.
+        let row_ms = if AT_ORIGIN.contains(hook) { self.row_ms } else { None };
+        let mut began_ms = row_ms.unwrap_or_else(tick::now_ms);
+        let verdict = Self::ask_each(&mut self.links, hook, &mut began_ms, &mut work);
+        if AT_ORIGIN.contains(hook) {
+            self.row_ms = Some(began_ms);
+        }
+        verdict
+    }
+
+    #[inline]
+    fn ask_each(
+        links: &mut [Link],
+        hook: HookSet,
+        began_ms: &mut u64,
+        work: &mut impl FnMut(&mut Link, &mut u64) -> Result<Verdict, Failed>,
+    ) -> Verdict {
+        for link in links.iter_mut().filter(|link| link.hooks.contains(hook)) {
+            let verdict = match work(link, began_ms) {
                 Ok(verdict) => verdict,
                 Err(Failed(OnError::Deny)) => FAILED,
                 Err(Failed(OnError::Pass)) => Verdict::Allow,
@@ -157,6 +178,10 @@ impl Hooks for Chain {
             }
             verdict
         })
+    }
+
+    fn pause(&mut self) {
+        self.row_ms = None;
     }
 
     fn authorize_publish(&mut self, client: &ClientView<'_>, message: &MessageView<'_>) -> Verdict {

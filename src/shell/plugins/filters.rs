@@ -3,21 +3,27 @@
 use crate::topic::{matches, parse_filter};
 
 #[derive(Clone, Debug)]
-pub(super) struct Filters(Vec<String>);
+pub(super) struct Filters {
+    filters: Vec<String>,
+    /// `#` is one of them.
+    is_all: bool,
+}
 
 impl Filters {
     /// The filters, or what is wrong with each that is none.
     pub fn new(filters: &[String]) -> Result<Filters, Vec<String>> {
         let wrong: Vec<_> = filters.iter().filter_map(|filter| check(filter)).collect();
-        if wrong.is_empty() { Ok(Filters(filters.to_vec())) } else { Err(wrong) }
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        Ok(Filters { filters: filters.to_vec(), is_all: filters.iter().any(|one| one == "#") })
     }
 
     #[inline]
     pub fn contains(&self, topic: &str) -> bool {
-        self.0.iter().any(|filter| match filter.as_str() {
-            "#" => !topic.starts_with('$'),
-            filter => matches(filter, topic),
-        })
+        // What most want is told at a glance.
+        let is_ordinary = topic.as_bytes().first() != Some(&b'$');
+        self.is_all && is_ordinary || self.filters.iter().any(|filter| matches(filter, topic))
     }
 }
 

@@ -109,6 +109,16 @@ impl Template {
         }
     }
 
+    /// The text, where it is there already and need not be put together.
+    #[inline]
+    pub fn borrowed<'t>(&'t self, client: &ClientView<'t>) -> Option<&'t str> {
+        match self.parts.as_slice() {
+            [Part::Variable(Variable::ClientId)] => Some(client.client_id),
+            [Part::Variable(Variable::UserName)] => Some(client.user_name.unwrap_or_default()),
+            _ => self.fixed(),
+        }
+    }
+
     /// Puts the text together in `out`. `capture` is what a number stands for.
     pub fn render<'c>(
         &self,
@@ -294,6 +304,17 @@ mod tests {
         assert_eq!(fixed("a${plugin}$$b"), Some("atag$b".to_owned()));
         assert_eq!(fixed(""), Some(String::new()));
         assert_eq!(fixed("a${topic}"), None);
+        for text in ["plain", "", "${client_id}", "${user_name}", "${topic}", "a${client_id}"] {
+            let template = Template::parse(text, "tag", None).unwrap();
+            for client in [client(), ClientView { client_id: "x", ..ClientView::default() }] {
+                let borrowed = template.borrowed(&client);
+                assert!(
+                    borrowed.is_none_or(|found| found == render(text, &client, None)),
+                    "{text}"
+                );
+                assert_eq!(borrowed.is_none(), text == "${topic}" || text == "a${client_id}");
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@ use super::template::Template;
 use super::{Plugin, PluginError, PluginFactory, refusal};
 use crate::config::plugin::{PluginSettings, PropertySettings};
 use crate::config::table::Refusal;
-use crate::stages::plugin::{ClientView, HookSet, MessageEdit, Verdict};
+use crate::stages::plugin::{
+    ClientView, FixedProperty, HookSet, MessageEdit, PropertyName, Verdict,
+};
 
 pub(super) struct UserPropertyFactory {
     name: String,
@@ -18,6 +20,16 @@ struct Property {
     name: String,
     value: Template,
     replace: bool,
+    encoded: Encoded,
+}
+
+/// What of a property that is added can be put together before there is a message.
+#[derive(Clone)]
+enum Encoded {
+    All(FixedProperty),
+    Name(PropertyName),
+    /// It cannot be encoded and fails with each message, or it replaces others.
+    Nothing,
 }
 
 /// One shard's instance.
@@ -48,7 +60,7 @@ impl UserPropertyFactory {
                 }
             }
             match Template::parse(value, &settings.name, None) {
-                Ok(value) => made.push(Property { name: name.clone(), value, replace: *replace }),
+                Ok(value) => made.push(Property::new(name, value, *replace)),
                 Err(what) => wrong.push(refusal(settings, *line, "value", what)),
             }
         }
@@ -58,6 +70,18 @@ impl UserPropertyFactory {
             }
             _ => Err(wrong),
         }
+    }
+}
+
+impl Property {
+    fn new(name: &str, value: Template, replace: bool) -> Property {
+        let encoded = match value.fixed() {
+            _ if replace => None,
+            Some(value) => FixedProperty::new(name, value).map(Encoded::All).ok(),
+            None => PropertyName::new(name).map(Encoded::Name).ok(),
+        };
+        let encoded = encoded.unwrap_or(Encoded::Nothing);
+        Property { name: name.to_owned(), value, replace, encoded }
     }
 }
 
@@ -86,17 +110,21 @@ impl Plugin for UserProperty {
             return Ok(Verdict::Allow);
         }
         for property in &self.properties {
-            let value = match property.value.fixed() {
+            if let Encoded::All(fixed) = &property.encoded {
+                message.add_fixed_property(fixed)?;
+                continue;
+            }
+            let value = match property.value.borrowed(client) {
                 Some(text) => text,
                 None => {
                     property.value.render(client, message, |_| None, &mut self.value);
                     &self.value
                 }
             };
-            if property.replace {
-                message.replace_user_property(&property.name, value)?;
-            } else {
-                message.add_user_property(&property.name, value)?;
+            match &property.encoded {
+                Encoded::Name(name) => message.add_named_property(name, value)?,
+                _ if property.replace => message.replace_user_property(&property.name, value)?,
+                _ => message.add_user_property(&property.name, value)?,
             }
         }
         Ok(Verdict::Allow)

@@ -8,7 +8,7 @@ use super::MessageView;
 use crate::arena::{Draft, Meta};
 use crate::codec::{
     Property, PropertyId, PropertyIter, QoS, UserProperties, has_null, put_user_property,
-    user_property_size,
+    put_user_property_name, put_user_property_value, user_property_size,
 };
 use crate::limits::Limits;
 use crate::time::Instant;
@@ -48,6 +48,33 @@ pub struct EditBuffers {
     payload: Vec<u8>,
     properties: Vec<u8>,
     spare: Vec<u8>,
+}
+
+/// A user property that is the same for every message: checked and encoded once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FixedProperty(Box<[u8]>);
+
+impl FixedProperty {
+    pub fn new(name: &str, value: &str) -> Result<FixedProperty, EditError> {
+        check_text(name)?;
+        check_text(value)?;
+        let mut bytes = Vec::new();
+        put_user_property(&mut bytes, name, value);
+        Ok(FixedProperty(bytes.into()))
+    }
+}
+
+/// The name of user properties whose values differ: checked and encoded once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PropertyName(Box<[u8]>);
+
+impl PropertyName {
+    pub fn new(name: &str) -> Result<PropertyName, EditError> {
+        check_text(name)?;
+        let mut bytes = Vec::new();
+        put_user_property_name(&mut bytes, name, 0);
+        Ok(PropertyName(bytes.into()))
+    }
 }
 
 /// What `EditBuffers::properties` holds.
@@ -227,6 +254,31 @@ impl<'a> MessageEdit<'a> {
         check_text(value)?;
         self.grow(user_property_size(name, value))?;
         put_user_property(&mut self.buffers.properties, name, value);
+        Ok(())
+    }
+
+    /// As `add_user_property`, of a name that was checked before.
+    #[inline]
+    pub fn add_named_property(
+        &mut self,
+        name: &PropertyName,
+        value: &str,
+    ) -> Result<(), EditError> {
+        check_text(value)?;
+        let added_size = name.0.len() + 2 + value.len();
+        self.grow(added_size)?;
+        let properties = &mut self.buffers.properties;
+        properties.reserve(added_size);
+        properties.extend_from_slice(&name.0);
+        put_user_property_value(properties, value);
+        Ok(())
+    }
+
+    /// As `add_user_property`, of one that was checked before.
+    #[inline]
+    pub fn add_fixed_property(&mut self, property: &FixedProperty) -> Result<(), EditError> {
+        self.grow(property.0.len())?;
+        self.buffers.properties.extend_from_slice(&property.0);
         Ok(())
     }
 

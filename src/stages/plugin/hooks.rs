@@ -138,6 +138,10 @@ pub trait Hooks {
         Verdict::Allow
     }
 
+    /// What the shard does until the next call is more than to reach for the next message: its time is nobody's hook's.
+    /// Between two calls of `publish` or `authorize_publish` without it there is next to none.
+    fn pause(&mut self) {}
+
     /// The message as `publish` left it.
     fn authorize_publish(&mut self, client: &ClientView<'_>, message: &MessageView<'_>) -> Verdict {
         let _ = (client, message);

@@ -262,6 +262,24 @@ fn a_slow_call_is_counted_whether_it_was_timed_or_not() {
 }
 
 #[test]
+fn what_passes_between_two_calls_is_no_hooks_time_once_it_was_told() {
+    let mut chain = chain(&[("quick", Deed::Allow, HookSet::ALL)], OnError::Deny);
+    let (client, message) = (ClientView::default(), MessageView::default());
+    for _ in 0..2 {
+        assert_eq!(publish(&mut chain).0, Verdict::Allow);
+        assert_eq!(chain.authorize_publish(&client, &message), Verdict::Allow);
+        chain.pause();
+        thread::sleep(Duration::from_millis(40));
+    }
+    thread::sleep(Duration::from_millis(40));
+    // Deliver hooks stand by themselves.
+    assert!(chain.deliver(&client, &message));
+    for hook in ["publish", "authorize_publish", "deliver"] {
+        assert_eq!(figures(&chain, "quick", hook).slow, 0, "{hook}");
+    }
+}
+
+#[test]
 fn a_plugin_that_cannot_begin_is_a_sentence() {
     struct Broken(bool);
     impl PluginFactory for Broken {

@@ -291,3 +291,36 @@ fn a_payload_is_held_to_what_its_message_declares() {
     edit.set_payload("ü".as_bytes()).unwrap();
     assert!(edit.is_payload_format_right());
 }
+
+#[test]
+fn what_was_encoded_before_is_what_would_be_encoded_now() {
+    let limits = Limits { packet_size_max: 100, ..Limits::DEFAULT };
+    let mut buffers = [EditBuffers::default(), EditBuffers::default(), EditBuffers::default()];
+    let original = MessageView { topic: "t", raw_properties: b"\x01\x01", ..Default::default() };
+    let (mut refused, long) = (0, "v".repeat(60));
+    for (name, value) in [("", ""), ("n", "v"), ("ünï", "\u{1f600}"), ("k", &long)] {
+        let mut edits = buffers.each_mut().map(|one| MessageEdit::new(original, one, &limits));
+        let fixed = FixedProperty::new(name, value).unwrap();
+        let head = PropertyName::new(name).unwrap();
+        for _ in 0..3 {
+            let [plain, named, whole] = &mut edits;
+            let added = plain.add_user_property(name, value);
+            assert_eq!(named.add_named_property(&head, value), added);
+            assert_eq!(whole.add_fixed_property(&fixed), added);
+            refused += u64::from(added == Err(EditError::TooLarge));
+            assert_eq!(plain.property_parts(), named.property_parts());
+            assert_eq!(plain.property_parts(), whole.property_parts());
+        }
+    }
+    assert_eq!(refused, 2);
+    let long = "x".repeat(65_536);
+    for (text, error) in [("a\0", EditError::TextInvalid), (&long, EditError::TooLarge)] {
+        assert_eq!(PropertyName::new(text), Err(error));
+        assert_eq!(FixedProperty::new(text, ""), Err(error));
+        assert_eq!(FixedProperty::new("", text), Err(error));
+        let mut edit = MessageEdit::new(original, &mut buffers[0], &limits);
+        let name = PropertyName::new("n").unwrap();
+        assert_eq!(edit.add_named_property(&name, text), Err(error));
+        assert!(!edit.is_changed());
+    }
+}
