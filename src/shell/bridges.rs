@@ -103,6 +103,8 @@ pub struct Hub {
     /// Something was committed, or could not be.
     has_committed: Rc<Signal>,
     said: RefCell<BTreeMap<String, String>>,
+    /// The process is ending: nothing more comes in.
+    is_ending: std::cell::Cell<bool>,
 }
 
 /// What the bridges need of the process.
@@ -188,6 +190,7 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
         scratch: RefCell::default(),
         has_committed,
         said: RefCell::default(),
+        is_ending: Default::default(),
     })
 }
 
@@ -230,6 +233,7 @@ async fn serve(hub: &Rc<Hub>, orders: &Orders) {
         has_moved |= hub.flush_inbound();
         let order = orders.current();
         if order != carried_out {
+            hub.is_ending.set(order.phase >= Phase::Drain);
             if order.phase != carried_out.phase && order.phase >= Phase::Disconnect {
                 hub.stop().await;
             }

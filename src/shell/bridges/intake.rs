@@ -210,10 +210,12 @@ impl Hub {
         is_all_told
     }
 
-    /// Nothing of what shards handed over is anywhere but in a log, with the link, or in a queue in memory.
+    /// Nothing of what shards handed over is anywhere but in a log, with the link, or in a queue in memory; and the shards have
+    /// what came in.
     pub fn is_settled(&self) -> bool {
+        let mut lines = self.bridges.iter().flat_map(|bridge| &bridge.lines);
         !self.end.borrow().has_mail()
-            && self.bridges.iter().flat_map(|bridge| &bridge.lines).all(|l| l.outbound.is_settled())
+            && lines.all(|line| line.outbound.is_settled() && !line.has_inbound())
     }
 }
 

@@ -152,6 +152,11 @@ impl Line {
         Some(batch)
     }
 
+    /// Whether messages of the remote wait for a shard's lane.
+    pub fn has_inbound(&self) -> bool {
+        !self.inbound.borrow().is_empty()
+    }
+
     fn set_state(&self, state: &'static str, is_connected: bool) {
         let mut status = self.status.borrow_mut();
         if status.state != state {
@@ -347,6 +352,10 @@ impl Line {
     }
 
     fn on_inbound(&self, hub: &Hub, number: u64, message: &InMessage) {
+        if hub.is_ending.get() {
+            // Its subscribers are about to be sent away. Not acknowledged, it stays with the remote.
+            return;
+        }
         let bridge = &hub.bridges[usize::from(self.bridge)];
         let now = hub.clock.now();
         self.status.borrow_mut().received += 1;
