@@ -1,9 +1,10 @@
 //! A numbered flow from a publisher of one broker to a subscriber of another, while everything between them is disturbed.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use crate::client::{Client, Got, Message};
 use crate::process::Process;
 use crate::proxy::Proxy;
 
+/// The client id of whoever publishes: what it meets is what the next one meets.
+const PUBLISHER: &str = "publisher";
 /// A message's topic is its number modulo this.
 pub const TOPICS: u64 = 7;
 /// Messages that a publisher has unacknowledged.
@@ -21,10 +24,58 @@ const WINDOW: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often what happens while the messages flow.
+#[derive(Default)]
 pub struct Events {
     pub cuts: u64,
-    pub kills: u64,
-    pub remote_restarts: u64,
+    /// The publisher's broker is killed: it has a log of what it acknowledges.
+    pub source_kills: u64,
+    /// The publisher's broker is stopped, and what it has acknowledged it hands on before, or keeps.
+    pub source_restarts: u64,
+    /// It keeps nothing: nobody publishes before the bridge is back.
+    pub is_source_forgetful: bool,
+    /// The subscriber's broker is stopped, and what it has acknowledged it gives to its subscriber, or keeps.
+    pub target_restarts: u64,
+    /// The subscriber's broker is killed when its subscriber has everything, and the publisher goes on.
+    pub target_kills: u64,
+}
+
+/// What lies between a publisher and a subscriber.
+pub struct Path<'a> {
+    /// The publisher's broker.
+    pub source: &'a mut Process,
+    /// The subscriber's broker.
+    pub target: &'a mut Process,
+    pub link: &'a Proxy,
+    /// So many messages are on their way at most, so that what happens meets a flow, not a backlog.
+    pub ahead_max: u64,
+}
+
+/// How far a flow has come.
+#[derive(Default)]
+struct Progress {
+    published: AtomicU64,
+    acked: AtomicU64,
+    /// Different messages that have come.
+    seen: AtomicU64,
+    /// Connections of the subscriber.
+    subscribed: AtomicU64,
+    has_failed: AtomicBool,
+    /// Who has it publishes.
+    gate: Mutex<()>,
+}
+
+impl Progress {
+    /// Waits for `is_reached`, as long as the subscriber is content; who waits in vain finds out by what does not come.
+    fn wait(&self, patience: Duration, is_reached: impl Fn(&Progress) -> bool) {
+        let began = Instant::now();
+        while !is_reached(self) && !self.has_failed.load(Relaxed) && began.elapsed() < patience {
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn await_subscriber(&self, times: u64) {
+        self.wait(PATIENCE, |progress| progress.subscribed.load(Relaxed) >= times);
+    }
 }
 
 pub fn number_of(message: &Message) -> u64 {
@@ -32,16 +83,25 @@ pub fn number_of(message: &Message) -> u64 {
 }
 
 /// Publishes numbers to `t/N`, each again until it is acknowledged, over as many connections as it takes.
-fn publisher(address: SocketAddr, qos: QoS, count: u64, acked: Arc<AtomicU64>) -> JoinHandle<()> {
+fn publisher(
+    address: SocketAddr,
+    qos: QoS,
+    count: u64,
+    ahead_max: u64,
+    progress: Arc<Progress>,
+) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut waiting: VecDeque<u64> = VecDeque::new();
         let mut next = 0;
         let mut connection_count = 0;
-        while next < count || !waiting.is_empty() {
+        while (next < count || !waiting.is_empty()) && !progress.has_failed.load(Relaxed) {
             connection_count += 1;
             assert!(connection_count < 10_000, "no broker stays");
-            let Ok(mut client) = Client::connect(address, "publisher", ProtocolVersion::V5, true)
-            else {
+            let connected = {
+                let _open = progress.gate.lock().unwrap();
+                Client::connect(address, PUBLISHER, ProtocolVersion::V5, true)
+            };
+            let Ok(mut client) = connected else {
                 sleep(Duration::from_millis(20));
                 continue;
             };
@@ -50,19 +110,23 @@ fn publisher(address: SocketAddr, qos: QoS, count: u64, acked: Arc<AtomicU64>) -
                 queue(&mut client, qos, number, true);
             }
             let mut exchange = || -> std::io::Result<()> {
-                while next < count || !waiting.is_empty() {
-                    while waiting.len() < WINDOW && next < count {
-                        queue(&mut client, qos, next, false);
-                        waiting.push_back(next);
-                        next += 1;
+                while (next < count || !waiting.is_empty()) && !progress.has_failed.load(Relaxed) {
+                    if let Ok(_open) = progress.gate.try_lock() {
+                        let end = count.min(progress.seen.load(Relaxed).saturating_add(ahead_max));
+                        while waiting.len() < WINDOW && next < end {
+                            queue(&mut client, qos, next, false);
+                            waiting.push_back(next);
+                            next += 1;
+                        }
+                        progress.published.store(next, Relaxed);
+                        client.flush()?;
                     }
-                    client.flush()?;
-                    for got in client.read(Duration::from_secs(5))? {
+                    for got in client.read(Duration::from_millis(20))? {
                         let Got::Acked(id) = got else { continue };
                         let place = waiting.iter().position(|number| id_of(*number) == id);
                         if let Some(place) = place {
                             waiting.remove(place);
-                            acked.fetch_add(1, Ordering::Relaxed);
+                            progress.acked.fetch_add(1, Relaxed);
                         }
                     }
                 }
@@ -95,7 +159,7 @@ fn queue(client: &mut Client, qos: QoS, number: u64, dup: bool) {
 
 /// Publishes `count` messages and waits until all are acknowledged.
 pub fn publish_all(address: SocketAddr, qos: QoS, count: u64) {
-    publisher(address, qos, count, Arc::default()).join().unwrap();
+    publisher(address, qos, count, u64::MAX, Arc::default()).join().unwrap();
 }
 
 /// Adds what comes until nothing has for `patience`.
@@ -172,22 +236,39 @@ impl Seen {
     }
 }
 
-/// Reads until `count` different messages have come, over as many connections as it takes.
+/// Publishes to `probe` at `source`, until a bridge has brought it to `target` once: the way is open.
+pub fn await_crossing(source: SocketAddr, target: SocketAddr, client_id: &str) {
+    let mut far = Client::connect(target, "probe", ProtocolVersion::V5, false).unwrap();
+    far.subscribe("probe", QoS::AtMostOnce).unwrap();
+    let mut near = Client::connect(source, client_id, ProtocolVersion::V5, false).unwrap();
+    let payload = fastrand::u64(..).to_be_bytes();
+    let began = Instant::now();
+    let is_it = |got: &Got| matches!(got, Got::Message(message) if message.payload == payload);
+    loop {
+        assert!(began.elapsed() < PATIENCE, "nothing crosses the bridge");
+        near.publish(Publish { topic: "probe", payload: &payload, ..Publish::default() });
+        near.flush().unwrap();
+        if far.read(Duration::from_millis(20)).unwrap().iter().any(is_it) {
+            return;
+        }
+    }
+}
+
+/// Reads until `count` different messages have come, over as many connections as it takes; how many came again.
 fn subscriber(
     address: SocketAddr,
     qos: QoS,
     count: u64,
-    (seen_count, subscribed_count): (Arc<AtomicU64>, Arc<AtomicU64>),
-    has_failed: Arc<AtomicBool>,
+    progress: Arc<Progress>,
 ) -> JoinHandle<u64> {
-    struct Flag(Arc<AtomicBool>);
+    struct Flag(Arc<Progress>);
     impl Drop for Flag {
         fn drop(&mut self) {
-            self.0.store(thread::panicking(), Ordering::Relaxed);
+            self.0.has_failed.store(thread::panicking(), Relaxed);
         }
     }
     thread::spawn(move || {
-        let _flag = Flag(has_failed);
+        let _flag = Flag(progress.clone());
         let mut seen = Seen { next: (0..TOPICS).collect(), count: 0, repeat_count: 0 };
         let mut last_at = Instant::now();
         while seen.count < count {
@@ -206,7 +287,7 @@ fn subscriber(
             while seen.count < count && last_at.elapsed() < PATIENCE {
                 let Ok(batch) = client.read(Duration::from_millis(500)) else { break };
                 if !batch.is_empty() && !std::mem::replace(&mut is_subscribed, true) {
-                    subscribed_count.fetch_add(1, Ordering::Relaxed);
+                    progress.subscribed.fetch_add(1, Relaxed);
                 }
                 for got in &batch {
                     if let Got::Message(message) = got {
@@ -214,78 +295,114 @@ fn subscriber(
                         last_at = Instant::now();
                     }
                 }
-                seen_count.store(seen.count, Ordering::Relaxed);
+                progress.seen.store(seen.count, Relaxed);
             }
         }
         seen.repeat_count
     })
 }
 
-/// Sends `count` messages through `local`'s bridge to a subscriber of `remote`. Nothing may be lost, and each topic's order
-/// must hold, repeats aside; at QoS 2 there are none.
-pub fn check_flow(
-    count: u64,
-    qos: QoS,
-    events: &Events,
-    local: &mut Process,
-    remote: &mut Process,
-    link: &Proxy,
-) {
-    let (acked, seen) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-    let has_failed: Arc<AtomicBool> = Arc::default();
-    let subscribed: Arc<AtomicU64> = Arc::default();
-    let counts = (seen.clone(), subscribed.clone());
-    let receiving = subscriber(remote.address, qos, count, counts, has_failed.clone());
-    let await_subscriber = |times: u64| {
-        let began = Instant::now();
-        while subscribed.load(Ordering::Relaxed) < times && began.elapsed() < PATIENCE {
-            sleep(Duration::from_millis(2));
-        }
-    };
-    await_subscriber(1);
-    let sending = publisher(local.address, qos, count, acked.clone());
-    let mut plan: Vec<(u64, u8)> = Vec::new();
-    for (times, what) in [(events.cuts, 0), (events.kills, 1), (events.remote_restarts, 2)] {
-        plan.extend((1..=times).map(|n| (n * count / (times + 1), what)));
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Cut,
+    SourceKill,
+    SourceRestart,
+    TargetRestart,
+    TargetKill,
+}
+
+/// Sends `count` messages along the path, over a bridge. Nothing may be lost, and each topic's order must hold, repeats aside;
+/// at QoS 2 there are none.
+pub fn check_flow(count: u64, qos: QoS, events: &Events, path: Path<'_>) {
+    let Path { source, target, link, ahead_max } = path;
+    let progress: Arc<Progress> = Arc::default();
+    let receiving = subscriber(target.address, qos, count, progress.clone());
+    progress.await_subscriber(1);
+    let sending = publisher(source.address, qos, count, ahead_max, progress.clone());
+    let mut plan: Vec<(u64, Event)> = Vec::new();
+    for (times, event) in [
+        (events.cuts, Event::Cut),
+        (events.source_kills, Event::SourceKill),
+        (events.source_restarts, Event::SourceRestart),
+        (events.target_restarts, Event::TargetRestart),
+        (events.target_kills, Event::TargetKill),
+    ] {
+        plan.extend((1..=times).map(|n| (n * count / (times + 1), event)));
     }
     plan.sort_unstable();
-    let mut cut_count = 0;
+    let cut_count = Cell::new(0);
     let began = Instant::now();
-    for (at, what) in plan {
-        while acked.load(Ordering::Relaxed) < at && !has_failed.load(Ordering::Relaxed) {
-            assert!(began.elapsed() < Duration::from_secs(900), "too slow: {}", local.log());
-            sleep(Duration::from_millis(2));
-        }
-        match what {
-            0 => cut_count += link.cut(),
-            1 => {
-                local.kill();
-                local.run();
+    for (at, event) in plan {
+        progress.wait(Duration::from_secs(900), |progress| progress.seen.load(Relaxed) >= at);
+        match event {
+            Event::Cut => progress.wait(PATIENCE, |_| {
+                // There may be none just now.
+                let is_cut = link.cut() > 0;
+                cut_count.set(cut_count.get() + u64::from(is_cut));
+                is_cut
+            }),
+            Event::SourceKill => {
+                source.kill();
+                source.run();
             }
-            _ => {
-                // What it has acknowledged it gives to its subscriber, or keeps. One that keeps nothing needs the subscriber
-                // back before the bridge is.
-                let times = subscribed.load(Ordering::Relaxed);
+            Event::SourceRestart => {
+                restart_source(source, target, events.is_source_forgetful, &progress);
+            }
+            Event::TargetRestart => {
+                // One that keeps nothing needs the subscriber back before the bridge is.
+                let times = progress.subscribed.load(Relaxed);
                 let _held = link.hold();
-                remote.stop();
-                remote.run();
-                await_subscriber(times + 1);
+                target.stop();
+                target.run();
+                progress.await_subscriber(times + 1);
             }
+            Event::TargetKill => kill_target(count, target, link, &progress),
         }
     }
     sending.join().unwrap();
     let outcome = receiving.join();
     let repeat_count = outcome.unwrap_or_else(|_| {
         panic!(
-            "seen {} of {count}\nlocal: {}\nremote: {}",
-            seen.load(Ordering::Relaxed),
-            local.log(),
-            remote.log()
+            "seen {} of {count}\nsource: {}\ntarget: {}",
+            progress.seen.load(Relaxed),
+            source.log(),
+            target.log()
         )
     });
-    assert!(cut_count > 0 || events.cuts == 0, "no link was ever cut");
+    assert_eq!(cut_count.get(), events.cuts, "each cut met a connection");
     println!("{count} messages, {repeat_count} repeats, {:?}", began.elapsed());
     if qos == QoS::ExactlyOnce {
         assert_eq!(repeat_count, 0, "each crosses once");
     }
+}
+
+fn restart_source(source: &mut Process, target: &Process, is_forgetful: bool, progress: &Progress) {
+    if !is_forgetful {
+        source.stop();
+        source.run();
+        return;
+    }
+    // What it has for a bridge that is away goes with it, and what is published before the bridge is back goes nowhere.
+    await_crossing(source.address, target.address, "before");
+    source.stop();
+    let _closed = progress.gate.lock().unwrap();
+    source.run();
+    await_crossing(source.address, target.address, PUBLISHER);
+}
+
+/// What the target has acknowledged and not delivered would be lost, so it has delivered everything.
+fn kill_target(count: u64, target: &mut Process, link: &Proxy, progress: &Progress) {
+    let closed = progress.gate.lock().unwrap();
+    let published = progress.published.load(Relaxed);
+    progress.wait(PATIENCE, |progress| {
+        progress.seen.load(Relaxed).min(progress.acked.load(Relaxed)) >= published
+    });
+    let times = progress.subscribed.load(Relaxed);
+    let _held = link.hold();
+    target.kill();
+    drop(closed);
+    let more = (published + WINDOW as u64).min(count);
+    progress.wait(PATIENCE, |progress| progress.acked.load(Relaxed) >= more);
+    target.run();
+    progress.await_subscriber(times + 1);
 }

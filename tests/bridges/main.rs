@@ -8,16 +8,19 @@ mod process;
 mod proxy;
 
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use flow::{Events, check_flow};
+use flow::{Events, Path, check_flow};
 use process::{Process, folder};
 use proxy::Proxy;
 use ringmq::codec::{ProtocolVersion, Publish, QoS, put_user_property};
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
+
+/// What a remote keeps for a bridge that is away, and what a bridge's log may keep.
+const AHEAD_MAX: u64 = 500;
+const LOGGED_MAX: u64 = 5_000;
 
 /// Messages of a run that is disturbed: fewer in the gate, `BRIDGE_MESSAGES=200000` by hand.
 fn message_count() -> u64 {
@@ -26,7 +29,7 @@ fn message_count() -> u64 {
 
 /// The folder of Mosquitto's programs; `None`, with the reason printed, when this machine cannot have them.
 fn mosquitto() -> Option<String> {
-    let install = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/interop");
+    let install = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/interop");
     let output = Command::new(install).arg("mosquitto").stdin(Stdio::null()).output().unwrap();
     if output.status.success() {
         return Some(String::from_utf8(output.stdout).unwrap().trim().to_owned());
@@ -37,12 +40,22 @@ fn mosquitto() -> Option<String> {
     None
 }
 
-/// A bridge that forwards `t/#` through a proxy and comes back soon.
-fn forwarding(address: std::net::SocketAddr, more: &str) -> String {
+/// A bridge that comes back soon, before its rules.
+fn bridge(address: std::net::SocketAddr, more: &str) -> String {
     format!(
-        "[[bridge]]\nname = \"north\"\naddresses = [\"{address}\"]\nreconnect_min_ms = 20\nreconnect_max_ms = 200\n{more}\n\
-         [[bridge.forward]]\nfilter = \"t/#\"\nto = \"from/here/$1\"\n"
+        "[[bridge]]\nname = \"north\"\naddresses = [\"{address}\"]\nreconnect_min_ms = 20\nreconnect_max_ms = 200\n{more}\n"
     )
+}
+
+fn forwarding(address: std::net::SocketAddr, more: &str) -> String {
+    let rule = "[[bridge.forward]]\nfilter = \"t/#\"\nto = \"from/here/$1\"\n";
+    bridge(address, more) + rule
+}
+
+fn subscribing(address: std::net::SocketAddr, more: &str) -> String {
+    let rules = "[[bridge.subscribe]]\nfilter = \"t/#\"\nto = \"from/here/$1\"\n\
+                 [[bridge.subscribe]]\nfilter = \"probe\"\n";
+    bridge(address, more) + rules
 }
 
 #[test]
@@ -53,8 +66,10 @@ fn nothing_is_lost_to_another_ringmq_and_order_holds() {
         let link = Proxy::to(remote.address);
         let configuration = forwarding(link.address, more);
         let mut local = Process::ringmq(&folder, "local", shards, &configuration);
-        let events = Events { cuts: 20, kills: 3, remote_restarts: 3 };
-        check_flow(message_count(), QoS::AtLeastOnce, &events, &mut local, &mut remote, &link);
+        let events = Events { cuts: 20, source_kills: 3, target_restarts: 3, ..Events::default() };
+        let path =
+            Path { source: &mut local, target: &mut remote, link: &link, ahead_max: LOGGED_MAX };
+        check_flow(message_count(), QoS::AtLeastOnce, &events, path);
     }
 }
 
@@ -67,9 +82,68 @@ fn nothing_is_lost_to_mosquitto_and_order_holds() {
         let link = Proxy::to(remote.address);
         let configuration = forwarding(link.address, more);
         let mut local = Process::ringmq(&folder, "local", 1, &configuration);
-        let events = Events { cuts: 20, kills: 3, remote_restarts: 3 };
-        check_flow(message_count(), QoS::AtLeastOnce, &events, &mut local, &mut remote, &link);
+        let events = Events { cuts: 20, source_kills: 3, target_restarts: 3, ..Events::default() };
+        let path =
+            Path { source: &mut local, target: &mut remote, link: &link, ahead_max: LOGGED_MAX };
+        check_flow(message_count(), QoS::AtLeastOnce, &events, path);
     }
+}
+
+#[test]
+fn nothing_that_another_ringmq_has_is_lost_on_its_way_here() {
+    for (shards, more) in [(1, ""), (2, "protocol = \"3.1.1\"")] {
+        let folder = folder(&format!("from-ringmq-{shards}"));
+        let mut remote = Process::ringmq(&folder, "remote", shards, "");
+        let link = Proxy::to(remote.address);
+        let mut local = Process::ringmq(&folder, "local", shards, &subscribing(link.address, more));
+        flow::await_crossing(remote.address, local.address, "first");
+        let events = Events {
+            cuts: 20,
+            source_restarts: 3,
+            is_source_forgetful: true,
+            target_restarts: 3,
+            target_kills: 3,
+            ..Events::default()
+        };
+        let path =
+            Path { source: &mut remote, target: &mut local, link: &link, ahead_max: AHEAD_MAX };
+        check_flow(message_count(), QoS::AtLeastOnce, &events, path);
+    }
+}
+
+#[test]
+fn nothing_that_mosquitto_has_is_lost_on_its_way_here() {
+    let Some(programs) = mosquitto() else { return };
+    for (shards, more) in [(2, ""), (1, "protocol = \"3.1.1\"")] {
+        let folder = folder(&format!("from-mosquitto-{shards}"));
+        let mut remote = Process::mosquitto(&programs, &folder, "remote");
+        let link = Proxy::to(remote.address);
+        let mut local = Process::ringmq(&folder, "local", shards, &subscribing(link.address, more));
+        flow::await_crossing(remote.address, local.address, "first");
+        let events = Events {
+            cuts: 20,
+            source_restarts: 3,
+            target_restarts: 3,
+            target_kills: 3,
+            ..Events::default()
+        };
+        let path =
+            Path { source: &mut remote, target: &mut local, link: &link, ahead_max: AHEAD_MAX };
+        check_flow(message_count(), QoS::AtLeastOnce, &events, path);
+    }
+}
+
+#[test]
+fn qos_2_messages_come_once_over_a_link_that_is_cut() {
+    let folder = folder("comes-once");
+    let mut remote = Process::ringmq(&folder, "remote", 2, "");
+    let link = Proxy::to(remote.address);
+    let mut local = Process::ringmq(&folder, "local", 2, &subscribing(link.address, ""));
+    flow::await_crossing(remote.address, local.address, "first");
+    // Both keep their sessions in memory only, so both stay.
+    let events = Events { cuts: 20, ..Events::default() };
+    let path = Path { source: &mut remote, target: &mut local, link: &link, ahead_max: AHEAD_MAX };
+    check_flow(message_count() / 2, QoS::ExactlyOnce, &events, path);
 }
 
 #[test]
@@ -79,8 +153,9 @@ fn qos_2_messages_cross_once_though_the_sender_is_killed() {
     let link = Proxy::to(remote.address);
     let mut local = Process::ringmq(&folder, "local", 2, &forwarding(link.address, ""));
     // The remote keeps its sessions in memory only, so it stays; and a publisher that is killed with its broker may repeat.
-    let events = Events { cuts: 20, kills: 0, remote_restarts: 0 };
-    check_flow(message_count() / 2, QoS::ExactlyOnce, &events, &mut local, &mut remote, &link);
+    let events = Events { cuts: 20, ..Events::default() };
+    let path = Path { source: &mut local, target: &mut remote, link: &link, ahead_max: LOGGED_MAX };
+    check_flow(message_count() / 2, QoS::ExactlyOnce, &events, path);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Brokers as processes: on a port of their own, stopped, killed and started again by their process ids.
 
 use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -74,7 +75,7 @@ impl Process {
         process
     }
 
-    /// Starts it, and waits until it accepts.
+    /// Starts it, and waits until it answers.
     pub fn run(&mut self) {
         assert!(self.child.is_none());
         let log = File::options().append(true).create(true).open(&self.log).unwrap();
@@ -89,10 +90,10 @@ impl Process {
             .unwrap();
         self.child = Some(child);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(self.address).is_err() {
+        while greet(self.address).is_err() {
             assert!(
                 Instant::now() < deadline,
-                "{:?} does not listen: {}",
+                "{:?} does not answer: {}",
                 self.command,
                 self.log()
             );
@@ -129,6 +130,14 @@ impl Process {
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// A whole CONNECT and CONNACK: who looks whether a port is free listens there for a moment, too.
+fn greet(address: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00")?;
+    stream.read_exact(&mut [0; 4])
 }
 
 impl Drop for Process {
