@@ -57,8 +57,8 @@ fn pipe(mut from: TcpStream, mut to: TcpStream) {
                 break;
             }
         }
-        let _ = to.shutdown(Shutdown::Both);
-        let _ = from.shutdown(Shutdown::Both);
+        // An end that was not read yet must not be reset by what its reader says.
+        let _ = to.shutdown(Shutdown::Write);
     });
 }
 

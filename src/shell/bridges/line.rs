@@ -34,6 +34,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 const INBOUND_BYTES_MAX: usize = 1 << 20;
 /// Between two looks whether something has room.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How long a link is read that cannot be written to any more.
+const READ_ON: Duration = Duration::from_millis(500);
 /// The longest sleep of a link.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
@@ -232,7 +234,15 @@ async fn connect(address: RemoteAddress, timeout: Duration) -> io::Result<TcpStr
 async fn serve(hub: &Rc<Hub>, line: &Rc<Line>, stream: TcpStream) {
     line.link.borrow_mut().handle_connected();
     let (reader, writer) = split(stream);
-    let ended = or(read(hub, line, reader), write(hub, line, writer)).await;
+    let sending = async {
+        let ended = write(hub, line, writer).await;
+        if line.link.borrow().is_up() {
+            // Only our way is broken: what the remote sent before its end may be the last that is known of it.
+            sleep(READ_ON).await;
+        }
+        ended
+    };
+    let ended = or(read(hub, line, reader), sending).await;
     let why = match ended {
         Ok(()) => "it closed the connection".to_string(),
         Err(error) => error.to_string(),
