@@ -56,7 +56,7 @@ mod recovery;
 mod segment;
 mod states;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};

@@ -319,3 +319,39 @@ impl Outbound {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::spool::tests::{Folder, run, settings};
+    use futures_lite::future::poll_once;
+
+    #[test]
+    fn shards_hear_of_a_message_when_the_log_has_it() {
+        run(async {
+            let folder = Folder::new("outbound");
+            let spool = Spool::open(&folder.path, settings()).await.unwrap();
+            let bridge = BridgeSettings::new("north");
+            let outbound = Outbound::new(&bridge, Some(spool), 1, Rc::default());
+            let spool = outbound.spool().unwrap();
+            let mut turn_count = 0;
+            for number in 1..=20 {
+                let generation = Generation::from_number(number);
+                let sequence = spool.next_sequence();
+                outbound.store(Origin { shard: 0, generation }, vec![b'.'; 100]);
+                let mut commit = std::pin::pin!(outbound.commit(spool));
+                let mut is_over = false;
+                while !is_over {
+                    is_over = poll_once(&mut commit).await.is_some();
+                    if spool.committed() <= sequence {
+                        assert_eq!(outbound.oldest_unwritten(0), Some(generation));
+                    }
+                    turn_count += 1;
+                    sleep(Duration::from_micros(20)).await;
+                }
+                assert_eq!(outbound.oldest_unwritten(0), None);
+            }
+            assert!(turn_count > 20, "no commit took its time");
+        });
+    }
+}
