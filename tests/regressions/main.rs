@@ -8,10 +8,17 @@ mod broker;
 #[allow(dead_code, reason = "the conformance suite uses other parts of it")]
 #[path = "../conformance/fields.rs"]
 mod fields;
+#[allow(dead_code, reason = "the tests of bridges use other parts of it")]
+#[path = "../bridges/process.rs"]
+mod process;
+#[allow(dead_code, reason = "the tests of bridges use other parts of it")]
+#[path = "../bridges/proxy.rs"]
+mod proxy;
 #[allow(dead_code, reason = "the conformance suite uses other parts of it")]
 #[path = "../conformance/wire.rs"]
 mod wire;
 
+mod bridges;
 mod bystanders;
 mod client;
 mod connect_properties;
