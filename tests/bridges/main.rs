@@ -355,3 +355,66 @@ fn a_ring_of_three_passes_a_message_once_around() {
         }
     }
 }
+
+#[test]
+fn two_brokers_that_bridge_to_each_other_pass_a_message_once() {
+    let folder = folder("pair");
+    let (forward, subscribe) = (
+        "[[bridge.forward]]\nfilter = \"pair/#\"\n",
+        "[[bridge.subscribe]]\nfilter = \"pair/#\"\n",
+    );
+    let both = [forward, subscribe].concat();
+    for (place, (rules, seen)) in [
+        // The rules of each; what each sees of a message of its own and of the other's. Two that forward see their own once
+        // more, when it comes around.
+        ([Some(forward), Some(forward)], [[2, 1], [1, 2]]),
+        ([Some(both.as_str()), None], [[1, 1], [1, 1]]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for protocol in ["5.0", "3.1.1"] {
+            let links = [proxy::Late::new(), proxy::Late::new()];
+            let brokers = [0, 1].map(|n| {
+                let rules = rules[n].map_or(String::new(), |rules| {
+                    bridge(links[1 - n].address, &format!("protocol = \"{protocol}\"")) + rules
+                });
+                Process::ringmq(&folder, &format!("{protocol}-{place}-{n}"), 1 + n as u16, &rules)
+            });
+            for (link, broker) in links.iter().zip(&brokers) {
+                link.lead_to(broker.address);
+            }
+            let mut watchers = [0, 1].map(|n| {
+                if rules[n].is_some() {
+                    flow::await_state(brokers[n].address, "north", "connected");
+                }
+                let mut watcher =
+                    client::Client::connect(brokers[n].address, "w", V5, false).unwrap();
+                watcher.subscribe("pair/#", QoS::AtLeastOnce).unwrap();
+                watcher.read(Duration::from_millis(50)).unwrap();
+                watcher
+            });
+            for (origin, broker) in brokers.iter().enumerate() {
+                let mut publisher =
+                    client::Client::connect(broker.address, "p", V5, false).unwrap();
+                for number in 1..=20u16 {
+                    publisher.publish(Publish {
+                        qos: QoS::AtLeastOnce,
+                        topic: "pair/x",
+                        packet_id: ringmq::codec::PacketId::new(number),
+                        payload: &[origin as u8, number as u8],
+                        ..Publish::default()
+                    });
+                }
+                publisher.flush().unwrap();
+                for (n, watcher) in watchers.iter_mut().enumerate() {
+                    let mut got = Vec::new();
+                    let expected = 20 * seen[origin][n];
+                    flow::collect_until(watcher, &mut got, expected, Duration::from_secs(10));
+                    flow::collect(watcher, &mut got, Duration::from_millis(250));
+                    assert_eq!(got.len(), expected, "{protocol} {place}: of {origin} at {n}");
+                }
+            }
+        }
+    }
+}
