@@ -317,3 +317,36 @@ fn decode(bytes: &[u8], version: ProtocolVersion) -> Result<Packet<'_>, String> 
     let frame = next_frame(bytes, usize::MAX).ok().flatten().ok_or("a frame is not whole")?;
     Packet::decode(&frame, version).map_err(|error| format!("a client sent no packet: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::encode_subscribe;
+
+    #[test]
+    fn whole_frames_go_to_those_who_asked_for_them_however_they_arrive() {
+        let settings = RingSettings { entries: 1, receive_buffers: 1, receive_buffer_size: 64 };
+        let mut ring = Ring::new(settings).expect("io_uring");
+        let mut links = Slab::new();
+        for owner in 0..4 {
+            let socket = std::fs::File::open("/dev/null").expect("it is there");
+            links.insert(Link::new(ring.adopt(socket.into(), owner)));
+        }
+        let (mut subscriptions, mut filled) = (0, Vec::new());
+        let mut wires =
+            Wires { links: &mut links, subscriptions: &mut subscriptions, filled: &mut filled };
+        for (index, filter) in [(1, "a/+"), (2, "a/b"), (3, "a/c")] {
+            let subscribe = encode_subscribe(&[filter.to_string()], 0, 3).expect("QoS 0");
+            assert_eq!(wires.receive(index, &subscribe), Ok(true));
+            assert_eq!(std::mem::take(&mut wires.links[index].out), [0x90, 3, 0, 1, 0]);
+        }
+        let frames = [&[0x30, 7, 0, 3][..], b"a/b12", &[0x30, 6, 0, 3], b"a/b3"].concat();
+        for byte in &frames {
+            assert_eq!(wires.receive(0, &[*byte]), Ok(true));
+            let passed = &wires.links[1].out;
+            assert!(passed.is_empty() || passed.len() == 9 || passed.len() == frames.len());
+        }
+        assert_eq!([1, 2, 3].map(|to| wires.links[to].out.clone()), [&frames[..], &frames, &[]]);
+        assert_eq!(wires.receive(0, &[0xe0, 0]), Ok(false));
+    }
+}

@@ -316,6 +316,19 @@ mod tests {
     }
 
     #[test]
+    fn every_target_names_a_built_in_scenario() {
+        for text in [include_str!("../peers/table.toml"), include_str!("../peers/stages.toml")] {
+            let table: toml::Table = toml::from_str(text).expect("it is TOML");
+            for row in table["row"].as_array().expect("it has rows") {
+                let names = ["scenario", "base_scenario"].map(|key| row.get(key)?.as_str());
+                for name in names.into_iter().flatten() {
+                    assert!(BUILT_IN.iter().any(|(known, _)| *known == name), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_scenario_that_cannot_be_run_is_refused() {
         let refused = [
             "mqtt = 4",

@@ -34,26 +34,29 @@ class Broker:
     def start(self, core, folder):
         """Runs it on `core`, its files in `folder`. Returns what `Running` says of it."""
         words = {"port": free_port(), "core": core, "folder": folder}
-        helpers = []
-        arguments = [str(part) for part in self.command]
-        if self.config:
-            text = self.config.read_text()
-            if "{c_plugin}" in text:
-                words["c_plugin"] = build_c_plugin(folder)
-            if "{sink_port}" in text:
-                helpers.append(start_sink(core, folder))
-                words["sink_port"] = helpers[0].port
-            path = pathlib.Path(folder) / self.config.name
-            path.write_text(fill(text, words))
-            words["config"] = path
-        process = spawn([fill(argument, words) for argument in arguments], {core})
-        running = Running(process.pid, words["port"], [process] + [helper.process for helper in helpers])
+        running = Running(words["port"])
         try:
+            if self.config:
+                self.configure(core, folder, words, running)
+            process = spawn([fill(str(part), words) for part in self.command], {core})
+            running.processes.append(process)
+            running.pid = process.pid
             wait_for(self.name, words["port"], process)
-        except Exception:
+        except BaseException:
             running.stop()
             raise
         return running
+
+    def configure(self, core, folder, words, running):
+        """Writes the configuration, and brings what it names."""
+        text = self.config.read_text()
+        if "{c_plugin}" in text:
+            words["c_plugin"] = build_c_plugin(folder)
+        if "{sink_port}" in text:
+            words["sink_port"] = free_port()
+            start_sink(core, words["sink_port"], running)
+        words["config"] = pathlib.Path(folder) / self.config.name
+        words["config"].write_text(fill(text, words))
 
 
 class Given:
@@ -74,18 +77,16 @@ class Given:
         del folder
         if os.sched_getaffinity(self.pid) != {core}:
             print(f"{self.name} does not run on core {core} alone: taskset -acp {core} {self.pid}", file=sys.stderr)
-        return Running(self.pid, self.port, [])
+        return Running(self.port, self.pid)
 
 
 class Running:
-    def __init__(self, pid, port, processes):
-        self.pid = pid
-        self.port = port
-        self.processes = processes
+    """A broker that runs, with the processes that end with it."""
 
-    @property
-    def process(self):
-        return self.processes[0]
+    def __init__(self, port, pid=None):
+        self.port = port
+        self.pid = pid
+        self.processes = []
 
     def stop(self):
         for process in self.processes:
@@ -198,22 +199,13 @@ def build_c_plugin(folder):
     return library
 
 
-class Sink:
-    """The other end of a bridge: a RingMQ beside the measured one, on the other cores."""
-
-    def __init__(self, process, port):
-        self.process = process
-        self.port = port
-
-
-def start_sink(core, folder):
-    del folder
-    port = free_port()
-    others = sorted(os.sched_getaffinity(0) - {core})
-    command = [release("ringmq"), "serve", "--listen", f"127.0.0.1:{port}", "--cores", str(others[0]), "--shards", "1"]
-    process = spawn([str(part) for part in command], set(others))
+def start_sink(core, port, running):
+    """The other end of a bridge: a RingMQ beside the measured one, on another core."""
+    other = min(os.sched_getaffinity(0) - {core})
+    command = [release("ringmq"), "serve", "--listen", f"127.0.0.1:{port}", "--cores", str(other), "--shards", "1"]
+    process = spawn([str(part) for part in command], {other})
+    running.processes.append(process)
     wait_for("the bridge's other end", port, process)
-    return Sink(process, port)
 
 
 def spawn(arguments, cores):

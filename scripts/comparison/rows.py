@@ -114,9 +114,9 @@ def ratio_text(value):
     return f"1/{1 / value:.1f}" if value < 0.5 else f"{value:.2f}"
 
 
-def table_rows():
-    """What `--table` compares, from bench/peers/table.toml."""
-    rows = tomllib.loads((PEERS / "table.toml").read_text())["row"]
+def table_rows(name):
+    """What a file of targets in bench/peers compares."""
+    rows = tomllib.loads((PEERS / name).read_text())["row"]
     defaults = {"measure": "cpu_us", "broker": "ringmq"}
     for row in rows:
         for key, value in defaults.items():
@@ -186,7 +186,7 @@ def print_judged(judged):
         lines.append([row["about"], row["broker"], number(row["value"]), base, number(row["base_value"]), ratios, row["target"], holds])
     print_lines(lines, 2, {3})
     held = sum(row["holds"] is True for row in judged)
-    print(f"\n{held} of {len(judged)} hold. The row on 64 shards is the scaling model's: scripts/scaling")
+    print(f"\n{held} of {len(judged)} hold")
 
 
 def print_lines(lines, left_count, also_left):
