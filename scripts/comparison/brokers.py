@@ -117,7 +117,8 @@ NAMES = ["mosquitto", "rumqttd", "ringmq", "floor"]
 
 
 def ringmq(name="ringmq", config=None, options=()):
-    command = [release("ringmq"), "serve", "--listen", "127.0.0.1:{port}", "--cores", "{core}", "--shards", "1"]
+    # One core has one shard, unless the configuration or the options want more.
+    command = [release("ringmq"), "serve", "--listen", "127.0.0.1:{port}", "--cores", "{core}"]
     if config:
         command += ["--config", "{config}"]
     # What is given twice on a command line is refused.
