@@ -17,6 +17,10 @@ pub struct EncodedOnce {
 
 const VARIANT_COUNT: usize = 12;
 
+/// A payload of this size leaves by reference when it has several receivers: the kernel reads it from one place in the
+/// cache, and nobody copies it before.
+const SHARED_PAYLOAD_MIN: usize = 2 << 10;
+
 #[derive(Clone, Copy, Debug)]
 struct Variant {
     start: usize,
@@ -45,7 +49,9 @@ impl EncodedOnce {
         let head = head(version, now, message, envelope, packet_id, false);
         let start = self.bytes.len();
         let packet_id_index = head.encode(version, &mut self.bytes).unwrap_or(0);
-        self.bytes.extend_from_slice(message.payload);
+        if message.payload.len() < SHARED_PAYLOAD_MIN {
+            self.bytes.extend_from_slice(message.payload);
+        }
         let variant = Variant { start, end: self.bytes.len(), packet_id_index };
         self.variants[variant_index(version, envelope.qos, envelope.retain)] = Some(variant);
         variant
@@ -208,9 +214,7 @@ pub fn plain(
                 encoded.add_variant(version, context.now, message, &envelope, None)
             }
         };
-        let bytes = &encoded.bytes[variant.start..variant.end];
-        connection.output.append(context.pool, |out| out.extend_from_slice(bytes));
-        return;
+        return copy(connection, context, message, variant, None);
     }
     let Message { topic, properties, payload, .. } = *message;
     connection.output.append(context.pool, |out| {
@@ -231,6 +235,18 @@ fn copy_variant(
         Some(variant) => variant,
         None => encoded.add_variant(version, context.now, message, envelope, packet_id),
     };
+    copy(connection, context, message, variant, packet_id);
+}
+
+#[inline(always)]
+fn copy(
+    connection: &mut Connection,
+    context: &mut Context<'_>,
+    message: &Message<'_>,
+    variant: Variant,
+    packet_id: Option<PacketId>,
+) {
+    let encoded = &mut *context.encoded;
     let bytes = &encoded.bytes[variant.start..variant.end];
     connection.output.append(context.pool, |out| {
         let start = out.len();
@@ -240,6 +256,9 @@ fn copy_variant(
             out[at..at + 2].copy_from_slice(&id.get().to_be_bytes());
         }
     });
+    if message.payload.len() >= SHARED_PAYLOAD_MIN {
+        connection.output.append_payload(&encoded.store(message, context.stored));
+    }
 }
 
 /// Encodes a PUBREL.

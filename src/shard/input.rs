@@ -9,6 +9,9 @@ use crate::time::Instant;
 /// Input a parked connection may hold before it is not read any more; less than a receive buffer or two.
 const PARKED_INPUT_MAX: usize = 16 << 10;
 
+/// Messages of so many bytes are worked on before more are read, while the processor's cache has them.
+const PIPELINE_BYTES: usize = 256 << 10;
+
 /// What a broker that shuts down still listens to: clients get what waits for them.
 fn is_ack(packet_type: PacketType) -> bool {
     use PacketType::{Pingreq, Puback, Pubcomp, Pubrec};
@@ -44,6 +47,9 @@ impl Shard {
         if head_size < bytes.len() {
             let used = head_size + self.read_packets(now, id, &bytes[head_size..]);
             self.keep_input(now, id, &bytes[used..]);
+        }
+        if self.arena.used() >= PIPELINE_BYTES {
+            self.run_pipeline(now);
         }
         if self.is_shutting_down {
             self.update_read_mode(id);
@@ -96,6 +102,7 @@ impl Shard {
         let used = self.read_packets(now, id, &input);
         let Some(connection) = self.clients.connection(id) else {
             self.frame_bytes -= input.len();
+            self.pool.give(input);
             return;
         };
         debug_assert!(connection.input.is_empty());
@@ -107,6 +114,8 @@ impl Shard {
             if used > 0 {
                 connection.input_since = now;
             }
+        } else {
+            self.pool.give(input);
         }
         self.check_frame_bytes(now);
     }
@@ -384,6 +393,9 @@ impl Shard {
         }
         if connection.input.is_empty() {
             connection.input_since = now;
+        }
+        if connection.input.capacity() == 0 {
+            connection.input = self.pool.take();
         }
         connection.input.extend_from_slice(bytes);
         self.frame_bytes += bytes.len();
