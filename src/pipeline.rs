@@ -60,9 +60,9 @@ impl Batch {
 }
 
 impl Pipeline {
-    /// A message was admitted; generations arrive in order.
-    pub fn admit(&mut self, generation: Generation) {
-        assert!(generation == self.admitted.next(), "generations are admitted in order");
+    /// Every message up to `generation` was admitted.
+    pub fn admit_to(&mut self, generation: Generation) {
+        assert!(generation >= self.admitted, "generations are admitted in order");
         self.admitted = generation;
     }
 
@@ -107,11 +107,6 @@ impl Pipeline {
         self.admitted
     }
 
-    /// Messages that `stage` has not acknowledged.
-    pub fn held(&self, stage: Stage) -> u64 {
-        self.admitted.count_since(self.progress[stage as usize].acked)
-    }
-
     /// The last message `stage` acknowledged: it stands still when this does while messages are held.
     pub fn acked(&self, stage: Stage) -> Generation {
         self.progress[stage as usize].acked
@@ -136,7 +131,7 @@ mod tests {
     fn admit(pipeline: &mut Pipeline, count: u64) {
         for _ in 0..count {
             let next = pipeline.admitted().next();
-            pipeline.admit(next);
+            pipeline.admit_to(next);
         }
     }
 

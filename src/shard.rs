@@ -230,7 +230,6 @@ impl Shard {
                 self.arena.admit(draft).expect("an empty arena takes any message")
             }
         };
-        self.pipeline.admit(generation);
         self.counters.admitted += 1;
         generation
     }
@@ -239,6 +238,7 @@ impl Shard {
         if self.arena.held() == 0 {
             return;
         }
+        self.pipeline.admit_to(self.arena.admitted());
         plugin::prepare(&mut self.pipeline);
         if let Some(batch) = self.pipeline.take(Stage::Encode) {
             if self.hook_set.contains(HookSet::DELIVER) {

@@ -33,6 +33,7 @@ pub struct Gauges {
 impl Shard {
     pub fn gauges(&self) -> Gauges {
         let by_stage = |of: &dyn Fn(Stage) -> u64| [of(STAGES[0]), of(STAGES[1]), of(STAGES[2])];
+        let admitted = self.arena.admitted();
         Gauges {
             connections: self.clients.connection_count(),
             sessions: self.clients.session_count(),
@@ -48,7 +49,7 @@ impl Shard {
             will_bytes: self.will_bytes.bytes(),
             arena_used: self.arena.used(),
             arena_held: self.arena.held(),
-            held_by_stage: by_stage(&|stage| self.pipeline.held(stage)),
+            held_by_stage: by_stage(&|stage| admitted.count_since(self.pipeline.acked(stage))),
             acked_by_stage: by_stage(&|stage| self.pipeline.acked(stage).number()),
             mail_is_above_mark: self.outbox.is_above_mark(),
             interest_filters: self.router.interest.filter_count(),

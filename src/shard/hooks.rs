@@ -196,7 +196,6 @@ impl Shard {
         }
         let admitted = self.arena.admit(changed.as_ref().unwrap_or(draft));
         let generation = admitted.expect("room was made before the hook ran");
-        self.pipeline.admit(generation);
         self.counters.admitted += 1;
         let allowed = Published { generation, denied: None };
         if !is_in_row {
