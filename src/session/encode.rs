@@ -10,6 +10,8 @@ use crate::topic::OutboundAlias;
 #[derive(Debug, Default)]
 pub struct EncodedOnce {
     is_on: bool,
+    /// The payload is in `stored` and leaves by reference.
+    is_shared: bool,
     stored: Option<Stored>,
     bytes: Vec<u8>,
     variants: [Option<Variant>; VARIANT_COUNT],
@@ -30,9 +32,13 @@ struct Variant {
 }
 
 impl EncodedOnce {
-    /// A message with several receivers begins.
-    pub fn begin(&mut self) {
+    /// A message with several receivers begins; whether there is room to store it is known.
+    pub fn begin(&mut self, message: &Message<'_>, gauge: &Gauge, has_room: bool) {
         self.is_on = true;
+        self.is_shared = has_room && message.payload.len() >= SHARED_PAYLOAD_MIN;
+        if self.is_shared {
+            self.store(message, gauge);
+        }
         self.bytes.clear();
         self.variants = [None; VARIANT_COUNT];
     }
@@ -49,7 +55,7 @@ impl EncodedOnce {
         let head = head(version, now, message, envelope, packet_id, false);
         let start = self.bytes.len();
         let packet_id_index = head.encode(version, &mut self.bytes).unwrap_or(0);
-        if message.payload.len() < SHARED_PAYLOAD_MIN {
+        if !self.is_shared {
             self.bytes.extend_from_slice(message.payload);
         }
         let variant = Variant { start, end: self.bytes.len(), packet_id_index };
@@ -214,7 +220,7 @@ pub fn plain(
                 encoded.add_variant(version, context.now, message, &envelope, None)
             }
         };
-        return copy(connection, context, message, variant, None);
+        return copy(connection, context, variant, None);
     }
     let Message { topic, properties, payload, .. } = *message;
     connection.output.append(context.pool, |out| {
@@ -235,14 +241,13 @@ fn copy_variant(
         Some(variant) => variant,
         None => encoded.add_variant(version, context.now, message, envelope, packet_id),
     };
-    copy(connection, context, message, variant, packet_id);
+    copy(connection, context, variant, packet_id);
 }
 
 #[inline(always)]
 fn copy(
     connection: &mut Connection,
     context: &mut Context<'_>,
-    message: &Message<'_>,
     variant: Variant,
     packet_id: Option<PacketId>,
 ) {
@@ -256,8 +261,10 @@ fn copy(
             out[at..at + 2].copy_from_slice(&id.get().to_be_bytes());
         }
     });
-    if message.payload.len() >= SHARED_PAYLOAD_MIN {
-        connection.output.append_payload(&encoded.store(message, context.stored));
+    if encoded.is_shared
+        && let Some(stored) = &encoded.stored
+    {
+        connection.output.append_payload(stored);
     }
 }
 

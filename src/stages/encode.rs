@@ -100,7 +100,8 @@ pub fn deliver(
         }
     }
     if route.local.len() > 1 {
-        context.encoded.begin();
+        let has_room = context.may_store(message);
+        context.encoded.begin(message, context.stored, has_room);
     }
     let is_plain = encode::is_plain(message);
     for delivery in &route.local {
