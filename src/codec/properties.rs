@@ -275,6 +275,21 @@ impl<'a> Section<'a> {
         Property::read_value(id, &mut self.reader).map(Some)
     }
 
+    /// Passes over user properties of plain text, of which there may be many; what is not like that is left to `next`.
+    #[inline]
+    pub fn skip_user_properties(&mut self) {
+        while let [id, after @ ..] = self.reader.rest()
+            && *id == PropertyId::UserProperty as u8
+        {
+            let mut reader = Reader::new(after);
+            if !reader.skip_plain() || !reader.skip_plain() {
+                return;
+            }
+            self.reader = reader;
+            self.seen |= 1 << PropertyId::UserProperty as u8;
+        }
+    }
+
     /// How much of the section has been read.
     pub fn position(&self) -> usize {
         self.raw.len() - self.reader.rest().len()

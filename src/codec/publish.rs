@@ -88,7 +88,13 @@ impl<'a> Publish<'a> {
         let mut section = Section::read_publish(reader)?;
         let mut forwarding = Forwarding::default();
         let mut start = 0;
-        while let Some(property) = section.next()? {
+        loop {
+            section.skip_user_properties();
+            if section.position() > start {
+                forwarding.add(start, section.position());
+                start = section.position();
+            }
+            let Some(property) = section.next()? else { break };
             match property {
                 Property::TopicAlias(alias) => self.topic_alias = Some(alias),
                 Property::MessageExpiry(seconds) => self.message_expiry_s = Some(seconds),

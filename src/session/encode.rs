@@ -212,15 +212,16 @@ pub fn plain(
     context.counters.publish_bytes_sent += message.payload.len() as u64;
     let version = connection.version;
     if context.encoded.is_on {
-        let encoded = &mut *context.encoded;
-        let variant = match encoded.variants[variant_index(version, QoS::AtMostOnce, retain)] {
-            Some(variant) => variant,
-            None => {
-                let envelope = Envelope { retain, ..Envelope::default() };
-                encoded.add_variant(version, context.now, message, &envelope, None)
-            }
+        let encoded = &*context.encoded;
+        let Some(variant) = encoded.variants[variant_index(version, QoS::AtMostOnce, retain)]
+            .filter(|_| !encoded.is_shared)
+        else {
+            let envelope = Envelope { retain, ..Envelope::default() };
+            return copy_variant(connection, context, message, &envelope, None);
         };
-        return copy(connection, context, variant, None);
+        let bytes = &encoded.bytes[variant.start..variant.end];
+        connection.output.append(context.pool, |out| out.extend_from_slice(bytes));
+        return;
     }
     let Message { topic, properties, payload, .. } = *message;
     connection.output.append(context.pool, |out| {
@@ -228,6 +229,7 @@ pub fn plain(
     });
 }
 
+#[inline(never)]
 fn copy_variant(
     connection: &mut Connection,
     context: &mut Context<'_>,
@@ -241,17 +243,6 @@ fn copy_variant(
         Some(variant) => variant,
         None => encoded.add_variant(version, context.now, message, envelope, packet_id),
     };
-    copy(connection, context, variant, packet_id);
-}
-
-#[inline(always)]
-fn copy(
-    connection: &mut Connection,
-    context: &mut Context<'_>,
-    variant: Variant,
-    packet_id: Option<PacketId>,
-) {
-    let encoded = &mut *context.encoded;
     let bytes = &encoded.bytes[variant.start..variant.end];
     connection.output.append(context.pool, |out| {
         let start = out.len();

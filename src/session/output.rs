@@ -136,6 +136,7 @@ impl OutputBuffer {
     }
 
     /// Appends a stored message's payload by reference.
+    #[inline(never)]
     pub fn append_payload(&mut self, stored: &Stored) {
         let size = stored.message().payload.len();
         if size == 0 {

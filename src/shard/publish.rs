@@ -117,11 +117,17 @@ impl Shard {
             session.received_qos2.insert(packet_id);
         }
         // Most messages have no properties, and an empty list costs more than this look.
+        let whole: [&[u8]; 1];
         let pieces: SmallVec<[&[u8]; 4]>;
         let mut properties: &[&[u8]] = &[];
         if !publish.properties.is_empty() {
-            pieces = publish.properties.pieces().collect();
-            properties = &pieces;
+            if let Some(bytes) = publish.properties.whole() {
+                whole = [bytes];
+                properties = &whole;
+            } else {
+                pieces = publish.properties.pieces().collect();
+                properties = &pieces;
+            }
         }
         let meta = Meta {
             qos: publish.qos as u8,

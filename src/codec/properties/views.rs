@@ -165,6 +165,12 @@ impl<'a> ForwardedProperties<'a> {
         self.size
     }
 
+    /// All of them in one piece, if that is how they came in.
+    #[inline]
+    pub fn whole(&self) -> Option<&'a [u8]> {
+        (self.size == self.raw.len()).then_some(self.raw)
+    }
+
     /// The bytes, in order, in as few pieces as they came in: nearly always one.
     #[inline]
     pub fn pieces(&self) -> Pieces<'a> {
