@@ -223,18 +223,13 @@ impl Ring {
         !socket.is_mute() && outstanding(&socket.fd) > 0
     }
 
-    pub fn is_open(&mut self, key: SocketKey) -> bool {
-        self.sockets.get_mut(key).is_some_and(|socket| !socket.closing)
-    }
-
     /// Nothing of `socket` is reported any more; its descriptor is closed after its last completion. `false`: it was closed
     /// before.
     pub fn close(&mut self, key: SocketKey) -> bool {
-        if !self.is_open(key) {
+        let Some(socket) = self.sockets.get_mut(key) else { return false };
+        if std::mem::replace(&mut socket.closing, true) {
             return false;
         }
-        let Some(socket) = self.sockets.get_mut(key) else { return false };
-        socket.closing = true;
         socket.wanted = ReadMode::Stopped;
         let sending = socket.send.is_some();
         let receiving = matches!(socket.receive, Receive::Once | Receive::Many);

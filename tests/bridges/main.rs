@@ -89,25 +89,36 @@ fn nothing_is_lost_to_mosquitto_and_order_holds() {
     }
 }
 
+/// From `remote` to a RingMQ that subscribes there, with everything that may happen to both. Forgetful is a remote that
+/// keeps no sessions over its end.
+fn check_inward(
+    folder: &std::path::Path,
+    remote: &mut Process,
+    is_source_forgetful: bool,
+    shards: u16,
+    more: &str,
+) {
+    let link = Proxy::to(remote.address);
+    let mut local = Process::ringmq(folder, "local", shards, &subscribing(link.address, more));
+    flow::await_crossing(remote.address, local.address, "first");
+    let events = Events {
+        cuts: 20,
+        source_restarts: 3,
+        is_source_forgetful,
+        target_restarts: 3,
+        target_kills: 3,
+        ..Events::default()
+    };
+    let path = Path { source: remote, target: &mut local, link: &link, ahead_max: AHEAD_MAX };
+    check_flow(message_count(), QoS::AtLeastOnce, &events, path);
+}
+
 #[test]
 fn nothing_that_another_ringmq_has_is_lost_on_its_way_here() {
     for (shards, more) in [(1, ""), (2, "protocol = \"3.1.1\"")] {
         let folder = folder(&format!("from-ringmq-{shards}"));
         let mut remote = Process::ringmq(&folder, "remote", shards, "");
-        let link = Proxy::to(remote.address);
-        let mut local = Process::ringmq(&folder, "local", shards, &subscribing(link.address, more));
-        flow::await_crossing(remote.address, local.address, "first");
-        let events = Events {
-            cuts: 20,
-            source_restarts: 3,
-            is_source_forgetful: true,
-            target_restarts: 3,
-            target_kills: 3,
-            ..Events::default()
-        };
-        let path =
-            Path { source: &mut remote, target: &mut local, link: &link, ahead_max: AHEAD_MAX };
-        check_flow(message_count(), QoS::AtLeastOnce, &events, path);
+        check_inward(&folder, &mut remote, true, shards, more);
     }
 }
 
@@ -117,19 +128,7 @@ fn nothing_that_mosquitto_has_is_lost_on_its_way_here() {
     for (shards, more) in [(2, ""), (1, "protocol = \"3.1.1\"")] {
         let folder = folder(&format!("from-mosquitto-{shards}"));
         let mut remote = Process::mosquitto(&programs, &folder, "remote");
-        let link = Proxy::to(remote.address);
-        let mut local = Process::ringmq(&folder, "local", shards, &subscribing(link.address, more));
-        flow::await_crossing(remote.address, local.address, "first");
-        let events = Events {
-            cuts: 20,
-            source_restarts: 3,
-            target_restarts: 3,
-            target_kills: 3,
-            ..Events::default()
-        };
-        let path =
-            Path { source: &mut remote, target: &mut local, link: &link, ahead_max: AHEAD_MAX };
-        check_flow(message_count(), QoS::AtLeastOnce, &events, path);
+        check_inward(&folder, &mut remote, false, shards, more);
     }
 }
 
