@@ -275,6 +275,29 @@ impl<'a> Section<'a> {
         Property::read_value(id, &mut self.reader).map(Some)
     }
 
+    /// Whether it is user properties of short ASCII and nothing else, as most sections are: one look at all bytes costs
+    /// less than one at each text.
+    pub fn is_plain(&self) -> bool {
+        let mut rest = self.raw;
+        // Those of the lengths; each other one is U+0000 in a text.
+        let mut zero_count = 0;
+        while let [id, texts @ ..] = rest {
+            if *id != PropertyId::UserProperty as u8 {
+                return false;
+            }
+            rest = texts;
+            for _ in 0..2 {
+                let [0, size, text @ ..] = rest else { return false };
+                let Some((_, behind)) = text.split_at_checked(usize::from(*size)) else {
+                    return false;
+                };
+                zero_count += 1 + usize::from(*size == 0);
+                rest = behind;
+            }
+        }
+        self.raw.is_ascii() && memchr::memchr_iter(0, self.raw).count() == zero_count
+    }
+
     /// Passes over user properties of plain text, of which there may be many; what is not like that is left to `next`.
     #[inline]
     pub fn skip_user_properties(&mut self) {
@@ -339,5 +362,51 @@ impl<'a> Iterator for PropertyIter<'a> {
     fn next(&mut self) -> Option<Property<'a>> {
         let id = Property::read_id(&mut self.reader).ok()?;
         Property::read_value(id, &mut self.reader).ok()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    /// Whether a section of PUBLISH, read one property after the other, is user properties of ASCII alone.
+    fn is_plain_by_reading(raw: &[u8]) -> bool {
+        let mut section = vec![raw.len() as u8];
+        section.extend_from_slice(raw);
+        let mut section = Section::read_publish(&mut Reader::new(&section)).unwrap();
+        loop {
+            match section.next() {
+                Ok(None) => return true,
+                Ok(Some(Property::UserProperty(a, b))) if a.is_ascii() && b.is_ascii() => {}
+                _ => return false,
+            }
+        }
+    }
+
+    #[test]
+    fn a_section_is_plain_exactly_if_reading_it_says_so() {
+        let mut random = Random::new(7);
+        let mut plain_count = 0;
+        for _ in 0..30_000 {
+            let mut raw = Vec::new();
+            for _ in 0..random.below(4) {
+                let mut text = || "a\u{7f}bcdefghijkl".get(..random.below(13) as usize).unwrap();
+                Property::UserProperty(text(), text()).encode(&mut raw);
+            }
+            if !raw.is_empty() && random.below(3) > 0 {
+                let place = random.below(raw.len() as u64) as usize;
+                raw[place] = [0, 1, 0x26, 0x80, 0xc3, b'z'][random.below(6) as usize];
+            }
+            if random.below(8) == 0 {
+                raw.truncate(random.below(raw.len() as u64 + 1) as usize);
+            }
+            let section = Section::read_publish(&mut Reader::new(&[0])).unwrap();
+            let is_plain = Section { raw: &raw, ..section }.is_plain();
+            assert_eq!(is_plain, is_plain_by_reading(&raw), "{raw:?}");
+            plain_count += usize::from(is_plain && !raw.is_empty());
+        }
+        assert!((1000..25_000).contains(&plain_count), "{plain_count}");
     }
 }

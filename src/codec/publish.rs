@@ -33,22 +33,31 @@ pub struct Publish<'a> {
     pub payload: &'a [u8],
 }
 
+/// What the last PUBLISH of a connection had: the next one often has the same, which is not validated again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    topic: &'a str,
+    /// A property section, its length first, all of which is forwarded and none of which is looked at here; empty: none.
+    section: &'a [u8],
+    /// The same without the length.
+    properties: &'a [u8],
+}
+
 impl<'a> Publish<'a> {
     #[inline]
     pub fn decode(frame: &Frame<'a>, version: ProtocolVersion) -> Result<Publish<'a>> {
         let mut publish = Publish::default();
-        publish.read(frame, version, "")?;
+        publish.read(frame, version, &mut Known::default())?;
         Ok(publish)
     }
 
-    /// Decodes into an empty one: it is large, and a result would be copied. Whoever publishes often does so to one
-    /// topic: one that is `known` is not validated again.
+    /// Decodes into an empty one: it is large, and a result would be copied.
     #[inline(always)]
     pub fn read(
         &mut self,
         frame: &Frame<'a>,
         version: ProtocolVersion,
-        known: &'a str,
+        known: &mut Known<'a>,
     ) -> Result<()> {
         if frame.first_byte >> 4 != PacketType::Publish as u8 {
             return Err(DecodeError::OtherPacket);
@@ -64,7 +73,8 @@ impl<'a> Publish<'a> {
         self.retain = frame.first_byte & RETAIN != 0;
         let mut reader = Reader::new(frame.body);
         // [MQTT-3.3.2-1]
-        self.topic = reader.topic_name(known)?;
+        self.topic = reader.topic_name(known.topic)?;
+        known.topic = self.topic;
         if qos != QoS::AtMostOnce {
             // [MQTT-2.2.1-2]
             self.packet_id = Some(reader.packet_id()?);
@@ -73,7 +83,7 @@ impl<'a> Publish<'a> {
             // Most have no properties.
             match reader.rest() {
                 [0, payload @ ..] => reader = Reader::new(payload),
-                _ => self.decode_properties(&mut reader)?,
+                _ => self.read_properties(&mut reader, known)?,
             }
         }
         // [MQTT-4.7.3-1]
@@ -84,8 +94,35 @@ impl<'a> Publish<'a> {
         Ok(())
     }
 
+    #[inline]
+    fn read_properties(&mut self, reader: &mut Reader<'a>, known: &mut Known<'a>) -> Result<()> {
+        if !known.section.is_empty()
+            && let Some(payload) = reader.rest().strip_prefix(known.section)
+        {
+            self.properties = ForwardedProperties::from_raw(known.properties);
+            *reader = Reader::new(payload);
+            return Ok(());
+        }
+        let rest = reader.rest();
+        self.decode_properties(reader)?;
+        let section = rest.get(..rest.len() - reader.rest().len()).unwrap_or_default();
+        let is_ours = self.topic_alias.is_some()
+            || self.message_expiry_s.is_some()
+            || self.payload_format_utf8
+            || !self.subscription_ids.is_empty();
+        known.section = &[];
+        if !is_ours && let Some(properties) = self.properties.whole() {
+            (known.section, known.properties) = (section, properties);
+        }
+        Ok(())
+    }
+
     fn decode_properties(&mut self, reader: &mut Reader<'a>) -> Result<()> {
         let mut section = Section::read_publish(reader)?;
+        if section.is_plain() {
+            self.properties = ForwardedProperties::from_raw(section.raw());
+            return Ok(());
+        }
         let mut forwarding = Forwarding::default();
         let mut start = 0;
         loop {

@@ -1,5 +1,7 @@
 //! Where a shard calls hooks: what it has of them, messages at their origin, events, the tick.
 
+mod held;
+
 use super::bridge_mail::BridgeId;
 use super::timers::Timer;
 use super::{ConnectionId, Shard};
@@ -11,6 +13,7 @@ use crate::stages::plugin::{
     MessageView, Receivers, SessionLimits, Verdict,
 };
 use crate::time::Instant;
+use held::Held;
 use std::net::SocketAddr;
 
 /// Time between two ticks.
@@ -28,6 +31,7 @@ pub(super) struct Plugged {
     buffers: EditBuffers,
     /// The properties of a message between which others stood.
     joined: Vec<u8>,
+    held: Held,
     tick: Option<Instant>,
 }
 
@@ -78,6 +82,16 @@ pub(super) fn is_wanted(
 }
 
 impl Plugged {
+    /// From here on the hooks are called again for every message; whether messages passed without.
+    #[inline]
+    fn end_held(&mut self) -> bool {
+        let count = self.held.end();
+        if count > 0 {
+            self.hooks.repeated(count);
+        }
+        count > 0
+    }
+
     /// Those who receive a message, if hooks want to be asked about them.
     pub fn receivers<'a>(
         plugged: &'a mut Option<Box<Plugged>>,
@@ -103,6 +117,7 @@ impl Shard {
             hooks,
             buffers: EditBuffers::default(),
             joined: Vec::new(),
+            held: Held::default(),
             tick: None,
         });
         if self.hook_set.contains(HookSet::TICK) {
@@ -130,9 +145,46 @@ impl Shard {
         publisher: Publisher<'_>,
     ) -> Published {
         if self.hook_set.intersects(AT_ORIGIN) {
+            if let Publisher::Client(key, topic) = publisher
+                && let Some(generation) = self.publish_as_held(draft, key, topic)
+            {
+                return Published { generation, denied: None };
+            }
             return self.publish_hooked(now, draft, publisher);
         }
         Published { generation: self.admit(now, draft), denied: None }
+    }
+
+    /// Admits a message for which the hooks have said before what they do.
+    #[inline]
+    fn publish_as_held(
+        &mut self,
+        draft: &Draft<'_>,
+        key: SessionKey,
+        topic: &str,
+    ) -> Option<Generation> {
+        let Plugged { buffers, held, .. } = &mut **self.plugged.as_mut()?;
+        if !held.is_for(key, topic) || draft.properties.len() > 1 {
+            return None;
+        }
+        let appended = &buffers.appended()[..held.appended_size];
+        let own = draft.properties.first().copied().unwrap_or_default();
+        let is_changed = !appended.is_empty();
+        if is_changed && draft.size() + appended.len() > MessageEdit::size_max_of(&self.limits) {
+            return None;
+        }
+        let pieces = [own, appended];
+        let properties = match (own.is_empty(), is_changed) {
+            (true, true) => &pieces[1..],
+            (_, false) => draft.properties,
+            _ => &pieces,
+        };
+        // Without room the hooks are called like for the first.
+        let generation = self.arena.admit(&Draft { properties, ..*draft }).ok()?;
+        held.count();
+        self.counters.publishes_changed += u64::from(is_changed);
+        self.counters.admitted += 1;
+        Some(generation)
     }
 
     #[inline(never)]
@@ -144,8 +196,11 @@ impl Shard {
     ) -> Published {
         let size = draft.size();
         let is_in_row = matches!(publisher, Publisher::Client(..)) && size <= ROW_SIZE_MAX;
-        if !is_in_row {
-            self.pause_hooks();
+        let Some(plugged) = &mut self.plugged else {
+            return Published { generation: self.admit(now, draft), denied: None };
+        };
+        if plugged.end_held() || !is_in_row {
+            plugged.hooks.pause();
         }
         self.make_room(now, size);
         let Some(plugged) = &mut self.plugged else {
@@ -169,7 +224,7 @@ impl Shard {
         let mut pieces: [&[u8]; 2] = [&[], &[]];
         let mut changed = None;
         if self.hook_set.contains(HookSet::PUBLISH) {
-            let Plugged { hooks, buffers, joined, .. } = &mut **plugged;
+            let Plugged { hooks, buffers, joined, held, .. } = &mut **plugged;
             let message = Message {
                 topic: draft.topic,
                 properties: join(draft.properties, joined),
@@ -188,6 +243,13 @@ impl Shard {
                 self.limits.payload_format_checked && !edit.is_payload_format_right();
             if is_format_wrong && verdict == Verdict::Allow {
                 verdict = Verdict::Deny(ReasonCode::PayloadFormatInvalid);
+            }
+            if verdict == Verdict::Allow
+                && !self.hook_set.contains(HookSet::AUTHORIZE_PUBLISH)
+                && let Publisher::Client(key, topic) = publisher
+                && let Some(appended_size) = edit.held()
+            {
+                held.begin(key, topic, appended_size);
             }
             if verdict == Verdict::Allow && edit.is_changed() {
                 changed = Some(edit.finish(&mut pieces, draft.meta, now));
@@ -229,7 +291,18 @@ impl Shard {
         if self.hook_set.intersects(AT_ORIGIN)
             && let Some(plugged) = &mut self.plugged
         {
+            plugged.end_held();
             plugged.hooks.pause();
+        }
+    }
+
+    /// The client's next messages are for the hooks again.
+    #[inline]
+    pub(super) fn end_held(&mut self) {
+        if self.hook_set.contains(HookSet::PUBLISH)
+            && let Some(plugged) = &mut self.plugged
+        {
+            plugged.end_held();
         }
     }
 
@@ -377,6 +450,7 @@ impl Shard {
     /// Gives back what edits of large messages took.
     pub(super) fn trim_edits(&mut self) {
         if let Some(plugged) = &mut self.plugged {
+            plugged.end_held();
             plugged.buffers.trim();
             plugged.joined = Vec::new();
         }

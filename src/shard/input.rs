@@ -123,7 +123,7 @@ impl Shard {
     /// Uses whole packets; returns how many bytes they had.
     fn read_packets(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
         let mut used = 0;
-        let mut topic = "";
+        let mut known = codec::Known::default();
         self.pause_hooks();
         while used < bytes.len() {
             let rest = &bytes[used..];
@@ -131,7 +131,7 @@ impl Shard {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     let size = frame.size;
-                    let step = self.read_packet(now, id, &frame, rest, &mut topic);
+                    let step = self.read_packet(now, id, &frame, rest, &mut known);
                     if step == Step::Done {
                         used += size;
                     }
@@ -142,9 +142,13 @@ impl Shard {
             match step {
                 Step::Done => {}
                 Step::Wait => break,
-                Step::Stop => return bytes.len(),
+                Step::Stop => {
+                    self.end_held();
+                    return bytes.len();
+                }
             }
         }
+        self.end_held();
         // Whole packets count, not their parts. [MQTT-3.1.2-22]
         if used > 0
             && let Some(connection) = self.clients.connection(id)
@@ -154,7 +158,6 @@ impl Shard {
         used
     }
 
-    /// `topic` is the last that was published to.
     #[inline(always)]
     fn read_packet<'a>(
         &mut self,
@@ -162,7 +165,7 @@ impl Shard {
         id: ConnectionId,
         frame: &Frame<'a>,
         rest: &[u8],
-        topic: &mut &'a str,
+        known: &mut codec::Known<'a>,
     ) -> Step {
         let above_mark = self.is_mail_above_mark();
         let is_holding = self.bridges.is_holding();
@@ -205,11 +208,8 @@ impl Shard {
             }
             self.counters.packets_received += 1;
             let mut publish = codec::Publish::default();
-            return match publish.read(frame, version, topic) {
-                Ok(()) => {
-                    *topic = publish.topic;
-                    self.on_publish(now, id, key, version, &publish)
-                }
+            return match publish.read(frame, version, known) {
+                Ok(()) => self.on_publish(now, id, key, version, &publish),
                 Err(error) => self.fail(now, id, &error),
             };
         }

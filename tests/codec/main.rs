@@ -1,5 +1,6 @@
 //! The codec against named packets, against the tables of the specification, and against itself.
 
+mod known;
 mod packets;
 mod random_packets;
 mod round_trip;

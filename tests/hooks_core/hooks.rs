@@ -83,6 +83,10 @@ impl Hooks for Scripted {
         verdict(self.publish.expect("not asked for")(client, message))
     }
 
+    fn repeated(&mut self, count: u64) {
+        self.say(format!("{count} more"));
+    }
+
     fn pause(&mut self) {
         if self.says_pauses {
             self.say("pause".into());

@@ -528,3 +528,69 @@ fn hooks_hear_when_more_than_a_message_stands_between_two_calls() {
     world.settle();
     check_released(&mut world);
 }
+
+#[test]
+fn what_a_hook_holds_is_done_to_the_next_messages_of_the_client_on_the_topic() {
+    let hooks = Scripted {
+        publish: Some(|client, message| {
+            let topic = message.topic().to_owned();
+            message.hold();
+            match topic.as_str() {
+                "none" => {}
+                // More than properties are appended: to be asked for each.
+                "other" => message.set_qos(QoS::AtLeastOnce),
+                _ => {
+                    let by = format!("{}-{topic}", client.client_id);
+                    let added = message.add_user_property("by", &by);
+                    return added.map_err(|_| ReasonCode::QuotaExceeded);
+                }
+            }
+            Ok(())
+        }),
+        ..Scripted::default()
+    };
+    let mut world = hooked(2, quiet(), &hooks);
+    let subscriber = world.client_on(1, "s");
+    world.subscribe(subscriber, "#", QoS::ExactlyOnce);
+    let clients = ["p", "q"].map(|id| world.connect(id, |_| {}));
+    world.settle();
+    world.received(subscriber);
+    let raw = encoded(&[Property::UserProperty("own", "1")]);
+    let large = vec![b'x'; Limits::default().packet_size_max - 25];
+    let mut expected = Vec::new();
+    let mut send = |world: &mut world::World, number: usize, sent: &[(&str, bool, &[u8])]| {
+        let mut bytes = Vec::new();
+        for &(topic, has_own, payload) in sent {
+            let own = if has_own { &raw[..] } else { &[] };
+            let properties = ForwardedProperties::from_raw(own);
+            let publish = Publish { topic, payload, properties, ..Publish::default() };
+            Packet::Publish(publish).encode(world::V5, &mut bytes);
+            let by = format!("{}-{topic}", ["p", "q"][number]);
+            let added = encoded(&[Property::UserProperty("by", &by)]);
+            let added = if matches!(topic, "none" | "other") { &[] } else { &added[..] };
+            // One with which the message would be too large is not taken.
+            if payload.len() < large.len() {
+                let properties = [own, added].concat();
+                let qos = if topic == "other" { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+                expected.push(Got { properties, qos, ..Got::new(topic, payload) });
+            }
+        }
+        hooks.log.borrow_mut().clear();
+        world.send_bytes(clients[number], &bytes);
+        hooks.log.borrow().join(", ")
+    };
+    let (a, none, other) = ("a", "none", "other");
+    let said = send(&mut world, 0, &[(a, true, b"1"), (a, false, b"2"), (a, true, b"3")]);
+    assert_eq!(said, "publish p a, 2 more");
+    let said = send(&mut world, 0, &[(a, true, b"4"), ("b", false, b"5"), ("b", true, b"6")]);
+    assert_eq!(said, "publish p a, publish p b, 1 more", "a new receive, a new topic");
+    let said = send(&mut world, 1, &[("b", true, b"7"), (none, false, b"8"), (none, true, b"9")]);
+    assert_eq!(said, "publish q b, publish q none, 1 more", "another client");
+    let said = send(&mut world, 1, &[(other, false, b"10"), (other, true, b"11")]);
+    assert_eq!(said, "publish q other, publish q other");
+    let said = send(&mut world, 1, &[(a, false, b"12"), (a, false, &large), (a, false, b"13")]);
+    assert_eq!(said, "publish q a, publish q a, publish q a", "it may fail for a larger one");
+    world.settle();
+    assert_eq!(got(&mut world, subscriber), expected);
+    check_released(&mut world);
+}

@@ -168,7 +168,8 @@ impl Hooks for Chain {
     }
 
     fn publish(&mut self, client: &ClientView<'_>, message: &mut MessageEdit<'_>) -> Verdict {
-        self.ask(HookSet::PUBLISH, |link, began_ms| {
+        let mut is_held = true;
+        let verdict = self.ask(HookSet::PUBLISH, |link, began_ms| {
             // A message that is denied needs no undoing.
             let before = (link.on_error == OnError::Pass).then(|| message.save());
             let verdict =
@@ -176,8 +177,19 @@ impl Hooks for Chain {
             if let (Err(_), Some(before)) = (&verdict, before) {
                 message.restore(before);
             }
+            is_held &= message.take_hold() && verdict.is_ok();
             verdict
-        })
+        });
+        if is_held {
+            message.hold();
+        }
+        verdict
+    }
+
+    fn repeated(&mut self, count: u64) {
+        for link in self.links.iter_mut().filter(|link| link.hooks.contains(HookSet::PUBLISH)) {
+            link.tallies[index(HookSet::PUBLISH)].calls += count;
+        }
     }
 
     fn pause(&mut self) {

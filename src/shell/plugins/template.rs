@@ -100,6 +100,18 @@ impl Template {
         Ok(template)
     }
 
+    /// Whether it is the same for all messages of one client on one topic.
+    pub fn is_of_client_and_topic(&self) -> bool {
+        self.parts.iter().all(|part| match part {
+            Part::Text(_) => true,
+            Part::Capture(_) => false,
+            Part::Variable(variable) => !matches!(
+                variable,
+                Variable::Qos | Variable::Retain | Variable::PayloadSize | Variable::TimeMs
+            ),
+        })
+    }
+
     /// The text, if it is the same for every message.
     pub fn fixed(&self) -> Option<&str> {
         match self.parts.as_slice() {

@@ -36,6 +36,8 @@ enum Encoded {
 struct UserProperty {
     filters: Filters,
     properties: Vec<Property>,
+    /// All properties are the same for all messages of one client on one topic.
+    is_held: bool,
     /// The value that is being put together.
     value: String,
 }
@@ -92,7 +94,9 @@ impl PluginFactory for UserPropertyFactory {
 
     fn make(&self, _shard: u16) -> Result<Box<dyn Plugin>, PluginError> {
         let (filters, properties) = (self.filters.clone(), self.properties.clone());
-        Ok(Box::new(UserProperty { filters, properties, value: String::new() }))
+        let is_held =
+            properties.iter().all(|one| !one.replace && one.value.is_of_client_and_topic());
+        Ok(Box::new(UserProperty { filters, properties, is_held, value: String::new() }))
     }
 }
 
@@ -106,6 +110,9 @@ impl Plugin for UserProperty {
         client: &ClientView<'_>,
         message: &mut MessageEdit<'_>,
     ) -> Result<Verdict, PluginError> {
+        if self.is_held {
+            message.hold();
+        }
         if !self.filters.contains(message.topic()) {
             return Ok(Verdict::Allow);
         }
@@ -186,6 +193,28 @@ mod tests {
         let properties = vec![property("a", "${topic}", true), property("new", "n", true)];
         let factory = factory(&["#"], properties).unwrap();
         check("t", &factory, &[("a", "t"), ("x", "old"), ("new", "n")]);
+    }
+
+    #[test]
+    fn what_follows_from_client_and_topic_holds() {
+        for (value, replace, want) in [
+            ("fixed ${client_id} ${user_name} ${topic} ${peer} ${listener} ${shard}", false, true),
+            ("fixed", true, false),
+            ("${time_ms}", false, false),
+            ("${qos}", false, false),
+            ("${retain}", false, false),
+            ("x ${payload_size}", false, false),
+        ] {
+            let properties = vec![property("a", "1", false), property("b", value, replace)];
+            let mut plugin = factory(&["s/#"], properties).unwrap().make(0).unwrap();
+            for topic in ["s/1", "not/chosen"] {
+                let original = MessageView { topic, ..MessageView::default() };
+                let (limits, mut buffers) = (Limits::default(), EditBuffers::default());
+                let mut message = MessageEdit::new(original, &mut buffers, &limits);
+                plugin.publish(&ClientView::default(), &mut message).unwrap();
+                assert_eq!(message.take_hold(), want, "{value} {topic}");
+            }
+        }
     }
 
     #[test]

@@ -103,9 +103,16 @@ pub struct MessageEdit<'a> {
     qos: QoS,
     retain: bool,
     message_expiry_s: Option<u32>,
+    is_held: bool,
 }
 
 impl EditBuffers {
+    /// What the last message that only had properties appended got.
+    #[inline]
+    pub fn appended(&self) -> &[u8] {
+        &self.properties
+    }
+
     /// Gives back what a large message took.
     pub fn trim(&mut self) {
         for buffer in [&mut self.payload, &mut self.properties, &mut self.spare] {
@@ -138,7 +145,34 @@ impl<'a> MessageEdit<'a> {
             qos: original.qos,
             retain: original.retain,
             message_expiry_s: original.message_expiry_s,
+            is_held: false,
         }
+    }
+
+    /// The hook does to the next messages of this client on this topic what it did to this one, whatever else they are,
+    /// and that is nothing but to append user properties: it need not be called for them, until something else happens.
+    pub fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    /// Whether `hold` was called since the last time.
+    #[inline]
+    pub fn take_hold(&mut self) -> bool {
+        std::mem::take(&mut self.is_held)
+    }
+
+    /// How many bytes of properties the next messages get appended, if the hooks hold and nothing else was changed.
+    #[inline]
+    pub fn held(&self) -> Option<usize> {
+        let is_other = self.is_topic_changed
+            || self.is_payload_changed
+            || self.is_meta_changed()
+            || self.properties == Properties::Replaced;
+        if !self.is_held || is_other {
+            return None;
+        }
+        let is_appended = self.properties == Properties::Appended;
+        Some(if is_appended { self.buffers.properties.len() } else { 0 })
     }
 
     /// What changes are held to.
@@ -148,7 +182,13 @@ impl<'a> MessageEdit<'a> {
 
     /// What topic, properties and payload may have together, bytes, unless the message was larger already.
     pub fn size_max(&self) -> usize {
-        self.limits.packet_size_max.saturating_sub(HEAD_SIZE_MAX)
+        MessageEdit::size_max_of(self.limits)
+    }
+
+    /// The same, under these limits.
+    #[inline]
+    pub fn size_max_of(limits: &Limits) -> usize {
+        limits.packet_size_max.saturating_sub(HEAD_SIZE_MAX)
     }
 
     pub fn topic(&self) -> &str {
@@ -343,7 +383,12 @@ impl<'a> MessageEdit<'a> {
         self.is_topic_changed
             || self.is_payload_changed
             || self.properties != Properties::Unchanged
-            || self.qos != self.original.qos
+            || self.is_meta_changed()
+    }
+
+    #[inline]
+    fn is_meta_changed(&self) -> bool {
+        self.qos != self.original.qos
             || self.retain != self.original.retain
             || self.message_expiry_s != self.original.message_expiry_s
     }

@@ -132,10 +132,16 @@ pub trait Hooks {
         let _ = (client, filter);
     }
 
-    /// A message at its origin, once, before authorization, retain and routing. Denied: it goes nowhere.
+    /// A message at its origin, once, before authorization, retain and routing. Denied: it goes nowhere. Not called for
+    /// messages that `MessageEdit::hold` is for.
     fn publish(&mut self, client: &ClientView<'_>, message: &mut MessageEdit<'_>) -> Verdict {
         let _ = (client, message);
         Verdict::Allow
+    }
+
+    /// So many messages got what the last one that was given to `publish` got, as `MessageEdit::hold` allows.
+    fn repeated(&mut self, count: u64) {
+        let _ = count;
     }
 
     /// What the shard does until the next call is more than to reach for the next message: its time is nobody's hook's.

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::codec::user_property_size;
 use crate::limits::Limits;
 use crate::session::DropReason;
 use crate::shell::plugins::PluginFactory;
@@ -99,6 +100,12 @@ impl Plugin for Actor {
         message: &mut MessageEdit<'_>,
     ) -> Result<Verdict, PluginError> {
         message.add_user_property("by", self.name)?;
+        if message.topic() == "held" {
+            if self.name == "holds" {
+                message.hold();
+            }
+            return self.act();
+        }
         message.set_topic(&format!("{}/{}", message.topic(), self.name))?;
         self.act()
     }
@@ -155,6 +162,7 @@ fn figures(chain: &Chain, plugin: &str, hook: &str) -> HookFigures {
     found.expect("the plugin has the hook")
 }
 
+const PASS: OnError = OnError::Pass;
 const DENIED: Verdict = Verdict::Deny(ReasonCode::QuotaExceeded);
 
 #[test]
@@ -180,6 +188,30 @@ fn plugins_are_called_in_their_order_until_one_denies() {
     assert_eq!(figures(&chain, "b", "publish").denials, 1);
     assert_eq!(figures(&chain, "c", "publish").calls, 0);
     assert_eq!(figures(&chain, "c", "tick").calls, 1);
+}
+
+#[test]
+fn a_chain_holds_if_all_of_it_does_and_counts_what_passed() {
+    let publish = |plugins: &[(&'static str, Deed, HookSet)], on_error| {
+        let mut chain = chain(plugins, on_error);
+        let original = MessageView { topic: "held", ..MessageView::default() };
+        let (limits, mut buffers) = (Limits::default(), EditBuffers::default());
+        let mut message = MessageEdit::new(original, &mut buffers, &limits);
+        chain.publish(&ClientView::default(), &mut message);
+        (message.held(), chain)
+    };
+    let (all, size) = (HookSet::ALL, user_property_size("by", "holds"));
+    let holds = ("holds", Deed::Allow, all);
+    let (held, mut chain) = publish(&[holds, ("b", Deed::Allow, HookSet::TICK), holds], PASS);
+    assert_eq!(held, Some(2 * size), "who has no publish hook has no say");
+    chain.repeated(7);
+    assert_eq!(figures(&chain, "holds", "publish").calls, 8);
+    assert_eq!(figures(&chain, "b", "tick").calls, 0);
+    let others = [("b", Deed::Allow, all), ("holds", Deed::Fail, all), ("holds", Deed::Panic, all)];
+    for other in others {
+        assert_eq!(publish(&[holds, other], PASS).0, None, "{other:?}");
+        assert_eq!(publish(&[other, holds], PASS).0, None, "{other:?}");
+    }
 }
 
 #[test]

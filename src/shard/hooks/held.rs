@@ -1,0 +1,40 @@
+//! What the publish hooks did to a message and do, as they said, to the next ones of the same client and topic.
+
+use crate::session::SessionKey;
+
+/// Whose messages get the same without the hooks being called: until something else happens on the shard.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    key: Option<SessionKey>,
+    topic: String,
+    /// What is appended to the properties; the bytes are in the buffers of edits.
+    pub appended_size: usize,
+    /// Messages that the hooks have not been told of.
+    untold: u64,
+}
+
+impl Held {
+    pub fn begin(&mut self, key: SessionKey, topic: &str, appended_size: usize) {
+        self.key = Some(key);
+        self.topic.clear();
+        self.topic.push_str(topic);
+        self.appended_size = appended_size;
+    }
+
+    #[inline]
+    pub fn is_for(&self, key: SessionKey, topic: &str) -> bool {
+        self.key == Some(key) && self.topic == topic
+    }
+
+    #[inline]
+    pub fn count(&mut self) {
+        self.untold += 1;
+    }
+
+    /// Nobody's any more; returns how many messages the hooks have to be told of.
+    #[inline]
+    pub fn end(&mut self) -> u64 {
+        self.key = None;
+        std::mem::take(&mut self.untold)
+    }
+}
