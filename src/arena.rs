@@ -60,8 +60,8 @@ pub struct Meta {
 #[derive(Clone, Copy, Debug)]
 pub struct Draft<'a> {
     pub topic: &'a [u8],
-    /// Properties that travel on, as received, in order; usually one piece.
-    pub properties: &'a [&'a [u8]],
+    /// Properties that travel on, as received, in order, in up to two pieces; usually one, or none.
+    pub properties: [&'a [u8]; 2],
     pub payload: &'a [u8],
     pub meta: Meta,
 }
@@ -73,16 +73,16 @@ impl Draft<'_> {
 
     #[inline]
     fn properties_size(&self) -> usize {
-        match self.properties {
-            [] => 0,
-            pieces => pieces.iter().map(|piece| piece.len()).sum(),
-        }
+        let [first, second] = self.properties;
+        first.len() + second.len()
     }
 }
 
 /// A message in place, in the ring or in an allocation of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
+    /// Topic, properties and payload, one behind the other.
+    pub bytes: &'a [u8],
     /// Validated UTF-8 without wildcards.
     pub topic: &'a [u8],
     pub properties: &'a [u8],
@@ -92,9 +92,34 @@ pub struct Message<'a> {
     pub stored: Option<&'a Stored>,
 }
 
-impl Message<'_> {
+impl<'a> Message<'a> {
+    /// A message whose topic, properties and payload are `bytes`, one behind the other.
+    #[inline]
+    pub fn of(
+        bytes: &'a [u8],
+        topic_size: usize,
+        properties_size: usize,
+        meta: Meta,
+        stored: Option<&'a Stored>,
+    ) -> Message<'a> {
+        let (topic, rest) = bytes.split_at(topic_size);
+        let (properties, payload) = rest.split_at(properties_size);
+        Message { bytes, topic, properties, payload, meta, stored }
+    }
+
+    #[inline]
     pub fn size(&self) -> usize {
-        self.topic.len() + self.properties.len() + self.payload.len()
+        self.bytes.len()
+    }
+
+    /// To admit it, or to keep it.
+    pub fn draft(&self) -> Draft<'a> {
+        Draft {
+            topic: self.topic,
+            properties: [self.properties, &[]],
+            payload: self.payload,
+            meta: self.meta,
+        }
     }
 }
 
@@ -328,11 +353,10 @@ impl Arena {
             return Some(stored.message_with(slot.meta));
         }
         // The one check of bounds finds out what was denied, too.
-        let bytes = self.bytes.get(slot.position..)?;
-        let (topic, rest) = bytes.split_at(slot.topic_size as usize);
-        let (properties, rest) = rest.split_at(slot.properties_size as usize);
-        let payload = &rest[..slot.payload_size as usize];
-        Some(Message { topic, properties, payload, meta: slot.meta, stored: None })
+        let bytes = self.bytes.get(slot.position..)?.get(..slot.size())?;
+        let (topic_size, properties_size) =
+            (slot.topic_size as usize, slot.properties_size as usize);
+        Some(Message::of(bytes, topic_size, properties_size, slot.meta, None))
     }
 
     fn index(&self, generation: Generation) -> usize {
@@ -361,8 +385,11 @@ impl Arena {
             place = rest;
         };
         put(draft.topic);
+        // Most have none, and a copy of nothing is a call.
         for piece in draft.properties {
-            put(piece);
+            if !piece.is_empty() {
+                put(piece);
+            }
         }
         put(draft.payload);
     }
@@ -403,7 +430,7 @@ mod tests {
     }
 
     fn admit(arena: &mut Arena, topic: &[u8], payload: &[u8]) -> Result<Generation, AdmitError> {
-        arena.admit(&Draft { topic, properties: &[b"p", b"q"], payload, meta: meta() })
+        arena.admit(&Draft { topic, properties: [b"p", b"q"], payload, meta: meta() })
     }
 
     #[test]
@@ -493,7 +520,7 @@ mod tests {
             let payload = vec![number as u8; 10 + 20 * number as usize];
             let draft = Draft {
                 topic: b"t",
-                properties: &[],
+                properties: [&[], &[]],
                 payload: &payload,
                 meta: Meta { publisher: number, ..meta() },
             };

@@ -58,13 +58,13 @@ impl Stored {
         if let Some(stored) = message.stored {
             return stored.clone();
         }
-        let draft = Draft {
-            topic: message.topic,
-            properties: &[message.properties],
-            payload: message.payload,
-            meta: message.meta,
-        };
-        Stored::from_draft(&draft, gauge)
+        Stored::copy_of(message, gauge)
+    }
+
+    /// A copy of its own, whatever the message has.
+    pub fn copy_of(message: &Message<'_>, gauge: &Gauge) -> Stored {
+        let Message { bytes, topic, properties, meta, .. } = *message;
+        Stored::copied(bytes, topic.len(), properties.len(), meta, gauge)
     }
 
     pub fn from_draft(draft: &Draft<'_>, gauge: &Gauge) -> Stored {
@@ -75,16 +75,26 @@ impl Stored {
         }
         let properties_size = bytes.len() - draft.topic.len();
         bytes.extend_from_slice(draft.payload);
+        Stored::copied(&bytes, draft.topic.len(), properties_size, draft.meta, gauge)
+    }
+
+    fn copied(
+        bytes: &[u8],
+        topic_size: usize,
+        properties_size: usize,
+        meta: Meta,
+        gauge: &Gauge,
+    ) -> Stored {
         let size = stored_size(bytes.len());
         gauge.add(size);
         let head = Head {
-            meta: draft.meta,
-            topic_size: draft.topic.len() as u32,
+            meta,
+            topic_size: topic_size as u32,
             properties_size: properties_size as u32,
             size,
             gauge: gauge.clone(),
         };
-        Stored(ThinArc::from_header_and_slice(head, &bytes))
+        Stored(ThinArc::from_header_and_slice(head, bytes))
     }
 
     pub fn message(&self) -> Message<'_> {
@@ -93,9 +103,9 @@ impl Stored {
 
     pub(super) fn message_with(&self, meta: Meta) -> Message<'_> {
         let head = &self.0.header.header;
-        let (topic, rest) = self.0.slice.split_at(head.topic_size as usize);
-        let (properties, payload) = rest.split_at(head.properties_size as usize);
-        Message { topic, properties, payload, meta, stored: Some(self) }
+        let (topic_size, properties_size) =
+            (head.topic_size as usize, head.properties_size as usize);
+        Message::of(&self.0.slice, topic_size, properties_size, meta, Some(self))
     }
 
     /// Bytes of topic, properties and payload, plus the cost of the allocation.

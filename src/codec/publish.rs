@@ -219,29 +219,35 @@ impl PublishHead<'_> {
     }
 }
 
-/// A whole PUBLISH at QoS 0 without alias, expiry and subscription identifiers: what most messages are.
+/// A whole PUBLISH at QoS 0 without alias, expiry and subscription identifiers: what most messages are. `message` is its
+/// topic, properties and payload, one behind the other.
 #[inline]
 pub fn encode_plain_publish(
     version: ProtocolVersion,
     retain: bool,
-    topic: &[u8],
-    properties: &[u8],
-    payload: &[u8],
+    message: &[u8],
+    topic_size: usize,
+    properties_size: usize,
     out: &mut Vec<u8>,
 ) {
-    let is_v5 = version == ProtocolVersion::V5;
-    let section_size = if is_v5 { var_int::size(properties.len()) + properties.len() } else { 0 };
-    let follows_size = 2 + topic.len() + section_size + payload.len();
     let first_byte = first_byte(false, QoS::AtMostOnce, retain);
-    put_header(out, first_byte, follows_size);
-    put_binary(out, topic);
-    if is_v5 {
-        put_var_int(out, properties.len());
-        if !properties.is_empty() {
-            out.extend_from_slice(properties);
-        }
+    if version == ProtocolVersion::V5 {
+        let (topic, behind) = message.split_at_checked(topic_size).unwrap_or_default();
+        put_header(out, first_byte, 2 + message.len() + var_int::size(properties_size));
+        put_binary(out, topic);
+        put_var_int(out, properties_size);
+        out.extend_from_slice(behind);
+        return;
     }
-    out.extend_from_slice(payload);
+    put_header(out, first_byte, 2 + message.len() - properties_size);
+    put_u16(out, topic_size as u16);
+    if properties_size == 0 {
+        out.extend_from_slice(message);
+        return;
+    }
+    let (topic, behind) = message.split_at_checked(topic_size).unwrap_or_default();
+    out.extend_from_slice(topic);
+    out.extend_from_slice(behind.get(properties_size..).unwrap_or_default());
 }
 
 #[inline]

@@ -223,9 +223,9 @@ pub fn plain(
         connection.output.append(context.pool, |out| out.extend_from_slice(bytes));
         return;
     }
-    let Message { topic, properties, payload, .. } = *message;
+    let Message { bytes, topic, properties, .. } = *message;
     connection.output.append(context.pool, |out| {
-        codec::encode_plain_publish(version, retain, topic, properties, payload, out);
+        codec::encode_plain_publish(version, retain, bytes, topic.len(), properties.len(), out);
     });
 }
 

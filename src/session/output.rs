@@ -208,7 +208,7 @@ mod tests {
             publisher: 0,
             from_bridge: false,
         };
-        let draft = Draft { topic: b"t", properties: &[], payload: b"LARGE", meta };
+        let draft = Draft { topic: b"t", properties: [&[], &[]], payload: b"LARGE", meta };
         let stored = Stored::from_draft(&draft, &Gauge::default());
         let total = Gauge::default();
         let mut pool = BufferPool::default();

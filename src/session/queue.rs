@@ -300,7 +300,7 @@ mod tests {
             from_bridge: false,
         };
         let payload = number.to_be_bytes();
-        let draft = Draft { topic: b"t", properties: &[], payload: &payload, meta };
+        let draft = Draft { topic: b"t", properties: [&[], &[]], payload: &payload, meta };
         let envelope =
             Envelope { qos: QoS::from_bits(qos).unwrap(), retain: false, ids: None, membership: 0 };
         Queued { stored: Stored::from_draft(&draft, &Gauge::default()), envelope }
@@ -382,7 +382,8 @@ mod tests {
             let mut new = queued((number % 2) as u8, number);
             let message = new.stored.message();
             let meta = Meta { expires_at: Some(Instant(at)), ..message.meta };
-            let draft = Draft { topic: b"t", properties: &[], payload: message.payload, meta };
+            let draft =
+                Draft { topic: b"t", properties: [&[], &[]], payload: message.payload, meta };
             new.stored = Stored::from_draft(&draft, &Gauge::default());
             new
         };

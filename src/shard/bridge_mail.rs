@@ -222,13 +222,8 @@ impl InboundBatch {
             from_bridge: true,
         };
         self.0.bytes.extend_from_slice(&inbound.number.to_le_bytes());
-        self.0.push(&Message {
-            topic: inbound.topic.as_bytes(),
-            properties: inbound.properties,
-            payload: inbound.payload,
-            meta,
-            stored: None,
-        });
+        let parts = [inbound.topic.as_bytes(), inbound.properties, inbound.payload];
+        self.0.push_parts(parts, &meta);
     }
 
     /// Each with its number.
@@ -262,8 +257,7 @@ mod tests {
             publisher: 5,
             from_bridge: false,
         };
-        let message =
-            Message { topic: b"a/b", properties: b"pp", payload: b"xyz", meta, stored: None };
+        let message = Message::of(b"a/bppxyz", 3, 2, meta, None);
         let mut batch = BridgeBatch::default();
         for count in 0..=2 {
             let generation = Generation::from_number(10 + count as u64);

@@ -409,19 +409,13 @@ impl Shard {
     fn on_inbound(&mut self, now: Instant, bridge: BridgeId, messages: &InboundBatch) {
         for (number, message) in messages.messages() {
             self.counters.bridge_messages_received += 1;
-            let properties = [message.properties];
             let meta = Meta {
                 is_origin: true,
                 publisher: publisher_of(bridge),
                 from_bridge: true,
                 ..message.meta
             };
-            let draft = Draft {
-                topic: message.topic,
-                properties: &properties,
-                payload: message.payload,
-                meta,
-            };
+            let draft = Draft { meta, ..message.draft() };
             let admitted = self.publish(now, &draft, Publisher::Bridge(bridge));
             if number == 0 {
                 continue;

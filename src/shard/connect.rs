@@ -10,7 +10,6 @@ use crate::session::{SessionKey, SessionLimits, Will};
 use crate::stages::plugin::HookEvent;
 use crate::time::Instant;
 use crate::topic::{InboundAliases, OutboundAliases, check_name, is_system};
-use smallvec::SmallVec;
 
 /// No CONNACK without strings but the assigned client identifier is larger.
 const CONNACK_SIZE_MAX: usize = 64;
@@ -202,7 +201,7 @@ impl Shard {
         connect: &Connect<'_>,
     ) -> Result<Option<Box<Will>>, (ReasonCode, &'static str)> {
         let Some(will) = &connect.will else { return Ok(None) };
-        let pieces: SmallVec<[&[u8]; 4]> = will.properties.pieces().collect();
+        let mut joined = Vec::new();
         let meta = Meta {
             qos: will.qos as u8,
             retain: will.retain,
@@ -213,7 +212,7 @@ impl Shard {
         };
         let draft = Draft {
             topic: will.topic.as_bytes(),
-            properties: &pieces,
+            properties: will.properties.halves(&mut joined),
             payload: will.payload,
             meta,
         };

@@ -164,21 +164,16 @@ impl Shard {
         topic: &str,
     ) -> Option<Generation> {
         let Plugged { buffers, held, .. } = &mut **self.plugged.as_mut()?;
-        if !held.is_for(key, topic) || draft.properties.len() > 1 {
+        let [own, more] = draft.properties;
+        if !held.is_for(key, topic) || !more.is_empty() {
             return None;
         }
         let appended = &buffers.appended()[..held.appended_size];
-        let own = draft.properties.first().copied().unwrap_or_default();
         let is_changed = !appended.is_empty();
         if is_changed && draft.size() + appended.len() > MessageEdit::size_max_of(&self.limits) {
             return None;
         }
-        let pieces = [own, appended];
-        let properties = match (own.is_empty(), is_changed) {
-            (true, true) => &pieces[1..],
-            (_, false) => draft.properties,
-            _ => &pieces,
-        };
+        let properties = [own, appended];
         // Without room the hooks are called like for the first.
         let generation = self.arena.admit(&Draft { properties, ..*draft }).ok()?;
         held.count();
@@ -221,22 +216,16 @@ impl Shard {
             (None, _) => ClientView::default(),
         };
         let mut verdict = Verdict::Allow;
-        let mut pieces: [&[u8]; 2] = [&[], &[]];
         let mut changed = None;
         if self.hook_set.contains(HookSet::PUBLISH) {
             let Plugged { hooks, buffers, joined, held, .. } = &mut **plugged;
-            let message = Message {
-                topic: draft.topic,
-                properties: join(draft.properties, joined),
-                payload: draft.payload,
-                meta: draft.meta,
-                stored: None,
-            };
             // Text is not checked twice.
-            let view = match publisher {
-                Publisher::Client(_, topic) => MessageView::with_topic(&message, topic, now),
-                _ => MessageView::of(&message, now),
+            let topic = match publisher {
+                Publisher::Client(_, topic) => topic,
+                _ => MessageView::text(draft.topic),
             };
+            let properties = join(draft.properties, joined);
+            let view = MessageView::with(topic, properties, draft.payload, &draft.meta, now);
             let mut edit = MessageEdit::new(view, buffers, &self.limits);
             verdict = hooks.publish(&client, &mut edit);
             let is_format_wrong =
@@ -252,7 +241,7 @@ impl Shard {
                 held.begin(key, topic, appended_size);
             }
             if verdict == Verdict::Allow && edit.is_changed() {
-                changed = Some(edit.finish(&mut pieces, draft.meta, now));
+                changed = Some(edit.finish(draft.meta, now));
                 self.counters.publishes_changed += 1;
             }
         }
@@ -466,16 +455,14 @@ impl Shard {
 
 /// Properties in one piece, as hooks read them. Nearly always they came in as one.
 #[inline]
-fn join<'a>(pieces: &[&'a [u8]], joined: &'a mut Vec<u8>) -> &'a [u8] {
-    match pieces {
-        [] => &[],
-        [piece] => piece,
-        pieces => {
-            joined.clear();
-            pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
-            joined
-        }
+fn join<'a>([first, second]: [&'a [u8]; 2], joined: &'a mut Vec<u8>) -> &'a [u8] {
+    if second.is_empty() {
+        return first;
     }
+    joined.clear();
+    joined.extend_from_slice(first);
+    joined.extend_from_slice(second);
+    joined
 }
 
 /// What the client is told: the hook's reason if the answer can carry it.

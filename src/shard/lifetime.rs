@@ -232,12 +232,7 @@ impl Shard {
             publisher: key.as_u64(),
             ..message.meta
         };
-        let draft = Draft {
-            topic: message.topic,
-            properties: &[message.properties],
-            payload: message.payload,
-            meta,
-        };
+        let draft = Draft { meta, ..message.draft() };
         // A will that is denied is counted, and goes nowhere.
         self.publish(now, &draft, publisher);
     }

@@ -5,7 +5,7 @@
 
 use super::ShardId;
 use super::groups::MemberOptions;
-use crate::arena::{Draft, Message, Meta};
+use crate::arena::{Message, Meta};
 use crate::counters::Counters;
 use crate::session::{ConnectionId, SessionKey};
 use crate::time::Instant;
@@ -171,16 +171,21 @@ const NEVER: u64 = u64::MAX;
 impl Batch {
     pub fn push(&mut self, message: &Message<'_>) {
         let meta = &message.meta;
+        self.push_parts([message.topic, message.properties, message.payload], meta);
+    }
+
+    /// A message whose topic, properties and payload are where they are.
+    pub fn push_parts(&mut self, parts: [&[u8]; 3], meta: &Meta) {
         let bytes = &mut self.bytes;
-        bytes.reserve(HEADER_SIZE + message.size());
-        bytes.extend_from_slice(&(message.topic.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&(message.properties.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&(message.payload.len() as u32).to_le_bytes());
+        bytes.reserve(HEADER_SIZE + parts.iter().map(|part| part.len()).sum::<usize>());
+        for part in parts {
+            bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        }
         bytes.push(meta.qos | u8::from(meta.retain) << 2);
         bytes.extend_from_slice(&meta.expires_at.map_or(NEVER, |at| at.0).to_le_bytes());
-        bytes.extend_from_slice(message.topic);
-        bytes.extend_from_slice(message.properties);
-        bytes.extend_from_slice(message.payload);
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
         self.count += 1;
     }
 
@@ -241,13 +246,8 @@ impl<'a> BatchReader<'a> {
             publisher: 0,
             from_bridge: false,
         };
-        Some(Message {
-            topic: self.take(topic_size),
-            properties: self.take(properties_size),
-            payload: self.take(payload_size),
-            meta,
-            stored: None,
-        })
+        let bytes = self.take(topic_size + properties_size + payload_size);
+        Some(Message::of(bytes, topic_size, properties_size, meta, None))
     }
 
     pub fn next_addressed(&mut self) -> Option<(Address, Message<'a>)> {
@@ -259,11 +259,6 @@ impl<'a> BatchReader<'a> {
         let options = MemberOptions::from_bytes(self.take(MemberOptions::SIZE));
         Some((Address { session, options, group }, self.next()?))
     }
-}
-
-/// A draft of a message that is somewhere else already.
-pub(super) fn draft<'a>(message: &Message<'a>, properties: &'a [&'a [u8]; 1]) -> Draft<'a> {
-    Draft { topic: message.topic, properties, payload: message.payload, meta: message.meta }
 }
 
 /// What waits for one other shard.
@@ -460,15 +455,8 @@ mod tests {
         };
         let mut batch = Batch::default();
         for size in [0usize, 1, 300] {
-            let payload = vec![size as u8; size];
-            let message = Message {
-                topic: b"a/b",
-                properties: b"xyz",
-                payload: &payload,
-                meta,
-                stored: None,
-            };
-            batch.push_to(&address, &message);
+            let bytes = [&b"a/bxyz"[..], &vec![size as u8; size]].concat();
+            batch.push_to(&address, &Message::of(&bytes, 3, 3, meta, None));
         }
         let mut reader = batch.reader();
         for size in [0usize, 1, 300] {
@@ -493,7 +481,7 @@ mod tests {
             publisher: 0,
             from_bridge: false,
         };
-        let message = Message { topic: b"t", properties: &[], payload: b"p", meta, stored: None };
+        let message = Message::of(b"tp", 1, 0, meta, None);
         let mut counters = Counters::default();
         let mut outbox = Outbox::new(3, 1 << 20);
         let ack = || Control::InterestAck { filter: "f".into(), version: 1 };

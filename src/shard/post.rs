@@ -1,6 +1,6 @@
 //! Mail from other shards.
 
-use super::mail::{Batch, Content, Control, Mail, draft};
+use super::mail::{Batch, Content, Control, Mail};
 use super::{Shard, ShardId, retained};
 use crate::time::Instant;
 
@@ -23,8 +23,7 @@ impl Shard {
         self.counters.mail_messages_received += batch.count as u64;
         let mut reader = batch.reader();
         while let Some(message) = reader.next() {
-            let properties = [message.properties];
-            self.admit(now, &draft(&message, &properties));
+            self.admit(now, &message.draft());
         }
     }
 

@@ -8,7 +8,6 @@ use crate::codec::{self, PacketId, ProtocolVersion, Publish, QoS, ReasonCode};
 use crate::session::SessionKey;
 use crate::time::Instant;
 use crate::topic::{check_name, is_system};
-use smallvec::SmallVec;
 
 impl Shard {
     #[inline(always)]
@@ -116,19 +115,8 @@ impl Shard {
             }
             session.received_qos2.insert(packet_id);
         }
-        // Most messages have no properties, and an empty list costs more than this look.
-        let whole: [&[u8]; 1];
-        let pieces: SmallVec<[&[u8]; 4]>;
-        let mut properties: &[&[u8]] = &[];
-        if !publish.properties.is_empty() {
-            if let Some(bytes) = publish.properties.whole() {
-                whole = [bytes];
-                properties = &whole;
-            } else {
-                pieces = publish.properties.pieces().collect();
-                properties = &pieces;
-            }
-        }
+        let mut joined = Vec::new();
+        let properties = publish.properties.halves(&mut joined);
         let meta = Meta {
             qos: publish.qos as u8,
             retain: publish.retain,

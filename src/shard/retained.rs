@@ -5,7 +5,7 @@
 
 use super::mail::{Batch, Control};
 use super::{Shard, ShardId, context};
-use crate::arena::{Draft, Gauge, Message, Stored, stored_size};
+use crate::arena::{Gauge, Message, Stored, stored_size};
 use crate::codec::QoS;
 use crate::counters::Counters;
 use crate::limits::Limits;
@@ -67,13 +67,7 @@ pub(super) fn store(
         drops.push(None, message.topic, DropReason::RetainedFull);
         return;
     }
-    let draft = Draft {
-        topic: message.topic,
-        properties: &[message.properties],
-        payload: message.payload,
-        meta: message.meta,
-    };
-    retained.insert(topic, Stored::from_draft(&draft, gauge));
+    retained.insert(topic, Stored::copy_of(message, gauge));
 }
 
 impl Shard {

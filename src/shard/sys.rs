@@ -330,8 +330,12 @@ impl Shard {
             publisher: 0,
             from_bridge: false,
         };
-        let draft =
-            Draft { topic: topic.as_bytes(), properties: &[], payload: value.as_bytes(), meta };
+        let draft = Draft {
+            topic: topic.as_bytes(),
+            properties: [&[], &[]],
+            payload: value.as_bytes(),
+            meta,
+        };
         self.admit(now, &draft);
         self.sys.said.insert(topic, value);
     }

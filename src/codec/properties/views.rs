@@ -111,10 +111,15 @@ impl<'a> SubscriptionIds<'a> {
         self.list.iter().copied().chain(encoded)
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn is_empty(&self) -> bool {
         // Most messages have no properties at all.
-        self.list.is_empty() && (self.raw.is_empty() || self.iter().next().is_none())
+        self.list.is_empty() && (self.raw.is_empty() || self.has_none())
+    }
+
+    #[inline(never)]
+    fn has_none(&self) -> bool {
+        self.iter().next().is_none()
     }
 
     /// Size as encoded.
@@ -175,6 +180,25 @@ impl<'a> ForwardedProperties<'a> {
     #[inline]
     pub fn pieces(&self) -> Pieces<'a> {
         Pieces { rest: self.raw, left: self.size }
+    }
+
+    /// The bytes, in order, in two pieces; put together in `joined` if they came in as more.
+    #[inline]
+    pub fn halves<'b>(&self, joined: &'b mut Vec<u8>) -> [&'b [u8]; 2]
+    where
+        'a: 'b,
+    {
+        if let Some(bytes) = self.whole() {
+            return [bytes, &[]];
+        }
+        let mut pieces = self.pieces();
+        let halves = [(); 2].map(|()| pieces.next().unwrap_or_default());
+        if pieces.next().is_none() {
+            return halves;
+        }
+        joined.clear();
+        self.pieces().for_each(|piece| joined.extend_from_slice(piece));
+        [joined, &[]]
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Property<'a>> + Clone + use<'a> {

@@ -138,7 +138,7 @@ fn stored(payload: &[u8]) -> Stored {
         publisher: 0,
         from_bridge: false,
     };
-    let draft = Draft { topic: b"t", properties: &[], payload, meta };
+    let draft = Draft { topic: b"t", properties: [&[], &[]], payload, meta };
     Stored::from_draft(&draft, &Gauge::default())
 }
 

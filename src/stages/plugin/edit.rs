@@ -393,23 +393,18 @@ impl<'a> MessageEdit<'a> {
             || self.message_expiry_s != self.original.message_expiry_s
     }
 
-    /// The message as it is now, its properties in `pieces`; `meta` is what it came in with.
+    /// The message as it is now; `meta` is what it came in with.
     #[inline]
-    pub fn finish<'p>(self, pieces: &'p mut [&'a [u8]; 2], meta: Meta, now: Instant) -> Draft<'p>
-    where
-        'a: 'p,
-    {
+    pub fn finish(self, meta: Meta, now: Instant) -> Draft<'a> {
         let MessageEdit { original, buffers, .. } = self;
         let buffers: &'a EditBuffers = buffers;
         let topic = if self.is_topic_changed { &buffers.topic } else { original.topic };
         let payload = if self.is_payload_changed { &buffers.payload } else { original.payload };
-        *pieces = match self.properties {
+        let properties: [&[u8]; 2] = match self.properties {
             Properties::Unchanged => [original.raw_properties, &[]],
             Properties::Appended => [original.raw_properties, &buffers.properties],
-            Properties::Replaced => [&[], &buffers.properties],
+            Properties::Replaced => [&buffers.properties, &[]],
         };
-        // Most messages have no properties of their own, and a piece of no bytes costs as much as any other.
-        let properties = if pieces[0].is_empty() { &pieces[1..] } else { &pieces[..] };
         let expires_at = match self.message_expiry_s == original.message_expiry_s {
             true => meta.expires_at,
             false => self.message_expiry_s.map(|s| now.plus_s(u64::from(s))),

@@ -1,6 +1,6 @@
 //! What hooks are shown: views that are valid for the length of a call.
 
-use crate::arena::Message;
+use crate::arena::{Message, Meta};
 use crate::codec::{Property, PropertyIter, ProtocolVersion, QoS, UserProperties};
 use crate::session::{DropReason, Session};
 use crate::time::Instant;
@@ -66,22 +66,32 @@ pub struct MessageView<'a> {
 impl<'a> MessageView<'a> {
     /// A message of the broker: its topic was validated when it was decoded.
     pub fn of(message: &Message<'a>, now: Instant) -> MessageView<'a> {
-        let topic = simdutf8::basic::from_utf8(message.topic).unwrap_or_default();
-        MessageView::with_topic(message, topic, now)
+        let Message { topic, properties, payload, meta, .. } = message;
+        MessageView::with(MessageView::text(topic), properties, payload, meta, now)
+    }
+
+    /// A topic that was validated when it was decoded.
+    pub fn text(topic: &[u8]) -> &str {
+        simdutf8::basic::from_utf8(topic).unwrap_or_default()
     }
 
     /// As `of`, where the message's topic is there as text.
     #[inline]
-    pub fn with_topic(message: &Message<'a>, topic: &'a str, now: Instant) -> MessageView<'a> {
-        debug_assert_eq!(message.topic, topic.as_bytes());
+    pub fn with(
+        topic: &'a str,
+        raw_properties: &'a [u8],
+        payload: &'a [u8],
+        meta: &Meta,
+        now: Instant,
+    ) -> MessageView<'a> {
         let left_s = |at: Instant| at.ms_since(now).div_ceil(1000).min(u64::from(u32::MAX)) as u32;
         MessageView {
             topic,
-            payload: message.payload,
-            qos: QoS::from_bits(message.meta.qos).unwrap_or_default(),
-            retain: message.meta.retain,
-            message_expiry_s: message.meta.expires_at.map(left_s),
-            raw_properties: message.properties,
+            payload,
+            qos: QoS::from_bits(meta.qos).unwrap_or_default(),
+            retain: meta.retain,
+            message_expiry_s: meta.expires_at.map(left_s),
+            raw_properties,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Changes against a plain list of properties.
 
 use super::*;
-use crate::arena::{Arena, Gauge, Message};
+use crate::arena::{Arena, Gauge};
 use crate::random::Random;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,14 +215,7 @@ fn a_changed_message_is_what_a_plain_list_would_be_and_so_is_its_slot() {
         };
         let (was, raw) = (model.clone(), model.raw());
         let now = Instant(1_000);
-        let message = Message {
-            topic: was.topic.as_bytes(),
-            properties: &raw,
-            payload: &was.payload,
-            meta,
-            stored: None,
-        };
-        let view = MessageView::of(&message, now);
+        let view = MessageView::with(&was.topic, &raw, &was.payload, &meta, now);
         assert_eq!(view.message_expiry_s, Some(7), "rounded up");
         let mut edit = MessageEdit::new(view, &mut buffers, &limits);
         for _ in 0..random.below(6) {
@@ -239,7 +232,7 @@ fn a_changed_message_is_what_a_plain_list_would_be_and_so_is_its_slot() {
             edit.set_message_expiry_s(Some(3));
             assert!(edit.is_changed());
         }
-        arena.admit(&edit.finish(&mut [&[], &[]], meta, now)).unwrap();
+        arena.admit(&edit.finish(meta, now)).unwrap();
         let message = arena.last().unwrap();
         assert_eq!(message.topic, model.topic.as_bytes());
         assert_eq!(message.properties, model.raw());
