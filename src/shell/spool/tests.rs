@@ -4,10 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use futures_lite::future;
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::Placement;
 
 use super::*;
 use crate::random::Random;
+use crate::shell::child::bounded;
+use crate::shell::executor;
 
 /// A folder of its own, removed at the end.
 pub struct Folder {
@@ -29,12 +31,12 @@ impl Drop for Folder {
 }
 
 pub fn run<T>(work: impl Future<Output = T>) -> T {
-    let executor = LocalExecutorBuilder::new(Placement::Unbound)
+    let executor = executor::builder(Placement::Unbound)
         .io_memory(64 << 10)
         .ring_depth(32)
         .make()
         .expect("an executor");
-    executor.run(work)
+    bounded(|| executor.run(work))
 }
 
 pub fn settings() -> SpoolSettings {
