@@ -2,9 +2,12 @@
 
 mod bridges;
 pub mod check;
+#[cfg(test)]
+mod child;
 pub mod cli;
 mod clock;
 pub mod config_file;
+mod executor;
 mod gate;
 pub mod launcher;
 mod listener;

@@ -23,13 +23,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_lite::future::or;
 use glommio::timer::sleep;
-use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
+use glommio::{ExecutorJoinHandle, GlommioError, Placement};
 
 use crate::arena::Message;
 use crate::bridge::{Direction, Echo, ForwardIndex, InMessage, Origin, Return, WrongRule};
 use crate::config::bridge::{BridgeSettings, SpoolSync};
 use crate::shard::bridge_mail::FromBridges;
 use crate::shell::clock::Clock;
+use crate::shell::executor;
 use crate::shell::mesh::BridgeEnd;
 use crate::shell::shutdown::{Order, Orders, Phase};
 use crate::shell::spool::{Spool, SpoolError, SpoolSettings, SyncPolicy};
@@ -122,7 +123,7 @@ pub struct Setup {
 /// Starts the executor, opens all logs, and begins to connect.
 pub fn start(setup: Setup) -> Result<ExecutorJoinHandle<()>, BridgesError> {
     let (opened, outcome) = mpsc::channel();
-    let handle = LocalExecutorBuilder::new(Placement::Unbound)
+    let handle = executor::builder(Placement::Unbound)
         .name("bridges")
         .spawn(move || run(setup, opened))
         .map_err(|error: GlommioError<()>| BridgesError::Executor(error.to_string()))?;

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
+use glommio::{ExecutorJoinHandle, GlommioError, Placement};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use tracing::{info, warn};
@@ -24,6 +24,7 @@ use crate::config::Settings;
 use crate::shard::{Mail, Shard, ShardId, ShardSettings};
 use crate::shell::bridges::{self, BridgesError};
 use crate::shell::clock::Clock;
+use crate::shell::executor;
 use crate::shell::gate::Gate;
 use crate::shell::listener::{self, ListenError, Listeners};
 use crate::shell::mesh::bridge_lanes::{self, BridgeEnd};
@@ -240,7 +241,7 @@ fn spawn(
 ) -> Result<Handle, LaunchError> {
     let core = shared.settings.core_of(port.own());
     let placement = core.map_or(Placement::Unbound, Placement::Fixed);
-    LocalExecutorBuilder::new(placement)
+    executor::builder(placement)
         .name(&format!("shard-{}", port.own()))
         .io_memory(EXECUTOR_IO_MEMORY)
         .ring_depth(EXECUTOR_RING_DEPTH)

@@ -168,7 +168,7 @@ pub struct Spool {
 #[derive(Debug)]
 struct Inner {
     log: RefCell<Log>,
-    files: Files,
+    files: Rc<Files>,
     /// One commit at a time.
     turn: Semaphore,
     /// Of a sync in the background; the next commit returns it.

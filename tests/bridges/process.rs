@@ -117,7 +117,14 @@ impl Process {
         let Some(mut child) = self.child.take() else { return };
         // It may have ended by itself.
         let _ = kill(Pid::from_raw(child.id() as i32), signal);
-        child.wait().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline {
+                let _ = child.kill();
+                panic!("{} does not end by {signal}", child.id());
+            }
+            sleep(Duration::from_millis(5));
+        }
     }
 
     /// Resident memory, bytes.

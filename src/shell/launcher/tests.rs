@@ -10,6 +10,7 @@ use std::time::Instant;
 use socket2::SockRef;
 
 use crate::config::WaitMode;
+use crate::shell::child::{self, Child};
 
 fn settings(shards: u16) -> Settings {
     let mut settings = Settings {
@@ -202,17 +203,14 @@ fn a_port_in_use_is_a_sentence() {
 #[test]
 fn a_panic_that_leaves_a_shard_ends_the_process() {
     let test = "shell::launcher::tests::a_worker_that_panics";
-    let child = process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--test-threads=1"])
-        .output()
-        .unwrap();
+    let child = Child::output(child::again(test).args(["--ignored", "--test-threads=1"])).unwrap();
     assert_eq!(child.status.signal(), Some(signal_hook::consts::SIGABRT), "{}", child.status);
 }
 
 #[test]
 #[ignore = "aborts; run by a_panic_that_leaves_a_shard_ends_the_process"]
 fn a_worker_that_panics() {
-    let executor = LocalExecutorBuilder::new(Placement::Unbound).spawn(|| async {
+    let executor = executor::builder(Placement::Unbound).spawn(|| async {
         let _guard = AbortOnPanic;
         panic!("out of a shard");
     });

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::thread;
 
 use super::*;
 use crate::arena::{Draft, Gauge, Meta, Stored};
 use crate::shard::Part;
+use crate::shell::child::{self, Child};
 
 const SMALL: RingSettings =
     RingSettings { entries: 8, receive_buffers: 4, receive_buffer_size: 256 };
@@ -574,10 +574,7 @@ fn a_spinning_thread_sees_that_there_is_work_without_entering_the_kernel() {
 fn accepting_goes_on_after_the_descriptors_had_run_out() {
     // The open-file limit is the process's: the test proper runs in one of its own.
     let test = "shell::ring::tests::accepting_with_few_descriptors";
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
-        .output()
-        .unwrap();
+    let child = Child::output(child::again(test).args(["--ignored", "--test-threads=1"])).unwrap();
     let output = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success(), "{output}{}", String::from_utf8_lossy(&child.stderr));
     assert!(output.contains("1 passed"), "{output}");

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use glommio::io::{BufferedFile, Directory, OpenOptions};
+use glommio::sync::Semaphore;
 
 use super::error::SpoolError;
 use super::log::{Found, Step};
@@ -22,6 +23,8 @@ pub struct Files {
     directory: Directory,
     /// The segment that was created last, open for writing.
     active: RefCell<Option<(u64, Rc<BufferedFile>)>>,
+    /// One creation at a time.
+    turn: Rc<Semaphore>,
     /// Being created. Still there when the next one is: the commit was given up meanwhile.
     creating: Cell<Option<u64>>,
     /// Torn tails: segment and what of it is good. Cut off when the next segment says which sequences they may have had.
@@ -30,20 +33,21 @@ pub struct Files {
 
 impl Files {
     /// Reads all segments. Nothing is changed yet.
-    pub async fn open(path: &Path) -> Result<(Files, Found, Vec<Cut>), SpoolError> {
+    pub async fn open(path: &Path) -> Result<(Rc<Files>, Found, Vec<Cut>), SpoolError> {
         let directory = Directory::open(path)
             .await
             .map_err(|error| SpoolError::glommio("opening", path, error))?;
         let path = path.to_owned();
         let (active, creating, torn) = Default::default();
-        let files = Files { path, directory, active, creating, torn };
+        let turn = Rc::new(Semaphore::new(1));
+        let files = Files { path, directory, active, turn, creating, torn };
         let mut recovery = Recovery::default();
         for segment in files.list()? {
             files.recover(segment, &mut recovery).await?;
         }
         let (found, cuts) = recovery.finish(boot_id());
         files.torn.replace(cuts.iter().map(|cut| (cut.segment, cut.offset)).collect());
-        Ok((files, found, cuts))
+        Ok((Rc::new(files), found, cuts))
     }
 
     pub fn directory(&self) -> &Path {
@@ -54,21 +58,9 @@ impl Files {
         self.path.join(format!("{segment:020}.log"))
     }
 
-    pub async fn run(&self, step: &Step) -> Result<(), SpoolError> {
+    pub async fn run(self: &Rc<Files>, step: &Step) -> Result<(), SpoolError> {
         match step {
-            Step::Create { segment, head } => {
-                if let Some(given_up) = self.creating.replace(Some(*segment)) {
-                    let _ = glommio::io::remove(self.path_of(given_up)).await;
-                }
-                let created = self.create(*segment, head).await;
-                self.creating.set(None);
-                match created {
-                    Ok(()) => self.cut_torn().await,
-                    // Its number is not used again, and it counts for nothing: it may also stay.
-                    Err(_) => drop(glommio::io::remove(self.path_of(*segment)).await),
-                }
-                created
-            }
+            Step::Create { segment, head } => self.create_to_the_end(*segment, head.clone()).await,
             Step::Write { segment, offset, states, messages } => {
                 let file = self.active(*segment)?;
                 write_all(&file, *offset, states, messages)
@@ -98,6 +90,34 @@ impl Files {
         let path = self.path_of(segment);
         let file = BufferedFile::open(&path).await;
         file.map(Rc::new).map_err(|error| SpoolError::glommio("opening", &path, error))
+    }
+
+    /// Goes on when its future is dropped: the kernel makes a file that it was asked for, however late, and what is removed
+    /// before that comes to stay, empty, and as torn as if there had been a crash.
+    async fn create_to_the_end(
+        self: &Rc<Files>,
+        segment: u64,
+        head: Vec<u8>,
+    ) -> Result<(), SpoolError> {
+        let turn = self.turn.acquire_static_permit(1).await.expect("it is never closed");
+        let given_up = self.creating.replace(Some(segment));
+        let files = Rc::clone(self);
+        let creation = glommio::spawn_local(async move {
+            let _turn = turn;
+            if let Some(given_up) = given_up {
+                let _ = glommio::io::remove(files.path_of(given_up)).await;
+            }
+            let created = files.create(segment, &head).await;
+            match created {
+                Ok(()) => files.cut_torn().await,
+                // Its number is not used again, and it counts for nothing: it may also stay.
+                Err(_) => drop(glommio::io::remove(files.path_of(segment)).await),
+            }
+            created
+        });
+        let created = creation.detach().await.expect("nobody cancels it");
+        self.creating.set(None);
+        created
     }
 
     async fn create(&self, segment: u64, head: &[u8]) -> Result<(), SpoolError> {

@@ -1,21 +1,24 @@
 //! The spool in processes of their own: killed while they write, and on a disk that is full.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::process::Command;
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
+use std::time::Instant;
 
 use super::tests::{Folder, drain, message, run, settings};
 use super::*;
 use crate::random::Random;
+use crate::shell::child::{self, Child, PATIENCE};
 
 /// The directory that a child of a test works in.
 const CHILD: &str = "RINGMQ_SPOOL_CHILD";
 
 /// This test again, in a process of its own that gets `directory`.
 fn child_of(test: &str, directory: &Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "--nocapture", &format!("shell::spool::process_tests::{test}")]);
-    command.env(CHILD, directory).stdout(Stdio::piped()).stdin(Stdio::null());
+    let mut command = child::again(&format!("shell::spool::process_tests::{test}"));
+    command.env(CHILD, directory);
     command
 }
 
@@ -66,7 +69,7 @@ impl Said {
 
 fn say(word: &str, numbers: &[u64]) {
     let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-    // One write: a line is said whole or not at all.
+    // A pipe that is full may take a part of it before SIGKILL: what is no whole line was not said.
     let line = format!("{word} {}\n", numbers.join(" "));
     std::io::stdout().write_all(line.as_bytes()).unwrap();
 }
@@ -113,8 +116,8 @@ fn sigkill_while_it_writes_loses_and_repeats_nothing() {
     let mut torn = 0;
     for round in 0..12 {
         let name = "sigkill_while_it_writes_loses_and_repeats_nothing";
-        let mut child = child_of(name, &folder.path).spawn().unwrap();
-        let lines = read_for(&mut child, 30 + random.below(120), |child| {
+        let child = Child::spawn(&mut child_of(name, &folder.path)).unwrap();
+        let lines = read_for(child, 30 + random.below(120), |child| {
             if round == 0 {
                 refuses_a_second_process(&folder.path, child.id());
             }
@@ -134,26 +137,27 @@ fn sigkill_while_it_writes_loses_and_repeats_nothing() {
 }
 
 /// What the child says until it is killed, some ms after it has begun to work.
-fn read_for(child: &mut Child, work_ms: u64, meanwhile: impl FnOnce(&Child)) -> Vec<String> {
-    let mut reader = BufReader::new(child.stdout.take().unwrap());
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    while !line.starts_with("done ") {
-        line.clear();
-        assert!(reader.read_line(&mut line).unwrap() > 0, "the child ended: {lines:?}");
-        lines.push(line.trim_end().to_owned());
+fn read_for(mut child: Child, work_ms: u64, meanwhile: impl FnOnce(&Child)) -> Vec<String> {
+    let said = child.lines();
+    let mut lines: Vec<String> = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    while lines.last().is_none_or(|line| !line.starts_with("done ")) {
+        match said.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(line) => lines.push(line),
+            Err(RecvTimeoutError::Timeout) => panic!("{} hangs: {lines:?}", child.state()),
+            Err(RecvTimeoutError::Disconnected) => panic!("the child ended: {lines:?}"),
+        }
     }
-    meanwhile(child);
-    let rest = std::thread::spawn(move || {
-        let read = reader.lines().map_while(Result::ok);
-        read.collect::<Vec<String>>()
-    });
-    std::thread::sleep(Duration::from_millis(work_ms));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let mut rest = rest.join().unwrap();
-    lines.append(&mut rest);
-    lines
+    meanwhile(&child);
+    thread::sleep(Duration::from_millis(work_ms));
+    child.kill();
+    loop {
+        match said.recv_timeout(PATIENCE) {
+            Ok(line) => lines.push(line),
+            Err(RecvTimeoutError::Timeout) => panic!("somebody else has the child's stdout"),
+            Err(RecvTimeoutError::Disconnected) => return lines,
+        }
+    }
 }
 
 fn refuses_a_second_process(directory: &Path, process_id: u32) {
@@ -225,7 +229,7 @@ fn a_full_disk_is_told_and_the_spool_goes_on_when_there_is_space() {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", mount]);
     command.arg(&folder.path).arg(child.get_program()).args(child.get_args());
-    let output = match command.env(CHILD, &folder.path).output() {
+    let output = match Child::output(command.env(CHILD, &folder.path)) {
         Ok(output) if output.status.success() => output,
         Ok(output) if output.status.code() == Some(101) => {
             panic!("{}", String::from_utf8_lossy(&output.stderr))
