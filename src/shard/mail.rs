@@ -165,27 +165,37 @@ pub(super) struct GroupKey {
     pub number: u32,
 }
 
-const HEADER_SIZE: usize = 4 + 4 + 4 + 1 + 8;
+/// Sizes of topic, properties and payload, expiry, flags.
+const HEADER_SIZE: usize = 4 + 4 + 4 + 8 + 1;
 const NEVER: u64 = u64::MAX;
 
 impl Batch {
+    #[inline]
     pub fn push(&mut self, message: &Message<'_>) {
-        let meta = &message.meta;
-        self.push_parts([message.topic, message.properties, message.payload], meta);
+        let Message { bytes, topic, properties, payload, meta, .. } = message;
+        self.bytes.reserve(HEADER_SIZE + bytes.len());
+        self.push_header([topic, properties, payload].map(|part| part.len()), meta);
+        self.bytes.extend_from_slice(bytes);
     }
 
-    /// A message whose topic, properties and payload are where they are.
+    /// A message whose topic, properties and payload are not in one piece.
     pub fn push_parts(&mut self, parts: [&[u8]; 3], meta: &Meta) {
-        let bytes = &mut self.bytes;
-        bytes.reserve(HEADER_SIZE + parts.iter().map(|part| part.len()).sum::<usize>());
-        for part in parts {
-            bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        self.push_header(parts.map(<[u8]>::len), meta);
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+    }
+
+    #[inline]
+    fn push_header(&mut self, sizes: [usize; 3], meta: &Meta) {
+        let mut header = [0; HEADER_SIZE];
+        let (chunks, rest) = header.as_chunks_mut::<4>();
+        for (chunk, size) in chunks.iter_mut().zip(sizes) {
+            *chunk = (size as u32).to_le_bytes();
         }
-        bytes.push(meta.qos | u8::from(meta.retain) << 2);
-        bytes.extend_from_slice(&meta.expires_at.map_or(NEVER, |at| at.0).to_le_bytes());
-        for part in parts {
-            bytes.extend_from_slice(part);
-        }
+        let expires_at = meta.expires_at.map_or(NEVER, |at| at.0).to_le_bytes();
+        chunks[3].copy_from_slice(&expires_at[..4]);
+        chunks[4].copy_from_slice(&expires_at[4..]);
+        rest[0] = meta.qos | u8::from(meta.retain) << 2;
+        self.bytes.extend_from_slice(&header);
         self.count += 1;
     }
 
@@ -229,15 +239,18 @@ impl<'a> BatchReader<'a> {
         u64::from_le_bytes(self.take(8).try_into().expect("eight bytes"))
     }
 
+    #[inline]
     pub fn next(&mut self) -> Option<Message<'a>> {
         if self.rest.is_empty() {
             return None;
         }
-        let topic_size = self.u32() as usize;
-        let properties_size = self.u32() as usize;
-        let payload_size = self.u32() as usize;
-        let flags = self.take(1)[0];
-        let expires_at = self.u64();
+        let (header, rest) = self.rest.split_first_chunk::<HEADER_SIZE>().expect("a header");
+        self.rest = rest;
+        let (chunks, rest) = header.as_chunks::<4>();
+        let size = |at: usize| u32::from_le_bytes(chunks[at]) as usize;
+        let [topic_size, properties_size, payload_size] = [size(0), size(1), size(2)];
+        let expires_at = size(3) as u64 | (size(4) as u64) << 32;
+        let flags = rest[0];
         let meta = Meta {
             qos: flags & 3,
             retain: flags & 4 != 0,
