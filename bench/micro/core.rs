@@ -60,7 +60,13 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "p2p-qos0-v5-hook",
         version: ProtocolVersion::V5,
-        hooks: Some(|| Box::new(Adder)),
+        hooks: Some(|| Box::new(Adder { holds: false })),
+        ..PLAIN
+    },
+    Scenario {
+        name: "p2p-qos0-v5-hook-holds",
+        version: ProtocolVersion::V5,
+        hooks: Some(|| Box::new(Adder { holds: true })),
         ..PLAIN
     },
     #[cfg(feature = "shell")]
@@ -105,8 +111,10 @@ fn user_property() -> Box<dyn Hooks> {
     Box::new(Chain::new(&[installed], 0, &Default::default()).expect("it needs nothing"))
 }
 
-/// Adds one user property.
-struct Adder;
+/// Adds one user property, and may say that it does so to the next messages, too.
+struct Adder {
+    holds: bool,
+}
 
 impl Hooks for Adder {
     fn hooks(&self) -> HookSet {
@@ -114,6 +122,9 @@ impl Hooks for Adder {
     }
 
     fn publish(&mut self, client: &ClientView<'_>, message: &mut MessageEdit<'_>) -> Verdict {
+        if self.holds {
+            message.hold();
+        }
         let added = message.add_user_property("publisher", client.client_id);
         added.map_or(Verdict::Deny(ReasonCode::QuotaExceeded), |()| Verdict::Allow)
     }
