@@ -268,6 +268,7 @@ impl Shard {
         // What comes from one publisher often goes to one topic.
         let mut topic: &[u8] = &[];
         let mut route: Rc<Route> = Rc::default();
+        let has_returns = self.has_bridge_clients && self.bridges.has_returns();
         for generation in batch {
             let Some(message) = self.arena.get(generation) else { continue };
             if message.topic != topic {
@@ -285,6 +286,13 @@ impl Shard {
                 });
             } else {
                 deliver(&route, &message, clients, &mut context, topic_hash, |_, _| true);
+            }
+            if has_returns {
+                let mut given = route.local.iter().map(|delivery| delivery.session);
+                let publisher = message.meta.publisher;
+                if given.any(|key| key.as_u64() != publisher && self.clients.is_bridge(key)) {
+                    self.bridges.note_given(&message);
+                }
             }
             for &index in &route.groups {
                 if let Some(group) = self.groups.get(index) {

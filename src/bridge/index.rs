@@ -11,6 +11,8 @@ pub struct ForwardIndex {
     index: Index<u32, ()>,
     rules: Vec<Box<[Rule]>>,
     names: Vec<Box<str>>,
+    /// Some bridge brings in what may have come from here, and looks for that.
+    has_returns: bool,
 }
 
 /// One bridge takes a message by one of its rules.
@@ -43,12 +45,20 @@ impl ForwardIndex {
             rules.push(compiled);
         }
         let names = bridges.iter().map(|settings| settings.name.as_str().into()).collect();
-        Ok(ForwardIndex { index, rules, names })
+        let has_returns = bridges
+            .iter()
+            .any(|settings| settings.echo_detection && !settings.subscribe.is_empty());
+        Ok(ForwardIndex { index, rules, names, has_returns })
     }
 
     /// No bridge forwards anything.
     pub fn is_empty(&self) -> bool {
         self.index.filter_count() == 0
+    }
+
+    /// Whether the bridges want to know what neighbours that bridge to here were given.
+    pub fn has_returns(&self) -> bool {
+        self.has_returns
     }
 
     pub fn bridge_count(&self) -> usize {

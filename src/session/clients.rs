@@ -91,6 +91,11 @@ impl Clients {
         Some((session, connection))
     }
 
+    /// Whether the session's client is connected and bridges from another broker.
+    pub fn is_bridge(&mut self, key: SessionKey) -> bool {
+        matches!(self.pair(key), Some((_, Some(connection))) if connection.is_bridge)
+    }
+
     pub fn find(&self, client_id: &str) -> Option<SessionKey> {
         self.directory.get(client_id).copied()
     }

@@ -106,6 +106,7 @@ pub struct BridgeBatch(pub(super) Batch);
 /// One of them.
 #[derive(Debug)]
 pub struct BridgeMessage<'a> {
+    /// None: a client that is a bridge was given it.
     pub targets: Targets<'a>,
     /// The origin shard's; `NONE` for a retained message.
     pub generation: Generation,

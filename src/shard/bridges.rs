@@ -107,6 +107,23 @@ impl Bridges {
         self.outbox_bytes + self.open.size()
     }
 
+    /// Whether what is given to clients that are bridges may come back over ours.
+    pub fn has_returns(&self) -> bool {
+        self.rules.as_ref().is_some_and(|rules| rules.has_returns())
+    }
+
+    /// A client that is a bridge is given this message.
+    pub fn note_given(&mut self, message: &Message<'_>) {
+        self.push(&[], Generation::NONE, message);
+    }
+
+    fn push(&mut self, targets: &[Target], generation: Generation, message: &Message<'_>) {
+        self.open.push(targets, generation, message.meta.from_bridge, message);
+        if self.open.size() >= BATCH_SIZE {
+            self.close_batch();
+        }
+    }
+
     /// The rules that want a message, but for those of the bridge that brought it.
     fn targets(&mut self, message: &Message<'_>) -> SmallVec<[Target; 4]> {
         let Some(rules) = self.rules.clone() else { return SmallVec::new() };
@@ -231,9 +248,13 @@ impl Shard {
         if targets.is_empty() {
             return;
         }
-        bridges.open.push(&targets, generation, message.meta.from_bridge, &message);
-        if bridges.open.size() >= BATCH_SIZE {
-            bridges.close_batch();
+        bridges.push(&targets, generation, &message);
+    }
+
+    /// Tells the bridges of a retained message that goes to a client that is one.
+    pub(super) fn note_retained(&mut self, key: SessionKey, message: &Message<'_>) {
+        if self.has_bridge_clients && self.bridges.has_returns() && self.clients.is_bridge(key) {
+            self.bridges.note_given(message);
         }
     }
 

@@ -194,7 +194,7 @@ impl Batch {
         let expires_at = meta.expires_at.map_or(NEVER, |at| at.0).to_le_bytes();
         chunks[3].copy_from_slice(&expires_at[..4]);
         chunks[4].copy_from_slice(&expires_at[4..]);
-        rest[0] = meta.qos | u8::from(meta.retain) << 2;
+        rest[0] = meta.qos | u8::from(meta.retain) << 2 | u8::from(meta.from_bridge) << 3;
         self.bytes.extend_from_slice(&header);
         self.count += 1;
     }
@@ -257,7 +257,7 @@ impl<'a> BatchReader<'a> {
             is_origin: false,
             expires_at: (expires_at != NEVER).then_some(Instant(expires_at)),
             publisher: 0,
-            from_bridge: false,
+            from_bridge: flags & 8 != 0,
         };
         let bytes = self.take(topic_size + properties_size + payload_size);
         Some(Message::of(bytes, topic_size, properties_size, meta, None))

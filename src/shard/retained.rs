@@ -162,6 +162,7 @@ impl Shard {
             let published = QoS::from_bits(stored.message().meta.qos).unwrap_or_default();
             let envelope = Envelope { qos: published.min(envelope.qos), ..envelope.clone() };
             if self.is_delivered(now, key, &stored.message()) {
+                self.note_retained(key, &stored.message());
                 self.offer_stored(now, key, stored, envelope);
             }
         }
@@ -228,6 +229,7 @@ impl Shard {
             let published = QoS::from_bits(message.meta.qos).unwrap_or_default();
             let envelope = Envelope { qos: published.min(envelope.qos), ..envelope.clone() };
             if self.is_delivered(now, key, &message) {
+                self.note_retained(key, &message);
                 let mut context = context!(self, now);
                 self.clients.offer(key, &mut context, &message, envelope);
             }

@@ -64,11 +64,19 @@ impl Bridge {
         is_echo
     }
 
-    /// Whether a message that this bridge brings in is one that it has sent.
-    fn is_own_echo(&self, now: Instant, message: &InMessage) -> bool {
+    /// Whether a message that this bridge brings in is one that it has sent, which a remote without no-local gives back, or
+    /// one that was `given` to a neighbour's bridge.
+    fn is_return(
+        &self,
+        now: Instant,
+        given: &RefCell<Echo>,
+        has_no_local: bool,
+        message: &InMessage,
+    ) -> bool {
         let Some(echo) = &self.echo else { return false };
-        let is_echo =
-            echo.borrow_mut().is_echo(now, Return::Same, message.remote_topic(), message.payload());
+        let (topic, payload) = (message.remote_topic(), message.payload());
+        let is_echo = !has_no_local && echo.borrow_mut().is_echo(now, Return::Same, topic, payload)
+            || given.borrow_mut().is_echo(now, Return::Around, topic, payload);
         self.echo_count.set(self.echo_count.get() + u64::from(is_echo));
         is_echo
     }
@@ -92,6 +100,8 @@ impl Bridge {
 /// What all tasks share.
 pub struct Hub {
     bridges: Vec<Bridge>,
+    /// What clients that are bridges were given, and may come back over one of ours.
+    given: RefCell<Echo>,
     index: Arc<ForwardIndex>,
     clock: Clock,
     end: RefCell<BridgeEnd>,
@@ -182,6 +192,7 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
     }
     Ok(Hub {
         bridges,
+        given: RefCell::new(Echo::new(fastrand::u64(..))),
         index,
         clock,
         end: RefCell::new(end),

@@ -368,6 +368,7 @@ fn two_brokers_that_bridge_to_each_other_pass_a_message_once() {
         // more, when it comes around.
         ([Some(forward), Some(forward)], [[2, 1], [1, 2]]),
         ([Some(both.as_str()), None], [[1, 1], [1, 1]]),
+        ([Some(subscribe), Some(subscribe)], [[1, 1], [1, 1]]),
     ]
     .into_iter()
     .enumerate()
@@ -414,6 +415,50 @@ fn two_brokers_that_bridge_to_each_other_pass_a_message_once() {
                     assert_eq!(got.len(), expected, "{protocol} {place}: of {origin} at {n}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn what_is_retained_does_not_go_round_between_two_that_subscribe_to_each_other() {
+    const COUNT: usize = 10;
+    let folder = folder("pair-retained");
+    for protocol in ["5.0", "3.1.1"] {
+        let links = [proxy::Late::new(), proxy::Late::new()];
+        let brokers = [0, 1].map(|n| {
+            let rules = bridge(links[1 - n].address, &format!("protocol = \"{protocol}\""))
+                + "[[bridge.subscribe]]\nfilter = \"kept/#\"\n";
+            Process::ringmq(&folder, &format!("{protocol}-{n}"), 1 + n as u16, &rules)
+        });
+        let mut watchers = brokers.each_ref().map(|broker| {
+            let mut watcher = client::Client::connect(broker.address, "w", V5, false).unwrap();
+            watcher.subscribe("kept/#", QoS::AtLeastOnce).unwrap();
+            watcher.read(Duration::from_millis(50)).unwrap();
+            watcher
+        });
+        // Before either has a link.
+        let mut publisher = client::Client::connect(brokers[0].address, "p", V5, false).unwrap();
+        for number in 0..COUNT {
+            let topic = format!("kept/{number}");
+            publisher.publish(Publish {
+                retain: true,
+                topic: &topic,
+                payload: b"21.5",
+                ..Publish::default()
+            });
+        }
+        publisher.flush().unwrap();
+        let mut own = Vec::new();
+        flow::collect_until(&mut watchers[0], &mut own, COUNT, Duration::from_secs(10));
+        for (link, broker) in links.iter().zip(&brokers) {
+            link.lead_to(broker.address);
+        }
+        let mut others = Vec::new();
+        flow::collect_until(&mut watchers[1], &mut others, COUNT, Duration::from_secs(20));
+        brokers.iter().for_each(|broker| flow::await_state(broker.address, "north", "connected"));
+        for (watcher, mut got) in watchers.iter_mut().zip([own, others]) {
+            flow::collect(watcher, &mut got, Duration::from_millis(500));
+            assert_eq!(got.len(), COUNT, "{protocol}");
         }
     }
 }

@@ -9,7 +9,7 @@ use super::outbound::Origin;
 use super::record::Record;
 use super::{Bridge, Hub};
 use crate::arena::Generation;
-use crate::bridge::{Wanted, connection_of};
+use crate::bridge::{self, Wanted, connection_of};
 use crate::codec::QoS;
 use crate::shard::ShardId;
 use crate::shard::bridge_mail::{BridgeBatch, BridgeMessage, FromBridges, Target, ToBridges};
@@ -61,6 +61,9 @@ impl Hub {
 
     fn take_messages(&self, now: Instant, shard: ShardId, batch: &BridgeBatch) {
         for message in batch.messages() {
+            if message.targets.clone().next().is_none() {
+                self.note_given(now, &message);
+            }
             for target in message.targets.clone() {
                 let Some(bridge) = self.bridges.get(usize::from(target.bridge)) else { continue };
                 if target.is_stored {
@@ -70,6 +73,12 @@ impl Hub {
                 self.forward(now, shard, bridge, target, &message);
             }
         }
+    }
+
+    fn note_given(&self, now: Instant, given: &BridgeMessage<'_>) {
+        let Ok(topic) = std::str::from_utf8(given.message.topic) else { return };
+        let origin = if given.from_bridge { bridge::Origin::Bridge } else { bridge::Origin::Here };
+        self.given.borrow_mut().note(now, origin, topic, given.message.payload);
     }
 
     /// Retained messages that a rule asked for; only those that no earlier rule of the bridge means.

@@ -369,8 +369,8 @@ impl Line {
         let bridge = &hub.bridges[usize::from(self.bridge)];
         let now = hub.clock.now();
         self.status.borrow_mut().received += 1;
-        let may_be_own = !self.link.borrow().has_no_local();
-        if may_be_own && bridge.is_own_echo(now, message) {
+        let has_no_local = self.link.borrow().has_no_local();
+        if bridge.is_return(now, &hub.given, has_no_local, message) {
             self.link.borrow_mut().acked_inbound(now, number, ReasonCode::Success);
             return;
         }
