@@ -1,6 +1,7 @@
 //! The world: io_uring, executors, clock, threads, files, command line.
 
 mod bridges;
+mod calm;
 pub mod check;
 #[cfg(test)]
 mod child;

@@ -11,13 +11,16 @@
 //! The price: where a neighbour publishes to a topic what was published here to the same topic within the minute, its
 //! message is not sent on. Whoever needs it and has no loops turns this off.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
 
 use crate::hash::KeyedHash;
 use crate::time::Instant;
 
 const LIFETIME_MS: u64 = 60_000;
-const ENTRY_COUNT_MAX: usize = 65_536;
+/// Half of what fits into a table of 2^17 places: so it is cleared of what was removed in place, and never grows for that.
+const ENTRY_COUNT_MAX: usize = 7 << 13;
 /// Of topics.
 const BYTES_MAX: usize = 8 << 20;
 /// Entries of one fingerprint that are looked at.
@@ -28,26 +31,46 @@ const RETURNS_ONE_IN: u32 = 16;
 /// Counts are halved at this many, so that old evidence fades.
 const EVIDENCE_MAX: u32 = 512;
 
+/// Entries have numbers that rise and wrap; no entry is an allocation of its own: they pass through here as fast as messages
+/// do, and would leave holes wherever they were.
 pub struct Echo {
     hash: KeyedHash,
-    /// By fingerprint: the numbers of entries.
-    by_print: HashMap<u64, VecDeque<u64>, ahash::RandomState>,
-    /// Oldest first, `None` where it was used up.
-    entries: VecDeque<Option<Entry>>,
+    /// By fingerprint; those without entries are not there.
+    chains: HashTable<Chain>,
+    /// Oldest first.
+    entries: VecDeque<Entry>,
     /// The number of the first of them.
-    first: u64,
-    bytes: usize,
+    first: u32,
+    /// The topics of all entries, one behind the other.
+    topics: VecDeque<u8>,
     /// Messages of this broker's own that were sent, and how many of them came back around.
     own_count: u32,
     returned_count: u32,
 }
 
+/// The oldest and the newest entry of one fingerprint; each entry knows the next newer one.
+#[derive(Clone, Copy)]
+struct Chain {
+    oldest: u32,
+    newest: u32,
+}
+
 struct Entry {
     print: u64,
-    topic: Box<str>,
     ends_at: Instant,
+    /// The next newer one of the fingerprint, unless this is its newest.
+    next: u32,
+    /// Where the topic begins, in bytes ever put into `topics`, wrapping.
+    topic_at: u32,
+    topic_size: u16,
     origin: Origin,
+    /// It is in no chain any more.
+    is_used_up: bool,
 }
+
+const _: () = assert!(size_of::<Entry>() == 32 && size_of::<Chain>() == 8);
+// Numbers and places are told apart by their lowest 32 bits.
+const _: () = assert!(ENTRY_COUNT_MAX < 1 << 31 && BYTES_MAX < 1 << 31);
 
 /// Where a message was that is sent over a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,13 +92,12 @@ pub enum Return {
 
 impl Echo {
     pub fn new(seed: u64) -> Echo {
-        let hash = KeyedHash::new(seed);
         Echo {
-            by_print: HashMap::with_hasher(hash.state()),
-            hash,
+            hash: KeyedHash::new(seed),
+            chains: HashTable::new(),
             entries: VecDeque::new(),
             first: 0,
-            bytes: 0,
+            topics: VecDeque::new(),
             own_count: 0,
             returned_count: 0,
         }
@@ -84,7 +106,8 @@ impl Echo {
     /// A message was sent with this topic.
     pub fn note(&mut self, now: Instant, origin: Origin, topic: &str, payload: &[u8]) {
         self.expire(now);
-        while self.entries.len() >= ENTRY_COUNT_MAX || self.bytes + topic.len() > BYTES_MAX {
+        let Ok(topic_size) = u16::try_from(topic.len()) else { return };
+        while self.entries.len() >= ENTRY_COUNT_MAX || self.topics.len() + topic.len() > BYTES_MAX {
             if !self.forget_oldest() {
                 break;
             }
@@ -96,50 +119,113 @@ impl Echo {
                 self.returned_count /= 2;
             }
         }
+        let number = self.first.wrapping_add(self.entries.len() as u32);
         let print = self.print(topic, payload);
-        let number = self.first + self.entries.len() as u64;
-        self.bytes += topic.len();
         let ends_at = now.plus_ms(LIFETIME_MS);
-        self.entries.push_back(Some(Entry { print, topic: topic.into(), ends_at, origin }));
-        self.by_print.entry(print).or_default().push_back(number);
+        let topic_at = self.topics_begin().wrapping_add(self.topics.len() as u32);
+        self.topics.extend(topic.as_bytes());
+        self.entries.push_back(Entry {
+            print,
+            ends_at,
+            next: number,
+            topic_at,
+            topic_size,
+            origin,
+            is_used_up: false,
+        });
+        let Echo { chains, entries, first, .. } = self;
+        let index_of = |number: u32| number.wrapping_sub(*first) as usize;
+        match chains.find_mut(print, |chain| entries[index_of(chain.oldest)].print == print) {
+            Some(chain) => {
+                entries[index_of(chain.newest)].next = number;
+                chain.newest = number;
+            }
+            None => {
+                let chain = Chain { oldest: number, newest: number };
+                let hash_of = |chain: &Chain| entries[index_of(chain.oldest)].print;
+                chains.insert_unique(print, chain, hash_of);
+            }
+        }
     }
 
     /// Whether a message from a bridge, which would leave with `topic`, was sent before; the entry is used up.
     pub fn is_echo(&mut self, now: Instant, way: Return, topic: &str, payload: &[u8]) -> bool {
         self.expire(now);
         let print = self.print(topic, payload);
-        let is_loop = self.is_loop();
-        let Some(numbers) = self.by_print.get_mut(&print) else { return false };
-        let (first, entries) = (self.first, &mut self.entries);
-        let origin_of = |number: u64| {
-            let entry = entries[(number - first) as usize].as_ref();
-            entry.filter(|entry| corresponds(&entry.topic, topic)).map(|entry| entry.origin)
-        };
-        let mut found = None;
-        for (place, number) in numbers.iter().enumerate().take(SCAN_MAX) {
-            match origin_of(*number) {
-                Some(Origin::Here) => {
-                    found = Some((place, Origin::Here));
-                    break;
-                }
-                Some(Origin::Bridge) if is_loop || way == Return::Same => {
-                    found = found.or(Some((place, Origin::Bridge)));
-                }
-                _ => {}
-            }
-        }
-        let Some((place, origin)) = found else { return false };
-        let Some(number) = numbers.remove(place) else { return false };
-        if numbers.is_empty() {
-            self.by_print.remove(&print);
-        }
-        if let Some(entry) = self.entries[(number - first) as usize].take() {
-            self.bytes -= entry.topic.len();
-        }
-        if way == Return::Around && origin == Origin::Here {
+        let Some((number, before)) = self.find(print, way, topic) else { return false };
+        self.unchain(print, number, before);
+        let index = self.index_of(number);
+        self.entries[index].is_used_up = true;
+        if way == Return::Around && self.entries[index].origin == Origin::Here {
             self.returned_count += 1;
         }
+        self.expire(now);
         true
+    }
+
+    /// Gives memory back that the entries of a busier minute had.
+    pub fn trim(&mut self, now: Instant) {
+        self.expire(now);
+        let Echo { chains, entries, topics, first, .. } = self;
+        let index_of = |number: u32| number.wrapping_sub(*first) as usize;
+        // A table grows to twice what is in it, and again for what was removed from it.
+        if chains.capacity() > 8 * chains.len() {
+            chains.shrink_to(2 * chains.len(), |chain| entries[index_of(chain.oldest)].print);
+        }
+        if entries.capacity() > 4 * entries.len() {
+            entries.shrink_to(2 * entries.len());
+        }
+        if topics.capacity() > 4 * topics.len() {
+            topics.shrink_to(2 * topics.len());
+        }
+    }
+
+    /// The oldest entry of this broker's own that corresponds, else, where that counts, of a bridge; and the one before it in
+    /// its chain.
+    fn find(&self, print: u64, way: Return, topic: &str) -> Option<(u32, Option<u32>)> {
+        let takes_bridge = way == Return::Same || self.is_loop();
+        let chain = self.chains.find(print, |chain| self.entry(chain.oldest).print == print)?;
+        let mut found = None;
+        let (mut number, mut before) = (chain.oldest, None);
+        for _ in 0..SCAN_MAX {
+            let entry = self.entry(number);
+            if (entry.origin == Origin::Here || takes_bridge && found.is_none())
+                && corresponds(self.topic_of(entry), topic.as_bytes())
+            {
+                found = Some((number, before));
+                if entry.origin == Origin::Here {
+                    break;
+                }
+            }
+            if number == chain.newest {
+                break;
+            }
+            before = Some(number);
+            number = entry.next;
+        }
+        found
+    }
+
+    /// Takes an entry, the one behind `before`, out of its chain.
+    fn unchain(&mut self, print: u64, number: u32, before: Option<u32>) {
+        let Echo { chains, entries, first, .. } = self;
+        let index_of = |number: u32| number.wrapping_sub(*first) as usize;
+        let next = entries[index_of(number)].next;
+        let is_it = |chain: &Chain| entries[index_of(chain.oldest)].print == print;
+        let Ok(mut place) = chains.find_entry(print, is_it) else { return };
+        let chain = place.get_mut();
+        match before {
+            None if chain.newest == number => {
+                place.remove();
+            }
+            None => chain.oldest = next,
+            Some(before) => {
+                if chain.newest == number {
+                    chain.newest = before;
+                }
+                entries[index_of(before)].next = next;
+            }
+        }
     }
 
     fn is_loop(&self) -> bool {
@@ -155,37 +241,55 @@ impl Echo {
     }
 
     fn expire(&mut self, now: Instant) {
-        while self.entries.front().is_some_and(|e| e.as_ref().is_none_or(|e| e.ends_at <= now)) {
+        while self.entries.front().is_some_and(|entry| entry.is_used_up || entry.ends_at <= now) {
             self.forget_oldest();
         }
     }
 
     /// `false`: there is none.
     fn forget_oldest(&mut self) -> bool {
-        let Some(entry) = self.entries.pop_front() else { return false };
-        let number = self.first;
-        self.first += 1;
-        if let Some(entry) = entry {
-            self.bytes -= entry.topic.len();
-            if let Some(numbers) = self.by_print.get_mut(&entry.print) {
-                // The numbers of a fingerprint rise: the oldest entry's is the first.
-                debug_assert_eq!(numbers.front(), Some(&number));
-                numbers.pop_front();
-                if numbers.is_empty() {
-                    self.by_print.remove(&entry.print);
-                }
-            }
+        let Some(&Entry { print, topic_size, is_used_up, .. }) = self.entries.front() else {
+            return false;
+        };
+        if !is_used_up {
+            // The numbers of a fingerprint rise: the oldest entry is the first of its chain.
+            self.unchain(print, self.first, None);
         }
+        self.entries.pop_front();
+        self.first = self.first.wrapping_add(1);
+        self.topics.drain(..usize::from(topic_size));
         true
+    }
+
+    fn index_of(&self, number: u32) -> usize {
+        number.wrapping_sub(self.first) as usize
+    }
+
+    fn entry(&self, number: u32) -> &Entry {
+        &self.entries[self.index_of(number)]
+    }
+
+    /// Where `topics` begins, in bytes ever put into it, wrapping.
+    fn topics_begin(&self) -> u32 {
+        self.entries.front().map_or(0, |entry| entry.topic_at)
+    }
+
+    fn topic_of(&self, entry: &Entry) -> impl DoubleEndedIterator<Item = &u8> {
+        let begin = entry.topic_at.wrapping_sub(self.topics_begin()) as usize;
+        self.topics.range(begin..begin + usize::from(entry.topic_size))
     }
 }
 
 /// The same topic, or one is the other's end from a level boundary on.
-fn corresponds(one: &str, other: &str) -> bool {
-    let (long, short) = if one.len() >= other.len() { (one, other) } else { (other, one) };
-    match long.strip_suffix(short) {
-        Some(front) => front.is_empty() || front.ends_with('/'),
-        None => false,
+fn corresponds<'a>(one: impl DoubleEndedIterator<Item = &'a u8>, other: &'a [u8]) -> bool {
+    let (mut one, mut other) = (one.rev(), other.iter().rev());
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return true,
+            (Some(a), Some(b)) if a == b => {}
+            (Some(b'/'), None) | (None, Some(b'/')) => return true,
+            _ => return false,
+        }
     }
 }
 
@@ -212,7 +316,7 @@ mod tests {
         ] {
             assert_eq!(echo.is_echo(now, Around, topic, payload), expected, "{topic}");
         }
-        assert_eq!((echo.by_print.len(), echo.bytes), (0, 0));
+        assert_eq!((echo.chains.len(), echo.entries.len(), echo.topics.len()), (0, 0, 0));
         for (topic, expected) in [("xa/b", false), ("b", true), ("a/b", false)] {
             echo.note(now, Here, "a/b", b"");
             assert_eq!(
@@ -234,13 +338,45 @@ mod tests {
         assert_eq!(echo.entries.len(), ENTRY_COUNT_MAX);
         assert!(!echo.is_echo(Instant(1), Around, "t", &9u64.to_le_bytes()));
         assert!(echo.is_echo(Instant(1), Around, "t", &10u64.to_le_bytes()));
-        let long = "l".repeat(BYTES_MAX / 2 + 1);
-        for payload in [b"1", b"2"] {
-            echo.note(Instant(2), Here, &long, payload);
+        let long = "l".repeat(usize::from(u16::MAX));
+        let count = (BYTES_MAX / long.len()) as u64;
+        for number in 0..=count {
+            echo.note(Instant(2), Here, &long, &number.to_le_bytes());
         }
-        assert!(echo.bytes <= BYTES_MAX);
-        assert!(echo.is_echo(Instant(2), Around, &long, b"2"));
-        assert!(!echo.is_echo(Instant(2), Around, &long, b"1"));
+        assert!(echo.topics.len() <= BYTES_MAX);
+        assert!(!echo.is_echo(Instant(2), Around, &long, &0u64.to_le_bytes()));
+        assert!(echo.is_echo(Instant(2), Around, &long, &1u64.to_le_bytes()));
+    }
+
+    #[test]
+    fn entries_leave_in_any_order_as_a_plain_list_of_them_would() {
+        let mut random = Random::new(9);
+        let (mut echo, mut model) = (Echo::new(1), VecDeque::new());
+        // Numbers and places wrap on the way.
+        echo.first = u32::MAX - 1000;
+        let mut now = Instant(0);
+        let mut found_count = 0;
+        for step in 0..20_000 {
+            now = now.plus_ms(random.below(400));
+            model.retain(|&(_, _, ends_at)| ends_at > now);
+            let (topic, payload) = (format!("t/{}", random.below(3)), [random.below(40) as u8]);
+            if random.below(3) > 0 {
+                echo.note(now, Here, &topic, &payload);
+                model.push_back((topic, payload, now.plus_ms(LIFETIME_MS)));
+            } else {
+                let place = model.iter().position(|entry| (&entry.0, entry.1) == (&topic, payload));
+                let expected = place.and_then(|place| model.remove(place)).is_some();
+                found_count += usize::from(expected);
+                assert_eq!(echo.is_echo(now, Around, &topic, &payload), expected, "{step}");
+            }
+            if step % 1000 == 0 {
+                echo.trim(now);
+            }
+        }
+        assert!(found_count > 1000);
+        echo.trim(now.plus_ms(LIFETIME_MS));
+        let kept = (echo.chains.capacity(), echo.entries.capacity(), echo.topics.capacity());
+        assert_eq!(kept, (0, 0, 0));
     }
 
     #[test]

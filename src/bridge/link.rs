@@ -301,6 +301,23 @@ impl Link {
         }
     }
 
+    /// Gives memory back that was needed for what has passed. Called now and then: a busy link makes new buffers.
+    pub fn trim(&mut self) {
+        self.spare = Vec::new();
+        self.scratch = Vec::new();
+        if self.output.is_empty() {
+            self.output = Vec::new();
+        }
+        if self.input.is_empty() {
+            self.input = Vec::new();
+        }
+        if self.events.is_empty() {
+            self.events = VecDeque::new();
+        }
+        self.logged.trim();
+        self.unlogged.trim();
+    }
+
     pub fn poll_event(&mut self) -> Option<LinkEvent> {
         let event = self.events.pop_front()?;
         if let LinkEvent::Inbound { message, .. } = &event {

@@ -17,6 +17,7 @@ use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -44,6 +45,9 @@ use signal::Signal;
 /// How often orders are looked at, and what could not be done is tried again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL_ENDING: Duration = Duration::from_millis(5);
+
+/// How often memory is given back that only a busier time needed.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What one bridge is and has.
 pub struct Bridge {
@@ -116,6 +120,7 @@ pub struct Hub {
     said: RefCell<BTreeMap<String, String>>,
     /// The process is ending: nothing more comes in.
     is_ending: std::cell::Cell<bool>,
+    moved: Arc<AtomicU64>,
 }
 
 /// What the bridges need of the process.
@@ -128,6 +133,8 @@ pub struct Setup {
     /// Where logs are kept whose bridge names no other place.
     pub data_dir: PathBuf,
     pub sys_interval_ms: u64,
+    /// Bytes sent to remotes and received from them.
+    pub moved: Arc<AtomicU64>,
 }
 
 /// Starts the executor, opens all logs, and begins to connect.
@@ -167,11 +174,24 @@ async fn run(setup: Setup, opened: Sender<Result<(), BridgesError>>) {
     if sys_interval_ms > 0 {
         glommio::spawn_local(status::run(hub.clone(), sys_interval_ms)).detach();
     }
+    glommio::spawn_local(trim(hub.clone())).detach();
     serve(&hub, &orders).await;
 }
 
+async fn trim(hub: Rc<Hub>) {
+    loop {
+        sleep(TRIM_INTERVAL).await;
+        for bridge in &hub.bridges {
+            if let Some(echo) = &bridge.echo {
+                echo.borrow_mut().trim(hub.clock.now());
+            }
+            bridge.lines.iter().for_each(|line| line.trim());
+        }
+    }
+}
+
 async fn open(setup: Setup) -> Result<Hub, BridgesError> {
-    let Setup { settings, index, end, clock, data_dir, .. } = setup;
+    let Setup { settings, index, end, clock, data_dir, moved, .. } = setup;
     let has_committed: Rc<Signal> = Rc::default();
     let shard_count = end.shards.len() as u16;
     let mut bridges = Vec::new();
@@ -203,6 +223,7 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
         has_committed,
         said: RefCell::default(),
         is_ending: Default::default(),
+        moved,
     })
 }
 
@@ -308,6 +329,10 @@ impl Hub {
         }
         // The last bytes of the links.
         sleep(Duration::from_millis(50)).await;
+    }
+
+    fn count_moved(&self, size: usize) {
+        self.moved.fetch_add(size as u64, Ordering::Relaxed);
     }
 
     fn shard_count(&self) -> u16 {

@@ -10,19 +10,20 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, GlommioError, Placement};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::bridge::ForwardIndex;
 use crate::config::Settings;
 use crate::shard::{Mail, Shard, ShardId, ShardSettings};
 use crate::shell::bridges::{self, BridgesError};
+use crate::shell::calm::Calm;
 use crate::shell::clock::Clock;
 use crate::shell::executor;
 use crate::shell::gate::Gate;
@@ -30,7 +31,7 @@ use crate::shell::listener::{self, ListenError, Listeners};
 use crate::shell::mesh::bridge_lanes::{self, BridgeEnd};
 use crate::shell::mesh::{self, Door, Port};
 use crate::shell::plugins::{self, Chain, Installed, PluginError};
-use crate::shell::ring::{Ring, RingError, RingSettings};
+use crate::shell::ring::{self, Ring, RingError, RingSettings};
 use crate::shell::shutdown::{Order, Orders, Phase};
 use crate::shell::turn::Worker;
 use crate::shell::waiter::Waiter;
@@ -86,6 +87,8 @@ pub struct Broker {
     addresses: Vec<SocketAddr>,
     doors: Arc<[Door]>,
     reports: Vec<Arc<Report>>,
+    /// Bytes between the bridges and their remotes.
+    bridges_moved: Arc<AtomicU64>,
     workers: Vec<Handle>,
 }
 
@@ -133,6 +136,7 @@ impl Broker {
         }
         drop(started);
         let mut workers = await_start(workers, &starts)?;
+        let bridges_moved: Arc<AtomicU64> = Arc::default();
         if let Some(Bridging { index, end }) = bridging {
             let settings = &shared.settings;
             let setup = bridges::Setup {
@@ -143,15 +147,23 @@ impl Broker {
                 orders: shared.orders.clone(),
                 data_dir: settings.data_dir.clone(),
                 sys_interval_ms: settings.limits.sys_interval_ms,
+                moved: bridges_moved.clone(),
             };
             workers.push(bridges::start(setup).map_err(LaunchError::Bridges)?);
         }
-        Ok(Broker { shared, addresses, doors, reports, workers })
+        Ok(Broker { shared, addresses, doors, reports, bridges_moved, workers })
     }
 
     /// Where clients connect; port 0 has become a port.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Bytes that were received and sent, and those of messages that wait.
+    fn bytes(&self) -> (u64, u64) {
+        let bridges = self.bridges_moved.load(Ordering::Relaxed);
+        let shards = self.reports.iter().map(|report| report.bytes());
+        shards.fold((bridges, 0), |sums, of| (sums.0 + of.0, sums.1 + of.1))
     }
 
     /// Ends in phases, each bounded in time.
@@ -367,6 +379,7 @@ fn watch_signals() -> io::Result<UnixStream> {
 /// Looks at the shards' reports until a signal comes.
 fn supervise(signals: &mut UnixStream, broker: &Broker) -> io::Result<()> {
     let mut watch = Watch::new(&broker.reports);
+    let mut calm = Calm::default();
     loop {
         match signals.read(&mut [0]) {
             Ok(_) => return Ok(()),
@@ -376,8 +389,14 @@ fn supervise(signals: &mut UnixStream, broker: &Broker) -> io::Result<()> {
                 _ => return Err(error),
             },
         }
-        for warning in watch.look(broker.shared.clock.now()) {
+        let now = broker.shared.clock.now();
+        for warning in watch.look(now) {
             warn!("{warning}");
+        }
+        let (moved, waiting) = broker.bytes();
+        if calm.look(now, moved, waiting) {
+            ring::give_back_free_memory();
+            debug!("free memory is given back, in {} ms", broker.shared.clock.now().ms_since(now));
         }
     }
 }

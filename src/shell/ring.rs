@@ -10,6 +10,7 @@ mod buffers;
 mod complete;
 mod error;
 mod event_fd;
+mod free_memory;
 mod send;
 mod sockets;
 mod tcp_option;
@@ -36,6 +37,7 @@ use token::Token;
 
 pub use error::RingError;
 pub use event_fd::EventFd;
+pub use free_memory::give_back_free_memory;
 use tcp_option::outstanding;
 pub use tcp_option::set_tcp_rto_max;
 #[cfg(test)]

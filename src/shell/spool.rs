@@ -311,6 +311,15 @@ impl Spool {
         self.inner.log.borrow().unfinished(from, count_max)
     }
 
+    /// Lets go of what the last read had read beyond, if nothing waits.
+    pub fn trim(&self) {
+        if self.inner.log.borrow().next_waiting(0).is_none()
+            && let Ok(mut reader) = self.reader.try_borrow_mut()
+        {
+            reader.trim();
+        }
+    }
+
     pub fn backlog(&self) -> Backlog {
         self.inner.log.borrow().backlog()
     }

@@ -367,6 +367,8 @@ impl Worker {
             counters: self.shard.counters().clone(),
             held_by_stage: gauges.held_by_stage,
             acked_by_stage: gauges.acked_by_stage,
+            waiting_bytes: (gauges.stored_bytes + gauges.output_bytes + gauges.retained_bytes)
+                as u64,
         });
     }
 }

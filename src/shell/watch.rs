@@ -28,11 +28,20 @@ pub struct Snapshot {
     pub counters: Counters,
     pub held_by_stage: [u64; STAGES.len()],
     pub acked_by_stage: [u64; STAGES.len()],
+    /// Bytes of messages that wait, or that stay for those to come.
+    pub waiting_bytes: u64,
 }
 
 impl Report {
     pub fn set(&self, snapshot: Snapshot) {
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+
+    /// Bytes received and sent since the shard began, and those of messages that it holds.
+    pub fn bytes(&self) -> (u64, u64) {
+        let snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let Counters { bytes_received, bytes_sent, .. } = snapshot.counters;
+        (bytes_received + bytes_sent, snapshot.waiting_bytes)
     }
 
     fn get(&self) -> Snapshot {

@@ -59,6 +59,13 @@ impl Window {
         self.count = 0;
     }
 
+    /// Gives back the places of a window that is empty.
+    pub fn trim(&mut self) {
+        if self.flights.is_empty() {
+            self.flights = VecDeque::new();
+        }
+    }
+
     pub fn id_of(&self, sequence: u64) -> PacketId {
         let offset = (sequence - self.origin) % u64::from(self.id_count);
         PacketId::new(self.first_id + offset as u16).expect("the first identifier is above 0")

@@ -159,6 +159,16 @@ impl Line {
         !self.inbound.borrow().is_empty()
     }
 
+    /// Gives memory back that was needed for what has passed.
+    pub fn trim(&self) {
+        self.outbound.trim();
+        self.link.borrow_mut().trim();
+        let mut again = self.again.borrow_mut();
+        if again.is_empty() {
+            *again = VecDeque::new();
+        }
+    }
+
     fn set_state(&self, state: &'static str, is_connected: bool) {
         let mut status = self.status.borrow_mut();
         if status.state != state {
@@ -261,6 +271,7 @@ async fn read(hub: &Rc<Hub>, line: &Rc<Line>, mut reader: ReadHalf<TcpStream>) -
         if size == 0 {
             return Ok(());
         }
+        hub.count_moved(size);
         line.link.borrow_mut().handle_bytes(hub.clock.now(), &buffer[..size]);
         line.outbound.has_work.raise();
     }
@@ -277,6 +288,7 @@ async fn write(hub: &Rc<Hub>, line: &Rc<Line>, mut writer: WriteHalf<TcpStream>)
         line.take_events(hub);
         while let Some(bytes) = line.poll_transmit() {
             writer.write_all(&bytes).await?;
+            hub.count_moved(bytes.len());
             line.link.borrow_mut().recycle(bytes);
         }
         if is_down || line.is_stopping.get() {

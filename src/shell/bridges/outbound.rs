@@ -235,6 +235,20 @@ impl Outbound {
         self.overflow.borrow_mut().push_back((origin, record));
     }
 
+    /// Gives memory back that was needed for what has left.
+    pub fn trim(&self) {
+        if let Some(spool) = &self.spool {
+            spool.trim();
+        }
+        let (mut direct, mut overflow) = (self.direct.borrow_mut(), self.overflow.borrow_mut());
+        if direct.is_empty() {
+            *direct = VecDeque::new();
+        }
+        if overflow.is_empty() {
+            *overflow = VecDeque::new();
+        }
+    }
+
     /// Commits what was pushed, as long as the connection lives.
     pub async fn run_commits(self: Rc<Self>) {
         let Some(spool) = &self.spool else { return };

@@ -287,6 +287,7 @@ impl Log {
         };
         self.states.set(changes);
         self.changes.add(changes);
+        self.forget_recent();
         let Some(index) = self.index_of(sequence) else {
             // Only a received message outlives its segment.
             self.orphans -= u64::from(mark == Mark::Done);
@@ -529,12 +530,19 @@ impl Log {
         if run.is_empty() {
             return;
         }
-        self.recent_size += bytes.len();
+        self.recent_size += bytes.capacity();
         self.recent.push_back(Recent { run, bytes });
-        while self.recent_size > self.settings.memory_max
-            && let Some(oldest) = self.recent.pop_front()
+        self.forget_recent();
+    }
+
+    /// Of the messages in memory, drops the oldest: those that are too many, and those that nobody will read again.
+    fn forget_recent(&mut self) {
+        while let Some(oldest) = self.recent.front()
+            && (self.recent_size > self.settings.memory_max
+                || oldest.run.end() <= self.states.floor())
         {
-            self.recent_size -= oldest.bytes.len();
+            self.recent_size -= oldest.bytes.capacity();
+            self.recent.pop_front();
         }
     }
 

@@ -136,6 +136,11 @@ impl Reader {
         }
     }
 
+    /// What was read is read again if it is wanted again.
+    pub fn trim(&mut self) {
+        self.window = None;
+    }
+
     /// The nearest place known from which `wanted` can be reached.
     fn place_before(&self, segment: &Segment, wanted: u64) -> Place {
         let (sequence, offset) = segment.place_before(wanted).expect("its first message is known");
