@@ -164,7 +164,7 @@ impl Shard {
                 stored.clone(),
             ),
             pipeline: Pipeline::default(),
-            clients: Clients::new(hash.state(), output_bytes.clone(), stored.clone()),
+            clients: Clients::new(hash.clone(), output_bytes.clone(), stored.clone()),
             router: Router::new(&hash, limits.route_cache_max),
             groups: Groups::new(hash.state(), stored.clone()),
             retained: RetainedStore::new(),
