@@ -90,6 +90,7 @@ pub struct Connection {
     pub packet_size_max: u32,
     pub keep_alive_ms: u32,
     pub last_received: Instant,
+    /// In two words, of which the slab marks an empty place in one: it is told by one comparison.
     pub timer: Option<Instant>,
     /// Input that cannot be used yet: the first part of a frame, or what came while parked.
     pub input: Vec<u8>,

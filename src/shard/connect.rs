@@ -8,7 +8,7 @@ use crate::codec::{self, Connack, Connect, DecodeError, Frame, ProtocolVersion, 
 use crate::session::connection::ConnectionState;
 use crate::session::{SessionKey, SessionLimits, Will};
 use crate::stages::plugin::HookEvent;
-use crate::time::Instant;
+use crate::time::{Deadline, Instant};
 use crate::topic::{InboundAliases, OutboundAliases, check_name, is_system};
 use smallvec::SmallVec;
 
@@ -114,8 +114,8 @@ impl Shard {
             session.expiry_s = granted.expiry_s;
             session.will = will;
             session.profile = profile;
-            session.ends_at = None;
-            session.will_at = None;
+            session.ends_at = Deadline::NONE;
+            session.will_at = Deadline::NONE;
         }
         self.clients.connected_count += 1;
         self.counters.connections_opened += 1;

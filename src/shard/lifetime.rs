@@ -8,7 +8,7 @@ use crate::codec::ReasonCode;
 use crate::session::connection::ConnectionState;
 use crate::session::{Park, SessionKey, Will};
 use crate::stages::plugin::HookEvent;
-use crate::time::Instant;
+use crate::time::{Deadline, Instant};
 use std::net::SocketAddr;
 
 impl Shard {
@@ -169,8 +169,10 @@ impl Shard {
         tell!(self, key, client => HookEvent::Disconnected { client, why });
         let Some(session) = self.clients.session(key) else { return };
         let expiry_s = session.expiry_s;
-        session.ends_at = (expiry_s != u32::MAX).then(|| now.plus_s(u64::from(expiry_s)));
-        session.will_at = session.will.as_ref().map(|will| now.plus_s(u64::from(will.delay_s)));
+        let ends_at = (expiry_s != u32::MAX).then(|| now.plus_s(u64::from(expiry_s)));
+        let will_at = session.will.as_ref().map(|will| now.plus_s(u64::from(will.delay_s)));
+        session.ends_at = ends_at.into();
+        session.will_at = will_at.into();
         self.clients.connected_count -= 1;
         if expiry_s == 0 {
             return self.end_session(now, key);
@@ -191,8 +193,8 @@ impl Shard {
         }
         self.clients.subscription_count -= filters.len();
         if let Some(session) = self.clients.session(key) {
-            session.ends_at = None;
-            session.will_at = None;
+            session.ends_at = Deadline::NONE;
+            session.will_at = Deadline::NONE;
         }
         self.update_session_timer(key);
         let ended = self.clients.remove_session(key);
@@ -209,10 +211,10 @@ impl Shard {
 
     fn publish_due_will(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
-        if session.will_at.is_none_or(|at| at > now) {
+        if session.will_at.get().is_none_or(|at| at > now) {
             return;
         }
-        session.will_at = None;
+        session.will_at = Deadline::NONE;
         // [MQTT-3.1.2-10]
         if let Some(will) = session.will.take() {
             self.publish_will(now, key, Publisher::Session(key), &will);
@@ -269,7 +271,7 @@ impl Shard {
     fn on_session_timer(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
         session.timer = None;
-        if session.ends_at.is_some_and(|at| at <= now) {
+        if session.ends_at.get().is_some_and(|at| at <= now) {
             self.counters.sessions_expired += 1;
             return self.end_session(now, key);
         }
@@ -285,7 +287,7 @@ impl Shard {
 
     pub(super) fn update_session_timer(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session(key) {
-            let deadline = match (session.ends_at, session.will_at) {
+            let deadline = match (session.ends_at.get(), session.will_at.get()) {
                 (Some(end), Some(will)) => Some(end.min(will)),
                 (end, will) => end.or(will),
             };
