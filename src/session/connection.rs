@@ -100,9 +100,16 @@ pub struct Connection {
     pub aliases_in: Option<Box<InboundAliases>>,
     pub aliases_out: Option<Box<OutboundAliases>>,
     pub pending: Option<Box<PendingSubscribe>>,
+    /// Until CONNECT, and only for whoever asks for them.
+    pub addresses: Option<Box<Addresses>>,
+}
+
+/// Between which addresses a connection came.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Addresses {
     pub peer: Option<SocketAddr>,
-    /// The address it came in at, until CONNECT; kept only for hooks.
-    pub listener: Option<Box<SocketAddr>>,
+    /// The address it came in at; known only where there are hooks.
+    pub listener: Option<SocketAddr>,
 }
 
 impl Connection {
@@ -136,9 +143,12 @@ impl Connection {
             aliases_in: None,
             aliases_out: None,
             pending: None,
-            peer,
-            listener: None,
+            addresses: peer.map(|peer| Box::new(Addresses { peer: Some(peer), listener: None })),
         }
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        self.addresses.as_deref().copied().unwrap_or_default()
     }
 
     pub fn session(&self) -> Option<SessionKey> {

@@ -123,8 +123,10 @@ impl Shard {
         let connack = self.connack(connect, is_resumed, assigned.as_deref(), &granted);
         self.send_connack(id, &connack);
         self.update_read_mode(id);
-        let (version, peer) =
-            (connect.version as u8, self.clients.connection(id).and_then(|c| c.peer));
+        let version = connect.version as u8;
+        // Nobody asks for them later.
+        let addresses = self.clients.connection(id).and_then(|c| c.addresses.take());
+        let peer = addresses.and_then(|addresses| addresses.peer);
         self.events.push(|| Event::Connected {
             client_id: client_id.into(),
             peer,

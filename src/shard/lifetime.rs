@@ -12,7 +12,8 @@ use crate::time::{Deadline, Instant};
 use std::net::SocketAddr;
 
 impl Shard {
-    /// A network connection, new or handed over with the deadline it had. `None`: too many; close it.
+    /// A network connection, new or handed over with the deadline it had. `None`: too many; close it. `peer` may be left out
+    /// unless `wants_addresses`.
     pub fn handle_open(
         &mut self,
         now: Instant,
@@ -27,6 +28,11 @@ impl Shard {
         let deadline = connect_deadline.unwrap_or(now.plus_ms(self.limits.connect_timeout_ms));
         self.set_connection_timer(id, Some(deadline));
         Some(id)
+    }
+
+    /// Somebody asks where connections come from: hooks, or a debug log.
+    pub fn wants_addresses(&self) -> bool {
+        !self.hook_set.is_empty() || self.events.is_on()
     }
 
     /// The peer closed or reset the connection, or it failed: the id is gone.
@@ -152,7 +158,7 @@ impl Shard {
         let Some(connection) = self.clients.connection(id) else { return };
         let Some(key) = connection.session() else {
             if connection.state == ConnectionState::Connecting {
-                let peer = connection.peer;
+                let peer = connection.addresses().peer;
                 self.events.push(|| Event::Refused { peer, why: why.into() });
             }
             return;

@@ -226,9 +226,10 @@ impl Worker {
         socket: OwnedFd,
         deadline: Option<Instant>,
     ) -> Option<ConnectionId> {
+        let wants_addresses = self.shard.wants_addresses();
         // A peer that is gone already has no address; the first receive will say so.
-        let peer = peer_address(&socket).ok();
-        let listener = local_address(&socket).ok();
+        let peer = wants_addresses.then(|| peer_address(&socket).ok()).flatten();
+        let listener = wants_addresses.then(|| local_address(&socket).ok()).flatten();
         let connection = self.shard.handle_open(now, peer, deadline)?;
         if let Some(listener) = listener {
             self.shard.set_listener(connection, listener);
