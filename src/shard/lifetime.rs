@@ -35,6 +35,11 @@ impl Shard {
         !self.hook_set.is_empty() || self.events.is_on()
     }
 
+    /// A connection whose client belongs to another shard goes there.
+    pub fn may_hand_over(&self) -> bool {
+        self.shard_count > 1
+    }
+
     /// The peer closed or reset the connection, or it failed: the id is gone.
     pub fn handle_close(&mut self, now: Instant, id: ConnectionId) {
         self.use_last_input(now, id);
@@ -108,13 +113,13 @@ impl Shard {
         let input = std::mem::take(&mut connection.input);
         self.frame_bytes -= input.len();
         let is_flushed = connection.output.size() == 0;
+        if is_flushed {
+            // It is gone at the end of this turn.
+            return self.list_close(id);
+        }
         self.set_connection_timer(id, Some(linger_at));
         self.update_read_mode(id);
-        if is_flushed {
-            self.list_close(id);
-        } else {
-            self.clients.list_flush(id);
-        }
+        self.clients.list_flush(id);
     }
 
     /// How long a connection that was closed may take for its last bytes.

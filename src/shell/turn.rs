@@ -235,7 +235,9 @@ impl Worker {
             self.shard.set_listener(connection, listener);
         }
         let key = self.ring.adopt(socket, to_owner(connection));
-        self.ring.read(key, ReadMode::Once);
+        // A connection that may move to another shard has nothing in flight; another need not be asked twice.
+        let mode = if self.shard.may_hand_over() { ReadMode::Once } else { ReadMode::Many };
+        self.ring.read(key, mode);
         self.sockets.insert(connection, key);
         Some(connection)
     }
