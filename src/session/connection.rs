@@ -80,6 +80,8 @@ pub struct Connection {
     pub wants_problem_information: bool,
     /// Nobody reads what is sent any more.
     pub is_peer_gone: bool,
+    /// It said DISCONNECT: nothing may follow. [MQTT-3.14.4-2]
+    pub has_said_all: bool,
     pub is_flush_listed: bool,
     pub is_close_listed: bool,
     /// It published what a bridge without room stores.
@@ -129,6 +131,7 @@ impl Connection {
             quota: u16::MAX,
             wants_problem_information: true,
             is_peer_gone: false,
+            has_said_all: false,
             is_flush_listed: false,
             is_close_listed: false,
             is_held_by_bridge: false,

@@ -2,7 +2,7 @@
 
 use super::hooks::{Publisher, tell};
 use super::timers::Timer;
-use super::{ConnectionId, Event, Shard, context};
+use super::{Close, ConnectionId, Event, Shard, context};
 use crate::arena::{Draft, Meta, Stored};
 use crate::codec::ReasonCode;
 use crate::session::connection::ConnectionState;
@@ -136,12 +136,12 @@ impl Shard {
         }
     }
 
-    /// A connection to close; the id is gone.
-    pub fn poll_close(&mut self) -> Option<ConnectionId> {
+    pub fn poll_close(&mut self) -> Option<Close> {
         while let Some(id) = self.closes.pop_front() {
-            if self.clients.connection(id).is_some() {
+            if let Some(connection) = self.clients.connection(id) {
+                let has_said_all = connection.has_said_all;
                 self.drop_connection(id);
-                return Some(id);
+                return Some(Close { connection: id, has_said_all });
             }
         }
         None

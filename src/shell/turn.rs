@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tracing::debug;
 
-use crate::shard::{ConnectionId, LANES, Mail, ReadMode, Shard, ShardId};
+use crate::shard::{Close, ConnectionId, LANES, Mail, ReadMode, Shard, ShardId};
 use crate::shell::clock::Clock;
 use crate::shell::gate::Gate;
 use crate::shell::mesh::{Adoption, Control, Port};
@@ -338,10 +338,10 @@ impl Worker {
 
     fn close(&mut self) {
         let Worker { shard, ring, sockets, gate, lingering, now, .. } = self;
-        while let Some(connection) = shard.poll_close() {
+        while let Some(Close { connection, has_said_all }) = shard.poll_close() {
             self.has_moved = true;
             let Some(key) = sockets.remove(connection) else { continue };
-            if ring.is_unconfirmed(key) && ring.end_sending(key) {
+            if !has_said_all && ring.is_unconfirmed(key) && ring.end_sending(key) {
                 // A socket that is closed with bytes unread is reset, and what it had to send is thrown away.
                 ring.read(key, ReadMode::Many);
                 lingering.push_back((key, now.plus_ms(shard.linger_ms())));
