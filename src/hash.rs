@@ -1,6 +1,10 @@
-//! One keyed hash for the whole process, so that every shard finds the same owner for a name.
+//! One keyed hash for the whole process, so that every shard finds the same owner for a name; a table by such hashes.
+
+mod table;
 
 use ahash::RandomState;
+
+pub use table::PartedTable;
 
 /// A keyed hash of bytes. Equal seeds give equal hashes within one build of the program.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ pub mod bounds;
 pub mod clients;
 pub mod connection;
 pub mod dropped;
+pub mod fetch;
 pub mod held_acks;
 pub mod inflight;
 pub mod output;
@@ -24,6 +25,7 @@ pub use clients::Clients;
 pub use connection::{Connection, ConnectionId, ConnectionState, Park, ReadMode};
 pub use dropped::{DropLog, DropReason, Dropped};
 pub use encode::EncodedOnce;
+pub use fetch::{Fetch, Pull};
 pub use held_acks::{HeldAck, HeldAcks, Ticket};
 pub use output::{BufferPool, Output, OutputBuffer, Part};
 pub use profile::Profile;
@@ -34,11 +36,10 @@ use crate::arena::{Gauge, Message, stored_size};
 use crate::codec::{PacketId, QoS};
 use crate::counters::Counters;
 use crate::limits::Limits;
-use crate::time::Instant;
+use crate::time::{Deadline, Instant};
 use inflight::{Flow, FlowState, Inflight};
 use packet_id::PacketIdSet;
 use queue::{PLACE_SIZE, Queue, QueueLimits, Queued};
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// A session of one shard: its place and the number that tells it from others that were there.
@@ -142,38 +143,19 @@ pub struct Session {
     pub held_acks: Option<Box<HeldAcks>>,
     pub will: Option<Box<Will>>,
     /// When the session ends, while no client is connected.
-    pub ends_at: Option<Instant>,
+    pub ends_at: Deadline,
     /// When the will is published, while no client is connected.
-    pub will_at: Option<Instant>,
-    /// The timer that is set for the earlier of the two.
+    pub will_at: Deadline,
+    /// The timer that is set for the earlier of the two; not a `Deadline`, for the reason of `Connection::timer`.
     pub timer: Option<Instant>,
-    /// Retained messages that still have to be fetched, one subscription after the other.
-    pub pulls: VecDeque<Box<Pull>>,
-    /// Topics that reached the session with the retain flag while it fetches; `None`: none yet.
-    pub seen: Option<Box<Seen>>,
+    /// Retained messages that still have to be fetched; `None`: none.
+    pub fetch: Option<Box<Fetch>>,
     /// Some membership has credit to give back.
     pub is_credit_due: bool,
     /// Messages dropped because a limit of this session was met.
     pub dropped: u64,
     /// `None`: nobody asks for it.
     pub profile: Option<Box<Profile>>,
-}
-
-/// The retained messages of one subscription, fetched in chunks from the shards that own them.
-#[derive(Debug)]
-pub struct Pull {
-    /// Tells answers to this request from older ones.
-    pub request: u64,
-    pub filter: Box<str>,
-    pub envelope: Envelope,
-    /// Shards still to ask; the first is being asked.
-    pub shards: VecDeque<u16>,
-    /// The last topic that was fetched from the first shard.
-    pub after: Option<Box<str>>,
-    pub is_asked: bool,
-    /// What `Session::seen` counts from here on reached the session since it subscribed: an answer for one of those
-    /// topics is older.
-    pub seen_from: u64,
 }
 
 impl Session {
@@ -192,11 +174,10 @@ impl Session {
             received_qos2: PacketIdSet::default(),
             held_acks: None,
             will: None,
-            ends_at: None,
-            will_at: None,
+            ends_at: Deadline::NONE,
+            will_at: Deadline::NONE,
             timer: None,
-            pulls: VecDeque::new(),
-            seen: None,
+            fetch: None,
             is_credit_due: false,
             dropped: 0,
             profile: None,
@@ -293,7 +274,7 @@ impl Session {
     pub fn wants_pull(&self) -> bool {
         self.queue.is_empty()
             && !self.inflight.has_unsent()
-            && self.pulls.front().is_some_and(|pull| !pull.is_asked)
+            && self.fetch.as_ref().is_some_and(|fetch| fetch.is_ready())
     }
 
     /// The membership of a group, begun now unless it is there; returns its number.
@@ -386,8 +367,8 @@ impl Session {
         if let Some(acks) = &mut self.held_acks {
             acks.disconnect();
         }
-        for pull in &mut self.pulls {
-            pull.is_asked = false;
+        if let Some(fetch) = &mut self.fetch {
+            fetch.disconnect();
         }
         if !self.is_resumable() {
             self.received_qos2 = PacketIdSet::default();
@@ -396,17 +377,17 @@ impl Session {
 
     /// Remembers that a message with the retain flag went by, for answers that are still on their way.
     pub fn saw_retained(&mut self, topic_hash: u64) {
-        if !self.pulls.is_empty() {
-            self.seen.get_or_insert_default().push(topic_hash);
+        if let Some(fetch) = &mut self.fetch {
+            fetch.seen.get_or_insert_default().push(topic_hash);
         }
     }
 
     /// Fetches no more for a subscription.
     pub fn end_pull(&mut self, filter: &str) {
-        self.pulls.retain(|pull| *pull.filter != *filter);
-        if self.pulls.is_empty() {
-            self.seen = None;
-        }
+        self.fetch.take_if(|fetch| {
+            fetch.pulls.retain(|pull| *pull.filter != *filter);
+            fetch.pulls.is_empty()
+        });
     }
 
     #[inline]

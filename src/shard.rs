@@ -78,6 +78,14 @@ pub struct Handover {
     pub deadline: Instant,
 }
 
+/// A connection to close. Its id is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Close {
+    pub connection: ConnectionId,
+    /// Its client has said DISCONNECT, so nothing follows that would have to be read before the socket is closed.
+    pub has_said_all: bool,
+}
+
 /// Borrows what a session needs of its shard.
 macro_rules! context {
     ($shard:expr, $now:expr) => {
@@ -164,7 +172,7 @@ impl Shard {
                 stored.clone(),
             ),
             pipeline: Pipeline::default(),
-            clients: Clients::new(hash.state(), output_bytes.clone(), stored.clone()),
+            clients: Clients::new(hash.clone(), output_bytes.clone(), stored.clone()),
             router: Router::new(&hash, limits.route_cache_max),
             groups: Groups::new(hash.state(), stored.clone()),
             retained: RetainedStore::new(),

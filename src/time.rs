@@ -20,3 +20,22 @@ impl Instant {
         self.0.saturating_sub(earlier.0)
     }
 }
+
+/// An instant or none, in the size of the former: clients have several of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline(u64);
+
+impl Deadline {
+    /// No clock comes there.
+    pub const NONE: Deadline = Deadline(u64::MAX);
+
+    pub fn get(self) -> Option<Instant> {
+        (self != Deadline::NONE).then_some(Instant(self.0))
+    }
+}
+
+impl From<Option<Instant>> for Deadline {
+    fn from(instant: Option<Instant>) -> Deadline {
+        instant.map_or(Deadline::NONE, |instant| Deadline(instant.0))
+    }
+}

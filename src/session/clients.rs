@@ -4,9 +4,10 @@ use super::{
     Connection, ConnectionId, ConnectionState, Context, Envelope, Offer, Session, SessionKey,
 };
 use crate::arena::{Gauge, Message};
+use crate::hash::{KeyedHash, PartedTable};
 use crate::time::Instant;
 use slab::Slab;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 /// Looked up by key; a key whose generation has passed finds nothing.
@@ -14,7 +15,9 @@ use std::net::SocketAddr;
 pub struct Clients {
     sessions: Slab<Session>,
     connections: Slab<Connection>,
-    directory: HashMap<Box<str>, SessionKey, ahash::RandomState>,
+    /// Places of sessions by their client ids, which the sessions hold.
+    directory: PartedTable<u32>,
+    hash: KeyedHash,
     generation: u32,
     /// Connections with output that is not in flight.
     pub flush: VecDeque<ConnectionId>,
@@ -30,11 +33,12 @@ pub struct Clients {
 
 impl Clients {
     /// The gauges count all output, and all that is stored for sessions.
-    pub fn new(state: ahash::RandomState, output_total: Gauge, stored: Gauge) -> Clients {
+    pub fn new(hash: KeyedHash, output_total: Gauge, stored: Gauge) -> Clients {
         Clients {
             sessions: Slab::new(),
             connections: Slab::new(),
-            directory: HashMap::with_hasher(state),
+            directory: PartedTable::new(),
+            hash,
             generation: 0,
             flush: VecDeque::new(),
             credits: Vec::new(),
@@ -97,24 +101,30 @@ impl Clients {
     }
 
     pub fn find(&self, client_id: &str) -> Option<SessionKey> {
-        self.directory.get(client_id).copied()
+        let hash = self.hash.bytes(client_id.as_bytes());
+        let is_it = |index: &u32| *self.sessions[*index as usize].client_id == *client_id;
+        self.directory.find(hash, is_it).map(|index| self.sessions[*index as usize].key)
     }
 
+    /// A session for a client that has none.
     pub fn create(&mut self, client_id: &str) -> SessionKey {
+        debug_assert!(self.find(client_id).is_none(), "a client id has one session");
         let generation = self.next_generation();
         let entry = self.sessions.vacant_entry();
         let key = SessionKey { index: entry.key() as u32, generation };
         entry.insert(Session::new(key, client_id, &self.stored));
-        let previous = self.directory.insert(client_id.into(), key);
-        assert!(previous.is_none(), "a client id has one session");
+        let Clients { sessions, directory, hash, .. } = self;
+        let hash_of = |index: &u32| hash.bytes(sessions[*index as usize].client_id.as_bytes());
+        directory.insert(hash_of(&key.index), key.index, hash_of);
         key
     }
 
     pub fn remove_session(&mut self, key: SessionKey) -> Option<Session> {
         self.session(key)?;
-        let session = self.sessions.remove(key.index as usize);
-        self.directory.remove(&session.client_id);
-        Some(session)
+        let Clients { sessions, directory, hash, .. } = self;
+        let hash_of = |index: &u32| hash.bytes(sessions[*index as usize].client_id.as_bytes());
+        directory.remove(hash_of(&key.index), |index| *index == key.index, hash_of);
+        Some(self.sessions.remove(key.index as usize))
     }
 
     /// Sends a message that is plain at QoS 0, if that is all there is to do; `false`: it must be offered.

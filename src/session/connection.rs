@@ -80,6 +80,8 @@ pub struct Connection {
     pub wants_problem_information: bool,
     /// Nobody reads what is sent any more.
     pub is_peer_gone: bool,
+    /// It said DISCONNECT: nothing may follow. [MQTT-3.14.4-2]
+    pub has_said_all: bool,
     pub is_flush_listed: bool,
     pub is_close_listed: bool,
     /// It published what a bridge without room stores.
@@ -90,6 +92,7 @@ pub struct Connection {
     pub packet_size_max: u32,
     pub keep_alive_ms: u32,
     pub last_received: Instant,
+    /// In two words, of which the slab marks an empty place in one: it is told by one comparison.
     pub timer: Option<Instant>,
     /// Input that cannot be used yet: the first part of a frame, or what came while parked.
     pub input: Vec<u8>,
@@ -99,9 +102,16 @@ pub struct Connection {
     pub aliases_in: Option<Box<InboundAliases>>,
     pub aliases_out: Option<Box<OutboundAliases>>,
     pub pending: Option<Box<PendingSubscribe>>,
+    /// Until CONNECT, and only for whoever asks for them.
+    pub addresses: Option<Box<Addresses>>,
+}
+
+/// Between which addresses a connection came.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Addresses {
     pub peer: Option<SocketAddr>,
-    /// The address it came in at, until CONNECT; kept only for hooks.
-    pub listener: Option<Box<SocketAddr>>,
+    /// The address it came in at; known only where there are hooks.
+    pub listener: Option<SocketAddr>,
 }
 
 impl Connection {
@@ -121,6 +131,7 @@ impl Connection {
             quota: u16::MAX,
             wants_problem_information: true,
             is_peer_gone: false,
+            has_said_all: false,
             is_flush_listed: false,
             is_close_listed: false,
             is_held_by_bridge: false,
@@ -135,9 +146,12 @@ impl Connection {
             aliases_in: None,
             aliases_out: None,
             pending: None,
-            peer,
-            listener: None,
+            addresses: peer.map(|peer| Box::new(Addresses { peer: Some(peer), listener: None })),
         }
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        self.addresses.as_deref().copied().unwrap_or_default()
     }
 
     pub fn session(&self) -> Option<SessionKey> {

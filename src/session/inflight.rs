@@ -36,12 +36,12 @@ pub struct Inflight {
     /// Packet id of the first flow.
     front_id: u16,
     /// Flows before this index were sent on this connection.
-    sent_count: usize,
+    sent_count: u16,
     /// Sent on this connection and not done.
-    outstanding: usize,
+    outstanding: u16,
 }
 
-/// More flows than packet ids cannot be; some ids stay free so that an id is never met twice in the window.
+/// More flows than packet ids cannot be, so counts of them have 16 bits; some ids stay free so that an id is never met twice in the window.
 const FLOWS_MAX: usize = 65_000;
 /// Flows for each place of the quota: a client that acknowledges all but one may not make the window grow for ever.
 const FLOWS_PER_PLACE: usize = 8;
@@ -57,8 +57,8 @@ impl Inflight {
     #[inline]
     pub fn has_room(&self, quota: u16) -> bool {
         let flows_max = FLOWS_MAX.min(usize::from(quota) * FLOWS_PER_PLACE);
-        self.outstanding < usize::from(quota)
-            && self.sent_count == self.flows.len()
+        self.outstanding < quota
+            && usize::from(self.sent_count) == self.flows.len()
             && self.flows.len() < flows_max
     }
 
@@ -68,7 +68,7 @@ impl Inflight {
 
     /// Some flows of an earlier connection were not sent on this one yet.
     pub fn has_unsent(&self) -> bool {
-        self.sent_count < self.flows.len()
+        usize::from(self.sent_count) < self.flows.len()
     }
 
     /// Flows that are not done.
@@ -80,7 +80,7 @@ impl Inflight {
     // [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]
     #[inline]
     pub fn send(&mut self, envelope: Envelope, stored: Option<Stored>) -> PacketId {
-        assert!(self.sent_count == self.flows.len(), "older messages are sent again first");
+        assert!(!self.has_unsent(), "older messages are sent again first");
         let state = match envelope.qos {
             QoS::ExactlyOnce => FlowState::AwaitPubrec,
             _ => FlowState::AwaitPuback,
@@ -95,17 +95,18 @@ impl Inflight {
     /// The next flow of an earlier connection to send again, and its id, if `quota` has a place or it needs none.
     /// [MQTT-4.4.0-1]
     pub fn resend(&mut self, quota: u16) -> Option<(PacketId, Flow)> {
-        while let Some(flow) = self.flows.get(self.sent_count) {
+        while let Some(flow) = self.flows.get(usize::from(self.sent_count)) {
             match flow.state {
                 FlowState::Done => self.sent_count += 1,
                 // A PUBREL takes no place that its PUBLISH would not have taken. [MQTT-3.3.4-10]
                 FlowState::AwaitPubcomp => break,
-                _ if self.outstanding < usize::from(quota) => break,
+                _ if self.outstanding < quota => break,
                 _ => return None,
             }
         }
-        let flow = self.flows.get(self.sent_count)?.clone();
-        let id = self.id_at(self.sent_count);
+        let index = usize::from(self.sent_count);
+        let flow = self.flows.get(index)?.clone();
+        let id = self.id_at(index);
         self.sent_count += 1;
         self.outstanding += 1;
         Some((id, flow))
@@ -142,7 +143,7 @@ impl Inflight {
         }
         let done = Flow { state: FlowState::Done, envelope: Envelope::default(), stored: None };
         let finished = std::mem::replace(flow, done);
-        if index < self.sent_count {
+        if index < usize::from(self.sent_count) {
             self.outstanding -= 1;
         }
         while self.flows.front().is_some_and(|flow| flow.state == FlowState::Done) {
@@ -222,7 +223,7 @@ mod tests {
                 }
             }
             assert_eq!(inflight.unacknowledged_count(), model.len());
-            assert_eq!(inflight.outstanding, model.len());
+            assert_eq!(usize::from(inflight.outstanding), model.len());
         }
         assert!(wrap_count > 0, "the ids came round");
     }

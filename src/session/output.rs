@@ -86,21 +86,15 @@ impl BufferPool {
 pub struct OutputBuffer {
     filling: Output,
     filling_size: usize,
+    /// 0: nothing is in flight.
     in_flight_size: usize,
-    is_in_flight: bool,
     total: Gauge,
 }
 
 impl OutputBuffer {
     /// `total` counts the bytes of all buffers of the shard.
     pub fn new(total: Gauge) -> OutputBuffer {
-        OutputBuffer {
-            filling: Output::default(),
-            filling_size: 0,
-            in_flight_size: 0,
-            is_in_flight: false,
-            total,
-        }
+        OutputBuffer { filling: Output::default(), filling_size: 0, in_flight_size: 0, total }
     }
 
     /// Bytes waiting and in flight.
@@ -113,7 +107,7 @@ impl OutputBuffer {
     }
 
     pub fn is_in_flight(&self) -> bool {
-        self.is_in_flight
+        self.in_flight_size > 0
     }
 
     pub fn has_bytes(&self) -> bool {
@@ -149,10 +143,9 @@ impl OutputBuffer {
 
     /// The next bytes to send, unless some are in flight or there are none.
     pub fn take(&mut self) -> Option<Output> {
-        if self.is_in_flight || self.filling_size == 0 {
+        if self.is_in_flight() || self.filling_size == 0 {
             return None;
         }
-        self.is_in_flight = true;
         self.in_flight_size = self.filling_size;
         self.filling_size = 0;
         Some(std::mem::take(&mut self.filling))
@@ -162,7 +155,6 @@ impl OutputBuffer {
     pub fn sent(&mut self, output: Output, pool: &mut BufferPool) -> usize {
         let size = self.in_flight_size;
         self.total.subtract(size);
-        self.is_in_flight = false;
         self.in_flight_size = 0;
         pool.give(output.bytes);
         size

@@ -22,9 +22,20 @@ pub struct QueueLimits {
     pub policy: QueuePolicy,
 }
 
-/// First in, first out. A dropped message leaves an empty place until it reaches the front.
+/// First in, first out. Most clients keep up, and their queues hold no memory.
 #[derive(Debug, Default)]
 pub struct Queue {
+    /// Known without a look into the box.
+    message_count: usize,
+    /// From the first message that waited on.
+    waiting: Option<Box<Waiting>>,
+    /// Counts the places of all queues: the messages count themselves, once for all queues that they are in.
+    total: Gauge,
+}
+
+/// What waits. A dropped message leaves an empty place until it reaches the front.
+#[derive(Debug)]
+struct Waiting {
     places: VecDeque<Option<Queued>>,
     /// Places from which QoS 0 messages can be dropped: the number ever popped plus the index.
     qos0: VecDeque<u64>,
@@ -33,7 +44,6 @@ pub struct Queue {
     bytes: usize,
     /// No waiting message expires before this; `None`: none expires.
     expires_from: Option<Instant>,
-    /// Counts the places of all queues: the messages count themselves, once for all queues that they are in.
     total: Gauge,
 }
 
@@ -45,15 +55,7 @@ const PLACES_KEPT: usize = 64;
 impl Queue {
     /// `total` counts what all queues of the shard hold.
     pub fn new(total: Gauge) -> Queue {
-        Queue {
-            places: VecDeque::new(),
-            qos0: VecDeque::new(),
-            popped: 0,
-            message_count: 0,
-            bytes: 0,
-            expires_from: None,
-            total,
-        }
+        Queue { message_count: 0, waiting: None, total }
     }
 
     pub fn len(&self) -> usize {
@@ -65,12 +67,83 @@ impl Queue {
     }
 
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
     /// Puts the message at the end; `Err` hands it back when it must be dropped. `dropped` is called with each
     /// waiting message that made room.
     pub fn push(
+        &mut self,
+        queued: Queued,
+        limits: QueueLimits,
+        dropped: impl FnMut(Queued),
+    ) -> Result<(), Queued> {
+        self.change(|waiting| waiting.push(queued, limits, dropped))
+    }
+
+    /// If there is no room for `size` bytes, takes out what has expired: nothing that is still wanted is dropped for it.
+    pub fn expire_if_full(
+        &mut self,
+        now: Instant,
+        size: usize,
+        limits: QueueLimits,
+        expired: impl FnMut(Queued),
+    ) {
+        if !self.is_empty() {
+            self.change(|waiting| waiting.expire_if_full(now, size, limits, expired));
+        }
+    }
+
+    /// Puts a message in front of all others, whatever the limits: it was counted before.
+    pub fn push_front(&mut self, queued: Queued) {
+        self.change(|waiting| waiting.push_front(queued));
+    }
+
+    /// Drops what is above the limits after messages were put in front: QoS 0 first, then by policy.
+    pub fn shed(&mut self, limits: QueueLimits, dropped: impl FnMut(Queued)) {
+        if !self.is_empty() {
+            self.change(|waiting| waiting.shed(limits, dropped));
+        }
+    }
+
+    #[inline]
+    pub fn front(&mut self) -> Option<&Queued> {
+        if self.is_empty() { None } else { self.waiting.as_mut()?.front() }
+    }
+
+    #[inline]
+    pub fn pop(&mut self) -> Option<Queued> {
+        if self.is_empty() { None } else { self.change(Waiting::pop) }
+    }
+
+    /// Takes out every message for which `is_wanted`, in order.
+    pub fn extract(&mut self, is_wanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
+        if self.is_empty() { Vec::new() } else { self.change(|waiting| waiting.extract(is_wanted)) }
+    }
+
+    fn change<T>(&mut self, change: impl FnOnce(&mut Waiting) -> T) -> T {
+        let total = &self.total;
+        let waiting = self.waiting.get_or_insert_with(|| Box::new(Waiting::new(total.clone())));
+        let result = change(waiting);
+        self.message_count = waiting.message_count;
+        result
+    }
+}
+
+impl Waiting {
+    fn new(total: Gauge) -> Waiting {
+        Waiting {
+            places: VecDeque::new(),
+            qos0: VecDeque::new(),
+            popped: 0,
+            message_count: 0,
+            bytes: 0,
+            expires_from: None,
+            total,
+        }
+    }
+
+    fn push(
         &mut self,
         queued: Queued,
         limits: QueueLimits,
@@ -95,8 +168,7 @@ impl Queue {
         Ok(())
     }
 
-    /// If there is no room for `size` bytes, takes out what has expired: nothing that is still wanted is dropped for it.
-    pub fn expire_if_full(
+    fn expire_if_full(
         &mut self,
         now: Instant,
         size: usize,
@@ -133,8 +205,7 @@ impl Queue {
         self.message_count >= limits.messages_max || self.bytes + size > limits.bytes_max
     }
 
-    /// Puts a message in front of all others, whatever the limits: it was counted before.
-    pub fn push_front(&mut self, queued: Queued) {
+    fn push_front(&mut self, queued: Queued) {
         self.remember(&queued);
         if self.popped == 0 {
             // Positions count from what was popped; begin far from zero.
@@ -149,8 +220,7 @@ impl Queue {
         self.places.push_front(Some(queued));
     }
 
-    /// Drops what is above the limits after messages were put in front: QoS 0 first, then by policy.
-    pub fn shed(&mut self, limits: QueueLimits, mut dropped: impl FnMut(Queued)) {
+    fn shed(&mut self, limits: QueueLimits, mut dropped: impl FnMut(Queued)) {
         while self.message_count > limits.messages_max || self.bytes > limits.bytes_max {
             let victim = self.make_room(QoS::ExactlyOnce, limits.policy);
             match victim.or_else(|| self.pop_back()) {
@@ -173,12 +243,12 @@ impl Queue {
         None
     }
 
-    pub fn front(&mut self) -> Option<&Queued> {
+    fn front(&mut self) -> Option<&Queued> {
         self.skip_empty();
         self.places.front().and_then(|place| place.as_ref())
     }
 
-    pub fn pop(&mut self) -> Option<Queued> {
+    fn pop(&mut self) -> Option<Queued> {
         self.skip_empty();
         let queued = self.places.pop_front()??;
         if self.qos0.front() == Some(&self.popped) {
@@ -193,10 +263,9 @@ impl Queue {
         Some(queued)
     }
 
-    /// Takes out every message for which `is_wanted`, in order.
-    pub fn extract(&mut self, mut is_wanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
+    fn extract(&mut self, mut is_wanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         let mut taken = Vec::new();
-        let mut kept = Queue::new(self.total.clone());
+        let mut kept = Waiting::new(self.total.clone());
         while let Some(queued) = self.pop() {
             if is_wanted(&queued) {
                 taken.push(queued);
@@ -278,7 +347,7 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
+impl Drop for Waiting {
     fn drop(&mut self) {
         self.total.subtract(self.message_count * PLACE_SIZE);
     }
@@ -308,6 +377,10 @@ mod tests {
 
     fn number(queued: &Queued) -> (u8, Vec<u8>) {
         (queued.envelope.qos as u8, queued.stored.message().payload.to_vec())
+    }
+
+    fn push_unbounded(queue: &mut Queue, queued: Queued) {
+        queue.change(|waiting| waiting.push_unbounded(queued));
     }
 
     /// What the queue should do, on a plain list.
@@ -364,7 +437,8 @@ mod tests {
                     }
                     assert_eq!(queue.len(), model.len());
                     assert_eq!(queue.front().map(number), model.first().cloned());
-                    assert!(queue.places.len() <= 2 * max + 32);
+                    let places = queue.waiting.as_ref().map_or(0, |waiting| waiting.places.len());
+                    assert!(places <= 2 * max + 32);
                     assert_eq!(total.bytes(), queue.len() * PLACE_SIZE);
                 }
                 drop(queue);
@@ -397,7 +471,10 @@ mod tests {
         assert!(expired.is_empty(), "nothing is due");
         queue.expire_if_full(Instant(30), 1, limits, |queued| expired.push(number(&queued).1[3]));
         assert_eq!(expired, [2, 3]);
-        assert_eq!((queue.len(), queue.expires_from), (2, Some(Instant(50))));
+        assert_eq!(
+            (queue.len(), queue.change(|waiting| waiting.expires_from)),
+            (2, Some(Instant(50)))
+        );
         queue.expire_if_full(Instant(60), 1, limits, |_| panic!("there is room again"));
         let rest: Vec<u8> = std::iter::from_fn(|| queue.pop()).map(|q| number(&q).1[3]).collect();
         assert_eq!((rest, queue.bytes()), (vec![0, 1], 0));
@@ -406,9 +483,10 @@ mod tests {
     #[test]
     fn an_emptied_queue_keeps_little_memory() {
         let mut queue = Queue::default();
-        (0..10_000).for_each(|step| queue.push_unbounded(queued((step % 2) as u8, step)));
+        (0..10_000).for_each(|step| push_unbounded(&mut queue, queued((step % 2) as u8, step)));
         while queue.pop().is_some() {}
-        assert!(queue.places.capacity() <= PLACES_KEPT && queue.qos0.capacity() <= PLACES_KEPT);
+        let waiting = queue.waiting.as_ref().expect("messages waited");
+        assert!(waiting.places.capacity() <= PLACES_KEPT && waiting.qos0.capacity() <= PLACES_KEPT);
     }
 
     #[test]
@@ -418,10 +496,10 @@ mod tests {
         {
             let mut queue = Queue::default();
             for step in 0..6 {
-                queue.push_unbounded(queued(u8::from(step % 4 != 1), step));
+                push_unbounded(&mut queue, queued(u8::from(step % 4 != 1), step));
             }
             // One empty place among them.
-            queue.make_room(QoS::ExactlyOnce, policy).unwrap();
+            queue.change(|waiting| waiting.make_room(QoS::ExactlyOnce, policy)).unwrap();
             queue.push_front(queued(1, 6));
             queue.push_front(queued(1, 7));
             let limits = QueueLimits { messages_max: 3, bytes_max: usize::MAX, policy };
@@ -438,7 +516,7 @@ mod tests {
     fn extracting_keeps_both_orders() {
         let mut queue = Queue::default();
         for step in 0..10 {
-            queue.push_unbounded(queued((step % 2) as u8, step));
+            push_unbounded(&mut queue, queued((step % 2) as u8, step));
         }
         let taken = queue.extract(|queued| queued.envelope.qos == QoS::AtMostOnce);
         assert_eq!(taken.iter().map(|q| number(q).1[3]).collect::<Vec<_>>(), [0, 2, 4, 6, 8]);

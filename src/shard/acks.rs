@@ -109,6 +109,9 @@ impl Shard {
             // [MQTT-3.14.4-3]
             session.will = None;
         }
+        if let Some(connection) = self.clients.connection(id) {
+            connection.has_said_all = true;
+        }
         self.close(now, id, "the client said DISCONNECT");
         Step::Stop
     }

@@ -8,7 +8,7 @@ use crate::codec::{self, Connack, Connect, DecodeError, Frame, ProtocolVersion, 
 use crate::session::connection::ConnectionState;
 use crate::session::{SessionKey, SessionLimits, Will};
 use crate::stages::plugin::HookEvent;
-use crate::time::Instant;
+use crate::time::{Deadline, Instant};
 use crate::topic::{InboundAliases, OutboundAliases, check_name, is_system};
 
 /// No CONNACK without strings but the assigned client identifier is larger.
@@ -113,8 +113,8 @@ impl Shard {
             session.expiry_s = granted.expiry_s;
             session.will = will;
             session.profile = profile;
-            session.ends_at = None;
-            session.will_at = None;
+            session.ends_at = Deadline::NONE;
+            session.will_at = Deadline::NONE;
         }
         self.clients.connected_count += 1;
         self.counters.connections_opened += 1;
@@ -122,8 +122,10 @@ impl Shard {
         let connack = self.connack(connect, is_resumed, assigned.as_deref(), &granted);
         self.send_connack(id, &connack);
         self.update_read_mode(id);
-        let (version, peer) =
-            (connect.version as u8, self.clients.connection(id).and_then(|c| c.peer));
+        let version = connect.version as u8;
+        // Nobody asks for them later.
+        let addresses = self.clients.connection(id).and_then(|c| c.addresses.take());
+        let peer = addresses.and_then(|addresses| addresses.peer);
         self.events.push(|| Event::Connected {
             client_id: client_id.into(),
             peer,

@@ -56,6 +56,10 @@ impl Events {
         self.waiting.clear();
     }
 
+    pub fn is_on(&self) -> bool {
+        self.is_on
+    }
+
     /// `make` is called only when somebody asks for events.
     pub fn push(&mut self, make: impl FnOnce() -> Event) {
         if !self.is_on {

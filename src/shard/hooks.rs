@@ -132,7 +132,7 @@ impl Shard {
             return;
         }
         if let Some(connection) = self.clients.connection(id) {
-            connection.listener = Some(Box::new(listener));
+            connection.addresses.get_or_insert_default().listener = Some(listener);
         }
     }
 
@@ -309,12 +309,12 @@ impl Shard {
             return Ok(limits);
         }
         let Some(plugged) = &mut self.plugged else { return Ok(limits) };
-        let connection = self.clients.connection(id);
+        let addresses = self.clients.connection(id).map(|c| c.addresses()).unwrap_or_default();
         let client = ClientView {
             client_id,
             user_name: connect.user_name,
-            peer: connection.as_ref().and_then(|connection| connection.peer),
-            listener: connection.and_then(|connection| connection.listener.as_deref().copied()),
+            peer: addresses.peer,
+            listener: addresses.listener,
             version: Some(connect.version),
             shard: self.id,
         };
@@ -349,11 +349,11 @@ impl Shard {
         if self.hook_set.is_empty() {
             return None;
         }
-        let connection = self.clients.connection(id)?;
+        let addresses = self.clients.connection(id)?.addresses();
         Some(Box::new(Profile {
             user_name: connect.user_name.map(Box::from),
-            peer: connection.peer,
-            listener: connection.listener.take().map(|listener| *listener),
+            peer: addresses.peer,
+            listener: addresses.listener,
             version: connect.version,
             limits,
         }))

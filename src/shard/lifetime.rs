@@ -2,17 +2,18 @@
 
 use super::hooks::{Publisher, tell};
 use super::timers::Timer;
-use super::{ConnectionId, Event, Shard, context};
+use super::{Close, ConnectionId, Event, Shard, context};
 use crate::arena::{Draft, Meta, Stored};
 use crate::codec::ReasonCode;
 use crate::session::connection::ConnectionState;
 use crate::session::{Park, SessionKey, Will};
 use crate::stages::plugin::HookEvent;
-use crate::time::Instant;
+use crate::time::{Deadline, Instant};
 use std::net::SocketAddr;
 
 impl Shard {
-    /// A network connection, new or handed over with the deadline it had. `None`: too many; close it.
+    /// A network connection, new or handed over with the deadline it had. `None`: too many; close it. `peer` may be left out
+    /// unless `wants_addresses`.
     pub fn handle_open(
         &mut self,
         now: Instant,
@@ -27,6 +28,16 @@ impl Shard {
         let deadline = connect_deadline.unwrap_or(now.plus_ms(self.limits.connect_timeout_ms));
         self.set_connection_timer(id, Some(deadline));
         Some(id)
+    }
+
+    /// Somebody asks where connections come from: hooks, or a debug log.
+    pub fn wants_addresses(&self) -> bool {
+        !self.hook_set.is_empty() || self.events.is_on()
+    }
+
+    /// A connection whose client belongs to another shard goes there.
+    pub fn may_hand_over(&self) -> bool {
+        self.shard_count > 1
     }
 
     /// The peer closed or reset the connection, or it failed: the id is gone.
@@ -102,13 +113,13 @@ impl Shard {
         let input = std::mem::take(&mut connection.input);
         self.frame_bytes -= input.len();
         let is_flushed = connection.output.size() == 0;
+        if is_flushed {
+            // It is gone at the end of this turn.
+            return self.list_close(id);
+        }
         self.set_connection_timer(id, Some(linger_at));
         self.update_read_mode(id);
-        if is_flushed {
-            self.list_close(id);
-        } else {
-            self.clients.list_flush(id);
-        }
+        self.clients.list_flush(id);
     }
 
     /// How long a connection that was closed may take for its last bytes.
@@ -125,12 +136,12 @@ impl Shard {
         }
     }
 
-    /// A connection to close; the id is gone.
-    pub fn poll_close(&mut self) -> Option<ConnectionId> {
+    pub fn poll_close(&mut self) -> Option<Close> {
         while let Some(id) = self.closes.pop_front() {
-            if self.clients.connection(id).is_some() {
+            if let Some(connection) = self.clients.connection(id) {
+                let has_said_all = connection.has_said_all;
                 self.drop_connection(id);
-                return Some(id);
+                return Some(Close { connection: id, has_said_all });
             }
         }
         None
@@ -152,7 +163,7 @@ impl Shard {
         let Some(connection) = self.clients.connection(id) else { return };
         let Some(key) = connection.session() else {
             if connection.state == ConnectionState::Connecting {
-                let peer = connection.peer;
+                let peer = connection.addresses().peer;
                 self.events.push(|| Event::Refused { peer, why: why.into() });
             }
             return;
@@ -169,8 +180,10 @@ impl Shard {
         tell!(self, key, client => HookEvent::Disconnected { client, why });
         let Some(session) = self.clients.session(key) else { return };
         let expiry_s = session.expiry_s;
-        session.ends_at = (expiry_s != u32::MAX).then(|| now.plus_s(u64::from(expiry_s)));
-        session.will_at = session.will.as_ref().map(|will| now.plus_s(u64::from(will.delay_s)));
+        let ends_at = (expiry_s != u32::MAX).then(|| now.plus_s(u64::from(expiry_s)));
+        let will_at = session.will.as_ref().map(|will| now.plus_s(u64::from(will.delay_s)));
+        session.ends_at = ends_at.into();
+        session.will_at = will_at.into();
         self.clients.connected_count -= 1;
         if expiry_s == 0 {
             return self.end_session(now, key);
@@ -191,8 +204,8 @@ impl Shard {
         }
         self.clients.subscription_count -= filters.len();
         if let Some(session) = self.clients.session(key) {
-            session.ends_at = None;
-            session.will_at = None;
+            session.ends_at = Deadline::NONE;
+            session.will_at = Deadline::NONE;
         }
         self.update_session_timer(key);
         let ended = self.clients.remove_session(key);
@@ -209,10 +222,10 @@ impl Shard {
 
     fn publish_due_will(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
-        if session.will_at.is_none_or(|at| at > now) {
+        if session.will_at.get().is_none_or(|at| at > now) {
             return;
         }
-        session.will_at = None;
+        session.will_at = Deadline::NONE;
         // [MQTT-3.1.2-10]
         if let Some(will) = session.will.take() {
             self.publish_will(now, key, Publisher::Session(key), &will);
@@ -264,7 +277,7 @@ impl Shard {
     fn on_session_timer(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
         session.timer = None;
-        if session.ends_at.is_some_and(|at| at <= now) {
+        if session.ends_at.get().is_some_and(|at| at <= now) {
             self.counters.sessions_expired += 1;
             return self.end_session(now, key);
         }
@@ -280,7 +293,7 @@ impl Shard {
 
     pub(super) fn update_session_timer(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session(key) {
-            let deadline = match (session.ends_at, session.will_at) {
+            let deadline = match (session.ends_at.get(), session.will_at.get()) {
                 (Some(end), Some(will)) => Some(end.min(will)),
                 (end, will) => end.or(will),
             };

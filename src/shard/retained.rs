@@ -71,15 +71,28 @@ pub(super) fn store(
 }
 
 impl Shard {
-    pub(super) fn new_pull(&mut self, filter: &str, envelope: Envelope) -> Box<Pull> {
-        let shards = match has_wildcards(filter) {
+    /// What a subscription that was made now has to fetch. `None`: nothing is retained for it here, no other shard is to be
+    /// asked, and what comes from now on reaches it as it comes.
+    pub(super) fn new_pull(
+        &self,
+        filter: &str,
+        envelope: impl FnOnce() -> Envelope,
+    ) -> Option<Pull> {
+        let shards: VecDeque<ShardId> = match has_wildcards(filter) {
+            true if self.shard_count == 1 && self.retained.is_empty() => return None,
             true => (0..self.shard_count).collect(),
-            false => VecDeque::from([self.hash.owner(filter.as_bytes(), self.shard_count)]),
+            false => {
+                let owner = self.hash.owner(filter.as_bytes(), self.shard_count);
+                if owner == self.id && self.retained.get(filter).is_none() {
+                    return None;
+                }
+                VecDeque::from([owner])
+            }
         };
-        Box::new(Pull {
+        Some(Pull {
             request: 0,
             filter: filter.into(),
-            envelope,
+            envelope: envelope(),
             shards,
             after: None,
             is_asked: false,
@@ -111,12 +124,11 @@ impl Shard {
         if !session.wants_pull() || !has_room {
             return false;
         }
-        let Some(pull) = session.pulls.front_mut() else { return false };
+        let Some(fetch) = &mut session.fetch else { return false };
+        let Some(pull) = fetch.pulls.front_mut() else { return false };
         let Some(&shard) = pull.shards.front() else {
-            session.pulls.pop_front();
-            if session.pulls.is_empty() {
-                session.seen = None;
-            }
+            fetch.pulls.pop_front();
+            session.fetch.take_if(|fetch| fetch.pulls.is_empty());
             return true;
         };
         if shard != own {
@@ -124,7 +136,7 @@ impl Shard {
             pull.request = self.pull_request;
             pull.is_asked = true;
             // What was forgotten was seen before the question.
-            pull.seen_from = pull.seen_from.max(session.seen.as_ref().map_or(0, |s| s.first()));
+            pull.seen_from = pull.seen_from.max(fetch.seen.as_ref().map_or(0, |s| s.first()));
             let query = Control::RetainedQuery {
                 session: key,
                 request: pull.request,
@@ -136,7 +148,7 @@ impl Shard {
             return false;
         }
         let envelope = pull.envelope.clone();
-        let (seen, seen_from) = (session.seen.as_deref(), pull.seen_from);
+        let (seen, seen_from) = (fetch.seen.as_deref(), pull.seen_from);
         let is_seen = |hash| seen.is_some_and(|seen| seen.contains(seen_from, hash));
         let bytes_max = chunk_bytes(&self.limits);
         let hash = &self.hash;
@@ -207,19 +219,20 @@ impl Shard {
     fn take_answer(&mut self, now: Instant, answer: Answer) {
         let Answer { session: key, request, messages, more } = answer;
         let Some(session) = self.clients.session(key) else { return };
-        let Some(pull) = session.pulls.front_mut() else { return };
+        let Some(fetch) = &mut session.fetch else { return };
+        let Some(pull) = fetch.pulls.front_mut() else { return };
         if !pull.is_asked || pull.request != request {
             return;
         }
         pull.is_asked = false;
         let seen_from = pull.seen_from;
-        if session.seen.as_ref().is_some_and(|seen| seen_from < seen.first()) {
+        if fetch.seen.as_ref().is_some_and(|seen| seen_from < seen.first()) {
             // Which topics were seen is not known any more: the same chunk again.
             return self.pulls.push_back(key);
         }
         let envelope = pull.envelope.clone();
         pull.advance(more.map_or(ScanEnd::Done, ScanEnd::More));
-        let seen = session.seen.take();
+        let seen = fetch.seen.take();
         let mut reader = messages.reader();
         while let Some(message) = reader.next() {
             let hash = self.hash.bytes(message.topic);
@@ -234,8 +247,8 @@ impl Shard {
                 self.clients.offer(key, &mut context, &message, envelope);
             }
         }
-        if let Some(session) = self.clients.session(key) {
-            session.seen = seen;
+        if let Some(fetch) = self.clients.session(key).and_then(|session| session.fetch.as_mut()) {
+            fetch.seen = seen;
         }
         self.pulls.push_back(key);
     }

@@ -138,6 +138,10 @@ impl Shard {
             if session.filters.len() >= subscriptions_max {
                 return Outcome::Refused(ReasonCode::QuotaExceeded);
             }
+            if session.filters.is_empty() {
+                // Most clients have one.
+                session.filters.reserve_exact(1);
+            }
             session.filters.insert(place, text.into());
             self.clients.subscription_count += 1;
         }
@@ -175,18 +179,19 @@ impl Shard {
         qos: QoS,
         subscription_id: u32,
     ) {
-        let envelope = Envelope {
+        let envelope = || Envelope {
             qos,
             retain: true,
             ids: (subscription_id != 0).then(|| Rc::from([subscription_id])),
             membership: 0,
         };
-        let mut pull = self.new_pull(parsed.filter, envelope);
+        let pull = self.new_pull(parsed.filter, envelope);
         if let Some(session) = self.clients.session(key) {
             // A subscription made again asks again, once.
             session.end_pull(parsed.filter);
-            pull.seen_from = session.seen.as_ref().map_or(0, |seen| seen.next());
-            session.pulls.push_back(pull);
+            if let Some(pull) = pull {
+                session.fetch.get_or_insert_default().push(pull);
+            }
         }
     }
 

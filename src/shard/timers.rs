@@ -4,7 +4,7 @@ use crate::session::{ConnectionId, SessionKey};
 use crate::time::Instant;
 use std::collections::BTreeSet;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timer {
     /// CONNECT is due, the keep alive has passed, or a closing connection has lingered.
     Connection(ConnectionId),
@@ -18,7 +18,43 @@ pub enum Timer {
 
 #[derive(Debug, Default)]
 pub struct Timers {
-    set: BTreeSet<(Instant, Timer)>,
+    set: BTreeSet<Entry>,
+}
+
+/// A timer and when it is due, in two words: there is one for each connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    /// Milliseconds, and in the lowest two bits which kind of timer it is.
+    due: u64,
+    /// Index and generation.
+    of: u64,
+}
+
+impl Entry {
+    fn new(deadline: Instant, timer: Timer) -> Entry {
+        let (kind, index, generation) = match timer {
+            Timer::Connection(id) => (0, id.index, id.generation),
+            Timer::Session(key) => (1, key.index, key.generation),
+            Timer::Sys => (2, 0, 0),
+            Timer::Tick => (3, 0, 0),
+        };
+        let due = deadline.0.min(u64::MAX >> 2) << 2 | kind;
+        Entry { due, of: u64::from(index) << 32 | u64::from(generation) }
+    }
+
+    fn deadline(self) -> Instant {
+        Instant(self.due >> 2)
+    }
+
+    fn timer(self) -> Timer {
+        let (index, generation) = ((self.of >> 32) as u32, self.of as u32);
+        match self.due & 3 {
+            0 => Timer::Connection(ConnectionId { index, generation }),
+            1 => Timer::Session(SessionKey { index, generation }),
+            2 => Timer::Sys,
+            _ => Timer::Tick,
+        }
+    }
 }
 
 impl Timers {
@@ -28,25 +64,61 @@ impl Timers {
             return;
         }
         if let Some(old) = slot.take() {
-            self.set.remove(&(old, timer));
+            self.set.remove(&Entry::new(old, timer));
         }
         if let Some(new) = deadline {
-            self.set.insert((new, timer));
+            self.set.insert(Entry::new(new, timer));
             *slot = Some(new);
         }
     }
 
     /// The next timer that is due; its owner must forget the deadline it had.
     pub fn pop_due(&mut self, now: Instant) -> Option<Timer> {
-        let &(deadline, timer) = self.set.first()?;
-        if deadline > now {
+        let entry = *self.set.first()?;
+        if entry.deadline() > now {
             return None;
         }
         self.set.pop_first();
-        Some(timer)
+        Some(entry.timer())
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.set.first().map(|(deadline, _)| *deadline)
+        self.set.first().map(|entry| entry.deadline())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_come_back_as_they_were_set_and_in_their_order() {
+        let connection = ConnectionId { index: u32::MAX, generation: 7 };
+        let session = SessionKey { index: 3, generation: u32::MAX };
+        let all = [
+            (Instant(0), Timer::Sys),
+            (Instant(5), Timer::Connection(connection)),
+            (Instant(5), Timer::Session(session)),
+            (Instant(5), Timer::Tick),
+            (Instant(1 << 50), Timer::Session(session)),
+        ];
+        let mut timers = Timers::default();
+        let mut slots = [None; 5];
+        for ((deadline, timer), slot) in all.iter().zip(&mut slots).rev() {
+            timers.set(*timer, slot, Some(*deadline));
+            assert_eq!(*slot, Some(*deadline));
+        }
+        timers.set(Timer::Tick, &mut slots[3], None);
+        assert_eq!(slots[3], None);
+        assert_eq!(timers.next_deadline(), Some(Instant(0)));
+        assert_eq!(timers.pop_due(Instant(5)), Some(Timer::Sys));
+        assert_eq!(timers.pop_due(Instant(4)), None);
+        assert_eq!(timers.pop_due(Instant(5)), Some(Timer::Connection(connection)));
+        assert_eq!(timers.pop_due(Instant(5)), Some(Timer::Session(session)));
+        assert_eq!(timers.next_deadline(), Some(Instant(1 << 50)));
+        timers.set(Timer::Session(session), &mut slots[4], Some(Instant(u64::MAX - 1)));
+        assert!(timers.next_deadline() > Some(Instant(1 << 60)));
+        timers.set(Timer::Session(session), &mut slots[4], None);
+        assert_eq!(timers.next_deadline(), None);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tracing::debug;
 
-use crate::shard::{ConnectionId, LANES, Mail, ReadMode, Shard, ShardId};
+use crate::shard::{Close, ConnectionId, LANES, Mail, ReadMode, Shard, ShardId};
 use crate::shell::clock::Clock;
 use crate::shell::gate::Gate;
 use crate::shell::mesh::{Adoption, Control, Port};
@@ -226,15 +226,18 @@ impl Worker {
         socket: OwnedFd,
         deadline: Option<Instant>,
     ) -> Option<ConnectionId> {
+        let wants_addresses = self.shard.wants_addresses();
         // A peer that is gone already has no address; the first receive will say so.
-        let peer = peer_address(&socket).ok();
-        let listener = local_address(&socket).ok();
+        let peer = wants_addresses.then(|| peer_address(&socket).ok()).flatten();
+        let listener = wants_addresses.then(|| local_address(&socket).ok()).flatten();
         let connection = self.shard.handle_open(now, peer, deadline)?;
         if let Some(listener) = listener {
             self.shard.set_listener(connection, listener);
         }
         let key = self.ring.adopt(socket, to_owner(connection));
-        self.ring.read(key, ReadMode::Once);
+        // A connection that may move to another shard has nothing in flight; another need not be asked twice.
+        let mode = if self.shard.may_hand_over() { ReadMode::Once } else { ReadMode::Many };
+        self.ring.read(key, mode);
         self.sockets.insert(connection, key);
         Some(connection)
     }
@@ -335,10 +338,10 @@ impl Worker {
 
     fn close(&mut self) {
         let Worker { shard, ring, sockets, gate, lingering, now, .. } = self;
-        while let Some(connection) = shard.poll_close() {
+        while let Some(Close { connection, has_said_all }) = shard.poll_close() {
             self.has_moved = true;
             let Some(key) = sockets.remove(connection) else { continue };
-            if ring.is_unconfirmed(key) && ring.end_sending(key) {
+            if !has_said_all && ring.is_unconfirmed(key) && ring.end_sending(key) {
                 // A socket that is closed with bytes unread is reset, and what it had to send is thrown away.
                 ring.read(key, ReadMode::Many);
                 lingering.push_back((key, now.plus_ms(shard.linger_ms())));

@@ -2,16 +2,14 @@
 
 mod nodes;
 mod subscribers;
-mod table;
 mod trie;
 
 use std::hash::Hash;
 
-use crate::hash::KeyedHash;
+use crate::hash::{KeyedHash, PartedTable};
 use crate::topic::filter::has_wildcards;
 
 use subscribers::Subscribers;
-use table::PartedTable;
 use trie::Trie;
 
 /// Who subscribes to what. Filters without wildcards are found by their hash, the others in a trie of levels.

@@ -149,7 +149,7 @@ impl Broker {
                 }
                 self.shard.handle_sent(now, id, output);
             }
-            while let Some(id) = self.shard.poll_close() {
+            while let Some(id) = self.shard.poll_close().map(|close| close.connection) {
                 let pipe = self.pipes.iter_mut().find(|(other, _)| *other == id);
                 pipe.expect("only pipes are closed").1.is_closed = true;
             }

@@ -176,7 +176,7 @@ impl Memory {
             self.shards[index].handle_sent(now, id, output);
             has_moved = true;
         }
-        while let Some(id) = self.shards[index].poll_close() {
+        while let Some(id) = self.shards[index].poll_close().map(|close| close.connection) {
             if let Some(socket) = self.socket(index, id) {
                 socket.id = None;
             }

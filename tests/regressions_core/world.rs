@@ -290,7 +290,7 @@ impl World {
                 self.shards[shard].handle_sent(self.now, id, output);
             }
         }
-        while let Some(id) = self.shards[shard].poll_close() {
+        while let Some(id) = self.shards[shard].poll_close().map(|close| close.connection) {
             has_moved = true;
             self.client_of(shard, id).is_open = false;
         }

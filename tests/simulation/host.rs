@@ -243,7 +243,7 @@ impl Host {
         while let Some((id, output)) = self.shard.poll_flush() {
             env.network.send(self.sockets[&id], id, output);
         }
-        while let Some(id) = self.shard.poll_close() {
+        while let Some(id) = self.shard.poll_close().map(|close| close.connection) {
             let socket = self.sockets[&id];
             self.release(env, id, socket);
         }

@@ -2,11 +2,10 @@
 
 use smallvec::SmallVec;
 
-use crate::hash::KeyedHash;
+use crate::hash::{KeyedHash, PartedTable};
 
 use super::nodes::{NodeIndex, Nodes, ROOT};
 use super::subscribers::Subscribers;
-use super::table::PartedTable;
 
 pub struct Trie<K, V> {
     nodes: Nodes<K, V>,

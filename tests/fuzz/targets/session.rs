@@ -248,7 +248,7 @@ impl World {
             let socket = self.sockets[socket].as_mut().expect("it was found");
             assert!(socket.output.replace(output).is_none(), "one output at a time");
         }
-        while let Some(id) = self.shards[shard].poll_close() {
+        while let Some(id) = self.shards[shard].poll_close().map(|close| close.connection) {
             let socket = self.socket_of(shard, id);
             self.sockets[socket] = None;
         }

@@ -5,6 +5,7 @@ use hashbrown::HashTable;
 /// Entries by a hash that the caller computes. It is never iterated: the order of entries has no meaning.
 ///
 /// A table of a million entries takes 200 ms to grow; its parts take less than one each, at different times.
+#[derive(Debug)]
 pub struct PartedTable<T> {
     parts: Box<[HashTable<T>]>,
 }
