@@ -181,6 +181,7 @@ async fn run(setup: Setup, opened: Sender<Result<(), BridgesError>>) {
 async fn trim(hub: Rc<Hub>) {
     loop {
         sleep(TRIM_INTERVAL).await;
+        hub.given.borrow_mut().trim(hub.clock.now());
         for bridge in &hub.bridges {
             if let Some(echo) = &bridge.echo {
                 echo.borrow_mut().trim(hub.clock.now());
