@@ -15,11 +15,13 @@ const PART_COUNT: usize = 256;
 /// A part gives memory back below one eighth of its capacity, but is not made smaller than this.
 const CAPACITY_KEPT: usize = 7;
 
-impl<T> PartedTable<T> {
-    pub fn new() -> PartedTable<T> {
+impl<T> Default for PartedTable<T> {
+    fn default() -> PartedTable<T> {
         PartedTable { parts: (0..PART_COUNT).map(|_| HashTable::new()).collect() }
     }
+}
 
+impl<T> PartedTable<T> {
     pub fn find(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
         self.parts[part(hash)].find(hash, is_it)
     }
@@ -68,7 +70,7 @@ mod tests {
     fn parts_fill_evenly_and_give_their_memory_back() {
         let hash = KeyedHash::new(3);
         let hash_of = |n: &u32| hash.bytes(&n.to_le_bytes());
-        let mut table = PartedTable::new();
+        let mut table = PartedTable::default();
         let empty_size = table.bytes();
         for n in 0..100_000 {
             table.insert(hash_of(&n), n, hash_of);

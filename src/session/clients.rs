@@ -37,7 +37,7 @@ impl Clients {
         Clients {
             sessions: Slab::new(),
             connections: Slab::new(),
-            directory: PartedTable::new(),
+            directory: PartedTable::default(),
             hash,
             generation: 0,
             flush: VecDeque::new(),

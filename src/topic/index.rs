@@ -39,7 +39,7 @@ struct Exact<K, V> {
 impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
     pub fn new(hash: KeyedHash) -> Index<K, V> {
         Index {
-            exact: PartedTable::new(),
+            exact: PartedTable::default(),
             wild: Trie::new(hash.clone()),
             hash,
             version: 0,

@@ -34,7 +34,7 @@ const LEVELS_INLINE: usize = 130;
 
 impl<K: Copy + Ord, V: Copy> Trie<K, V> {
     pub fn new(hash: KeyedHash) -> Trie<K, V> {
-        Trie { nodes: Nodes::new(), children: PartedTable::new(), hash, subscribers_size: 0 }
+        Trie { nodes: Nodes::new(), children: PartedTable::default(), hash, subscribers_size: 0 }
     }
 
     pub fn insert(&mut self, filter: &str, key: K, value: V) -> Inserted<V> {
