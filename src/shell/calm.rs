@@ -21,9 +21,10 @@ pub struct Calm {
     /// The most that moved between two looks, and the most that waited, since memory was given back.
     moved_most: u64,
     waiting_most: u64,
-    again_at: Option<Instant>,
-    /// Looks in a row.
+    /// Calm looks in a row.
     calm_looks: u32,
+    /// When memory is given back again, and how much may move then.
+    again: Option<(Instant, u64)>,
 }
 
 impl Calm {
@@ -34,20 +35,14 @@ impl Calm {
         self.moved = moved;
         self.moved_most = self.moved_most.max(step);
         self.waiting_most = self.waiting_most.max(waiting);
+        let calm_max = self.moved_most.max(BUSY_MIN) / CALM_PART;
+        self.calm_looks = if step <= calm_max { self.calm_looks + 1 } else { 0 };
         let was_busy = self.moved_most >= BUSY_MIN || self.waiting_most - waiting >= GONE_MIN;
-        if step > self.moved_most.max(BUSY_MIN) / CALM_PART {
-            self.calm_looks = 0;
-            return false;
-        }
-        self.calm_looks += 1;
-        if self.calm_looks < CALM_LOOKS {
-            return false;
-        }
-        let is_again = self.again_at.is_some_and(|at| at <= now);
-        if was_busy {
-            self.again_at = Some(now.plus_ms(AGAIN_MS));
+        let is_again = self.again.is_some_and(|(at, step_max)| at <= now && step <= step_max);
+        if was_busy && self.calm_looks >= CALM_LOOKS {
+            self.again = Some((now.plus_ms(AGAIN_MS), calm_max));
         } else if is_again {
-            self.again_at = None;
+            self.again = None;
         } else {
             return false;
         }

@@ -127,11 +127,12 @@ impl Process {
         }
     }
 
-    /// Resident memory, bytes.
-    pub fn resident_size(&self) -> u64 {
+    /// Resident memory that is not a file's, bytes.
+    pub fn anonymous_size(&self) -> u64 {
         let id = self.child.as_ref().unwrap().id();
-        let text = fs::read_to_string(format!("/proc/{id}/statm")).unwrap();
-        text.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+        let text = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     pub fn log(&self) -> String {
