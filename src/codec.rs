@@ -28,7 +28,9 @@ mod writer;
 
 use core::num::NonZeroU16;
 
-pub use acks::{Ack, AckType, encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel};
+pub use acks::{
+    Ack, AckType, encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel, next_plain_ack,
+};
 pub use auth::Auth;
 pub use connack::Connack;
 pub use connect::{BRIDGE_PROPERTY, Connect, Will};

@@ -495,7 +495,7 @@ impl Session {
                 if let Some(stored) = &flow.stored {
                     self.tell_drop(context, &stored.message(), DropReason::TooLarge);
                 }
-                self.inflight.finish(id);
+                self.inflight.finish(id, flow.state);
             }
         }
     }
