@@ -178,9 +178,18 @@ pub fn publish(
     dup: bool,
 ) {
     count(context, message);
-    let is_plain = !dup && envelope.ids.is_none() && message.stored.is_none();
-    if context.encoded.is_on && is_plain && connection.aliases_out.is_none() {
-        return copy_variant(connection, context, message, envelope, packet_id);
+    if !dup && envelope.ids.is_none() && connection.aliases_out.is_none() {
+        if context.encoded.is_on && message.stored.is_none() {
+            return copy_variant(connection, context, message, envelope, packet_id);
+        }
+        // What waited in a queue is like what goes at once, unless its payload leaves by reference.
+        if let Some(id) = packet_id
+            && message.meta.expires_at.is_none()
+            && message.payload.len() < context.limits.large_message_size
+        {
+            let asked = (envelope.qos, envelope.retain);
+            return append_acked(connection, context.pool, message, asked, id);
+        }
     }
     let version = connection.version;
     let mut head = head(version, context.now, message, envelope, packet_id, dup);
@@ -253,9 +262,21 @@ pub fn plain_acked(
     if context.encoded.is_on {
         return plain_variant(connection, context, message, (qos, retain), Some(packet_id));
     }
+    append_acked(connection, context.pool, message, (qos, retain), packet_id);
+}
+
+/// Encodes a whole PUBLISH at QoS 1 or 2 that has nothing optional but its properties.
+#[inline(always)]
+fn append_acked(
+    connection: &mut Connection,
+    pool: &mut BufferPool,
+    message: &Message<'_>,
+    (qos, retain): (QoS, bool),
+    packet_id: PacketId,
+) {
     let version = connection.version;
     let Message { topic, properties, payload, .. } = *message;
-    connection.output.append(context.pool, |out| {
+    connection.output.append(pool, |out| {
         let asked = (qos, retain, packet_id);
         codec::encode_plain_acked_publish(version, asked, topic, properties, payload, out);
     });
