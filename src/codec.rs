@@ -28,7 +28,9 @@ mod writer;
 
 use core::num::NonZeroU16;
 
-pub use acks::{Ack, AckType, encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel};
+pub use acks::{
+    Ack, AckType, encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel, next_plain_ack,
+};
 pub use auth::Auth;
 pub use connack::Connack;
 pub use connect::{BRIDGE_PROPERTY, Connect, Will};
@@ -42,7 +44,7 @@ pub use properties::{
     UserProperties, put_user_property, put_user_property_name, put_user_property_value,
     user_property_size,
 };
-pub use publish::{Known, Publish, PublishHead, encode_plain_publish};
+pub use publish::{Known, Publish, PublishHead, encode_plain_acked_publish, encode_plain_publish};
 pub use reader::has_null;
 pub use reason::{ReasonCode, ReasonSet};
 pub use suback::{ReasonCodes, Suback};

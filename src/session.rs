@@ -253,6 +253,36 @@ impl Session {
         is_sent
     }
 
+    /// As `send_plain`, at QoS 1 or 2.
+    #[inline(always)]
+    pub fn send_plain_acked(
+        &mut self,
+        connection: &mut Connection,
+        context: &mut Context<'_>,
+        message: &Message<'_>,
+        (qos, retain): (QoS, bool),
+    ) -> bool {
+        let may_send = self.queue.is_empty()
+            && self.inflight.has_room(connection.quota)
+            && connection.aliases_out.is_none()
+            && connection.has_room(context.limits)
+            && encode::fits_surely(connection, message);
+        if !may_send {
+            return false;
+        }
+        let mut stored = None;
+        if self.is_resumable() {
+            if !context.may_store(message) {
+                return false;
+            }
+            stored = Some(context.encoded.store(message, context.stored));
+        }
+        let envelope = Envelope { qos, retain, ids: None, membership: 0 };
+        let id = self.inflight.send(envelope, stored);
+        encode::plain_acked(connection, context, message, (qos, retain), id);
+        true
+    }
+
     /// Sends what waits, as far as there is room: first what must be sent again, then the queue.
     pub fn pump(&mut self, connection: &mut Connection, context: &mut Context<'_>) {
         if self.inflight.has_unsent() && !self.resend(connection, context) {
@@ -476,7 +506,7 @@ impl Session {
                 if let Some(stored) = &flow.stored {
                     self.tell_drop(context, &stored.message(), DropReason::TooLarge);
                 }
-                self.inflight.finish(id);
+                self.inflight.finish(id, flow.state);
             }
         }
     }

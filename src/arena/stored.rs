@@ -97,6 +97,10 @@ impl Stored {
         Stored(ThinArc::from_header_and_slice(head, bytes))
     }
 
+    pub fn meta(&self) -> &Meta {
+        &self.0.header.header.meta
+    }
+
     pub fn message(&self) -> Message<'_> {
         self.message_with(self.0.header.header.meta)
     }

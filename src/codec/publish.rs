@@ -250,6 +250,36 @@ pub fn encode_plain_publish(
     out.extend_from_slice(behind.get(properties_size..).unwrap_or_default());
 }
 
+/// As `encode_plain_publish`, at QoS 1 or 2.
+#[inline]
+pub fn encode_plain_acked_publish(
+    version: ProtocolVersion,
+    (qos, retain, packet_id): (QoS, bool, PacketId),
+    topic: &[u8],
+    properties: &[u8],
+    payload: &[u8],
+    out: &mut Vec<u8>,
+) {
+    let size = 4 + topic.len() + payload.len();
+    let first_byte = first_byte(false, qos, retain);
+    if version == ProtocolVersion::V5 {
+        let properties_size = properties.len();
+        put_header(out, first_byte, size + var_int::size(properties_size) + properties_size);
+        put_binary(out, topic);
+        put_u16(out, packet_id.get());
+        put_var_int(out, properties_size);
+        // A copy of nothing is a call.
+        if properties_size > 0 {
+            out.extend_from_slice(properties);
+        }
+    } else {
+        put_header(out, first_byte, size);
+        put_binary(out, topic);
+        put_u16(out, packet_id.get());
+    }
+    out.extend_from_slice(payload);
+}
+
 #[inline]
 fn first_byte(dup: bool, qos: QoS, retain: bool) -> u8 {
     // [MQTT-3.3.1-2]

@@ -4,6 +4,7 @@ use super::{
     Connection, ConnectionId, ConnectionState, Context, Envelope, Offer, Session, SessionKey,
 };
 use crate::arena::{Gauge, Message};
+use crate::codec::QoS;
 use crate::hash::{KeyedHash, PartedTable};
 use crate::time::Instant;
 use slab::Slab;
@@ -144,6 +145,27 @@ impl Clients {
         }
         if !connection.is_flush_listed {
             connection.is_flush_listed = true;
+            self.flush.push_back(id);
+        }
+        true
+    }
+
+    /// As `send_plain`, at QoS 1 or 2. Not inlined, so that those at QoS 0 pay nothing for it.
+    #[inline(never)]
+    pub fn send_plain_acked(
+        &mut self,
+        key: SessionKey,
+        context: &mut Context<'_>,
+        message: &Message<'_>,
+        asked: (QoS, bool),
+    ) -> bool {
+        let Some((session, Some(connection))) = self.pair(key) else { return false };
+        if !session.send_plain_acked(connection, context, message, asked) {
+            return false;
+        }
+        if !connection.is_flush_listed {
+            connection.is_flush_listed = true;
+            let id = connection.id;
             self.flush.push_back(id);
         }
         true

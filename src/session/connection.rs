@@ -7,7 +7,7 @@
 //!              +-- CONNECT of another shard's client -> handed over -> gone
 //! ```
 
-use super::{OutputBuffer, SessionKey};
+use super::{BufferPool, OutputBuffer, SessionKey};
 use crate::arena::Gauge;
 use crate::codec::{PacketId, ProtocolVersion, ReasonCode};
 use crate::limits::Limits;
@@ -159,6 +159,24 @@ impl Connection {
             ConnectionState::Open(key) => Some(key),
             _ => None,
         }
+    }
+
+    /// Appends an answer to the output. `write` gets the size that it should have at most; an answer that cannot be made
+    /// so small is not sent. [MQTT-3.1.2-24]
+    #[inline]
+    pub fn answer(
+        &mut self,
+        pool: &mut BufferPool,
+        write: impl FnOnce(ProtocolVersion, usize, &mut Vec<u8>),
+    ) {
+        let (version, size_max) = (self.version, self.packet_size_max as usize);
+        self.output.append(pool, |out| {
+            let before = out.len();
+            write(version, size_max, out);
+            if out.len() - before > size_max {
+                out.truncate(before);
+            }
+        });
     }
 
     /// Whether one more message may be added to the output; a message may pass the limit, the next one then waits.

@@ -1,6 +1,6 @@
 //! Messages into a connection's output.
 
-use super::{Connection, Context, Envelope};
+use super::{BufferPool, Connection, Context, Envelope};
 use crate::arena::{Gauge, Message, Stored};
 use crate::codec::{self, PacketId, ProtocolVersion, PublishHead, QoS, ReasonCode};
 use crate::time::Instant;
@@ -29,6 +29,30 @@ struct Variant {
     end: usize,
     /// Where the packet id is within the variant.
     packet_id_index: usize,
+}
+
+impl Variant {
+    /// Appends its part of `encoded`, with another packet id.
+    #[inline(always)]
+    fn copy(
+        &self,
+        encoded: &[u8],
+        connection: &mut Connection,
+        pool: &mut BufferPool,
+        packet_id: Option<PacketId>,
+    ) {
+        let bytes = &encoded[self.start..self.end];
+        let Some(id) = packet_id else {
+            connection.output.append(pool, |out| out.extend_from_slice(bytes));
+            return;
+        };
+        let id_index = self.packet_id_index;
+        connection.output.append(pool, |out| {
+            let at = out.len() + id_index;
+            out.extend_from_slice(bytes);
+            out[at..at + 2].copy_from_slice(&id.get().to_be_bytes());
+        });
+    }
 }
 
 impl EncodedOnce {
@@ -153,12 +177,19 @@ pub fn publish(
     packet_id: Option<PacketId>,
     dup: bool,
 ) {
-    context.counters.publishes_sent += 1;
-    context.counters.packets_sent += 1;
-    context.counters.publish_bytes_sent += message.payload.len() as u64;
-    let is_plain = !dup && envelope.ids.is_none() && message.stored.is_none();
-    if context.encoded.is_on && is_plain && connection.aliases_out.is_none() {
-        return copy_variant(connection, context, message, envelope, packet_id);
+    count(context, message);
+    if !dup && envelope.ids.is_none() && connection.aliases_out.is_none() {
+        if context.encoded.is_on && message.stored.is_none() {
+            return copy_variant(connection, context, message, envelope, packet_id);
+        }
+        // What waited in a queue is like what goes at once, unless its payload leaves by reference.
+        if let Some(id) = packet_id
+            && message.meta.expires_at.is_none()
+            && message.payload.len() < context.limits.large_message_size
+        {
+            let asked = (envelope.qos, envelope.retain);
+            return append_acked(connection, context.pool, message, asked, id);
+        }
     }
     let version = connection.version;
     let mut head = head(version, context.now, message, envelope, packet_id, dup);
@@ -207,26 +238,74 @@ pub fn plain(
     message: &Message<'_>,
     retain: bool,
 ) {
-    context.counters.publishes_sent += 1;
-    context.counters.packets_sent += 1;
-    context.counters.publish_bytes_sent += message.payload.len() as u64;
-    let version = connection.version;
+    count(context, message);
     if context.encoded.is_on {
-        let encoded = &*context.encoded;
-        let Some(variant) = encoded.variants[variant_index(version, QoS::AtMostOnce, retain)]
-            .filter(|_| !encoded.is_shared)
-        else {
-            let envelope = Envelope { retain, ..Envelope::default() };
-            return copy_variant(connection, context, message, &envelope, None);
-        };
-        let bytes = &encoded.bytes[variant.start..variant.end];
-        connection.output.append(context.pool, |out| out.extend_from_slice(bytes));
-        return;
+        return plain_variant(connection, context, message, (QoS::AtMostOnce, retain), None);
     }
+    let version = connection.version;
     let Message { bytes, topic, properties, .. } = *message;
     connection.output.append(context.pool, |out| {
         codec::encode_plain_publish(version, retain, bytes, topic.len(), properties.len(), out);
     });
+}
+
+/// As `plain`, at QoS 1 or 2.
+#[inline(always)]
+pub fn plain_acked(
+    connection: &mut Connection,
+    context: &mut Context<'_>,
+    message: &Message<'_>,
+    (qos, retain): (QoS, bool),
+    packet_id: PacketId,
+) {
+    count(context, message);
+    if context.encoded.is_on {
+        return plain_variant(connection, context, message, (qos, retain), Some(packet_id));
+    }
+    append_acked(connection, context.pool, message, (qos, retain), packet_id);
+}
+
+/// Encodes a whole PUBLISH at QoS 1 or 2 that has nothing optional but its properties.
+#[inline(always)]
+fn append_acked(
+    connection: &mut Connection,
+    pool: &mut BufferPool,
+    message: &Message<'_>,
+    (qos, retain): (QoS, bool),
+    packet_id: PacketId,
+) {
+    let version = connection.version;
+    let Message { topic, properties, payload, .. } = *message;
+    connection.output.append(pool, |out| {
+        let asked = (qos, retain, packet_id);
+        codec::encode_plain_acked_publish(version, asked, topic, properties, payload, out);
+    });
+}
+
+#[inline(always)]
+fn count(context: &mut Context<'_>, message: &Message<'_>) {
+    context.counters.publishes_sent += 1;
+    context.counters.packets_sent += 1;
+    context.counters.publish_bytes_sent += message.payload.len() as u64;
+}
+
+/// `copy_variant` without a call, for all receivers but the first.
+#[inline(always)]
+fn plain_variant(
+    connection: &mut Connection,
+    context: &mut Context<'_>,
+    message: &Message<'_>,
+    (qos, retain): (QoS, bool),
+    packet_id: Option<PacketId>,
+) {
+    let encoded = &*context.encoded;
+    let Some(variant) = encoded.variants[variant_index(connection.version, qos, retain)]
+        .filter(|_| !encoded.is_shared)
+    else {
+        let envelope = Envelope { qos, retain, ..Envelope::default() };
+        return copy_variant(connection, context, message, &envelope, packet_id);
+    };
+    variant.copy(&encoded.bytes, connection, context.pool, packet_id);
 }
 
 #[inline(never)]
@@ -243,15 +322,7 @@ fn copy_variant(
         Some(variant) => variant,
         None => encoded.add_variant(version, context.now, message, envelope, packet_id),
     };
-    let bytes = &encoded.bytes[variant.start..variant.end];
-    connection.output.append(context.pool, |out| {
-        let start = out.len();
-        out.extend_from_slice(bytes);
-        if let Some(id) = packet_id {
-            let at = start + variant.packet_id_index;
-            out[at..at + 2].copy_from_slice(&id.get().to_be_bytes());
-        }
-    });
+    variant.copy(&encoded.bytes, connection, context.pool, packet_id);
     if encoded.is_shared
         && let Some(stored) = &encoded.stored
     {

@@ -41,8 +41,11 @@ pub struct Inflight {
     outstanding: u16,
 }
 
-/// More flows than packet ids cannot be, so counts of them have 16 bits; some ids stay free so that an id is never met twice in the window.
+const ID_MAX: usize = u16::MAX as usize;
+/// More flows than packet ids cannot be, so counts of them have 16 bits; some ids stay free so that an id is never met twice in
+/// the window.
 const FLOWS_MAX: usize = 65_000;
+const _: () = assert!(FLOWS_MAX < ID_MAX);
 /// Flows for each place of the quota: a client that acknowledges all but one may not make the window grow for ever.
 const FLOWS_PER_PLACE: usize = 8;
 
@@ -112,12 +115,6 @@ impl Inflight {
         Some((id, flow))
     }
 
-    /// The flow with this id, unless it is done or was never there.
-    pub fn get(&self, id: PacketId) -> Option<&Flow> {
-        let flow = self.flows.get(self.index_of(id))?;
-        (flow.state != FlowState::Done).then_some(flow)
-    }
-
     /// PUBREC with success: from here only PUBREL is sent again, and the message is not needed. [MQTT-4.3.3-6]
     pub fn received(&mut self, id: PacketId) -> bool {
         let index = self.index_of(id);
@@ -133,28 +130,36 @@ impl Inflight {
         }
     }
 
-    /// The flow is over; returns it.
+    /// The flow is over, if it is in this state; whether it was.
     #[inline]
-    pub fn finish(&mut self, id: PacketId) -> Option<Flow> {
+    pub fn finish(&mut self, id: PacketId, state: FlowState) -> bool {
         let index = self.index_of(id);
-        let flow = self.flows.get_mut(index)?;
-        if flow.state == FlowState::Done {
-            return None;
+        let Some(flow) = self.flows.get_mut(index) else { return false };
+        if flow.state != state || state == FlowState::Done {
+            return false;
         }
-        let done = Flow { state: FlowState::Done, envelope: Envelope::default(), stored: None };
-        let finished = std::mem::replace(flow, done);
         if index < usize::from(self.sent_count) {
             self.outstanding -= 1;
         }
+        if index > 0 {
+            *flow = Flow { state: FlowState::Done, envelope: Envelope::default(), stored: None };
+            return true;
+        }
+        self.pop_front();
         while self.flows.front().is_some_and(|flow| flow.state == FlowState::Done) {
-            self.flows.pop_front();
-            self.front_id = self.front_id % u16::MAX + 1;
-            self.sent_count = self.sent_count.saturating_sub(1);
+            self.pop_front();
         }
         if self.flows.is_empty() && self.flows.capacity() > 64 {
             self.flows = VecDeque::new();
         }
-        Some(finished)
+        true
+    }
+
+    #[inline]
+    fn pop_front(&mut self) {
+        self.flows.pop_front();
+        self.front_id = if self.front_id == u16::MAX { 1 } else { self.front_id + 1 };
+        self.sent_count = self.sent_count.saturating_sub(1);
     }
 
     /// The connection is gone: all that is not done will be sent again on the next one.
@@ -169,14 +174,17 @@ impl Inflight {
         wanted.filter_map(|flow| flow.stored.take()).collect()
     }
 
+    #[inline]
     fn id_at(&self, index: usize) -> PacketId {
-        let number = (usize::from(self.front_id) - 1 + index) % usize::from(u16::MAX) + 1;
+        let number = usize::from(self.front_id) + index;
+        let number = if number > ID_MAX { number - ID_MAX } else { number };
         PacketId::new(number as u16).expect("1..=65535")
     }
 
+    #[inline]
     fn index_of(&self, id: PacketId) -> usize {
-        let max = usize::from(u16::MAX);
-        (usize::from(id.get()) + max - usize::from(self.front_id)) % max
+        let (id, front_id) = (usize::from(id.get()), usize::from(self.front_id));
+        if id >= front_id { id - front_id } else { id + ID_MAX - front_id }
     }
 }
 
@@ -185,6 +193,9 @@ mod tests {
     use super::*;
     use crate::random::Random;
     use std::collections::BTreeMap;
+
+    const STATES: [FlowState; 4] =
+        [FlowState::AwaitPuback, FlowState::AwaitPubrec, FlowState::AwaitPubcomp, FlowState::Done];
 
     fn envelope(qos: QoS) -> Envelope {
         Envelope { qos, ..Envelope::default() }
@@ -217,9 +228,10 @@ mod tests {
                     assert!(inflight.received(id));
                     model.insert(id.get(), (model[&id.get()].0, FlowState::AwaitPubcomp));
                 } else {
-                    assert_eq!(inflight.finish(id).unwrap().state, state);
+                    assert!(STATES.iter().all(|s| *s == state || !inflight.finish(id, *s)));
+                    assert!(inflight.finish(id, state));
                     model.remove(&id.get());
-                    assert!(inflight.finish(id).is_none());
+                    assert!(STATES.iter().all(|state| !inflight.finish(id, *state)));
                 }
             }
             assert_eq!(inflight.unacknowledged_count(), model.len());
@@ -235,11 +247,11 @@ mod tests {
         let mut count = 1;
         while inflight.has_room(10) {
             let id = inflight.send(envelope(QoS::AtLeastOnce), None);
-            inflight.finish(id);
+            inflight.finish(id, FlowState::AwaitPuback);
             count += 1;
         }
         assert_eq!((count, inflight.flows.len()), (10 * FLOWS_PER_PLACE, 10 * FLOWS_PER_PLACE));
-        inflight.finish(first);
+        inflight.finish(first, FlowState::AwaitPuback);
         assert!(inflight.is_empty() && inflight.has_room(10));
     }
 
@@ -250,14 +262,14 @@ mod tests {
             [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]
                 .map(|qos| inflight.send(envelope(qos), None))
                 .to_vec();
-        inflight.finish(ids[0]);
+        inflight.finish(ids[0], FlowState::AwaitPuback);
         inflight.received(ids[1]);
         inflight.disconnect();
         assert!(!inflight.has_room(10));
         let (id, flow) = inflight.resend(1).unwrap();
         assert_eq!((id, flow.state), (ids[1], FlowState::AwaitPubcomp));
         assert!(inflight.resend(1).is_none(), "the quota is used");
-        inflight.finish(ids[1]);
+        inflight.finish(ids[1], FlowState::AwaitPubcomp);
         assert_eq!(inflight.resend(1).unwrap().0, ids[2]);
         assert!(inflight.resend(1).is_none());
         assert_eq!(inflight.resend(2).unwrap().0, ids[3]);
@@ -270,11 +282,11 @@ mod tests {
         let first = inflight.send(envelope(QoS::AtLeastOnce), None);
         let second = inflight.send(envelope(QoS::AtLeastOnce), None);
         inflight.disconnect();
-        assert!(inflight.finish(second).is_some());
+        assert!(inflight.finish(second, FlowState::AwaitPuback));
         assert_eq!(inflight.resend(5).unwrap().0, first);
         assert!(inflight.resend(5).is_none());
         assert!(!inflight.has_unsent());
-        assert!(inflight.finish(first).is_some());
+        assert!(inflight.finish(first, FlowState::AwaitPuback));
         assert!(inflight.is_empty());
     }
 }

@@ -1,11 +1,12 @@
 //! The QoS 2 packet ids a client has sent and not yet released.
 
 use crate::codec::PacketId;
+use std::collections::VecDeque;
 
-/// A small sorted set: ids come and go in nearly ascending order.
+/// A small sorted set: ids come and go in nearly ascending order, so that its ends are looked at first.
 #[derive(Debug, Default)]
 pub struct PacketIdSet {
-    ids: Vec<u16>,
+    ids: VecDeque<u16>,
 }
 
 impl PacketIdSet {
@@ -17,12 +18,18 @@ impl PacketIdSet {
         self.ids.is_empty()
     }
 
+    #[inline]
     pub fn contains(&self, id: PacketId) -> bool {
-        self.ids.binary_search(&id.get()).is_ok()
+        !self.is_above_all(id) && self.ids.binary_search(&id.get()).is_ok()
     }
 
     /// Whether the id was new.
+    #[inline]
     pub fn insert(&mut self, id: PacketId) -> bool {
+        if self.is_above_all(id) {
+            self.ids.push_back(id.get());
+            return true;
+        }
         match self.ids.binary_search(&id.get()) {
             Ok(_) => false,
             Err(index) => {
@@ -33,14 +40,21 @@ impl PacketIdSet {
     }
 
     /// Whether the id was there.
+    #[inline]
     pub fn remove(&mut self, id: PacketId) -> bool {
+        if self.ids.front() == Some(&id.get()) {
+            self.ids.pop_front();
+            return true;
+        }
         match self.ids.binary_search(&id.get()) {
-            Ok(index) => {
-                self.ids.remove(index);
-                true
-            }
+            Ok(index) => self.ids.remove(index).is_some(),
             Err(_) => false,
         }
+    }
+
+    #[inline]
+    fn is_above_all(&self, id: PacketId) -> bool {
+        self.ids.back().is_none_or(|last| *last < id.get())
     }
 }
 

@@ -182,8 +182,7 @@ impl Waiting {
         self.expires_from = None;
         let mut places = std::mem::take(&mut self.places);
         for place in &mut places {
-            let expires_at =
-                place.as_ref().and_then(|queued| queued.stored.message().meta.expires_at);
+            let expires_at = place.as_ref().and_then(|queued| queued.stored.meta().expires_at);
             match expires_at {
                 Some(at) if at <= now => {
                     if let Some(queued) = place.take() {
@@ -309,7 +308,7 @@ impl Waiting {
         self.message_count += 1;
         self.bytes += queued.stored.size();
         self.total.add(PLACE_SIZE);
-        if let Some(at) = queued.stored.message().meta.expires_at {
+        if let Some(at) = queued.stored.meta().expires_at {
             self.expires_from = Some(self.expires_from.map_or(at, |first| first.min(at)));
         }
     }

@@ -2,22 +2,76 @@
 
 use super::input::Step;
 use super::{ConnectionId, Shard};
-use crate::codec::{self, Ack, Disconnect, ReasonCode};
+use crate::codec::{self, Ack, AckType, Disconnect, ReasonCode};
 use crate::session::SessionKey;
 use crate::session::inflight::FlowState;
 use crate::time::Instant;
 
 impl Shard {
+    /// Uses the plain acknowledgements at the start of `bytes`, of which one is there: most come many in a row, and what is
+    /// the same for all is asked once. Returns how many bytes they had.
+    #[inline(never)]
+    pub(super) fn read_plain_acks(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        bytes: &[u8],
+    ) -> usize {
+        self.pause_hooks();
+        let key = self.clients.connection(id).and_then(|connection| connection.session());
+        let Some(key) = key else { return bytes.len() };
+        let output_size_max = self.limits.output_size_max;
+        let Some((session, Some(connection))) = self.clients.pair(key) else { return bytes.len() };
+        let (mut used, mut finished_count, mut answer_count) = (0, 0, 0);
+        while let Some((ack_type, packet_id)) = codec::next_plain_ack(&bytes[used..]) {
+            used += 4;
+            let (inflight, pool) = (&mut session.inflight, &mut self.pool);
+            match ack_type {
+                AckType::Puback => {
+                    finished_count += u64::from(inflight.finish(packet_id, FlowState::AwaitPuback));
+                }
+                AckType::Pubcomp => {
+                    finished_count +=
+                        u64::from(inflight.finish(packet_id, FlowState::AwaitPubcomp));
+                }
+                AckType::Pubrec => {
+                    answer_count += 1;
+                    // [MQTT-4.3.3-4]
+                    let reason = reason_if(inflight.received(packet_id));
+                    connection.answer(pool, |version, _, out| {
+                        codec::encode_pubrel(version, packet_id, reason, out);
+                    });
+                }
+                AckType::Pubrel => {
+                    answer_count += 1;
+                    // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
+                    let reason = reason_if(session.received_qos2.remove(packet_id));
+                    connection.answer(pool, |version, _, out| {
+                        codec::encode_pubcomp(version, packet_id, reason, out);
+                    });
+                }
+            }
+            // The next one may have to wait until its answer has room.
+            if connection.output.size() >= output_size_max {
+                break;
+            }
+        }
+        self.counters.packets_received += used as u64 / 4;
+        self.counters.packets_sent += answer_count;
+        if answer_count > 0 {
+            self.clients.list_flush(id);
+        }
+        if finished_count > 0 {
+            self.pump(now, key);
+        }
+        used
+    }
+
     /// The end of a QoS 1 message. An id that is not in flight is ignored: the flow may have ended before.
     pub(super) fn on_puback(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Step {
         let Some(session) = self.clients.session(key) else { return Step::Stop };
-        let is_awaited = session
-            .inflight
-            .get(ack.packet_id)
-            .is_some_and(|flow| flow.state == FlowState::AwaitPuback);
-        if is_awaited {
-            // Whatever the reason code: an error ends the message as well. [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-            session.inflight.finish(ack.packet_id);
+        // Whatever the reason code: an error ends the message as well. [MQTT-4.4.0-2] [MQTT-4.8.2-6]
+        if session.inflight.finish(ack.packet_id, FlowState::AwaitPuback) {
             self.pump(now, key);
         }
         Step::Done
@@ -32,22 +86,14 @@ impl Shard {
     ) -> Step {
         let Some(session) = self.clients.session(key) else { return Step::Stop };
         if ack.reason.is_error() {
-            let is_awaited = session
-                .inflight
-                .get(ack.packet_id)
-                .is_some_and(|flow| flow.state == FlowState::AwaitPubrec);
-            if is_awaited {
-                // [MQTT-4.4.0-2]
-                session.inflight.finish(ack.packet_id);
+            // [MQTT-4.4.0-2]
+            if session.inflight.finish(ack.packet_id, FlowState::AwaitPubrec) {
                 self.pump(now, key);
             }
             return Step::Done;
         }
-        let reason = match session.inflight.received(ack.packet_id) {
-            true => ReasonCode::Success,
-            false => ReasonCode::PacketIdentifierNotFound,
-        };
         // [MQTT-4.3.3-4]
+        let reason = reason_if(session.inflight.received(ack.packet_id));
         let packet_id = ack.packet_id;
         self.answer(id, |version, _, out| codec::encode_pubrel(version, packet_id, reason, out));
         Step::Done
@@ -56,10 +102,7 @@ impl Shard {
     pub(super) fn on_pubrel(&mut self, id: ConnectionId, key: SessionKey, ack: &Ack<'_>) -> Step {
         let Some(session) = self.clients.session(key) else { return Step::Stop };
         // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
-        let reason = match session.received_qos2.remove(ack.packet_id) {
-            true => ReasonCode::Success,
-            false => ReasonCode::PacketIdentifierNotFound,
-        };
+        let reason = reason_if(session.received_qos2.remove(ack.packet_id));
         let packet_id = ack.packet_id;
         self.answer(id, |version, _, out| codec::encode_pubcomp(version, packet_id, reason, out));
         Step::Done
@@ -67,12 +110,7 @@ impl Shard {
 
     pub(super) fn on_pubcomp(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Step {
         let Some(session) = self.clients.session(key) else { return Step::Stop };
-        let is_awaited = session
-            .inflight
-            .get(ack.packet_id)
-            .is_some_and(|flow| flow.state == FlowState::AwaitPubcomp);
-        if is_awaited {
-            session.inflight.finish(ack.packet_id);
+        if session.inflight.finish(ack.packet_id, FlowState::AwaitPubcomp) {
             self.pump(now, key);
         }
         Step::Done
@@ -115,4 +153,9 @@ impl Shard {
         self.close(now, id, "the client said DISCONNECT");
         Step::Stop
     }
+}
+
+/// What answers an id that is known, or is not.
+fn reason_if(is_known: bool) -> ReasonCode {
+    if is_known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound }
 }

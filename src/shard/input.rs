@@ -22,6 +22,8 @@ fn is_ack(packet_type: PacketType) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Done,
+    /// Not used yet: plain acknowledgements begin, to be used together.
+    PlainAcks,
     /// Not used yet: the connection is parked.
     Wait,
     /// The connection is closing or gone; nothing more of it is used.
@@ -130,10 +132,10 @@ impl Shard {
             let step = match codec::next_frame(rest, self.limits.packet_size_max) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
-                    let size = frame.size;
                     let step = self.read_packet(now, id, &frame, rest, &mut known);
                     if step == Step::Done {
-                        used += size;
+                        used += frame.size;
+                        continue;
                     }
                     step
                 }
@@ -141,6 +143,7 @@ impl Shard {
             };
             match step {
                 Step::Done => {}
+                Step::PlainAcks => used += self.read_plain_acks(now, id, rest),
                 Step::Wait => break,
                 Step::Stop => {
                     self.end_held();
@@ -194,11 +197,6 @@ impl Shard {
             // Not acknowledged, so that it is sent again to whoever comes next.
             return Step::Done;
         }
-        if packet_type == Some(PacketType::Connect) {
-            // Whatever it says. [MQTT-3.1.0-2]
-            self.counters.packets_received += 1;
-            return self.refuse(now, id, ReasonCode::ProtocolError, "a second CONNECT");
-        }
         if packet_type == Some(PacketType::Publish) {
             if above_mark {
                 return self.park(id, Park::Mail);
@@ -213,7 +211,27 @@ impl Shard {
                 Err(error) => self.fail(now, id, &error),
             };
         }
+        if !is_shutting_down && codec::next_plain_ack(rest).is_some() {
+            return Step::PlainAcks;
+        }
+        self.read_other(now, id, key, version, frame)
+    }
+
+    /// Any packet but PUBLISH.
+    #[inline(never)]
+    fn read_other(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        version: ProtocolVersion,
+        frame: &Frame<'_>,
+    ) -> Step {
         self.counters.packets_received += 1;
+        if frame.packet_type() == Some(PacketType::Connect) {
+            // Whatever it says. [MQTT-3.1.0-2]
+            return self.refuse(now, id, ReasonCode::ProtocolError, "a second CONNECT");
+        }
         self.pause_hooks();
         match Packet::decode(frame, version) {
             Ok(packet) => self.on_packet(now, id, key, version, packet),

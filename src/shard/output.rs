@@ -51,16 +51,11 @@ impl Shard {
     ) {
         self.counters.packets_sent += 1;
         let Some(connection) = self.clients.connection(id) else { return };
-        let (version, size_max) = (connection.version, connection.packet_size_max as usize);
-        connection.output.append(&mut self.pool, |out| {
-            let before = out.len();
-            write(version, size_max, out);
-            // An answer that cannot be made smaller is not sent. [MQTT-3.1.2-24]
-            if out.len() - before > size_max {
-                out.truncate(before);
-            }
-        });
-        self.clients.list_flush(id);
+        connection.answer(&mut self.pool, write);
+        if !connection.is_flush_listed && connection.output.has_bytes() {
+            connection.is_flush_listed = true;
+            self.clients.flush.push_back(id);
+        }
     }
 
     /// DISCONNECT to an open 5.0 connection; others have no such packet. [MQTT-3.14.0-1]

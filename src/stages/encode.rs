@@ -55,11 +55,15 @@ impl LocalDelivery {
         size_of::<LocalDelivery>() + self.ids.as_ref().map_or(0, |ids| 16 + 4 * ids.len()) + other
     }
 
-    /// It gets the message at QoS 0, and nothing with it.
     #[inline]
-    fn is_plain(&self, message: &Message<'_>) -> bool {
-        let is_qos0 = message.meta.qos == 0 || self.qos == QoS::AtMostOnce;
-        is_qos0 && self.ids.is_none()
+    fn is_qos0(&self, message: &Message<'_>) -> bool {
+        message.meta.qos == 0 || self.qos == QoS::AtMostOnce
+    }
+
+    #[inline]
+    fn qos(&self, message: &Message<'_>) -> QoS {
+        // [MQTT-3.8.4-8]
+        QoS::from_bits(message.meta.qos).unwrap_or(QoS::AtMostOnce).min(self.qos)
     }
 
     #[inline]
@@ -69,10 +73,8 @@ impl LocalDelivery {
     }
 
     fn envelope(&self, message: &Message<'_>) -> Envelope {
-        let published = QoS::from_bits(message.meta.qos).unwrap_or(QoS::AtMostOnce);
         Envelope {
-            // [MQTT-3.8.4-8]
-            qos: published.min(self.qos),
+            qos: self.qos(message),
             retain: self.retains(message),
             ids: self.ids.clone(),
             membership: 0,
@@ -117,9 +119,16 @@ pub fn deliver(
         if !wanted(clients, delivery.session) {
             continue;
         }
-        if is_plain && delivery.is_plain(message) {
-            let retain = delivery.retains(message);
-            if clients.send_plain(delivery.session, context, message, retain) {
+        if is_plain && delivery.ids.is_none() {
+            let (key, retain) = (delivery.session, delivery.retains(message));
+            let is_sent = match delivery.is_qos0(message) {
+                true => clients.send_plain(key, context, message, retain),
+                false => {
+                    let asked = (delivery.qos(message), retain);
+                    clients.send_plain_acked(key, context, message, asked)
+                }
+            };
+            if is_sent {
                 continue;
             }
         }
