@@ -221,7 +221,7 @@ impl Arena {
     /// Copies the message in and gives it the next generation.
     #[inline(always)]
     pub fn admit(&mut self, draft: &Draft<'_>) -> Result<Generation, AdmitError> {
-        if self.held() as usize >= self.slots.len() {
+        if !self.has_slot() {
             return Err(AdmitError::Full);
         }
         let properties_size = draft.properties_size();
@@ -245,6 +245,41 @@ impl Arena {
         slot.meta = draft.meta;
         self.admitted = generation;
         Ok(generation)
+    }
+
+    /// Admits a message that repeats the last one, held or not, in all but its payload. `pieces` are its topic, properties
+    /// and payload, one behind the other. `false`: it is to be admitted like any other.
+    #[inline(always)]
+    pub fn admit_repeat(&mut self, pieces: [&[u8]; 2], payload_size: usize) -> bool {
+        let [first, second] = pieces;
+        let size = first.len() + second.len();
+        if !self.has_slot() || size >= self.large_message_size {
+            return false;
+        }
+        let Ok((position, end)) = self.reserve(size) else { return false };
+        let (here, behind) = self.bytes[position..position + size].split_at_mut(first.len());
+        here.copy_from_slice(first);
+        // Most are in one piece, and a copy of nothing is a call.
+        if !second.is_empty() {
+            behind.copy_from_slice(second);
+        }
+        self.position = position + size;
+        self.head = end;
+        let last = self.slot(self.admitted);
+        let (topic_size, properties_size) = (last.topic_size, last.properties_size);
+        let meta = last.meta;
+        debug_assert_eq!((topic_size + properties_size) as usize + payload_size, size);
+        self.admitted = self.admitted.next();
+        let index = self.index(self.admitted);
+        let slot = &mut self.slots[index];
+        debug_assert!(slot.large.is_none());
+        slot.position = position;
+        slot.end = end;
+        slot.topic_size = topic_size;
+        slot.properties_size = properties_size;
+        slot.payload_size = payload_size as u32;
+        slot.meta = meta;
+        true
     }
 
     /// A message that gets an allocation of its own.
@@ -277,8 +312,7 @@ impl Arena {
             self.stale_reads.set(self.stale_reads.get() + 1);
             return None;
         }
-        let slot = &self.slots[self.index(generation)];
-        self.message_in(slot)
+        self.message_in(self.slot(generation))
     }
 
     /// The last message, while it is held and not denied.
@@ -307,7 +341,7 @@ impl Arena {
         if self.large_count > 0 {
             self.release_large(generation);
         }
-        self.tail = self.slots[self.index(generation)].end;
+        self.tail = self.slot(generation).end;
         self.released = generation;
         if self.released == self.admitted {
             // An empty ring starts over, so that a shard that keeps up stays in the same few cache lines.
@@ -330,7 +364,12 @@ impl Arena {
     /// does not fit there any more is a gap that is smaller than it.
     #[inline]
     pub fn has_room(&self, size: usize) -> bool {
-        self.used() + 2 * size <= self.bytes.len() && (self.held() as usize) < self.slots.len()
+        self.used() + 2 * size <= self.bytes.len() && self.has_slot()
+    }
+
+    #[inline]
+    fn has_slot(&self) -> bool {
+        (self.held() as usize) < self.slots.len()
     }
 
     /// Bytes in use, allocations of large messages included.
@@ -357,6 +396,10 @@ impl Arena {
         let (topic_size, properties_size) =
             (slot.topic_size as usize, slot.properties_size as usize);
         Some(Message::of(bytes, topic_size, properties_size, slot.meta, None))
+    }
+
+    fn slot(&self, generation: Generation) -> &Slot {
+        &self.slots[self.index(generation)]
     }
 
     fn index(&self, generation: Generation) -> usize {

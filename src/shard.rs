@@ -19,6 +19,7 @@ mod mail;
 mod output;
 mod post;
 mod publish;
+mod repeats;
 mod retained;
 mod router;
 mod sharing;

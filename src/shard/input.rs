@@ -131,9 +131,14 @@ impl Shard {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     let size = frame.size;
+                    let before = self.arena.admitted();
                     let step = self.read_packet(now, id, &frame, rest, &mut known);
                     if step == Step::Done {
                         used += size;
+                        // Only what was admitted is repeated.
+                        if frame.is_plain_publish() && self.arena.admitted() != before {
+                            used += self.read_repeats(id, &frame, &known, &bytes[used..]);
+                        }
                     }
                     step
                 }
