@@ -4,8 +4,10 @@
 //! and its bytes are used again only after the generation was released. A handle is a generation: reading a released
 //! one finds nothing, and is counted.
 
+mod run;
 mod stored;
 
+pub use run::Run;
 pub use stored::{Gauge, Stored, stored_size};
 
 use crate::time::Instant;
@@ -142,6 +144,8 @@ struct Slot {
     topic_size: u32,
     properties_size: u32,
     payload_size: u32,
+    /// It has topic, properties and meta of the message before.
+    is_repeat: bool,
     meta: Meta,
     large: Option<Stored>,
 }
@@ -198,6 +202,7 @@ impl Arena {
                 topic_size: 0,
                 properties_size: 0,
                 payload_size: 0,
+                is_repeat: false,
                 meta: empty,
                 large: None,
             })
@@ -242,6 +247,7 @@ impl Arena {
         slot.topic_size = draft.topic.len() as u32;
         slot.properties_size = properties_size as u32;
         slot.payload_size = draft.payload.len() as u32;
+        slot.is_repeat = false;
         slot.meta = draft.meta;
         self.admitted = generation;
         Ok(generation)
@@ -278,6 +284,7 @@ impl Arena {
         slot.topic_size = topic_size;
         slot.properties_size = properties_size;
         slot.payload_size = payload_size as u32;
+        slot.is_repeat = true;
         slot.meta = meta;
         true
     }
@@ -296,6 +303,7 @@ impl Arena {
         slot.topic_size = draft.topic.len() as u32;
         slot.properties_size = draft.properties_size() as u32;
         slot.payload_size = draft.payload.len() as u32;
+        slot.is_repeat = false;
         slot.meta = draft.meta;
         slot.large = Some(Stored::from_draft(draft, &self.stored_gauge));
         self.large_bytes += size;

@@ -3,7 +3,8 @@
 use crate::quiet;
 use crate::world::{V5, World};
 use ringmq::codec::{
-    ForwardedProperties, Packet, PacketId, ProtocolVersion, Publish, QoS, put_user_property,
+    ForwardedProperties, Packet, PacketId, ProtocolVersion, Publish, QoS, RetainHandling,
+    Subscribe, SubscribeFilters, SubscriptionOptions, put_user_property,
 };
 use ringmq::limits::Limits;
 use ringmq::random::Random;
@@ -66,6 +67,29 @@ fn frames(random: &mut Random, version: ProtocolVersion) -> (Vec<Vec<u8>>, usize
     (frames, repeat_count)
 }
 
+fn subscribe(
+    world: &mut World,
+    client: usize,
+    filter: &str,
+    qos: QoS,
+    (no_local, subscription_id): (bool, Option<u32>),
+) {
+    let options = SubscriptionOptions {
+        qos,
+        no_local,
+        retain_as_published: false,
+        retain_handling: RetainHandling::DoNotSend,
+    };
+    let list = [(filter, options)];
+    let subscribe = Subscribe {
+        packet_id: PacketId::new(77).unwrap(),
+        subscription_id,
+        user_properties: Default::default(),
+        filters: SubscribeFilters::from_list(&list),
+    };
+    world.send(client, &Packet::Subscribe(subscribe));
+}
+
 /// What all clients and the counters have after the frames came in reads of so many.
 fn outcome(seed: u64, in_a_read: usize) -> (Vec<String>, usize) {
     let mut random = Random::new(seed);
@@ -97,11 +121,13 @@ fn outcome(seed: u64, in_a_read: usize) -> (Vec<String>, usize) {
         });
         let filter = ["#", "a/+", "a/b", "$share/g/#"][random.below(4) as usize];
         let qos = [QoS::AtMostOnce, QoS::AtLeastOnce][usize::from(random.below(4) == 0)];
-        world.subscribe(client, filter, qos);
+        let id = (version == V5 && random.below(4) == 0).then_some(300);
+        subscribe(&mut world, client, filter, qos, (false, id));
         world.clients[client].is_stuck = random.below(5) == 0;
     }
     if random.below(3) == 0 {
-        world.subscribe(publisher, "#", QoS::AtMostOnce);
+        let no_local = version == V5 && random.below(2) == 0;
+        subscribe(&mut world, publisher, "#", QoS::AtMostOnce, (no_local, None));
     }
     world.settle();
     let (frames, repeat_count) = frames(&mut random, version);
@@ -118,7 +144,7 @@ fn outcome(seed: u64, in_a_read: usize) -> (Vec<String>, usize) {
     world.settle();
     let mut outcome = Vec::new();
     for client in 0..world.clients.len() {
-        outcome.push(format!("{client}: {:?}", world.received(client)));
+        world.packets(client, |packet| outcome.push(format!("{client}: {packet:?}")));
     }
     for shard in &mut world.shards {
         outcome.push(format!("{:?}", shard.counters()));
