@@ -4,8 +4,10 @@
 //! and its bytes are used again only after the generation was released. A handle is a generation: reading a released
 //! one finds nothing, and is counted.
 
+mod run;
 mod stored;
 
+pub use run::Run;
 pub use stored::{Gauge, Stored, stored_size};
 
 use crate::time::Instant;
@@ -142,6 +144,8 @@ struct Slot {
     topic_size: u32,
     properties_size: u32,
     payload_size: u32,
+    /// It has topic, properties and meta of the message before.
+    is_repeat: bool,
     meta: Meta,
     large: Option<Stored>,
 }
@@ -198,6 +202,7 @@ impl Arena {
                 topic_size: 0,
                 properties_size: 0,
                 payload_size: 0,
+                is_repeat: false,
                 meta: empty,
                 large: None,
             })
@@ -221,7 +226,7 @@ impl Arena {
     /// Copies the message in and gives it the next generation.
     #[inline(always)]
     pub fn admit(&mut self, draft: &Draft<'_>) -> Result<Generation, AdmitError> {
-        if self.held() as usize >= self.slots.len() {
+        if !self.has_slot() {
             return Err(AdmitError::Full);
         }
         let properties_size = draft.properties_size();
@@ -242,9 +247,74 @@ impl Arena {
         slot.topic_size = draft.topic.len() as u32;
         slot.properties_size = properties_size as u32;
         slot.payload_size = draft.payload.len() as u32;
+        slot.is_repeat = false;
         slot.meta = draft.meta;
         self.admitted = generation;
         Ok(generation)
+    }
+
+    /// Admits a message that repeats the last one, held or not, in all but its payload. `pieces` are its topic, properties
+    /// and payload, one behind the other. `false`: it is to be admitted like any other.
+    #[inline(always)]
+    pub fn admit_repeat(&mut self, pieces: [&[u8]; 2], payload_size: usize) -> bool {
+        let [first, second] = pieces;
+        let size = first.len() + second.len();
+        if !self.has_slot() || size >= self.large_message_size {
+            return false;
+        }
+        let Ok((position, end)) = self.reserve(size) else { return false };
+        let (here, behind) = self.bytes[position..position + size].split_at_mut(first.len());
+        here.copy_from_slice(first);
+        // Most are in one piece, and a copy of nothing is a call.
+        if !second.is_empty() {
+            behind.copy_from_slice(second);
+        }
+        self.fill_repeat(position, end, payload_size);
+        true
+    }
+
+    /// As `admit_repeat`, where topic and properties are not at hand: the last message is held.
+    #[inline]
+    pub fn admit_repeat_of_last(&mut self, payload: &[u8]) -> bool {
+        let last = self.slot(self.admitted);
+        let (from, front_size) = (last.position, (last.topic_size + last.properties_size) as usize);
+        let size = front_size + payload.len();
+        let is_large = last.large.is_some() || size >= self.large_message_size;
+        if self.held() == 0 || !self.has_slot() || is_large || from == NOWHERE {
+            return false;
+        }
+        let Ok((position, end)) = self.reserve(size) else { return false };
+        self.bytes.copy_within(from..from + front_size, position);
+        self.bytes[position + front_size..][..payload.len()].copy_from_slice(payload);
+        self.fill_repeat(position, end, payload.len());
+        true
+    }
+
+    /// Bytes of the last message's topic and properties.
+    pub fn last_front_size(&self) -> usize {
+        let last = self.slot(self.admitted);
+        (last.topic_size + last.properties_size) as usize
+    }
+
+    /// The next slot repeats the last one but for the payload; its bytes are at `position`.
+    #[inline(always)]
+    fn fill_repeat(&mut self, position: usize, end: u64, payload_size: usize) {
+        let last = self.slot(self.admitted);
+        let (topic_size, properties_size) = (last.topic_size, last.properties_size);
+        let meta = last.meta;
+        self.position = position + (topic_size + properties_size) as usize + payload_size;
+        self.head = end;
+        self.admitted = self.admitted.next();
+        let index = self.index(self.admitted);
+        let slot = &mut self.slots[index];
+        debug_assert!(slot.large.is_none());
+        slot.position = position;
+        slot.end = end;
+        slot.topic_size = topic_size;
+        slot.properties_size = properties_size;
+        slot.payload_size = payload_size as u32;
+        slot.is_repeat = true;
+        slot.meta = meta;
     }
 
     /// A message that gets an allocation of its own.
@@ -261,6 +331,7 @@ impl Arena {
         slot.topic_size = draft.topic.len() as u32;
         slot.properties_size = draft.properties_size() as u32;
         slot.payload_size = draft.payload.len() as u32;
+        slot.is_repeat = false;
         slot.meta = draft.meta;
         slot.large = Some(Stored::from_draft(draft, &self.stored_gauge));
         self.large_bytes += size;
@@ -277,8 +348,7 @@ impl Arena {
             self.stale_reads.set(self.stale_reads.get() + 1);
             return None;
         }
-        let slot = &self.slots[self.index(generation)];
-        self.message_in(slot)
+        self.message_in(self.slot(generation))
     }
 
     /// The last message, while it is held and not denied.
@@ -307,7 +377,7 @@ impl Arena {
         if self.large_count > 0 {
             self.release_large(generation);
         }
-        self.tail = self.slots[self.index(generation)].end;
+        self.tail = self.slot(generation).end;
         self.released = generation;
         if self.released == self.admitted {
             // An empty ring starts over, so that a shard that keeps up stays in the same few cache lines.
@@ -330,7 +400,12 @@ impl Arena {
     /// does not fit there any more is a gap that is smaller than it.
     #[inline]
     pub fn has_room(&self, size: usize) -> bool {
-        self.used() + 2 * size <= self.bytes.len() && (self.held() as usize) < self.slots.len()
+        self.used() + 2 * size <= self.bytes.len() && self.has_slot()
+    }
+
+    #[inline]
+    fn has_slot(&self) -> bool {
+        (self.held() as usize) < self.slots.len()
     }
 
     /// Bytes in use, allocations of large messages included.
@@ -357,6 +432,10 @@ impl Arena {
         let (topic_size, properties_size) =
             (slot.topic_size as usize, slot.properties_size as usize);
         Some(Message::of(bytes, topic_size, properties_size, slot.meta, None))
+    }
+
+    fn slot(&self, generation: Generation) -> &Slot {
+        &self.slots[self.index(generation)]
     }
 
     fn index(&self, generation: Generation) -> usize {

@@ -44,7 +44,9 @@ pub use properties::{
     UserProperties, put_user_property, put_user_property_name, put_user_property_value,
     user_property_size,
 };
-pub use publish::{Known, Publish, PublishHead, encode_plain_acked_publish, encode_plain_publish};
+pub use publish::{
+    Front, Known, Publish, PublishHead, Repeat, encode_plain_acked_publish, encode_plain_publish,
+};
 pub use reader::has_null;
 pub use reason::{ReasonCode, ReasonSet};
 pub use suback::{ReasonCodes, Suback};

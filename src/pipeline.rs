@@ -57,6 +57,12 @@ impl Batch {
     pub fn through(&self) -> Generation {
         self.last
     }
+
+    /// Goes on behind `generation`.
+    pub fn pass(&mut self, generation: Generation) {
+        debug_assert!(self.next <= generation.next() && generation <= self.last);
+        self.next = generation.next();
+    }
 }
 
 impl Pipeline {

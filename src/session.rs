@@ -32,7 +32,7 @@ pub use profile::Profile;
 pub use seen::Seen;
 pub use will::Will;
 
-use crate::arena::{Gauge, Message, stored_size};
+use crate::arena::{Gauge, Message, Run, stored_size};
 use crate::codec::{PacketId, QoS};
 use crate::counters::Counters;
 use crate::limits::Limits;
@@ -281,6 +281,26 @@ impl Session {
         let id = self.inflight.send(envelope, stored);
         encode::plain_acked(connection, context, message, (qos, retain), id);
         true
+    }
+
+    /// As `send_plain`, for each message of a run: all of them or none.
+    #[inline]
+    pub fn send_run(
+        &self,
+        connection: &mut Connection,
+        context: &mut Context<'_>,
+        run: &Run<'_>,
+    ) -> bool {
+        let is_next = self.queue.is_empty() && !self.inflight.has_unsent();
+        let size = encode::run_size_max(run);
+        let is_sent = is_next
+            && connection.aliases_out.is_none()
+            && connection.has_room_for(size, context.limits)
+            && size <= connection.packet_size_max as usize;
+        if is_sent {
+            encode::plain_run(connection, context, run);
+        }
+        is_sent
     }
 
     /// Sends what waits, as far as there is room: first what must be sent again, then the queue.

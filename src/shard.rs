@@ -8,6 +8,7 @@ pub mod bridge_mail;
 mod bridges;
 mod connect;
 mod counters;
+mod encode;
 mod events;
 mod groups;
 mod hooks;
@@ -19,6 +20,7 @@ mod mail;
 mod output;
 mod post;
 mod publish;
+mod repeats;
 mod retained;
 mod router;
 mod sharing;
@@ -36,21 +38,18 @@ pub use crate::session::{ConnectionId, Output, Part, ReadMode};
 use crate::arena::{Arena, Draft, Gauge, Generation, Stored};
 use crate::hash::KeyedHash;
 use crate::limits::Limits;
-use crate::pipeline::{Batch, Pipeline, Stage};
+use crate::pipeline::{Pipeline, Stage};
 use crate::random::Random;
 use crate::session::{BufferPool, Clients, DropLog, EncodedOnce, SessionKey};
-use crate::stages::Route;
-use crate::stages::encode::deliver;
-use crate::stages::plugin::{self, HookSet, MessageView};
+use crate::stages::plugin::{self, HookSet};
 use crate::time::Instant;
 use crate::topic::RetainedStore;
 use groups::Groups;
-use hooks::{Plugged, is_wanted};
+use hooks::Plugged;
 use interest::Announcement;
 use mail::Outbox;
 use router::Router;
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
 use timers::Timers;
 
 /// A shard's number: 0 to `SHARD_COUNT_MAX - 1`.
@@ -143,6 +142,8 @@ pub struct Shard {
     hook_set: HookSet,
     plugged: Option<Box<Plugged>>,
     drops: DropLog,
+    /// Who did not get a run in one go.
+    left_of_run: Vec<SessionKey>,
     topic_scratch: Vec<u8>,
     /// A client that is a bridge has connected since the shard began.
     has_bridge_clients: bool,
@@ -199,6 +200,7 @@ impl Shard {
             hook_set: HookSet::EMPTY,
             plugged: None,
             drops: DropLog::default(),
+            left_of_run: Vec::new(),
             topic_scratch: Vec::new(),
             has_bridge_clients: false,
             closes: VecDeque::new(),
@@ -265,85 +267,6 @@ impl Shard {
         }
         let released = self.pipeline.release();
         self.arena.release_to(released);
-    }
-
-    /// Each message to all its receivers: local sessions, groups owned here, other shards, the retained store. Whether
-    /// there is a deliver hook to ask is known to the compiler: without one nothing is paid.
-    #[inline(always)]
-    fn encode<const HAS_DELIVER: bool>(&mut self, now: Instant, batch: Batch) {
-        let mut context = context!(self, now);
-        let hash = &self.hash;
-        // What comes from one publisher often goes to one topic.
-        let mut topic: &[u8] = &[];
-        let mut route: Rc<Route> = Rc::default();
-        let has_returns = self.has_bridge_clients && self.bridges.has_returns();
-        for generation in batch {
-            let Some(message) = self.arena.get(generation) else { continue };
-            if message.topic != topic {
-                topic = message.topic;
-                route = self.router.route(topic);
-            }
-            let clients = &mut self.clients;
-            let topic_hash = || hash.bytes(message.topic);
-            let mut receivers = None;
-            if HAS_DELIVER {
-                let view = || MessageView::of(&message, now);
-                receivers = Plugged::receivers(&mut self.plugged, self.hook_set, view, self.id);
-                deliver(&route, &message, clients, &mut context, topic_hash, |clients, key| {
-                    is_wanted(&mut receivers, clients, key)
-                });
-            } else {
-                deliver(&route, &message, clients, &mut context, topic_hash, |_, _| true);
-            }
-            if has_returns {
-                let mut given = route.local.iter().map(|delivery| delivery.session);
-                let publisher = message.meta.publisher;
-                if given.any(|key| key.as_u64() != publisher && self.clients.is_bridge(key)) {
-                    self.bridges.note_given(&message);
-                }
-            }
-            for &index in &route.groups {
-                if let Some(group) = self.groups.get(index) {
-                    let clients = &mut self.clients;
-                    let receivers = receivers.as_mut();
-                    let outbox = &mut self.outbox;
-                    sharing::offer(
-                        group,
-                        &message,
-                        self.id,
-                        clients,
-                        outbox,
-                        &mut context,
-                        receivers,
-                    );
-                }
-            }
-            if let Some(receivers) = receivers {
-                context.counters.deliveries_skipped += receivers.skipped();
-            }
-            let mut remote = if message.meta.is_origin { route.remote } else { 0 };
-            if message.meta.retain {
-                let owner = hash.owner(message.topic, self.shard_count);
-                if owner == self.id {
-                    retained::store(
-                        &mut self.retained,
-                        &self.retained_bytes,
-                        context.limits,
-                        context.counters,
-                        context.drops,
-                        now,
-                        &message,
-                    );
-                } else if message.meta.is_origin {
-                    remote |= 1 << owner;
-                }
-            }
-            while remote != 0 {
-                let shard = remote.trailing_zeros() as ShardId;
-                remote &= remote - 1;
-                self.outbox.publish(shard, &message);
-            }
-        }
     }
 
     /// More waits for other shards, or for the bridges, than their lanes should hold.

@@ -20,6 +20,12 @@ impl Frame<'_> {
     pub fn packet_type(&self) -> Option<PacketType> {
         PacketType::of(self.first_byte)
     }
+
+    /// A PUBLISH at QoS 0 without flags.
+    #[inline]
+    pub fn is_plain_publish(&self) -> bool {
+        self.first_byte == PacketType::Publish.first_byte()
+    }
 }
 
 /// The packet at the start of `bytes`, `None` while it is not complete. An error shows as soon as the header does.

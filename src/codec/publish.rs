@@ -1,7 +1,7 @@
 //! PUBLISH: the packet that everything is about.
 
 use super::error::{DecodeError, Result};
-use super::framer::Frame;
+use super::framer::{Frame, next_frame};
 use super::header::PacketType;
 use super::properties::{
     ForwardedProperties, Forwarding, Property, PropertySet, Section, SubscriptionIds,
@@ -41,6 +41,72 @@ pub struct Known<'a> {
     section: &'a [u8],
     /// The same without the length.
     properties: &'a [u8],
+}
+
+impl<'a> Known<'a> {
+    /// Of the last PUBLISH; empty where an alias stood for it.
+    pub fn topic(&self) -> &'a str {
+        self.topic
+    }
+
+    /// What `frame`, the PUBLISH that was just read, has in common with those that repeat it; `None` if that is more than
+    /// topic and properties that any message may have.
+    #[inline]
+    pub fn front(&self, frame: &Frame<'a>, version: ProtocolVersion) -> Option<Front<'a>> {
+        if !frame.is_plain_publish() || self.topic.is_empty() {
+            return None;
+        }
+        let topic_end = 2 + self.topic.len();
+        let behind = frame.body.get(topic_end..)?;
+        let (section_size, properties_size) = match behind {
+            _ if version != ProtocolVersion::V5 => (0, 0),
+            [0, ..] => (1, 0),
+            _ if self.section.is_empty() || !behind.starts_with(self.section) => return None,
+            _ => (self.section.len(), self.properties.len()),
+        };
+        let bytes = frame.body.get(..topic_end + section_size)?;
+        Some(Front { bytes, topic_end, properties_start: bytes.len() - properties_size })
+    }
+}
+
+/// All between fixed header and payload of a PUBLISH at QoS 0 without flags. Messages that have it in common differ in
+/// their payload alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Front<'a> {
+    bytes: &'a [u8],
+    topic_end: usize,
+    /// Behind the length of the properties.
+    properties_start: usize,
+}
+
+/// A message that repeats another but for its payload.
+#[derive(Clone, Copy, Debug)]
+pub struct Repeat<'a> {
+    /// Topic, properties and payload, one behind the other, in one piece or two.
+    pub pieces: [&'a [u8]; 2],
+    pub payload: &'a [u8],
+    /// Of the whole packet.
+    pub size: usize,
+}
+
+impl Front<'_> {
+    /// The packet at the start of `bytes` if it is whole, not too large, and has the same front; else it is one to be
+    /// decoded like any other.
+    #[inline(always)]
+    pub fn repeat<'a>(&self, bytes: &'a [u8], packet_size_max: usize) -> Option<Repeat<'a>> {
+        let Ok(Some(frame)) = next_frame(bytes, packet_size_max) else { return None };
+        let Frame { body, size, .. } = frame;
+        if !frame.is_plain_publish() || !body.starts_with(self.bytes) {
+            return None;
+        }
+        let payload = body.get(self.bytes.len()..)?;
+        let pieces = if self.properties_start == self.topic_end {
+            [body.get(2..)?, &[]]
+        } else {
+            [body.get(2..self.topic_end)?, body.get(self.properties_start..)?]
+        };
+        Some(Repeat { pieces, payload, size })
+    }
 }
 
 impl<'a> Publish<'a> {

@@ -11,6 +11,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
     match bytes {
         [] => Ok(None),
         [low, ..] if *low < 0x80 => Ok(Some((u32::from(*low), 1))),
+        [low, high @ 1..0x80, ..] => Ok(Some((u32::from(*low & 0x7F) | u32::from(*high) << 7, 2))),
         _ => read_long(bytes),
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     Connection, ConnectionId, ConnectionState, Context, Envelope, Offer, Session, SessionKey,
 };
-use crate::arena::{Gauge, Message};
+use crate::arena::{Gauge, Message, Run};
 use crate::codec::QoS;
 use crate::hash::{KeyedHash, PartedTable};
 use crate::time::Instant;
@@ -168,6 +168,18 @@ impl Clients {
             let id = connection.id;
             self.flush.push_back(id);
         }
+        true
+    }
+
+    /// Sends a run of messages that are plain at QoS 0, if that is all there is to do; `false`: each must be offered.
+    #[inline]
+    pub fn send_run(&mut self, key: SessionKey, context: &mut Context<'_>, run: &Run<'_>) -> bool {
+        let Some((session, Some(connection))) = self.pair(key) else { return false };
+        if !session.send_run(connection, context, run) {
+            return false;
+        }
+        let id = connection.id;
+        self.list_flush(id);
         true
     }
 

@@ -189,4 +189,10 @@ impl Connection {
         size < limits.output_size_max
             && (size == 0 || self.output.total() < limits.shard_output_bytes_max)
     }
+    /// Whether there is room for each of several messages of together `size` bytes, one after the other.
+    #[inline]
+    pub fn has_room_for(&self, size: usize, limits: &Limits) -> bool {
+        self.output.size() + size <= limits.output_size_max
+            && self.output.total() + size <= limits.shard_output_bytes_max
+    }
 }

@@ -176,10 +176,32 @@ impl Shard {
         let properties = [own, appended];
         // Without room the hooks are called like for the first.
         let generation = self.arena.admit(&Draft { properties, ..*draft }).ok()?;
-        held.count();
+        held.count(1);
         self.counters.publishes_changed += u64::from(is_changed);
         self.counters.admitted += 1;
         Some(generation)
+    }
+
+    /// How many bytes the client's next messages on the topic get appended without a call of the hooks; `None`: hooks are
+    /// to be called.
+    #[inline]
+    pub(super) fn held_for(&self, key: SessionKey, topic: &str) -> Option<usize> {
+        if !self.hook_set.intersects(AT_ORIGIN) {
+            return Some(0);
+        }
+        let held = &self.plugged.as_ref()?.held;
+        held.is_for(key, topic).then_some(held.appended_size)
+    }
+
+    /// So many messages passed as `held_for` said.
+    #[inline]
+    pub(super) fn count_held(&mut self, count: u64, appended_size: usize) {
+        if self.hook_set.intersects(AT_ORIGIN)
+            && let Some(plugged) = &mut self.plugged
+        {
+            plugged.held.count(count);
+            self.counters.publishes_changed += if appended_size > 0 { count } else { 0 };
+        }
     }
 
     #[inline(never)]

@@ -132,9 +132,14 @@ impl Shard {
             let step = match codec::next_frame(rest, self.limits.packet_size_max) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
+                    let before = self.arena.admitted();
                     let step = self.read_packet(now, id, &frame, rest, &mut known);
                     if step == Step::Done {
                         used += frame.size;
+                        // Only what was admitted is repeated.
+                        if frame.is_plain_publish() && self.arena.admitted() != before {
+                            used += self.read_repeats(id, &frame, &known, &bytes[used..]);
+                        }
                         continue;
                     }
                     step

@@ -351,6 +351,16 @@ impl Outbox {
         self.is_above_mark |= waiting.publish_bytes > self.mark;
     }
 
+    /// To each shard whose bit is set in `shards`.
+    #[inline]
+    pub fn publish_to_all(&mut self, mut shards: u128, message: &Message<'_>) {
+        while shards != 0 {
+            let shard = shards.trailing_zeros() as ShardId;
+            shards &= shards - 1;
+            self.publish(shard, message);
+        }
+    }
+
     pub fn member(&mut self, to: ShardId, address: &Address, message: &Message<'_>) {
         let waiting = &mut self.to[usize::from(to)];
         let size = HEADER_SIZE + message.size();

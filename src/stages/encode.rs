@@ -1,6 +1,6 @@
 //! The encode stage: one message to each local subscriber, encoded once for all that want the same bytes.
 
-use crate::arena::Message;
+use crate::arena::{Message, Run};
 use crate::codec::QoS;
 use crate::session::{Clients, Context, Envelope, SessionKey, encode};
 use std::rc::Rc;
@@ -78,6 +78,44 @@ impl LocalDelivery {
             retain: self.retains(message),
             ids: self.ids.clone(),
             membership: 0,
+        }
+    }
+}
+
+/// Delivers a run, of which `first` is the first message, to every local subscriber: in one go to those who get all of it at QoS
+/// 0, nothing with it, and have room, as what is asked once holds for all messages of it; to the others, whom it collects in
+/// `left`, message by message.
+pub fn deliver_run(
+    route: &Route,
+    first: &Message<'_>,
+    run: &Run<'_>,
+    clients: &mut Clients,
+    context: &mut Context<'_>,
+    left: &mut Vec<SessionKey>,
+) {
+    left.clear();
+    if route.local.len() > 1 {
+        context.encoded.begin_run();
+    }
+    let is_plain = encode::is_plain(first);
+    for delivery in &route.local {
+        let key = delivery.session;
+        let is_own = first.meta.publisher == key.as_u64();
+        let is_sent = is_plain
+            && delivery.ids.is_none()
+            && delivery.is_qos0(first)
+            && (!is_own || matches!(delivery.no_local, NoLocal::Same))
+            && clients.send_run(key, context, run);
+        if !is_sent {
+            left.push(key);
+        }
+    }
+    context.encoded.end();
+    if !left.is_empty() {
+        for message in run.messages() {
+            // Routes are sorted by session. Nothing that repeats has the retain flag.
+            let is_left = |_: &mut Clients, key: SessionKey| left.binary_search(&key).is_ok();
+            deliver(route, &message, clients, context, || 0, is_left);
         }
     }
 }

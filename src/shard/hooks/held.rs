@@ -27,8 +27,8 @@ impl Held {
     }
 
     #[inline]
-    pub fn count(&mut self) {
-        self.untold += 1;
+    pub fn count(&mut self, count: u64) {
+        self.untold += count;
     }
 
     /// Nobody's any more; returns how many messages the hooks have to be told of.

@@ -1,0 +1,72 @@
+//! A run: messages one behind the other that have all but their payloads in common.
+
+use super::{Arena, Generation, Message};
+
+/// A run ends where it is larger, bytes: each of its receivers gets the whole of it or is looked at message by message, and a
+/// copy of so much, from a cache that holds it, is cheapest (`scripts/instructions fan-out-qos0`).
+const RUN_SIZE_MAX: usize = 3 << 10;
+
+/// What a publisher sends in one go is mostly of one topic; what is found out about the first message holds for all.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    arena: &'a Arena,
+    first: Generation,
+    last: Generation,
+    size: usize,
+}
+
+impl Arena {
+    /// The run that begins with `first`, which is held, and ends with `last` or before.
+    #[inline]
+    pub fn run(&self, first: Generation, last: Generation) -> Run<'_> {
+        // A batch that is not held is met again, and counted, message by message.
+        let is_held = first > self.released && last <= self.admitted;
+        let mut run = Run { arena: self, first, last: first, size: self.slot(first).size() };
+        while is_held && run.last < last && run.size < RUN_SIZE_MAX {
+            let slot = self.slot(run.last.next());
+            if !slot.is_repeat {
+                break;
+            }
+            run.size += slot.size();
+            run.last = run.last.next();
+        }
+        run
+    }
+}
+
+impl<'a> Run<'a> {
+    pub fn last(&self) -> Generation {
+        self.last
+    }
+
+    /// At least 1.
+    pub fn count(&self) -> usize {
+        self.last.count_since(self.first) as usize + 1
+    }
+
+    /// Bytes of topics, properties and payloads of all.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Sizes of the topic and the properties that all have.
+    pub fn front_sizes(&self) -> (usize, usize) {
+        let slot = self.arena.slot(self.first);
+        (slot.topic_size as usize, slot.properties_size as usize)
+    }
+
+    /// Topic, properties and payload of each message, one behind the other.
+    #[inline]
+    pub fn bytes(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let arena = self.arena;
+        (self.first.0..=self.last.0).map(|number| {
+            let slot = arena.slot(Generation(number));
+            &arena.bytes[slot.position..][..slot.size()]
+        })
+    }
+
+    pub fn messages(&self) -> impl Iterator<Item = Message<'a>> + use<'a> {
+        let arena = self.arena;
+        (self.first.0..=self.last.0).filter_map(|number| arena.get(Generation(number)))
+    }
+}

@@ -1,0 +1,99 @@
+//! The encode stage: each message of a batch to all its receivers.
+
+use super::hooks::{Plugged, is_wanted};
+use super::{Shard, context, retained, sharing};
+use crate::pipeline::Batch;
+use crate::stages::Route;
+use crate::stages::encode::{deliver, deliver_run};
+use crate::stages::plugin::MessageView;
+use crate::time::Instant;
+use std::rc::Rc;
+
+impl Shard {
+    /// Each message to local sessions, groups owned here, other shards, the retained store. Whether there is a deliver hook
+    /// to ask is known to the compiler: without one nothing is paid.
+    #[inline(always)]
+    pub(super) fn encode<const HAS_DELIVER: bool>(&mut self, now: Instant, mut batch: Batch) {
+        let mut context = context!(self, now);
+        let hash = &self.hash;
+        // What comes from one publisher often goes to one topic.
+        let mut topic: &[u8] = &[];
+        let mut route: Rc<Route> = Rc::default();
+        let has_returns = self.has_bridge_clients && self.bridges.has_returns();
+        while let Some(generation) = batch.next() {
+            let Some(message) = self.arena.get(generation) else { continue };
+            if message.topic != topic {
+                topic = message.topic;
+                route = self.router.route(topic);
+            }
+            let clients = &mut self.clients;
+            if !HAS_DELIVER && route.groups.is_empty() && !message.meta.retain && !has_returns {
+                let run = self.arena.run(generation, batch.through());
+                if run.count() > 1 {
+                    batch.pass(run.last());
+                    let left = &mut self.left_of_run;
+                    deliver_run(&route, &message, &run, clients, &mut context, left);
+                    if message.meta.is_origin && route.remote != 0 {
+                        run.messages().for_each(|m| self.outbox.publish_to_all(route.remote, &m));
+                    }
+                    continue;
+                }
+            }
+            let topic_hash = || hash.bytes(message.topic);
+            let mut receivers = None;
+            if HAS_DELIVER {
+                let view = || MessageView::of(&message, now);
+                receivers = Plugged::receivers(&mut self.plugged, self.hook_set, view, self.id);
+                deliver(&route, &message, clients, &mut context, topic_hash, |clients, key| {
+                    is_wanted(&mut receivers, clients, key)
+                });
+            } else {
+                deliver(&route, &message, clients, &mut context, topic_hash, |_, _| true);
+            }
+            if has_returns {
+                let mut given = route.local.iter().map(|delivery| delivery.session);
+                let publisher = message.meta.publisher;
+                if given.any(|key| key.as_u64() != publisher && self.clients.is_bridge(key)) {
+                    self.bridges.note_given(&message);
+                }
+            }
+            for &index in &route.groups {
+                if let Some(group) = self.groups.get(index) {
+                    let clients = &mut self.clients;
+                    let receivers = receivers.as_mut();
+                    let outbox = &mut self.outbox;
+                    sharing::offer(
+                        group,
+                        &message,
+                        self.id,
+                        clients,
+                        outbox,
+                        &mut context,
+                        receivers,
+                    );
+                }
+            }
+            if let Some(receivers) = receivers {
+                context.counters.deliveries_skipped += receivers.skipped();
+            }
+            let mut remote = if message.meta.is_origin { route.remote } else { 0 };
+            if message.meta.retain {
+                let owner = hash.owner(message.topic, self.shard_count);
+                if owner == self.id {
+                    retained::store(
+                        &mut self.retained,
+                        &self.retained_bytes,
+                        context.limits,
+                        context.counters,
+                        context.drops,
+                        now,
+                        &message,
+                    );
+                } else if message.meta.is_origin {
+                    remote |= 1 << owner;
+                }
+            }
+            self.outbox.publish_to_all(remote, &message);
+        }
+    }
+}

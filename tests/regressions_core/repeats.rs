@@ -1,0 +1,164 @@
+//! Messages that come in one read, worked on in runs, against the same ones that come one by one.
+
+use crate::quiet;
+use crate::world::{V5, World};
+use ringmq::codec::{
+    ForwardedProperties, Packet, PacketId, ProtocolVersion, Publish, QoS, RetainHandling,
+    Subscribe, SubscribeFilters, SubscriptionOptions, put_user_property,
+};
+use ringmq::limits::Limits;
+use ringmq::random::Random;
+
+const TOPICS: [&str; 4] = ["a/b", "a/longer-than-eight", "$SYS/mine", "z"];
+const SIZES: [usize; 7] = [0, 1, 20, 110, 140, 700, 5_000];
+
+/// Frames of one publisher that mostly repeat the one before, and how many do.
+fn frames(random: &mut Random, version: ProtocolVersion) -> (Vec<Vec<u8>>, usize) {
+    let mut sections = [Vec::new(), Vec::new(), Vec::new()];
+    put_user_property(&mut sections[1], "name", "value");
+    put_user_property(&mut sections[2], "name", &"v".repeat(150));
+    let (mut topic, mut section, mut size, mut repeat_count) = (0, 0, 1, 0);
+    let mut frames = Vec::new();
+    for number in 0..random.below(120) {
+        let mut is_repeat = number > 0;
+        let mut changes = |random: &mut Random, below| {
+            let is_changed = random.below(below) == 0;
+            is_repeat &= !is_changed;
+            is_changed
+        };
+        if changes(random, 10) {
+            topic = random.below(4) as usize;
+        }
+        if changes(random, 12) {
+            section = random.below(3) as usize;
+        }
+        let qos = if changes(random, 20) { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+        let retain = changes(random, 20);
+        let has_expiry = version == V5 && changes(random, 20);
+        let alias = (version == V5 && changes(random, 20)).then_some(random.below(3) as u16);
+        if random.below(3) == 0 {
+            size = SIZES[random.below(7) as usize];
+        }
+        repeat_count += usize::from(is_repeat);
+        let mut payload = vec![b'.'; size];
+        payload.iter_mut().zip(number.to_string().bytes()).for_each(|(to, from)| *to = from);
+        let publish = Publish {
+            qos,
+            retain,
+            topic: TOPICS[topic],
+            packet_id: PacketId::new(number as u16 + 1).filter(|_| qos != QoS::AtMostOnce),
+            topic_alias: alias,
+            message_expiry_s: has_expiry.then_some(9),
+            properties: ForwardedProperties::from_raw(&sections[section]),
+            payload: &payload,
+            ..Publish::default()
+        };
+        let mut frame = Vec::new();
+        Packet::Publish(publish).encode(version, &mut frame);
+        frames.push(frame);
+    }
+    if random.below(8) == 0
+        && let Some(frame) = frames.last_mut()
+    {
+        // DUP at QoS 0, a reserved QoS, a topic or properties that cannot be, a size that is not there.
+        let place = random.below(frame.len().min(12) as u64) as usize;
+        frame[place] ^= 1 << random.below(8);
+    }
+    (frames, repeat_count)
+}
+
+fn subscribe(
+    world: &mut World,
+    client: usize,
+    filter: &str,
+    qos: QoS,
+    (no_local, subscription_id): (bool, Option<u32>),
+) {
+    let options = SubscriptionOptions {
+        qos,
+        no_local,
+        retain_as_published: false,
+        retain_handling: RetainHandling::DoNotSend,
+    };
+    let list = [(filter, options)];
+    let subscribe = Subscribe {
+        packet_id: PacketId::new(77).unwrap(),
+        subscription_id,
+        user_properties: Default::default(),
+        filters: SubscribeFilters::from_list(&list),
+    };
+    world.send(client, &Packet::Subscribe(subscribe));
+}
+
+/// What all clients and the counters have after the frames came in reads of so many.
+fn outcome(seed: u64, in_a_read: usize) -> (Vec<String>, usize) {
+    let mut random = Random::new(seed);
+    let limits = Limits {
+        packet_size_max: 6_000,
+        large_message_size: 4_000,
+        arena_size: 32 << 10,
+        arena_slots: 64,
+        output_size_max: [700, 6_000, 64 << 10][random.below(3) as usize],
+        shard_output_bytes_max: [70 << 10, 1 << 20][random.below(2) as usize],
+        queue_messages_max: 40,
+        topic_alias_max: 2,
+        ..quiet()
+    };
+    let shard_count = 1 + random.below(2) as u16;
+    let mut world = World::new(shard_count, limits);
+    let version = [ProtocolVersion::V311, V5][random.below(2) as usize];
+    let publisher = world.connect("publisher", |connect| connect.version = version);
+    for number in 0..random.below(6) {
+        let size_max = [None, Some(64), Some(3_000)][random.below(3) as usize];
+        let alias_max = [0, 0, 0, 2][random.below(4) as usize];
+        let version = [ProtocolVersion::V311, V5][random.below(2) as usize];
+        let client = world.connect(&format!("s{number}"), |connect| {
+            connect.version = version;
+            if version == V5 {
+                connect.packet_size_max = size_max;
+                connect.topic_alias_max = alias_max;
+            }
+        });
+        let filter = ["#", "a/+", "a/b", "$share/g/#"][random.below(4) as usize];
+        let qos = [QoS::AtMostOnce, QoS::AtLeastOnce][usize::from(random.below(4) == 0)];
+        let id = (version == V5 && random.below(4) == 0).then_some(300);
+        subscribe(&mut world, client, filter, qos, (false, id));
+        world.clients[client].is_stuck = random.below(5) == 0;
+    }
+    if random.below(3) == 0 {
+        let no_local = version == V5 && random.below(2) == 0;
+        subscribe(&mut world, publisher, "#", QoS::AtMostOnce, (no_local, None));
+    }
+    world.settle();
+    let (frames, repeat_count) = frames(&mut random, version);
+    let mut rest = frames.as_slice();
+    while !rest.is_empty() && world.clients[publisher].is_open {
+        let (read, later) = rest.split_at(in_a_read.min(rest.len()));
+        world.send_bytes(publisher, &read.concat());
+        rest = later;
+    }
+    world.settle();
+    for client in &mut world.clients {
+        client.is_stuck = false;
+    }
+    world.settle();
+    let mut outcome = Vec::new();
+    for client in 0..world.clients.len() {
+        world.packets(client, |packet| outcome.push(format!("{client}: {packet:?}")));
+    }
+    for shard in &mut world.shards {
+        outcome.push(format!("{:?}", shard.counters()));
+    }
+    (outcome, repeat_count)
+}
+
+#[test]
+fn what_comes_at_once_is_what_comes_one_by_one() {
+    let mut repeats = 0;
+    for seed in 0..600 {
+        let (expected, repeat_count) = outcome(seed, 1);
+        assert_eq!(outcome(seed, usize::MAX).0, expected, "seed {seed}");
+        repeats += repeat_count;
+    }
+    assert!(repeats > 10_000, "{repeats}");
+}
