@@ -584,6 +584,11 @@ fn what_a_hook_holds_is_done_to_the_next_messages_of_the_client_on_the_topic() {
     assert_eq!(said, "publish p a, 2 more");
     let said = send(&mut world, 0, &[(a, true, b"4"), ("b", false, b"5"), ("b", true, b"6")]);
     assert_eq!(said, "publish p a, publish p b, 1 more", "a new receive, a new topic");
+    for has_own in [true, false] {
+        let said =
+            send(&mut world, 0, &[(a, has_own, b"r1"), (a, has_own, b"r2"), (a, has_own, b"")]);
+        assert_eq!(said, "publish p a, 2 more", "nothing but the payload differs");
+    }
     let said = send(&mut world, 1, &[("b", true, b"7"), (none, false, b"8"), (none, true, b"9")]);
     assert_eq!(said, "publish q b, publish q none, 1 more", "another client");
     let said = send(&mut world, 1, &[(other, false, b"10"), (other, true, b"11")]);
