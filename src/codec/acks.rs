@@ -184,34 +184,3 @@ pub fn encode_pubcomp(
 ) {
     encode(AckType::Pubcomp, version, packet_id, reason, out);
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codec::next_frame;
-
-    #[test]
-    fn a_plain_ack_is_what_the_decoder_takes_it_for() {
-        let mut plain_count = 0;
-        for first_byte in 0..=u8::MAX {
-            for size in [2, 3] {
-                for id in [0, 1, 0x0102, u16::MAX] {
-                    let [high, low] = id.to_be_bytes();
-                    let bytes = [first_byte, size, high, low, 0];
-                    let Some((ack_type, packet_id)) = next_plain_ack(&bytes) else { continue };
-                    plain_count += 1;
-                    let frame = next_frame(&bytes, usize::MAX).unwrap().unwrap();
-                    assert_eq!(frame.size, 4);
-                    let plain = Ack::new(packet_id, ReasonCode::Success);
-                    for version in
-                        [ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5]
-                    {
-                        assert_eq!(Ack::decode(&frame, version, ack_type), Ok(plain));
-                    }
-                    assert_eq!(next_plain_ack(&bytes[..3]), None);
-                }
-            }
-        }
-        assert_eq!(plain_count, 4 * 3);
-    }
-}

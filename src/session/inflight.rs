@@ -81,7 +81,7 @@ impl Inflight {
 
     /// Adds a message that is sent now and gives it an id that no unacknowledged message has.
     // [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, envelope: Envelope, stored: Option<Stored>) -> PacketId {
         assert!(!self.has_unsent(), "older messages are sent again first");
         let state = match envelope.qos {
@@ -131,7 +131,7 @@ impl Inflight {
     }
 
     /// The flow is over, if it is in this state; whether it was.
-    #[inline]
+    #[inline(always)]
     pub fn finish(&mut self, id: PacketId, state: FlowState) -> bool {
         let index = self.index_of(id);
         let Some(flow) = self.flows.get_mut(index) else { return false };

@@ -11,7 +11,8 @@ pub struct Part {
 
 impl Part {
     pub fn bytes(&self) -> &[u8] {
-        self.stored.message().payload
+        let message = self.stored.message();
+        message.payload
     }
 }
 

@@ -27,12 +27,12 @@ impl Shard {
             used += 4;
             let (inflight, pool) = (&mut session.inflight, &mut self.pool);
             match ack_type {
-                AckType::Puback => {
-                    finished_count += u64::from(inflight.finish(packet_id, FlowState::AwaitPuback));
-                }
-                AckType::Pubcomp => {
-                    finished_count +=
-                        u64::from(inflight.finish(packet_id, FlowState::AwaitPubcomp));
+                AckType::Puback | AckType::Pubcomp => {
+                    let awaited = match ack_type {
+                        AckType::Puback => FlowState::AwaitPuback,
+                        _ => FlowState::AwaitPubcomp,
+                    };
+                    finished_count += u64::from(inflight.finish(packet_id, awaited));
                 }
                 AckType::Pubrec => {
                     answer_count += 1;

@@ -5,6 +5,7 @@ mod packets;
 mod random_packets;
 mod round_trip;
 mod rules;
+mod short_ways;
 mod vectors;
 
 use ringmq::codec::{DecodeError, Packet, ProtocolVersion, next_frame};

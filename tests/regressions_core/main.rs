@@ -349,3 +349,49 @@ fn a_broker_that_ends_gives_its_clients_what_waits_for_them() {
     world.settle();
     assert!(world.messages(subscriber).is_empty() && world.received(publisher).is_empty());
 }
+
+#[test]
+fn a_row_of_acknowledgements_is_what_each_is_alone() {
+    let [puback, pubrec, pubrel, pubcomp] = [0x40, 0x50, 0x62, 0x70];
+    let play = |is_row: bool| {
+        let mut world = World::new(1, Limits { inflight_max: 2, ..quiet() });
+        let subscriber = world.connect("s", |_| ());
+        let publisher = world.connect("p", |_| ());
+        world.subscribe(subscriber, "t", QoS::ExactlyOnce);
+        for number in 1..=5u16 {
+            world.publish(publisher, "t", format!("{number}").as_bytes(), QoS::ExactlyOnce, number);
+        }
+        world.settle();
+        let mut seen = Vec::new();
+        let steps: [(usize, &[(u8, u8)]); 5] = [
+            (subscriber, &[(pubrec, 1), (pubrec, 9), (pubrec, 2), (pubrec, 1)]),
+            (subscriber, &[(puback, 1), (pubcomp, 9), (pubcomp, 1), (pubcomp, 1), (pubcomp, 2)]),
+            (publisher, &[(pubrel, 2), (pubrel, 1), (pubrel, 9), (pubrel, 3), (pubrel, 2)]),
+            // The broker is about to end: what was not released yet stays so.
+            (publisher, &[(puback, 1), (pubrel, 4)]),
+            (subscriber, &[(pubrec, 3), (pubrel, 1), (pubcomp, 3), (pubcomp, 4), (pubrec, 4)]),
+        ];
+        for (index, (client, acks)) in steps.into_iter().enumerate() {
+            seen.push(world.received(client));
+            if index == 3 {
+                let now = world.now;
+                world.shards[0].begin_shutdown(now);
+            }
+            let bytes: Vec<u8> = acks.iter().flat_map(|(kind, id)| [*kind, 2, 0, *id]).collect();
+            let size = if is_row { bytes.len() } else { 4 };
+            bytes.chunks(size).for_each(|chunk| world.send_bytes(client, chunk));
+            world.settle();
+            let lines = world.received(client);
+            // What was freed by a row is sent behind it.
+            let (freed, answers) = lines.into_iter().partition(|line| line.contains("t="));
+            seen.extend([answers, freed]);
+        }
+        let counters = world.shards[0].counters();
+        let counts = [counters.packets_received, counters.packets_sent, counters.protocol_errors];
+        (seen, counts)
+    };
+    let (seen, counts) = play(true);
+    assert_eq!((&seen, counts), (&play(false).0, play(false).1));
+    let sizes: Vec<[usize; 2]> = seen.chunks(3).map(|s| [s[1].len(), s[2].len()]).collect();
+    assert_eq!(sizes, [[4, 0], [0, 2], [5, 0], [0, 0], [2, 1]]);
+}
