@@ -19,6 +19,13 @@ impl Shard {
         known: &Known<'a>,
         bytes: &[u8],
     ) -> usize {
+        if self.hook_set.intersects(AT_ORIGIN)
+            || self.is_shutting_down
+            || self.is_mail_above_mark()
+            || self.bridges.is_holding()
+        {
+            return 0;
+        }
         let packet_size_max = self.limits.packet_size_max;
         let Some(connection) = self.clients.connection(id) else { return 0 };
         let Some(front) = known.front(frame, connection.version) else { return 0 };
@@ -26,12 +33,7 @@ impl Shard {
         let is_read = matches!(connection.state, ConnectionState::Open(_))
             && connection.park.is_none()
             && connection.output.size() < self.limits.output_size_max.saturating_mul(2);
-        if !is_read
-            || self.is_shutting_down
-            || self.is_mail_above_mark()
-            || self.bridges.is_holding()
-            || self.hook_set.intersects(AT_ORIGIN)
-        {
+        if !is_read {
             return 0;
         }
         let (mut used, mut count, mut payload_bytes) = (0, 0, 0);
