@@ -16,9 +16,14 @@ pub struct Run<'a> {
 }
 
 impl Arena {
-    /// The run that begins with `first`, which is held, and ends with `last` or before.
+    /// The run that begins with `first`, which is held, and ends with `last` or before; `None`: the next message is another.
     #[inline]
-    pub fn run(&self, first: Generation, last: Generation) -> Run<'_> {
+    pub fn run(&self, first: Generation, last: Generation) -> Option<Run<'_>> {
+        (first < last && self.slot(first.next()).is_repeat).then(|| self.find_run(first, last))
+    }
+
+    #[inline(never)]
+    fn find_run(&self, first: Generation, last: Generation) -> Run<'_> {
         // A batch that is not held is met again, and counted, message by message.
         let is_held = first > self.released && last <= self.admitted;
         let mut run = Run { arena: self, first, last: first, size: self.slot(first).size() };

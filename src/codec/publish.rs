@@ -305,8 +305,16 @@ pub fn encode_plain_publish(
         out.extend_from_slice(behind);
         return;
     }
-    put_header(out, first_byte, 2 + message.len() - properties_size);
-    put_u16(out, topic_size as u16);
+    let remaining_size = 2 + message.len() - properties_size;
+    if remaining_size < 0x80 {
+        // A write of a constant size is cheaper than three.
+        out.reserve(2 + remaining_size);
+        let [high, low] = (topic_size as u16).to_be_bytes();
+        out.extend_from_slice(&[first_byte, remaining_size as u8, high, low]);
+    } else {
+        put_header(out, first_byte, remaining_size);
+        put_u16(out, topic_size as u16);
+    }
     if properties_size == 0 {
         out.extend_from_slice(message);
         return;

@@ -27,17 +27,18 @@ impl Shard {
                 route = self.router.route(topic);
             }
             let clients = &mut self.clients;
-            if !HAS_DELIVER && route.groups.is_empty() && !message.meta.retain && !has_returns {
-                let run = self.arena.run(generation, batch.through());
-                if run.count() > 1 {
-                    batch.pass(run.last());
-                    let left = &mut self.left_of_run;
-                    deliver_run(&route, &message, &run, clients, &mut context, left);
-                    if message.meta.is_origin && route.remote != 0 {
-                        run.messages().for_each(|m| self.outbox.publish_to_all(route.remote, &m));
-                    }
-                    continue;
+            if !HAS_DELIVER
+                && !has_returns
+                && let Some(run) = self.arena.run(generation, batch.through())
+                && route.groups.is_empty()
+            {
+                batch.pass(run.last());
+                let left = &mut self.left_of_run;
+                deliver_run(&route, &message, &run, clients, &mut context, left);
+                if message.meta.is_origin && route.remote != 0 {
+                    run.messages().for_each(|m| self.outbox.publish_to_all(route.remote, &m));
                 }
+                continue;
             }
             let topic_hash = || hash.bytes(message.topic);
             let mut receivers = None;

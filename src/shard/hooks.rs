@@ -182,6 +182,13 @@ impl Shard {
         Some(generation)
     }
 
+    /// Hooks are to be called for every message.
+    #[inline]
+    pub(super) fn has_hooks_to_ask(&self) -> bool {
+        self.hook_set.intersects(AT_ORIGIN)
+            && self.plugged.as_ref().is_none_or(|plugged| !plugged.held.is_on())
+    }
+
     /// How many bytes the client's next messages on the topic get appended without a call of the hooks; `None`: hooks are
     /// to be called.
     #[inline]

@@ -19,6 +19,13 @@ impl Shard {
         known: &Known<'a>,
         bytes: &[u8],
     ) -> usize {
+        if self.has_hooks_to_ask()
+            || self.is_shutting_down
+            || self.is_mail_above_mark()
+            || self.bridges.is_holding()
+        {
+            return 0;
+        }
         let packet_size_max = self.limits.packet_size_max;
         let Some(connection) = self.clients.connection(id) else { return 0 };
         let Some(front) = known.front(frame, connection.version) else { return 0 };
@@ -26,11 +33,7 @@ impl Shard {
         let ConnectionState::Open(key) = connection.state else { return 0 };
         let is_read = connection.park.is_none()
             && connection.output.size() < self.limits.output_size_max.saturating_mul(2);
-        if !is_read
-            || self.is_shutting_down
-            || self.is_mail_above_mark()
-            || self.bridges.is_holding()
-        {
+        if !is_read {
             return 0;
         }
         // What hooks append stands behind the first one's properties.

@@ -93,6 +93,7 @@ pub fn deliver_run(
     context: &mut Context<'_>,
     left: &mut Vec<SessionKey>,
 ) {
+    debug_assert!(!first.meta.retain, "nothing that is repeated has the retain flag");
     left.clear();
     if route.local.len() > 1 {
         context.encoded.begin_run();
@@ -113,7 +114,7 @@ pub fn deliver_run(
     context.encoded.end();
     if !left.is_empty() {
         for message in run.messages() {
-            // Routes are sorted by session. Nothing that repeats has the retain flag.
+            // Routes are sorted by session.
             let is_left = |_: &mut Clients, key: SessionKey| left.binary_search(&key).is_ok();
             deliver(route, &message, clients, context, || 0, is_left);
         }

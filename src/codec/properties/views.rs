@@ -183,14 +183,22 @@ impl<'a> ForwardedProperties<'a> {
     }
 
     /// The bytes, in order, in two pieces; put together in `joined` if they came in as more.
-    #[inline]
+    #[inline(always)]
     pub fn halves<'b>(&self, joined: &'b mut Vec<u8>) -> [&'b [u8]; 2]
     where
         'a: 'b,
     {
-        if let Some(bytes) = self.whole() {
-            return [bytes, &[]];
+        match self.whole() {
+            Some(bytes) => [bytes, &[]],
+            None => self.halves_of_pieces(joined),
         }
+    }
+
+    #[inline(never)]
+    fn halves_of_pieces<'b>(&self, joined: &'b mut Vec<u8>) -> [&'b [u8]; 2]
+    where
+        'a: 'b,
+    {
         let mut pieces = self.pieces();
         let halves = [(); 2].map(|()| pieces.next().unwrap_or_default());
         if pieces.next().is_none() {

@@ -22,6 +22,11 @@ impl Held {
     }
 
     #[inline]
+    pub fn is_on(&self) -> bool {
+        self.key.is_some()
+    }
+
+    #[inline]
     pub fn is_for(&self, key: SessionKey, topic: &str) -> bool {
         self.key == Some(key) && self.topic == topic
     }
