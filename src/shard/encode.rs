@@ -36,7 +36,7 @@ impl Shard {
                 let left = &mut self.left_of_run;
                 deliver_run(&route, &message, &run, clients, &mut context, left);
                 if message.meta.is_origin && route.remote != 0 {
-                    run.messages().for_each(|m| self.outbox.publish_to_all(route.remote, &m));
+                    self.outbox.publish_run(route.remote, &run);
                 }
                 continue;
             }

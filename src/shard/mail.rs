@@ -5,7 +5,7 @@
 
 use super::ShardId;
 use super::groups::MemberOptions;
-use crate::arena::{Message, Meta};
+use crate::arena::{Message, Meta, Run};
 use crate::counters::Counters;
 use crate::session::{ConnectionId, SessionKey};
 use crate::time::Instant;
@@ -168,24 +168,31 @@ pub(super) struct GroupKey {
 /// Sizes of topic, properties and payload, expiry, flags.
 const HEADER_SIZE: usize = 4 + 4 + 4 + 8 + 1;
 const NEVER: u64 = u64::MAX;
+/// The message repeats the one before it in all but its payload.
+const REPEAT: u8 = 1 << 4;
 
 impl Batch {
     #[inline]
     pub fn push(&mut self, message: &Message<'_>) {
+        self.push_flagged(message, 0);
+    }
+
+    #[inline]
+    fn push_flagged(&mut self, message: &Message<'_>, flags: u8) {
         let Message { bytes, topic, properties, payload, meta, .. } = message;
         self.bytes.reserve(HEADER_SIZE + bytes.len());
-        self.push_header([topic, properties, payload].map(|part| part.len()), meta);
+        self.push_header([topic, properties, payload].map(|part| part.len()), meta, flags);
         self.bytes.extend_from_slice(bytes);
     }
 
     /// A message whose topic, properties and payload are not in one piece.
     pub fn push_parts(&mut self, parts: [&[u8]; 3], meta: &Meta) {
-        self.push_header(parts.map(<[u8]>::len), meta);
+        self.push_header(parts.map(<[u8]>::len), meta, 0);
         parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
     }
 
     #[inline]
-    fn push_header(&mut self, sizes: [usize; 3], meta: &Meta) {
+    fn push_header(&mut self, sizes: [usize; 3], meta: &Meta, flags: u8) {
         let mut header = [0; HEADER_SIZE];
         let (chunks, rest) = header.as_chunks_mut::<4>();
         for (chunk, size) in chunks.iter_mut().zip(sizes) {
@@ -194,7 +201,7 @@ impl Batch {
         let expires_at = meta.expires_at.map_or(NEVER, |at| at.0).to_le_bytes();
         chunks[3].copy_from_slice(&expires_at[..4]);
         chunks[4].copy_from_slice(&expires_at[4..]);
-        rest[0] = meta.qos | u8::from(meta.retain) << 2 | u8::from(meta.from_bridge) << 3;
+        rest[0] = meta.qos | u8::from(meta.retain) << 2 | u8::from(meta.from_bridge) << 3 | flags;
         self.bytes.extend_from_slice(&header);
         self.count += 1;
     }
@@ -210,7 +217,7 @@ impl Batch {
     }
 
     pub fn reader(&self) -> BatchReader<'_> {
-        BatchReader { rest: &self.bytes }
+        BatchReader { rest: &self.bytes, is_repeat: false }
     }
 }
 
@@ -218,6 +225,8 @@ impl Batch {
 #[derive(Clone, Debug)]
 pub(super) struct BatchReader<'a> {
     rest: &'a [u8],
+    /// The last message that was read repeats the one before it in all but its payload.
+    pub is_repeat: bool,
 }
 
 impl<'a> BatchReader<'a> {
@@ -251,6 +260,7 @@ impl<'a> BatchReader<'a> {
         let [topic_size, properties_size, payload_size] = [size(0), size(1), size(2)];
         let expires_at = size(3) as u64 | (size(4) as u64) << 32;
         let flags = rest[0];
+        self.is_repeat = flags & REPEAT != 0;
         let meta = Meta {
             qos: flags & 3,
             retain: flags & 4 != 0,
@@ -337,6 +347,12 @@ impl Outbox {
     }
 
     pub fn publish(&mut self, to: ShardId, message: &Message<'_>) {
+        self.publish_behind(to, message, None);
+    }
+
+    /// `repeated` is the number of the batch that ends with a message that this one repeats. Returns that of this one's.
+    #[inline]
+    fn publish_behind(&mut self, to: ShardId, message: &Message<'_>, repeated: Option<u64>) -> u64 {
         let waiting = &mut self.to[usize::from(to)];
         let size = HEADER_SIZE + message.size();
         let batch = open(
@@ -346,9 +362,11 @@ impl Outbox {
             &mut self.batch_number,
             &mut self.batch_count,
         );
-        batch.push(message);
+        let number = batch.number;
+        batch.push_flagged(message, if repeated == Some(number) { REPEAT } else { 0 });
         waiting.publish_bytes += size;
         self.is_above_mark |= waiting.publish_bytes > self.mark;
+        number
     }
 
     /// To each shard whose bit is set in `shards`.
@@ -358,6 +376,19 @@ impl Outbox {
             let shard = shards.trailing_zeros() as ShardId;
             shards &= shards - 1;
             self.publish(shard, message);
+        }
+    }
+
+    /// A run to each shard whose bit is set in `shards`.
+    pub fn publish_run(&mut self, mut shards: u128, run: &Run<'_>) {
+        while shards != 0 {
+            let shard = shards.trailing_zeros() as ShardId;
+            shards &= shards - 1;
+            // In another batch it would follow something else.
+            let mut last_batch = None;
+            for message in run.messages() {
+                last_batch = Some(self.publish_behind(shard, &message, last_batch));
+            }
         }
     }
 

@@ -23,7 +23,13 @@ impl Shard {
         self.counters.mail_messages_received += batch.count as u64;
         let mut reader = batch.reader();
         while let Some(message) = reader.next() {
-            self.admit(now, &message.draft());
+            let is_admitted = reader.is_repeat
+                && self.arena.admit_repeat([message.bytes, &[]], message.payload.len());
+            if is_admitted {
+                self.counters.admitted += 1;
+            } else {
+                self.admit(now, &message.draft());
+            }
         }
     }
 
