@@ -97,8 +97,8 @@ impl Default for Settings {
             shards: 0,
             wait: WaitMode::Sleep,
             spin_us: 50,
-            receive_buffers: 64,
-            receive_buffer_size: 16 << 10,
+            receive_buffers: 16,
+            receive_buffer_size: 64 << 10,
             ring_entries: 1024,
             connections_max: Limits::DEFAULT.connections_max,
             limits: Limits {

@@ -96,10 +96,8 @@ impl Relay {
         socket.listen(BACKLOG).map_err(failed)?;
         let bound = socket.local_addr().map_err(failed)?.as_socket().expect("it is TCP");
         // As the broker has it by default.
-        let Settings { ring_entries, receive_buffers, receive_buffer_size, .. } =
-            Settings::default();
-        let settings = RingSettings { entries: ring_entries, receive_buffers, receive_buffer_size };
-        let mut ring = Ring::new(settings).map_err(|error| error.to_string())?;
+        let mut ring = Ring::new(RingSettings::from(&Settings::default()))
+            .map_err(|error| error.to_string())?;
         ring.listen(socket.into());
         eprintln!("floor: listening on {bound}");
         let (links, filled, spare) = (Slab::new(), Vec::new(), Vec::new());
@@ -325,7 +323,12 @@ mod tests {
 
     #[test]
     fn whole_frames_go_to_those_who_asked_for_them_however_they_arrive() {
-        let settings = RingSettings { entries: 1, receive_buffers: 1, receive_buffer_size: 64 };
+        let settings = RingSettings {
+            entries: 1,
+            receive_buffers: 1,
+            receive_buffer_size: 64,
+            shares_buffers: false,
+        };
         let mut ring = Ring::new(settings).expect("io_uring");
         let mut links = Slab::new();
         for owner in 0..4 {

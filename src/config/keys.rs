@@ -265,7 +265,7 @@ pub static KEYS: &[Key] = &[
         Workers,
         receive_buffers,
         Kind::PowerOfTwo { min: 16, max: 32_768 },
-        "Receive buffers of each shard, shared by its connections."
+        "Receive buffers of each shard, shared by its connections; before Linux 6.18 each receive takes a whole one."
     ),
     setting!(
         Workers,

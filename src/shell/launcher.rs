@@ -138,7 +138,7 @@ impl Broker {
         let mut workers = await_start(workers, &starts)?;
         let bridges_moved: Arc<AtomicU64> = Arc::default();
         if let Some(Bridging { index, end }) = bridging {
-            let settings = &shared.settings;
+            let settings: &Settings = &shared.settings;
             let setup = bridges::Setup {
                 settings: settings.bridges.clone(),
                 index,
@@ -271,12 +271,8 @@ fn work(
     started: Sender<Start>,
 ) {
     let _guard = AbortOnPanic;
-    let settings = &shared.settings;
-    let ring = Ring::new(RingSettings {
-        entries: settings.ring_entries,
-        receive_buffers: settings.receive_buffers,
-        receive_buffer_size: settings.receive_buffer_size,
-    });
+    let settings: &Settings = &shared.settings;
+    let ring = Ring::new(RingSettings::from(settings));
     let mut ring = match ring {
         Ok(ring) => ring,
         Err(error) => {

@@ -379,8 +379,12 @@ mod tests {
             .into_iter()
             .map(|mut port| {
                 thread::spawn(move || {
-                    let settings =
-                        RingSettings { entries: 8, receive_buffers: 1, receive_buffer_size: 64 };
+                    let settings = RingSettings {
+                        entries: 8,
+                        receive_buffers: 1,
+                        receive_buffer_size: 64,
+                        shares_buffers: false,
+                    };
                     let mut ring = Ring::new(settings).unwrap();
                     ring.watch(port.bell());
                     let other = 1 - port.own();

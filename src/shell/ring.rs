@@ -27,7 +27,9 @@ use std::time::Duration;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
+use crate::config::Settings;
 use crate::shard::{Output, ReadMode};
+use crate::shell::kernel;
 use crate::time::Instant;
 use acceptor::Acceptor;
 use buffers::ReceiveBuffers;
@@ -61,6 +63,19 @@ pub struct RingSettings {
     /// A power of two.
     pub receive_buffers: u16,
     pub receive_buffer_size: u32,
+    /// A receive takes of a buffer what it needs, and the next one goes on behind it.
+    pub shares_buffers: bool,
+}
+
+impl From<&Settings> for RingSettings {
+    fn from(settings: &Settings) -> RingSettings {
+        RingSettings {
+            entries: settings.ring_entries,
+            receive_buffers: settings.receive_buffers,
+            receive_buffer_size: settings.receive_buffer_size,
+            shares_buffers: kernel::shares_buffers(),
+        }
+    }
 }
 
 /// What the world did. Bytes are lent until the next call.
@@ -127,9 +142,7 @@ impl Ring {
             .map_err(RingError::Setup)?;
         // SAFETY: needed to lend memory to the kernel. Sound because `Ring::drop` waits until no receive is in flight
         // before it drops the buffers, and keeps them for ever when that does not come to pass.
-        let buffers = unsafe {
-            ReceiveBuffers::register(&uring, settings.receive_buffers, settings.receive_buffer_size)
-        };
+        let buffers = unsafe { ReceiveBuffers::register(&uring, settings) };
         let mut wait_flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
         if uring.params().is_feature_no_iowait() {
             // Who waits for the network does not wait for a disk; without it an idle core looks busy with one.

@@ -54,7 +54,12 @@ mod tests {
 
     #[test]
     fn a_stale_connection_finds_no_socket() {
-        let settings = RingSettings { entries: 1, receive_buffers: 1, receive_buffer_size: 64 };
+        let settings = RingSettings {
+            entries: 1,
+            receive_buffers: 1,
+            receive_buffer_size: 64,
+            shares_buffers: false,
+        };
         let mut ring = Ring::new(settings).unwrap();
         let socket = || std::fs::File::open("/dev/null").unwrap().into();
         let mut table = SocketTable::default();

@@ -8,13 +8,14 @@ use io_uring::{IoUring, Probe, opcode};
 
 use super::Finding;
 use super::process::{Container, Process};
+use crate::shell::kernel::{Release, parse_release};
 
 /// The first release with everything that a shard's ring needs, as (major, minor).
-const RELEASE_MIN: (u32, u32) = (6, 1);
+const RELEASE_MIN: Release = (6, 1);
 /// The first release in which the time between retransmissions can be bounded.
-const RELEASE_RTO_MAX: (u32, u32) = (6, 15);
+const RELEASE_RTO_MAX: Release = (6, 15);
 /// The first release that counts the rings themselves as locked memory of the user.
-const RELEASE_LOCKED_RINGS: (u32, u32) = (6, 14);
+const RELEASE_LOCKED_RINGS: Release = (6, 14);
 
 const RING_ENTRIES: u32 = 8;
 const RING_TRIES: u32 = 10;
@@ -50,11 +51,6 @@ pub fn check_release(release: Option<&str>) -> Finding {
 /// Whether rings count towards the limit on locked memory; unknown kernels are taken for new.
 pub fn counts_rings_as_locked(release: Option<&str>) -> bool {
     release.and_then(parse_release).is_none_or(|found| found >= RELEASE_LOCKED_RINGS)
-}
-
-fn parse_release(text: &str) -> Option<(u32, u32)> {
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// Sets up a small ring of the kind that shards use, and drops it again.

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use rlimit::Resource;
 
+use crate::shell::kernel;
+
 /// The number of the capability that lifts the limit on locked memory.
 const CAP_IPC_LOCK: u32 = 14;
 
@@ -33,7 +35,7 @@ impl Process {
     pub fn read() -> Process {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         Process {
-            kernel_release: read_line("/proc/sys/kernel/osrelease"),
+            kernel_release: kernel::read_release(),
             io_uring_disabled: read_line("/proc/sys/kernel/io_uring_disabled")
                 .and_then(|text| text.parse().ok()),
             is_filtered: status_field(&status, "Seccomp").is_some_and(|mode| mode == "2"),

@@ -8,41 +8,51 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
+use super::RingSettings;
+
 const PAGE_SIZE: usize = 4096;
 
 /// The only buffer group of a ring.
 pub(super) const GROUP: u16 = 0;
 
+/// `IOU_PBUF_RING_INC` (Linux 6.12): a receive takes of a buffer what it needs, the next one goes on behind it.
+const INCREMENTAL: u16 = 2;
+
 /// Buffers and the ring of descriptors through which the kernel is given them.
 ///
-/// A buffer is either the kernel's (its descriptor lies between the kernel's head and our tail), or ours (a completion
-/// named it and it was not given back yet). Nothing of it is touched while it is the kernel's.
+/// A buffer is the kernel's from where it is filled up to (its descriptor lies between the kernel's head and our tail); what is
+/// before that, or all of it once a completion has said that nothing more comes in it, is ours until it is given back. Nothing
+/// is touched while it is the kernel's.
 pub(super) struct ReceiveBuffers {
     descriptors: NonNull<BufRingEntry>,
     memory: NonNull<u8>,
     count: u16,
     size: u32,
+    /// How much of each buffer completions have named.
+    filled: Box<[u32]>,
     /// Where the next descriptor goes; the kernel sees it once `publish` has stored it.
     tail: u16,
     published: u16,
 }
 
 impl ReceiveBuffers {
-    /// `count` buffers of `size` bytes, registered with `uring`. `count` is a power of two.
+    /// Buffers as the settings say, registered with `uring`.
     ///
     /// # Safety
     /// The value must not be dropped before `uring` has no receive in flight.
     pub(super) unsafe fn register(
         uring: &IoUring,
-        count: u16,
-        size: u32,
+        settings: RingSettings,
     ) -> io::Result<ReceiveBuffers> {
+        let (count, size) = (settings.receive_buffers, settings.receive_buffer_size);
         assert!(count.is_power_of_two() && size > 0);
         // Zeroed memory of this size comes from the kernel page by page, when it is first written.
         let descriptors = allocate(descriptors_layout(count)).cast();
         let memory = allocate(memory_layout(count, size));
+        let filled = vec![0; count as usize].into_boxed_slice();
         let mut buffers =
-            ReceiveBuffers { descriptors, memory, count, size, tail: 0, published: 0 };
+            ReceiveBuffers { descriptors, memory, count, size, filled, tail: 0, published: 0 };
+        let flags = if settings.shares_buffers { INCREMENTAL } else { 0 };
         // SAFETY: needed because the kernel keeps the address. Sound because the memory is page aligned, has room for
         // `count` descriptors, and lives as long as `buffers`, which by our own contract outlives every receive; the
         // registration ends with the ring, and without a receive the kernel does not look at it.
@@ -51,7 +61,7 @@ impl ReceiveBuffers {
                 descriptors.as_ptr() as u64,
                 count,
                 GROUP,
-                0,
+                flags,
             )?;
         }
         for buffer in 0..count {
@@ -61,20 +71,30 @@ impl ReceiveBuffers {
         Ok(buffers)
     }
 
-    /// The first `size` bytes of a buffer that a completion has named.
+    /// Books `size` bytes that a completion has named in `buffer`, behind those of the completion before. Returns where they
+    /// begin.
+    pub(super) fn fill(&mut self, buffer: u16, size: usize) -> usize {
+        let filled = &mut self.filled[buffer as usize];
+        let from = *filled;
+        assert!(size <= (self.size - from) as usize);
+        *filled += size as u32;
+        from as usize
+    }
+
+    /// `size` bytes of a buffer that a completion has named, from `from` on.
     ///
     /// # Safety
-    /// `buffer` is ours: a completion named it with at least `size` bytes, and it was not given back since.
-    pub(super) unsafe fn bytes(&self, buffer: u16, size: usize) -> &[u8] {
-        assert!(buffer < self.count && size <= self.size as usize);
-        let start = buffer as usize * self.size as usize;
+    /// They are ours: a completion named them, and the buffer was not given back since.
+    pub(super) unsafe fn bytes(&self, buffer: u16, from: usize, size: usize) -> &[u8] {
+        assert!(buffer < self.count && from + size <= self.size as usize);
+        let start = buffer as usize * self.size as usize + from;
         // SAFETY: needed because the kernel wrote it behind the compiler's back. Sound because the range lies within
-        // `memory` (asserted above), all of which is initialised, and the kernel does not write to a buffer that is ours;
+        // `memory` (asserted above), all of which is initialised, and the kernel does not write to what is ours;
         // the completion was read with acquire order after the kernel's writes.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(start), size) }
     }
 
-    /// Queues a buffer for the kernel; `publish` lets go of it.
+    /// Queues a buffer for the kernel, all of it; `publish` lets go of it.
     pub(super) fn give_back(&mut self, buffer: u16) {
         assert!(buffer < self.count);
         assert!(self.tail.wrapping_sub(self.published) < self.count);
@@ -89,6 +109,7 @@ impl ReceiveBuffers {
             descriptor.set_len(self.size);
             descriptor.set_bid(buffer);
         }
+        self.filled[buffer as usize] = 0;
         self.tail = self.tail.wrapping_add(1);
     }
 

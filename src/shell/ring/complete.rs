@@ -50,7 +50,10 @@ impl Ring {
     /// What a receive brought, unless it concerns nobody.
     fn complete_receive(&mut self, key: SocketKey, completion: &cqueue::Entry) -> Option<Received> {
         let result = completion.result();
-        let buffer = cqueue::buffer_select(completion.flags());
+        let buffer = cqueue::buffer_select(completion.flags()).map(|index| {
+            let from = self.buffers.fill(index, result.max(0) as usize);
+            Piece { buffer: index, from, is_last: !cqueue::buffer_more(completion.flags()) }
+        });
         let ended = !cqueue::more(completion.flags());
         let socket = self.sockets.get_mut(key).expect("a socket outlives its operations");
         if ended {
@@ -59,8 +62,8 @@ impl Ring {
             self.in_flight -= 1;
         }
         if socket.is_mute() {
-            if let Some(buffer) = buffer {
-                self.buffers.give_back(buffer);
+            if let Some(piece) = buffer {
+                self.give_back(piece);
             }
             self.drop_if_done(key);
             return None;
@@ -75,21 +78,28 @@ impl Ring {
             self.queue_receive(key);
         }
         match buffer {
-            Some(buffer) if result > 0 => return Some(Received::Bytes(buffer, result as usize)),
-            Some(buffer) => self.buffers.give_back(buffer),
+            Some(piece) if result > 0 => return Some(Received::Bytes(piece, result as usize)),
+            Some(piece) => self.give_back(piece),
             None => {}
         }
         broken.then_some(Received::End(result))
     }
 
+    /// The buffer goes back to the kernel if nothing more comes in it.
+    fn give_back(&mut self, piece: Piece) {
+        if piece.is_last {
+            self.buffers.give_back(piece.buffer);
+        }
+    }
+
     fn received_event(&mut self, key: SocketKey, received: Received) -> Event<'_> {
         let owner = self.sockets.get_mut(key).expect("it has just received").owner;
         match received {
-            Received::Bytes(buffer, size) => {
-                self.lent = Some(buffer);
-                // SAFETY: needed to read what the kernel has written. Sound because the completion named the buffer with
-                // `size` bytes, and `lent` gives it back only at the next call, which ends this borrow.
-                let bytes = unsafe { self.buffers.bytes(buffer, size) };
+            Received::Bytes(piece, size) => {
+                self.lent = piece.is_last.then_some(piece.buffer);
+                // SAFETY: needed to read what the kernel has written. Sound because the completion named these bytes, and the
+                // buffer goes back to the kernel only with its last piece, by `lent`, at the next call, which ends this borrow.
+                let bytes = unsafe { self.buffers.bytes(piece.buffer, piece.from, size) };
                 Event::Received { owner, bytes }
             }
             Received::End(result) => {
@@ -156,9 +166,18 @@ impl Ring {
     }
 }
 
+/// What a completion has named of a buffer.
+#[derive(Clone, Copy)]
+struct Piece {
+    buffer: u16,
+    from: usize,
+    /// The kernel puts nothing more into the buffer.
+    is_last: bool,
+}
+
 enum Received {
-    /// Buffer and size.
-    Bytes(u16, usize),
+    /// Where, and how many bytes.
+    Bytes(Piece, usize),
     /// 0 or a negative error number.
     End(i32),
 }

@@ -10,8 +10,12 @@ use crate::arena::{Draft, Gauge, Meta, Stored};
 use crate::shard::Part;
 use crate::shell::child::{self, Child};
 
-const SMALL: RingSettings =
-    RingSettings { entries: 8, receive_buffers: 4, receive_buffer_size: 256 };
+const SMALL: RingSettings = RingSettings {
+    entries: 8,
+    receive_buffers: 4,
+    receive_buffer_size: 256,
+    shares_buffers: false,
+};
 const STEP: Duration = Duration::from_millis(20);
 /// Bounds every loop of a test: 10 seconds of waiting.
 const STEPS_MAX: usize = 500;
@@ -181,6 +185,38 @@ fn a_receive_that_ran_out_of_buffers_goes_on() {
     rig.until("all received", |rig| (0..3).all(|owner| rig.received_size(owner) == bytes.len()));
     assert!(rig.received.values().all(|received| *received == bytes));
     assert!(rig.ring.receive_rearms() > 3);
+}
+
+/// Several connections speak before any of them is heard: what they said lies in one buffer.
+#[test]
+fn receives_share_buffers() {
+    if !kernel::shares_buffers() {
+        println!("SKIPPED: this kernel gives each receive a buffer of its own");
+        return;
+    }
+    const CLIENTS: usize = 50;
+    let settings = RingSettings {
+        entries: 64,
+        receive_buffers: 4,
+        receive_buffer_size: 4096,
+        shares_buffers: true,
+    };
+    let mut rig = Rig::new(settings, ReadMode::Many);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| rig.connect()).collect();
+    for round in 0..30 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.write_all(&[(number + round) as u8; 60]).unwrap();
+        }
+        let size = (round + 1) * 60;
+        rig.until("all received", |rig| {
+            (0..CLIENTS as u64).all(|owner| rig.received_size(owner) == size)
+        });
+    }
+    for (owner, bytes) in &rig.received {
+        let expected = (0..30 * 60).map(|index| (*owner as usize + index / 60) as u8);
+        assert!(bytes.iter().copied().eq(expected), "connection {owner} got other bytes");
+    }
+    assert_eq!(rig.ring.receive_rearms(), 0, "four buffers are room for 50 receives");
 }
 
 #[test]
@@ -411,7 +447,8 @@ fn check_storm(seed: u64) {
     let settings = RingSettings {
         entries: 1 << random.u32(1..5),
         receive_buffers: 1 << random.u16(0..4),
-        receive_buffer_size: random.u32(1..300),
+        receive_buffer_size: 1 << random.u32(0..14),
+        shares_buffers: kernel::shares_buffers() && random.bool(),
     };
     let mut rig = Rig::new(settings, ReadMode::Many);
     let mut peers: Vec<Peer> = Vec::new();
@@ -429,7 +466,7 @@ fn check_storm(seed: u64) {
         let size = 1 << random.u32(0..20);
         match random.u8(0..12) {
             0..4 => {
-                let bytes = pattern(size.min(4_000));
+                let bytes: Vec<u8> = (0..size.min(4_000)).map(|_| random.u8(..)).collect();
                 let written = peer.stream.as_mut().map(|stream| stream.write(&bytes));
                 if let Some(Ok(count)) = written {
                     peer.written.extend_from_slice(&bytes[..count]);
