@@ -163,6 +163,8 @@ pub struct Arena {
     slots: Box<[Slot]>,
     admitted: Generation,
     released: Generation,
+    /// Whose slot is the first.
+    first: Generation,
     /// Bytes ever reserved and ever freed, gaps at the wrap included.
     head: u64,
     tail: u64,
@@ -212,6 +214,7 @@ impl Arena {
             slots,
             admitted: Generation::NONE,
             released: Generation::NONE,
+            first: Generation::NONE,
             head: 0,
             tail: 0,
             position: 0,
@@ -380,7 +383,11 @@ impl Arena {
         self.tail = self.slot(generation).end;
         self.released = generation;
         if self.released == self.admitted {
-            // An empty ring starts over, so that a shard that keeps up stays in the same few cache lines.
+            // Empty rings start over, so that a shard that keeps up stays in the same few cache lines. What repeats the last
+            // message finds it in its slot.
+            let last = self.index(generation);
+            self.slots.swap(0, last);
+            self.first = generation;
             self.head = 0;
             self.tail = 0;
             self.position = 0;
@@ -439,7 +446,7 @@ impl Arena {
     }
 
     fn index(&self, generation: Generation) -> usize {
-        generation.0 as usize & (self.slots.len() - 1)
+        generation.0.wrapping_sub(self.first.0) as usize & (self.slots.len() - 1)
     }
 
     /// Where in the ring `size` bytes in one piece begin, and where they end in bytes ever reserved.

@@ -279,6 +279,11 @@ impl Shard {
         self.handovers.pop_front()
     }
 
+    /// The shards that there is mail for.
+    pub fn mail_receivers(&self) -> impl Iterator<Item = ShardId> + use<> {
+        self.outbox.receivers()
+    }
+
     /// The next item for a lane that has room.
     pub fn poll_mail(&mut self, to: ShardId, lane: Lane) -> Option<Mail> {
         self.outbox.poll(to, lane, &mut self.counters)

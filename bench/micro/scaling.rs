@@ -263,10 +263,10 @@ impl World {
         shard.run_stages(NOW);
         while shard.poll_read_mode().is_some() {}
         for lane in LANES {
-            for to in (0..count).filter(|to| *to != own) {
-                while let Some(mail) = shard.poll_mail(to as ShardId, lane) {
+            for to in shard.mail_receivers() {
+                while let Some(mail) = shard.poll_mail(to, lane) {
                     has_moved = true;
-                    lanes[to * count + own][lane as usize].push_back(mail);
+                    lanes[usize::from(to) * count + own][lane as usize].push_back(mail);
                 }
             }
         }

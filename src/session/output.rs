@@ -54,6 +54,7 @@ pub struct BufferPool {
 /// Capacity kept in all; a busy shard's buffers go round without meeting the allocator.
 const POOL_BYTES_MAX: usize = 16 << 20;
 const POOL_COUNT_MAX: usize = 1024;
+const SPARE_COUNT_MAX: usize = 64;
 
 impl BufferPool {
     pub fn take(&mut self) -> Vec<u8> {
@@ -70,6 +71,13 @@ impl BufferPool {
             buffer.clear();
             self.bytes += capacity;
             self.free.push(buffer);
+        }
+    }
+
+    /// As `give`, of a buffer that another shard made: where more come than go, they are not gathered here.
+    pub fn give_spare(&mut self, buffer: Vec<u8>) {
+        if self.free.len() < SPARE_COUNT_MAX {
+            self.give(buffer);
         }
     }
 

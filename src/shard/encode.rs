@@ -36,7 +36,7 @@ impl Shard {
                 let left = &mut self.left_of_run;
                 deliver_run(&route, &message, &run, clients, &mut context, left);
                 if message.meta.is_origin && route.remote != 0 {
-                    self.outbox.publish_run(route.remote, &run);
+                    self.outbox.publish_run(route.remote, &run, context.pool);
                 }
                 continue;
             }
@@ -94,7 +94,7 @@ impl Shard {
                     remote |= 1 << owner;
                 }
             }
-            self.outbox.publish_to_all(remote, &message);
+            self.outbox.publish_to_all(remote, &message, context.pool);
         }
     }
 }

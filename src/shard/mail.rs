@@ -7,7 +7,7 @@ use super::ShardId;
 use super::groups::MemberOptions;
 use crate::arena::{Message, Meta, Run};
 use crate::counters::Counters;
-use crate::session::{ConnectionId, SessionKey};
+use crate::session::{BufferPool, ConnectionId, SessionKey};
 use crate::time::Instant;
 use std::collections::VecDeque;
 
@@ -294,12 +294,25 @@ struct Waiting {
     members: VecDeque<Batch>,
     publish_bytes: usize,
     member_bytes: usize,
+    /// Bytes of the last batch that left: what is made ready for the next one.
+    last_batch_size: usize,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.control.is_empty()
+            && self.acks.is_empty()
+            && self.publishes.is_empty()
+            && self.members.is_empty()
+    }
 }
 
 /// All that waits for other shards.
 #[derive(Debug)]
 pub(super) struct Outbox {
     to: Vec<Waiting>,
+    /// The shards for which something waits, as bits.
+    receivers: u128,
     mark: usize,
     is_above_mark: bool,
     /// Batches that wait on any publish or member lane.
@@ -317,6 +330,7 @@ impl Outbox {
     pub fn new(shard_count: u16, mark: usize) -> Outbox {
         Outbox {
             to: (0..shard_count).map(|_| Waiting::default()).collect(),
+            receivers: 0,
             mark,
             is_above_mark: false,
             batch_count: 0,
@@ -330,6 +344,16 @@ impl Outbox {
         self.batch_count + self.control_count + self.ack_count == 0
     }
 
+    /// The shards for which something waits, in the order of their numbers.
+    pub fn receivers(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let mut left = self.receivers;
+        std::iter::from_fn(move || {
+            let shard = (left != 0).then(|| left.trailing_zeros() as ShardId)?;
+            left &= left - 1;
+            Some(shard)
+        })
+    }
+
     /// More waits for some shard than its lanes should hold: publishers are not read.
     pub fn is_above_mark(&self) -> bool {
         self.is_above_mark
@@ -337,33 +361,36 @@ impl Outbox {
 
     pub fn control(&mut self, to: ShardId, control: Control) {
         self.control_count += 1;
+        self.receivers |= 1 << to;
         self.to[usize::from(to)].control.push(control);
     }
 
     /// Acknowledges interest once every earlier publish is in its lane.
     pub fn ack(&mut self, to: ShardId, control: Control) {
         self.ack_count += 1;
+        self.receivers |= 1 << to;
         self.to[usize::from(to)].acks.push_back((self.batch_number, control));
     }
 
-    pub fn publish(&mut self, to: ShardId, message: &Message<'_>) {
-        self.publish_behind(to, message, None);
+    #[inline]
+    pub fn publish(&mut self, to: ShardId, message: &Message<'_>, pool: &mut BufferPool) {
+        self.publish_behind(to, message, None, pool);
     }
 
     /// `repeated` is the number of the batch that ends with a message that this one repeats. Returns that of this one's.
     #[inline]
-    fn publish_behind(&mut self, to: ShardId, message: &Message<'_>, repeated: Option<u64>) -> u64 {
-        let waiting = &mut self.to[usize::from(to)];
+    fn publish_behind(
+        &mut self,
+        to: ShardId,
+        message: &Message<'_>,
+        repeated: Option<u64>,
+        pool: &mut BufferPool,
+    ) -> u64 {
         let size = HEADER_SIZE + message.size();
-        let batch = open(
-            &mut waiting.publishes,
-            size,
-            self.mark,
-            &mut self.batch_number,
-            &mut self.batch_count,
-        );
+        let batch = self.open(to, Lane::Publish, size, pool);
         let number = batch.number;
         batch.push_flagged(message, if repeated == Some(number) { REPEAT } else { 0 });
+        let waiting = &mut self.to[usize::from(to)];
         waiting.publish_bytes += size;
         self.is_above_mark |= waiting.publish_bytes > self.mark;
         number
@@ -371,40 +398,46 @@ impl Outbox {
 
     /// To each shard whose bit is set in `shards`.
     #[inline]
-    pub fn publish_to_all(&mut self, mut shards: u128, message: &Message<'_>) {
+    pub fn publish_to_all(
+        &mut self,
+        mut shards: u128,
+        message: &Message<'_>,
+        pool: &mut BufferPool,
+    ) {
         while shards != 0 {
             let shard = shards.trailing_zeros() as ShardId;
             shards &= shards - 1;
-            self.publish(shard, message);
+            self.publish(shard, message, pool);
         }
     }
 
     /// A run to each shard whose bit is set in `shards`.
-    pub fn publish_run(&mut self, mut shards: u128, run: &Run<'_>) {
+    pub fn publish_run(&mut self, mut shards: u128, run: &Run<'_>, pool: &mut BufferPool) {
         while shards != 0 {
             let shard = shards.trailing_zeros() as ShardId;
             shards &= shards - 1;
             // In another batch it would follow something else.
             let mut last_batch = None;
             for message in run.messages() {
-                last_batch = Some(self.publish_behind(shard, &message, last_batch));
+                last_batch = Some(self.publish_behind(shard, &message, last_batch, pool));
             }
         }
     }
 
-    pub fn member(&mut self, to: ShardId, address: &Address, message: &Message<'_>) {
-        let waiting = &mut self.to[usize::from(to)];
+    pub fn member(
+        &mut self,
+        to: ShardId,
+        address: &Address,
+        message: &Message<'_>,
+        pool: &mut BufferPool,
+    ) {
         let size = HEADER_SIZE + message.size();
-        let batch = open(
-            &mut waiting.members,
-            size,
-            self.mark,
-            &mut self.batch_number,
-            &mut self.batch_count,
-        );
+        let batch = self.open(to, Lane::Member, size, pool);
         let before = batch.bytes.len();
         batch.push_to(address, message);
-        waiting.member_bytes += batch.bytes.len() - before;
+        let added = batch.bytes.len() - before;
+        let waiting = &mut self.to[usize::from(to)];
+        waiting.member_bytes += added;
         self.is_above_mark |= waiting.member_bytes > self.mark;
     }
 
@@ -435,7 +468,11 @@ impl Outbox {
                 Content::Members(batch)
             }
         };
+        if waiting.is_empty() {
+            self.receivers &= !(1 << to);
+        }
         if let Content::Publishes(batch) | Content::Members(batch) = &content {
+            waiting.last_batch_size = batch.bytes.len();
             self.batch_count -= 1;
             counters.mail_batches_sent += 1;
             counters.mail_messages_sent += batch.count as u64;
@@ -447,6 +484,26 @@ impl Outbox {
             }
         }
         Some(Mail(content))
+    }
+
+    /// The batch for `to` to append `size` bytes to; a new one has the next number.
+    #[inline]
+    fn open(&mut self, to: ShardId, lane: Lane, size: usize, pool: &mut BufferPool) -> &mut Batch {
+        let size_max = BATCH_SIZE.min(self.mark);
+        let waiting = &mut self.to[usize::from(to)];
+        let batches = match lane {
+            Lane::Member => &mut waiting.members,
+            Lane::Publish | Lane::Control => &mut waiting.publishes,
+        };
+        if batches.back().is_none_or(|batch| batch.bytes.len() + size > size_max) {
+            self.batch_number += 1;
+            self.batch_count += 1;
+            self.receivers |= 1 << to;
+            let mut bytes = pool.take();
+            bytes.reserve(size.max(waiting.last_batch_size));
+            batches.push_back(Batch { bytes, count: 0, number: self.batch_number });
+        }
+        batches.back_mut().expect("a batch is open")
     }
 
     /// Lets go the acks before which nothing waits any more.
@@ -463,22 +520,6 @@ impl Outbox {
             waiting.control.extend(waiting.acks.pop_front().map(|(_, ack)| ack));
         }
     }
-}
-
-/// The batch to append `size` bytes to; a new one has the next number.
-fn open<'a>(
-    batches: &'a mut VecDeque<Batch>,
-    size: usize,
-    mark: usize,
-    number: &mut u64,
-    count: &mut usize,
-) -> &'a mut Batch {
-    if batches.back().is_none_or(|batch| batch.bytes.len() + size > BATCH_SIZE.min(mark)) {
-        *number += 1;
-        *count += 1;
-        batches.push_back(Batch { number: *number, ..Batch::default() });
-    }
-    batches.back_mut().expect("a batch is open")
 }
 
 #[cfg(test)]
@@ -538,12 +579,13 @@ mod tests {
         let message = Message::of(b"tp", 1, 0, meta, None);
         let mut counters = Counters::default();
         let mut outbox = Outbox::new(3, 1 << 20);
+        let mut pool = BufferPool::default();
         let ack = || Control::InterestAck { filter: "f".into(), version: 1 };
-        outbox.publish(2, &message);
+        outbox.publish(2, &message, &mut pool);
         outbox.ack(1, ack());
         assert!(outbox.poll(1, Lane::Control, &mut counters).is_none());
         assert!(outbox.poll(2, Lane::Publish, &mut counters).is_some());
-        outbox.publish(2, &message);
+        outbox.publish(2, &message, &mut pool);
         outbox.ack(1, ack());
         let Some(Mail(Content::Control(items))) = outbox.poll(1, Lane::Control, &mut counters)
         else {

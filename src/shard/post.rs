@@ -14,8 +14,14 @@ impl Shard {
                     self.on_control(now, from, item);
                 }
             }
-            Content::Publishes(batch) => self.on_publishes(now, &batch),
-            Content::Members(batch) => self.on_member_mail(now, from, &batch),
+            Content::Publishes(batch) => {
+                self.on_publishes(now, &batch);
+                self.pool.give_spare(batch.bytes);
+            }
+            Content::Members(batch) => {
+                self.on_member_mail(now, from, &batch);
+                self.pool.give_spare(batch.bytes);
+            }
         }
     }
 

@@ -57,7 +57,7 @@ fn give(
     let (shard, session) = member;
     if shard != own {
         let address = Address { session, options, group: group.key };
-        outbox.member(shard, &address, message);
+        outbox.member(shard, &address, message, context.pool);
         return true;
     }
     if let Some(receivers) = receivers

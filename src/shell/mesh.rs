@@ -164,11 +164,6 @@ impl<M: Send + Weighed> Port<M> {
         self.doors.clone()
     }
 
-    pub fn others(&self) -> impl Iterator<Item = ShardId> + use<M> {
-        let own = self.own;
-        (0..self.doors.len() as ShardId).filter(move |shard| *shard != own)
-    }
-
     pub fn has_room(&self, to: ShardId, lane: Lane) -> bool {
         let outward = self.outward[to as usize].as_ref().expect("a shard sends itself no mail");
         let is_light = || outward.bytes.load(Ordering::Relaxed) < outward.bytes_max;

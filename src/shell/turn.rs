@@ -302,7 +302,7 @@ impl Worker {
     fn send_mail(&mut self) {
         // Lane by lane: acks follow all earlier publishes, whomever those went to.
         for lane in LANES {
-            for to in self.port.others() {
+            for to in self.shard.mail_receivers() {
                 loop {
                     if !self.port.has_room(to, lane) {
                         self.is_held_up = true;
