@@ -25,6 +25,11 @@ const VARIANT_COUNT: usize = 12;
 /// cache, and nobody copies it before.
 const SHARED_PAYLOAD_MIN: usize = 2 << 10;
 
+#[inline]
+pub fn leaves_by_reference(message: &Message<'_>) -> bool {
+    message.payload.len() >= SHARED_PAYLOAD_MIN
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Variant {
     start: usize,
@@ -61,7 +66,7 @@ impl EncodedOnce {
     /// A message with several receivers begins; whether there is room to store it is known.
     pub fn begin(&mut self, message: &Message<'_>, gauge: &Gauge, has_room: bool) {
         self.is_on = true;
-        self.is_shared = has_room && message.payload.len() >= SHARED_PAYLOAD_MIN;
+        self.is_shared = has_room && leaves_by_reference(message);
         if self.is_shared {
             self.store(message, gauge);
         }

@@ -3,6 +3,7 @@
 use super::hooks::{Plugged, is_wanted};
 use super::{Shard, context, retained, sharing};
 use crate::pipeline::Batch;
+use crate::session::encode;
 use crate::stages::Route;
 use crate::stages::encode::{deliver, deliver_run};
 use crate::stages::plugin::MessageView;
@@ -31,6 +32,7 @@ impl Shard {
                 && !has_returns
                 && let Some(run) = self.arena.run(generation, batch.through())
                 && route.groups.is_empty()
+                && !(route.local.len() > 1 && encode::leaves_by_reference(&message))
             {
                 batch.pass(run.last());
                 let left = &mut self.left_of_run;
