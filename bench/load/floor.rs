@@ -31,6 +31,8 @@ const WAITING_SIZE_MAX: usize = 256 << 20;
 
 /// Empty buffers that are kept for the next sends.
 const SPARE_COUNT_MAX: usize = 1024;
+/// As the broker.
+const SENDS_NOW_MAX: usize = 3;
 
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 const BACKLOG: i32 = 4096;
@@ -135,11 +137,7 @@ impl Relay {
                     if !link.out.is_empty() && !std::mem::replace(&mut link.is_filled, true) {
                         filled.push(owner as usize);
                     }
-                    let mut buffer = output.bytes;
-                    buffer.clear();
-                    if spare.len() < SPARE_COUNT_MAX {
-                        spare.push(buffer);
-                    }
+                    give_back(spare, output);
                 }
                 Event::Accepted { socket } => accepted.push(socket),
                 Event::AcceptFailed { .. } => {}
@@ -166,15 +164,32 @@ impl Relay {
     /// One send for each connection that has bytes.
     fn flush(&mut self) {
         let Relay { ring, links, filled, spare, .. } = self;
+        let leaves_now = filled.len() <= SENDS_NOW_MAX;
         for index in filled.drain(..) {
             let link = &mut links[index];
             link.is_filled = false;
-            if !link.is_sending {
+            if link.is_sending {
+                continue;
+            }
+            let bytes = std::mem::replace(&mut link.out, spare.pop().unwrap_or_default());
+            let output = Output { bytes, parts: Vec::new() };
+            if !leaves_now {
                 link.is_sending = true;
-                let bytes = std::mem::replace(&mut link.out, spare.pop().unwrap_or_default());
-                ring.send(link.socket, Output { bytes, parts: Vec::new() });
+                ring.send(link.socket, output);
+            } else if let Some(output) = ring.send_now(link.socket, output) {
+                give_back(spare, output);
+            } else {
+                link.is_sending = true;
             }
         }
+    }
+}
+
+fn give_back(spare: &mut Vec<Vec<u8>>, output: Output) {
+    let mut buffer = output.bytes;
+    buffer.clear();
+    if spare.len() < SPARE_COUNT_MAX {
+        spare.push(buffer);
     }
 }
 

@@ -7,6 +7,11 @@ use crate::session::connection::ConnectionState;
 use crate::time::Instant;
 
 impl Shard {
+    /// How many connections may have bytes for `poll_flush`, at most.
+    pub fn flush_count(&self) -> usize {
+        self.clients.flush.len()
+    }
+
     /// The next bytes to send; at most one output a connection is out at a time.
     #[inline]
     pub fn poll_flush(&mut self) -> Option<(ConnectionId, Output)> {

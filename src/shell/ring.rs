@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use socket2::SockRef;
 
 use crate::config::Settings;
 use crate::shard::{Output, ReadMode};
@@ -213,14 +214,40 @@ impl Ring {
     pub fn send(&mut self, key: SocketKey, output: Output) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         assert!(socket.send.is_none(), "a socket has one send in flight");
-        if socket.is_mute() {
-            return;
+        if !socket.is_mute() {
+            self.begin_send(key, output, 0);
         }
+    }
+
+    /// All of `output` but its first `sent` bytes.
+    fn begin_send(&mut self, key: SocketKey, output: Output, sent: usize) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
         let mut send = self.spare_sends.pop().unwrap_or_else(|| Box::new(InFlight::new()));
-        send.begin(output);
+        send.begin(output, sent);
         let entry = send.submission(socket.fd.as_raw_fd());
         socket.send = Some(send);
         self.submit_operation(entry, Token::Send(key));
+    }
+
+    /// As `send`, but what the socket takes at once leaves in a call of its own: no completion follows that would end the next
+    /// wait. `Some`: that was all of it. `None`: the rest, or all of it, is in flight, or the socket is gone.
+    pub fn send_now(&mut self, key: SocketKey, output: Output) -> Option<Output> {
+        let socket = self.sockets.get_mut(key)?;
+        assert!(socket.send.is_none(), "a socket has one send in flight");
+        if socket.is_mute() {
+            return None;
+        }
+        let mut sent = 0;
+        if output.parts.is_empty() {
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            // A connection that is broken says so to the send that follows.
+            sent = SockRef::from(&socket.fd).send_with_flags(&output.bytes, flags).unwrap_or(0);
+        }
+        if sent == output.bytes.len() && output.parts.is_empty() {
+            return Some(output);
+        }
+        self.begin_send(key, output, sent);
+        None
     }
 
     /// Tells the peer that nothing more follows. `false`: a send is in flight, or the socket is gone.
@@ -229,7 +256,7 @@ impl Ring {
         if socket.send.is_some() || socket.is_mute() {
             return false;
         }
-        socket2::SockRef::from(&socket.fd).shutdown(std::net::Shutdown::Write).is_ok()
+        SockRef::from(&socket.fd).shutdown(std::net::Shutdown::Write).is_ok()
     }
 
     /// Whether the peer's kernel has yet to confirm something that was sent.

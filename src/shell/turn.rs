@@ -30,6 +30,9 @@ const RETRY_MS: u64 = 1;
 const LINGER_LOOK_MS: u64 = 10;
 const LINGER_LOOKS_MAX: usize = 256;
 
+/// Up to so many outputs a turn leave at once, each in a call of its own.
+const SENDS_NOW_MAX: usize = 3;
+
 pub struct Worker {
     shard: Shard,
     ring: Ring,
@@ -329,10 +332,22 @@ impl Worker {
     }
 
     fn flush(&mut self) {
+        // Where there is little to do, a worker sleeps after each message: what has been sent then should not wake it.
+        let mut left_now = match self.shard.flush_count() {
+            count if count <= SENDS_NOW_MAX => SENDS_NOW_MAX,
+            _ => 0,
+        };
         while let Some((connection, output)) = self.shard.poll_flush() {
             self.has_moved = true;
             let key = self.sockets.get(connection).expect("the shard flushes what is open");
-            self.ring.send(key, output);
+            if left_now == 0 {
+                self.ring.send(key, output);
+                continue;
+            }
+            left_now -= 1;
+            if let Some(output) = self.ring.send_now(key, output) {
+                self.shard.handle_sent(self.now, connection, output);
+            }
         }
     }
 

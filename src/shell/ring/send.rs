@@ -35,10 +35,11 @@ impl InFlight {
         InFlight { output: Output::default(), size: 0, sent: 0, header, slices: Vec::new() }
     }
 
-    pub(super) fn begin(&mut self, output: Output) {
+    /// `sent` bytes of it have left already.
+    pub(super) fn begin(&mut self, output: Output, sent: usize) {
         self.size = output.slices().map(<[u8]>::len).sum();
-        assert!(self.size > 0, "there is something to send");
-        self.sent = 0;
+        assert!(self.size > sent, "there is something to send");
+        self.sent = sent;
         self.output = output;
     }
 

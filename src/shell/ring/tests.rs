@@ -345,7 +345,7 @@ fn a_large_output_to_a_slow_reader_is_one_send() {
 fn what_was_sent_in_part_is_sent_on_from_there() {
     let parts = vec![Part { at: 3, stored: stored(b"0123456789") }];
     let mut send = InFlight::new();
-    send.begin(Output { bytes: b"abcdef".to_vec(), parts });
+    send.begin(Output { bytes: b"abcdef".to_vec(), parts }, 0);
     assert!(!send.advance(2));
     assert_eq!(send.described(), b"c0123456789def");
     assert!(!send.advance(5));
@@ -353,6 +353,52 @@ fn what_was_sent_in_part_is_sent_on_from_there() {
     assert!(!send.advance(7));
     assert_eq!(send.described(), b"ef");
     assert!(send.advance(2));
+}
+
+#[test]
+fn what_a_socket_takes_at_once_leaves_without_a_completion() {
+    let mut rig = Rig::new(SMALL, ReadMode::Many);
+    let mut client = rig.connect();
+    let output = Output { bytes: b"at once".to_vec(), parts: Vec::new() };
+    let output = rig.ring.send_now(rig.keys[0], output).expect("the socket had room");
+    assert_eq!(output.bytes, b"at once");
+    let mut received = [0; 7];
+    client.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"at once");
+    rig.step();
+    assert!(rig.sent.is_empty(), "the caller knew");
+}
+
+#[test]
+fn what_a_socket_does_not_take_at_once_follows_in_order() {
+    let mut rig = Rig::new(SMALL, ReadMode::Many);
+    let mut client = rig.connect();
+    let bytes = pattern(16 << 20);
+    let output = Output { bytes: bytes.clone(), parts: Vec::new() };
+    assert!(rig.ring.send_now(rig.keys[0], output).is_none(), "so much has no room");
+    let reading = thread::spawn(move || {
+        let mut received = vec![0; bytes.len()];
+        client.read_exact(&mut received).unwrap();
+        assert!(received == bytes);
+    });
+    rig.until("sent", |rig| rig.sent == [0]);
+    reading.join().unwrap();
+    let parts = vec![Part { at: 1, stored: stored(b"b") }];
+    let output = Output { bytes: b"ac".to_vec(), parts };
+    assert!(rig.ring.send_now(rig.keys[0], output).is_none(), "several pieces are one send");
+    rig.until("sent", |rig| rig.sent.len() == 2);
+}
+
+#[test]
+fn a_send_at_once_to_a_peer_that_has_gone_ends_the_connection() {
+    let mut rig = Rig::new(SMALL, ReadMode::Stopped);
+    let client = rig.connect();
+    SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    rig.step();
+    let output = || Output { bytes: b"x".to_vec(), parts: Vec::new() };
+    assert!(rig.ring.send_now(rig.keys[0], output()).is_none());
+    rig.until("ended", |rig| rig.ended == [0]);
 }
 
 #[test]
@@ -487,7 +533,12 @@ fn check_storm(seed: u64) {
                 let idle =
                     rig.ring.sockets.get_mut(key).is_some_and(|socket| socket.send.is_none());
                 if idle && !rig.ended.contains(&(owner as u64)) {
-                    rig.ring.send(key, Output { bytes: pattern(size), parts: Vec::new() });
+                    let output = Output { bytes: pattern(size), parts: Vec::new() };
+                    if random.bool() {
+                        rig.ring.send(key, output);
+                    } else {
+                        rig.ring.send_now(key, output);
+                    }
                 }
             }
             10 if random.bool() => {
