@@ -26,6 +26,8 @@ struct Scenario {
     /// Of each message; above 0 in MQTT 5.0 only.
     user_properties: usize,
     wildcard: bool,
+    /// Each message comes in a receive and a turn of its own.
+    is_alone: bool,
     /// What is called of each message.
     hooks: Option<MakeHooks>,
 }
@@ -53,6 +55,7 @@ const PLAIN: Scenario = Scenario {
     payload_size: 64,
     user_properties: 0,
     wildcard: false,
+    is_alone: false,
     hooks: None,
 };
 
@@ -95,6 +98,9 @@ const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario { name: "fan-in-wildcard", wildcard: true, ..PLAIN },
+    Scenario { name: "fan-in-qos1", wildcard: true, qos: QoS::AtLeastOnce, ..PLAIN },
+    Scenario { name: "alone-qos0", is_alone: true, ..PLAIN },
+    Scenario { name: "alone-qos1", is_alone: true, qos: QoS::AtLeastOnce, ..PLAIN },
 ];
 
 /// The chain with the built-in plugin, which does what `Adder` does.
@@ -244,7 +250,7 @@ fn run(scenario: &Scenario, count: usize) -> usize {
         let payload = vec![7u8; scenario.payload_size];
         let mut bytes = Vec::new();
         let mut messages = 0;
-        while bytes.len() < READ_SIZE {
+        while bytes.len() < READ_SIZE && !(scenario.is_alone && messages == 1) {
             messages += 1;
             let publish = Publish {
                 qos,
@@ -266,6 +272,9 @@ fn run(scenario: &Scenario, count: usize) -> usize {
         for (id, bytes, messages) in &publishers {
             world.shard.handle_bytes(NOW, *id, bytes);
             world.delivered += messages * receivers;
+            if scenario.is_alone {
+                world.drain(qos != QoS::AtMostOnce);
+            }
         }
         world.drain(qos != QoS::AtMostOnce);
     }

@@ -19,14 +19,17 @@ impl Shard {
         let hash = &self.hash;
         // What comes from one publisher often goes to one topic.
         let mut topic: &[u8] = &[];
-        let mut route: Rc<Route> = Rc::default();
+        let mut last_route: Option<Rc<Route>> = None;
         let has_returns = self.has_bridge_clients && self.bridges.has_returns();
         while let Some(generation) = batch.next() {
             let Some(message) = self.arena.get(generation) else { continue };
-            if message.topic != topic {
-                topic = message.topic;
-                route = self.router.route(topic);
-            }
+            let route = match &last_route {
+                Some(route) if message.topic == topic => route,
+                _ => {
+                    topic = message.topic;
+                    &*last_route.insert(self.router.route(topic))
+                }
+            };
             let clients = &mut self.clients;
             if !HAS_DELIVER
                 && !has_returns
@@ -36,7 +39,7 @@ impl Shard {
             {
                 batch.pass(run.last());
                 let left = &mut self.left_of_run;
-                deliver_run(&route, &message, &run, clients, &mut context, left);
+                deliver_run(route, &message, &run, clients, &mut context, left);
                 if message.meta.is_origin && route.remote != 0 {
                     self.outbox.publish_run(route.remote, &run, context.pool);
                 }
@@ -47,11 +50,11 @@ impl Shard {
             if HAS_DELIVER {
                 let view = || MessageView::of(&message, now);
                 receivers = Plugged::receivers(&mut self.plugged, self.hook_set, view, self.id);
-                deliver(&route, &message, clients, &mut context, topic_hash, |clients, key| {
+                deliver(route, &message, clients, &mut context, topic_hash, |clients, key| {
                     is_wanted(&mut receivers, clients, key)
                 });
             } else {
-                deliver(&route, &message, clients, &mut context, topic_hash, |_, _| true);
+                deliver(route, &message, clients, &mut context, topic_hash, |_, _| true);
             }
             if has_returns {
                 let mut given = route.local.iter().map(|delivery| delivery.session);
