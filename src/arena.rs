@@ -232,14 +232,40 @@ impl Arena {
         if !self.has_slot() {
             return Err(AdmitError::Full);
         }
-        let properties_size = draft.properties_size();
-        let size = draft.topic.len() + properties_size + draft.payload.len();
+        let sizes = [draft.topic.len(), draft.properties_size(), draft.payload.len()];
+        let size = sizes.iter().sum();
         if size >= self.large_message_size {
             return self.admit_large(draft, size);
         }
         let (position, end) = self.reserve(size)?;
         self.copy_in(position, size, draft);
-        self.position = position + size;
+        Ok(self.fill_next(position, end, sizes, draft.meta))
+    }
+
+    /// As `admit`, of a message that was one before: its bytes are in one piece.
+    #[inline]
+    pub fn admit_piece(&mut self, message: &Message<'_>) -> Result<Generation, AdmitError> {
+        let size = message.bytes.len();
+        if !self.has_slot() || size >= self.large_message_size {
+            return self.admit(&message.draft());
+        }
+        let (position, end) = self.reserve(size)?;
+        self.bytes[position..position + size].copy_from_slice(message.bytes);
+        let Message { topic, properties, payload, meta, .. } = *message;
+        Ok(self.fill_next(position, end, [topic, properties, payload].map(<[u8]>::len), meta))
+    }
+
+    /// The next slot has a message whose bytes are at `position`. `sizes` are those of topic, properties and payload.
+    #[inline(always)]
+    fn fill_next(
+        &mut self,
+        position: usize,
+        end: u64,
+        sizes: [usize; 3],
+        meta: Meta,
+    ) -> Generation {
+        let [topic_size, properties_size, payload_size] = sizes;
+        self.position = position + topic_size + properties_size + payload_size;
         self.head = end;
         let generation = self.admitted.next();
         let index = self.index(generation);
@@ -247,13 +273,13 @@ impl Arena {
         debug_assert!(slot.large.is_none());
         slot.position = position;
         slot.end = end;
-        slot.topic_size = draft.topic.len() as u32;
+        slot.topic_size = topic_size as u32;
         slot.properties_size = properties_size as u32;
-        slot.payload_size = draft.payload.len() as u32;
+        slot.payload_size = payload_size as u32;
         slot.is_repeat = false;
-        slot.meta = draft.meta;
+        slot.meta = meta;
         self.admitted = generation;
-        Ok(generation)
+        generation
     }
 
     /// Admits a message that repeats the last one, held or not, in all but its payload. `pieces` are its topic, properties

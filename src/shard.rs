@@ -35,7 +35,7 @@ pub use mail::{LANES, Lane, Mail};
 pub use crate::counters::Counters;
 pub use crate::session::{ConnectionId, Output, Part, ReadMode};
 
-use crate::arena::{Arena, Draft, Gauge, Generation, Stored};
+use crate::arena::{Arena, Draft, Gauge, Generation, Message, Stored};
 use crate::hash::KeyedHash;
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Stage};
@@ -242,6 +242,17 @@ impl Shard {
         };
         self.counters.admitted += 1;
         generation
+    }
+
+    /// As `admit`, of a message in one piece.
+    #[inline]
+    fn admit_piece(&mut self, now: Instant, message: &Message<'_>) {
+        match self.arena.admit_piece(message) {
+            Ok(_) => self.counters.admitted += 1,
+            Err(_) => {
+                self.admit(now, &message.draft());
+            }
+        }
     }
 
     fn run_pipeline(&mut self, now: Instant) {

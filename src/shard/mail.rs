@@ -299,6 +299,14 @@ struct Waiting {
 }
 
 impl Waiting {
+    #[inline]
+    fn batches(&mut self, lane: Lane) -> &mut VecDeque<Batch> {
+        match lane {
+            Lane::Member => &mut self.members,
+            Lane::Publish | Lane::Control => &mut self.publishes,
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.control.is_empty()
             && self.acks.is_empty()
@@ -490,20 +498,23 @@ impl Outbox {
     #[inline]
     fn open(&mut self, to: ShardId, lane: Lane, size: usize, pool: &mut BufferPool) -> &mut Batch {
         let size_max = BATCH_SIZE.min(self.mark);
-        let waiting = &mut self.to[usize::from(to)];
-        let batches = match lane {
-            Lane::Member => &mut waiting.members,
-            Lane::Publish | Lane::Control => &mut waiting.publishes,
-        };
+        let batches = self.to[usize::from(to)].batches(lane);
         if batches.back().is_none_or(|batch| batch.bytes.len() + size > size_max) {
-            self.batch_number += 1;
-            self.batch_count += 1;
-            self.receivers |= 1 << to;
-            let mut bytes = pool.take();
-            bytes.reserve(size.max(waiting.last_batch_size));
-            batches.push_back(Batch { bytes, count: 0, number: self.batch_number });
+            self.begin_batch(to, lane, size, pool);
         }
-        batches.back_mut().expect("a batch is open")
+        self.to[usize::from(to)].batches(lane).back_mut().expect("a batch is open")
+    }
+
+    #[inline(never)]
+    fn begin_batch(&mut self, to: ShardId, lane: Lane, size: usize, pool: &mut BufferPool) {
+        self.batch_number += 1;
+        self.batch_count += 1;
+        self.receivers |= 1 << to;
+        let waiting = &mut self.to[usize::from(to)];
+        let mut bytes = pool.take();
+        bytes.reserve(size.max(waiting.last_batch_size));
+        let batch = Batch { bytes, count: 0, number: self.batch_number };
+        waiting.batches(lane).push_back(batch);
     }
 
     /// Lets go the acks before which nothing waits any more.

@@ -34,7 +34,7 @@ impl Shard {
             if is_admitted {
                 self.counters.admitted += 1;
             } else {
-                self.admit(now, &message.draft());
+                self.admit_piece(now, &message);
             }
         }
     }
