@@ -284,14 +284,53 @@ impl<'a> BatchReader<'a> {
     }
 }
 
+/// The batches that wait on one lane; the last one may grow.
+#[derive(Debug, Default)]
+struct Batches {
+    closed: VecDeque<Batch>,
+    /// Without bytes: there is none.
+    open: Batch,
+}
+
+impl Batches {
+    fn is_empty(&self) -> bool {
+        self.closed.is_empty() && self.open.bytes.is_empty()
+    }
+
+    /// Whether `size` more bytes go into the open batch, which is at most `size_max` large.
+    #[inline]
+    fn has_room(&self, size: usize, size_max: usize) -> bool {
+        let filled = self.open.bytes.len();
+        filled > 0 && filled + size <= size_max
+    }
+
+    /// Opens a batch behind the one that was open.
+    fn begin(&mut self, bytes: Vec<u8>, number: u64) {
+        let before = std::mem::replace(&mut self.open, Batch { bytes, count: 0, number });
+        if !before.bytes.is_empty() {
+            self.closed.push_back(before);
+        }
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        let open = (!self.open.bytes.is_empty()).then_some(&self.open);
+        self.closed.front().or(open).map(|batch| batch.number)
+    }
+
+    fn pop(&mut self) -> Option<Batch> {
+        let is_open = !self.open.bytes.is_empty();
+        self.closed.pop_front().or_else(|| is_open.then(|| std::mem::take(&mut self.open)))
+    }
+}
+
 /// What waits for one other shard.
 #[derive(Debug, Default)]
 struct Waiting {
     control: Vec<Control>,
     /// Each is sent when every batch up to its number is in its lane.
     acks: VecDeque<(u64, Control)>,
-    publishes: VecDeque<Batch>,
-    members: VecDeque<Batch>,
+    publishes: Batches,
+    members: Batches,
     publish_bytes: usize,
     member_bytes: usize,
     /// Bytes of the last batch that left: what is made ready for the next one.
@@ -299,12 +338,12 @@ struct Waiting {
 }
 
 impl Waiting {
-    #[inline]
-    fn batches(&mut self, lane: Lane) -> &mut VecDeque<Batch> {
-        match lane {
-            Lane::Member => &mut self.members,
-            Lane::Publish | Lane::Control => &mut self.publishes,
-        }
+    /// An empty buffer with room for a batch like the last one, that begins with `size` bytes.
+    #[inline(never)]
+    fn fresh(&self, size: usize, pool: &mut BufferPool) -> Vec<u8> {
+        let mut bytes = pool.take();
+        bytes.reserve(size.max(self.last_batch_size));
+        bytes
     }
 
     fn is_empty(&self) -> bool {
@@ -395,10 +434,17 @@ impl Outbox {
         pool: &mut BufferPool,
     ) -> u64 {
         let size = HEADER_SIZE + message.size();
-        let batch = self.open(to, Lane::Publish, size, pool);
+        let waiting = &mut self.to[usize::from(to)];
+        if !waiting.publishes.has_room(size, BATCH_SIZE.min(self.mark)) {
+            let bytes = waiting.fresh(size, pool);
+            self.batch_number += 1;
+            self.batch_count += 1;
+            self.receivers |= 1 << to;
+            waiting.publishes.begin(bytes, self.batch_number);
+        }
+        let batch = &mut waiting.publishes.open;
         let number = batch.number;
         batch.push_flagged(message, if repeated == Some(number) { REPEAT } else { 0 });
-        let waiting = &mut self.to[usize::from(to)];
         waiting.publish_bytes += size;
         self.is_above_mark |= waiting.publish_bytes > self.mark;
         number
@@ -440,12 +486,18 @@ impl Outbox {
         pool: &mut BufferPool,
     ) {
         let size = HEADER_SIZE + message.size();
-        let batch = self.open(to, Lane::Member, size, pool);
+        let waiting = &mut self.to[usize::from(to)];
+        if !waiting.members.has_room(size, BATCH_SIZE.min(self.mark)) {
+            let bytes = waiting.fresh(size, pool);
+            self.batch_number += 1;
+            self.batch_count += 1;
+            self.receivers |= 1 << to;
+            waiting.members.begin(bytes, self.batch_number);
+        }
+        let batch = &mut waiting.members.open;
         let before = batch.bytes.len();
         batch.push_to(address, message);
-        let added = batch.bytes.len() - before;
-        let waiting = &mut self.to[usize::from(to)];
-        waiting.member_bytes += added;
+        waiting.member_bytes += batch.bytes.len() - before;
         self.is_above_mark |= waiting.member_bytes > self.mark;
     }
 
@@ -466,12 +518,12 @@ impl Outbox {
                 Content::Control(std::mem::take(&mut waiting.control))
             }
             Lane::Publish => {
-                let batch = waiting.publishes.pop_front()?;
+                let batch = waiting.publishes.pop()?;
                 waiting.publish_bytes -= batch.bytes.len();
                 Content::Publishes(batch)
             }
             Lane::Member => {
-                let batch = waiting.members.pop_front()?;
+                let batch = waiting.members.pop()?;
                 waiting.member_bytes -= batch.bytes.len();
                 Content::Members(batch)
             }
@@ -494,36 +546,13 @@ impl Outbox {
         Some(Mail(content))
     }
 
-    /// The batch for `to` to append `size` bytes to; a new one has the next number.
-    #[inline]
-    fn open(&mut self, to: ShardId, lane: Lane, size: usize, pool: &mut BufferPool) -> &mut Batch {
-        let size_max = BATCH_SIZE.min(self.mark);
-        let batches = self.to[usize::from(to)].batches(lane);
-        if batches.back().is_none_or(|batch| batch.bytes.len() + size > size_max) {
-            self.begin_batch(to, lane, size, pool);
-        }
-        self.to[usize::from(to)].batches(lane).back_mut().expect("a batch is open")
-    }
-
-    #[inline(never)]
-    fn begin_batch(&mut self, to: ShardId, lane: Lane, size: usize, pool: &mut BufferPool) {
-        self.batch_number += 1;
-        self.batch_count += 1;
-        self.receivers |= 1 << to;
-        let waiting = &mut self.to[usize::from(to)];
-        let mut bytes = pool.take();
-        bytes.reserve(size.max(waiting.last_batch_size));
-        let batch = Batch { bytes, count: 0, number: self.batch_number };
-        waiting.batches(lane).push_back(batch);
-    }
-
     /// Lets go the acks before which nothing waits any more.
     fn release_acks(&mut self, to: ShardId) {
         if self.to[usize::from(to)].acks.is_empty() {
             return;
         }
-        let fronts = self.to.iter().flat_map(|w| [w.publishes.front(), w.members.front()]);
-        let oldest = fronts.flatten().map(|batch| batch.number).min().unwrap_or(u64::MAX);
+        let fronts = self.to.iter().flat_map(|w| [w.publishes.oldest(), w.members.oldest()]);
+        let oldest = fronts.flatten().min().unwrap_or(u64::MAX);
         let waiting = &mut self.to[usize::from(to)];
         while waiting.acks.front().is_some_and(|(number, _)| *number < oldest) {
             self.ack_count -= 1;
