@@ -331,6 +331,7 @@ impl Shard {
             && self.answers.is_empty()
             && self.pulls.is_empty()
             && self.clients.credits.is_empty()
+            && self.drops.is_empty()
             && (self.parked_on_mail.is_empty() || self.is_mail_above_mark())
     }
 

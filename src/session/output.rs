@@ -54,7 +54,6 @@ pub struct BufferPool {
 /// Capacity kept in all; a busy shard's buffers go round without meeting the allocator.
 const POOL_BYTES_MAX: usize = 16 << 20;
 const POOL_COUNT_MAX: usize = 1024;
-const SPARE_COUNT_MAX: usize = 64;
 
 impl BufferPool {
     pub fn take(&mut self) -> Vec<u8> {
@@ -74,11 +73,9 @@ impl BufferPool {
         }
     }
 
-    /// As `give`, of a buffer that another shard made: where more come than go, they are not gathered here.
-    pub fn give_spare(&mut self, buffer: Vec<u8>) {
-        if self.free.len() < SPARE_COUNT_MAX {
-            self.give(buffer);
-        }
+    /// Free buffers.
+    pub fn count(&self) -> usize {
+        self.free.len()
     }
 
     /// Frees as many buffers as nobody needed since the last call. Called now and then.

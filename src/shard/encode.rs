@@ -41,7 +41,7 @@ impl Shard {
                 let left = &mut self.left_of_run;
                 deliver_run(route, &message, &run, clients, &mut context, left);
                 if message.meta.is_origin && route.remote != 0 {
-                    self.outbox.publish_run(route.remote, &run, context.pool);
+                    self.outbox.publish_run(route.remote, &run);
                 }
                 continue;
             }
@@ -99,7 +99,7 @@ impl Shard {
                     remote |= 1 << owner;
                 }
             }
-            self.outbox.publish_to_all(remote, &message, context.pool);
+            self.outbox.publish_to_all(remote, &message);
         }
     }
 }

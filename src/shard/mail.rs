@@ -340,9 +340,9 @@ struct Waiting {
 impl Waiting {
     /// An empty buffer with room for a batch like the last one, that begins with `size` bytes.
     #[inline(never)]
-    fn fresh(&self, size: usize, pool: &mut BufferPool) -> Vec<u8> {
-        let mut bytes = pool.take();
-        bytes.reserve(size.max(self.last_batch_size));
+    fn fresh(&self, size: usize, spares: &mut BufferPool) -> Vec<u8> {
+        let mut bytes = spares.take();
+        bytes.reserve(size.max(self.last_batch_size.min(BATCH_SIZE)));
         bytes
     }
 
@@ -360,6 +360,8 @@ pub(super) struct Outbox {
     to: Vec<Waiting>,
     /// The shards for which something waits, as bits.
     receivers: u128,
+    /// Buffers of batches that were read, for the next ones: of these shards alone, as connections need smaller ones.
+    spares: BufferPool,
     mark: usize,
     is_above_mark: bool,
     /// Batches that wait on any publish or member lane.
@@ -373,11 +375,15 @@ pub(super) struct Outbox {
 /// A batch is closed at this size, or at the mark; a receiver gets nothing larger but single large messages.
 const BATCH_SIZE: usize = 256 << 10;
 
+/// Buffers of batches that are kept.
+const SPARE_COUNT_MAX: usize = 16;
+
 impl Outbox {
     pub fn new(shard_count: u16, mark: usize) -> Outbox {
         Outbox {
             to: (0..shard_count).map(|_| Waiting::default()).collect(),
             receivers: 0,
+            spares: BufferPool::default(),
             mark,
             is_above_mark: false,
             batch_count: 0,
@@ -389,6 +395,18 @@ impl Outbox {
 
     pub fn is_empty(&self) -> bool {
         self.batch_count + self.control_count + self.ack_count == 0
+    }
+
+    /// Takes the buffer of a batch that was read. Where more come than go, few are kept.
+    pub fn give_back(&mut self, batch: Batch) {
+        if self.spares.count() < SPARE_COUNT_MAX && batch.bytes.capacity() <= 2 * BATCH_SIZE {
+            self.spares.give(batch.bytes);
+        }
+    }
+
+    /// Frees the buffers that were not needed since the last call.
+    pub fn trim(&mut self) {
+        self.spares.trim();
     }
 
     /// The shards for which something waits, in the order of their numbers.
@@ -420,23 +438,17 @@ impl Outbox {
     }
 
     #[inline]
-    pub fn publish(&mut self, to: ShardId, message: &Message<'_>, pool: &mut BufferPool) {
-        self.publish_behind(to, message, None, pool);
+    pub fn publish(&mut self, to: ShardId, message: &Message<'_>) {
+        self.publish_behind(to, message, None);
     }
 
     /// `repeated` is the number of the batch that ends with a message that this one repeats. Returns that of this one's.
     #[inline]
-    fn publish_behind(
-        &mut self,
-        to: ShardId,
-        message: &Message<'_>,
-        repeated: Option<u64>,
-        pool: &mut BufferPool,
-    ) -> u64 {
+    fn publish_behind(&mut self, to: ShardId, message: &Message<'_>, repeated: Option<u64>) -> u64 {
         let size = HEADER_SIZE + message.size();
         let waiting = &mut self.to[usize::from(to)];
         if !waiting.publishes.has_room(size, BATCH_SIZE.min(self.mark)) {
-            let bytes = waiting.fresh(size, pool);
+            let bytes = waiting.fresh(size, &mut self.spares);
             self.batch_number += 1;
             self.batch_count += 1;
             self.receivers |= 1 << to;
@@ -452,43 +464,32 @@ impl Outbox {
 
     /// To each shard whose bit is set in `shards`.
     #[inline]
-    pub fn publish_to_all(
-        &mut self,
-        mut shards: u128,
-        message: &Message<'_>,
-        pool: &mut BufferPool,
-    ) {
+    pub fn publish_to_all(&mut self, mut shards: u128, message: &Message<'_>) {
         while shards != 0 {
             let shard = shards.trailing_zeros() as ShardId;
             shards &= shards - 1;
-            self.publish(shard, message, pool);
+            self.publish(shard, message);
         }
     }
 
     /// A run to each shard whose bit is set in `shards`.
-    pub fn publish_run(&mut self, mut shards: u128, run: &Run<'_>, pool: &mut BufferPool) {
+    pub fn publish_run(&mut self, mut shards: u128, run: &Run<'_>) {
         while shards != 0 {
             let shard = shards.trailing_zeros() as ShardId;
             shards &= shards - 1;
             // In another batch it would follow something else.
             let mut last_batch = None;
             for message in run.messages() {
-                last_batch = Some(self.publish_behind(shard, &message, last_batch, pool));
+                last_batch = Some(self.publish_behind(shard, &message, last_batch));
             }
         }
     }
 
-    pub fn member(
-        &mut self,
-        to: ShardId,
-        address: &Address,
-        message: &Message<'_>,
-        pool: &mut BufferPool,
-    ) {
+    pub fn member(&mut self, to: ShardId, address: &Address, message: &Message<'_>) {
         let size = HEADER_SIZE + message.size();
         let waiting = &mut self.to[usize::from(to)];
         if !waiting.members.has_room(size, BATCH_SIZE.min(self.mark)) {
-            let bytes = waiting.fresh(size, pool);
+            let bytes = waiting.fresh(size, &mut self.spares);
             self.batch_number += 1;
             self.batch_count += 1;
             self.receivers |= 1 << to;
@@ -528,6 +529,7 @@ impl Outbox {
                 Content::Members(batch)
             }
         };
+        debug_assert!(self.receivers >> to & 1 == 1, "who has mail is listed");
         if waiting.is_empty() {
             self.receivers &= !(1 << to);
         }
@@ -619,13 +621,12 @@ mod tests {
         let message = Message::of(b"tp", 1, 0, meta, None);
         let mut counters = Counters::default();
         let mut outbox = Outbox::new(3, 1 << 20);
-        let mut pool = BufferPool::default();
         let ack = || Control::InterestAck { filter: "f".into(), version: 1 };
-        outbox.publish(2, &message, &mut pool);
+        outbox.publish(2, &message);
         outbox.ack(1, ack());
         assert!(outbox.poll(1, Lane::Control, &mut counters).is_none());
         assert!(outbox.poll(2, Lane::Publish, &mut counters).is_some());
-        outbox.publish(2, &message, &mut pool);
+        outbox.publish(2, &message);
         outbox.ack(1, ack());
         let Some(Mail(Content::Control(items))) = outbox.poll(1, Lane::Control, &mut counters)
         else {

@@ -16,11 +16,11 @@ impl Shard {
             }
             Content::Publishes(batch) => {
                 self.on_publishes(now, &batch);
-                self.pool.give_spare(batch.bytes);
+                self.outbox.give_back(batch);
             }
             Content::Members(batch) => {
                 self.on_member_mail(now, from, &batch);
-                self.pool.give_spare(batch.bytes);
+                self.outbox.give_back(batch);
             }
         }
     }

@@ -57,7 +57,7 @@ fn give(
     let (shard, session) = member;
     if shard != own {
         let address = Address { session, options, group: group.key };
-        outbox.member(shard, &address, message, context.pool);
+        outbox.member(shard, &address, message);
         return true;
     }
     if let Some(receivers) = receivers

@@ -288,6 +288,7 @@ impl Shard {
         self.schedule_sys(now);
         self.sweep_retained(now);
         self.pool.trim();
+        self.outbox.trim();
         self.trim_edits();
         if self.limits.sys_interval_ms == 0 || self.is_shutting_down {
             return;
