@@ -10,6 +10,7 @@ mod clock;
 pub mod config_file;
 mod executor;
 mod gate;
+pub mod io;
 mod kernel;
 pub mod launcher;
 mod listener;
