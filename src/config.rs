@@ -26,6 +26,7 @@ pub struct Settings {
     pub cores: Vec<usize>,
     /// 0: one shard a core. More shards than cores share them, round robin.
     pub shards: u16,
+    pub io: IoMode,
     pub wait: WaitMode,
     /// With `WaitMode::Adaptive`: how long a worker looks for work before it sleeps.
     pub spin_us: u32,
@@ -57,6 +58,16 @@ pub struct TcpSettings {
     pub rto_max_ms: u32,
     /// With retransmissions so close together, their number no longer says that a peer is gone; this time does.
     pub user_timeout_ms: u32,
+}
+
+/// What shards, bridges and logs do their input and output with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoMode {
+    /// io_uring, or epoll where io_uring is refused.
+    Auto,
+    /// io_uring, or nothing.
+    Uring,
+    Epoll,
 }
 
 /// How a worker waits for completions.
@@ -95,6 +106,7 @@ impl Default for Settings {
             tcp: TcpSettings { rto_max_ms: 3_000, user_timeout_ms: 3_600_000 },
             cores: Vec::new(),
             shards: 0,
+            io: IoMode::Auto,
             wait: WaitMode::Sleep,
             spin_us: 50,
             receive_buffers: 16,

@@ -21,6 +21,7 @@ pub mod session;
 pub mod stages;
 
 pub mod shard;
+pub mod turn;
 
 // The world: io_uring, executors, clock, threads, files.
 #[cfg(feature = "shell")]

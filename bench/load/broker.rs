@@ -53,6 +53,8 @@ pub struct Broker {
     pub target: Target,
     /// `None`: not known, so neither processor time nor memory are measured.
     pub pid: Option<u32>,
+    /// How the bench's own asks for input and output, as it says.
+    pub io: Option<String>,
     /// The bench's own, and what it says on stderr.
     child: Option<(Child, Receiver<String>)>,
 }
@@ -117,7 +119,8 @@ impl Broker {
                 broker.to_socket_addrs().map_err(|error| format!("--broker {broker}: {error}"))?;
             let address =
                 addresses.next().ok_or_else(|| format!("--broker {broker}: no address"))?;
-            return Ok(Broker { target: Target { address }, pid: options.pid, child: None });
+            let (target, pid) = (Target { address }, options.pid);
+            return Ok(Broker { target, pid, io: None, child: None });
         }
         let program =
             std::env::current_exe().map_err(|error| format!("this program's own path: {error}"))?;
@@ -127,11 +130,11 @@ impl Broker {
         match options.subject {
             Subject::Broker => {
                 command.args([SERVE, &cores, "serve", "--listen", ADDRESS, "--cores", &cores]);
-                command.args(["--shards", &options.shards.to_string()]);
+                command.args(["--shards", &options.shards.to_string(), "--io", &options.io]);
                 command.args(settings(options, scenario)?);
             }
             Subject::Floor => {
-                command.args([floor::SERVE, &cores, ADDRESS]);
+                command.args([floor::SERVE, &cores, ADDRESS, &options.io]);
             }
         }
         let spawned =
@@ -139,9 +142,9 @@ impl Broker {
         let mut child = spawned.map_err(|error| format!("starting the broker: {error}"))?;
         let lines = read_lines(child.stderr.take().expect("stderr is piped"));
         match wait_for_address(&lines) {
-            Ok(address) => {
+            Ok((address, io)) => {
                 let pid = Some(child.id());
-                Ok(Broker { target: Target { address }, pid, child: Some((child, lines)) })
+                Ok(Broker { target: Target { address }, pid, io, child: Some((child, lines)) })
             }
             Err(reason) => {
                 let _ = child.kill();
@@ -221,8 +224,8 @@ fn last_words(lines: &Receiver<String>) -> String {
     if words.is_empty() { words } else { format!("; it said:{words}") }
 }
 
-/// The broker says `listening on ADDRESS` when it is ready; what else it says explains why it did not become so.
-fn wait_for_address(lines: &Receiver<String>) -> Result<SocketAddr, String> {
+/// The broker says `listening on ADDRESS (IO)` when it is ready; what else it says explains why it did not become so.
+fn wait_for_address(lines: &Receiver<String>) -> Result<(SocketAddr, Option<String>), String> {
     let begin = Instant::now();
     let mut said = String::new();
     loop {
@@ -230,8 +233,10 @@ fn wait_for_address(lines: &Receiver<String>) -> Result<SocketAddr, String> {
         match lines.recv_timeout(wait) {
             Ok(line) => {
                 if let Some((_, rest)) = line.split_once("listening on ") {
-                    let address = rest.split_whitespace().next().and_then(|text| text.parse().ok());
-                    return address.ok_or_else(|| {
+                    let mut words = rest.split_whitespace();
+                    let address = words.next().and_then(|text| text.parse().ok());
+                    let io = words.next().map(|word| word.trim_matches(['(', ')']).to_string());
+                    return address.map(|address| (address, io)).ok_or_else(|| {
                         format!("the broker listens on no address that can be read: {line}")
                     });
                 }
@@ -261,10 +266,11 @@ mod tests {
     #[test]
     fn the_address_is_found_among_what_the_broker_says() {
         let (sender, lines) = channel();
-        for line in ["something else", "ringmq: listening on 127.0.0.1:1884"] {
+        for line in ["something else", "ringmq: listening on 127.0.0.1:1884 (epoll)"] {
             sender.send(line.to_string()).expect("open");
         }
-        assert_eq!(wait_for_address(&lines), Ok("127.0.0.1:1884".parse().expect("address")));
+        let address = "127.0.0.1:1884".parse().expect("address");
+        assert_eq!(wait_for_address(&lines), Ok((address, Some("epoll".to_string()))));
         sender.send("io_uring is forbidden here".to_string()).expect("open");
         drop(sender);
         assert!(

@@ -1,4 +1,4 @@
-//! The floor: what a broker's sockets cost without a broker. A relay on RingMQ's own network ring moves the same bytes between
+//! The floor: what a broker's sockets cost without a broker. A relay on RingMQ's own network moves the same bytes between
 //! the same sockets: whole frames along fixed routes, QoS 0. Of MQTT it knows what clients need to get started.
 
 use std::ffi::OsString;
@@ -11,8 +11,14 @@ use std::time::Duration;
 
 use ringmq::codec::{Packet, ProtocolVersion, next_frame};
 use ringmq::config::Settings;
+use ringmq::config::keys::Key;
+use ringmq::config::kind::Written;
 use ringmq::shard::{Output, ReadMode};
-use ringmq::shell::ring::{Event, Ring, RingSettings, SocketKey};
+use ringmq::shell::check::Process;
+use ringmq::shell::io::{self, Io};
+use ringmq::shell::net::epoll::Epoll;
+use ringmq::shell::net::uring::{Ring, RingSettings};
+use ringmq::shell::net::{Event, Network, SocketKey};
 use ringmq::time::Instant;
 use ringmq::topic;
 use signal_hook::consts::SIGTERM;
@@ -23,7 +29,8 @@ use crate::broker::parse_cores;
 use crate::engine::wire::body_range;
 use crate::machine;
 
-/// The hidden first argument with which this program is the relay. Behind it stand its cores and where it listens.
+/// The hidden first argument with which this program is the relay. Behind it stand its cores, where it listens and how it asks for
+/// input and output.
 pub const SERVE: &str = "__floor";
 
 /// Frames that one subscriber has not taken yet: the windows of the scenarios come nowhere near.
@@ -45,11 +52,10 @@ const DISCONNECT: u8 = 14;
 /// Is the relay, on the cores named first, until it is told to end.
 pub fn serve(arguments: &[OsString]) -> ExitCode {
     let texts: Vec<&str> = arguments.iter().filter_map(|text| text.to_str()).collect();
-    let [cores, address] = texts[..] else { return ExitCode::from(2) };
+    let [cores, address, way] = texts[..] else { return ExitCode::from(2) };
     let served = parse_cores(cores)
         .and_then(|cores| machine::pin(&cores).map_err(|error| format!("cores: {error}")))
-        .and_then(|()| Relay::listen(address))
-        .and_then(Relay::run);
+        .and_then(|()| run(address, way));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
@@ -59,8 +65,27 @@ pub fn serve(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-struct Relay {
-    ring: Ring,
+fn run(address: &str, way: &str) -> Result<(), String> {
+    let mut settings = Settings::default();
+    let key = Key::find("io").expect("it is a key");
+    key.set(&mut settings, key.kind.read(&Written::Argument(way))?);
+    let choice =
+        io::choose(settings.io, &Process::read()).map_err(|refusal| refusal.to_string())?;
+    // As the broker has it by default.
+    match choice.io {
+        Io::Uring => {
+            let ring = Ring::new(RingSettings::from(&settings));
+            Relay::listen(address, choice.io, ring.map_err(|error| error.to_string())?)?.run()
+        }
+        Io::Epoll => {
+            let epoll = Epoll::new(settings.receive_buffer_size as usize);
+            Relay::listen(address, choice.io, epoll.map_err(|error| error.to_string())?)?.run()
+        }
+    }
+}
+
+struct Relay<N> {
+    net: N,
     links: Slab<Link>,
     /// How often somebody has subscribed: a route that is older is looked for anew.
     subscriptions: u32,
@@ -85,8 +110,8 @@ struct Link {
     is_filled: bool,
 }
 
-impl Relay {
-    fn listen(address: &str) -> Result<Relay, String> {
+impl<N: Network> Relay<N> {
+    fn listen(address: &str, io: Io, mut net: N) -> Result<Relay<N>, String> {
         let failed = |error| format!("listening on {address}: {error}");
         let wanted: SocketAddr = address.parse().map_err(|_| format!("{address}: no address"))?;
         let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, Some(Protocol::TCP))
@@ -97,13 +122,10 @@ impl Relay {
         socket.bind(&wanted.into()).map_err(failed)?;
         socket.listen(BACKLOG).map_err(failed)?;
         let bound = socket.local_addr().map_err(failed)?.as_socket().expect("it is TCP");
-        // As the broker has it by default.
-        let mut ring = Ring::new(RingSettings::from(&Settings::default()))
-            .map_err(|error| error.to_string())?;
-        ring.listen(socket.into());
-        eprintln!("floor: listening on {bound}");
+        net.listen(socket.into());
+        eprintln!("floor: listening on {bound} ({io})");
         let (links, filled, spare) = (Slab::new(), Vec::new(), Vec::new());
-        Ok(Relay { ring, links, subscriptions: 0, filled, spare })
+        Ok(Relay { net, links, subscriptions: 0, filled, spare })
     }
 
     fn run(mut self) -> Result<(), String> {
@@ -111,7 +133,7 @@ impl Relay {
         signal_hook::flag::register(SIGTERM, ends.clone()).map_err(|error| error.to_string())?;
         let mut now = Instant::ZERO;
         while !ends.load(Relaxed) {
-            self.ring.wait(now, SLEEP_MAX);
+            self.net.wait(now, SLEEP_MAX);
             now = Instant(machine::now_ns() / 1_000_000);
             self.take_events(now)?;
             self.flush();
@@ -120,10 +142,10 @@ impl Relay {
     }
 
     fn take_events(&mut self, now: Instant) -> Result<(), String> {
-        let Relay { ring, links, subscriptions, filled, spare } = self;
+        let Relay { net, links, subscriptions, filled, spare } = self;
         let mut accepted = Vec::new();
         let mut ended = Vec::new();
-        while let Some(event) = ring.next_event(now) {
+        while let Some(event) = net.next_event(now) {
             match event {
                 Event::Received { owner, bytes } => {
                     let mut wires = Wires { links, subscriptions, filled };
@@ -146,8 +168,8 @@ impl Relay {
         }
         for socket in accepted {
             let place = links.vacant_entry();
-            let socket = ring.adopt(socket, place.key() as u64);
-            ring.read(socket, ReadMode::Many);
+            let socket = net.adopt(socket, place.key() as u64);
+            net.read(socket, ReadMode::Many);
             place.insert(Link::new(socket));
         }
         for index in ended {
@@ -155,7 +177,7 @@ impl Relay {
             *subscriptions += 1;
             filled.retain(|filled| *filled != index);
             if let Some(link) = links.try_remove(index) {
-                ring.close(link.socket);
+                net.close(link.socket);
             }
         }
         Ok(())
@@ -163,7 +185,7 @@ impl Relay {
 
     /// One send for each connection that has bytes.
     fn flush(&mut self) {
-        let Relay { ring, links, filled, spare, .. } = self;
+        let Relay { net, links, filled, spare, .. } = self;
         let leaves_now = filled.len() <= SENDS_NOW_MAX;
         for index in filled.drain(..) {
             let link = &mut links[index];
@@ -173,13 +195,9 @@ impl Relay {
             }
             let bytes = std::mem::replace(&mut link.out, spare.pop().unwrap_or_default());
             let output = Output { bytes, parts: Vec::new() };
-            if !leaves_now {
-                link.is_sending = true;
-                ring.send(link.socket, output);
-            } else if let Some(output) = ring.send_now(link.socket, output) {
-                give_back(spare, output);
-            } else {
-                link.is_sending = true;
+            match net.send(link.socket, output, leaves_now) {
+                Some(output) => give_back(spare, output),
+                None => link.is_sending = true,
             }
         }
     }
@@ -209,7 +227,7 @@ impl Link {
     }
 }
 
-/// The relay without its ring, which lends the bytes.
+/// The relay without its network, which lends the bytes.
 struct Wires<'a> {
     links: &'a mut Slab<Link>,
     subscriptions: &'a mut u32,
@@ -338,17 +356,11 @@ mod tests {
 
     #[test]
     fn whole_frames_go_to_those_who_asked_for_them_however_they_arrive() {
-        let settings = RingSettings {
-            entries: 1,
-            receive_buffers: 1,
-            receive_buffer_size: 64,
-            shares_buffers: false,
-        };
-        let mut ring = Ring::new(settings).expect("io_uring");
+        let mut net = Epoll::new(64).expect("epoll");
         let mut links = Slab::new();
         for owner in 0..4 {
-            let socket = std::fs::File::open("/dev/null").expect("it is there");
-            links.insert(Link::new(ring.adopt(socket.into(), owner)));
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("it is free");
+            links.insert(Link::new(net.adopt(socket.into(), owner)));
         }
         let (mut subscriptions, mut filled) = (0, Vec::new());
         let mut wires =

@@ -71,6 +71,7 @@ fn bench(options: &Options) -> Result<bool, String> {
     if options.json {
         println!("{}", report.json());
     } else {
+        println!("{}\n", report.title());
         print!("{}", report::table(&outcomes, bench.placement.shared));
     }
     if !options.no_output {

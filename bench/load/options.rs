@@ -10,7 +10,7 @@ pub enum Subject {
     /// A RingMQ
     #[default]
     Broker,
-    /// A relay on RingMQ's network ring, without MQTT, QoS 0 only: what no broker on it can get below
+    /// A relay on RingMQ's network, without MQTT, QoS 0 only: what no broker on it can get below
     Floor,
 }
 
@@ -84,6 +84,9 @@ pub struct Options {
     /// Cores of the bench's own broker, as 0-1,3 [default: the first]
     #[arg(long, value_name = "LIST", conflicts_with = "broker")]
     pub cores: Option<String>,
+    /// How the bench's own broker asks for input and output: auto, uring or epoll
+    #[arg(long, value_name = "WAY", default_value = "auto", conflicts_with = "broker")]
+    pub io: String,
     /// A further option of the bench's own broker, as KEY=VALUE; may be repeated
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "broker")]
     pub set: Vec<String>,

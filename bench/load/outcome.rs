@@ -52,6 +52,8 @@ impl Latency {
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     pub scenario: String,
+    /// How the broker asks for input and output, if it is the bench's own.
+    pub io: Option<String>,
     /// Messages (connections in a storm) per second towards the broker, and delivered by it.
     pub in_per_s: f64,
     pub out_per_s: f64,
@@ -95,6 +97,7 @@ impl Outcome {
     pub fn new(scenario: &str) -> Outcome {
         Outcome {
             scenario: scenario.to_string(),
+            io: None,
             in_per_s: 0.0,
             out_per_s: 0.0,
             megabytes_per_s: 0.0,

@@ -181,6 +181,8 @@ pub struct Report<'a> {
     pub broker_cores: &'a [usize],
     pub generator_cores: &'a [usize],
     pub shards: Option<u16>,
+    /// How the bench's own broker asks for input and output.
+    pub io: Option<&'a str>,
     pub seconds: f64,
     pub scenarios: Vec<ScenarioReport<'a>>,
 }
@@ -208,11 +210,30 @@ impl<'a> Report<'a> {
             broker_cores: &placement.broker,
             generator_cores: &placement.generator,
             shards: options.broker.is_none().then_some(options.shards),
+            io: io_of(outcomes),
             seconds: options.seconds,
             scenarios: pairs
                 .map(|(settings, outcome)| ScenarioReport { settings, outcome })
                 .collect(),
         }
+    }
+
+    /// What was measured, where: the line above the table.
+    pub fn title(&self) -> String {
+        let subject = match (self.broker, self.shards, self.io) {
+            (Some(address), ..) => format!("broker {address}"),
+            (None, shards, io) => {
+                let shards = shards.unwrap_or(1);
+                let plural = if shards == 1 { "" } else { "s" };
+                format!("RingMQ, {shards} shard{plural}, {}", io.unwrap_or("not started"))
+            }
+        };
+        let cores = |cores: &[usize]| {
+            let cores: Vec<String> = cores.iter().map(ToString::to_string).collect();
+            if cores.is_empty() { "any".to_string() } else { cores.join(",") }
+        };
+        let (broker, generator) = (cores(self.broker_cores), cores(self.generator_cores));
+        format!("{subject}; broker on core {broker}, generator on core {generator}")
     }
 
     pub fn json(&self) -> String {
@@ -228,6 +249,11 @@ impl<'a> Report<'a> {
             .map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)
     }
+}
+
+/// All scenarios' brokers are alike.
+fn io_of(outcomes: &[Outcome]) -> Option<&str> {
+    outcomes.iter().find_map(|outcome| outcome.io.as_deref())
 }
 
 /// `bench/results` of the repository around the working folder; the working folder itself outside of it.

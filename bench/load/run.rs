@@ -68,6 +68,7 @@ impl Bench {
             outcome.failures.push(reason);
             outcome
         });
+        outcome.io = broker.io.clone();
         if let Err(reason) = broker.stop() {
             outcome.failures.push(reason);
         }

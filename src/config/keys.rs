@@ -2,7 +2,7 @@
 
 use super::duration::TimeUnit::{Microseconds, Milliseconds, Seconds};
 use super::kind::{Kind, Value};
-use super::{LogFormat, LogLevel, Settings, WaitMode};
+use super::{IoMode, LogFormat, LogLevel, Settings, WaitMode};
 use crate::limits::{PACKET_SIZE_CEILING, QueuePolicy, SHARD_COUNT_MAX};
 
 /// One thing that an operator may set.
@@ -46,6 +46,11 @@ trait Choice: Copy + PartialEq + 'static {
         let index = Self::WORDS.iter().position(|known| known == word);
         Self::VALUES[index.expect("the kind reads only these words")]
     }
+}
+
+impl Choice for IoMode {
+    const WORDS: &'static [&'static str] = &["auto", "uring", "epoll"];
+    const VALUES: &'static [Self] = &[IoMode::Auto, IoMode::Uring, IoMode::Epoll];
 }
 
 impl Choice for WaitMode {
@@ -240,6 +245,14 @@ pub static KEYS: &[Key] = &[
         count(0, SHARD_COUNT_MAX as u64),
         "Independent parts of the broker, each with a worker. 0: one for each core; more share the cores."
     ),
+    Key {
+        name: "io",
+        group: Group::Workers,
+        kind: Kind::Choice(IoMode::WORDS),
+        explanation: "How the kernel is asked for input and output. auto: io_uring, or epoll with a warning where that is refused.",
+        get: |settings| settings.io.word(),
+        set: |settings, value| settings.io = IoMode::from_word(&value),
+    },
     Key {
         name: "wait",
         group: Group::Workers,

@@ -131,6 +131,8 @@ pub(super) struct Sys {
     reports: Vec<Report>,
     loads: [Load; LOAD_COUNT],
     connected_max: usize,
+    /// Lines that never change.
+    facts: Vec<(&'static str, String)>,
     /// What each topic said last.
     said: BTreeMap<String, String>,
 }
@@ -178,6 +180,7 @@ impl Sys {
             reports: vec![Report::default(); report_count],
             loads: Default::default(),
             connected_max: 0,
+            facts: Vec::new(),
             said: BTreeMap::new(),
         }
     }
@@ -224,6 +227,9 @@ impl Sys {
         self.connected_max = self.connected_max.max(connected as usize);
         let sessions = self.sum(|r| r.gauges.sessions as u64);
         let waiting = self.sum(|r| r.gauges.stored_bytes as u64);
+        for (name, value) in &self.facts {
+            say(name, value);
+        }
         say("version", &concat!("ringmq version ", env!("CARGO_PKG_VERSION")));
         say("uptime", &format_args!("{} seconds", now.ms_since(self.started_at) / 1000));
         say("clients/total", &sessions);
@@ -306,6 +312,11 @@ impl Shard {
         for (name, value) in self.sys.lines(now) {
             self.say(now, format!("$SYS/broker/{name}"), value);
         }
+    }
+
+    /// What the world says of itself below `$SYS/broker/`, topic and text.
+    pub fn set_facts(&mut self, facts: Vec<(&'static str, String)>) {
+        self.sys.facts = facts;
     }
 
     /// What the bridges say of themselves.

@@ -12,10 +12,12 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::config::plugin::PluginSettings;
+use crate::shell::io::{self, Io};
 use crate::shell::plugins::{self, Chain, Installed, PluginError};
 
 pub use cores::allowed_cores;
-use process::Process;
+pub use kernel::{Refusal, try_io_uring};
+pub use process::Process;
 
 /// What one examination found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,11 +44,15 @@ pub enum Level {
 /// The ports are bound for a moment. The cores of the settings are filled in.
 pub fn run_checks(settings: &Settings) -> Vec<Finding> {
     let process = Process::read();
-    let mut findings = vec![kernel::check_release(process.kernel_release.as_deref())];
     // The limit is raised first: a ring counts towards it.
     let locked = memory::check_locked(settings, &process);
-    findings.push(kernel::check_io_uring(&process));
-    findings.push(locked);
+    let choice = io::choose(settings.io, &process);
+    let io = choice.as_ref().map_or(Io::Uring, |choice| choice.io);
+    let mut findings = vec![kernel::check_release(process.kernel_release.as_deref(), io)];
+    findings.push(kernel::judge_io(&choice));
+    if io == Io::Uring {
+        findings.push(locked);
+    }
     findings.push(files::check(settings));
     findings.extend(cores::check(settings));
     findings.push(memory::check_bounds(settings));

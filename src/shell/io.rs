@@ -1,6 +1,9 @@
-//! The two ways in which this process does its input and output.
+//! The two ways in which this process does its input and output, and which of them it takes.
 
 use std::fmt;
+
+use crate::config::IoMode;
+use crate::shell::check::{Process, Refusal, try_io_uring};
 
 /// What shards, bridges and logs do their input and output with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,5 +20,27 @@ impl fmt::Display for Io {
             Io::Uring => "io_uring",
             Io::Epoll => "epoll",
         })
+    }
+}
+
+/// What was chosen.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    pub io: Io,
+    /// Why it is not io_uring, if that was tried.
+    pub refusal: Option<Refusal>,
+}
+
+/// Tries what `mode` asks for, on this machine, as this process. `Err`: it cannot be had, and nothing takes its place.
+pub fn choose(mode: IoMode, process: &Process) -> Result<Choice, Refusal> {
+    if mode == IoMode::Epoll {
+        return Ok(Choice { io: Io::Epoll, refusal: None });
+    }
+    match try_io_uring(process) {
+        Ok(()) => Ok(Choice { io: Io::Uring, refusal: None }),
+        Err(refusal) if mode == IoMode::Auto && refusal.is_lasting => {
+            Ok(Choice { io: Io::Epoll, refusal: Some(refusal) })
+        }
+        Err(refusal) => Err(refusal),
     }
 }

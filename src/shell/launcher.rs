@@ -4,7 +4,7 @@
 mod tests;
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -27,15 +27,19 @@ use crate::shell::calm::Calm;
 use crate::shell::clock::Clock;
 use crate::shell::executor;
 use crate::shell::gate::Gate;
+use crate::shell::check::{Process, Refusal};
+use crate::shell::io::{self, Choice, Io};
 use crate::shell::listener::{self, ListenError, Listeners};
 use crate::shell::mesh::bridge_lanes::{self, BridgeEnd};
 use crate::shell::mesh::{self, Door, Port};
 use crate::shell::plugins::{self, Chain, Installed, PluginError};
-use crate::shell::ring::{self, Ring, RingError, RingSettings};
+use crate::shell::net::epoll::Epoll;
+use crate::shell::net::uring::{Ring, RingSettings};
+use crate::shell::net::{self, Network, NetworkError};
 use crate::shell::shutdown::{Order, Orders, Phase};
-use crate::shell::turn::Worker;
 use crate::shell::waiter::Waiter;
 use crate::shell::watch::{Report, Watch};
+use crate::shell::worker::Worker;
 
 /// What a glommio executor gets: it does no I/O on a shard's thread.
 const EXECUTOR_IO_MEMORY: usize = 64 << 10;
@@ -61,6 +65,9 @@ struct Shared {
     clock: Clock,
     gate: Arc<Gate>,
     orders: Arc<Orders>,
+    io: Io,
+    /// What is said of this process below $SYS.
+    facts: Vec<(&'static str, String)>,
     plugins: Arc<[Installed]>,
     seed: u64,
     /// What bridges want of the shards' messages.
@@ -72,7 +79,7 @@ pub fn run(settings: Settings) -> Result<(), LaunchError> {
     let mut signals = watch_signals().map_err(LaunchError::System)?;
     let broker = Broker::start(settings)?;
     for address in broker.addresses() {
-        eprintln!("ringmq: listening on {address}");
+        eprintln!("ringmq: listening on {address} ({})", broker.shared.io);
     }
     let settings = &broker.shared.settings;
     info!("{} shards on cores {:?}", settings.shard_count(), settings.cores);
@@ -105,6 +112,7 @@ impl Broker {
             configured.collect::<Result<_, _>>().map_err(LaunchError::Plugin)?;
         let plugins: Arc<[Installed]> = configured.into_iter().chain(plugins).collect();
         plugins::check_names(&plugins).map_err(LaunchError::Plugin)?;
+        let choice = io::choose(settings.io, &Process::read()).map_err(LaunchError::Io)?;
         let shard_count = settings.shard_count();
         let listeners = settings
             .listen
@@ -119,6 +127,8 @@ impl Broker {
         let (mut ports, bridging) = connect_bridges(&settings, ports, &doors)?;
         let shared = Shared {
             clock: Clock::new(),
+            io: choice.io,
+            facts: facts(&choice),
             gate: Arc::new(Gate::new(settings.connections_max)),
             plugins,
             orders: Arc::new(Orders::new(
@@ -185,6 +195,13 @@ impl Broker {
         }
         Ok(())
     }
+}
+
+/// What is said of this process below `$SYS/broker/`.
+fn facts(choice: &Choice) -> Vec<(&'static str, String)> {
+    let mut facts = vec![("io", choice.io.to_string())];
+    facts.extend(choice.refusal.as_ref().map(|refusal| ("io/reason", refusal.what.clone())));
+    facts
 }
 
 /// What the executor of the bridges gets.
@@ -271,19 +288,35 @@ fn work(
     started: Sender<Start>,
 ) {
     let _guard = AbortOnPanic;
-    let settings: &Settings = &shared.settings;
-    let ring = Ring::new(RingSettings::from(settings));
-    let mut ring = match ring {
-        Ok(ring) => ring,
-        Err(error) => {
-            // If nobody listens, the process is ending anyway.
-            let _ = started.send((port.own(), Err(LaunchError::Ring(error))));
-            return;
-        }
+    let settings = shared.settings.clone();
+    let refuse = |error| {
+        // If nobody listens, the process is ending anyway.
+        let _ = started.send((port.own(), Err(LaunchError::Network(error))));
     };
-    ring.watch(port.bell());
+    match shared.io {
+        Io::Uring => match Ring::new(RingSettings::from(&*settings)) {
+            Ok(ring) => work_on(shared, ring, port, listeners, report, started),
+            Err(error) => refuse(error),
+        },
+        Io::Epoll => match Epoll::new(settings.receive_buffer_size as usize) {
+            Ok(epoll) => work_on(shared, epoll, port, listeners, report, started),
+            Err(error) => refuse(error),
+        },
+    }
+}
+
+fn work_on<N: Network>(
+    shared: Shared,
+    mut net: N,
+    port: Port<Mail>,
+    listeners: Vec<OwnedFd>,
+    report: Arc<Report>,
+    started: Sender<Start>,
+) {
+    let settings: &Settings = &shared.settings;
+    net.watch(port.bell());
     for listener in listeners {
-        ring.listen(listener);
+        net.listen(listener);
     }
     let shard_settings = ShardSettings {
         id: port.own(),
@@ -304,10 +337,11 @@ fn work(
     if let Some(rules) = &shared.forward {
         shard.set_bridges(rules.clone());
     }
+    shard.set_facts(shared.facts.clone());
     shard.set_events(tracing::enabled!(tracing::Level::DEBUG));
     let waiter = Waiter::new(settings.wait, settings.spin_us);
     let gate = shared.gate.clone();
-    let mut worker = Worker::new(shard, ring, port, shared.clock, waiter, gate, report);
+    let mut worker = Worker::new(shard, net, port, shared.clock, waiter, gate, report);
     let _ = started.send((worker.id(), Ok(())));
     drop(started);
     serve(&mut worker, &shared.orders, settings.limits.linger_ms);
@@ -318,7 +352,7 @@ fn work(
 }
 
 /// Turns until the order to end, which it leaves to be reported.
-fn serve(worker: &mut Worker, orders: &Orders, linger_ms: u64) {
+fn serve<N: Network>(worker: &mut Worker<N>, orders: &Orders, linger_ms: u64) {
     let mut carried_out = Order::RUN;
     loop {
         let order = orders.current();
@@ -359,7 +393,7 @@ impl Drop for AbortOnPanic {
 }
 
 /// Becomes readable with the first SIGTERM or SIGINT; the second ends the process at once.
-fn watch_signals() -> io::Result<UnixStream> {
+fn watch_signals() -> std::io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
     reader.set_read_timeout(Some(WATCH_INTERVAL))?;
     let is_ending = Arc::new(AtomicBool::new(false));
@@ -373,15 +407,15 @@ fn watch_signals() -> io::Result<UnixStream> {
 }
 
 /// Looks at the shards' reports until a signal comes.
-fn supervise(signals: &mut UnixStream, broker: &Broker) -> io::Result<()> {
+fn supervise(signals: &mut UnixStream, broker: &Broker) -> std::io::Result<()> {
     let mut watch = Watch::new(&broker.reports);
     let mut calm = Calm::default();
     loop {
         match signals.read(&mut [0]) {
             Ok(_) => return Ok(()),
             Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {}
-                io::ErrorKind::Interrupted => continue,
+                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {}
+                std::io::ErrorKind::Interrupted => continue,
                 _ => return Err(error),
             },
         }
@@ -391,7 +425,7 @@ fn supervise(signals: &mut UnixStream, broker: &Broker) -> io::Result<()> {
         }
         let (moved, waiting) = broker.bytes();
         if calm.look(now, moved, waiting) {
-            ring::give_back_free_memory();
+            net::give_back_free_memory();
             debug!("free memory is given back, in {} ms", broker.shared.clock.now().ms_since(now));
         }
     }
@@ -401,20 +435,23 @@ fn supervise(signals: &mut UnixStream, broker: &Broker) -> io::Result<()> {
 #[derive(Debug)]
 pub enum LaunchError {
     Listen(ListenError),
-    Ring(RingError),
+    /// What was asked for cannot be had.
+    Io(Refusal),
+    Network(NetworkError),
     Plugin(PluginError),
     Executor(String),
     Bridges(BridgesError),
     /// A bridge's rule that cannot be.
     Rule(String),
-    System(io::Error),
+    System(std::io::Error),
 }
 
 impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LaunchError::Listen(error) => error.fmt(f),
-            LaunchError::Ring(error) => error.fmt(f),
+            LaunchError::Io(refusal) => write!(f, "no io_uring: {refusal}"),
+            LaunchError::Network(error) => error.fmt(f),
             LaunchError::Plugin(error) => error.fmt(f),
             LaunchError::Executor(error) => {
                 write!(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::TcpSettings;
-use crate::shell::ring;
+use crate::shell::net;
 
 /// Connections that wait to be accepted, on each listener.
 const BACKLOG: i32 = 4096;
@@ -71,7 +71,7 @@ fn bind(address: SocketAddr, tcp: TcpSettings) -> io::Result<OwnedFd> {
     socket.set_tcp_nodelay(true)?;
     let user_timeout = Duration::from_millis(tcp.user_timeout_ms.into());
     socket.set_tcp_user_timeout(Some(user_timeout))?;
-    ring::set_tcp_rto_max(&socket, tcp.rto_max_ms)?;
+    net::set_tcp_rto_max(&socket, tcp.rto_max_ms)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -180,7 +180,7 @@ mod tests {
         let socket = Socket::from(accepted);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(20)));
         assert!(socket.tcp_nodelay().unwrap());
-        match ring::tcp_rto_max(&socket) {
+        match net::tcp_rto_max(&socket) {
             Some(rto_max_ms) => assert_eq!(rto_max_ms, 1_500),
             None => eprintln!("SKIPPED: TCP_RTO_MAX_MS needs Linux 6.15"),
         }

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::shard::{Lane, Mail, ShardId};
-use crate::shell::ring::EventFd;
-use crate::time::Instant;
+use crate::shell::net::EventFd;
+use crate::turn;
 use asleep::Asleep;
 pub use bridge_lanes::{BridgeEnd, BridgePort};
 
@@ -33,14 +33,7 @@ const LANE_ITEMS_MAX: usize = 256;
 const LANE_ITEMS_PER_SHARD: usize = 1024;
 
 /// A connection on its way to the shard of its session. Its descriptor has no operation in flight.
-#[derive(Debug)]
-pub struct Adoption {
-    pub socket: OwnedFd,
-    /// All that was read so far.
-    pub bytes: Vec<u8>,
-    /// When its CONNECT must be whole.
-    pub deadline: Instant,
-}
+pub type Adoption = turn::Adoption<OwnedFd>;
 
 /// What the control lane carries.
 #[derive(Debug)]
@@ -69,6 +62,9 @@ pub struct Port<M> {
     own: ShardId,
     /// Lanes with the bridges, if there are any.
     bridges: Option<BridgePort>,
+    /// Whose lane `next` looks at, and how many of its items it still gives; `None`: to be asked.
+    from: usize,
+    left: Option<usize>,
 }
 
 struct Outward<M> {
@@ -119,6 +115,8 @@ pub fn connect<M: Send + Weighed>(shard_count: u16, bytes_max: usize) -> io::Res
             doors: doors.clone(),
             own,
             bridges: None,
+            from: 0,
+            left: None,
         })
         .collect();
     for from in 0..count {
@@ -207,28 +205,23 @@ impl<M: Send + Weighed> Port<M> {
         }
     }
 
-    /// Takes what all lanes hold: the control lanes of all shards first, so that the tails of the others are read
-    /// after everything that a control item tells of was written. `true` when there was something.
-    pub fn receive(&mut self, mut take: impl FnMut(ShardId, Control<M>)) -> bool {
-        let mut received = false;
-        for (from, inward) in inward(&mut self.inward) {
-            received |= drain(&mut inward.control, |item| take(from, item));
+    /// The next item of these lanes of all other shards; of each lane, what it held when its turn came. `None` ends the round.
+    ///
+    /// A turn asks for all control mail first, so that the tails of the other lanes are read after everything that a control
+    /// item tells of was written.
+    pub fn next(&mut self, lane: Lane) -> Option<(ShardId, Control<M>)> {
+        while let Some(inward) = self.inward.get_mut(self.from) {
+            if let Some(inward) = inward {
+                let left = self.left.take().unwrap_or_else(|| inward.count(lane));
+                if left > 0 {
+                    self.left = Some(left - 1);
+                    return Some((self.from as ShardId, inward.take(lane)));
+                }
+            }
+            self.from += 1;
         }
-        for (from, inward) in inward(&mut self.inward) {
-            let Inward { publish, bytes, .. } = inward;
-            received |= drain(publish, |mail| {
-                bytes.fetch_sub(mail.size(), Ordering::Relaxed);
-                take(from, Control::Mail(mail))
-            });
-        }
-        for (from, inward) in inward(&mut self.inward) {
-            let Inward { member, bytes, .. } = inward;
-            received |= drain(member, |mail| {
-                bytes.fetch_sub(mail.size(), Ordering::Relaxed);
-                take(from, Control::Mail(mail))
-            });
-        }
-        received
+        self.from = 0;
+        None
     }
 
     pub fn has_mail(&self) -> bool {
@@ -265,19 +258,27 @@ impl<M: Send + Weighed> Port<M> {
     }
 }
 
-fn inward<M>(lanes: &mut [Option<Inward<M>>]) -> impl Iterator<Item = (ShardId, &mut Inward<M>)> {
-    let lanes = lanes.iter_mut().enumerate();
-    lanes.filter_map(|(from, inward)| Some((from as ShardId, inward.as_mut()?)))
-}
-
-/// Takes what the lane holds now, not what arrives meanwhile.
-fn drain<T>(lane: &mut Consumer<T>, take: impl FnMut(T)) -> bool {
-    let count = lane.slots();
-    if count == 0 {
-        return false;
+impl<M: Weighed> Inward<M> {
+    /// Items that a lane holds.
+    fn count(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Control => self.control.slots(),
+            Lane::Publish => self.publish.slots(),
+            Lane::Member => self.member.slots(),
+        }
     }
-    lane.read_chunk(count).expect("so many are there").into_iter().for_each(take);
-    true
+
+    /// The first item of a lane that holds one.
+    fn take(&mut self, lane: Lane) -> Control<M> {
+        let mail = match lane {
+            Lane::Control => return self.control.pop().expect("it was counted"),
+            Lane::Publish => self.publish.pop(),
+            Lane::Member => self.member.pop(),
+        };
+        let mail = mail.expect("it was counted");
+        self.bytes.fetch_sub(mail.size(), Ordering::Relaxed);
+        Control::Mail(mail)
+    }
 }
 
 #[cfg(test)]
@@ -286,10 +287,29 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use crate::shell::ring::{Ring, RingSettings};
+    use crate::shell::net::Network;
+    use crate::shell::net::epoll::Epoll;
+    use crate::time::Instant;
 
     /// More than a test's lanes hold, four bytes an item.
     const BYTES_MAX: usize = 4 * LANE_ITEMS_MAX + 1;
+
+    /// All that the lanes hold, in the order of a turn.
+    fn receive(port: &mut Port<u32>) -> Vec<(ShardId, Control<u32>)> {
+        let mut received = Vec::new();
+        for lane in [Lane::Control, Lane::Publish, Lane::Member] {
+            received.extend(std::iter::from_fn(|| port.next(lane)));
+        }
+        received
+    }
+
+    fn mail(received: Vec<(ShardId, Control<u32>)>) -> Vec<(ShardId, u32)> {
+        let mail = received.into_iter().map(|(from, item)| match item {
+            Control::Mail(mail) => (from, mail),
+            Control::Adopt(_) => unreachable!(),
+        });
+        mail.collect()
+    }
 
     impl Weighed for u32 {
         fn size(&self) -> usize {
@@ -306,7 +326,7 @@ mod tests {
         }
         assert!(!ports[0].has_room(1, Lane::Publish) && !ports[0].has_room(1, Lane::Member));
         assert!(ports[0].has_room(1, Lane::Control), "acks and answers pass");
-        ports[1].receive(|_, _| {});
+        receive(&mut ports[1]);
         assert!(ports[0].has_room(1, Lane::Publish));
     }
 
@@ -319,15 +339,11 @@ mod tests {
         ports[0].send(2, Lane::Control, 1);
         ports[1].send(2, Lane::Publish, 5);
         ports[1].send(2, Lane::Control, 2);
-        let mut received = Vec::new();
         assert!(ports[2].has_mail());
-        assert!(ports[2].receive(|from, item| match item {
-            Control::Mail(mail) => received.push((from, mail)),
-            Control::Adopt(_) => unreachable!(),
-        }));
+        let received = mail(receive(&mut ports[2]));
         assert_eq!(received, [(0, 1), (1, 2), (0, 3), (0, 4), (1, 5), (0, 6)]);
         assert!(!ports[2].has_mail());
-        assert!(!ports[2].receive(|_, _| unreachable!()));
+        assert!(receive(&mut ports[2]).is_empty());
     }
 
     #[test]
@@ -345,12 +361,9 @@ mod tests {
         };
         let back = ports[0].hand_over(1, adoption()).unwrap_err();
         assert_eq!((back.bytes.as_slice(), back.deadline), (b"rest".as_slice(), Instant(7)));
-        let mut count = 0;
-        ports[1].receive(|_, _| count += 1);
-        assert_eq!(count, LANE_ITEMS_MAX);
+        assert_eq!(receive(&mut ports[1]).len(), LANE_ITEMS_MAX);
         ports[0].hand_over(1, back).unwrap();
-        let mut adopted = None;
-        ports[1].receive(|from, item| adopted = Some((from, item)));
+        let adopted = receive(&mut ports[1]).pop();
         assert!(
             matches!(adopted, Some((0, Control::Adopt(adoption))) if adoption.bytes == b"rest")
         );
@@ -361,7 +374,7 @@ mod tests {
         let mut ports = connect::<u32>(2, BYTES_MAX).unwrap();
         ports[0].send(1, Lane::Member, 1);
         assert!(!ports[1].fall_asleep());
-        ports[1].receive(|_, _| {});
+        receive(&mut ports[1]);
         assert!(ports[1].fall_asleep());
         ports[1].wake_up();
     }
@@ -374,14 +387,8 @@ mod tests {
             .into_iter()
             .map(|mut port| {
                 thread::spawn(move || {
-                    let settings = RingSettings {
-                        entries: 8,
-                        receive_buffers: 1,
-                        receive_buffer_size: 64,
-                        shares_buffers: false,
-                    };
-                    let mut ring = Ring::new(settings).unwrap();
-                    ring.watch(port.bell());
+                    let mut net = Epoll::new(64).unwrap();
+                    net.watch(port.bell());
                     let other = 1 - port.own();
                     let mut seen = 0;
                     if port.own() == 0 {
@@ -391,17 +398,12 @@ mod tests {
                         port.ring_bells();
                         if port.fall_asleep() {
                             let began = std::time::Instant::now();
-                            ring.wait(Instant::ZERO, Duration::from_secs(10));
+                            net.wait(Instant::ZERO, Duration::from_secs(10));
                             port.wake_up();
                             assert!(began.elapsed() < Duration::from_secs(9), "mail {seen} lost");
                         }
-                        while ring.next_event(Instant::ZERO).is_some() {}
-                        let mut mail = None;
-                        port.receive(|_, item| match item {
-                            Control::Mail(number) => mail = Some(number),
-                            Control::Adopt(_) => unreachable!(),
-                        });
-                        if let Some(number) = mail {
+                        while net.next_event(Instant::ZERO).is_some() {}
+                        if let Some((_, number)) = mail(receive(&mut port)).pop() {
                             seen = number;
                             port.send(other, Lane::Publish, number + 1);
                         }

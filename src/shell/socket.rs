@@ -1,7 +1,7 @@
-//! Which socket of the ring belongs to which connection of the shard.
+//! Which socket of the network belongs to which connection of the shard.
 
 use crate::shard::ConnectionId;
-use crate::shell::ring::SocketKey;
+use crate::shell::net::SocketKey;
 
 /// Indexed by the connection's index. A stale connection finds nothing.
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl SocketTable {
     }
 }
 
-/// What the ring calls the socket of a connection.
+/// What the network calls the socket of a connection.
 pub fn to_owner(connection: ConnectionId) -> u64 {
     u64::from(connection.generation) << 32 | u64::from(connection.index)
 }
@@ -50,27 +50,22 @@ pub fn from_owner(owner: u64) -> ConnectionId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shell::ring::{Ring, RingSettings};
+    use crate::shell::net::Network;
+    use crate::shell::net::epoll::Epoll;
 
     #[test]
     fn a_stale_connection_finds_no_socket() {
-        let settings = RingSettings {
-            entries: 1,
-            receive_buffers: 1,
-            receive_buffer_size: 64,
-            shares_buffers: false,
-        };
-        let mut ring = Ring::new(settings).unwrap();
-        let socket = || std::fs::File::open("/dev/null").unwrap().into();
+        let mut net = Epoll::new(64).unwrap();
+        let socket = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
         let mut table = SocketTable::default();
         let first = ConnectionId { index: 5, generation: 1 };
         let second = ConnectionId { index: 5, generation: u32::MAX };
-        let key = ring.adopt(socket(), to_owner(first));
+        let key = net.adopt(socket(), to_owner(first));
         table.insert(first, key);
         assert_eq!((table.get(first), table.get(second)), (Some(key), None));
         assert_eq!(table.remove(second), None);
         assert_eq!(table.remove(first), Some(key));
-        let next = ring.adopt(socket(), to_owner(second));
+        let next = net.adopt(socket(), to_owner(second));
         table.insert(second, next);
         assert_eq!((table.get(first), table.get(second)), (None, Some(next)));
         assert_eq!(table.get(ConnectionId { index: 77, generation: 1 }), None);

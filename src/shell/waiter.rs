@@ -4,7 +4,7 @@ use std::time::{self, Duration};
 
 use crate::config::WaitMode;
 use crate::shell::mesh::{Port, Weighed};
-use crate::shell::ring::Ring;
+use crate::shell::net::Network;
 use crate::time::Instant;
 
 /// Looks between two looks at the clock.
@@ -24,47 +24,47 @@ impl Waiter {
     /// Submits what is queued, and returns when something has completed, mail is there or `timeout` has passed.
     pub fn wait<M: Send + Weighed>(
         self,
-        ring: &mut Ring,
+        net: &mut impl Network,
         port: &Port<M>,
         now: Instant,
         timeout: Duration,
     ) {
         match self.mode {
-            WaitMode::Sleep => sleep(ring, port, now, timeout),
+            WaitMode::Sleep => sleep(net, port, now, timeout),
             WaitMode::Spin => {
-                spin(ring, port, now, timeout);
+                spin(net, port, now, timeout);
             }
             WaitMode::Adaptive => {
-                if !spin(ring, port, now, timeout.min(self.spin)) {
-                    sleep(ring, port, now, timeout.saturating_sub(self.spin));
+                if !spin(net, port, now, timeout.min(self.spin)) {
+                    sleep(net, port, now, timeout.saturating_sub(self.spin));
                 }
             }
         }
     }
 }
 
-fn sleep<M: Send + Weighed>(ring: &mut Ring, port: &Port<M>, now: Instant, timeout: Duration) {
+fn sleep<M: Send + Weighed>(net: &mut impl Network, port: &Port<M>, now: Instant, timeout: Duration) {
     if timeout.is_zero() || !port.fall_asleep() {
-        ring.poll(now);
+        net.poll(now);
         return;
     }
-    ring.wait(now, timeout);
+    net.wait(now, timeout);
     port.wake_up();
 }
 
 /// `true` when there is something to do.
 fn spin<M: Send + Weighed>(
-    ring: &mut Ring,
+    net: &mut impl Network,
     port: &Port<M>,
     now: Instant,
     timeout: Duration,
 ) -> bool {
-    ring.poll(now);
+    net.poll(now);
     let began = time::Instant::now();
     loop {
         for _ in 0..LOOKS_PER_CLOCK {
-            if ring.has_work() {
-                ring.poll(now);
+            if net.has_work() {
+                net.poll(now);
                 return true;
             }
             if port.has_mail() {

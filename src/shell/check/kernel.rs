@@ -1,5 +1,9 @@
 //! The kernel: its release, and whether it lets this process have the rings that shards use.
+//!
+//! io_uring needs Linux 6.1. epoll needs nothing that is newer than the oldest kernel on which Rust's own library runs as it
+//! should; the oldest one that this broker was seen on is its floor here.
 
+use std::fmt;
 use std::io;
 use std::thread;
 use std::time::Duration;
@@ -8,31 +12,47 @@ use io_uring::{IoUring, Probe, opcode};
 
 use super::Finding;
 use super::process::{Container, Process};
+use crate::shell::io::{Choice, Io};
 use crate::shell::kernel::{Release, parse_release};
 
 /// The first release with everything that a shard's ring needs, as (major, minor).
 const RELEASE_MIN: Release = (6, 1);
+/// The first release that epoll is offered on.
+const RELEASE_EPOLL_MIN: Release = (4, 19);
 /// The first release in which the time between retransmissions can be bounded.
 const RELEASE_RTO_MAX: Release = (6, 15);
 /// The first release that counts the rings themselves as locked memory of the user.
 const RELEASE_LOCKED_RINGS: Release = (6, 14);
 
+/// What who has no io_uring is told.
+const EPOLL_COST: &str = "which costs more CPU for each message";
+
 const RING_ENTRIES: u32 = 8;
 const RING_TRIES: u32 = 10;
 const RING_PAUSE: Duration = Duration::from_millis(100);
 
-pub fn check_release(release: Option<&str>) -> Finding {
+/// Whether the kernel has what `io` needs.
+pub fn check_release(release: Option<&str>, io: Io) -> Finding {
     let subject = "kernel";
     let Some(text) = release else {
-        return Finding::fail(
+        return Finding::warn(
             subject,
             "/proc/sys/kernel/osrelease cannot be read",
             "mount /proc where the broker runs",
         );
     };
+    let floor = match io {
+        Io::Uring => RELEASE_MIN,
+        Io::Epoll => RELEASE_EPOLL_MIN,
+    };
     match parse_release(text) {
+        Some(found) if found < floor => Finding::fail(
+            subject,
+            format!("Linux {text} is too old for {io}"),
+            format!("boot Linux {}.{} or later", floor.0, floor.1),
+        ),
         Some(found) if found >= RELEASE_RTO_MAX => Finding::ok(subject, format!("Linux {text}")),
-        Some(found) if found >= RELEASE_MIN => Finding::ok(
+        Some(_) => Finding::ok(
             subject,
             format!(
                 "Linux {text}; before {}.{}, tcp_rto_max_ms has no effect: a client that stops reading and begins again may \
@@ -40,10 +60,10 @@ pub fn check_release(release: Option<&str>) -> Finding {
                 RELEASE_RTO_MAX.0, RELEASE_RTO_MAX.1
             ),
         ),
-        _ => Finding::fail(
+        None => Finding::warn(
             subject,
-            format!("Linux {text} is too old"),
-            format!("boot Linux {}.{} or later", RELEASE_MIN.0, RELEASE_MIN.1),
+            format!("Linux {text}: this release cannot be told from others"),
+            format!("boot Linux {}.{} or later", floor.0, floor.1),
         ),
     }
 }
@@ -53,23 +73,74 @@ pub fn counts_rings_as_locked(release: Option<&str>) -> bool {
     release.and_then(parse_release).is_none_or(|found| found >= RELEASE_LOCKED_RINGS)
 }
 
-/// Sets up a small ring of the kind that shards use, and drops it again.
-pub fn check_io_uring(process: &Process) -> Finding {
-    let subject = "io_uring";
-    match set_up_ring().and_then(|ring| missing_operation(&ring)) {
-        Ok(None) => {
-            Finding::ok(subject, "permitted: a ring of the kind that shards use was set up")
-        }
-        Ok(Some(name)) => Finding::fail(
+/// Why io_uring cannot be had, and what to do.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub what: String,
+    pub remedy: String,
+    /// Another try would end the same way: io_uring is forbidden here, or this kernel does not have it. What has run out may be
+    /// back by then.
+    pub is_lasting: bool,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
+}
+
+/// Sets up a small ring of the kind that shards use, has it do nothing once, and drops it again.
+pub fn try_io_uring(process: &Process) -> Result<(), Refusal> {
+    let too_old = |what| Refusal {
+        what,
+        remedy: format!("boot Linux {}.{} or later", RELEASE_MIN.0, RELEASE_MIN.1),
+        is_lasting: true,
+    };
+    let release = process.kernel_release.as_deref();
+    if release.and_then(parse_release).is_some_and(|found| found < RELEASE_MIN) {
+        let release = release.unwrap_or_default();
+        return Err(too_old(format!("Linux {release} does not have what rings need here")));
+    }
+    let tried = set_up_ring().and_then(|mut ring| {
+        do_nothing(&mut ring)?;
+        missing_operation(&ring)
+    });
+    match tried {
+        Ok(None) => Ok(()),
+        Ok(Some(name)) => Err(too_old(format!("this kernel's io_uring cannot do {name}"))),
+        Err(error) => Err(explain_refusal(&error, process)),
+    }
+}
+
+/// What was chosen and what it costs.
+pub fn judge_io(choice: &Result<Choice, Refusal>) -> Finding {
+    let subject = "io";
+    match choice {
+        Ok(Choice { io: Io::Uring, .. }) => Finding::ok(
             subject,
-            format!("this kernel's io_uring cannot do {name}"),
-            format!("boot Linux {}.{} or later", RELEASE_MIN.0, RELEASE_MIN.1),
+            "io_uring: a ring of the kind that shards use was set up",
         ),
-        Err(error) => {
-            let (what, remedy) = explain_refusal(&error, process);
-            Finding::fail(subject, what, remedy)
+        Ok(Choice { io: Io::Epoll, refusal: None }) => {
+            Finding::ok(subject, "epoll, as configured")
+        }
+        Ok(Choice { io: Io::Epoll, refusal: Some(Refusal { what, remedy, .. }) }) => Finding::warn(
+            subject,
+            format!("no io_uring: {what}. The broker uses epoll instead, {EPOLL_COST}"),
+            format!("{remedy}; or set io = \"epoll\" if it is to stay so"),
+        ),
+        Err(Refusal { what, remedy, is_lasting }) => {
+            let other = if *is_lasting { "; or set io = \"auto\" or \"epoll\"" } else { "" };
+            Finding::fail(subject, format!("no io_uring: {what}"), format!("{remedy}{other}"))
         }
     }
+}
+
+/// Goes all the way through the kernel.
+fn do_nothing(ring: &mut IoUring) -> io::Result<()> {
+    let mut probe = Probe::new();
+    // Refused separately by some filters.
+    ring.submitter().register_probe(&mut probe)?;
+    ring.submit_and_wait(0).map(drop)
 }
 
 /// Small, because what a ring locked is given back only some time after it is gone: a broker that was just restarted
@@ -108,9 +179,12 @@ fn missing_operation(ring: &IoUring) -> io::Result<Option<&'static str>> {
 }
 
 /// Why the kernel refused a ring, and what to do.
-fn explain_refusal(error: &io::Error, process: &Process) -> (String, String) {
-    match error.raw_os_error() {
-        Some(libc::EPERM) => match process.io_uring_disabled {
+fn explain_refusal(error: &io::Error, process: &Process) -> Refusal {
+    let code = error.raw_os_error();
+    let lasting = [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL];
+    let is_lasting = code.is_some_and(|code| lasting.contains(&code));
+    let (what, remedy) = match code {
+        Some(libc::EPERM | libc::EACCES) => match process.io_uring_disabled {
             Some(disabled @ 1..) => forbidden_by_sysctl(disabled),
             _ => forbidden_by_filter(process),
         },
@@ -137,7 +211,8 @@ fn explain_refusal(error: &io::Error, process: &Process) -> (String, String) {
                 .to_owned(),
         ),
         _ => (format!("a ring could not be set up: {error}"), "see the kernel's log".to_owned()),
-    }
+    };
+    Refusal { what, remedy, is_lasting }
 }
 
 fn forbidden_by_sysctl(disabled: u32) -> (String, String) {
@@ -180,21 +255,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_from_6_1_on_are_taken() {
+    fn each_way_of_input_and_output_has_its_oldest_kernel() {
         let cases = [
-            ("6.1.0", Level::Ok),
-            ("6.1-rc2", Level::Ok),
-            ("6.18.44-generic", Level::Ok),
-            ("10.0.1", Level::Ok),
-            ("6.0.19", Level::Fail),
-            ("5.15.0-91-generic", Level::Fail),
-            ("4.4.0", Level::Fail),
-            ("unknown", Level::Fail),
+            ("6.1.0", Level::Ok, Level::Ok),
+            ("6.1-rc2", Level::Ok, Level::Ok),
+            ("6.18.44-generic", Level::Ok, Level::Ok),
+            ("10.0.1", Level::Ok, Level::Ok),
+            ("6.0.19", Level::Fail, Level::Ok),
+            ("5.15.0-91-generic", Level::Fail, Level::Ok),
+            ("4.19.0-27-cloud-amd64", Level::Fail, Level::Ok),
+            ("4.4.0", Level::Fail, Level::Fail),
+            ("unknown", Level::Warn, Level::Warn),
         ];
-        for (release, level) in cases {
-            assert_eq!(check_release(Some(release)).level, level, "{release}");
+        for (release, uring, epoll) in cases {
+            assert_eq!(check_release(Some(release), Io::Uring).level, uring, "{release}");
+            assert_eq!(check_release(Some(release), Io::Epoll).level, epoll, "{release}");
         }
-        assert_eq!(check_release(None).level, Level::Fail);
+        assert_eq!(check_release(None, Io::Uring).level, Level::Warn);
+    }
+
+    #[test]
+    fn an_old_kernel_is_not_asked_for_rings() {
+        let kernel_release = Some("5.10.0-30-cloud-amd64".to_owned());
+        let process = Process { kernel_release, ..Process::default() };
+        let refusal = try_io_uring(&process).unwrap_err();
+        assert!(refusal.is_lasting && refusal.to_string().contains("6.1"), "{refusal}");
+    }
+
+    #[test]
+    fn what_is_refused_for_good_is_replaced_and_what_has_run_out_is_not() {
+        let refusal = |code| {
+            explain_refusal(&io::Error::from_raw_os_error(code), &Process::default())
+        };
+        for code in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL] {
+            assert!(refusal(code).is_lasting, "{code}");
+            let refusal = Some(refusal(code));
+            let finding = judge_io(&Ok(Choice { io: Io::Epoll, refusal }));
+            assert_eq!(finding.level, Level::Warn);
+            assert!(finding.what.contains("epoll instead"), "{finding:?}");
+        }
+        for code in [libc::ENOMEM, libc::EMFILE, libc::EIO] {
+            assert!(!refusal(code).is_lasting, "{code}");
+            assert_eq!(judge_io(&Err(refusal(code))).level, Level::Fail);
+        }
     }
 
     #[test]
@@ -218,8 +321,8 @@ mod tests {
         ];
         for (code, process, what, remedy) in cases {
             let explained = explain_refusal(&io::Error::from_raw_os_error(code), &process);
-            assert!(explained.0.contains(what), "{explained:?}");
-            assert!(explained.1.contains(remedy), "{explained:?}");
+            assert!(explained.what.contains(what), "{explained:?}");
+            assert!(explained.remedy.contains(remedy), "{explained:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::{Door, drain};
+use super::Door;
 use crate::shard::ShardId;
 use crate::shard::bridge_mail::{FromBridges, ToBridges};
 
@@ -27,6 +27,8 @@ pub struct BridgePort {
     written: bool,
     /// Messages were asked for when the lanes were last looked at.
     takes_messages: bool,
+    /// Items that `next` still gives; `None`: a round begins.
+    left: Option<usize>,
 }
 
 /// The bridges' end of one shard's lanes.
@@ -81,6 +83,7 @@ pub fn connect(doors: &Arc<[Door]>, bytes_max: usize) -> (Vec<BridgePort>, Bridg
             waker: waker.clone(),
             written: false,
             takes_messages: true,
+            left: None,
         });
         shards.push(ShardLanes {
             from,
@@ -113,18 +116,22 @@ impl BridgePort {
         }
     }
 
-    /// Takes what the lanes hold; messages only if `takes_messages`. `true` when there was something.
-    pub fn receive(&mut self, takes_messages: bool, mut take: impl FnMut(FromBridges)) -> bool {
+    /// The next item, of control first; messages only if `takes_messages`. `None` ends a round, which gives at most as many
+    /// items as there were when it began.
+    pub fn next(&mut self, takes_messages: bool) -> Option<FromBridges> {
         self.takes_messages = takes_messages;
-        let mut received = drain(&mut self.control, &mut take);
-        if takes_messages {
-            let bytes = &self.publish_bytes;
-            received |= drain(&mut self.publish, |mail| {
-                bytes.fetch_sub(mail.size(), Ordering::Relaxed);
-                take(mail);
-            });
+        let messages = if takes_messages { self.publish.slots() } else { 0 };
+        let left = self.left.take().unwrap_or_else(|| self.control.slots() + messages);
+        if left == 0 {
+            return None;
         }
-        received
+        self.left = Some(left - 1);
+        if let Ok(mail) = self.control.pop() {
+            return Some(mail);
+        }
+        let mail = self.publish.pop().expect("so many are there");
+        self.publish_bytes.fetch_sub(mail.size(), Ordering::Relaxed);
+        Some(mail)
     }
 
     /// Something that would be taken.
@@ -169,6 +176,16 @@ impl ShardLanes {
             door.bell.ring();
         }
     }
+}
+
+/// Takes what the lane holds now, not what arrives meanwhile.
+fn drain<T>(lane: &mut Consumer<T>, take: impl FnMut(T)) -> bool {
+    let count = lane.slots();
+    if count == 0 {
+        return false;
+    }
+    lane.read_chunk(count).expect("so many are there").into_iter().for_each(take);
+    true
 }
 
 impl BridgeEnd {

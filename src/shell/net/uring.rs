@@ -5,18 +5,12 @@
 //! everything the kernel still has.
 #![allow(unsafe_code)]
 
-mod acceptor;
 mod buffers;
 mod complete;
-mod error;
-mod event_fd;
-mod free_memory;
 mod send;
 mod sockets;
-mod tcp_option;
 #[cfg(test)]
 mod tests;
-mod token;
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -32,20 +26,16 @@ use crate::config::Settings;
 use crate::shard::{Output, ReadMode};
 use crate::shell::kernel;
 use crate::time::Instant;
-use acceptor::Acceptor;
 use buffers::ReceiveBuffers;
 use send::InFlight;
-use sockets::{Receive, Socket, Sockets};
-use token::Token;
+use sockets::{Receive, Socket};
 
-pub use error::RingError;
-pub use event_fd::EventFd;
-pub use free_memory::give_back_free_memory;
-use tcp_option::outstanding;
-pub use tcp_option::set_tcp_rto_max;
-#[cfg(test)]
-pub use tcp_option::tcp_rto_max;
-pub use token::SocketKey;
+use super::acceptor::Acceptor;
+use super::error::NetworkError;
+use super::system::outstanding;
+use super::table::Table;
+use super::token::{SocketKey, Token};
+use super::{Event, EventFd, Network};
 
 /// Boxes of finished sends that are kept for the next ones.
 const SPARE_SENDS_MAX: usize = 1024;
@@ -79,38 +69,10 @@ impl From<&Settings> for RingSettings {
     }
 }
 
-/// What the world did. Bytes are lent until the next call.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A connection on one of the listeners.
-    Accepted {
-        socket: OwnedFd,
-    },
-    /// A listener pauses: descriptors or memory have run out.
-    AcceptFailed {
-        error: io::Error,
-    },
-    Received {
-        owner: u64,
-        bytes: &'a [u8],
-    },
-    /// All of it was sent.
-    Sent {
-        owner: u64,
-        output: Output,
-    },
-    /// The peer closed (no error) or the connection broke. Nothing but `close` makes sense now.
-    Ended {
-        owner: u64,
-        socket: SocketKey,
-        error: Option<io::Error>,
-    },
-}
-
 pub struct Ring {
     uring: IoUring,
     buffers: ManuallyDrop<ReceiveBuffers>,
-    sockets: ManuallyDrop<Sockets>,
+    sockets: ManuallyDrop<Table<Socket>>,
     acceptors: Vec<Acceptor>,
     bell: Option<Arc<EventFd>>,
     bell_armed: bool,
@@ -131,7 +93,7 @@ pub struct Ring {
 
 impl Ring {
     /// To be made on the thread that uses it.
-    pub fn new(settings: RingSettings) -> Result<Ring, RingError> {
+    pub fn new(settings: RingSettings) -> Result<Ring, NetworkError> {
         let uring = IoUring::builder()
             .dontfork()
             .setup_single_issuer()
@@ -140,7 +102,7 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(settings.entries * COMPLETIONS_PER_SUBMISSION)
             .build(settings.entries)
-            .map_err(RingError::Setup)?;
+            .map_err(NetworkError::Setup)?;
         // SAFETY: needed to lend memory to the kernel. Sound because `Ring::drop` waits until no receive is in flight
         // before it drops the buffers, and keeps them for ever when that does not come to pass.
         let buffers = unsafe { ReceiveBuffers::register(&uring, settings) };
@@ -151,8 +113,8 @@ impl Ring {
         }
         Ok(Ring {
             uring,
-            buffers: ManuallyDrop::new(buffers.map_err(RingError::Buffers)?),
-            sockets: ManuallyDrop::new(Sockets::default()),
+            buffers: ManuallyDrop::new(buffers.map_err(NetworkError::Buffers)?),
+            sockets: ManuallyDrop::new(Table::default()),
             acceptors: Vec::new(),
             bell: None,
             bell_armed: false,
@@ -166,15 +128,14 @@ impl Ring {
             wait_flags,
         })
     }
+}
 
-    /// Accepts on a listening socket from the next wait on.
-    pub fn listen(&mut self, listener: OwnedFd) -> u32 {
+impl Network for Ring {
+    fn listen(&mut self, listener: OwnedFd) {
         self.acceptors.push(Acceptor::new(listener));
-        (self.acceptors.len() - 1) as u32
     }
 
-    /// Ends all accepting; connections that the kernel has accepted meanwhile are closed.
-    pub fn stop_accepting(&mut self) {
+    fn stop_accepting(&mut self) {
         for index in 0..self.acceptors.len() {
             if self.acceptors[index].stop() {
                 self.cancel(Token::Accept(index as u32));
@@ -182,19 +143,16 @@ impl Ring {
         }
     }
 
-    /// Whoever rings `bell` ends this ring's wait.
-    pub fn watch(&mut self, bell: Arc<EventFd>) {
+    fn watch(&mut self, bell: Arc<EventFd>) {
         assert!(self.bell.is_none());
         self.bell = Some(bell);
     }
 
-    /// Takes over a connected socket. It is not read before `read` says so.
-    pub fn adopt(&mut self, socket: OwnedFd, owner: u64) -> SocketKey {
+    fn adopt(&mut self, socket: OwnedFd, owner: u64) -> SocketKey {
         self.sockets.insert(Socket::new(socket, owner))
     }
 
-    /// How `socket` is read from now on. In `Once`, bytes are reported, and nothing is in flight until the next wait.
-    pub fn read(&mut self, key: SocketKey, mode: ReadMode) {
+    fn read(&mut self, key: SocketKey, mode: ReadMode) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         // What a broken connection still has to say is little, and its end comes behind it.
         if socket.is_mute() || (socket.broken && mode == ReadMode::Stopped) {
@@ -210,48 +168,7 @@ impl Ring {
         }
     }
 
-    /// Sends all of `output`, which `Event::Sent` brings back. One at a time for each socket.
-    pub fn send(&mut self, key: SocketKey, output: Output) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        assert!(socket.send.is_none(), "a socket has one send in flight");
-        if !socket.is_mute() {
-            self.begin_send(key, output, 0);
-        }
-    }
-
-    /// All of `output` but its first `sent` bytes.
-    fn begin_send(&mut self, key: SocketKey, output: Output, sent: usize) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        let mut send = self.spare_sends.pop().unwrap_or_else(|| Box::new(InFlight::new()));
-        send.begin(output, sent);
-        let entry = send.submission(socket.fd.as_raw_fd());
-        socket.send = Some(send);
-        self.submit_operation(entry, Token::Send(key));
-    }
-
-    /// As `send`, but what the socket takes at once leaves in a call of its own: no completion follows that would end the next
-    /// wait. `Some`: that was all of it. `None`: the rest, or all of it, is in flight, or the socket is gone.
-    pub fn send_now(&mut self, key: SocketKey, output: Output) -> Option<Output> {
-        let socket = self.sockets.get_mut(key)?;
-        assert!(socket.send.is_none(), "a socket has one send in flight");
-        if socket.is_mute() {
-            return None;
-        }
-        let mut sent = 0;
-        if output.parts.is_empty() {
-            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            // A connection that is broken says so to the send that follows.
-            sent = SockRef::from(&socket.fd).send_with_flags(&output.bytes, flags).unwrap_or(0);
-        }
-        if sent == output.bytes.len() && output.parts.is_empty() {
-            return Some(output);
-        }
-        self.begin_send(key, output, sent);
-        None
-    }
-
-    /// Tells the peer that nothing more follows. `false`: a send is in flight, or the socket is gone.
-    pub fn end_sending(&mut self, key: SocketKey) -> bool {
+    fn end_sending(&mut self, key: SocketKey) -> bool {
         let Some(socket) = self.sockets.get_mut(key) else { return false };
         if socket.send.is_some() || socket.is_mute() {
             return false;
@@ -259,15 +176,12 @@ impl Ring {
         SockRef::from(&socket.fd).shutdown(std::net::Shutdown::Write).is_ok()
     }
 
-    /// Whether the peer's kernel has yet to confirm something that was sent.
-    pub fn is_unconfirmed(&mut self, key: SocketKey) -> bool {
+    fn is_unconfirmed(&mut self, key: SocketKey) -> bool {
         let Some(socket) = self.sockets.get_mut(key) else { return false };
         !socket.is_mute() && outstanding(&socket.fd) > 0
     }
 
-    /// Nothing of `socket` is reported any more; its descriptor is closed after its last completion. `false`: it was closed
-    /// before.
-    pub fn close(&mut self, key: SocketKey) -> bool {
+    fn close(&mut self, key: SocketKey) -> bool {
         let Some(socket) = self.sockets.get_mut(key) else { return false };
         if std::mem::replace(&mut socket.closing, true) {
             return false;
@@ -285,8 +199,7 @@ impl Ring {
         true
     }
 
-    /// Gives a socket away. `None`, and no change, when the kernel holds an operation on it.
-    pub fn release(&mut self, key: SocketKey) -> Option<OwnedFd> {
+    fn release(&mut self, key: SocketKey) -> Option<OwnedFd> {
         let socket = self.sockets.get_mut(key)?;
         if !socket.is_quiet() || socket.is_mute() {
             return None;
@@ -294,37 +207,76 @@ impl Ring {
         self.sockets.remove(key).map(|socket| socket.fd)
     }
 
-    /// Sockets, those that wait for their last completion included.
-    pub fn socket_count(&self) -> usize {
+    fn socket_count(&self) -> usize {
         self.sockets.count()
     }
 
-    /// Multishot receives that ended and were submitted again.
-    pub fn receive_rearms(&self) -> u64 {
+    fn receive_rearms(&self) -> u64 {
         self.receive_rearms
     }
 
-    /// When `poll` or `wait` has something to do that no completion announces.
-    pub fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         self.acceptors.iter().filter_map(Acceptor::deadline).min()
     }
 
-    /// A submission is queued, or a completion is there for the taking.
-    pub fn has_work(&mut self) -> bool {
+    fn has_work(&mut self) -> bool {
         if self.next < self.completions.len() || !self.receives.is_empty() {
             return true;
         }
         self.has_submissions() || !self.uring.completion().is_empty()
     }
 
-    /// Submits what is queued and takes what has completed.
-    pub fn poll(&mut self, now: Instant) {
+    fn poll(&mut self, now: Instant) {
         self.enter(now, None);
     }
 
-    /// As `poll`, then sleeps until there is a completion, at most for `timeout`.
-    pub fn wait(&mut self, now: Instant, timeout: Duration) {
+    fn wait(&mut self, now: Instant, timeout: Duration) {
         self.enter(now, Some(timeout));
+    }
+
+    fn send(&mut self, key: SocketKey, output: Output, may_leave_now: bool) -> Option<Output> {
+        let socket = self.sockets.get_mut(key)?;
+        assert!(socket.send.is_none(), "a socket has one send in flight");
+        if socket.is_mute() {
+            return None;
+        }
+        if may_leave_now {
+            return self.send_now(key, output);
+        }
+        self.begin_send(key, output, 0);
+        None
+    }
+
+    fn next_event(&mut self, now: Instant) -> Option<Event<'_>> {
+        self.next_completion(now)
+    }
+}
+
+impl Ring {
+    /// All of `output` but its first `sent` bytes.
+    fn begin_send(&mut self, key: SocketKey, output: Output, sent: usize) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let mut send = self.spare_sends.pop().unwrap_or_else(|| Box::new(InFlight::new()));
+        send.begin(output, sent);
+        let entry = send.submission(socket.fd.as_raw_fd());
+        socket.send = Some(send);
+        self.submit_operation(entry, Token::Send(key));
+    }
+
+    /// What the socket takes at once leaves in a call of its own: no completion follows that would end the next wait.
+    fn send_now(&mut self, key: SocketKey, output: Output) -> Option<Output> {
+        let socket = self.sockets.get_mut(key)?;
+        let mut sent = 0;
+        if output.parts.is_empty() {
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            // A connection that is broken says so to the send that follows.
+            sent = SockRef::from(&socket.fd).send_with_flags(&output.bytes, flags).unwrap_or(0);
+        }
+        if sent == output.bytes.len() && output.parts.is_empty() {
+            return Some(output);
+        }
+        self.begin_send(key, output, sent);
+        None
     }
 
     fn enter(&mut self, now: Instant, timeout: Option<Duration>) {

@@ -1,24 +1,32 @@
-//! Why a ring could not be made.
+//! Why a shard has no network.
 
 use std::fmt;
 use std::io;
 
 /// A sentence for the operator.
 #[derive(Debug)]
-pub enum RingError {
+pub enum NetworkError {
+    /// Of a ring.
     Setup(io::Error),
+    /// Receive buffers of a ring.
     Buffers(io::Error),
+    Epoll(io::Error),
 }
 
-impl fmt::Display for RingError {
+impl fmt::Display for NetworkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (RingError::Setup(error) | RingError::Buffers(error)) = self;
+        let (NetworkError::Setup(error)
+        | NetworkError::Buffers(error)
+        | NetworkError::Epoll(error)) = self;
         match (self, error.raw_os_error()) {
-            (RingError::Setup(_), Some(libc::EPERM)) => write!(
+            (NetworkError::Setup(_), Some(libc::EPERM)) => write!(
                 f,
                 "io_uring is forbidden here: allow it in the container's seccomp profile, or set the sysctl \
                  kernel.io_uring_disabled to 0"
             ),
+            (NetworkError::Epoll(_), _) => {
+                write!(f, "cannot set up epoll: {error}; raise the open-file limit (ulimit -n)")
+            }
             (_, Some(libc::ENOSYS | libc::EINVAL)) => write!(
                 f,
                 "the kernel lacks io_uring features that Linux 6.1 has: run a newer kernel ({error})"
@@ -34,12 +42,12 @@ impl fmt::Display for RingError {
                     "no descriptor left for an io_uring: raise the open-file limit (ulimit -n)"
                 )
             }
-            (RingError::Setup(_), _) => write!(f, "cannot set up an io_uring: {error}"),
-            (RingError::Buffers(_), _) => {
+            (NetworkError::Setup(_), _) => write!(f, "cannot set up an io_uring: {error}"),
+            (NetworkError::Buffers(_), _) => {
                 write!(f, "cannot register receive buffers with an io_uring: {error}")
             }
         }
     }
 }
 
-impl std::error::Error for RingError {}
+impl std::error::Error for NetworkError {}

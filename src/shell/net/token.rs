@@ -1,4 +1,4 @@
-//! What a submission carries through the kernel and its completion brings back.
+//! What goes through the kernel and comes back with what has happened: which socket, listener or bell it concerns.
 
 /// A socket of one ring. Indices are used again, generations tell the uses apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -8,10 +8,10 @@ pub struct SocketKey {
     pub(super) generation: u32,
 }
 
-pub(super) const GENERATION_MASK: u32 = (1 << 24) - 1;
+pub const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token {
+pub enum Token {
     Receive(SocketKey),
     Send(SocketKey),
     /// The listener's index.
@@ -29,7 +29,7 @@ const CANCEL: u64 = 5;
 
 impl Token {
     /// 8 bits of kind, 24 of generation, 32 of index.
-    pub(super) fn to_user_data(self) -> u64 {
+    pub fn to_user_data(self) -> u64 {
         let (kind, generation, index) = match self {
             Token::Receive(key) => (RECEIVE, key.generation, key.index),
             Token::Send(key) => (SEND, key.generation, key.index),
@@ -40,7 +40,7 @@ impl Token {
         kind << 56 | u64::from(generation) << 32 | u64::from(index)
     }
 
-    pub(super) fn from_user_data(user_data: u64) -> Token {
+    pub fn from_user_data(user_data: u64) -> Token {
         let index = user_data as u32;
         let key = SocketKey { index, generation: (user_data >> 32) as u32 & GENERATION_MASK };
         match user_data >> 56 {

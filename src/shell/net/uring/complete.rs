@@ -6,14 +6,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use io_uring::cqueue;
 
 use super::sockets::Receive;
-use super::token::{SocketKey, Token};
-use super::{Event, Ring, SPARE_SENDS_MAX};
+
+use super::{Event, Ring, SPARE_SENDS_MAX, SocketKey, Token};
 use crate::shard::ReadMode;
 use crate::time::Instant;
 
 impl Ring {
-    /// The next thing that happened. Call until `None` before the next `poll` or `wait`.
-    pub fn next_event(&mut self, now: Instant) -> Option<Event<'_>> {
+    pub(super) fn next_completion(&mut self, now: Instant) -> Option<Event<'_>> {
         if let Some(buffer) = self.lent.take() {
             self.buffers.give_back(buffer);
         }
@@ -104,7 +103,7 @@ impl Ring {
             }
             Received::End(result) => {
                 let error = (result < 0).then(|| io::Error::from_raw_os_error(-result));
-                Event::Ended { owner, socket: key, error }
+                Event::Ended { owner, error }
             }
         }
     }
@@ -138,7 +137,7 @@ impl Ring {
             return Some(Event::Sent { owner, output });
         }
         let error = (result < 0).then(|| io::Error::from_raw_os_error(-result));
-        reports_end.then_some(Event::Ended { owner, socket: key, error })
+        reports_end.then_some(Event::Ended { owner, error })
     }
 
     fn complete_accept(

@@ -1,4 +1,4 @@
-//! One listening socket of a ring and how it goes on when the process has run out of descriptors.
+//! One listening socket and how it goes on when the process has run out of descriptors.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,17 +9,17 @@ use crate::time::Instant;
 const PAUSE_MIN_MS: u64 = 50;
 const PAUSE_MAX_MS: u64 = 1_600;
 
-pub(super) struct Acceptor {
-    pub(super) fd: OwnedFd,
+pub struct Acceptor {
+    pub fd: OwnedFd,
     state: State,
     pause_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// To be submitted with the next wait.
+    /// To be begun with the next wait.
     Due,
-    /// The kernel holds a multishot accept.
+    /// The kernel holds a multishot accept, or tells when somebody connects.
     Armed,
     /// Failed; tried again at this time.
     Paused(Instant),
@@ -28,12 +28,12 @@ enum State {
 }
 
 impl Acceptor {
-    pub(super) fn new(fd: OwnedFd) -> Acceptor {
+    pub fn new(fd: OwnedFd) -> Acceptor {
         Acceptor { fd, state: State::Due, pause_ms: PAUSE_MIN_MS }
     }
 
-    /// `true` when an accept is to be submitted now.
-    pub(super) fn arm(&mut self, now: Instant) -> bool {
+    /// `true` when accepting is to begin, or to go on, now.
+    pub fn arm(&mut self, now: Instant) -> bool {
         let due = match self.state {
             State::Due => true,
             State::Paused(until) => until <= now,
@@ -45,26 +45,26 @@ impl Acceptor {
         due
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Paused(until) => Some(until),
             _ => None,
         }
     }
 
-    pub(super) fn accepted(&mut self) {
+    pub fn accepted(&mut self) {
         self.pause_ms = PAUSE_MIN_MS;
     }
 
     /// The accept has ended by itself.
-    pub(super) fn ended(&mut self) {
+    pub fn ended(&mut self) {
         if self.state == State::Armed {
             self.state = State::Due;
         }
     }
 
     /// The accept has failed. `true` when it pauses: for a connection that was reset in the queue there is no need.
-    pub(super) fn failed(&mut self, now: Instant, error: &io::Error) -> bool {
+    pub fn failed(&mut self, now: Instant, error: &io::Error) -> bool {
         if self.state == State::Stopped {
             return false;
         }
@@ -78,11 +78,16 @@ impl Acceptor {
     }
 
     /// `true` when the kernel's accept has to be cancelled.
-    pub(super) fn stop(&mut self) -> bool {
+    pub fn stop(&mut self) -> bool {
         std::mem::replace(&mut self.state, State::Stopped) == State::Armed
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    /// Begun, neither paused nor stopped.
+    pub fn is_armed(&self) -> bool {
+        self.state == State::Armed
+    }
+
+    pub fn is_stopped(&self) -> bool {
         self.state == State::Stopped
     }
 }

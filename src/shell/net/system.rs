@@ -1,0 +1,10 @@
+//! System calls that no safe library has.
+#![allow(unsafe_code)]
+
+mod free_memory;
+mod tcp_option;
+
+pub use free_memory::give_back_free_memory;
+pub use tcp_option::{outstanding, set_tcp_rto_max};
+#[cfg(test)]
+pub use tcp_option::tcp_rto_max;

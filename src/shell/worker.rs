@@ -1,0 +1,136 @@
+//! One shard's worker: its broker, its network and its end of the mesh; it waits, and runs the turn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::debug;
+
+use crate::shard::{Mail, Shard, ShardId};
+use crate::shell::clock::Clock;
+use crate::shell::gate::Gate;
+use crate::shell::mesh::Port;
+use crate::shell::net::Network;
+use crate::shell::waiter::Waiter;
+use crate::shell::watch::{Report, Snapshot};
+use crate::shell::world::NetWorld;
+use crate::time::Instant;
+use crate::turn::turn;
+
+/// The longest sleep: once a second a worker reports its counters.
+const SLEEP_MAX_MS: u64 = 1_000;
+
+/// When another shard's lane was full, it is tried again this soon, for nobody rings when there is room.
+const RETRY_MS: u64 = 1;
+
+pub struct Worker<N> {
+    shard: Shard,
+    world: NetWorld<N>,
+    clock: Clock,
+    waiter: Waiter,
+    report: Arc<Report>,
+    report_due: Instant,
+    /// When a turn began in which something was received or sent.
+    moved_at: Instant,
+    /// When this turn began.
+    now: Instant,
+}
+
+impl<N: Network> Worker<N> {
+    pub fn new(
+        shard: Shard,
+        net: N,
+        port: Port<Mail>,
+        clock: Clock,
+        waiter: Waiter,
+        gate: Arc<Gate>,
+        report: Arc<Report>,
+    ) -> Worker<N> {
+        let now = clock.now();
+        let world = NetWorld::new(net, port, gate, shard.linger_ms(), now);
+        let report_due = now.plus_ms(SLEEP_MAX_MS);
+        Worker { shard, world, clock, waiter, report, report_due, moved_at: now, now }
+    }
+
+    /// Runs a turn, after waiting for something to do if it `may_wait`.
+    pub fn turn(&mut self, may_wait: bool) {
+        if may_wait {
+            self.wait();
+        } else {
+            self.world.net.poll(self.now);
+        }
+        let now = self.clock.now();
+        self.now = now;
+        self.world.begin_turn(now);
+        turn(&mut self.shard, &mut self.world, now);
+        self.world.look_at_lingering();
+        // None unless they are asked for.
+        while let Some(event) = self.shard.poll_event() {
+            debug!("{event}");
+        }
+        if self.world.has_moved {
+            self.moved_at = now;
+        }
+        if self.report_due <= now {
+            self.report(now);
+        }
+    }
+
+    pub fn id(&self) -> ShardId {
+        self.world.port.own()
+    }
+
+    /// From here on nothing is accepted or read; what was read takes its way.
+    pub fn stop(&mut self) {
+        self.world.net.stop_accepting();
+        self.shard.begin_shutdown(self.now);
+    }
+
+    pub fn disconnect_all(&mut self) {
+        self.shard.disconnect_all(self.now);
+    }
+
+    /// No turn since the last question received or sent anything, and nothing waits for room in a lane.
+    pub fn was_quiet(&mut self) -> bool {
+        !std::mem::take(&mut self.world.has_moved) && !self.world.is_held_up()
+    }
+
+    /// Every connected client has been sent what waits for it, or those that have not have taken nothing for `patience_ms`.
+    pub fn is_drained(&self, patience_ms: u64) -> bool {
+        self.shard.is_drained() || self.now.ms_since(self.moved_at) >= patience_ms
+    }
+
+    /// Every connection is closed, also for the kernel.
+    pub fn is_empty(&self) -> bool {
+        self.shard.connection_count() == 0 && self.world.net.socket_count() == 0
+    }
+
+    fn wait(&mut self) {
+        let now = self.now;
+        let deadline = [self.shard.poll_timeout(), self.world.deadline()]
+            .into_iter()
+            .flatten()
+            .fold(self.report_due, Instant::min);
+        // What a turn left for the next one does not wait for an event.
+        let longest_ms = match (self.world.is_held_up(), self.shard.is_idle()) {
+            (true, _) => RETRY_MS,
+            (false, true) => SLEEP_MAX_MS,
+            (false, false) => 0,
+        };
+        let timeout = Duration::from_millis(deadline.ms_since(now).min(longest_ms));
+        let NetWorld { net, port, .. } = &mut self.world;
+        self.waiter.wait(net, port, now, timeout);
+    }
+
+    fn report(&mut self, now: Instant) {
+        self.report_due = now.plus_ms(SLEEP_MAX_MS);
+        self.shard.counters().receive_rearms = self.world.net.receive_rearms();
+        let gauges = self.shard.gauges();
+        self.report.set(Snapshot {
+            counters: self.shard.counters().clone(),
+            held_by_stage: gauges.held_by_stage,
+            acked_by_stage: gauges.acked_by_stage,
+            waiting_bytes: (gauges.stored_bytes + gauges.output_bytes + gauges.retained_bytes)
+                as u64,
+        });
+    }
+}

@@ -1,0 +1,271 @@
+//! What a shard's turn finds outside: the network, the lanes to other shards and to the bridges.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use socket2::SockRef;
+use tracing::debug;
+
+use crate::shard::bridge_mail::{FromBridges, ToBridges};
+use crate::shard::{ConnectionId, Lane, Mail, Output, ReadMode, ShardId};
+use crate::shell::gate::Gate;
+use crate::shell::mesh::{Adoption, Control, Port};
+use crate::shell::net::{self, Network, SocketKey};
+use crate::shell::socket::{SocketTable, from_owner, to_owner};
+use crate::time::Instant;
+use crate::turn::{Addresses, Event, World};
+
+/// How often it is asked whether the last bytes of closed connections have arrived, and for how many sockets at most.
+const LINGER_LOOK_MS: u64 = 10;
+const LINGER_LOOKS_MAX: usize = 256;
+
+pub struct NetWorld<N> {
+    pub net: N,
+    pub port: Port<Mail>,
+    sockets: SocketTable,
+    gate: Arc<Gate>,
+    /// Connections that came with control mail.
+    arriving: VecDeque<Box<Adoption>>,
+    /// Connections for shards whose control lane is full.
+    departing: VecDeque<(ShardId, Box<Adoption>)>,
+    /// Sockets of closed connections whose last bytes are on their way, and until when.
+    lingering: VecDeque<(SocketKey, Instant)>,
+    /// When they are looked at next.
+    linger_look_at: Instant,
+    linger_ms: u64,
+    /// A lane was full in this turn, or something could not be taken from one.
+    is_held_up: bool,
+    /// Something was received or sent since this was last asked.
+    pub has_moved: bool,
+    /// When this turn began.
+    now: Instant,
+}
+
+impl<N: Network> NetWorld<N> {
+    pub fn new(
+        net: N,
+        port: Port<Mail>,
+        gate: Arc<Gate>,
+        linger_ms: u64,
+        now: Instant,
+    ) -> NetWorld<N> {
+        NetWorld {
+            net,
+            port,
+            sockets: SocketTable::default(),
+            gate,
+            arriving: VecDeque::new(),
+            departing: VecDeque::new(),
+            lingering: VecDeque::new(),
+            linger_look_at: now,
+            linger_ms,
+            is_held_up: false,
+            has_moved: true,
+            now,
+        }
+    }
+
+    /// What has happened until `now` is the next turn's.
+    pub fn begin_turn(&mut self, now: Instant) {
+        self.now = now;
+        self.is_held_up = false;
+    }
+
+    /// Nobody rings when what held the last turn up is over.
+    pub fn is_held_up(&self) -> bool {
+        self.is_held_up
+    }
+
+    /// When something is to be done that nothing announces.
+    pub fn deadline(&self) -> Option<Instant> {
+        let linger_look = (!self.lingering.is_empty()).then_some(self.linger_look_at);
+        [self.net.deadline(), linger_look].into_iter().flatten().min()
+    }
+
+    /// Closes sockets whose last bytes have arrived, or had the time to.
+    pub fn look_at_lingering(&mut self) {
+        if self.linger_look_at > self.now {
+            return;
+        }
+        self.linger_look_at = self.now.plus_ms(LINGER_LOOK_MS);
+        for _ in 0..self.lingering.len().min(LINGER_LOOKS_MAX) {
+            let Some((key, until)) = self.lingering.pop_front() else { break };
+            if until > self.now && self.net.is_unconfirmed(key) {
+                self.lingering.push_back((key, until));
+            } else {
+                self.drop_socket(key);
+            }
+        }
+    }
+
+    fn drop_socket(&mut self, key: SocketKey) {
+        if self.net.close(key) {
+            self.gate.leave();
+        }
+    }
+
+    /// Hand-overs whose lane had no room.
+    fn depart(&mut self) {
+        for _ in 0..self.departing.len() {
+            let Some((to, adoption)) = self.departing.pop_front() else { break };
+            self.has_moved = true;
+            if let Err(adoption) = self.port.hand_over(to, adoption) {
+                self.is_held_up = true;
+                self.departing.push_back((to, adoption));
+            }
+        }
+    }
+}
+
+impl<N: Network> World for NetWorld<N> {
+    type Socket = OwnedFd;
+
+    fn next_event(&mut self) -> Option<Event<'_, OwnedFd>> {
+        let event = self.net.next_event(self.now)?;
+        self.has_moved = true;
+        Some(match event {
+            net::Event::Received { owner, bytes } => {
+                Event::Received { connection: from_owner(owner), bytes }
+            }
+            net::Event::Sent { owner, output } => {
+                Event::Sent { connection: from_owner(owner), output }
+            }
+            net::Event::Accepted { socket } => match self.gate.enter() {
+                true => Event::Accepted(socket),
+                false => Event::AcceptRefused,
+            },
+            net::Event::AcceptFailed { error } => {
+                debug!("accepting pauses: {error}");
+                Event::AcceptFailed
+            }
+            net::Event::Ended { owner, error } => {
+                if let Some(error) = error {
+                    debug!("a connection broke: {error}");
+                }
+                Event::Ended { connection: from_owner(owner) }
+            }
+        })
+    }
+
+    fn next_mail(&mut self, lane: Lane) -> Option<(ShardId, Mail)> {
+        loop {
+            let (from, item) = self.port.next(lane)?;
+            self.has_moved = true;
+            match item {
+                Control::Mail(mail) => return Some((from, mail)),
+                Control::Adopt(adoption) => self.arriving.push_back(adoption),
+            }
+        }
+    }
+
+    fn next_adoption(&mut self) -> Option<Adoption> {
+        self.arriving.pop_front().map(|adoption| *adoption)
+    }
+
+    fn next_bridge_mail(&mut self, takes_messages: bool) -> Option<FromBridges> {
+        let bridges = self.port.bridges()?;
+        self.is_held_up |= !takes_messages;
+        let mail = bridges.next(takes_messages);
+        self.has_moved |= mail.is_some();
+        mail
+    }
+
+    fn addresses(&self, socket: &OwnedFd) -> Addresses {
+        // A peer that is gone already has no address; the first receive will say so.
+        Addresses { peer: peer_address(socket).ok(), listener: local_address(socket).ok() }
+    }
+
+    fn adopt(&mut self, connection: ConnectionId, socket: OwnedFd, mode: ReadMode) {
+        let key = self.net.adopt(socket, to_owner(connection));
+        self.net.read(key, mode);
+        self.sockets.insert(connection, key);
+    }
+
+    fn refuse(&mut self, socket: OwnedFd) {
+        drop(socket);
+        self.gate.leave();
+    }
+
+    fn release(&mut self, connection: ConnectionId) -> OwnedFd {
+        let key = self.sockets.remove(connection).expect("it is handed over once");
+        self.net.release(key).expect("a connection in single shot has nothing in flight")
+    }
+
+    fn hand_over(&mut self, to: ShardId, adoption: Adoption) {
+        self.departing.push_back((to, Box::new(adoption)));
+        self.depart();
+    }
+
+    fn read(&mut self, connection: ConnectionId, mode: ReadMode) {
+        if let Some(key) = self.sockets.get(connection) {
+            self.net.read(key, mode);
+        }
+    }
+
+    fn has_room(&mut self, to: ShardId, lane: Lane) -> bool {
+        let has_room = self.port.has_room(to, lane);
+        self.is_held_up |= !has_room;
+        has_room
+    }
+
+    fn post(&mut self, to: ShardId, lane: Lane, mail: Mail) {
+        self.has_moved = true;
+        self.port.send(to, lane, mail);
+    }
+
+    fn has_bridge_room(&mut self) -> bool {
+        let Some(bridges) = self.port.bridges() else { return false };
+        let has_room = bridges.has_room();
+        self.is_held_up |= !has_room;
+        has_room
+    }
+
+    fn post_to_bridges(&mut self, mail: ToBridges) {
+        self.has_moved = true;
+        self.port.bridges().expect("they had room").send(mail);
+    }
+
+    fn deliver(&mut self) {
+        self.depart();
+        self.port.ring_bells();
+        if let Some(bridges) = self.port.bridges() {
+            bridges.wake();
+        }
+    }
+
+    fn send(
+        &mut self,
+        connection: ConnectionId,
+        output: Output,
+        may_leave_now: bool,
+    ) -> Option<Output> {
+        self.has_moved = true;
+        let key = self.sockets.get(connection).expect("the shard flushes what is open");
+        self.net.send(key, output, may_leave_now)
+    }
+
+    fn close(&mut self, connection: ConnectionId, may_linger: bool) {
+        self.has_moved = true;
+        let Some(key) = self.sockets.remove(connection) else { return };
+        if may_linger && self.net.is_unconfirmed(key) && self.net.end_sending(key) {
+            // A socket that is closed with bytes unread is reset, and what it had to send is thrown away.
+            self.net.read(key, ReadMode::Many);
+            self.lingering.push_back((key, self.now.plus_ms(self.linger_ms)));
+        } else {
+            self.drop_socket(key);
+        }
+    }
+}
+
+fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let address = SockRef::from(socket).local_addr()?;
+    address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+fn peer_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let address = SockRef::from(socket).peer_addr()?;
+    address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+}

@@ -1,0 +1,312 @@
+//! The one turn of a shard: what has happened goes in, and what follows from it comes out, in an order that is fixed here.
+//!
+//! The turn is generic over the world that it happens in: io_uring, epoll, or memory with faults. Only data crosses: events
+//! and mail come in, mail, outputs, read modes and closes go out, and time is a value that holds for the whole turn.
+
+pub mod memory;
+
+use std::net::SocketAddr;
+
+use crate::shard::bridge_mail::{FromBridges, ToBridges};
+use crate::shard::{
+    Close, ConnectionId, Handover, LANES, Lane, Mail, Output, ReadMode, Shard, ShardId,
+};
+use crate::time::Instant;
+
+/// Up to so many outputs a turn leave at once, each in a call of its own.
+const SENDS_NOW_MAX: usize = 3;
+
+/// What one shard's turn needs of its surroundings.
+///
+/// A world speaks of connections by the shard's ids. It never waits: what it has no room for it says, or keeps for later.
+pub trait World {
+    /// What a connection comes and goes through.
+    type Socket;
+
+    /// The next event since the last turn; `None`: that was all. Bytes are lent until the next call.
+    fn next_event(&mut self) -> Option<Event<'_, Self::Socket>>;
+
+    /// The next item that another shard has put into this lane; `None`: that was all, or what is left arrived meanwhile. Once
+    /// the control lanes are empty, the other lanes hold at least what their senders had sent before that control mail.
+    fn next_mail(&mut self, lane: Lane) -> Option<(ShardId, Mail)>;
+
+    /// The next connection that another shard has handed over with its control mail.
+    fn next_adoption(&mut self) -> Option<Adoption<Self::Socket>>;
+
+    /// The next item of the bridges; messages only if `takes_messages`.
+    fn next_bridge_mail(&mut self, _takes_messages: bool) -> Option<FromBridges> {
+        None
+    }
+
+    /// Where a connection comes from and where it arrived; asked for only if somebody wants to know.
+    fn addresses(&self, _socket: &Self::Socket) -> Addresses {
+        Addresses::default()
+    }
+
+    /// A socket is a connection's from now on, and is read as `mode` says.
+    fn adopt(&mut self, connection: ConnectionId, socket: Self::Socket, mode: ReadMode);
+
+    /// There is no room for a connection.
+    fn refuse(&mut self, socket: Self::Socket);
+
+    /// Gives up the socket of a connection that is handed over. Nothing is in flight on it: it was read once and not sent to.
+    fn release(&mut self, connection: ConnectionId) -> Self::Socket;
+
+    /// Sends a connection to its shard, now or as soon as the lane has room.
+    fn hand_over(&mut self, to: ShardId, adoption: Adoption<Self::Socket>);
+
+    /// How a connection is read from now on.
+    fn read(&mut self, connection: ConnectionId, mode: ReadMode);
+
+    fn has_room(&mut self, to: ShardId, lane: Lane) -> bool;
+
+    /// The lane has room.
+    fn post(&mut self, to: ShardId, lane: Lane, mail: Mail);
+
+    fn has_bridge_room(&mut self) -> bool {
+        true
+    }
+
+    /// The lane has room.
+    fn post_to_bridges(&mut self, _mail: ToBridges) {}
+
+    /// All mail of the turn was posted: shards that sleep are woken, hand-overs that found no room are tried again.
+    fn deliver(&mut self);
+
+    /// Sends all of `output`. `Some`: all of it has left, which the world tries if it `may_leave_now`; `None`: an event will
+    /// bring it back, the connection's end apart. A connection has one output out at a time.
+    fn send(
+        &mut self,
+        connection: ConnectionId,
+        output: Output,
+        may_leave_now: bool,
+    ) -> Option<Output>;
+
+    /// The shard has forgotten a connection. `may_linger`: what was sent is to arrive before the socket is closed.
+    fn close(&mut self, connection: ConnectionId, may_linger: bool);
+}
+
+/// What happened to a connection, or to those that want to be one.
+#[derive(Debug)]
+pub enum Event<'a, S> {
+    Accepted(S),
+    /// More connections than the process may have.
+    AcceptRefused,
+    /// No descriptor, or no memory, was left for a connection: accepting pauses.
+    AcceptFailed,
+    Received {
+        connection: ConnectionId,
+        bytes: &'a [u8],
+    },
+    /// All of it.
+    Sent {
+        connection: ConnectionId,
+        output: Output,
+    },
+    /// The peer has closed, or the connection broke.
+    Ended {
+        connection: ConnectionId,
+    },
+}
+
+/// A connection on its way to the shard of its session.
+#[derive(Debug)]
+pub struct Adoption<S> {
+    pub socket: S,
+    /// All that was read so far.
+    pub bytes: Vec<u8>,
+    /// When its CONNECT must be whole.
+    pub deadline: Instant,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Addresses {
+    pub peer: Option<SocketAddr>,
+    pub listener: Option<SocketAddr>,
+}
+
+macro_rules! steps {
+    ($($step:ident: $work:ident;)*) => {
+        /// A part of a turn, for who runs other shards in between.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Step {
+            $($step),*
+        }
+
+        /// A whole turn, in its order.
+        pub const STEPS: &[Step] = &[$(Step::$step),*];
+
+        /// Takes what has happened, and does everything that follows from it.
+        pub fn turn<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
+            $($work(shard, world, now);)*
+        }
+
+        /// One step of a turn; a turn is all of `STEPS`, at one `now`.
+        pub fn advance<W: World>(step: Step, shard: &mut Shard, world: &mut W, now: Instant) {
+            match step {
+                $(Step::$step => $work(shard, world, now)),*
+            }
+        }
+    };
+}
+
+// What the world has received was there before the mail is looked at: no mail closes a connection whose bytes were taken and
+// not yet worked on. Control mail comes before the messages that it may speak of, and all mail before the stages, which answer
+// the questions that it holds. What leaves goes in the same direction: mail first, for others work on it meanwhile.
+steps! {
+    Events: take_events;
+    ControlMail: take_control_mail;
+    PublishMail: take_publish_mail;
+    MemberMail: take_member_mail;
+    BridgeMail: take_bridge_mail;
+    Adoptions: take_adoptions;
+    Timers: run_timers;
+    Stages: run_stages;
+    HandOvers: hand_over;
+    ReadModes: change_read_modes;
+    Mail: post_mail;
+    Flush: flush;
+    Closes: close;
+}
+
+fn take_events<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
+    while let Some(event) = world.next_event() {
+        match event {
+            Event::Received { connection, bytes } => shard.handle_bytes(now, connection, bytes),
+            Event::Sent { connection, output } => shard.handle_sent(now, connection, output),
+            Event::Accepted(socket) => {
+                open(shard, world, now, socket, None);
+            }
+            Event::AcceptRefused => shard.counters().accepts_refused += 1,
+            Event::AcceptFailed => shard.counters().accept_backoffs += 1,
+            Event::Ended { connection } => {
+                shard.handle_close(now, connection);
+                world.close(connection, false);
+            }
+        }
+    }
+}
+
+fn open<W: World>(
+    shard: &mut Shard,
+    world: &mut W,
+    now: Instant,
+    socket: W::Socket,
+    deadline: Option<Instant>,
+) -> Option<ConnectionId> {
+    // The shard gives the place of a connection that it hands over to the next one that it opens.
+    hand_over(shard, world, now);
+    let Addresses { peer, listener } = match shard.wants_addresses() {
+        true => world.addresses(&socket),
+        false => Addresses::default(),
+    };
+    let Some(connection) = shard.handle_open(now, peer, deadline) else {
+        shard.counters().accepts_refused += 1;
+        world.refuse(socket);
+        return None;
+    };
+    if let Some(listener) = listener {
+        shard.set_listener(connection, listener);
+    }
+    // A connection that may move to another shard has nothing in flight; another need not be asked twice.
+    let mode = if shard.may_hand_over() { ReadMode::Once } else { ReadMode::Many };
+    world.adopt(connection, socket, mode);
+    Some(connection)
+}
+
+fn take_control_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
+    take_mail(shard, world, now, Lane::Control);
+}
+
+fn take_publish_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
+    take_mail(shard, world, now, Lane::Publish);
+}
+
+fn take_member_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
+    take_mail(shard, world, now, Lane::Member);
+}
+
+fn take_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant, lane: Lane) {
+    while let Some((from, mail)) = world.next_mail(lane) {
+        shard.handle_mail(now, from, mail);
+    }
+}
+
+fn take_bridge_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
+    // What cannot be taken now stays in its lane.
+    let takes_messages = shard.takes_bridge_mail();
+    while let Some(mail) = world.next_bridge_mail(takes_messages) {
+        shard.handle_bridge_mail(now, mail);
+    }
+}
+
+fn take_adoptions<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
+    while let Some(Adoption { socket, bytes, deadline }) = world.next_adoption() {
+        if let Some(connection) = open(shard, world, now, socket, Some(deadline)) {
+            shard.handle_bytes(now, connection, &bytes);
+        }
+    }
+}
+
+fn run_timers<W: World>(shard: &mut Shard, _: &mut W, now: Instant) {
+    if shard.poll_timeout().is_some_and(|due| due <= now) {
+        shard.handle_timeout(now);
+    }
+}
+
+fn run_stages<W: World>(shard: &mut Shard, _: &mut W, now: Instant) {
+    shard.run_stages(now);
+}
+
+fn hand_over<W: World>(shard: &mut Shard, world: &mut W, _: Instant) {
+    while let Some(Handover { connection, shard: to, bytes, deadline }) = shard.poll_handover() {
+        let socket = world.release(connection);
+        world.hand_over(to, Adoption { socket, bytes, deadline });
+    }
+}
+
+fn change_read_modes<W: World>(shard: &mut Shard, world: &mut W, _: Instant) {
+    while let Some((connection, mode)) = shard.poll_read_mode() {
+        world.read(connection, mode);
+    }
+}
+
+fn post_mail<W: World>(shard: &mut Shard, world: &mut W, _: Instant) {
+    // Lane by lane: acks follow all earlier publishes, whichever shards those went to.
+    for lane in LANES {
+        for to in shard.mail_receivers() {
+            while world.has_room(to, lane)
+                && let Some(mail) = shard.poll_mail(to, lane)
+            {
+                world.post(to, lane, mail);
+            }
+        }
+    }
+    while world.has_bridge_room()
+        && let Some(mail) = shard.poll_bridge_mail()
+    {
+        world.post_to_bridges(mail);
+    }
+    world.deliver();
+}
+
+fn flush<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
+    // Where there is little to do, a worker sleeps after each message: what has been sent then should not wake it.
+    let mut left_now = match shard.flush_count() {
+        count if count <= SENDS_NOW_MAX => SENDS_NOW_MAX,
+        _ => 0,
+    };
+    while let Some((connection, output)) = shard.poll_flush() {
+        let may_leave_now = left_now > 0;
+        left_now = left_now.saturating_sub(1);
+        if let Some(output) = world.send(connection, output, may_leave_now) {
+            shard.handle_sent(now, connection, output);
+        }
+    }
+}
+
+fn close<W: World>(shard: &mut Shard, world: &mut W, _: Instant) {
+    while let Some(Close { connection, has_said_all }) = shard.poll_close() {
+        world.close(connection, !has_said_all);
+    }
+}
