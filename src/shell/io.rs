@@ -44,3 +44,26 @@ pub fn choose(mode: IoMode, process: &Process) -> Result<Choice, Refusal> {
         Err(refusal) => Err(refusal),
     }
 }
+
+#[cfg(test)]
+pub mod tests {
+    use std::io::{self, Write};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    static SKIPPED: AtomicU32 = AtomicU32::new(0);
+
+    /// Whether this process may have rings. If not, it is said, on the terminal too, that `test` is skipped and why.
+    pub fn has_io_uring(test: &str) -> bool {
+        let Err(refusal) = try_io_uring(&Process::read()) else { return true };
+        let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+        // Not by a macro, whose output the harness keeps to itself.
+        let _ = writeln!(
+            io::stderr(),
+            "SKIPPED {test}: no io_uring: {} ({count} so far)",
+            refusal.what
+        );
+        false
+    }
+}

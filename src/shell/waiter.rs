@@ -43,7 +43,12 @@ impl Waiter {
     }
 }
 
-fn sleep<M: Send + Weighed>(net: &mut impl Network, port: &Port<M>, now: Instant, timeout: Duration) {
+fn sleep<M: Send + Weighed>(
+    net: &mut impl Network,
+    port: &Port<M>,
+    now: Instant,
+    timeout: Duration,
+) {
     if timeout.is_zero() || !port.fall_asleep() {
         net.poll(now);
         return;

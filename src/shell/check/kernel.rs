@@ -116,13 +116,10 @@ pub fn try_io_uring(process: &Process) -> Result<(), Refusal> {
 pub fn judge_io(choice: &Result<Choice, Refusal>) -> Finding {
     let subject = "io";
     match choice {
-        Ok(Choice { io: Io::Uring, .. }) => Finding::ok(
-            subject,
-            "io_uring: a ring of the kind that shards use was set up",
-        ),
-        Ok(Choice { io: Io::Epoll, refusal: None }) => {
-            Finding::ok(subject, "epoll, as configured")
+        Ok(Choice { io: Io::Uring, .. }) => {
+            Finding::ok(subject, "io_uring: a ring of the kind that shards use was set up")
         }
+        Ok(Choice { io: Io::Epoll, refusal: None }) => Finding::ok(subject, "epoll, as configured"),
         Ok(Choice { io: Io::Epoll, refusal: Some(Refusal { what, remedy, .. }) }) => Finding::warn(
             subject,
             format!("no io_uring: {what}. The broker uses epoll instead, {EPOLL_COST}"),
@@ -284,9 +281,8 @@ mod tests {
 
     #[test]
     fn what_is_refused_for_good_is_replaced_and_what_has_run_out_is_not() {
-        let refusal = |code| {
-            explain_refusal(&io::Error::from_raw_os_error(code), &Process::default())
-        };
+        let refusal =
+            |code| explain_refusal(&io::Error::from_raw_os_error(code), &Process::default());
         for code in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL] {
             assert!(refusal(code).is_lasting, "{code}");
             let refusal = Some(refusal(code));

@@ -5,6 +5,8 @@
 
 mod sending;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io;
@@ -79,10 +81,8 @@ impl Epoll {
 
     /// Sorts what the kernel tells, after waiting for it up to `timeout`.
     fn gather(&mut self, timeout: Duration) {
-        let timeout = Timespec {
-            tv_sec: timeout.as_secs() as i64,
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
+        let timeout =
+            Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
         self.told.clear();
         match epoll::wait(&self.epoll, spare_capacity(&mut self.told), Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}

@@ -5,6 +5,6 @@ mod free_memory;
 mod tcp_option;
 
 pub use free_memory::give_back_free_memory;
-pub use tcp_option::{outstanding, set_tcp_rto_max};
 #[cfg(test)]
 pub use tcp_option::tcp_rto_max;
+pub use tcp_option::{outstanding, set_tcp_rto_max};

@@ -53,8 +53,7 @@ impl Socket {
     pub(super) fn note(&mut self, flags: EventFlags) {
         self.is_at_end |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         self.is_readable |= self.is_at_end || flags.contains(EventFlags::IN);
-        self.is_writable |=
-            flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
+        self.is_writable |= flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
     }
 
     /// The kernel does not watch it.
