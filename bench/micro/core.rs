@@ -1,4 +1,4 @@
-//! The core without the world: bytes in, bytes out, on one shard in memory.
+//! The core without the world: bytes in, bytes out, on one shard in memory, in the turns of production.
 //!
 //! `cargo bench --bench core` times every scenario; `cargo bench --bench core -- NAME COUNT` runs one, for a profiler
 //! or for `scripts/instructions`, with `--list` it names them. Under `cargo test` each runs small.
@@ -9,9 +9,11 @@ use ringmq::codec::{
     put_user_property,
 };
 use ringmq::limits::Limits;
-use ringmq::shard::{ConnectionId, Shard, ShardSettings};
+use ringmq::shard::{ConnectionId, Lane, Mail, Output, ReadMode, Shard, ShardId, ShardSettings};
 use ringmq::stages::plugin::{ClientView, HookSet, Hooks, MessageEdit, Verdict};
 use ringmq::time::Instant;
+use ringmq::turn::{Adoption, Event, World, turn};
+use std::collections::VecDeque;
 use std::hint::black_box;
 
 /// One pattern of traffic.
@@ -144,71 +146,118 @@ impl Hooks for Adder {
     }
 }
 
-struct World {
+/// The broker and its clients.
+struct Bench {
     shard: Shard,
+    wires: Wires,
     delivered: usize,
-    bytes: usize,
-    version: ProtocolVersion,
-    acks: Vec<u8>,
 }
 
-impl World {
-    fn new(version: ProtocolVersion, hooks: Option<MakeHooks>) -> World {
-        let limits = Limits { sys_interval_ms: 0, ..Limits::default() };
-        let settings = ShardSettings { id: 0, shard_count: 1, limits, seed: 1 };
-        let mut shard = Shard::new(settings, NOW);
-        if let Some(make) = hooks {
-            shard.set_hooks(NOW, make());
+/// The clients' side: what they write, and what they answer to what they get.
+struct Wires {
+    version: ProtocolVersion,
+    /// Clients answer QoS 1 and 2.
+    is_acked: bool,
+    accepted: Option<ConnectionId>,
+    is_opening: bool,
+    /// What each publisher writes again and again.
+    written: Vec<(ConnectionId, Vec<u8>)>,
+    /// Publishers that write in this turn.
+    due: VecDeque<usize>,
+    /// What else clients write.
+    answers: VecDeque<(ConnectionId, Vec<u8>)>,
+    /// The answer that was handed in last, and buffers for the next ones.
+    lent: Vec<u8>,
+    spare: Vec<Vec<u8>>,
+    sent: VecDeque<(ConnectionId, Output)>,
+    /// Bytes that clients got.
+    bytes: usize,
+}
+
+impl World for Wires {
+    type Socket = ();
+
+    fn next_event(&mut self) -> Option<Event<'_, ()>> {
+        if let Some((connection, output)) = self.sent.pop_front() {
+            return Some(Event::Sent { connection, output });
         }
-        World { shard, delivered: 0, bytes: 0, version, acks: Vec::new() }
-    }
-
-    fn connect(&mut self, client_id: &str) -> ConnectionId {
-        let id = self.shard.handle_open(NOW, None, None).expect("room for a connection");
-        let mut bytes = Vec::new();
-        Connect::new(self.version, client_id).encode(&mut bytes);
-        self.shard.handle_bytes(NOW, id, &bytes);
-        id
-    }
-
-    fn subscribe(&mut self, id: ConnectionId, filter: &str, qos: QoS) {
-        let options = SubscriptionOptions {
-            qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: RetainHandling::DoNotSend,
-        };
-        let list = [(filter, options)];
-        let subscribe = Subscribe {
-            packet_id: PacketId::new(1).expect("not 0"),
-            subscription_id: None,
-            user_properties: Default::default(),
-            filters: SubscribeFilters::from_list(&list),
-        };
-        let mut bytes = Vec::new();
-        Packet::Subscribe(subscribe).encode(self.version, &mut bytes);
-        self.shard.handle_bytes(NOW, id, &bytes);
-    }
-
-    /// Takes what leaves; answers QoS 1 and 2 as a client does.
-    fn drain(&mut self, is_acked: bool) {
-        self.shard.run_stages(NOW);
-        while let Some((id, output)) = self.shard.poll_flush() {
-            self.bytes += output.size();
-            let mut acks = std::mem::take(&mut self.acks);
-            acks.clear();
-            if is_acked {
-                self.answer(&output.bytes, &mut acks);
-            }
-            self.shard.handle_sent(NOW, id, output);
-            if !acks.is_empty() {
-                self.shard.handle_bytes(NOW, id, &acks);
-                self.shard.run_stages(NOW);
-            }
-            self.acks = acks;
+        if let Some((connection, bytes)) = self.answers.pop_front() {
+            let mut last = std::mem::replace(&mut self.lent, bytes);
+            last.clear();
+            self.spare.push(last);
+            return Some(Event::Received { connection, bytes: &self.lent });
         }
+        if let Some(publisher) = self.due.pop_front() {
+            let (connection, bytes) = &self.written[publisher];
+            return Some(Event::Received { connection: *connection, bytes });
+        }
+        std::mem::take(&mut self.is_opening).then_some(Event::Accepted(()))
     }
 
+    fn next_mail(&mut self, _: Lane) -> Option<(ShardId, Mail)> {
+        None
+    }
+
+    fn next_adoption(&mut self) -> Option<Adoption<()>> {
+        None
+    }
+
+    fn adopt(&mut self, connection: ConnectionId, (): (), _: ReadMode) {
+        self.accepted = Some(connection);
+    }
+
+    fn refuse(&mut self, (): ()) {
+        panic!("there is room for a connection");
+    }
+
+    fn release(&mut self, _: ConnectionId) {
+        panic!("there is no other shard");
+    }
+
+    fn hand_over(&mut self, _: ShardId, _: Adoption<()>) {
+        panic!("there is no other shard");
+    }
+
+    fn read(&mut self, _: ConnectionId, _: ReadMode) {}
+
+    fn has_room(&mut self, _: ShardId, _: Lane) -> bool {
+        true
+    }
+
+    fn post(&mut self, _: ShardId, _: Lane, _: Mail) {
+        panic!("there is no other shard");
+    }
+
+    fn deliver(&mut self) {}
+
+    fn send(
+        &mut self,
+        connection: ConnectionId,
+        output: Output,
+        may_leave_now: bool,
+    ) -> Option<Output> {
+        self.bytes += output.size();
+        if self.is_acked {
+            let mut answer = self.spare.pop().unwrap_or_default();
+            self.answer(&output.bytes, &mut answer);
+            match answer.is_empty() {
+                true => self.spare.push(answer),
+                false => self.answers.push_back((connection, answer)),
+            }
+        }
+        if may_leave_now {
+            return Some(output);
+        }
+        self.sent.push_back((connection, output));
+        None
+    }
+
+    fn close(&mut self, _: ConnectionId, _: bool) {
+        panic!("no client is sent away");
+    }
+}
+
+impl Wires {
     /// Looks at no more of a packet than its answer needs: the figures are to be the broker's.
     fn answer(&self, mut bytes: &[u8], acks: &mut Vec<u8>) {
         while let Ok(Some(frame)) = next_frame(bytes, usize::MAX) {
@@ -227,26 +276,95 @@ impl World {
     }
 }
 
+impl Bench {
+    fn new(scenario: &Scenario) -> Bench {
+        let limits = Limits { sys_interval_ms: 0, ..Limits::default() };
+        let settings = ShardSettings { id: 0, shard_count: 1, limits, seed: 1 };
+        let mut shard = Shard::new(settings, NOW);
+        if let Some(make) = scenario.hooks {
+            shard.set_hooks(NOW, make());
+        }
+        let wires = Wires {
+            version: scenario.version,
+            is_acked: scenario.qos != QoS::AtMostOnce,
+            accepted: None,
+            is_opening: false,
+            written: Vec::new(),
+            due: VecDeque::new(),
+            answers: VecDeque::new(),
+            lent: Vec::new(),
+            spare: Vec::new(),
+            sent: VecDeque::new(),
+            bytes: 0,
+        };
+        Bench { shard, wires, delivered: 0 }
+    }
+
+    fn connect(&mut self, client_id: &str) -> ConnectionId {
+        self.wires.is_opening = true;
+        self.turns();
+        let id = self.wires.accepted.take().expect("room for a connection");
+        let mut bytes = Vec::new();
+        Connect::new(self.wires.version, client_id).encode(&mut bytes);
+        self.write(id, bytes);
+        id
+    }
+
+    fn subscribe(&mut self, id: ConnectionId, filter: &str, qos: QoS) {
+        let options = SubscriptionOptions {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::DoNotSend,
+        };
+        let list = [(filter, options)];
+        let subscribe = Subscribe {
+            packet_id: PacketId::new(1).expect("not 0"),
+            subscription_id: None,
+            user_properties: Default::default(),
+            filters: SubscribeFilters::from_list(&list),
+        };
+        let mut bytes = Vec::new();
+        Packet::Subscribe(subscribe).encode(self.wires.version, &mut bytes);
+        self.write(id, bytes);
+    }
+
+    fn write(&mut self, id: ConnectionId, bytes: Vec<u8>) {
+        self.wires.answers.push_back((id, bytes));
+        self.turns();
+    }
+
+    /// Turns until nothing moves.
+    fn turns(&mut self) {
+        loop {
+            turn(&mut self.shard, &mut self.wires, NOW);
+            if self.wires.sent.is_empty() && self.wires.answers.is_empty() && self.shard.is_idle() {
+                return;
+            }
+        }
+    }
+}
+
 /// Runs until at least `count` messages were delivered; returns how many were.
 fn run(scenario: &Scenario, count: usize) -> usize {
     let Scenario { version, qos, .. } = *scenario;
-    let mut world = World::new(version, scenario.hooks);
+    let mut bench = Bench::new(scenario);
     let mut properties = Vec::new();
     for index in 0..scenario.user_properties {
         let (name, value) = (format!("name-{index:04}"), format!("value-{index:04}"));
         put_user_property(&mut properties, &name, &value);
     }
-    let mut publishers = Vec::new();
+    let mut messages_of = Vec::new();
     for publisher in 0..scenario.publishers {
         let topic = format!("bench/p2p/{publisher}");
         for subscriber in 0..scenario.subscribers {
             if !scenario.wildcard || publisher == 0 {
-                let id = world.connect(&format!("sub-{publisher}-{subscriber}"));
+                let id = bench.connect(&format!("sub-{publisher}-{subscriber}"));
                 let filter = if scenario.wildcard { "bench/+/#" } else { topic.as_str() };
-                world.subscribe(id, filter, qos);
+                bench.subscribe(id, filter, qos);
             }
         }
-        let id = world.connect(&format!("pub-{publisher}"));
+        let id = bench.connect(&format!("pub-{publisher}"));
         let payload = vec![7u8; scenario.payload_size];
         let mut bytes = Vec::new();
         let mut messages = 0;
@@ -264,25 +382,27 @@ fn run(scenario: &Scenario, count: usize) -> usize {
             };
             Packet::Publish(publish).encode(version, &mut bytes);
         }
-        publishers.push((id, bytes, messages));
+        messages_of.push(messages);
+        bench.wires.written.push((id, bytes));
     }
-    world.drain(true);
     let receivers = if scenario.wildcard { 1 } else { scenario.subscribers };
-    while world.delivered < count {
-        for (id, bytes, messages) in &publishers {
-            world.shard.handle_bytes(NOW, *id, bytes);
-            world.delivered += messages * receivers;
+    while bench.delivered < count {
+        for (publisher, messages) in messages_of.iter().enumerate() {
+            bench.wires.due.push_back(publisher);
+            bench.delivered += messages * receivers;
             if scenario.is_alone {
-                world.drain(qos != QoS::AtMostOnce);
+                bench.turns();
             }
         }
-        world.drain(qos != QoS::AtMostOnce);
+        if !scenario.is_alone {
+            bench.turns();
+        }
     }
-    let counters = world.shard.counters();
-    assert_eq!(counters.publishes_sent as usize, world.delivered, "every message was sent");
+    let counters = bench.shard.counters();
+    assert_eq!(counters.publishes_sent as usize, bench.delivered, "every message was sent");
     assert_eq!(counters.dropped(), 0);
-    black_box(world.bytes);
-    world.delivered
+    black_box(bench.wires.bytes);
+    bench.delivered
 }
 
 fn main() {

@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench scaling -- shards=64 sessions=10000 filters=10000 receivers=10 count=1000000` runs one point;
 //! `scripts/scaling` runs them all. Each topic's receivers sit on two shards, neither of them the publisher's if there are
-//! enough. The turns are the shell's, without its sockets. Under `cargo test` it runs small.
+//! enough. The turns are those of production, without sockets. Under `cargo test` it runs small.
 
 use ringmq::codec::{
     Connect, Packet, PacketId, ProtocolVersion, Publish, Subscribe, SubscribeFilters,
@@ -11,9 +11,12 @@ use ringmq::codec::{
 };
 use ringmq::hash::KeyedHash;
 use ringmq::limits::Limits;
-use ringmq::shard::{ConnectionId, LANES, Lane, Mail, Shard, ShardId, ShardSettings};
+use ringmq::shard::{ConnectionId, Lane, Mail, Output, ReadMode, Shard, ShardId, ShardSettings};
 use ringmq::time::Instant;
+use ringmq::turn::memory::Lanes;
+use ringmq::turn::{Adoption, Event, World, turn};
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 const NOW: Instant = Instant(1);
 const SEED: u64 = 1;
@@ -67,10 +70,12 @@ impl Point {
 }
 
 /// The broker: its shards and the lanes between each two.
-struct World {
+struct Model {
     shards: Vec<Shard>,
-    /// By receiver, sender, lane.
-    lanes: Vec<[VecDeque<Mail>; LANES.len()]>,
+    lanes: Lanes<()>,
+    /// By shard: what its clients write in the next turn, and what of its outputs has left.
+    written: Vec<VecDeque<(ConnectionId, Rc<[u8]>)>>,
+    sent: Vec<VecDeque<(ConnectionId, Output)>>,
     hash: KeyedHash,
     clients: usize,
 }
@@ -79,7 +84,7 @@ struct World {
 struct Source {
     shard: usize,
     connection: ConnectionId,
-    bytes: Vec<u8>,
+    bytes: Rc<[u8]>,
     messages: usize,
 }
 
@@ -87,20 +92,20 @@ fn main() {
     let words: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let point = Point::read(&words);
-    let (mut world, sources) = World::new(point);
-    let before = world.delivered();
+    let (mut model, sources) = Model::new(point);
+    let before = model.delivered();
     let started_ns = time_used_ns();
     let mut expected = 0;
     while expected < point.count {
         for source in &sources {
-            world.shards[source.shard].handle_bytes(NOW, source.connection, &source.bytes);
+            model.written[source.shard].push_back((source.connection, source.bytes.clone()));
             expected += source.messages * point.receivers;
         }
-        world.round();
+        model.round();
     }
-    world.settle();
+    model.settle();
     let nanoseconds = (time_used_ns() - started_ns) as f64 / expected as f64;
-    assert_eq!(world.delivered() - before, expected as u64, "every message was delivered");
+    assert_eq!(model.delivered() - before, expected as u64, "every message was delivered");
     let Point { shards, sessions, filters, receivers, .. } = point;
     println!(
         "{shards} shards {sessions} sessions {filters} filters {receivers} receivers {expected} delivered \
@@ -114,9 +119,9 @@ fn time_used_ns() -> u64 {
     account.split(' ').next().and_then(|text| text.parse().ok()).expect("a number")
 }
 
-impl World {
+impl Model {
     /// A broker with everyone connected and subscribed, and who publishes what.
-    fn new(point: Point) -> (World, Vec<Source>) {
+    fn new(point: Point) -> (Model, Vec<Source>) {
         let limits = Limits {
             sys_interval_ms: 0,
             connections_max: usize::MAX,
@@ -133,17 +138,19 @@ impl World {
             };
             Shard::new(settings, NOW)
         };
-        let mut world = World {
+        let mut model = Model {
             shards: (0..point.shards).map(shard).collect(),
-            lanes: (0..point.shards * point.shards).map(|_| Default::default()).collect(),
+            lanes: Lanes::new(point.shards, usize::MAX),
+            written: vec![VecDeque::new(); point.shards],
+            sent: (0..point.shards).map(|_| VecDeque::new()).collect(),
             hash: KeyedHash::new(SEED),
             clients: 0,
         };
-        world.add_bystanders(point);
-        world.add_receivers(point);
-        let sources = (0..PUBLISHERS).map(|publisher| world.add_publisher(publisher)).collect();
-        world.settle();
-        (world, sources)
+        model.add_bystanders(point);
+        model.add_receivers(point);
+        let sources = (0..PUBLISHERS).map(|publisher| model.add_publisher(publisher)).collect();
+        model.settle();
+        (model, sources)
     }
 
     fn add_bystanders(&mut self, point: Point) {
@@ -197,7 +204,7 @@ impl World {
             Packet::Publish(publish).encode(VERSION, &mut bytes);
             messages += 1;
         }
-        Source { shard, connection, bytes, messages }
+        Source { shard, connection, bytes: bytes.into(), messages }
     }
 
     /// A client whose session belongs to `shard`.
@@ -249,37 +256,87 @@ impl World {
     }
 
     fn turn(&mut self, own: usize) -> bool {
-        let count = self.shards.len();
-        let (shard, lanes) = (&mut self.shards[own], &mut self.lanes);
-        let mut has_moved = false;
-        for lane in [Lane::Control, Lane::Publish, Lane::Member] {
-            for from in (0..count).filter(|from| *from != own) {
-                while let Some(mail) = lanes[own * count + from][lane as usize].pop_front() {
-                    has_moved = true;
-                    shard.handle_mail(NOW, from as ShardId, mail);
-                }
-            }
-        }
-        shard.run_stages(NOW);
-        while shard.poll_read_mode().is_some() {}
-        for lane in LANES {
-            for to in shard.mail_receivers() {
-                while let Some(mail) = shard.poll_mail(to, lane) {
-                    has_moved = true;
-                    lanes[usize::from(to) * count + own][lane as usize].push_back(mail);
-                }
-            }
-        }
-        while let Some((connection, output)) = shard.poll_flush() {
-            has_moved = true;
-            shard.handle_sent(NOW, connection, output);
-        }
-        assert!(shard.poll_close().is_none(), "no client is sent away");
-        has_moved || !shard.is_idle()
+        let mut world = Place {
+            own: own as ShardId,
+            lanes: &mut self.lanes,
+            written: &mut self.written[own],
+            sent: &mut self.sent[own],
+            lent: None,
+            has_moved: false,
+        };
+        turn(&mut self.shards[own], &mut world, NOW);
+        world.has_moved || !self.shards[own].is_idle()
     }
 
     fn delivered(&mut self) -> u64 {
         self.shards.iter_mut().map(|shard| shard.counters().publishes_sent).sum()
+    }
+}
+
+/// What one shard's turn finds.
+struct Place<'a> {
+    own: ShardId,
+    lanes: &'a mut Lanes<()>,
+    written: &'a mut VecDeque<(ConnectionId, Rc<[u8]>)>,
+    sent: &'a mut VecDeque<(ConnectionId, Output)>,
+    lent: Option<Rc<[u8]>>,
+    has_moved: bool,
+}
+
+impl World for Place<'_> {
+    type Socket = ();
+
+    fn next_event(&mut self) -> Option<Event<'_, ()>> {
+        if let Some((connection, output)) = self.sent.pop_front() {
+            self.has_moved = true;
+            return Some(Event::Sent { connection, output });
+        }
+        let (connection, bytes) = self.written.pop_front()?;
+        self.has_moved = true;
+        Some(Event::Received { connection, bytes: self.lent.insert(bytes) })
+    }
+
+    fn next_mail(&mut self, lane: Lane) -> Option<(ShardId, Mail)> {
+        let mail = self.lanes.next_mail(self.own, lane);
+        self.has_moved |= mail.is_some();
+        mail
+    }
+
+    fn next_adoption(&mut self) -> Option<Adoption<()>> {
+        None
+    }
+
+    fn adopt(&mut self, _: ConnectionId, (): (), _: ReadMode) {}
+
+    fn refuse(&mut self, (): ()) {}
+
+    fn release(&mut self, _: ConnectionId) {
+        panic!("every client connects to its shard");
+    }
+
+    fn hand_over(&mut self, _: ShardId, _: Adoption<()>) {}
+
+    fn read(&mut self, _: ConnectionId, _: ReadMode) {}
+
+    fn has_room(&mut self, _: ShardId, _: Lane) -> bool {
+        true
+    }
+
+    fn post(&mut self, to: ShardId, lane: Lane, mail: Mail) {
+        self.has_moved = true;
+        self.lanes.post(self.own, to, lane, mail);
+    }
+
+    fn deliver(&mut self) {}
+
+    fn send(&mut self, connection: ConnectionId, output: Output, _: bool) -> Option<Output> {
+        self.has_moved = true;
+        self.sent.push_back((connection, output));
+        None
+    }
+
+    fn close(&mut self, _: ConnectionId, _: bool) {
+        panic!("no client is sent away");
     }
 }
 

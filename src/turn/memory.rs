@@ -12,6 +12,8 @@ pub struct Lanes<S> {
     queues: Vec<VecDeque<Mail>>,
     /// By receiver.
     adoptions: Vec<VecDeque<Adoption<S>>>,
+    /// By receiver: the sender whose lane is looked at next.
+    next_from: Vec<ShardId>,
     shard_count: usize,
     /// Items that a lane has room for.
     capacity: usize,
@@ -24,16 +26,20 @@ impl<S> Lanes<S> {
         Lanes {
             queues: (0..shard_count * shard_count * LANES.len()).map(|_| VecDeque::new()).collect(),
             adoptions: (0..shard_count).map(|_| VecDeque::new()).collect(),
+            next_from: vec![0; shard_count],
             shard_count,
             capacity,
             full_count: 0,
         }
     }
 
+    /// The next item, sender by sender; `None` ends a round.
     pub fn next_mail(&mut self, to: ShardId, lane: Lane) -> Option<(ShardId, Mail)> {
-        (0..self.shard_count as ShardId).find_map(|from| {
+        let first = std::mem::take(&mut self.next_from[usize::from(to)]);
+        (first..self.shard_count as ShardId).find_map(|from| {
             let mail = self.queue(from, to, lane).pop_front()?;
-            assert_eq!(mail.lane(), lane);
+            debug_assert_eq!(mail.lane(), lane);
+            self.next_from[usize::from(to)] = from;
             Some((from, mail))
         })
     }
