@@ -26,19 +26,8 @@ fn measure(outcome: &serde_json::Value, name: &str) -> f64 {
     found.and_then(|measure| measure["value"].as_f64()).expect(name)
 }
 
-fn io_uring_is_allowed() -> bool {
-    let allowed = io_uring::IoUring::new(8).is_ok();
-    if !allowed {
-        println!("SKIPPED: io_uring is not allowed here");
-    }
-    allowed
-}
-
 #[test]
 fn every_default_scenario_delivers_all_it_sends_on_one_and_two_shards() {
-    if !io_uring_is_allowed() {
-        return;
-    }
     for variant in ["--shards 1", "--shards 2", "--shards 2 --mqtt 5 --user-properties 2"] {
         let outcomes = outcomes(&format!("{variant} --seconds 0.3 --warm-up 0.1 --rate 500"));
         assert_eq!(outcomes.len(), 8);
@@ -52,9 +41,6 @@ fn every_default_scenario_delivers_all_it_sends_on_one_and_two_shards() {
 
 #[test]
 fn payloads_larger_than_any_buffer_arrive_intact() {
-    if !io_uring_is_allowed() {
-        return;
-    }
     let sizes = "--payload 300000 --window 4 --publishers 3 --subscribers 3 --rate 30";
     for qos in 0..3 {
         let arguments =
@@ -65,9 +51,6 @@ fn payloads_larger_than_any_buffer_arrive_intact() {
 
 #[test]
 fn idle_connections_stay_open() {
-    if !io_uring_is_allowed() {
-        return;
-    }
     let scenarios = "--scenario idle --scenario idle-subscribed";
     for outcome in outcomes(&format!("{scenarios} --connections 200 --seconds 0.2")) {
         assert_eq!(measure(&outcome, "connections"), 200.0);
@@ -76,9 +59,6 @@ fn idle_connections_stay_open() {
 
 #[test]
 fn what_a_stalled_subscriber_misses_is_what_the_broker_dropped() {
-    if !io_uring_is_allowed() {
-        return;
-    }
     let stall = "--scenario stalled-beyond-limits --stall 3 --rounds 1 --warm-up 0.1";
     let output = bench(&format!("{stall} --set queue-messages-max=100"));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -94,9 +74,6 @@ fn what_a_stalled_subscriber_misses_is_what_the_broker_dropped() {
 
 #[test]
 fn a_run_that_loses_messages_ends_with_an_error() {
-    if !io_uring_is_allowed() {
-        return;
-    }
     // Within its limits nothing may be missing; here the limit is one message.
     let stall = "--scenario stalled-subscriber --stall 2 --rounds 1 --warm-up 0.1";
     let output = bench(&format!("{stall} --set queue-messages-max=1 --set inflight-max=1"));
