@@ -23,15 +23,14 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_lite::future::or;
-use glommio::timer::sleep;
-use glommio::{ExecutorJoinHandle, GlommioError, Placement};
 
 use crate::arena::Message;
 use crate::bridge::{Direction, Echo, ForwardIndex, InMessage, Origin, Return, WrongRule};
 use crate::config::bridge::{BridgeSettings, SpoolSync};
 use crate::shard::bridge_mail::FromBridges;
 use crate::shell::clock::Clock;
-use crate::shell::executor;
+use crate::shell::executor::{self, Handle, sleep};
+use crate::shell::io::Io;
 use crate::shell::mesh::BridgeEnd;
 use crate::shell::shutdown::{Order, Orders, Phase};
 use crate::shell::spool::{Spool, SpoolError, SpoolSettings, SyncPolicy};
@@ -125,6 +124,7 @@ pub struct Hub {
 
 /// What the bridges need of the process.
 pub struct Setup {
+    pub io: Io,
     pub settings: Vec<BridgeSettings>,
     pub index: Arc<ForwardIndex>,
     pub end: BridgeEnd,
@@ -138,12 +138,10 @@ pub struct Setup {
 }
 
 /// Starts the executor, opens all logs, and begins to connect.
-pub fn start(setup: Setup) -> Result<ExecutorJoinHandle<()>, BridgesError> {
+pub fn start(setup: Setup) -> Result<Handle, BridgesError> {
     let (opened, outcome) = mpsc::channel();
-    let handle = executor::builder(Placement::Unbound)
-        .name("bridges")
-        .spawn(move || run(setup, opened))
-        .map_err(|error: GlommioError<()>| BridgesError::Executor(error.to_string()))?;
+    let handle = executor::run_side(setup.io, "bridges", move || run(setup, opened))
+        .map_err(BridgesError::Executor)?;
     match outcome.recv() {
         Ok(Ok(())) => Ok(handle),
         Ok(Err(error)) => {
@@ -168,13 +166,13 @@ async fn run(setup: Setup, opened: Sender<Result<(), BridgesError>>) {
     };
     let _ = opened.send(Ok(()));
     for line in hub.bridges.iter().flat_map(|bridge| &bridge.lines) {
-        glommio::spawn_local(line.outbound.clone().run_commits()).detach();
-        glommio::spawn_local(line::run(hub.clone(), line.clone())).detach();
+        executor::spawn(line.outbound.clone().run_commits());
+        executor::spawn(line::run(hub.clone(), line.clone()));
     }
     if sys_interval_ms > 0 {
-        glommio::spawn_local(status::run(hub.clone(), sys_interval_ms)).detach();
+        executor::spawn(status::run(hub.clone(), sys_interval_ms));
     }
-    glommio::spawn_local(trim(hub.clone())).detach();
+    executor::spawn(trim(hub.clone()));
     serve(&hub, &orders).await;
 }
 

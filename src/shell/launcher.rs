@@ -8,13 +8,11 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use glommio::{ExecutorJoinHandle, GlommioError, Placement};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use tracing::{debug, info, warn};
@@ -26,7 +24,7 @@ use crate::shell::bridges::{self, BridgesError};
 use crate::shell::calm::Calm;
 use crate::shell::check::{Process, Refusal};
 use crate::shell::clock::Clock;
-use crate::shell::executor;
+use crate::shell::executor::{self, Handle};
 use crate::shell::gate::Gate;
 use crate::shell::io::{self, Choice, Io};
 use crate::shell::listener::{self, ListenError, Listeners};
@@ -41,10 +39,6 @@ use crate::shell::waiter::Waiter;
 use crate::shell::watch::{Report, Watch};
 use crate::shell::worker::Worker;
 
-/// What a glommio executor gets: it does no I/O on a shard's thread.
-const EXECUTOR_IO_MEMORY: usize = 64 << 10;
-const EXECUTOR_RING_DEPTH: usize = 8;
-
 /// How often the reports of the shards are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -54,13 +48,13 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 const DISCONNECT_TIME: Duration = Duration::from_secs(1);
 const END_TIME: Duration = Duration::from_secs(6);
 
-type Handle = ExecutorJoinHandle<()>;
 /// A worker runs, or cannot.
 type Start = (ShardId, Result<(), LaunchError>);
 
 /// What every worker gets a copy of.
 #[derive(Clone)]
 struct Shared {
+    io: Io,
     settings: Arc<Settings>,
     clock: Clock,
     gate: Arc<Gate>,
@@ -150,6 +144,7 @@ impl Broker {
         if let Some(Bridging { index, end }) = bridging {
             let settings: &Settings = &shared.settings;
             let setup = bridges::Setup {
+                io: shared.io,
                 settings: settings.bridges.clone(),
                 index,
                 end,
@@ -191,7 +186,7 @@ impl Broker {
             return Ok(());
         }
         for worker in self.workers {
-            worker.join().map_err(|error| LaunchError::Executor(error.to_string()))?;
+            worker.join().map_err(LaunchError::Executor)?;
         }
         Ok(())
     }
@@ -243,7 +238,7 @@ fn await_start(workers: Vec<Handle>, starts: &Receiver<Start>) -> Result<Vec<Han
         if is_running {
             running.push(worker);
         } else {
-            worker.join().map_err(|error| LaunchError::Executor(error.to_string()))?;
+            worker.join().map_err(LaunchError::Executor)?;
         }
     }
     Ok(running)
@@ -269,14 +264,9 @@ fn spawn(
     started: Sender<Start>,
 ) -> Result<Handle, LaunchError> {
     let core = shared.settings.core_of(port.own());
-    let placement = core.map_or(Placement::Unbound, Placement::Fixed);
-    executor::builder(placement)
-        .name(&format!("shard-{}", port.own()))
-        .io_memory(EXECUTOR_IO_MEMORY)
-        .ring_depth(EXECUTOR_RING_DEPTH)
-        // The only task of its executor; it awaits nothing, for while it waits in its own ring glommio does not run.
-        .spawn(move || async move { work(shared, port, listeners, report, started) })
-        .map_err(|error: GlommioError<()>| LaunchError::Executor(error.to_string()))
+    let (io, name) = (shared.io, format!("shard-{}", port.own()));
+    let work = move || work(shared, port, listeners, report, started);
+    executor::run_shard(io, &name, core, work).map_err(LaunchError::Executor)
 }
 
 /// A shard's life, on its own thread.
@@ -287,7 +277,6 @@ fn work(
     report: Arc<Report>,
     started: Sender<Start>,
 ) {
-    let _guard = AbortOnPanic;
     let settings = shared.settings.clone();
     let refuse = |error| {
         // If nobody listens, the process is ending anyway.
@@ -377,17 +366,6 @@ fn serve<N: Network>(worker: &mut Worker<N>, orders: &Orders, linger_ms: u64) {
             };
             let was_quiet = worker.was_quiet();
             orders.report(order, was_quiet && is_done);
-        }
-    }
-}
-
-/// Ends the process when a panic leaves a shard: its state is not to be trusted, and the others wait for it.
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            process::abort();
         }
     }
 }

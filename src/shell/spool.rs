@@ -1,7 +1,7 @@
 //! The bounded log on disk of one bridge connection: messages that the remote has not acknowledged, in order.
 //!
 //! # Who may use it
-//! Only tasks of one glommio executor that is not a shard's. All methods take `&self`: share it as `Rc<Spool>`, and push,
+//! Only tasks of one side executor. All methods take `&self`: share it as `Rc<Spool>`, and push,
 //! mark and read while a commit is under way. Nothing is borrowed across an await.
 //!
 //! # The way of a message
@@ -63,8 +63,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use glommio::sync::Semaphore;
-
+use crate::shell::executor::{self, Semaphore, sleep};
 use files::Files;
 use log::{Log, Step};
 use reader::Reader;
@@ -195,16 +194,15 @@ impl Spool {
         });
         if let SyncPolicy::Interval(interval_ms) = sync {
             let weak = Rc::downgrade(&inner);
-            glommio::spawn_local(async move {
+            executor::spawn(async move {
                 loop {
-                    glommio::timer::sleep(Duration::from_millis(interval_ms.max(1))).await;
+                    sleep(Duration::from_millis(interval_ms.max(1))).await;
                     let Some(inner) = weak.upgrade() else { return };
                     if let Err(failure) = inner.sync().await {
                         inner.failure.replace(Some(failure));
                     }
                 }
-            })
-            .detach();
+            });
         }
         Ok(Spool { inner, reader: RefCell::default(), cuts, _lock: lock })
     }
@@ -240,7 +238,7 @@ impl Spool {
 
     /// Puts all that was pushed and marked before the call into the log. Every sequence below the returned one is there.
     pub async fn commit(&self) -> Result<u64, SpoolError> {
-        let _turn = self.inner.turn.acquire_permit(1).await.expect("it is never closed");
+        let _turn = self.inner.turn.acquire().await.expect("it is never closed");
         if let Some(failure) = self.inner.failure.take() {
             return Err(failure);
         }

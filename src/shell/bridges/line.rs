@@ -3,14 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::future::or;
-use futures_lite::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use glommio::net::TcpStream;
-use glommio::timer::sleep;
 use tracing::{info, warn};
 
 use super::intake::Asked;
@@ -25,6 +22,8 @@ use crate::codec::{QoS, ReasonCode};
 use crate::config::bridge::{BridgeSettings, RemoteAddress};
 use crate::shard::ShardId;
 use crate::shard::bridge_mail::{FromBridges, InboundBatch, InboundMessage};
+use crate::shell::executor::net::{self, Reader, Writer};
+use crate::shell::executor::{sleep, spawn};
 use crate::time::Instant;
 
 const READ_SIZE: usize = 64 << 10;
@@ -206,7 +205,7 @@ pub async fn run(hub: Rc<Hub>, line: Rc<Line>) {
         let bridge = &hub.bridges[usize::from(line.bridge)];
         let timeout = Duration::from_millis(bridge.settings.connect_timeout_ms);
         match connect(address, timeout).await {
-            Ok(stream) => serve(&hub, &line, stream).await,
+            Ok((reader, writer)) => serve(&hub, &line, reader, writer).await,
             Err(error) => {
                 line.link.borrow_mut().handle_disconnected(hub.clock.now(), &error.to_string());
             }
@@ -216,34 +215,25 @@ pub async fn run(hub: Rc<Hub>, line: Rc<Line>) {
 }
 
 /// Tries every address that the name stands for.
-async fn connect(address: RemoteAddress, timeout: Duration) -> io::Result<TcpStream> {
+async fn connect(address: RemoteAddress, timeout: Duration) -> io::Result<(Reader, Writer)> {
     let RemoteAddress { host, port } = address;
     let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
         Ok(ip) => vec![SocketAddr::new(ip, port)],
-        // The system's look-up has no other form than one that blocks.
-        Err(_) => {
-            let look_up = move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-            glommio::executor().spawn_blocking(look_up).await?
-        }
+        Err(_) => net::resolve(host, port).await?,
     };
     let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     for address in addresses {
-        match TcpStream::connect_timeout(address, timeout).await {
-            Ok(stream) => {
-                // A batch leaves in one piece as it is.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => outcome = Err(error.into()),
+        outcome = net::connect(address, timeout).await;
+        if outcome.is_ok() {
+            break;
         }
     }
     outcome
 }
 
 /// From the connected socket to its end.
-async fn serve(hub: &Rc<Hub>, line: &Rc<Line>, stream: TcpStream) {
+async fn serve(hub: &Rc<Hub>, line: &Rc<Line>, reader: Reader, writer: Writer) {
     line.link.borrow_mut().handle_connected();
-    let (reader, writer) = split(stream);
     let sending = async {
         let ended = write(hub, line, writer).await;
         if line.link.borrow().is_up() {
@@ -260,7 +250,7 @@ async fn serve(hub: &Rc<Hub>, line: &Rc<Line>, stream: TcpStream) {
     line.link.borrow_mut().handle_disconnected(hub.clock.now(), &why);
 }
 
-async fn read(hub: &Rc<Hub>, line: &Rc<Line>, mut reader: ReadHalf<TcpStream>) -> io::Result<()> {
+async fn read(hub: &Rc<Hub>, line: &Rc<Line>, mut reader: Reader) -> io::Result<()> {
     let mut buffer = vec![0; READ_SIZE];
     loop {
         while !line.link.borrow().wants_bytes() || line.inbound_bytes.get() > INBOUND_BYTES_MAX {
@@ -278,7 +268,7 @@ async fn read(hub: &Rc<Hub>, line: &Rc<Line>, mut reader: ReadHalf<TcpStream>) -
 }
 
 /// Does what the link asks for, and sends. Ends when the link is down and everything has left.
-async fn write(hub: &Rc<Hub>, line: &Rc<Line>, mut writer: WriteHalf<TcpStream>) -> io::Result<()> {
+async fn write(hub: &Rc<Hub>, line: &Rc<Line>, mut writer: Writer) -> io::Result<()> {
     loop {
         let now = hub.clock.now();
         line.link.borrow_mut().handle_timeout(now);
@@ -359,7 +349,7 @@ impl Line {
         if !session_present || !self.has_asked_for_retained.get() {
             let is_first = !self.has_asked_for_retained.replace(true);
             if is_first && !session_present {
-                glommio::spawn_local(ask_for_retained(hub.clone(), self.clone())).detach();
+                spawn(ask_for_retained(hub.clone(), self.clone()));
             }
         }
     }

@@ -5,14 +5,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use glommio::sync::Semaphore;
-use glommio::timer::sleep;
 use tracing::warn;
 
 use super::signal::Signal;
 use crate::arena::Generation;
 use crate::config::bridge::{BridgeSettings, WhenFull};
 use crate::shard::ShardId;
+use crate::shell::executor::{Semaphore, sleep};
 use crate::shell::spool::{Full, Spool};
 
 /// After a commit that failed, and between two looks for room in a full log.
@@ -266,7 +265,7 @@ impl Outbound {
 
     /// One commit; whether it succeeded. On failure everything stays as it is, for the next try.
     pub async fn commit(&self, spool: &Spool) -> bool {
-        let _turn = self.turn.acquire_permit(1).await.expect("it is never closed");
+        let _turn = self.turn.acquire().await.expect("it is never closed");
         {
             let Progress { open, committing } = &mut *self.progress.borrow_mut();
             for (open, committing) in open.iter_mut().zip(committing) {
@@ -337,35 +336,38 @@ impl Outbound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shell::spool::tests::{Folder, run, settings};
+    use crate::shell::executor::each_io::{for_each_io, run};
+    use crate::shell::spool::tests::{Folder, settings};
     use futures_lite::future::poll_once;
 
     #[test]
     fn shards_hear_of_a_message_when_the_log_has_it() {
-        run(async {
-            let folder = Folder::new("outbound");
-            let spool = Spool::open(&folder.path, settings()).await.unwrap();
-            let bridge = BridgeSettings::new("north");
-            let outbound = Outbound::new(&bridge, Some(spool), 1, Rc::default());
-            let spool = outbound.spool().unwrap();
-            let mut turn_count = 0;
-            for number in 1..=20 {
-                let generation = Generation::from_number(number);
-                let sequence = spool.next_sequence();
-                outbound.store(Origin { shard: 0, generation }, vec![b'.'; 100]);
-                let mut commit = std::pin::pin!(outbound.commit(spool));
-                let mut is_over = false;
-                while !is_over {
-                    is_over = poll_once(&mut commit).await.is_some();
-                    if spool.committed() <= sequence {
-                        assert_eq!(outbound.oldest_unwritten(0), Some(generation));
+        for_each_io(|io| {
+            run(io, async {
+                let folder = Folder::new("outbound");
+                let spool = Spool::open(&folder.path, settings()).await.unwrap();
+                let bridge = BridgeSettings::new("north");
+                let outbound = Outbound::new(&bridge, Some(spool), 1, Rc::default());
+                let spool = outbound.spool().unwrap();
+                let mut turn_count = 0;
+                for number in 1..=20 {
+                    let generation = Generation::from_number(number);
+                    let sequence = spool.next_sequence();
+                    outbound.store(Origin { shard: 0, generation }, vec![b'.'; 100]);
+                    let mut commit = std::pin::pin!(outbound.commit(spool));
+                    let mut is_over = false;
+                    while !is_over {
+                        is_over = poll_once(&mut commit).await.is_some();
+                        if spool.committed() <= sequence {
+                            assert_eq!(outbound.oldest_unwritten(0), Some(generation));
+                        }
+                        turn_count += 1;
+                        sleep(Duration::from_micros(20)).await;
                     }
-                    turn_count += 1;
-                    sleep(Duration::from_micros(20)).await;
+                    assert_eq!(outbound.oldest_unwritten(0), None);
                 }
-                assert_eq!(outbound.oldest_unwritten(0), None);
-            }
-            assert!(turn_count > 20, "no commit took its time");
+                assert!(turn_count > 20, "no commit took its time");
+            });
         });
     }
 }

@@ -4,10 +4,9 @@ use std::fmt::Display;
 use std::rc::Rc;
 use std::time::Duration;
 
-use glommio::timer::sleep;
-
 use super::{Bridge, Hub, unix_ms};
 use crate::shard::bridge_mail::FromBridges;
+use crate::shell::executor::sleep;
 use crate::shell::spool::Backlog;
 
 const LOOK_INTERVAL_MS: u64 = 1_000;

@@ -3,14 +3,12 @@
 use super::*;
 use std::io::Write;
 use std::net::TcpStream;
-use std::os::unix::process::ExitStatusExt;
 use std::thread;
 use std::time::Instant;
 
 use socket2::SockRef;
 
 use crate::config::WaitMode;
-use crate::shell::child::{self, Child};
 
 fn settings(shards: u16) -> Settings {
     let mut settings = Settings {
@@ -198,23 +196,6 @@ fn a_port_in_use_is_a_sentence() {
     let error = Broker::start(Settings { listen, ..settings(1) }).err().unwrap();
     assert!(error.to_string().contains("another process uses port"), "{error}");
     broker.stop().unwrap();
-}
-
-#[test]
-fn a_panic_that_leaves_a_shard_ends_the_process() {
-    let test = "shell::launcher::tests::a_worker_that_panics";
-    let child = Child::output(child::again(test).args(["--ignored", "--test-threads=1"])).unwrap();
-    assert_eq!(child.status.signal(), Some(signal_hook::consts::SIGABRT), "{}", child.status);
-}
-
-#[test]
-#[ignore = "aborts; run by a_panic_that_leaves_a_shard_ends_the_process"]
-fn a_worker_that_panics() {
-    let executor = executor::builder(Placement::Unbound).spawn(|| async {
-        let _guard = AbortOnPanic;
-        panic!("out of a shard");
-    });
-    let _ = executor.unwrap().join();
 }
 
 #[test]

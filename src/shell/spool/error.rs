@@ -33,18 +33,6 @@ impl SpoolError {
         SpoolError::Io { doing, path: path.to_owned(), source }
     }
 
-    pub(super) fn glommio(
-        doing: &'static str,
-        path: &Path,
-        error: glommio::GlommioError<()>,
-    ) -> SpoolError {
-        let source = match error.raw_os_error() {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => error.into(),
-        };
-        SpoolError::io(doing, path, source)
-    }
-
     /// Whether space is what lacks.
     pub fn is_disk_full(&self) -> bool {
         let SpoolError::Io { source, .. } = self else { return false };

@@ -1,17 +1,17 @@
-//! The files of a log: does what the log's steps say, with glommio's I/O, and reads a directory back.
+//! The files of a log: does what the log's steps say, and reads a directory back.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-
-use glommio::io::{BufferedFile, Directory, OpenOptions};
-use glommio::sync::Semaphore;
+use std::sync::Arc;
 
 use super::error::SpoolError;
 use super::log::{Found, Step};
 use super::recovery::{Cut, Recovery};
+use crate::shell::executor::files::{Directory, File};
+use crate::shell::executor::{Semaphore, spawn};
 
 /// How much of a file is read at once.
 pub const READ_SIZE: usize = 256 * 1024;
@@ -22,9 +22,9 @@ pub struct Files {
     path: PathBuf,
     directory: Directory,
     /// The segment that was created last, open for writing.
-    active: RefCell<Option<(u64, Rc<BufferedFile>)>>,
+    active: RefCell<Option<(u64, Rc<File>)>>,
     /// One creation at a time.
-    turn: Rc<Semaphore>,
+    turn: Arc<Semaphore>,
     /// Being created. Still there when the next one is: the commit was given up meanwhile.
     creating: Cell<Option<u64>>,
     /// Torn tails: segment and what of it is good. Cut off when the next segment says which sequences they may have had.
@@ -34,12 +34,11 @@ pub struct Files {
 impl Files {
     /// Reads all segments. Nothing is changed yet.
     pub async fn open(path: &Path) -> Result<(Rc<Files>, Found, Vec<Cut>), SpoolError> {
-        let directory = Directory::open(path)
-            .await
-            .map_err(|error| SpoolError::glommio("opening", path, error))?;
+        let directory =
+            Directory::open(path).await.map_err(|error| SpoolError::io("opening", path, error))?;
         let path = path.to_owned();
         let (active, creating, torn) = Default::default();
-        let turn = Rc::new(Semaphore::new(1));
+        let turn = Arc::new(Semaphore::new(1));
         let files = Files { path, directory, active, turn, creating, torn };
         let mut recovery = Recovery::default();
         for segment in files.list()? {
@@ -70,10 +69,10 @@ impl Files {
             Step::Sync { segment } => self.sync(*segment).await,
             Step::Delete { segment } => {
                 let path = self.path_of(*segment);
-                match glommio::io::remove(&path).await {
+                match self.directory.remove(&path).await {
                     Ok(()) => Ok(()),
                     Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-                    Err(error) => Err(SpoolError::glommio("deleting", &path, error)),
+                    Err(error) => Err(SpoolError::io("deleting", &path, error)),
                 }
             }
         }
@@ -83,13 +82,13 @@ impl Files {
         let file = self.active(segment)?;
         file.fdatasync()
             .await
-            .map_err(|error| SpoolError::glommio("syncing", &self.path_of(segment), error))
+            .map_err(|error| SpoolError::io("syncing", &self.path_of(segment), error))
     }
 
-    pub async fn open_for_reading(&self, segment: u64) -> Result<Rc<BufferedFile>, SpoolError> {
+    pub async fn open_for_reading(&self, segment: u64) -> Result<Rc<File>, SpoolError> {
         let path = self.path_of(segment);
-        let file = BufferedFile::open(&path).await;
-        file.map(Rc::new).map_err(|error| SpoolError::glommio("opening", &path, error))
+        let file = File::open(&path).await;
+        file.map(Rc::new).map_err(|error| SpoolError::io("opening", &path, error))
     }
 
     /// Goes on when its future is dropped: the kernel makes a file that it was asked for, however late, and what is removed
@@ -99,49 +98,47 @@ impl Files {
         segment: u64,
         head: Vec<u8>,
     ) -> Result<(), SpoolError> {
-        let turn = self.turn.acquire_static_permit(1).await.expect("it is never closed");
+        let turn = self.turn.clone().acquire_owned().await.expect("it is never closed");
         let given_up = self.creating.replace(Some(segment));
         let files = Rc::clone(self);
-        let creation = glommio::spawn_local(async move {
+        let creation = spawn(async move {
             let _turn = turn;
             if let Some(given_up) = given_up {
-                let _ = glommio::io::remove(files.path_of(given_up)).await;
+                let _ = files.directory.remove(&files.path_of(given_up)).await;
             }
             let created = files.create(segment, &head).await;
             match created {
                 Ok(()) => files.cut_torn().await,
                 // Its number is not used again, and it counts for nothing: it may also stay.
-                Err(_) => drop(glommio::io::remove(files.path_of(segment)).await),
+                Err(_) => drop(files.directory.remove(&files.path_of(segment)).await),
             }
             created
         });
-        let created = creation.detach().await.expect("nobody cancels it");
+        let created = creation.await;
         self.creating.set(None);
         created
     }
 
     async fn create(&self, segment: u64, head: &[u8]) -> Result<(), SpoolError> {
         let path = self.path_of(segment);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .buffered_open(&path)
+        let file = self
+            .directory
+            .create(&path)
             .await
-            .map_err(|error| SpoolError::glommio("creating", &path, error))?;
+            .map_err(|error| SpoolError::io("creating", &path, error))?;
         write_all(&file, 0, head, &[])
             .await
             .map_err(|error| SpoolError::io("writing", &path, error))?;
-        file.fdatasync().await.map_err(|error| SpoolError::glommio("syncing", &path, error))?;
+        file.fdatasync().await.map_err(|error| SpoolError::io("syncing", &path, error))?;
         self.directory
             .sync()
             .await
-            .map_err(|error| SpoolError::glommio("syncing", &self.path, error))?;
+            .map_err(|error| SpoolError::io("syncing", &self.path, error))?;
         self.active.replace(Some((segment, Rc::new(file))));
         Ok(())
     }
 
-    fn active(&self, segment: u64) -> Result<Rc<BufferedFile>, SpoolError> {
+    fn active(&self, segment: u64) -> Result<Rc<File>, SpoolError> {
         let active = self.active.borrow();
         let file = active.as_ref().filter(|(id, _)| *id == segment);
         // Not reached: only the last created segment is written and synced.
@@ -164,13 +161,10 @@ impl Files {
 
     async fn recover(&self, segment: u64, recovery: &mut Recovery) -> Result<(), SpoolError> {
         let path = self.path_of(segment);
-        let failed = |error| SpoolError::glommio("reading", &path, error);
-        let file = OpenOptions::new()
-            .read(true)
-            .buffered_open(&path)
-            .await
-            .map_err(|error| SpoolError::glommio("opening", &path, error))?;
-        let file_size = file.file_size().await.map_err(failed)?;
+        let failed = |error| SpoolError::io("reading", &path, error);
+        let file =
+            File::open(&path).await.map_err(|error| SpoolError::io("opening", &path, error))?;
+        let file_size = file.size().await.map_err(failed)?;
         recovery.begin(segment, file_size);
         let mut at_hand = Vec::new();
         while let Some(wanted) = recovery.wanted() {
@@ -196,8 +190,8 @@ impl Files {
         for (segment, good_size) in self.torn.take() {
             let path = self.path_of(segment);
             if good_size == 0 {
-                let _ = glommio::io::remove(&path).await;
-            } else if let Ok(file) = OpenOptions::new().write(true).buffered_open(&path).await {
+                let _ = self.directory.remove(&path).await;
+            } else if let Ok(file) = self.directory.open_for_writing(&path).await {
                 let _ = file.truncate(good_size).await;
                 let _ = file.close().await;
             }
@@ -206,26 +200,16 @@ impl Files {
 }
 
 /// Two buffers in one write, gone on with when it was short.
-async fn write_all(
-    file: &BufferedFile,
-    offset: u64,
-    first: &[u8],
-    second: &[u8],
-) -> io::Result<()> {
+async fn write_all(file: &File, offset: u64, first: &[u8], second: &[u8]) -> io::Result<()> {
     let size = first.len() + second.len();
     let mut written = 0;
     while written < size {
         let mut buffer = Vec::with_capacity(size - written);
         buffer.extend_from_slice(&first[written.min(first.len())..]);
         buffer.extend_from_slice(&second[written.saturating_sub(first.len())..]);
-        let result = file.write_at(buffer, offset + written as u64).await;
-        match result {
-            Ok(0) => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
-            Ok(count) => written += count,
-            Err(error) => {
-                let code = error.raw_os_error();
-                return Err(code.map_or_else(|| error.into(), io::Error::from_raw_os_error));
-            }
+        match file.write_at(buffer, offset + written as u64).await? {
+            0 => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+            count => written += count,
         }
     }
     Ok(())

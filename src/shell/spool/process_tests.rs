@@ -7,19 +7,30 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::Instant;
 
-use super::tests::{Folder, drain, message, run, settings};
+use super::tests::{Folder, drain, message, settings};
 use super::*;
 use crate::random::Random;
 use crate::shell::child::{self, Child, PATIENCE};
+use crate::shell::executor::each_io::{for_each_io, run};
+use crate::shell::io::Io;
 
-/// The directory that a child of a test works in.
+/// The directory that a child of a test works in, and its backend.
 const CHILD: &str = "RINGMQ_SPOOL_CHILD";
+const CHILD_IO: &str = "RINGMQ_SPOOL_CHILD_IO";
 
 /// This test again, in a process of its own that gets `directory`.
-fn child_of(test: &str, directory: &Path) -> Command {
+fn child_of(test: &str, io: Io, directory: &Path) -> Command {
     let mut command = child::again(&format!("shell::spool::process_tests::{test}"));
-    command.env(CHILD, directory);
+    command.env(CHILD, directory).env(CHILD_IO, io.to_string());
     command
+}
+
+/// In a child: its backend and directory.
+fn child() -> Option<(Io, PathBuf)> {
+    let directory = std::env::var_os(CHILD)?;
+    let name = std::env::var(CHILD_IO).unwrap();
+    let io = [Io::Uring, Io::Epoll].into_iter().find(|io| io.to_string() == name).unwrap();
+    Some((io, directory.into()))
 }
 
 /// What a child said that it had done, before it was killed.
@@ -107,24 +118,28 @@ async fn work(directory: &Path) {
 
 #[test]
 fn sigkill_while_it_writes_loses_and_repeats_nothing() {
-    if let Some(directory) = std::env::var_os(CHILD) {
-        return run(work(Path::new(&directory)));
+    if let Some((io, directory)) = child() {
+        return run(io, work(&directory));
     }
+    for_each_io(kill_while_it_writes);
+}
+
+fn kill_while_it_writes(io: Io) {
     let folder = Folder::new("sigkill");
     let mut said = Said::default();
     let mut random = Random::new(5);
     let mut torn = 0;
     for round in 0..12 {
         let name = "sigkill_while_it_writes_loses_and_repeats_nothing";
-        let child = Child::spawn(&mut child_of(name, &folder.path)).unwrap();
+        let child = Child::spawn(&mut child_of(name, io, &folder.path)).unwrap();
         let lines = read_for(child, 30 + random.below(120), |child| {
             if round == 0 {
-                refuses_a_second_process(&folder.path, child.id());
+                refuses_a_second_process(io, &folder.path, child.id());
             }
         });
         assert!(lines.iter().any(|line| line.starts_with("done ")), "the child did nothing");
         lines.iter().for_each(|line| said.take(line));
-        run(async {
+        run(io, async {
             let spool = Spool::open(&folder.path, settings()).await.unwrap();
             torn += spool.cuts().len();
             said.check(&spool);
@@ -160,8 +175,8 @@ fn read_for(mut child: Child, work_ms: u64, meanwhile: impl FnOnce(&Child)) -> V
     }
 }
 
-fn refuses_a_second_process(directory: &Path, process_id: u32) {
-    let error = run(async { Spool::open(directory, settings()).await.unwrap_err() });
+fn refuses_a_second_process(io: Io, directory: &Path, process_id: u32) {
+    let error = run(io, async { Spool::open(directory, settings()).await.unwrap_err() });
     let SpoolError::Locked { holder: Some(holder), .. } = &error else { panic!("{error}") };
     assert_eq!(holder.process_id, process_id);
 }
@@ -217,19 +232,24 @@ async fn fill_the_disk(directory: &Path) {
 
 #[test]
 fn a_full_disk_is_told_and_the_spool_goes_on_when_there_is_space() {
-    if let Some(directory) = std::env::var_os(CHILD) {
-        return run(fill_the_disk(Path::new(&directory)));
+    if let Some((io, directory)) = child() {
+        return run(io, fill_the_disk(&directory));
     }
+    for_each_io(fill_a_disk_of_its_own);
+}
+
+fn fill_a_disk_of_its_own(io: Io) {
     let folder = Folder::new("full");
     std::fs::create_dir_all(&folder.path).unwrap();
     let name = "a_full_disk_is_told_and_the_spool_goes_on_when_there_is_space";
-    let child = child_of(name, &folder.path);
+    let child = child_of(name, io, &folder.path);
     // A small file system of its own, which goes with the process.
     let mount = "mount -t tmpfs -o size=400k none \"$0\" || exit 77; exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", mount]);
     command.arg(&folder.path).arg(child.get_program()).args(child.get_args());
-    let output = match Child::output(command.env(CHILD, &folder.path)) {
+    let output = match Child::output(command.env(CHILD, &folder.path).env(CHILD_IO, io.to_string()))
+    {
         Ok(output) if output.status.success() => output,
         Ok(output) if output.status.code() == Some(101) => {
             panic!("{}", String::from_utf8_lossy(&output.stderr))

@@ -2,8 +2,6 @@
 
 use std::rc::Rc;
 
-use glommio::io::{BufferedFile, ReadResult};
-
 use super::Inner;
 use super::error::SpoolError;
 use super::files::READ_SIZE;
@@ -11,6 +9,7 @@ use super::format::{Decoded, MESSAGE_OVERHEAD, Record};
 use super::log::Log;
 use super::segment::Segment;
 use super::states::State;
+use crate::shell::executor::files::{self, File};
 
 /// Some messages of the backlog, in order.
 #[derive(Debug, Default)]
@@ -25,7 +24,7 @@ enum Bytes {
     #[default]
     None,
     Memory(Rc<Vec<u8>>),
-    File(ReadResult),
+    File(files::Bytes),
 }
 
 impl Chunk {
@@ -51,7 +50,7 @@ impl Chunk {
 /// Where the last read ended, and what it had read beyond.
 #[derive(Debug, Default)]
 pub struct Reader {
-    file: Option<(u64, Rc<BufferedFile>)>,
+    file: Option<(u64, Rc<File>)>,
     window: Option<Window>,
     place: Option<Place>,
     /// In a batch in memory; `segment` is its first sequence.
@@ -71,7 +70,7 @@ struct Place {
 struct Window {
     segment: u64,
     offset: u64,
-    bytes: ReadResult,
+    bytes: files::Bytes,
 }
 
 /// How much is asked for.
@@ -249,7 +248,7 @@ impl Reader {
         };
         let size = size.min((end - place.offset) as usize);
         let bytes = file.read_at(place.offset, size).await.map_err(|error| {
-            SpoolError::glommio("reading", &inner.files.path_of(place.segment), error)
+            SpoolError::io("reading", &inner.files.path_of(place.segment), error)
         })?;
         self.file = Some((place.segment, file));
         self.window = Some(Window { segment: place.segment, offset: place.offset, bytes });

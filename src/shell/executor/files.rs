@@ -1,0 +1,172 @@
+//! Files of a side executor's tasks. Paths are absolute; errors are the system's.
+
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::path::Path;
+use std::rc::Rc;
+
+use glommio::io::{BufferedFile, OpenOptions, ReadResult};
+
+use super::uring::io_error;
+use super::{Here, epoll, here};
+
+/// A file. A call whose future is dropped may still be made; with epoll, later ones on the same file wait for it.
+pub enum File {
+    Uring(BufferedFile),
+    Epoll(epoll::files::File),
+}
+
+impl File {
+    /// For reading.
+    pub async fn open(path: &Path) -> io::Result<File> {
+        match here() {
+            Here::Uring => {
+                let file = BufferedFile::open(path).await;
+                file.map(File::Uring).map_err(io_error)
+            }
+            Here::Epoll(pool) => epoll::files::File::open(pool, path).await.map(File::Epoll),
+        }
+    }
+
+    /// Up to `size` bytes; fewer at the end of the file.
+    pub async fn read_at(&self, offset: u64, size: usize) -> io::Result<Bytes> {
+        match self {
+            File::Uring(file) => {
+                let bytes = file.read_at(offset, size).await;
+                bytes.map(Bytes::Uring).map_err(io_error)
+            }
+            File::Epoll(file) => {
+                let bytes = file.read_at(offset, size).await;
+                bytes.map(|bytes| Bytes::Epoll(Rc::new(bytes)))
+            }
+        }
+    }
+
+    /// Says how many of the bytes were written.
+    pub async fn write_at(&self, bytes: Vec<u8>, offset: u64) -> io::Result<usize> {
+        match self {
+            File::Uring(file) => file.write_at(bytes, offset).await.map_err(io_error),
+            File::Epoll(file) => file.write_at(bytes, offset).await,
+        }
+    }
+
+    pub async fn truncate(&self, size: u64) -> io::Result<()> {
+        match self {
+            File::Uring(file) => file.truncate(size).await.map_err(io_error),
+            File::Epoll(file) => file.truncate(size).await,
+        }
+    }
+
+    pub async fn fdatasync(&self) -> io::Result<()> {
+        match self {
+            File::Uring(file) => file.fdatasync().await.map_err(io_error),
+            File::Epoll(file) => file.fdatasync().await,
+        }
+    }
+
+    pub async fn size(&self) -> io::Result<u64> {
+        match self {
+            File::Uring(file) => file.file_size().await.map_err(io_error),
+            File::Epoll(file) => file.size().await,
+        }
+    }
+
+    pub async fn close(self) -> io::Result<()> {
+        match self {
+            File::Uring(file) => file.close().await.map_err(io_error),
+            File::Epoll(file) => {
+                file.close().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("File")
+    }
+}
+
+/// What was read; a copy shares the memory.
+#[derive(Clone, Debug)]
+pub enum Bytes {
+    Uring(ReadResult),
+    Epoll(Rc<Vec<u8>>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Uring(bytes) => bytes,
+            Bytes::Epoll(bytes) => bytes,
+        }
+    }
+}
+
+/// A directory, and what is done to the names of its files. With epoll, calls wait for the one before although its future
+/// was dropped.
+pub enum Directory {
+    Uring(glommio::io::Directory),
+    Epoll(epoll::files::Directory),
+}
+
+impl Directory {
+    pub async fn open(path: &Path) -> io::Result<Directory> {
+        match here() {
+            Here::Uring => {
+                let directory = glommio::io::Directory::open(path).await;
+                directory.map(Directory::Uring).map_err(io_error)
+            }
+            Here::Epoll(pool) => {
+                epoll::files::Directory::open(pool, path).await.map(Directory::Epoll)
+            }
+        }
+    }
+
+    /// Makes a file that is not there yet, for the broker's user alone, and opens it for writing.
+    pub async fn create(&self, path: &Path) -> io::Result<File> {
+        match self {
+            Directory::Uring(_) => {
+                let mut options = OpenOptions::new();
+                options.write(true).create_new(true).mode(0o600);
+                options.buffered_open(path).await.map(File::Uring).map_err(io_error)
+            }
+            Directory::Epoll(directory) => directory.create(path).await.map(File::Epoll),
+        }
+    }
+
+    pub async fn open_for_writing(&self, path: &Path) -> io::Result<File> {
+        match self {
+            Directory::Uring(_) => {
+                let file = OpenOptions::new().write(true).buffered_open(path).await;
+                file.map(File::Uring).map_err(io_error)
+            }
+            Directory::Epoll(directory) => directory.open_for_writing(path).await.map(File::Epoll),
+        }
+    }
+
+    pub async fn remove(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Directory::Uring(_) => glommio::io::remove(path).await.map_err(io_error),
+            Directory::Epoll(directory) => directory.remove(path).await,
+        }
+    }
+
+    /// The names that were made and removed are on the disk.
+    pub async fn sync(&self) -> io::Result<()> {
+        match self {
+            Directory::Uring(directory) => directory.sync().await.map_err(io_error),
+            Directory::Epoll(directory) => directory.sync().await,
+        }
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Directory")
+    }
+}
