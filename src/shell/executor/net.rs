@@ -36,7 +36,7 @@ pub async fn connect(address: SocketAddr, timeout: Duration) -> io::Result<(Read
         Here::Epoll(_) => {
             let connecting = tokio::net::TcpStream::connect(address);
             let stream = tokio::time::timeout(timeout, connecting).await;
-            let late = |_| io::Error::new(ErrorKind::TimedOut, "connection timed out");
+            let late = |_| io::Error::from_raw_os_error(libc::ETIMEDOUT);
             let stream = stream.map_err(late)??;
             let _ = stream.set_nodelay(true);
             let stream = Rc::new(stream);
