@@ -12,6 +12,9 @@ const FUNCTION_LINES: (usize, usize) = (70, 120);
 /// Where `unsafe` may stand: the ring, the ABI of plugins, and the example of a plugin in Rust, which is no part of RingMQ.
 const UNSAFE_ISLANDS: [&str; 3] = ["src/shell/ring", "src/shell/plugin_abi", "tests/plugins/rust"];
 
+/// Where the crates that run executors may be named: everything else uses the facade over them.
+const EXECUTORS: &str = "src/shell/executor";
+
 /// Modules above the line: the only ones that may touch the operating system.
 const SHELL: &str = "shell";
 
@@ -160,6 +163,21 @@ fn the_core_touches_no_clock_thread_file_or_socket() {
             for (word, why) in CORE_FORBIDDEN {
                 if has_word(line, word) {
                     wrong.push(format!("{}:{} has {word}: {why}", source.path, index + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn executors_stand_behind_their_facade() {
+    let mut wrong = Vec::new();
+    for source in sources("src").iter().filter(|source| !source.is_in(&[EXECUTORS])) {
+        for (index, line) in source.code.lines().enumerate() {
+            for word in ["glommio", "tokio"] {
+                if has_word(line, word) {
+                    wrong.push(format!("{}:{} names {word}", source.path, index + 1));
                 }
             }
         }
