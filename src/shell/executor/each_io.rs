@@ -27,8 +27,9 @@ pub fn has_uring() -> bool {
     }
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test");
-    // Not by a macro, whose output the harness keeps to itself; in one call, as others write too.
-    let line = format!("SKIPPED {test} on io_uring: {error}\n");
+    // Not by a macro, whose output the harness keeps to itself; in one call, as others write too. The
+    // harness may stand in the middle of a line.
+    let line = format!("\nSKIPPED {test} on io_uring: {error}\n");
     let _ = io::stderr().write_all(line.as_bytes());
     false
 }
