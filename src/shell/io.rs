@@ -49,21 +49,26 @@ pub fn choose(mode: IoMode, process: &Process) -> Result<Choice, Refusal> {
 pub mod tests {
     use std::io::{self, Write};
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
 
     use super::*;
 
     static SKIPPED: AtomicU32 = AtomicU32::new(0);
 
-    /// Whether this process may have rings. If not, it is said, on the terminal too, that `test` is skipped and why.
-    pub fn has_io_uring(test: &str) -> bool {
+    /// Whether this process may have rings. If they are refused, it says which test is skipped, why, and how many were. What
+    /// has run out is met by the test itself.
+    pub fn has_io_uring() -> bool {
         let Err(refusal) = try_io_uring(&Process::read()) else { return true };
+        if !refusal.is_lasting {
+            return true;
+        }
         let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-        // Not by a macro, whose output the harness keeps to itself.
-        let _ = writeln!(
-            io::stderr(),
-            "SKIPPED {test}: no io_uring: {} ({count} so far)",
-            refusal.what
-        );
+        let thread = thread::current();
+        let test = thread.name().unwrap_or("a test");
+        // Not by a macro, whose output the harness keeps to itself; in one call, as others write too. The harness may stand in
+        // the middle of a line.
+        let line = format!("\nSKIPPED {test}: no io_uring: {} (number {count})\n", refusal.what);
+        let _ = io::stderr().write_all(line.as_bytes());
         false
     }
 }

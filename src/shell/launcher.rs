@@ -59,7 +59,6 @@ struct Shared {
     clock: Clock,
     gate: Arc<Gate>,
     orders: Arc<Orders>,
-    io: Io,
     /// What is said of this process below $SYS.
     facts: Vec<(&'static str, String)>,
     plugins: Arc<[Installed]>,

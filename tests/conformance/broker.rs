@@ -17,6 +17,7 @@ pub struct Broker {
     log: Arc<Mutex<String>>,
 }
 
+#[allow(dead_code)] // the tests that include this file each use a part
 impl Broker {
     /// Starts the program of this package with `arguments` behind `--listen 127.0.0.1:0`.
     ///

@@ -7,7 +7,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 /// io_uring_setup, io_uring_enter and io_uring_register, on every architecture.
 const IO_URING: std::ops::RangeInclusive<i64> = 425..=427;
 
-/// The calls that came after Linux 4.19 have these numbers on every architecture.
+/// The calls that came after Linux 5.0 have these numbers on every architecture.
 const NEWER_CALLS: std::ops::Range<i64> = 424..1024;
 
 /// What a filter does.
@@ -17,20 +17,11 @@ pub enum Filter {
     Eperm,
     /// Answers ENOSYS to io_uring, as filters do that claim not to know it.
     Enosys,
-    /// Answers ENOSYS to every call that is newer than Linux 4.19.
+    /// Answers ENOSYS to every call that is newer than Linux 5.0.
     NewerCalls,
 }
 
 impl Filter {
-    pub fn from_word(word: &str) -> Option<Filter> {
-        match word {
-            "EPERM" => Some(Filter::Eperm),
-            "ENOSYS" => Some(Filter::Enosys),
-            "newer-calls" => Some(Filter::NewerCalls),
-            _ => None,
-        }
-    }
-
     /// From here on this thread and what it starts live with it, for good.
     pub fn apply(self) -> Result<(), String> {
         let (calls, errno) = match self {

@@ -10,7 +10,7 @@ use filter::Filter;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    let filter = words.next().and_then(|word| Filter::from_word(word.to_str()?));
+    let filter = words.next().and_then(|word| read(word.to_str()?));
     let (Some(filter), Some(program)) = (filter, words.next()) else {
         eprintln!("usage: refuse EPERM|ENOSYS|newer-calls COMMAND [ARGUMENT...]");
         return ExitCode::from(2);
@@ -21,4 +21,13 @@ fn main() -> ExitCode {
     };
     eprintln!("refuse: {failed}");
     ExitCode::from(2)
+}
+
+fn read(word: &str) -> Option<Filter> {
+    match word {
+        "EPERM" => Some(Filter::Eperm),
+        "ENOSYS" => Some(Filter::Enosys),
+        "newer-calls" => Some(Filter::NewerCalls),
+        _ => None,
+    }
 }

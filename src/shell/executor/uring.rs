@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
     use crate::shell::child::{Child, PATIENCE, again};
-    use crate::shell::executor::each_io;
+    use crate::shell::io::tests::has_io_uring;
 
     /// Set for the process that is stopped.
     const CHILD: &str = "RINGMQ_EXECUTOR_CHILD";
@@ -87,7 +87,7 @@ mod tests {
         if std::env::var_os(CHILD).is_some() {
             return run_on_and_on();
         }
-        if !each_io::has_uring() {
+        if !has_io_uring() {
             return;
         }
         let name =

@@ -27,7 +27,7 @@ impl TestNetwork for Ring {
 
 #[test]
 fn a_receive_that_ran_out_of_buffers_goes_on() {
-    if !has_io_uring("a_receive_that_ran_out_of_buffers_goes_on") {
+    if !has_io_uring() {
         return;
     }
     let one = RingSettings { receive_buffers: 1, receive_buffer_size: 64, ..SMALL };
@@ -45,7 +45,7 @@ fn a_receive_that_ran_out_of_buffers_goes_on() {
 /// Several connections speak before any of them is heard: what they said lies in one buffer.
 #[test]
 fn receives_share_buffers() {
-    if !has_io_uring("receives_share_buffers") {
+    if !has_io_uring() {
         return;
     }
     if !kernel::shares_buffers() {
@@ -79,7 +79,7 @@ fn receives_share_buffers() {
 
 #[test]
 fn a_single_shot_receive_leaves_nothing_in_flight() {
-    if !has_io_uring("a_single_shot_receive_leaves_nothing_in_flight") {
+    if !has_io_uring() {
         return;
     }
     let mut rig = Rig::<Ring>::new(SMALL, ReadMode::Once);
@@ -124,7 +124,7 @@ fn what_was_sent_in_part_is_sent_on_from_there() {
 
 #[test]
 fn a_dropped_ring_closes_its_sockets_and_frees_what_it_lent() {
-    if !has_io_uring("a_dropped_ring_closes_its_sockets_and_frees_what_it_lent") {
+    if !has_io_uring() {
         return;
     }
     let mut rig = Rig::<Ring>::new(SMALL, ReadMode::Many);
@@ -142,7 +142,7 @@ fn a_dropped_ring_closes_its_sockets_and_frees_what_it_lent() {
 
 #[test]
 fn several_pieces_are_one_send() {
-    if !has_io_uring("several_pieces_are_one_send") {
+    if !has_io_uring() {
         return;
     }
     let mut rig = Rig::<Ring>::new(SMALL, ReadMode::Many);
@@ -155,7 +155,7 @@ fn several_pieces_are_one_send() {
 
 #[test]
 fn a_closed_socket_stays_until_the_kernel_lets_go_of_its_output() {
-    if !has_io_uring("a_closed_socket_stays_until_the_kernel_lets_go_of_its_output") {
+    if !has_io_uring() {
         return;
     }
     let mut rig = Rig::<Ring>::new(SMALL, ReadMode::Many);
