@@ -6,68 +6,94 @@ use super::{Adoption, Event, World};
 use crate::shard::bridge_mail::ToBridges;
 use crate::shard::{ConnectionId, LANES, Lane, Mail, Output, ReadMode, ShardId};
 
-/// The lanes between all pairs of shards, and the connections that move.
+/// The lanes between all pairs of shards; connections move on the control lanes.
 pub struct Lanes<S> {
     /// By receiver, sender and lane.
-    queues: Vec<VecDeque<Mail>>,
-    /// By receiver.
-    adoptions: Vec<VecDeque<Adoption<S>>>,
-    /// By receiver: the sender whose lane is looked at next.
-    next_from: Vec<ShardId>,
+    queues: Vec<VecDeque<Item<S>>>,
+    /// Connections that came with control mail, by receiver.
+    arriving: Vec<VecDeque<Adoption<S>>>,
+    /// Connections for lanes without room, by sender.
+    departing: Vec<VecDeque<(ShardId, Adoption<S>)>>,
     shard_count: usize,
     /// Items that a lane has room for.
     capacity: usize,
-    /// How often a lane had no room.
-    pub full_count: u64,
+}
+
+enum Item<S> {
+    Mail(Mail),
+    Adopt(Adoption<S>),
+}
+
+fn empty<T>(count: usize) -> Vec<VecDeque<T>> {
+    (0..count).map(|_| VecDeque::new()).collect()
 }
 
 impl<S> Lanes<S> {
     pub fn new(shard_count: usize, capacity: usize) -> Lanes<S> {
         Lanes {
-            queues: (0..shard_count * shard_count * LANES.len()).map(|_| VecDeque::new()).collect(),
-            adoptions: (0..shard_count).map(|_| VecDeque::new()).collect(),
-            next_from: vec![0; shard_count],
+            queues: empty(shard_count * shard_count * LANES.len()),
+            arriving: empty(shard_count),
+            departing: empty(shard_count),
             shard_count,
             capacity,
-            full_count: 0,
         }
     }
 
-    /// The next item, sender by sender; `None` ends a round.
+    /// As [`World::next_mail`].
     pub fn next_mail(&mut self, to: ShardId, lane: Lane) -> Option<(ShardId, Mail)> {
-        let first = std::mem::take(&mut self.next_from[usize::from(to)]);
-        (first..self.shard_count as ShardId).find_map(|from| {
-            let mail = self.queue(from, to, lane).pop_front()?;
-            debug_assert_eq!(mail.lane(), lane);
-            self.next_from[usize::from(to)] = from;
-            Some((from, mail))
-        })
+        for from in 0..self.shard_count as ShardId {
+            while let Some(item) = self.queue(from, to, lane).pop_front() {
+                match item {
+                    Item::Mail(mail) => {
+                        assert_eq!(mail.lane(), lane);
+                        return Some((from, mail));
+                    }
+                    Item::Adopt(adoption) => self.arriving[usize::from(to)].push_back(adoption),
+                }
+            }
+        }
+        None
     }
 
+    /// As [`World::next_adoption`].
     pub fn next_adoption(&mut self, to: ShardId) -> Option<Adoption<S>> {
-        self.adoptions[usize::from(to)].pop_front()
+        self.arriving[usize::from(to)].pop_front()
     }
 
-    pub fn has_room(&mut self, from: ShardId, to: ShardId, lane: Lane) -> bool {
-        let has_room = self.queue(from, to, lane).len() < self.capacity;
-        self.full_count += u64::from(!has_room);
-        has_room
+    /// Items that a lane still has room for.
+    pub fn room(&mut self, from: ShardId, to: ShardId, lane: Lane) -> usize {
+        self.capacity.saturating_sub(self.queue(from, to, lane).len())
     }
 
     pub fn post(&mut self, from: ShardId, to: ShardId, lane: Lane, mail: Mail) {
         assert_ne!(from, to, "a shard sends itself no mail");
-        self.queue(from, to, lane).push_back(mail);
+        self.queue(from, to, lane).push_back(Item::Mail(mail));
     }
 
-    pub fn hand_over(&mut self, to: ShardId, adoption: Adoption<S>) {
-        self.adoptions[usize::from(to)].push_back(adoption);
+    /// As [`World::hand_over`].
+    pub fn hand_over(&mut self, from: ShardId, to: ShardId, adoption: Adoption<S>) {
+        self.departing[usize::from(from)].push_back((to, adoption));
+        self.depart(from);
+    }
+
+    /// Tries hand-overs that found no room again.
+    pub fn depart(&mut self, from: ShardId) {
+        for (to, adoption) in std::mem::take(&mut self.departing[usize::from(from)]) {
+            if self.room(from, to, Lane::Control) > 0 {
+                self.queue(from, to, Lane::Control).push_back(Item::Adopt(adoption));
+            } else {
+                self.departing[usize::from(from)].push_back((to, adoption));
+            }
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.queues.iter().all(VecDeque::is_empty) && self.adoptions.iter().all(VecDeque::is_empty)
+        self.queues.iter().all(VecDeque::is_empty)
+            && self.arriving.iter().all(VecDeque::is_empty)
+            && self.departing.iter().all(VecDeque::is_empty)
     }
 
-    fn queue(&mut self, from: ShardId, to: ShardId, lane: Lane) -> &mut VecDeque<Mail> {
+    fn queue(&mut self, from: ShardId, to: ShardId, lane: Lane) -> &mut VecDeque<Item<S>> {
         let pair = usize::from(to) * self.shard_count + usize::from(from);
         &mut self.queues[pair * LANES.len() + lane as usize]
     }
@@ -306,7 +332,7 @@ impl World for MemoryWorld<'_> {
 
     fn hand_over(&mut self, to: ShardId, adoption: Adoption<SocketId>) {
         self.has_moved = true;
-        self.memory.lanes.hand_over(to, adoption);
+        self.memory.lanes.hand_over(self.shard, to, adoption);
     }
 
     fn read(&mut self, connection: ConnectionId, mode: ReadMode) {
@@ -315,7 +341,7 @@ impl World for MemoryWorld<'_> {
     }
 
     fn has_room(&mut self, to: ShardId, lane: Lane) -> bool {
-        self.memory.lanes.has_room(self.shard, to, lane)
+        self.memory.lanes.room(self.shard, to, lane) > 0
     }
 
     fn post(&mut self, to: ShardId, lane: Lane, mail: Mail) {
@@ -328,7 +354,9 @@ impl World for MemoryWorld<'_> {
         self.memory.to_bridges.push((self.shard, mail));
     }
 
-    fn deliver(&mut self) {}
+    fn deliver(&mut self) {
+        self.memory.lanes.depart(self.shard);
+    }
 
     fn send(&mut self, connection: ConnectionId, output: Output, _: bool) -> Option<Output> {
         self.has_moved = true;

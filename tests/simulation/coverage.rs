@@ -13,6 +13,10 @@ pub struct Coverage {
     pub take_overs: u64,
     pub lost: u64,
     pub goodbyes: u64,
+    /// Goodbyes that were heard although the client was back before the broker closed.
+    pub overlapped: u64,
+    /// Outputs that left within the turn.
+    pub left_now: u64,
     pub hung: u64,
     pub slow_readers: u64,
     pub aliases_in: u64,
@@ -88,6 +92,8 @@ impl Coverage {
             ("take_overs", &mut self.take_overs),
             ("lost", &mut self.lost),
             ("goodbyes", &mut self.goodbyes),
+            ("overlapped", &mut self.overlapped),
+            ("left_now", &mut self.left_now),
             ("hung", &mut self.hung),
             ("slow_readers", &mut self.slow_readers),
             ("aliases_in", &mut self.aliases_in),

@@ -1,76 +1,56 @@
-//! Does for one shard what the shell does: its turn, in steps between which other shards may run.
+//! One shard and its world: the turn of production, in steps between which other shards may run, with faults of the
+//! network and the lanes.
 
 use crate::client::Env;
 use crate::hooks::PlannedHooks;
 use crate::network::SocketId;
-use ringmq::shard::{
-    ConnectionId, Handover, LANES, Lane, Mail, ReadMode, Shard, ShardId, ShardSettings,
-};
+use ringmq::shard::{ConnectionId, Lane, Mail, Output, ReadMode, Shard, ShardId, ShardSettings};
+use ringmq::time::Instant;
+use ringmq::turn::{Adoption, Event, STEPS, Step, World, advance, memory};
 use std::collections::{BTreeMap, VecDeque};
 
-/// The bounded lanes between all pairs of shards, and sockets that move.
-pub struct Mesh {
-    lanes: Vec<VecDeque<Mail>>,
-    shard_count: usize,
-    capacity: usize,
-    /// By receiving shard.
-    handovers: Vec<VecDeque<(SocketId, Handover)>>,
-    pub full_count: u64,
-}
-
-impl Mesh {
-    pub fn new(shard_count: usize, capacity: usize) -> Mesh {
-        Mesh {
-            lanes: (0..shard_count * shard_count * LANES.len()).map(|_| VecDeque::new()).collect(),
-            shard_count,
-            capacity,
-            handovers: (0..shard_count).map(|_| VecDeque::new()).collect(),
-            full_count: 0,
-        }
-    }
-
-    fn lane(&mut self, from: usize, to: usize, lane: Lane) -> &mut VecDeque<Mail> {
-        let index = (from * self.shard_count + to) * LANES.len() + lane as usize;
-        &mut self.lanes[index]
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.lanes.iter().all(VecDeque::is_empty) && self.handovers.iter().all(VecDeque::is_empty)
-    }
-}
-
-/// The steps of a turn, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Input,
-    Mail(Lane),
-    Timeout,
-    Stages,
-    Poll,
-}
-
-const TURN: [Phase; 7] = [
-    Phase::Input,
-    Phase::Mail(Lane::Control),
-    Phase::Mail(Lane::Publish),
-    Phase::Mail(Lane::Member),
-    Phase::Timeout,
-    Phase::Stages,
-    Phase::Poll,
-];
+pub type Lanes = memory::Lanes<SocketId>;
 
 pub struct Host {
-    id: usize,
     pub shard: Shard,
-    phase: usize,
+    net: Net,
+    /// The place of the next step.
+    step: usize,
+    /// When the turn began.
+    now: Instant,
+}
+
+/// What a shard's turn finds outside, as far as it is this shard's own.
+struct Net {
+    id: ShardId,
     sockets: BTreeMap<ConnectionId, SocketId>,
-    pub handover_count: u64,
+    /// What had happened when the turn began.
+    completions: VecDeque<Completion>,
+    /// What completes in the next turn, for connections that are gone.
+    late: VecDeque<Completion>,
+    /// The bytes that the last event lends.
+    lent: Vec<u8>,
+    turn: u64,
+    /// The last turn in which the shard let some connection's input wait.
+    parked_in: u64,
+    /// Posted, in this order; others see it from the front on while this shard does its next step.
+    posted: VecDeque<(ShardId, Lane, Mail)>,
+    handover_count: u64,
+    full_count: u64,
+}
+
+enum Completion {
+    Accepted(SocketId),
+    Received(ConnectionId, Vec<u8>),
+    Sent(ConnectionId, Output),
+    Ended(ConnectionId),
 }
 
 impl Host {
     pub fn new(id: usize, seed: u64, env: &Env) -> Host {
+        let id = id as ShardId;
         let settings = ShardSettings {
-            id: id as ShardId,
+            id,
             shard_count: env.scenario.shard_count as u16,
             limits: env.scenario.limits.clone(),
             seed,
@@ -82,68 +62,101 @@ impl Host {
             let hooks = PlannedHooks::new(plan, env.ledger.runs.clone());
             shard.set_hooks(env.now, Box::new(hooks));
         }
-        Host { id, shard, phase: 0, sockets: BTreeMap::new(), handover_count: 0 }
-    }
-
-    pub fn is_between_turns(&self) -> bool {
-        self.phase == 0
+        let net = Net {
+            id,
+            sockets: BTreeMap::new(),
+            completions: VecDeque::new(),
+            late: VecDeque::new(),
+            lent: Vec::new(),
+            turn: 1,
+            parked_in: 0,
+            posted: VecDeque::new(),
+            handover_count: 0,
+            full_count: 0,
+        };
+        Host { shard, net, step: 0, now: env.now }
     }
 
     pub fn sockets(&self) -> &BTreeMap<ConnectionId, SocketId> {
-        &self.sockets
+        &self.net.sockets
     }
 
     pub fn has_sockets(&self) -> bool {
-        !self.sockets.is_empty()
+        !self.net.sockets.is_empty()
     }
 
-    /// One step of the turn.
-    pub fn advance(&mut self, env: &mut Env, mesh: &mut Mesh) {
-        match TURN[self.phase] {
-            Phase::Input => self.input(env),
-            Phase::Mail(lane) => self.take_mail(env, mesh, lane),
-            Phase::Timeout => self.shard.handle_timeout(env.now),
-            Phase::Stages => self.shard.run_stages(env.now),
-            Phase::Poll => self.poll(env, mesh),
-        }
-        self.phase = (self.phase + 1) % TURN.len();
-        while let Some(event) = self.shard.poll_event() {
-            println!("{} {:?} shard {}: {event}", env.step, env.now, self.id);
+    /// Connections that were handed over, and how often a lane was full.
+    pub fn counts(&self) -> [u64; 2] {
+        [self.net.handover_count, self.net.full_count]
+    }
+
+    /// Some steps of the turn.
+    pub fn advance(&mut self, env: &mut Env, lanes: &mut Lanes) {
+        for _ in 0..env.dice.between(1, 3) {
+            self.step(env, lanes);
         }
     }
 
-    pub fn turn(&mut self, env: &mut Env, mesh: &mut Mesh) {
+    /// The whole turn, or what is left of one that has begun.
+    pub fn turn(&mut self, env: &mut Env, lanes: &mut Lanes) {
         loop {
-            self.advance(env, mesh);
-            if self.is_between_turns() {
+            self.step(env, lanes);
+            if self.step == 0 {
                 return;
             }
         }
     }
 
-    fn input(&mut self, env: &mut Env) {
-        while env.is_calm || env.dice.chance(80) {
-            let Some(socket) = env.network.accepts[self.id].pop_front() else { break };
-            self.open(env, socket, None);
-        }
-        for (id, socket) in self.sockets.clone() {
-            if env.is_calm || env.dice.chance(70) {
-                self.serve(env, id, socket);
-            }
+    pub fn finish_turn(&mut self, env: &mut Env, lanes: &mut Lanes) {
+        if self.step != 0 {
+            self.turn(env, lanes);
         }
     }
 
-    fn open(&mut self, env: &mut Env, socket: SocketId, handover: Option<Handover>) {
-        let deadline = handover.as_ref().map(|handover| handover.deadline);
-        let Some(id) = self.shard.handle_open(env.now, None, deadline) else {
-            assert!(!env.scenario.is_ample, "a connection was turned away");
-            env.network.sockets[socket].drop_by_server();
-            return;
-        };
-        env.network.sockets[socket].read_mode = ReadMode::Once;
-        self.sockets.insert(id, socket);
-        if let Some(handover) = handover {
-            self.shard.handle_bytes(env.now, id, &handover.bytes);
+    fn step(&mut self, env: &mut Env, lanes: &mut Lanes) {
+        self.net.let_through(lanes, usize::MAX);
+        if self.step == 0 {
+            self.now = env.now;
+            self.net.begin_turn(env);
+        }
+        let parked_before = self.parked_count();
+        let step = STEPS[self.step];
+        let mut world = Outside { net: &mut self.net, env, lanes };
+        advance(step, &mut self.shard, &mut world, self.now);
+        if self.parked_count() > parked_before {
+            self.net.parked_in = self.net.turn;
+        }
+        if step == Step::Mail && !env.is_calm {
+            self.net.let_through(lanes, env.dice.below(self.net.posted.len() + 1));
+        }
+        self.step = (self.step + 1) % STEPS.len();
+        while let Some(event) = self.shard.poll_event() {
+            println!("{} {:?} shard {}: {event}", env.step, self.now, self.net.id);
+        }
+    }
+
+    fn parked_count(&mut self) -> u64 {
+        let counters = self.shard.counters();
+        counters.parked_on_mail + counters.parked_on_output
+    }
+}
+
+impl Net {
+    /// Takes what has happened from the sockets. Who wrote first is heard first.
+    fn begin_turn(&mut self, env: &mut Env) {
+        assert!(self.completions.is_empty(), "a turn takes all that has happened");
+        self.turn += 1;
+        self.completions.append(&mut self.late);
+        while env.is_calm || env.dice.chance(80) {
+            let Some(socket) = env.network.accepts[usize::from(self.id)].pop_front() else { break };
+            self.completions.push_back(Completion::Accepted(socket));
+        }
+        let by_age: BTreeMap<_, _> =
+            self.sockets.iter().map(|(id, socket)| (*socket, *id)).collect();
+        for (socket, id) in by_age {
+            if env.is_calm || env.dice.chance(70) {
+                self.serve(env, id, socket);
+            }
         }
     }
 
@@ -152,13 +165,11 @@ impl Host {
         let socket = &mut env.network.sockets[socket_id];
         if let Some(flight) = socket.flight.take_if(|flight| flight.is_sent()) {
             assert_eq!(flight.connection, id);
-            self.shard.handle_sent(env.now, id, flight.output);
+            self.completions.push_back(Completion::Sent(id, flight.output));
         }
-        let socket = &mut env.network.sockets[socket_id];
         if socket.is_client_gone && socket.flight.is_some() && env.dice.chance(30) {
             // The send fails.
-            socket.is_cut |= !socket.to_server.is_empty();
-            return self.close(env, id, socket_id);
+            return self.completions.push_back(Completion::Ended(id));
         }
         let receive_count = match socket.read_mode {
             ReadMode::Once => 1,
@@ -172,14 +183,14 @@ impl Host {
                 3..=6 => 1 + env.dice.below(200),
                 _ => 1 << 16,
             };
-            let bytes = env.network.sockets[socket_id].receive(count);
+            let bytes = socket.receive(count);
             if bytes.is_empty() {
                 break;
             }
             has_received = true;
-            self.shard.handle_bytes(env.now, id, &bytes);
+            socket.may_be_held |= socket.read_mode == ReadMode::Stopped;
+            self.completions.push_back(Completion::Received(id, bytes));
         }
-        let socket = &mut env.network.sockets[socket_id];
         let is_end = socket.is_client_gone && socket.to_server.is_empty();
         // A single receive brings bytes or the end, not both.
         let may_end = match socket.read_mode {
@@ -188,76 +199,141 @@ impl Host {
             ReadMode::Stopped => receive_count > 0,
         };
         if is_end && may_end && (env.is_calm || env.dice.chance(50)) {
-            self.close(env, id, socket_id);
+            self.completions.push_back(Completion::Ended(id));
         }
     }
 
-    fn close(&mut self, env: &mut Env, id: ConnectionId, socket: SocketId) {
-        self.shard.handle_close(env.now, id);
-        self.release(env, id, socket);
-    }
-
-    fn release(&mut self, env: &mut Env, id: ConnectionId, socket: SocketId) {
-        self.sockets.remove(&id);
-        env.network.sockets[socket].drop_by_server();
-        if env.dice.chance(10) {
-            // What completes late finds nobody.
-            self.shard.handle_bytes(env.now, id, b"late");
-            self.shard.handle_close(env.now, id);
+    /// Puts up to `count` posted items into their lanes.
+    fn let_through(&mut self, lanes: &mut Lanes, count: usize) {
+        let count = count.min(self.posted.len());
+        for (to, lane, mail) in self.posted.drain(..count) {
+            lanes.post(self.id, to, lane, mail);
         }
     }
 
-    fn take_mail(&mut self, env: &mut Env, mesh: &mut Mesh, lane: Lane) {
-        if lane == Lane::Control {
-            while let Some((socket, handover)) = mesh.handovers[self.id].pop_front() {
-                self.open(env, socket, Some(handover));
+    /// Input waits that the shard has not spoken of yet.
+    fn may_have_parked(&self) -> bool {
+        self.parked_in + 1 >= self.turn
+    }
+
+    fn remove(&mut self, connection: ConnectionId) -> SocketId {
+        self.sockets.remove(&connection).expect("a connection that is known")
+    }
+}
+
+/// The world of one shard for one step.
+struct Outside<'a> {
+    net: &'a mut Net,
+    env: &'a mut Env,
+    lanes: &'a mut Lanes,
+}
+
+impl World for Outside<'_> {
+    type Socket = SocketId;
+
+    fn next_event(&mut self) -> Option<Event<'_, SocketId>> {
+        Some(match self.net.completions.pop_front()? {
+            Completion::Accepted(socket) => Event::Accepted(socket),
+            Completion::Received(connection, bytes) => {
+                self.net.lent = bytes;
+                Event::Received { connection, bytes: &self.net.lent }
             }
-        }
-        for from in 0..mesh.shard_count {
-            while let Some(mail) = mesh.lane(from, self.id, lane).pop_front() {
-                assert_eq!(mail.lane(), lane);
-                self.shard.handle_mail(env.now, from as ShardId, mail);
-            }
+            Completion::Sent(connection, output) => Event::Sent { connection, output },
+            Completion::Ended(connection) => Event::Ended { connection },
+        })
+    }
+
+    fn next_mail(&mut self, lane: Lane) -> Option<(ShardId, Mail)> {
+        self.lanes.next_mail(self.net.id, lane)
+    }
+
+    fn next_adoption(&mut self) -> Option<Adoption<SocketId>> {
+        self.lanes.next_adoption(self.net.id)
+    }
+
+    fn adopt(&mut self, connection: ConnectionId, socket: SocketId, mode: ReadMode) {
+        self.env.network.sockets[socket].read_mode = mode;
+        let before = self.net.sockets.insert(connection, socket);
+        assert_eq!(before, None, "an id is one connection's");
+    }
+
+    fn refuse(&mut self, socket: SocketId) {
+        assert!(!self.env.scenario.is_ample, "a connection was turned away");
+        self.env.network.sockets[socket].drop_by_server();
+    }
+
+    fn release(&mut self, connection: ConnectionId) -> SocketId {
+        let id = self.net.remove(connection);
+        let socket = &self.env.network.sockets[id];
+        assert_eq!(socket.read_mode, ReadMode::Once);
+        assert!(socket.flight.is_none());
+        self.net.handover_count += 1;
+        id
+    }
+
+    fn hand_over(&mut self, to: ShardId, adoption: Adoption<SocketId>) {
+        self.lanes.hand_over(self.net.id, to, adoption);
+    }
+
+    fn read(&mut self, connection: ConnectionId, mode: ReadMode) {
+        let socket = &mut self.env.network.sockets[self.net.sockets[&connection]];
+        socket.is_tail_due = mode == ReadMode::Stopped && self.env.dice.chance(50);
+        socket.read_mode = mode;
+        match mode {
+            ReadMode::Once => {}
+            // Nothing waits any more.
+            ReadMode::Many => socket.may_be_held = false,
+            // It waits, or the shard closes it.
+            ReadMode::Stopped => socket.may_be_held |= self.net.may_have_parked(),
         }
     }
 
-    fn poll(&mut self, env: &mut Env, mesh: &mut Mesh) {
-        while let Some(handover) = self.shard.poll_handover() {
-            let socket = self.sockets.remove(&handover.connection).expect("a known connection");
-            assert_eq!(env.network.sockets[socket].read_mode, ReadMode::Once);
-            assert!(env.network.sockets[socket].flight.is_none());
-            self.handover_count += 1;
-            mesh.handovers[usize::from(handover.shard)].push_back((socket, handover));
-        }
-        while let Some((id, mode)) = self.shard.poll_read_mode() {
-            let socket = &mut env.network.sockets[self.sockets[&id]];
-            socket.is_tail_due = mode == ReadMode::Stopped && env.dice.chance(50);
-            socket.read_mode = mode;
-        }
-        let own = self.id;
-        for to in (0..mesh.shard_count).filter(|to| *to != own) {
-            for lane in LANES {
-                self.post(mesh, to, lane);
-            }
-        }
-        while let Some((id, output)) = self.shard.poll_flush() {
-            env.network.send(self.sockets[&id], id, output);
-        }
-        while let Some(id) = self.shard.poll_close().map(|close| close.connection) {
-            let socket = self.sockets[&id];
-            self.release(env, id, socket);
-        }
+    fn has_room(&mut self, to: ShardId, lane: Lane) -> bool {
+        let posted = self.net.posted.iter().filter(|item| (item.0, item.1) == (to, lane)).count();
+        let has_room = self.lanes.room(self.net.id, to, lane) > posted;
+        self.net.full_count += u64::from(!has_room);
+        has_room
     }
 
-    fn post(&mut self, mesh: &mut Mesh, to: usize, lane: Lane) {
-        let capacity = mesh.capacity;
-        loop {
-            if mesh.lane(self.id, to, lane).len() >= capacity {
-                mesh.full_count += 1;
-                return;
-            }
-            let Some(mail) = self.shard.poll_mail(to as ShardId, lane) else { return };
-            mesh.lane(self.id, to, lane).push_back(mail);
+    fn post(&mut self, to: ShardId, lane: Lane, mail: Mail) {
+        self.net.posted.push_back((to, lane, mail));
+    }
+
+    fn deliver(&mut self) {
+        self.lanes.depart(self.net.id);
+    }
+
+    fn send(
+        &mut self,
+        connection: ConnectionId,
+        output: Output,
+        may_leave_now: bool,
+    ) -> Option<Output> {
+        let env = &mut *self.env;
+        let socket = self.net.sockets[&connection];
+        env.network.send(socket, connection, output);
+        let socket = &mut env.network.sockets[socket];
+        if !may_leave_now || socket.is_client_gone || env.dice.chance(50) {
+            return None;
+        }
+        socket.carry(&mut env.dice);
+        let flight = socket.flight.take_if(|flight| flight.is_sent())?;
+        env.coverage.left_now += 1;
+        Some(flight.output)
+    }
+
+    fn close(&mut self, connection: ConnectionId, _: bool) {
+        // What completes late finds nobody.
+        let Some(id) = self.net.sockets.remove(&connection) else { return };
+        let socket = &mut self.env.network.sockets[id];
+        // A connection that is taken over loses what waited.
+        let may_be_held = socket.may_be_held || socket.has_asked || self.net.may_have_parked();
+        socket.is_cut |= socket.is_overlapped && may_be_held;
+        socket.drop_by_server();
+        if self.env.dice.chance(10) {
+            let bytes = b"late".to_vec();
+            self.net.late.push_back(Completion::Received(connection, bytes));
+            self.net.late.push_back(Completion::Ended(connection));
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::client::{Client, Env};
 use crate::coverage::Coverage;
 use crate::dice::Dice;
 use crate::hooks::Plan;
-use crate::host::{Host, Mesh};
+use crate::host::{Host, Lanes};
 use crate::hostile::Hostile;
 use crate::ledger::{Fate, Ledger};
 use crate::network::Network;
@@ -20,7 +20,7 @@ pub struct World {
     pub env: Env,
     seed: u64,
     pub hosts: Vec<Host>,
-    mesh: Mesh,
+    lanes: Lanes,
     pub clients: Vec<Client>,
     hostiles: Vec<Hostile>,
 }
@@ -52,8 +52,8 @@ impl World {
             is_traced: std::env::var_os("SIM_TRACE").is_some(),
         };
         let hosts = (0..env.scenario.shard_count).map(|i| Host::new(i, seed, &env)).collect();
-        let mesh = Mesh::new(env.scenario.shard_count, env.scenario.lane_capacity);
-        World { env, seed, hosts, mesh, clients, hostiles }
+        let lanes = Lanes::new(env.scenario.shard_count, env.scenario.lane_capacity);
+        World { env, seed, hosts, lanes, clients, hostiles }
     }
 
     /// The run of a seed; panics when the broker does what it must not.
@@ -80,7 +80,7 @@ impl World {
         match env.dice.below(100) {
             0..=54 => {
                 let host = env.dice.below(self.hosts.len());
-                self.hosts[host].advance(env, &mut self.mesh);
+                self.hosts[host].advance(env, &mut self.lanes);
                 self.check_bounds(host);
             }
             55..=69 => self.carry(),
@@ -117,6 +117,10 @@ impl World {
 
     /// Time passes while everybody has a chance to be heard.
     fn jump(&mut self) {
+        // No turn takes that long.
+        for host in &mut self.hosts {
+            host.finish_turn(&mut self.env, &mut self.lanes);
+        }
         for _ in 0..self.env.dice.between(1, 20) {
             self.env.now = self.env.now.plus_ms(500);
             for client in &mut self.clients {
@@ -125,7 +129,7 @@ impl World {
             for _ in 0..4 {
                 self.carry();
                 for host in &mut self.hosts {
-                    host.turn(&mut self.env, &mut self.mesh);
+                    host.turn(&mut self.env, &mut self.lanes);
                 }
             }
         }
@@ -204,7 +208,7 @@ impl World {
     pub fn round(&mut self) {
         self.carry();
         for host in 0..self.hosts.len() {
-            self.hosts[host].turn(&mut self.env, &mut self.mesh);
+            self.hosts[host].turn(&mut self.env, &mut self.lanes);
             self.check_bounds(host);
         }
     }
@@ -223,11 +227,12 @@ impl World {
                 env.ledger.publications[id as usize].fate = Fate::Withdrawn;
                 env.coverage.withdrawn_wills += 1;
             }
+            env.coverage.overlapped += u64::from(env.network.sockets[goodbye.socket].is_overlapped);
         }
     }
 
     pub fn is_at_rest(&self) -> bool {
-        self.mesh.is_empty()
+        self.lanes.is_empty()
             && self.hosts.iter().all(|host| host.shard.is_idle())
             && self.clients.iter().all(|client| client.is_quiet(&self.env))
             && self.env.network.accepts.iter().all(|waiting| waiting.is_empty())
@@ -344,9 +349,10 @@ impl World {
         let mut coverage = self.env.coverage;
         coverage.runs += 1;
         coverage.ordered_in_groups += self.env.ledger.ordered_in_groups;
-        coverage.full_lanes += self.mesh.full_count;
         for host in &mut self.hosts {
-            coverage.handovers += host.handover_count;
+            let [handovers, full_lanes] = host.counts();
+            coverage.handovers += handovers;
+            coverage.full_lanes += full_lanes;
             coverage.count(host.shard.counters());
         }
         coverage

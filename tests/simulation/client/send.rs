@@ -45,9 +45,8 @@ impl Client {
         }
         self.after = None;
         if let Some(socket) = self.goodbye.take() {
-            // The new connection may overtake what the old one still has to say.
             let socket = &mut env.network.sockets[socket];
-            socket.is_cut |= !socket.is_released();
+            socket.is_overlapped = !socket.is_released();
         }
         if env.is_calm && !self.wants_back(env) {
             // Nothing to come back for.
@@ -489,6 +488,8 @@ impl Client {
             self.may_be_present = true;
         }
         let Some(wire) = self.wire.take() else { return };
+        let socket = &mut env.network.sockets[wire.socket];
+        socket.has_asked = wire.subscribe.is_some() || wire.unsubscribe.is_some();
         env.network.close(wire.socket);
         self.left_at = env.now;
         self.goodbye = Some(wire.socket);
@@ -498,6 +499,9 @@ impl Client {
             qos0: wire.qos0,
         });
         self.leave_session(env);
+        if !env.is_calm && !self.has_given_up && env.dice.chance(30) {
+            self.connect(env);
+        }
     }
 
     /// Everything of a connection that stays open has arrived by now.

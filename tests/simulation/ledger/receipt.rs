@@ -201,7 +201,8 @@ fn check_expiry(
         (Some(sent), Some(left)) => (u64::from(sent) * 1000, u64::from(left) * 1000),
         (sent, left) => panic!("expiry {left:?} of {sent:?}"),
     };
-    assert!(left <= sent, "expiry grew from {sent} to {left}");
+    // A shard whose turn began before the publisher's counts from its own time, and rounds up.
+    assert!(left <= sent + 1000, "expiry grew from {sent} to {left}");
     assert!(left > 0 || publish.dup, "an expired message was sent");
     if publication.is_will || publish.dup {
         return;
