@@ -267,6 +267,7 @@ impl Client {
             148..=150 => self.take_over(env),
             151..=153 => self.hang(env),
             154..=160 => self.resize_window(env),
+            161..=164 => self.leave_for_a_moment(env),
             _ => {}
         }
     }

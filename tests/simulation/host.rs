@@ -9,6 +9,11 @@ use ringmq::time::Instant;
 use ringmq::turn::{Adoption, Event, STEPS, Step, World, advance, memory};
 use std::collections::{BTreeMap, VecDeque};
 
+/// How often a shard's thread stands still, and how many of its chances to run it misses then at most: others do several
+/// turns meanwhile.
+const PAUSE_PERCENT: usize = 3;
+const PAUSE_MAX: usize = 40;
+
 pub type Lanes = memory::Lanes<SocketId>;
 
 pub struct Host {
@@ -18,6 +23,8 @@ pub struct Host {
     step: usize,
     /// When the turn began.
     now: Instant,
+    /// How often it is not its turn to run.
+    pause: usize,
 }
 
 /// What a shard's turn finds outside, as far as it is this shard's own.
@@ -74,7 +81,7 @@ impl Host {
             handover_count: 0,
             full_count: 0,
         };
-        Host { shard, net, step: 0, now: env.now }
+        Host { shard, net, step: 0, now: env.now, pause: 0 }
     }
 
     pub fn sockets(&self) -> &BTreeMap<ConnectionId, SocketId> {
@@ -90,8 +97,15 @@ impl Host {
         [self.net.handover_count, self.net.full_count]
     }
 
-    /// Some steps of the turn.
+    /// Some steps of the turn, unless others run meanwhile.
     pub fn advance(&mut self, env: &mut Env, lanes: &mut Lanes) {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return;
+        }
+        if env.dice.chance(PAUSE_PERCENT) {
+            self.pause = env.dice.between(1, PAUSE_MAX);
+        }
         for _ in 0..env.dice.between(1, 3) {
             self.step(env, lanes);
         }

@@ -499,7 +499,13 @@ impl Client {
             qos0: wire.qos0,
         });
         self.leave_session(env);
-        if !env.is_calm && !self.has_given_up && env.dice.chance(30) {
+    }
+
+    /// Says something, says goodbye and is back at once, through any shard.
+    pub(super) fn leave_for_a_moment(&mut self, env: &mut Env) {
+        self.publish(env);
+        self.say_goodbye(env);
+        if self.wire.is_none() {
             self.connect(env);
         }
     }
