@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Adoption, Event, World};
-use crate::shard::bridge_mail::ToBridges;
-use crate::shard::{ConnectionId, LANES, Lane, Mail, Output, ReadMode, ShardId};
+use super::{Adoption, Event, World, turn};
+use crate::shard::bridge_mail::{FromBridges, ToBridges};
+use crate::shard::{ConnectionId, LANES, Lane, Mail, Output, ReadMode, Shard, ShardId};
+use crate::time::Instant;
 
 /// The lanes between all pairs of shards; connections move on the control lanes.
 pub struct Lanes<S> {
@@ -102,10 +103,15 @@ impl<S> Lanes<S> {
 /// A socket's number; it is not used again.
 pub type SocketId = usize;
 
+/// Reads that a socket brings in a turn.
+const READS_MAX: usize = 10_000;
+
 /// One connection between a client and the shards.
 pub struct Socket {
-    /// What the client has written and no shard has read.
-    pub to_shard: VecDeque<u8>,
+    /// What the client has written and no shard has read, write by write.
+    to_shard: VecDeque<Vec<u8>>,
+    /// How much of the first write was read.
+    read_count: usize,
     /// What has arrived at the client.
     pub to_client: Vec<u8>,
     /// What shards send stays on its way.
@@ -114,10 +120,19 @@ pub struct Socket {
     place: Option<(ShardId, ConnectionId)>,
     read_mode: ReadMode,
     on_the_way: Option<Output>,
-    /// The client has closed it.
-    has_left: bool,
+    client: ClientEnd,
     /// The shards have closed it.
     is_closed: bool,
+}
+
+/// The client's end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClientEnd {
+    Open,
+    /// Closed: told to who reads it to its end.
+    Closed,
+    /// Broken: told also where it is not read.
+    Broken,
 }
 
 impl Socket {
@@ -133,14 +148,54 @@ impl Socket {
     pub fn is_sending(&self) -> bool {
         self.on_the_way.is_some()
     }
+
+    /// Something is to be read.
+    fn is_readable(&self) -> bool {
+        self.read_mode != ReadMode::Stopped && !self.to_shard.is_empty()
+    }
+
+    /// The client's end is to be told.
+    fn is_at_end(&self) -> bool {
+        match self.client {
+            ClientEnd::Open => false,
+            ClientEnd::Closed => self.read_mode != ReadMode::Stopped && self.to_shard.is_empty(),
+            ClientEnd::Broken => self.read_mode == ReadMode::Stopped || self.to_shard.is_empty(),
+        }
+    }
+
+    fn has_sent(&self) -> bool {
+        self.on_the_way.is_some() && !self.is_stuck
+    }
+
+    /// One read: of one write of the client, as much as `size_max`.
+    fn read(&mut self, size_max: usize) -> Vec<u8> {
+        let write = self.to_shard.front().expect("something is to be read");
+        let left = &write[self.read_count..];
+        let bytes = left[..left.len().min(size_max)].to_vec();
+        self.read_count += bytes.len();
+        if self.read_count == write.len() {
+            self.to_shard.pop_front();
+            self.read_count = 0;
+        }
+        bytes
+    }
+
+    /// What is on its way arrives.
+    fn arrive(&mut self) -> Output {
+        let output = self.on_the_way.take().expect("something is on its way");
+        output.slices().for_each(|slice| self.to_client.extend_from_slice(slice));
+        output
+    }
 }
 
 /// Sockets and lanes of a whole broker.
 pub struct Memory {
     pub sockets: Vec<Socket>,
-    pub lanes: Lanes<SocketId>,
     /// What shards sent to the bridges, and which shards did.
     pub to_bridges: Vec<(ShardId, ToBridges)>,
+    /// By shard.
+    from_bridges: Vec<VecDeque<FromBridges>>,
+    lanes: Lanes<SocketId>,
     /// By shard, in the order of their ids.
     tables: Vec<BTreeMap<ConnectionId, SocketId>>,
     accepts: Vec<VecDeque<SocketId>>,
@@ -152,88 +207,112 @@ impl Memory {
     pub fn new(shard_count: usize, lane_capacity: usize, read_size: usize) -> Memory {
         Memory {
             sockets: Vec::new(),
-            lanes: Lanes::new(shard_count, lane_capacity),
             to_bridges: Vec::new(),
+            from_bridges: empty(shard_count),
+            lanes: Lanes::new(shard_count, lane_capacity),
             tables: vec![BTreeMap::new(); shard_count],
-            accepts: vec![VecDeque::new(); shard_count],
+            accepts: empty(shard_count),
             read_size,
         }
     }
 
     /// A client connects to the listener of `shard`.
-    pub fn connect(&mut self, shard: ShardId) -> SocketId {
+    pub fn connect(&mut self, shard: usize) -> SocketId {
         self.sockets.push(Socket {
             to_shard: VecDeque::new(),
+            read_count: 0,
             to_client: Vec::new(),
             is_stuck: false,
             place: None,
             read_mode: ReadMode::Stopped,
             on_the_way: None,
-            has_left: false,
+            client: ClientEnd::Open,
             is_closed: false,
         });
         let id = self.sockets.len() - 1;
-        self.accepts[usize::from(shard)].push_back(id);
+        self.accepts[shard].push_back(id);
         id
     }
 
     /// The client writes.
     pub fn write(&mut self, id: SocketId, bytes: &[u8]) {
         let socket = &mut self.sockets[id];
-        if !socket.is_closed && !socket.has_left {
-            socket.to_shard.extend(bytes);
+        if !socket.is_closed && socket.client == ClientEnd::Open && !bytes.is_empty() {
+            socket.to_shard.push_back(bytes.to_vec());
         }
     }
 
     /// The client closes. What it wrote before is read first.
     pub fn leave(&mut self, id: SocketId) {
-        self.sockets[id].has_left = true;
+        self.sockets[id].client = ClientEnd::Closed;
     }
 
-    /// Nothing moves by itself any more.
+    /// The connection breaks. What the client wrote before is read first, unless it is not read.
+    pub fn lose(&mut self, id: SocketId) {
+        self.sockets[id].client = ClientEnd::Broken;
+    }
+
+    /// The bridges send to a shard.
+    pub fn send_from_bridges(&mut self, shard: usize, mail: FromBridges) {
+        self.from_bridges[shard].push_back(mail);
+    }
+
+    /// One turn of one shard; whether anything came or went.
+    pub fn turn(&mut self, shards: &mut [Shard], index: usize, now: Instant) -> bool {
+        let mut world = self.world(index);
+        turn(&mut shards[index], &mut world, now);
+        world.has_moved
+    }
+
+    /// Turns of all shards at one time, until nothing moves by itself. `false`: that is not so after `rounds_max`.
+    pub fn settle(&mut self, shards: &mut [Shard], now: Instant, rounds_max: usize) -> bool {
+        (0..rounds_max).any(|_| {
+            let mut has_moved = false;
+            for index in 0..shards.len() {
+                has_moved |= self.turn(shards, index, now);
+            }
+            !has_moved && self.is_at_rest() && shards.iter().all(Shard::is_idle)
+        })
+    }
+
+    /// Nothing moves by itself any more, as far as it is not the shards' own.
     pub fn is_at_rest(&self) -> bool {
-        let rests = |socket: &Socket| {
-            socket.is_closed
-                || (socket.on_the_way.is_none() || socket.is_stuck)
-                    && (socket.read_mode == ReadMode::Stopped
-                        || socket.to_shard.is_empty() && !socket.has_left)
+        let moves = |socket: &Socket| {
+            let may_move = socket.has_sent() || socket.is_readable() || socket.is_at_end();
+            may_move && !socket.is_closed
         };
         self.lanes.is_empty()
             && self.accepts.iter().all(VecDeque::is_empty)
-            && self.sockets.iter().all(rests)
+            && !self.sockets.iter().any(moves)
     }
 
     /// The world of one shard, for one turn.
-    pub fn at(&mut self, shard: ShardId) -> MemoryWorld<'_> {
-        let index = usize::from(shard);
+    fn world(&mut self, index: usize) -> MemoryWorld<'_> {
         let accepts = std::mem::take(&mut self.accepts[index]);
         let sockets = self.tables[index].iter().map(|(connection, id)| (*connection, *id));
-        let due = sockets.flat_map(|(connection, id)| {
-            [Due::Sent, Due::Read, Due::End].map(|due| (due, connection, id))
-        });
-        let due = due.collect();
+        let due = sockets.map(|(connection, id)| Due { connection, id, reads: 0 }).collect();
+        let shard = index as ShardId;
         MemoryWorld { memory: self, shard, accepts, due, lent: Vec::new(), has_moved: false }
     }
 }
 
-/// What may have happened to a socket.
-#[derive(Clone, Copy)]
-enum Due {
-    Sent,
-    Read,
-    End,
+/// A socket that is still to be looked at in a turn.
+struct Due {
+    connection: ConnectionId,
+    id: SocketId,
+    /// What it has brought.
+    reads: usize,
 }
 
-/// See [`Memory::at`].
-pub struct MemoryWorld<'a> {
+/// One shard's view of a [`Memory`] in one turn.
+struct MemoryWorld<'a> {
     memory: &'a mut Memory,
     shard: ShardId,
     accepts: VecDeque<SocketId>,
-    /// What is still to be looked at, one read a socket.
-    due: VecDeque<(Due, ConnectionId, SocketId)>,
+    due: VecDeque<Due>,
     lent: Vec<u8>,
     /// Something came or went.
-    pub has_moved: bool,
+    has_moved: bool,
 }
 
 impl MemoryWorld<'_> {
@@ -249,28 +328,6 @@ impl MemoryWorld<'_> {
         self.memory.sockets[id].place = None;
         id
     }
-
-    /// Whether that has happened; bytes are in `lent` then.
-    fn happens(&mut self, due: Due, id: SocketId) -> bool {
-        let read_size = self.memory.read_size;
-        let socket = &mut self.memory.sockets[id];
-        match due {
-            Due::Sent => socket.on_the_way.is_some() && !socket.is_stuck,
-            Due::Read => {
-                self.lent.clear();
-                if socket.read_mode != ReadMode::Stopped {
-                    let size = socket.to_shard.len().min(read_size);
-                    self.lent.extend(socket.to_shard.drain(..size));
-                }
-                !self.lent.is_empty()
-            }
-            Due::End => {
-                socket.has_left
-                    && socket.read_mode != ReadMode::Stopped
-                    && socket.to_shard.is_empty()
-            }
-        }
-    }
 }
 
 impl World for MemoryWorld<'_> {
@@ -282,23 +339,27 @@ impl World for MemoryWorld<'_> {
             return Some(Event::Accepted(id));
         }
         loop {
-            let (due, connection, id) = self.due.pop_front()?;
-            // It may be closed, or on its way to another shard.
-            let is_here = self.memory.sockets[id].place == Some((self.shard, connection));
-            if !is_here || !self.happens(due, id) {
-                continue;
+            let Due { connection, id, reads } = *self.due.front()?;
+            let socket = &mut self.memory.sockets[id];
+            // Its shard may have closed it meanwhile.
+            let is_here = socket.place == Some((self.shard, connection));
+            let reads_max = if socket.read_mode == ReadMode::Once { 1 } else { READS_MAX };
+            if is_here && socket.has_sent() {
+                self.has_moved = true;
+                return Some(Event::Sent { connection, output: socket.arrive() });
             }
-            self.has_moved = true;
-            return Some(match due {
-                Due::Sent => {
-                    let socket = &mut self.memory.sockets[id];
-                    let output = socket.on_the_way.take().expect("it was looked at");
-                    output.slices().for_each(|slice| socket.to_client.extend_from_slice(slice));
-                    Event::Sent { connection, output }
-                }
-                Due::Read => Event::Received { connection, bytes: &self.lent },
-                Due::End => Event::Ended { connection },
-            });
+            if is_here && socket.is_readable() && reads < reads_max {
+                self.has_moved = true;
+                self.lent = socket.read(self.memory.read_size);
+                self.due[0].reads += 1;
+                return Some(Event::Received { connection, bytes: &self.lent });
+            }
+            self.due.pop_front();
+            // A single read brings bytes or the end, not both.
+            if is_here && socket.is_at_end() && reads < reads_max {
+                self.has_moved = true;
+                return Some(Event::Ended { connection });
+            }
         }
     }
 
@@ -310,6 +371,15 @@ impl World for MemoryWorld<'_> {
 
     fn next_adoption(&mut self) -> Option<Adoption<SocketId>> {
         self.memory.lanes.next_adoption(self.shard)
+    }
+
+    fn next_bridge_mail(&mut self, takes_messages: bool) -> Option<FromBridges> {
+        let lane = &mut self.memory.from_bridges[usize::from(self.shard)];
+        let may_come =
+            |mail: &FromBridges| takes_messages || !matches!(mail, FromBridges::Publish { .. });
+        let place = lane.iter().position(may_come)?;
+        self.has_moved = true;
+        lane.remove(place)
     }
 
     fn adopt(&mut self, connection: ConnectionId, id: SocketId, mode: ReadMode) {
@@ -325,7 +395,7 @@ impl World for MemoryWorld<'_> {
 
     fn release(&mut self, connection: ConnectionId) -> SocketId {
         let id = self.remove(connection);
-        let socket = &mut self.memory.sockets[id];
+        let socket = &self.memory.sockets[id];
         assert!(socket.on_the_way.is_none() && socket.read_mode == ReadMode::Once);
         id
     }
@@ -372,8 +442,8 @@ impl World for MemoryWorld<'_> {
         let socket = &mut self.memory.sockets[id];
         socket.is_closed = true;
         // What was sent arrives.
-        if let Some(output) = socket.on_the_way.take() {
-            output.slices().for_each(|slice| socket.to_client.extend_from_slice(slice));
+        if socket.has_sent() {
+            socket.arrive();
         }
     }
 }

@@ -42,7 +42,7 @@ type Handed = (usize, String, Vec<Target>);
 fn handed(world: &mut World) -> (Vec<Handed>, Vec<Generation>) {
     let mut all = Vec::new();
     let mut last = vec![Generation::NONE; world.shards.len()];
-    for (shard, mail) in std::mem::take(&mut world.to_bridges) {
+    for (shard, mail) in world.take_to_bridges() {
         let ToBridges::Messages(batch) = mail else { panic!("{mail:?}") };
         for one in batch.messages() {
             assert!(one.generation > last[shard], "in the order of generations");
@@ -55,8 +55,7 @@ fn handed(world: &mut World) -> (Vec<Handed>, Vec<Generation>) {
 }
 
 fn written(world: &mut World, shard: usize, bridge: BridgeId, through: Generation) {
-    let now = world.now;
-    world.shards[shard].handle_bridge_mail(now, FromBridges::Written { bridge, through });
+    world.send_from_bridges(shard, FromBridges::Written { bridge, through });
     world.settle();
 }
 
@@ -168,7 +167,7 @@ fn nobody_has_more_unacknowledged_than_the_receive_maximum() {
         let (all, last) = handed(&mut world);
         assert_eq!(all.len(), 3);
         let is_told = version == ProtocolVersion::V5;
-        assert_eq!(world.clients[client].is_open, !is_told, "{version:?}");
+        assert_eq!(world.is_open(client), !is_told, "{version:?}");
         if is_told {
             continue;
         }
@@ -184,9 +183,9 @@ fn nobody_has_more_unacknowledged_than_the_receive_maximum() {
 #[test]
 fn publishers_of_a_bridge_without_room_are_held_back_and_no_others() {
     let mut world = bridged(1, quiet());
-    let now = world.now;
     let (full, other) = (world.connect("full", |_| ()), world.connect("other", |_| ()));
-    world.shards[0].handle_bridge_mail(now, FromBridges::Hold { bridge: 1, is_on: true });
+    world.send_from_bridges(0, FromBridges::Hold { bridge: 1, is_on: true });
+    world.settle();
     for number in 1..=4 {
         world.publish(full, "s/1", b"", QoS::AtLeastOnce, number);
         world.publish(other, "a/1", b"", QoS::AtLeastOnce, number);
@@ -204,7 +203,7 @@ fn publishers_of_a_bridge_without_room_are_held_back_and_no_others() {
     world.publish(gone, "s/2", b"", QoS::AtLeastOnce, 2);
     world.settle();
     world.lose(gone);
-    world.shards[0].handle_bridge_mail(now, FromBridges::Hold { bridge: 1, is_on: false });
+    world.send_from_bridges(0, FromBridges::Hold { bridge: 1, is_on: false });
     world.settle();
     let rest = topics(&mut world);
     assert_eq!(count(&rest, "s/1"), 3, "{rest:?}");
@@ -217,7 +216,6 @@ fn what_a_bridge_brings_in_goes_to_others_and_is_acknowledged_in_order() {
     world.subscribe(subscriber, "a/#", QoS::ExactlyOnce);
     world.settle();
     world.received(subscriber);
-    let now = world.now;
     let inbound = |number, topic| InboundMessage {
         number,
         topic,
@@ -232,13 +230,13 @@ fn what_a_bridge_brings_in_goes_to_others_and_is_acknowledged_in_order() {
     messages.push(&inbound(7, "a/b"));
     messages.push(&inbound(8, "x"));
     messages.push(&inbound(0, "x"));
-    world.shards[0].handle_bridge_mail(now, FromBridges::Publish { bridge: 1, messages });
+    world.send_from_bridges(0, FromBridges::Publish { bridge: 1, messages });
     world.settle();
     assert_eq!(world.messages(subscriber), ["a/b=in retained"]);
     let (all, last) = handed(&mut world);
     assert_eq!(all, [(0, "a/b".to_string(), vec![target(0, 0, true)])], "not back where it came");
     written(&mut world, 0, 0, last[0]);
-    match &world.to_bridges[..] {
+    match &world.take_to_bridges()[..] {
         [(0, ToBridges::Taken { bridge: 1, numbers })] => assert_eq!(numbers, &[7, 8]),
         other => panic!("{other:?}"),
     }
@@ -253,17 +251,16 @@ fn retained_messages_are_told_in_chunks_by_the_shards_that_own_them() {
     }
     world.retain(publisher, "other", b"kept");
     world.settle();
-    world.to_bridges.clear();
-    let now = world.now;
+    world.take_to_bridges();
     let mut topics = Vec::new();
     let mut chunk_count = 0;
     for shard in 0..2 {
         let mut after = None;
         loop {
             let query = FromBridges::RetainedQuery { request: 5, filter: "r/#".into(), after };
-            world.shards[shard].handle_bridge_mail(now, query);
+            world.send_from_bridges(shard, query);
             world.settle();
-            let (from, mail) = world.to_bridges.remove(0);
+            let (from, mail) = world.take_to_bridges().remove(0);
             let ToBridges::Retained { request: 5, messages, more } = mail else {
                 panic!("{mail:?}")
             };

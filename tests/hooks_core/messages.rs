@@ -153,7 +153,7 @@ fn what_is_denied_reaches_nobody_and_its_publisher_hears_what_its_version_can_sa
             format!("PUBREC 3 {}", reason("QuotaExceeded")),
         ];
         assert_eq!(world.received(publisher), expected, "{version:?}");
-        assert!(world.clients[publisher].is_open, "QoS 0 is dropped in silence");
+        assert!(world.is_open(publisher), "QoS 0 is dropped in silence");
         // A 5.0 client may use the packet id for something else, a 3.1.1 client sends the same again and then PUBREL.
         let topic = if is_told { "free" } else { "no/2" };
         world.publish(publisher, topic, b"y", QoS::ExactlyOnce, 3);
@@ -485,8 +485,7 @@ fn what_a_bridge_brings_in_meets_the_hooks_and_bridges_get_what_they_made() {
             expires_at: None,
         });
     }
-    let now = world.now;
-    world.shards[0].handle_bridge_mail(now, FromBridges::Publish { bridge: 1, messages });
+    world.send_from_bridges(0, FromBridges::Publish { bridge: 1, messages });
     world.settle();
     let made = Got {
         qos: QoS::AtLeastOnce,
@@ -495,7 +494,7 @@ fn what_a_bridge_brings_in_meets_the_hooks_and_bridges_get_what_they_made() {
     };
     assert_eq!(got(&mut world, subscriber), [made.clone(), made]);
     // What was denied is acknowledged to the remote like the others.
-    let taken = format!("{:?}", world.to_bridges);
+    let taken = format!("{:?}", world.take_to_bridges());
     assert!(taken.contains("numbers: [1, 2, 3]"), "{taken}");
     check_released(&mut world);
 }
@@ -519,6 +518,7 @@ fn hooks_hear_when_more_than_a_message_stands_between_two_calls() {
         }
         hooks.log.borrow_mut().clear();
         world.send_bytes(client, &bytes);
+        world.settle();
         hooks.log.borrow().join(", ")
     };
     let said = send(&mut world, &["a", "b", "", "c"]);
@@ -577,6 +577,7 @@ fn what_a_hook_holds_is_done_to_the_next_messages_of_the_client_on_the_topic() {
         }
         hooks.log.borrow_mut().clear();
         world.send_bytes(clients[number], &bytes);
+        world.settle();
         hooks.log.borrow().join(", ")
     };
     let (a, none, other) = ("a", "none", "other");

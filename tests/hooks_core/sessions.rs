@@ -32,7 +32,7 @@ fn a_hook_refuses_a_connection_and_sets_the_bounds_of_a_session() {
     let mut world = hooked(2, quiet(), &hooks);
     let client = world.connect("c", |c| c.password = Some(b"wrong"));
     assert_eq!(world.received(client), ["CONNACK BadUserNameOrPassword"]);
-    assert!(!world.clients[client].is_open);
+    assert!(!world.is_open(client));
     let client = world.connect("c", |c| {
         c.password = Some(b"secret");
         c.user_name = Some("banned");
@@ -63,7 +63,7 @@ fn a_hook_refuses_a_connection_and_sets_the_bounds_of_a_session() {
     });
     assert_eq!(reasons, [ReasonCode::GrantedQoS1, ReasonCode::QuotaExceeded]);
     // One in flight, two in the queue, the rest is dropped.
-    let shard = world.clients[client].shard;
+    let shard = world.shard_of(client);
     for number in 0..5u8 {
         let payload = [b'0' + number];
         world.publish(client, "a", &payload, QoS::AtMostOnce, 0);

@@ -49,7 +49,7 @@ fn who_reads_is_served_though_others_fill_the_output_of_the_shard() {
     world.subscribe(reader, "news", QoS::AtMostOnce);
     world.settle();
     world.received(reader);
-    stuck.iter().for_each(|&client| world.clients[client].is_stuck = true);
+    stuck.iter().for_each(|&client| world.set_stuck(client, true));
     for _ in 0..20 {
         world.publish(publisher, "bulk", &[b'b'; 3000], QoS::AtMostOnce, 0);
         world.settle();
@@ -178,10 +178,7 @@ fn the_frame_that_began_first_goes_first_though_more_of_it_drips_in() {
         world.send_bytes(client, &bytes[range]);
     }
     world.settle();
-    assert_eq!(
-        [slow, other, third].map(|client| world.clients[client].is_open),
-        [false, true, true]
-    );
+    assert_eq!([slow, other, third].map(|client| world.is_open(client)), [false, true, true]);
 }
 
 #[test]
@@ -201,7 +198,7 @@ fn the_receive_maximum_holds_for_those_who_were_told() {
         }
         world.send_bytes(client, &bytes);
         world.settle();
-        assert_eq!(world.clients[client].is_open, is_open, "{version:?}");
+        assert_eq!(world.is_open(client), is_open, "{version:?}");
     }
 }
 

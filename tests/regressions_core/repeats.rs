@@ -123,7 +123,7 @@ fn outcome(seed: u64, in_a_read: usize) -> (Vec<String>, usize) {
         let qos = [QoS::AtMostOnce, QoS::AtLeastOnce][usize::from(random.below(4) == 0)];
         let id = (version == V5 && random.below(4) == 0).then_some(300);
         subscribe(&mut world, client, filter, qos, (false, id));
-        world.clients[client].is_stuck = random.below(5) == 0;
+        world.set_stuck(client, random.below(5) == 0);
     }
     if random.below(3) == 0 {
         let no_local = version == V5 && random.below(2) == 0;
@@ -132,18 +132,18 @@ fn outcome(seed: u64, in_a_read: usize) -> (Vec<String>, usize) {
     world.settle();
     let (frames, repeat_count) = frames(&mut random, version);
     let mut rest = frames.as_slice();
-    while !rest.is_empty() && world.clients[publisher].is_open {
+    while !rest.is_empty() && world.is_open(publisher) {
         let (read, later) = rest.split_at(in_a_read.min(rest.len()));
         world.send_bytes(publisher, &read.concat());
         rest = later;
     }
     world.settle();
-    for client in &mut world.clients {
-        client.is_stuck = false;
+    for client in 0..world.client_count() {
+        world.set_stuck(client, false);
     }
     world.settle();
     let mut outcome = Vec::new();
-    for client in 0..world.clients.len() {
+    for client in 0..world.client_count() {
         world.packets(client, |packet| outcome.push(format!("{client}: {packet:?}")));
     }
     for shard in &mut world.shards {

@@ -6,35 +6,30 @@ use ringmq::codec::{
     next_frame,
 };
 use ringmq::limits::Limits;
-use ringmq::shard::bridge_mail::ToBridges;
-use ringmq::shard::{ConnectionId, LANES, Lane, Mail, Output, Shard, ShardId, ShardSettings};
+use ringmq::shard::bridge_mail::{FromBridges, ToBridges};
+use ringmq::shard::{Shard, ShardSettings};
 use ringmq::time::Instant;
-use std::collections::{HashMap, VecDeque};
+use ringmq::turn::memory::{Memory, Socket, SocketId};
 
 pub const V5: ProtocolVersion = ProtocolVersion::V5;
 
 /// A connection as its client sees it.
-pub struct Client {
-    pub shard: usize,
+#[derive(Clone, Copy)]
+struct Client {
     version: ProtocolVersion,
-    id: ConnectionId,
-    pub is_open: bool,
-    /// What it is sent stays on its way.
-    pub is_stuck: bool,
-    on_the_way: Option<Output>,
-    received: Vec<u8>,
+    socket: SocketId,
 }
 
 pub struct World {
     pub now: Instant,
     pub shards: Vec<Shard>,
-    lanes: HashMap<(ShardId, ShardId, u8), VecDeque<Mail>>,
-    pub clients: Vec<Client>,
-    /// What shards sent to the bridges, and which did.
-    pub to_bridges: Vec<(usize, ToBridges)>,
+    memory: Memory,
+    clients: Vec<Client>,
 }
 
-const TURNS_MAX: usize = 2_000;
+/// A lane holds whatever is sent.
+const LANE_ROOM: usize = usize::MAX;
+const ROUNDS_MAX: usize = 2_000;
 
 impl World {
     pub fn new(shard_count: u16, limits: Limits) -> World {
@@ -46,9 +41,8 @@ impl World {
         World {
             now,
             shards: (0..shard_count).map(shard).collect(),
-            lanes: HashMap::new(),
+            memory: Memory::new(usize::from(shard_count), LANE_ROOM, usize::MAX),
             clients: Vec::new(),
-            to_bridges: Vec::new(),
         }
     }
 
@@ -56,17 +50,8 @@ impl World {
     pub fn connect(&mut self, client_id: &str, change: impl FnOnce(&mut Connect<'_>)) -> usize {
         let mut connect = Connect::new(V5, client_id);
         change(&mut connect);
-        let id = self.shards[0].handle_open(self.now, None, None).expect("room");
-        let client = Client {
-            shard: 0,
-            version: connect.version,
-            id,
-            is_open: true,
-            is_stuck: false,
-            on_the_way: None,
-            received: Vec::new(),
-        };
-        self.clients.push(client);
+        let socket = self.memory.connect(0);
+        self.clients.push(Client { version: connect.version, socket });
         let mut bytes = Vec::new();
         connect.encode(&mut bytes);
         let client = self.clients.len() - 1;
@@ -79,7 +64,7 @@ impl World {
     pub fn client_on(&mut self, shard: usize, prefix: &str) -> usize {
         for number in 0..1_000 {
             let client = self.connect(&format!("{prefix}{number}"), |_| ());
-            if self.clients[client].shard == shard {
+            if self.shard_of(client) == shard {
                 return client;
             }
             self.send(client, &Packet::Disconnect(Disconnect::new(ReasonCode::Success)));
@@ -95,10 +80,43 @@ impl World {
     }
 
     pub fn send_bytes(&mut self, client: usize, bytes: &[u8]) {
-        let Client { shard, id, is_open, .. } = self.clients[client];
-        assert!(is_open);
-        self.shards[shard].handle_bytes(self.now, id, bytes);
-        self.take_handovers(shard);
+        assert!(self.is_open(client));
+        self.memory.write(self.clients[client].socket, bytes);
+    }
+
+    pub fn is_open(&mut self, client: usize) -> bool {
+        !self.socket(client).is_closed()
+    }
+
+    /// What a stuck client is sent stays on its way.
+    pub fn set_stuck(&mut self, client: usize, is_stuck: bool) {
+        self.socket(client).is_stuck = is_stuck;
+    }
+
+    /// The shard that has the client's session.
+    pub fn shard_of(&mut self, client: usize) -> usize {
+        usize::from(self.socket(client).shard().expect("a shard has it"))
+    }
+
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    fn socket(&mut self, client: usize) -> &mut Socket {
+        &mut self.memory.sockets[self.clients[client].socket]
+    }
+
+    /// The bridges send to a shard.
+    #[allow(dead_code, reason = "not all that have this world have bridges")]
+    pub fn send_from_bridges(&mut self, shard: usize, mail: FromBridges) {
+        self.memory.send_from_bridges(shard, mail);
+    }
+
+    /// What shards sent to the bridges since the last call, and which did.
+    #[allow(dead_code, reason = "not all that have this world have bridges")]
+    pub fn take_to_bridges(&mut self) -> Vec<(usize, ToBridges)> {
+        let taken = std::mem::take(&mut self.memory.to_bridges);
+        taken.into_iter().map(|(shard, mail)| (usize::from(shard), mail)).collect()
     }
 
     pub fn publish(&mut self, client: usize, topic: &str, payload: &[u8], qos: QoS, id: u16) {
@@ -150,9 +168,8 @@ impl World {
 
     /// The client's network connection is gone.
     pub fn lose(&mut self, client: usize) {
-        let Client { shard, id, .. } = self.clients[client];
-        self.clients[client].is_open = false;
-        self.shards[shard].handle_close(self.now, id);
+        self.memory.lose(self.clients[client].socket);
+        self.settle();
     }
 
     /// What the client received since it last looked, as lines.
@@ -179,12 +196,12 @@ impl World {
 
     /// Every packet that the client received since it last looked.
     pub fn packets(&mut self, client: usize, mut each: impl FnMut(Packet<'_>)) {
-        let client = &mut self.clients[client];
-        let bytes = std::mem::take(&mut client.received);
+        let version = self.clients[client].version;
+        let bytes = std::mem::take(&mut self.socket(client).to_client);
         let mut rest = bytes.as_slice();
         while let Some(frame) = next_frame(rest, usize::MAX).expect("the broker sends frames") {
             rest = &rest[frame.size..];
-            each(Packet::decode(&frame, client.version).expect("the broker sends packets"));
+            each(Packet::decode(&frame, version).expect("the broker sends packets"));
         }
         assert!(rest.is_empty(), "half a packet");
     }
@@ -198,106 +215,12 @@ impl World {
 
     /// Turns of all shards until nothing moves.
     pub fn settle(&mut self) {
-        for _ in 0..TURNS_MAX {
-            let mut has_moved = false;
-            for shard in 0..self.shards.len() {
-                has_moved |= self.turn(shard);
-            }
-            if !has_moved && self.shards.iter().all(Shard::is_idle) {
-                return;
-            }
-        }
-        panic!("the shards find no rest");
+        let has_settled = self.memory.settle(&mut self.shards, self.now, ROUNDS_MAX);
+        assert!(has_settled, "the shards find no rest");
     }
 
-    pub fn turn(&mut self, shard: usize) -> bool {
-        let mut has_moved = self.take_mail(shard);
-        let now = self.now;
-        if self.shards[shard].poll_timeout().is_some_and(|due| due <= now) {
-            self.shards[shard].handle_timeout(now);
-        }
-        self.shards[shard].run_stages(now);
-        self.take_handovers(shard);
-        has_moved |= self.send_mail(shard);
-        has_moved | self.flush(shard)
-    }
-
-    fn take_mail(&mut self, to: usize) -> bool {
-        let mut has_moved = false;
-        // The control lanes of all shards first, as the mesh does.
-        for lane in [Lane::Control, Lane::Publish, Lane::Member] {
-            for from in 0..self.shards.len() {
-                let key = (from as ShardId, to as ShardId, lane as u8);
-                for mail in self.lanes.remove(&key).unwrap_or_default() {
-                    has_moved = true;
-                    self.shards[to].handle_mail(self.now, from as ShardId, mail);
-                }
-            }
-        }
-        has_moved
-    }
-
-    fn send_mail(&mut self, from: usize) -> bool {
-        let mut has_moved = false;
-        while let Some(mail) = self.shards[from].poll_bridge_mail() {
-            has_moved = true;
-            self.to_bridges.push((from, mail));
-        }
-        for to in (0..self.shards.len()).filter(|to| *to != from) {
-            for lane in LANES {
-                while let Some(mail) = self.shards[from].poll_mail(to as ShardId, lane) {
-                    has_moved = true;
-                    let key = (from as ShardId, to as ShardId, lane as u8);
-                    self.lanes.entry(key).or_default().push_back(mail);
-                }
-            }
-        }
-        has_moved
-    }
-
-    fn take_handovers(&mut self, from: usize) {
-        while let Some(handover) = self.shards[from].poll_handover() {
-            let to = usize::from(handover.shard);
-            let now = self.now;
-            let id = self.shards[to].handle_open(now, None, Some(handover.deadline)).expect("room");
-            let client = self
-                .clients
-                .iter_mut()
-                .find(|c| c.is_open && c.shard == from && c.id == handover.connection)
-                .expect("a client is handed over");
-            (client.shard, client.id) = (to, id);
-            self.shards[to].handle_bytes(now, id, &handover.bytes);
-        }
-    }
-
-    fn flush(&mut self, shard: usize) -> bool {
-        let mut has_moved = false;
-        while self.shards[shard].poll_read_mode().is_some() {}
-        while let Some((id, output)) = self.shards[shard].poll_flush() {
-            let client = self.client_of(shard, id);
-            assert!(client.on_the_way.is_none(), "one output at a time");
-            client.on_the_way = Some(output);
-        }
-        for index in 0..self.clients.len() {
-            let client = &mut self.clients[index];
-            if client.shard != shard || client.is_stuck {
-                continue;
-            }
-            if let Some(output) = client.on_the_way.take() {
-                has_moved = true;
-                output.slices().for_each(|slice| client.received.extend_from_slice(slice));
-                let id = client.id;
-                self.shards[shard].handle_sent(self.now, id, output);
-            }
-        }
-        while let Some(id) = self.shards[shard].poll_close().map(|close| close.connection) {
-            has_moved = true;
-            self.client_of(shard, id).is_open = false;
-        }
-        has_moved
-    }
-
-    fn client_of(&mut self, shard: usize, id: ConnectionId) -> &mut Client {
-        self.clients.iter_mut().rev().find(|c| c.shard == shard && c.id == id).expect("a client")
+    /// One turn of one shard.
+    pub fn turn(&mut self, shard: usize) {
+        self.memory.turn(&mut self.shards, shard, self.now);
     }
 }
