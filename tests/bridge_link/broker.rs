@@ -1,16 +1,16 @@
 //! One shard in memory, with clients that acknowledge by themselves.
 
-use std::collections::VecDeque;
-
 use ringmq::codec::{
     Ack, Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling,
     Subscribe, SubscribeFilters, SubscriptionOptions, next_frame,
 };
 use ringmq::limits::Limits;
-use ringmq::shard::{ConnectionId, Shard, ShardSettings};
+use ringmq::shard::{Shard, ShardSettings};
 use ringmq::time::Instant;
+use ringmq::turn::memory::{Memory, SocketId};
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
+const ROUNDS_MAX: usize = 1_000;
 
 /// As a subscriber sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,25 +20,17 @@ pub struct Arrived {
     pub qos: QoS,
 }
 
-/// What the broker sends to connections that are no clients of ours.
-#[derive(Default)]
-pub struct Pipe {
-    pub bytes: VecDeque<u8>,
-    pub is_closed: bool,
-}
-
 struct Client {
-    id: ConnectionId,
-    received: Vec<u8>,
+    socket: SocketId,
     messages: Vec<Arrived>,
     next_id: u16,
 }
 
 pub struct Broker {
     pub now: Instant,
-    pub shard: Shard,
+    shards: [Shard; 1],
+    memory: Memory,
     clients: Vec<Client>,
-    pipes: Vec<(ConnectionId, Pipe)>,
     /// Everything that clients published, in order.
     pub published: Vec<Arrived>,
 }
@@ -47,16 +39,21 @@ impl Broker {
     pub fn new(limits: Limits) -> Broker {
         let now = Instant(1_000);
         let settings = ShardSettings { id: 0, shard_count: 1, limits, seed: 7 };
-        let shard = Shard::new(settings, now);
-        Broker { now, shard, clients: Vec::new(), pipes: Vec::new(), published: Vec::new() }
+        Broker {
+            now,
+            shards: [Shard::new(settings, now)],
+            memory: Memory::new(1, 0, usize::MAX),
+            clients: Vec::new(),
+            published: Vec::new(),
+        }
     }
 
     pub fn connect(&mut self, client_id: &str) -> usize {
-        let id = self.shard.handle_open(self.now, None, None).expect("room");
-        self.clients.push(Client { id, received: Vec::new(), messages: Vec::new(), next_id: 0 });
+        let socket = self.memory.connect(0);
+        self.clients.push(Client { socket, messages: Vec::new(), next_id: 0 });
         let mut bytes = Vec::new();
         Connect::new(V5, client_id).encode(&mut bytes);
-        self.shard.handle_bytes(self.now, id, &bytes);
+        self.memory.write(socket, &bytes);
         self.turn();
         self.clients.len() - 1
     }
@@ -95,76 +92,53 @@ impl Broker {
     }
 
     /// A connection whose bytes the caller moves.
-    pub fn open_pipe(&mut self) -> ConnectionId {
-        let id = self.shard.handle_open(self.now, None, None).expect("room");
-        self.pipes.push((id, Pipe::default()));
-        id
+    pub fn open_pipe(&mut self) -> SocketId {
+        self.memory.connect(0)
     }
 
-    pub fn pipe(&mut self, id: ConnectionId) -> &mut Pipe {
-        &mut self.pipes.iter_mut().find(|(other, _)| *other == id).expect("it was opened").1
+    /// What the broker sent and the caller has not taken.
+    pub fn sent(&mut self, pipe: SocketId) -> &mut Vec<u8> {
+        &mut self.memory.sockets[pipe].to_client
     }
 
-    pub fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
-        if !self.pipe(id).is_closed && !bytes.is_empty() {
-            self.shard.handle_bytes(self.now, id, bytes);
-        }
+    pub fn is_closed(&self, pipe: SocketId) -> bool {
+        self.memory.sockets[pipe].is_closed()
     }
 
-    pub fn close_pipe(&mut self, id: ConnectionId) {
-        if !self.pipe(id).is_closed {
-            self.shard.handle_close(self.now, id);
-        }
+    pub fn receive(&mut self, pipe: SocketId, bytes: &[u8]) {
+        self.memory.write(pipe, bytes);
+    }
+
+    pub fn close_pipe(&mut self, pipe: SocketId) {
+        self.memory.lose(pipe);
         self.turn();
-        self.pipes.retain(|(other, _)| *other != id);
     }
 
     fn send(&mut self, client: usize, packet: &Packet<'_>) {
         let mut bytes = Vec::new();
         packet.encode(V5, &mut bytes);
-        self.shard.handle_bytes(self.now, self.clients[client].id, &bytes);
+        self.memory.write(self.clients[client].socket, &bytes);
     }
 
     /// Everything that can happen now.
     pub fn turn(&mut self) {
-        for _ in 0..1000 {
-            let now = self.now;
-            if self.shard.poll_timeout().is_some_and(|due| due <= now) {
-                self.shard.handle_timeout(now);
-            }
-            self.shard.run_stages(now);
-            while self.shard.poll_read_mode().is_some() {}
-            let mut has_moved = false;
-            while let Some((id, output)) = self.shard.poll_flush() {
-                has_moved = true;
-                match self.clients.iter_mut().find(|client| client.id == id) {
-                    Some(client) => {
-                        output.slices().for_each(|s| client.received.extend_from_slice(s))
-                    }
-                    None => {
-                        let pipe = self.pipes.iter_mut().find(|(other, _)| *other == id);
-                        let pipe = &mut pipe.expect("a pipe or a client").1;
-                        output.slices().for_each(|slice| pipe.bytes.extend(slice));
-                    }
-                }
-                self.shard.handle_sent(now, id, output);
-            }
-            while let Some(id) = self.shard.poll_close().map(|close| close.connection) {
-                let pipe = self.pipes.iter_mut().find(|(other, _)| *other == id);
-                pipe.expect("only pipes are closed").1.is_closed = true;
-            }
+        for _ in 0..ROUNDS_MAX {
+            let has_settled = self.memory.settle(&mut self.shards, self.now, ROUNDS_MAX);
+            assert!(has_settled, "the broker finds no rest");
+            let mut has_read = false;
             for client in 0..self.clients.len() {
-                has_moved |= self.read_client(client);
+                has_read |= self.read_client(client);
             }
-            if !has_moved && self.shard.is_idle() {
+            if !has_read {
                 return;
             }
         }
-        panic!("the broker finds no rest");
+        panic!("the clients find no rest");
     }
 
     fn read_client(&mut self, client: usize) -> bool {
-        let bytes = std::mem::take(&mut self.clients[client].received);
+        let socket = self.clients[client].socket;
+        let bytes = std::mem::take(&mut self.memory.sockets[socket].to_client);
         let mut rest = bytes.as_slice();
         while let Some(frame) = next_frame(rest, usize::MAX).unwrap() {
             rest = &rest[frame.size..];

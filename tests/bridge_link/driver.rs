@@ -7,7 +7,7 @@ use ringmq::bridge::{Link, LinkEvent, OutMessage, Sent};
 use ringmq::codec::{QoS, ReasonCode};
 use ringmq::config::bridge::BridgeSettings;
 use ringmq::random::Random;
-use ringmq::shard::ConnectionId;
+use ringmq::turn::memory::SocketId;
 
 /// How often things go wrong: once in so many steps; 0: never.
 #[derive(Clone, Copy)]
@@ -68,7 +68,7 @@ pub struct Driver {
     /// The place of the next message to send.
     next: usize,
     commits: VecDeque<(usize, State)>,
-    pipe: Option<ConnectionId>,
+    pipe: Option<SocketId>,
     to_remote: VecDeque<u8>,
     /// Numbers of inbound messages to acknowledge, in any order.
     to_ack: Vec<u64>,
@@ -244,7 +244,7 @@ impl Driver {
         let bytes: Vec<u8> = self.to_remote.drain(..count).collect();
         broker.receive(pipe, &bytes);
         broker.turn();
-        let waiting = &mut broker.pipe(pipe).bytes;
+        let waiting = broker.sent(pipe);
         let count = self.random.below(waiting.len() as u64 + 1) as usize;
         let answer: Vec<u8> = waiting.drain(..count).collect();
         if !(bytes.is_empty()
@@ -257,10 +257,9 @@ impl Driver {
         if !answer.is_empty() && self.link.wants_bytes() {
             self.link.handle_bytes(broker.now, &answer);
         } else if !answer.is_empty() {
-            let waiting = &mut broker.pipe(pipe).bytes;
-            answer.into_iter().rev().for_each(|byte| waiting.push_front(byte));
+            broker.sent(pipe).splice(0..0, answer);
         }
-        if broker.pipe(pipe).is_closed && broker.pipe(pipe).bytes.is_empty() {
+        if broker.is_closed(pipe) && broker.sent(pipe).is_empty() {
             broker.close_pipe(pipe);
             self.pipe = None;
             self.link.handle_disconnected(broker.now, "closed");

@@ -43,7 +43,7 @@ fn a_3_x_bridge_gets_the_retain_flag_and_not_its_own_messages() {
         publish("other").encode(version, &mut bytes);
         broker.receive(second, &bytes);
         broker.turn();
-        let bytes: Vec<u8> = broker.pipe(pipe).bytes.drain(..).collect();
+        let bytes: Vec<u8> = broker.sent(pipe).drain(..).collect();
         let mut rest = bytes.as_slice();
         let mut seen = Vec::new();
         while let Some(frame) = next_frame(rest, usize::MAX).unwrap() {
