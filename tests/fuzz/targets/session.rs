@@ -5,15 +5,15 @@
 
 use libfuzzer_sys::fuzz_target;
 use ringmq::limits::Limits;
-use ringmq::shard::{ConnectionId, LANES, Lane, Mail, Output, Shard, ShardId, ShardSettings};
+use ringmq::shard::{Shard, ShardId, ShardSettings};
 use ringmq::time::Instant;
-use std::collections::VecDeque;
+use ringmq::turn::memory::{Memory, SocketId};
 
 const SOCKET_COUNT: usize = 4;
 /// Items a lane holds.
 const LANE_CAPACITY: usize = 2;
-/// Turns without new input after which the shards must be idle.
-const TURNS_MAX: usize = 2000;
+/// Rounds of turns without new input after which the shards must be idle.
+const ROUNDS_MAX: usize = 2000;
 
 fuzz_target!(|input: &[u8]| {
     let mut input = Input(input);
@@ -40,13 +40,6 @@ impl<'a> Input<'a> {
         self.0 = rest;
         taken
     }
-}
-
-/// A connection at the shard that has it, and an output of it that is on its way.
-struct Socket {
-    shard: usize,
-    id: ConnectionId,
-    output: Option<Output>,
 }
 
 /// CONNECT of one of a few clients, with or without clean start, with some session expiry.
@@ -82,9 +75,8 @@ struct World {
     now: Instant,
     limits: Limits,
     shards: Vec<Shard>,
-    /// By sender, receiver and kind.
-    lanes: Vec<VecDeque<Mail>>,
-    sockets: Vec<Option<Socket>>,
+    memory: Memory,
+    sockets: [Option<SocketId>; SOCKET_COUNT],
 }
 
 impl World {
@@ -131,13 +123,12 @@ impl World {
                 Shard::new(settings, now)
             })
             .collect();
-        let lane_count = shard_count * shard_count * LANES.len();
         World {
             now,
             limits,
             shards,
-            lanes: (0..lane_count).map(|_| VecDeque::new()).collect(),
-            sockets: (0..SOCKET_COUNT).map(|_| None).collect(),
+            memory: Memory::new(shard_count, LANE_CAPACITY, usize::MAX),
+            sockets: [None; SOCKET_COUNT],
         }
     }
 
@@ -155,17 +146,18 @@ impl World {
         }
     }
 
+    /// What is sent to a socket stays on its way until the input says otherwise.
     fn open(&mut self, socket: usize, shard: usize) {
-        if self.sockets[socket].is_none()
-            && let Some(id) = self.shards[shard].handle_open(self.now, None, None)
-        {
-            self.sockets[socket] = Some(Socket { shard, id, output: None });
+        if self.sockets[socket].is_none() {
+            let id = self.memory.connect(shard);
+            self.memory.sockets[id].is_stuck = true;
+            self.sockets[socket] = Some(id);
         }
     }
 
-    /// Hands in a packet that a client may send, a packet with any body, or bytes as they are.
+    /// Writes a packet that a client may send, a packet with any body, or bytes as they are.
     fn send(&mut self, socket: usize, input: &mut Input<'_>) {
-        let Some(Socket { shard, id, .. }) = self.sockets[socket] else { return };
+        let Some(id) = self.sockets[socket] else { return };
         let first_byte = input.byte() as u8;
         let detail = input.byte() as u8;
         let size = input.byte() % 100;
@@ -185,78 +177,32 @@ impl World {
             _ => vec![first_byte & if first_byte < 0x20 { 0xf0 } else { 0xff }, body.len() as u8],
         };
         bytes.extend_from_slice(&body);
-        self.shards[shard].handle_bytes(self.now, id, &bytes);
-        self.take_handovers(shard);
+        self.memory.write(id, &bytes);
     }
 
-    fn take_handovers(&mut self, shard: usize) {
-        while let Some(handover) = self.shards[shard].poll_handover() {
-            let to = usize::from(handover.shard);
-            let socket = self.socket_of(shard, handover.connection);
-            let opened = self.shards[to].handle_open(self.now, None, Some(handover.deadline));
-            self.sockets[socket] = opened.map(|id| Socket { shard: to, id, output: None });
-            if let Some(id) = opened {
-                self.shards[to].handle_bytes(self.now, id, &handover.bytes);
-            }
-        }
-    }
-
-    fn socket_of(&self, shard: usize, id: ConnectionId) -> usize {
-        let is_it = |socket: &Socket| socket.shard == shard && socket.id == id;
-        let place = self.sockets.iter().position(|socket| socket.as_ref().is_some_and(is_it));
-        place.expect("a shard speaks of connections that it has")
-    }
-
+    /// One output of the socket arrives.
     fn sent(&mut self, socket: usize) {
-        if let Some(Socket { shard, id, output }) = &mut self.sockets[socket]
-            && let Some(output) = output.take()
-        {
-            self.shards[*shard].handle_sent(self.now, *id, output);
+        if let Some(id) = self.sockets[socket] {
+            self.memory.sockets[id].is_stuck = false;
         }
     }
 
     fn close(&mut self, socket: usize) {
-        if let Some(Socket { shard, id, .. }) = self.sockets[socket].take() {
-            self.shards[shard].handle_close(self.now, id);
+        if let Some(id) = self.sockets[socket].take() {
+            self.memory.lose(id);
         }
     }
 
     fn turn(&mut self, shard: usize) {
-        let count = self.shards.len();
-        for lane in LANES {
-            for from in 0..count {
-                while let Some(mail) = self.lane(from, shard, lane).pop_front() {
-                    self.shards[shard].handle_mail(self.now, from as ShardId, mail);
-                }
+        self.memory.turn(&mut self.shards, shard, self.now);
+        for place in &mut self.sockets {
+            let Some(id) = *place else { continue };
+            let socket = &mut self.memory.sockets[id];
+            socket.is_stuck |= socket.shard() == Some(shard as ShardId);
+            if socket.is_closed() {
+                *place = None;
             }
         }
-        self.shards[shard].handle_timeout(self.now);
-        self.shards[shard].run_stages(self.now);
-        self.take_handovers(shard);
-        while self.shards[shard].poll_read_mode().is_some() {}
-        for to in (0..count).filter(|to| *to != shard) {
-            for lane in LANES {
-                while self.lane(shard, to, lane).len() < LANE_CAPACITY
-                    && let Some(mail) = self.shards[shard].poll_mail(to as ShardId, lane)
-                {
-                    self.lane(shard, to, lane).push_back(mail);
-                }
-            }
-        }
-        while let Some((id, output)) = self.shards[shard].poll_flush() {
-            let socket = self.socket_of(shard, id);
-            let socket = self.sockets[socket].as_mut().expect("it was found");
-            assert!(socket.output.replace(output).is_none(), "one output at a time");
-        }
-        while let Some(id) = self.shards[shard].poll_close().map(|close| close.connection) {
-            let socket = self.socket_of(shard, id);
-            self.sockets[socket] = None;
-        }
-    }
-
-    fn lane(&mut self, from: usize, to: usize, lane: Lane) -> &mut VecDeque<Mail> {
-        let index = (from * self.shards.len() + to) * LANES.len() + lane as usize;
-        &mut self.lanes[index]
     }
 
     fn check_bounds(&mut self) {
@@ -278,17 +224,14 @@ impl World {
     /// Everybody goes, everything ends.
     fn end(&mut self) {
         for pass in 0..3 {
-            for _ in 0..TURNS_MAX {
-                (0..SOCKET_COUNT).for_each(|socket| match pass {
+            for socket in 0..SOCKET_COUNT {
+                match pass {
                     0 => self.sent(socket),
                     _ => self.close(socket),
-                });
-                (0..self.shards.len()).for_each(|shard| self.turn(shard));
-                if self.is_idle() {
-                    break;
                 }
             }
-            assert!(self.is_idle(), "the shards find no rest");
+            let is_idle = self.memory.settle(&mut self.shards, self.now, ROUNDS_MAX);
+            assert!(is_idle, "the shards find no rest");
             if pass > 0 {
                 self.now = self.now.plus_s(2000);
             }
@@ -300,11 +243,5 @@ impl World {
             assert_eq!(gauges.will_bytes + gauges.arena_used + gauges.interest_filters, 0);
             assert_eq!(gauges.held_by_stage, [0; 3]);
         }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.shards.iter().all(Shard::is_idle)
-            && self.lanes.iter().all(VecDeque::is_empty)
-            && self.sockets.iter().flatten().all(|socket| socket.output.is_none())
     }
 }
