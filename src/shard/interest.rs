@@ -107,7 +107,7 @@ impl Shard {
             return;
         }
         self.router.interest.add(&filter, from);
-        self.outbox.ack(from, Control::InterestAck { filter, version });
+        self.outbox.control_behind(from, Control::InterestAck { filter, version });
     }
 
     pub(super) fn on_interest_ack(

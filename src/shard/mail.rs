@@ -430,8 +430,8 @@ impl Outbox {
         self.to[usize::from(to)].control.push(control);
     }
 
-    /// Acknowledges interest once every earlier publish is in its lane.
-    pub fn ack(&mut self, to: ShardId, control: Control) {
+    /// As `control`, once every earlier message is in its lane.
+    pub fn control_behind(&mut self, to: ShardId, control: Control) {
         self.ack_count += 1;
         self.receivers |= 1 << to;
         self.to[usize::from(to)].acks.push_back((self.batch_number, control));
@@ -623,11 +623,11 @@ mod tests {
         let mut outbox = Outbox::new(3, 1 << 20);
         let ack = || Control::InterestAck { filter: "f".into(), version: 1 };
         outbox.publish(2, &message);
-        outbox.ack(1, ack());
+        outbox.control_behind(1, ack());
         assert!(outbox.poll(1, Lane::Control, &mut counters).is_none());
         assert!(outbox.poll(2, Lane::Publish, &mut counters).is_some());
         outbox.publish(2, &message);
-        outbox.ack(1, ack());
+        outbox.control_behind(1, ack());
         let Some(Mail(Content::Control(items))) = outbox.poll(1, Lane::Control, &mut counters)
         else {
             panic!("the first ack is free");

@@ -144,7 +144,8 @@ impl Shard {
                 after: pull.after.clone(),
                 count_max,
             };
-            self.outbox.control(shard, query);
+            // The owner is to have what was published here before.
+            self.outbox.control_behind(shard, query);
             return false;
         }
         let envelope = pull.envelope.clone();

@@ -203,6 +203,26 @@ fn the_receive_maximum_holds_for_those_who_were_told() {
 }
 
 #[test]
+fn what_is_retained_is_found_though_the_lane_to_its_owner_was_full() {
+    let mut world = World::with_lanes(1, 2, quiet());
+    let publisher = world.client_on(0, "p");
+    let subscriber = world.client_on(0, "s");
+    let other = world.client_on(0, "o");
+    world.subscribe(other, "r/#", QoS::AtMostOnce);
+    world.settle();
+    for round in 0..2 {
+        for number in 0..10 {
+            world.retain(publisher, &format!("r/{round}{number}"), b"x");
+        }
+        world.turn(0);
+    }
+    world.subscribe(subscriber, "r/#", QoS::AtMostOnce);
+    world.turn(0);
+    world.settle();
+    assert_eq!(world.messages(subscriber).len(), 20);
+}
+
+#[test]
 fn a_retained_message_that_went_by_is_not_fetched_as_well() {
     let mut world = World::new(2, quiet());
     let subscriber = world.client_on(0, "s");

@@ -27,12 +27,15 @@ pub struct World {
     clients: Vec<Client>,
 }
 
-/// A lane holds whatever is sent.
-const LANE_ROOM: usize = usize::MAX;
 const ROUNDS_MAX: usize = 2_000;
 
 impl World {
     pub fn new(shard_count: u16, limits: Limits) -> World {
+        World::with_lanes(usize::MAX, shard_count, limits)
+    }
+
+    /// With lanes that have room for so many items.
+    pub fn with_lanes(lane_room: usize, shard_count: u16, limits: Limits) -> World {
         assert_eq!(limits.contradiction(), None);
         let now = Instant(1_000);
         let shard = |id| {
@@ -41,7 +44,7 @@ impl World {
         World {
             now,
             shards: (0..shard_count).map(shard).collect(),
-            memory: Memory::new(usize::from(shard_count), LANE_ROOM, usize::MAX),
+            memory: Memory::new(usize::from(shard_count), lane_room, usize::MAX),
             clients: Vec::new(),
         }
     }
