@@ -15,6 +15,8 @@ pub struct Lanes<S> {
     arriving: Vec<VecDeque<Adoption<S>>>,
     /// Connections for lanes without room, by sender.
     departing: Vec<VecDeque<(ShardId, Adoption<S>)>>,
+    /// By receiver: the sender whose lane is looked at next.
+    next_from: Vec<ShardId>,
     shard_count: usize,
     /// Items that a lane has room for.
     capacity: usize,
@@ -35,18 +37,21 @@ impl<S> Lanes<S> {
             queues: empty(shard_count * shard_count * LANES.len()),
             arriving: empty(shard_count),
             departing: empty(shard_count),
+            next_from: vec![0; shard_count],
             shard_count,
             capacity,
         }
     }
 
-    /// As [`World::next_mail`].
+    /// As [`World::next_mail`], sender by sender.
     pub fn next_mail(&mut self, to: ShardId, lane: Lane) -> Option<(ShardId, Mail)> {
-        for from in 0..self.shard_count as ShardId {
+        let first = std::mem::take(&mut self.next_from[usize::from(to)]);
+        for from in first..self.shard_count as ShardId {
             while let Some(item) = self.queue(from, to, lane).pop_front() {
                 match item {
                     Item::Mail(mail) => {
                         assert_eq!(mail.lane(), lane);
+                        self.next_from[usize::from(to)] = from;
                         return Some((from, mail));
                     }
                     Item::Adopt(adoption) => self.arriving[usize::from(to)].push_back(adoption),
