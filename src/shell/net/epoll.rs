@@ -283,7 +283,8 @@ impl Network for Epoll {
 
     fn end_sending(&mut self, key: SocketKey) -> bool {
         let Some(socket) = self.sockets.get_mut(key) else { return false };
-        if socket.is_sending() || socket.has_ended {
+        // What has left and was not reported yet is in the socket, in front of the end.
+        if socket.sending.is_some() || socket.has_ended {
             return false;
         }
         SockRef::from(&socket.fd).shutdown(Shutdown::Write).is_ok()
