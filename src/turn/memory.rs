@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Adoption, Event, World, turn};
+use super::{Adoption, Event, Step, World, advance, turn};
 use crate::shard::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{ConnectionId, LANES, Lane, Mail, Output, ReadMode, Shard, ShardId};
 use crate::time::Instant;
@@ -269,6 +269,11 @@ impl Memory {
         world.has_moved
     }
 
+    /// One step of a turn of one shard; others may run before the next one.
+    pub fn advance(&mut self, step: Step, shards: &mut [Shard], index: usize, now: Instant) {
+        advance(step, &mut shards[index], &mut self.world(index), now);
+    }
+
     /// Turns of all shards at one time, until nothing moves by itself. `false`: that is not so after `rounds_max`.
     pub fn settle(&mut self, shards: &mut [Shard], now: Instant, rounds_max: usize) -> bool {
         (0..rounds_max).any(|_| {
@@ -291,13 +296,12 @@ impl Memory {
             && !self.sockets.iter().any(moves)
     }
 
-    /// The world of one shard, for one turn.
+    /// The world of one shard, for a turn or a step of it.
     fn world(&mut self, index: usize) -> MemoryWorld<'_> {
-        let accepts = std::mem::take(&mut self.accepts[index]);
         let sockets = self.tables[index].iter().map(|(connection, id)| (*connection, *id));
         let due = sockets.map(|(connection, id)| Due { connection, id, reads: 0 }).collect();
         let shard = index as ShardId;
-        MemoryWorld { memory: self, shard, accepts, due, lent: Vec::new(), has_moved: false }
+        MemoryWorld { memory: self, shard, due, lent: Vec::new(), has_moved: false }
     }
 }
 
@@ -313,7 +317,6 @@ struct Due {
 struct MemoryWorld<'a> {
     memory: &'a mut Memory,
     shard: ShardId,
-    accepts: VecDeque<SocketId>,
     due: VecDeque<Due>,
     lent: Vec<u8>,
     /// Something came or went.
@@ -339,7 +342,7 @@ impl World for MemoryWorld<'_> {
     type Socket = SocketId;
 
     fn next_event(&mut self) -> Option<Event<'_, SocketId>> {
-        if let Some(id) = self.accepts.pop_front() {
+        if let Some(id) = self.memory.accepts[usize::from(self.shard)].pop_front() {
             self.has_moved = true;
             return Some(Event::Accepted(id));
         }

@@ -7,6 +7,7 @@ use ringmq::codec::{
     Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Will,
 };
 use ringmq::limits::Limits;
+use ringmq::turn::STEPS;
 use world::World;
 
 /// Nothing but what the test does.
@@ -220,6 +221,29 @@ fn what_is_retained_is_found_though_the_lane_to_its_owner_was_full() {
     world.turn(0);
     world.settle();
     assert_eq!(world.messages(subscriber).len(), 20);
+}
+
+#[test]
+fn what_is_retained_is_found_wherever_its_owner_is_in_its_turn() {
+    for place in 0..STEPS.len() {
+        let mut world = World::new(2, quiet());
+        let publisher = world.client_on(0, "p");
+        let subscriber = world.client_on(0, "s");
+        let other = world.client_on(0, "o");
+        world.subscribe(other, "r/#", QoS::AtMostOnce);
+        world.settle();
+        let (before, behind) = STEPS.split_at(place);
+        world.advance(1, before);
+        for number in 0..10 {
+            world.retain(publisher, &format!("r/{number}"), b"x");
+        }
+        world.turn(0);
+        world.subscribe(subscriber, "r/#", QoS::AtMostOnce);
+        world.turn(0);
+        world.advance(1, behind);
+        world.settle();
+        assert_eq!(world.messages(subscriber).len(), 10, "before {behind:?}");
+    }
 }
 
 #[test]

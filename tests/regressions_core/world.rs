@@ -9,6 +9,7 @@ use ringmq::limits::Limits;
 use ringmq::shard::bridge_mail::{FromBridges, ToBridges};
 use ringmq::shard::{Shard, ShardSettings};
 use ringmq::time::Instant;
+use ringmq::turn::Step;
 use ringmq::turn::memory::{Memory, Socket, SocketId};
 
 pub const V5: ProtocolVersion = ProtocolVersion::V5;
@@ -225,5 +226,13 @@ impl World {
     /// One turn of one shard.
     pub fn turn(&mut self, shard: usize) {
         self.memory.turn(&mut self.shards, shard, self.now);
+    }
+
+    /// Some steps of a turn of one shard.
+    #[allow(dead_code, reason = "only regressions look between two steps")]
+    pub fn advance(&mut self, shard: usize, steps: &[Step]) {
+        for step in steps {
+            self.memory.advance(*step, &mut self.shards, shard, self.now);
+        }
     }
 }

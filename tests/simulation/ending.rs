@@ -69,6 +69,7 @@ impl World {
             });
             match next {
                 Some(next) if next <= end && has_sessions => {
+                    assert!(self.env.now <= end, "what was due is not done");
                     // Periodic work goes on for ever: in long strides.
                     let stride = self.env.now.plus_ms(30_000);
                     self.env.now = next.max(stride);

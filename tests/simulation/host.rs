@@ -267,8 +267,9 @@ impl World for Outside<'_> {
 
     fn adopt(&mut self, connection: ConnectionId, socket: SocketId, mode: ReadMode) {
         self.env.network.sockets[socket].read_mode = mode;
-        let before = self.net.sockets.insert(connection, socket);
-        assert_eq!(before, None, "an id is one connection's");
+        let has_place = |other: &ConnectionId| other.index == connection.index;
+        assert!(!self.net.sockets.keys().any(has_place), "a place is one connection's");
+        self.net.sockets.insert(connection, socket);
     }
 
     fn refuse(&mut self, socket: SocketId) {
