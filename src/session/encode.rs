@@ -128,10 +128,7 @@ fn variant_index(version: ProtocolVersion, qos: QoS, retain: bool) -> usize {
 /// Whole seconds left, rounded up; 0 when none is.
 fn expiry_left_s(message: &Message<'_>, now: Instant) -> Option<u32> {
     // [MQTT-3.3.2-6]
-    message
-        .meta
-        .expires_at
-        .map(|at| at.ms_since(now).div_ceil(1000).min(u64::from(u32::MAX)) as u32)
+    message.meta.expires_at.map(|at| at.seconds_left(now))
 }
 
 fn head<'a>(

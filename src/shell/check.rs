@@ -50,9 +50,10 @@ pub fn run_checks(settings: &Settings) -> Vec<Finding> {
     let io = choice.as_ref().map_or(Io::Uring, |choice| choice.io);
     let mut findings = vec![kernel::check_release(process.kernel_release.as_deref(), io)];
     findings.push(kernel::judge_io(&choice));
-    if io == Io::Uring {
-        findings.push(locked);
-    }
+    findings.push(match io {
+        Io::Uring => locked,
+        Io::Epoll => Finding::ok(locked.subject, "epoll locks none"),
+    });
     findings.push(files::check(settings));
     findings.extend(cores::check(settings));
     findings.push(memory::check_bounds(settings));

@@ -289,7 +289,7 @@ fn the_check_prints_a_line_for_each_subject_and_fails_if_one_fails() {
     let printed = stdout(&output);
     for subject in [
         "kernel",
-        "io_uring",
+        "io",
         "locked memory",
         "open files",
         "cores",

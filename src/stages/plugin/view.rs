@@ -84,13 +84,12 @@ impl<'a> MessageView<'a> {
         meta: &Meta,
         now: Instant,
     ) -> MessageView<'a> {
-        let left_s = |at: Instant| at.ms_since(now).div_ceil(1000).min(u64::from(u32::MAX)) as u32;
         MessageView {
             topic,
             payload,
             qos: QoS::from_bits(meta.qos).unwrap_or_default(),
             retain: meta.retain,
-            message_expiry_s: meta.expires_at.map(left_s),
+            message_expiry_s: meta.expires_at.map(|at| at.seconds_left(now)),
             raw_properties,
         }
     }
