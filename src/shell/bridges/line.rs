@@ -488,7 +488,7 @@ impl Line {
             payload: record.payload,
             qos: record.qos,
             retain: record.retain,
-            message_expiry_s: left_ms.map(|left| left.div_ceil(1000).min(u32::MAX.into()) as u32),
+            message_expiry_s: left_ms.map(|left| Instant(left).seconds_left(Instant::ZERO)),
         };
         let now = hub.clock.now();
         let outcome = self.link.borrow_mut().send(now, sequence, &message);

@@ -209,7 +209,7 @@ fn a_changed_message_is_what_a_plain_list_would_be_and_so_is_its_slot() {
             qos: 1,
             retain: false,
             is_origin: true,
-            expires_at: Some(Instant(7_001)),
+            expires_at: Some(Instant(7_500)),
             publisher: 9,
             from_bridge: false,
         };
