@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::Serialize;
 
-use crate::client::Target;
+use crate::client::{Client, Target};
 use crate::options::{Options, Subject};
 use crate::scenario::Scenario;
 use crate::{floor, machine};
@@ -53,10 +54,28 @@ pub struct Broker {
     pub target: Target,
     /// `None`: not known, so neither processor time nor memory are measured.
     pub pid: Option<u32>,
-    /// How the bench's own asks for input and output, as it says.
-    pub io: Option<String>,
+    pub said: Said,
     /// The bench's own, and what it says on stderr.
     child: Option<(Child, Receiver<String>)>,
+}
+
+/// How a broker asks for input and output, as it says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Said {
+    pub io: Option<String>,
+    /// Why it does not do so as it was made to.
+    #[serde(rename = "io_warning")]
+    pub warning: Option<String>,
+}
+
+/// How long a broker that is no RingMQ may keep us waiting.
+const IO_PATIENCE: Duration = Duration::from_millis(200);
+
+/// A RingMQ says it below `$SYS`, others do not.
+fn ask_for_io(target: &Target) -> Option<String> {
+    let mut client = Client::connect(target, "ringmq-bench-asks", 3, 0, None).ok()?;
+    client.subscribe(&["$SYS/broker/io".to_string()], 0).ok()?;
+    client.next_publish(IO_PATIENCE).ok()?.map(|(_, io)| io)
 }
 
 /// Which cores the broker has and which the generator.
@@ -120,7 +139,8 @@ impl Broker {
             let address =
                 addresses.next().ok_or_else(|| format!("--broker {broker}: no address"))?;
             let (target, pid) = (Target { address }, options.pid);
-            return Ok(Broker { target, pid, io: None, child: None });
+            let said = Said { io: ask_for_io(&target), warning: None };
+            return Ok(Broker { target, pid, said, child: None });
         }
         let program =
             std::env::current_exe().map_err(|error| format!("this program's own path: {error}"))?;
@@ -142,9 +162,9 @@ impl Broker {
         let mut child = spawned.map_err(|error| format!("starting the broker: {error}"))?;
         let lines = read_lines(child.stderr.take().expect("stderr is piped"));
         match wait_for_address(&lines) {
-            Ok((address, io)) => {
-                let pid = Some(child.id());
-                Ok(Broker { target: Target { address }, pid, io, child: Some((child, lines)) })
+            Ok((address, said)) => {
+                let (target, pid) = (Target { address }, Some(child.id()));
+                Ok(Broker { target, pid, said, child: Some((child, lines)) })
             }
             Err(reason) => {
                 let _ = child.kill();
@@ -225,8 +245,9 @@ fn last_words(lines: &Receiver<String>) -> String {
 }
 
 /// The broker says `listening on ADDRESS (IO)` when it is ready; what else it says explains why it did not become so.
-fn wait_for_address(lines: &Receiver<String>) -> Result<(SocketAddr, Option<String>), String> {
+fn wait_for_address(lines: &Receiver<String>) -> Result<(SocketAddr, Said), String> {
     let begin = Instant::now();
+    let mut warning = None;
     let mut said = String::new();
     loop {
         let wait = START_TIME_MAX.saturating_sub(begin.elapsed());
@@ -236,9 +257,12 @@ fn wait_for_address(lines: &Receiver<String>) -> Result<(SocketAddr, Option<Stri
                     let mut words = rest.split_whitespace();
                     let address = words.next().and_then(|text| text.parse().ok());
                     let io = words.next().map(|word| word.trim_matches(['(', ')']).to_string());
-                    return address.map(|address| (address, io)).ok_or_else(|| {
-                        format!("the broker listens on no address that can be read: {line}")
-                    });
+                    return address.map(|address| (address, Said { io, warning })).ok_or_else(
+                        || format!("the broker listens on no address that can be read: {line}"),
+                    );
+                }
+                if let Some((_, words)) = line.split_once("WARN io: ") {
+                    warning = Some(words.to_string());
                 }
                 said += &format!("\n  {line}");
             }
@@ -266,11 +290,16 @@ mod tests {
     #[test]
     fn the_address_is_found_among_what_the_broker_says() {
         let (sender, lines) = channel();
-        for line in ["something else", "ringmq: listening on 127.0.0.1:1884 (epoll)"] {
+        let warning = "2001-02-03T04:05:06Z  WARN io: no io_uring: a filter forbids it";
+        for line in [warning, "ringmq: listening on 127.0.0.1:1884 (epoll)"] {
             sender.send(line.to_string()).expect("open");
         }
         let address = "127.0.0.1:1884".parse().expect("address");
-        assert_eq!(wait_for_address(&lines), Ok((address, Some("epoll".to_string()))));
+        let said = Said {
+            io: Some("epoll".to_string()),
+            warning: Some("no io_uring: a filter forbids it".to_string()),
+        };
+        assert_eq!(wait_for_address(&lines), Ok((address, said)));
         sender.send("io_uring is forbidden here".to_string()).expect("open");
         drop(sender);
         assert!(

@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::broker::Said;
 use crate::meter::Usage;
 use crate::tally::Faults;
 
@@ -52,8 +53,8 @@ impl Latency {
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     pub scenario: String,
-    /// How the broker asks for input and output, if it is the bench's own.
-    pub io: Option<String>,
+    #[serde(flatten)]
+    pub said: Said,
     /// Messages (connections in a storm) per second towards the broker, and delivered by it.
     pub in_per_s: f64,
     pub out_per_s: f64,
@@ -97,7 +98,7 @@ impl Outcome {
     pub fn new(scenario: &str) -> Outcome {
         Outcome {
             scenario: scenario.to_string(),
-            io: None,
+            said: Said::default(),
             in_per_s: 0.0,
             out_per_s: 0.0,
             megabytes_per_s: 0.0,

@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::broker::Placement;
+use crate::broker::{Placement, Said};
 use crate::machine::Machine;
-use crate::options::Options;
+use crate::options::{Options, Subject};
 use crate::outcome::{Bound, Outcome};
 use crate::scenario::Scenario;
 
@@ -181,8 +181,10 @@ pub struct Report<'a> {
     pub broker_cores: &'a [usize],
     pub generator_cores: &'a [usize],
     pub shards: Option<u16>,
-    /// How the bench's own broker asks for input and output.
-    pub io: Option<&'a str>,
+    #[serde(skip)]
+    subject: Subject,
+    #[serde(flatten)]
+    pub said: Said,
     pub seconds: f64,
     pub scenarios: Vec<ScenarioReport<'a>>,
 }
@@ -210,7 +212,8 @@ impl<'a> Report<'a> {
             broker_cores: &placement.broker,
             generator_cores: &placement.generator,
             shards: options.broker.is_none().then_some(options.shards),
-            io: io_of(outcomes),
+            subject: options.subject,
+            said: said_in(outcomes),
             seconds: options.seconds,
             scenarios: pairs
                 .map(|(settings, outcome)| ScenarioReport { settings, outcome })
@@ -220,12 +223,14 @@ impl<'a> Report<'a> {
 
     /// What was measured, where: the line above the table.
     pub fn title(&self) -> String {
-        let subject = match (self.broker, self.shards, self.io) {
-            (Some(address), ..) => format!("broker {address}"),
-            (None, shards, io) => {
-                let shards = shards.unwrap_or(1);
+        let io = self.said.io.as_ref().map(|io| format!(", {io}")).unwrap_or_default();
+        let subject = match self.broker {
+            Some(address) => format!("broker {address}{io}"),
+            None if self.subject == Subject::Floor => format!("floor{io}"),
+            None => {
+                let shards = self.shards.unwrap_or(1);
                 let plural = if shards == 1 { "" } else { "s" };
-                format!("RingMQ, {shards} shard{plural}, {}", io.unwrap_or("not started"))
+                format!("RingMQ, {shards} shard{plural}{io}")
             }
         };
         let cores = |cores: &[usize]| {
@@ -233,7 +238,11 @@ impl<'a> Report<'a> {
             if cores.is_empty() { "any".to_string() } else { cores.join(",") }
         };
         let (broker, generator) = (cores(self.broker_cores), cores(self.generator_cores));
-        format!("{subject}; broker on core {broker}, generator on core {generator}")
+        let title = format!("{subject}; broker on core {broker}, generator on core {generator}");
+        match &self.said.warning {
+            Some(warning) => format!("{title}\n{warning}"),
+            None => title,
+        }
     }
 
     pub fn json(&self) -> String {
@@ -252,8 +261,13 @@ impl<'a> Report<'a> {
 }
 
 /// All scenarios' brokers are alike.
-fn io_of(outcomes: &[Outcome]) -> Option<&str> {
-    outcomes.iter().find_map(|outcome| outcome.io.as_deref())
+fn said_in(outcomes: &[Outcome]) -> Said {
+    outcomes
+        .iter()
+        .map(|outcome| &outcome.said)
+        .find(|said| said.io.is_some())
+        .cloned()
+        .unwrap_or_default()
 }
 
 /// `bench/results` of the repository around the working folder; the working folder itself outside of it.

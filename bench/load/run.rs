@@ -68,7 +68,7 @@ impl Bench {
             outcome.failures.push(reason);
             outcome
         });
-        outcome.io = broker.io.clone();
+        outcome.said = broker.said.clone();
         if let Err(reason) = broker.stop() {
             outcome.failures.push(reason);
         }
