@@ -128,7 +128,7 @@ impl<'a> Message<'a> {
 /// Why a message was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdmitError {
-    /// Every slot is held, or the bytes are; admitted again after a release.
+    /// Every slot is held, or the bytes are. An empty arena refuses only a message that is larger than the arena.
     Full,
 }
 

@@ -17,6 +17,7 @@ mod header;
 mod ping;
 mod properties;
 mod publish;
+mod publish_start;
 mod reader;
 mod reason;
 mod suback;
@@ -47,6 +48,7 @@ pub use properties::{
 pub use publish::{
     Front, Known, Publish, PublishHead, Repeat, encode_plain_acked_publish, encode_plain_publish,
 };
+pub use publish_start::{PublishStart, publish_start};
 pub use reader::has_null;
 pub use reason::{ReasonCode, ReasonSet};
 pub use suback::{ReasonCodes, Suback};

@@ -34,6 +34,7 @@ pub struct Counters {
     pub frames_evicted: u64,
     pub refused_by_topic: u64,
     pub refused_by_payload_format: u64,
+    pub refused_by_arena: u64,
     // What hooks did.
     pub publishes_denied: u64,
     pub publishes_changed: u64,

@@ -12,6 +12,9 @@ pub const SHARD_COUNT_MAX: usize = 128;
 /// The largest packet that MQTT can express: a fixed header of 5 bytes and a remaining length of 268,435,455.
 pub const PACKET_SIZE_CEILING: usize = 5 + 268_435_455;
 
+/// The longest text that MQTT can express, a topic for instance.
+pub const TEXT_SIZE_CEILING: usize = 65_535;
+
 /// What happens to a message for a session whose queue is full, once no QoS 0 message is left to drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueuePolicy {
@@ -134,6 +137,15 @@ impl Limits {
         sys_interval_ms: 10_000,
         payload_format_checked: true,
     };
+}
+
+impl Limits {
+    /// The largest packet of a remote broker whose message the arena takes, with the longest topic that an alias or a rule
+    /// may give it. An arena that is hardly larger than a topic takes a quarter of itself, as from clients.
+    pub const fn bridge_packet_size_max(&self) -> usize {
+        let beside_a_topic = self.arena_size.saturating_sub(TEXT_SIZE_CEILING);
+        if beside_a_topic > self.arena_size / 4 { beside_a_topic } else { self.arena_size / 4 }
+    }
 }
 
 impl Default for Limits {

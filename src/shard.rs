@@ -230,18 +230,25 @@ impl Shard {
         self.tell_drops();
     }
 
-    /// Copies a message into the arena. It has room after the stages ran: a message is at most a quarter of it.
+    /// Copies a message into the arena. `None`: the message is larger than the arena; it is counted and goes nowhere.
     #[inline]
-    fn admit(&mut self, now: Instant, draft: &Draft<'_>) -> Generation {
+    fn admit(&mut self, now: Instant, draft: &Draft<'_>) -> Option<Generation> {
         let generation = match self.arena.admit(draft) {
             Ok(generation) => generation,
-            Err(_) => {
-                self.run_pipeline(now);
-                self.arena.admit(draft).expect("an empty arena takes any message")
-            }
+            Err(_) => self.admit_after_stages(now, draft)?,
         };
         self.counters.admitted += 1;
-        generation
+        Some(generation)
+    }
+
+    /// The stages empty the arena, so a message that finds no room then never finds any.
+    #[cold]
+    #[inline(never)]
+    fn admit_after_stages(&mut self, now: Instant, draft: &Draft<'_>) -> Option<Generation> {
+        self.run_pipeline(now);
+        let admitted = self.arena.admit(draft).ok();
+        self.counters.refused_by_arena += u64::from(admitted.is_none());
+        admitted
     }
 
     /// As `admit`, of a message in one piece.

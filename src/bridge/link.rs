@@ -12,6 +12,7 @@
 mod attempts;
 mod handshake;
 mod inflow;
+mod oversized;
 mod receive;
 mod send;
 mod window;
@@ -88,6 +89,10 @@ pub struct Link {
     remote: Remote,
     /// Messages of topics that no rule means, or that cannot be mapped.
     unmatched_count: u64,
+    /// Messages of the remote that were larger than `packet_size_max`.
+    oversized_count: u64,
+    /// Bytes still to come of a packet that is passed over.
+    bytes_to_skip: usize,
     /// The remote has kept the session.
     session_present: bool,
     /// Subscribed in this process before.
@@ -215,6 +220,8 @@ impl Link {
                 takes_retain: true,
             },
             unmatched_count: 0,
+            oversized_count: 0,
+            bytes_to_skip: 0,
             session_present: false,
             has_subscribed: false,
             scratch: Vec::new(),
@@ -244,6 +251,7 @@ impl Link {
         let Phase::Connecting { deadline } = self.phase else { return };
         self.phase = Phase::Greeting { deadline };
         self.input.clear();
+        self.bytes_to_skip = 0;
         self.output.clear();
         self.send_connect();
     }

@@ -49,7 +49,7 @@ pub fn frame_size(bytes: &[u8]) -> Result<Option<usize>> {
 
 /// Sizes of the fixed header and of the whole packet.
 #[inline]
-fn sizes(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
+pub(super) fn sizes(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
     let [first_byte, after @ ..] = bytes else { return Ok(None) };
     if *first_byte < 0x10 {
         return Err(DecodeError::PacketType);

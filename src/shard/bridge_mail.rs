@@ -7,6 +7,7 @@
 
 use super::mail::{Batch, BatchReader};
 use crate::arena::{Generation, Message, Meta};
+use crate::codec::ReasonCode;
 use crate::time::Instant;
 
 /// A bridge's place in the configuration.
@@ -34,9 +35,11 @@ pub enum ToBridges {
         messages: BridgeBatch,
         more: Option<Box<str>>,
     },
-    /// The messages with these numbers, which a bridge brought in, are the shard's now.
+    /// The messages with these numbers, which a bridge brought in, are the shard's now, or an error says why they are
+    /// refused.
     Taken {
         bridge: BridgeId,
+        reason: ReasonCode,
         numbers: Vec<u64>,
     },
 }

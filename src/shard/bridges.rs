@@ -51,7 +51,8 @@ pub(super) struct Bridges {
     waiting: Vec<SessionKey>,
     /// Messages of bridges that other bridges' logs must have first, in order.
     inbound: VecDeque<(BridgeId, u64, Ticket)>,
-    taken: Vec<(BridgeId, Vec<u64>)>,
+    /// Numbers of messages of bridges that may be answered, by bridge and answer.
+    taken: Vec<(BridgeId, ReasonCode, Vec<u64>)>,
     /// Bridges that cannot take more, as bits.
     held: u64,
     parked: VecDeque<ConnectionId>,
@@ -170,8 +171,8 @@ impl Bridges {
     }
 
     fn poll(&mut self, counters: &mut Counters) -> Option<ToBridges> {
-        if let Some((bridge, numbers)) = self.taken.pop() {
-            return Some(ToBridges::Taken { bridge, numbers });
+        if let Some((bridge, reason, numbers)) = self.taken.pop() {
+            return Some(ToBridges::Taken { bridge, reason, numbers });
         }
         if self.outbox.is_empty() {
             self.close_batch();
@@ -184,10 +185,11 @@ impl Bridges {
         Some(mail)
     }
 
-    fn take_number(&mut self, bridge: BridgeId, number: u64) {
-        match self.taken.iter_mut().find(|(other, _)| *other == bridge) {
-            Some((_, numbers)) => numbers.push(number),
-            None => self.taken.push((bridge, vec![number])),
+    fn take_number(&mut self, bridge: BridgeId, number: u64, reason: ReasonCode) {
+        let place = self.taken.iter_mut().find(|(of, with, _)| (*of, *with) == (bridge, reason));
+        match place {
+            Some((_, _, numbers)) => numbers.push(number),
+            None => self.taken.push((bridge, reason, vec![number])),
         }
     }
 }
@@ -366,7 +368,7 @@ impl Shard {
                 break;
             }
             self.bridges.inbound.pop_front();
-            self.bridges.take_number(bridge, number);
+            self.bridges.take_number(bridge, number, ReasonCode::Success);
         }
     }
 
@@ -441,6 +443,11 @@ impl Shard {
             if number == 0 {
                 continue;
             }
+            if admitted.is_refused() {
+                let reason = admitted.denied.unwrap_or(ReasonCode::UnspecifiedError);
+                self.bridges.take_number(bridge, number, reason);
+                continue;
+            }
             // What was denied waits for no log.
             match self.ticket(admitted.generation) {
                 Some(ticket) => self.bridges.inbound.push_back((bridge, number, ticket)),
@@ -448,7 +455,7 @@ impl Shard {
                 None if !self.bridges.inbound.is_empty() => {
                     self.bridges.inbound.push_back((bridge, number, Ticket::NOW));
                 }
-                None => self.bridges.take_number(bridge, number),
+                None => self.bridges.take_number(bridge, number, ReasonCode::Success),
             }
         }
     }

@@ -3,6 +3,7 @@
 mod held;
 
 use super::bridge_mail::BridgeId;
+use super::publish::Published;
 use super::timers::Timer;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Generation, Message};
@@ -46,13 +47,6 @@ pub(super) enum Publisher<'a> {
     Ended(&'a Session),
     /// A bridge, which brought it in.
     Bridge(BridgeId),
-}
-
-/// A message that was admitted. One that was denied stays in its slot until the stages have acked it, unread.
-#[derive(Clone, Copy)]
-pub(super) struct Published {
-    pub generation: Generation,
-    pub denied: Option<ReasonCode>,
 }
 
 /// Tells the hooks of something that happened to the client of a session that is there.
@@ -152,7 +146,7 @@ impl Shard {
             }
             return self.publish_hooked(now, draft, publisher);
         }
-        Published { generation: self.admit(now, draft), denied: None }
+        Published::of(self.admit(now, draft))
     }
 
     /// Admits a message for which the hooks have said before what they do.
@@ -220,15 +214,16 @@ impl Shard {
     ) -> Published {
         let size = draft.size();
         let is_in_row = matches!(publisher, Publisher::Client(..)) && size <= ROW_SIZE_MAX;
-        let Some(plugged) = &mut self.plugged else {
-            return Published { generation: self.admit(now, draft), denied: None };
+        let is_too_large = size > self.arena.size();
+        let Some(plugged) = self.plugged.as_mut().filter(|_| !is_too_large) else {
+            return Published::of(self.admit(now, draft));
         };
         if plugged.end_held() || !is_in_row {
             plugged.hooks.pause();
         }
         self.make_room(now, size);
         let Some(plugged) = &mut self.plugged else {
-            return Published { generation: self.admit(now, draft), denied: None };
+            return Published::of(self.admit(now, draft));
         };
         let session = match publisher {
             Publisher::Client(key, _) | Publisher::Session(key) => self.clients.session(key),
@@ -274,8 +269,10 @@ impl Shard {
                 self.counters.publishes_changed += 1;
             }
         }
-        let admitted = self.arena.admit(changed.as_ref().unwrap_or(draft));
-        let generation = admitted.expect("room was made before the hook ran");
+        let Ok(generation) = self.arena.admit(changed.as_ref().unwrap_or(draft)) else {
+            self.counters.refused_by_arena += 1;
+            return Published::REFUSED;
+        };
         self.counters.admitted += 1;
         let allowed = Published { generation, denied: None };
         if !is_in_row {

@@ -1,13 +1,37 @@
 //! PUBLISH from a client: checked, admitted, acknowledged.
 
-use super::hooks::{Published, Publisher};
+use super::hooks::Publisher;
 use super::input::Step;
 use super::{ConnectionId, Shard};
-use crate::arena::{Draft, Meta};
+use crate::arena::{Draft, Generation, Meta};
 use crate::codec::{self, PacketId, ProtocolVersion, Publish, QoS, ReasonCode};
 use crate::session::SessionKey;
 use crate::time::Instant;
 use crate::topic::{check_name, is_system};
+
+/// What became of a message at its origin. A denied message stays in its slot until the stages have acked it, unread; a
+/// refused one has no slot, and its generation is none.
+#[derive(Clone, Copy)]
+pub(super) struct Published {
+    pub generation: Generation,
+    pub denied: Option<ReasonCode>,
+}
+
+impl Published {
+    pub const REFUSED: Published = Published {
+        generation: Generation::NONE,
+        denied: Some(ReasonCode::ImplementationSpecificError),
+    };
+
+    #[inline]
+    pub fn of(admitted: Option<Generation>) -> Published {
+        admitted.map_or(Published::REFUSED, |generation| Published { generation, denied: None })
+    }
+
+    pub fn is_refused(&self) -> bool {
+        self.generation == Generation::NONE
+    }
+}
 
 impl Shard {
     #[inline(always)]

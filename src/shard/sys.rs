@@ -79,6 +79,7 @@ impl Report {
         say("refused/sessions", &counters.sessions_refused);
         say("refused/topics", &counters.refused_by_topic);
         say("refused/payload_formats", &counters.refused_by_payload_format);
+        say("refused/too_large", &counters.refused_by_arena);
         say("closed/protocol_errors", &counters.protocol_errors);
         say("closed/keep_alives", &counters.keep_alives_expired);
         say("closed/connects_timed_out", &counters.connects_timed_out);
@@ -348,7 +349,8 @@ impl Shard {
             payload: value.as_bytes(),
             meta,
         };
-        self.admit(now, &draft);
+        // A value without room is refused once, not in each interval.
+        let _ = self.admit(now, &draft);
         self.sys.said.insert(topic, value);
     }
 }

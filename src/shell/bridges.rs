@@ -7,6 +7,7 @@ mod intake;
 mod line;
 mod outbound;
 mod record;
+mod refusals;
 mod signal;
 mod status;
 
@@ -26,6 +27,7 @@ use futures_lite::future::or;
 
 use crate::arena::Message;
 use crate::bridge::{Direction, Echo, ForwardIndex, InMessage, Origin, Return, WrongRule};
+use crate::codec::ReasonCode;
 use crate::config::bridge::{BridgeSettings, SpoolSync};
 use crate::shard::bridge_mail::FromBridges;
 use crate::shell::clock::Clock;
@@ -91,10 +93,10 @@ impl Bridge {
         }
     }
 
-    fn acknowledge(&self, now: Instant, numbers: &[u64]) {
+    fn acknowledge(&self, now: Instant, numbers: &[u64], reason: ReasonCode) {
         for number in numbers {
             if let Some(line) = self.lines.get(line::line_of(*number)) {
-                line.acknowledge(now, *number);
+                line.acknowledge(now, *number, reason);
             }
         }
     }
@@ -126,6 +128,8 @@ pub struct Hub {
 pub struct Setup {
     pub io: Io,
     pub settings: Vec<BridgeSettings>,
+    /// The largest packet of a remote that the shards have room for.
+    pub packet_size_max: usize,
     pub index: Arc<ForwardIndex>,
     pub end: BridgeEnd,
     pub clock: Clock,
@@ -184,17 +188,21 @@ async fn trim(hub: Rc<Hub>) {
             if let Some(echo) = &bridge.echo {
                 echo.borrow_mut().trim(hub.clock.now());
             }
-            bridge.lines.iter().for_each(|line| line.trim());
+            for line in &bridge.lines {
+                line.trim();
+                line.tell_oversized(hub.clock.now(), bridge.settings.packet_size_max);
+            }
         }
     }
 }
 
 async fn open(setup: Setup) -> Result<Hub, BridgesError> {
-    let Setup { settings, index, end, clock, data_dir, moved, .. } = setup;
+    let Setup { settings, packet_size_max, index, end, clock, data_dir, moved, .. } = setup;
     let has_committed: Rc<Signal> = Rc::default();
     let shard_count = end.shards.len() as u16;
     let mut bridges = Vec::new();
-    for (id, settings) in (0u16..).zip(settings) {
+    for (id, mut settings) in (0u16..).zip(settings) {
+        settings.packet_size_max = settings.packet_size_max.min(packet_size_max);
         let rules = index.rules(id);
         let stores = settings.forward.iter().any(|rule| rule.store) && !rules.is_empty();
         let mut lines = Vec::new();

@@ -1,5 +1,6 @@
 //! What must hold before the broker can run here: each finding says what is wrong and what to do.
 
+mod bridges;
 mod cores;
 mod files;
 mod kernel;
@@ -58,6 +59,7 @@ pub fn run_checks(settings: &Settings) -> Vec<Finding> {
     findings.extend(cores::check(settings));
     findings.push(memory::check_bounds(settings));
     findings.extend(check_configuration(settings));
+    findings.extend(bridges::check(settings));
     findings.extend(listeners::check(settings));
     findings
 }

@@ -145,6 +145,7 @@ impl Broker {
             let setup = bridges::Setup {
                 io: shared.io,
                 settings: settings.bridges.clone(),
+                packet_size_max: settings.limits.bridge_packet_size_max(),
                 index,
                 end,
                 clock: shared.clock,

@@ -74,6 +74,11 @@ const RULES: &[Rule] = &[
         sentence: "messages dropped: larger than the maximum packet size of their subscriber",
     },
     Rule {
+        count: |counters| counters.refused_by_arena,
+        sentence: "messages refused: larger than a shard's arena, with the topic that a bridge's rule gave them; raise \
+                   arena_size",
+    },
+    Rule {
         count: |counters| counters.retained_refused,
         sentence: "retained messages refused: raise retained_messages_max or retained_bytes_max",
     },

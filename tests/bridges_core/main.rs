@@ -237,7 +237,7 @@ fn what_a_bridge_brings_in_goes_to_others_and_is_acknowledged_in_order() {
     assert_eq!(all, [(0, "a/b".to_string(), vec![target(0, 0, true)])], "not back where it came");
     written(&mut world, 0, 0, last[0]);
     match &world.take_to_bridges()[..] {
-        [(0, ToBridges::Taken { bridge: 1, numbers })] => assert_eq!(numbers, &[7, 8]),
+        [(0, ToBridges::Taken { bridge: 1, numbers, .. })] => assert_eq!(numbers, &[7, 8]),
         other => panic!("{other:?}"),
     }
 }

@@ -5,7 +5,7 @@ use super::window::Step;
 use super::{Link, LinkEvent, Phase};
 use crate::bridge::message::InMessage;
 use crate::codec::{
-    Ack, DecodeError, Frame, Packet, PacketId, ProtocolVersion, Publish, ReasonCode,
+    Ack, DecodeError, Frame, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode,
     encode_pubcomp, encode_pubrel, next_frame,
 };
 use crate::time::Instant;
@@ -44,12 +44,20 @@ impl Link {
     fn take_frames(&mut self, now: Instant, bytes: &[u8]) -> usize {
         let mut used = 0;
         while self.is_listening() {
+            used += self.skip(&bytes[used..]);
             match next_frame(&bytes[used..], self.settings.packet_size_max) {
                 Ok(Some(frame)) => {
                     used += frame.size;
                     self.on_frame(now, &frame);
                 }
                 Ok(None) => break,
+                Err(error @ DecodeError::PacketTooLarge) => {
+                    match self.pass_over_oversized(now, &bytes[used..]) {
+                        None => self.on_malformed(now, &error),
+                        Some(0) => break,
+                        Some(size) => used += size,
+                    }
+                }
                 Err(error) => self.on_malformed(now, &error),
             }
         }
@@ -121,16 +129,9 @@ impl Link {
     fn on_message(&mut self, now: Instant, publish: &Publish<'_>, topic: &str) {
         let mut number = 0;
         if let Some(packet_id) = publish.packet_id {
-            // Twice: what an earlier connection left unfinished is not in the remote's count.
-            let open_max = 2 * usize::from(self.settings.receive_max);
-            if self.version == ProtocolVersion::V5 && self.inflow.open_count() >= open_max {
-                // [MQTT-3.3.4-9]
-                let why = "it has more messages unacknowledged than the receive maximum";
-                return self.fail(now, ReasonCode::ReceiveMaximumExceeded, why);
-            }
-            match self.inflow.arrive(packet_id, publish.qos) {
+            match self.number_of(now, packet_id, publish.qos) {
                 Some(new) => number = new,
-                None => return self.send_answers(now),
+                None => return,
             }
         }
         let Some(message) = self.map_inbound(publish, topic) else {
@@ -140,6 +141,24 @@ impl Link {
         };
         self.event_bytes += message.size();
         self.events.push_back(LinkEvent::Inbound { number, message });
+    }
+
+    /// The number of a message that asks for an answer. `None`: it was here before and is answered as it was then, or the
+    /// remote sends more than it may and the link is down.
+    pub(super) fn number_of(&mut self, now: Instant, packet_id: PacketId, qos: QoS) -> Option<u64> {
+        // Twice: what an earlier connection left unfinished is not in the remote's count.
+        let open_max = 2 * usize::from(self.settings.receive_max);
+        if self.version == ProtocolVersion::V5 && self.inflow.open_count() >= open_max {
+            // [MQTT-3.3.4-9]
+            let why = "it has more messages unacknowledged than the receive maximum";
+            self.fail(now, ReasonCode::ReceiveMaximumExceeded, why);
+            return None;
+        }
+        let number = self.inflow.arrive(packet_id, qos);
+        if number.is_none() {
+            self.send_answers(now);
+        }
+        number
     }
 
     /// The message as it is here, by the first rule that means its topic.

@@ -143,7 +143,7 @@ pub(super) const FIELDS: &[Field] = &[
         size(KIB, PACKET_SIZE_CEILING as u64),
         "\"1MiB\"",
         "\"1MiB\"",
-        "The largest packet in either direction; a larger message is dropped and counted.",
+        "The largest packet in either direction; a larger message is refused and counted. arena_size bounds what comes in.",
     ),
     field(
         "topic_alias_max",

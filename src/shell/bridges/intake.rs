@@ -49,9 +49,9 @@ impl Hub {
                 ToBridges::Retained { request, messages, more } => {
                     self.take_retained(now, request, &messages, more);
                 }
-                ToBridges::Taken { bridge, numbers } => {
+                ToBridges::Taken { bridge, reason, numbers } => {
                     if let Some(bridge) = self.bridges.get(usize::from(bridge)) {
-                        bridge.acknowledge(now, &numbers);
+                        bridge.acknowledge(now, &numbers, reason);
                     }
                 }
             }

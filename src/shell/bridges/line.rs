@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::intake::Asked;
 use super::outbound::Outbound;
 use super::record::Record;
+use super::refusals::Told;
 use super::signal::Signal;
 use super::{Bridge, BridgesError, Hub, unix_ms};
 use crate::bridge::{
@@ -43,6 +44,7 @@ pub struct Line {
     pub index: u16,
     name: String,
     pub outbound: Rc<Outbound>,
+    pub told: Told,
     link: RefCell<Link>,
     /// By shard.
     inbound: RefCell<HashMap<ShardId, InboundBatch>>,
@@ -73,6 +75,8 @@ pub struct Status {
     pub refused: u64,
     /// Larger than the remote takes, or of no rule.
     pub unfit: u64,
+    /// Messages of the remote that were larger than this broker takes.
+    pub oversized: u64,
 }
 
 /// The number of a message of the remote says whose it is: the connection in the upper 16 bits.
@@ -103,6 +107,7 @@ impl Line {
             index,
             name,
             outbound,
+            told: Told::default(),
             link: RefCell::new(link),
             inbound: RefCell::default(),
             inbound_bytes: Cell::new(0),
@@ -122,13 +127,19 @@ impl Line {
                 received: 0,
                 refused: 0,
                 unfit: 0,
+                oversized: 0,
             }),
         })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn status(&self) -> Status {
         let mut status = self.status.borrow().clone();
         status.unfit += self.link.borrow().unmatched_count();
+        status.oversized = self.link.borrow().oversized_count();
         status
     }
 
@@ -139,10 +150,10 @@ impl Line {
         self.outbound.has_work.raise();
     }
 
-    /// The shard has taken a message of the remote.
-    pub fn acknowledge(&self, now: Instant, number: u64) {
+    /// The shard has taken a message of the remote, or refuses it.
+    pub fn acknowledge(&self, now: Instant, number: u64, reason: ReasonCode) {
         let number = number & ((1 << 48) - 1);
-        self.link.borrow_mut().acked_inbound(now, number, ReasonCode::Success);
+        self.link.borrow_mut().acked_inbound(now, number, reason);
         self.outbound.has_work.raise();
     }
 

@@ -22,6 +22,7 @@ struct Sums {
     dropped_unfit: u64,
     dropped_expired: u64,
     refused: u64,
+    oversized: u64,
     connected: usize,
 }
 
@@ -73,6 +74,7 @@ fn status_of(bridge: &Bridge) -> Vec<(String, String)> {
         sums.sent += status.sent;
         sums.received += status.received;
         sums.refused += status.refused;
+        sums.oversized += status.oversized;
         sums.dropped_full += dropped.full;
         sums.dropped_unfit += dropped.unfit + status.unfit;
         sums.dropped_expired += dropped.expired;
@@ -108,6 +110,7 @@ fn status_of(bridge: &Bridge) -> Vec<(String, String)> {
     say("messages/dropped/full", &sums.dropped_full);
     say("messages/dropped/unfit", &sums.dropped_unfit);
     say("messages/dropped/expired", &sums.dropped_expired);
+    say("messages/dropped/too_large", &sums.oversized);
     say("messages/dropped/echoes", &bridge.echo_count.get());
     say("holding", &u8::from(bridge.lines.iter().any(|line| line.outbound.is_holding.get())));
     lines

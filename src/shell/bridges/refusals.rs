@@ -1,0 +1,66 @@
+//! What the operator is told of messages that a bridge refuses.
+
+use std::cell::Cell;
+
+use tracing::warn;
+
+use super::line::Line;
+use crate::limits::Size;
+use crate::time::Instant;
+
+/// Between two lines about the same bridge.
+const SILENCE_MS: u64 = 10_000;
+
+/// What one connection of a bridge has told.
+#[derive(Default)]
+pub struct Told {
+    oversized: Cell<u64>,
+    silent_until: Cell<Instant>,
+}
+
+impl Told {
+    /// How many messages came since the last line, if one is due.
+    fn is_due(&self, now: Instant, oversized: u64) -> Option<u64> {
+        let count = oversized - self.oversized.get();
+        if count == 0 || self.silent_until.get() > now {
+            return None;
+        }
+        self.oversized.set(oversized);
+        self.silent_until.set(now.plus_ms(SILENCE_MS));
+        Some(count)
+    }
+}
+
+impl Line {
+    /// Says how many messages of the remote were too large, now and then.
+    pub fn tell_oversized(&self, now: Instant, packet_size_max: usize) {
+        if let Some(count) = self.told.is_due(now, self.status().oversized) {
+            warn!(
+                "bridge {}: {count} messages of the remote refused: larger than {}; raise the bridge's packet_size_max, and \
+                 arena_size with it",
+                self.name(),
+                Size(packet_size_max as u64)
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_refused_is_told_once_in_a_while_with_what_came_since() {
+        let told = Told::default();
+        for (at, oversized, want) in [
+            (0, 0, None),
+            (1_000, 3, Some(3)),
+            (2_000, 5, None),
+            (11_000, 5, Some(2)),
+            (30_000, 5, None),
+            (31_000, 6, Some(1)),
+        ] {
+            assert_eq!(told.is_due(Instant(at), oversized), want, "at {at} ms");
+        }
+    }
+}
