@@ -6,10 +6,8 @@ use smallvec::SmallVec;
 
 use crate::codec::QoS;
 use crate::config::bridge::{QosRule, RetainRule, RuleSettings, TopicRule};
+use crate::limits::TEXT_SIZE_CEILING;
 use crate::topic::{check_name, matches, parse_filter};
-
-/// What MQTT can express.
-const TOPIC_SIZE_MAX: usize = 65_535;
 
 /// Which way the messages of a rule go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +56,7 @@ impl Rule {
     pub fn compile(settings: &RuleSettings, direction: Direction) -> Result<Rule, RuleError> {
         let wrong = |key, what: String| RuleError { key, what };
         let checked = |filter: &str| {
-            parse_filter(filter, TOPIC_SIZE_MAX, usize::MAX)
+            parse_filter(filter, TEXT_SIZE_CEILING, usize::MAX)
                 .map(|parsed| (parsed.share.is_some(), parsed.filter.len()))
                 .map_err(|error| format!("'{filter}': {error}"))
         };
@@ -160,7 +158,7 @@ impl Rule {
             }
             is_level_missing = false;
         }
-        !out.is_empty() && out.len() <= TOPIC_SIZE_MAX
+        !out.is_empty() && out.len() <= TEXT_SIZE_CEILING
     }
 
     pub fn map_qos(&self, qos: QoS) -> QoS {
@@ -224,7 +222,7 @@ fn literal(text: &str) -> Result<Part, String> {
     if text.is_empty() {
         return Ok(Part::Text("".into()));
     }
-    match check_name(text, TOPIC_SIZE_MAX, usize::MAX) {
+    match check_name(text, TEXT_SIZE_CEILING, usize::MAX) {
         Ok(()) => Ok(Part::Text(text.into())),
         Err(error) => Err(format!("'{text}': {error}")),
     }

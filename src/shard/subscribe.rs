@@ -31,6 +31,9 @@ impl Shard {
         key: SessionKey,
         subscribe: &Subscribe<'_>,
     ) -> Step {
+        if let Some(error) = first_ill_formed(subscribe.filters.iter().map(|(filter, _)| filter)) {
+            return self.refuse(now, id, ReasonCode::MalformedPacket, &error.to_string());
+        }
         let is_no_local_shared = |(filter, options): (&str, SubscriptionOptions)| {
             filter.starts_with("$share/") && options.no_local
         };
@@ -119,10 +122,8 @@ impl Shard {
         let parsed =
             match parse_filter(text, self.limits.filter_size_max, self.limits.filter_levels_max) {
                 Ok(parsed) => parsed,
-                Err(FilterError::TooLong | FilterError::TooManyLevels) => {
-                    return Outcome::Refused(ReasonCode::QuotaExceeded);
-                }
-                Err(_) => return Outcome::Refused(ReasonCode::TopicFilterInvalid),
+                // The filter is well formed, and too long or too deep.
+                Err(_) => return Outcome::Refused(ReasonCode::QuotaExceeded),
             };
         let options = match self.ask_subscribe(key, text, options.qos) {
             Ok(qos) => SubscriptionOptions { qos, ..options },
@@ -202,6 +203,9 @@ impl Shard {
         key: SessionKey,
         unsubscribe: &Unsubscribe<'_>,
     ) -> Step {
+        if let Some(error) = first_ill_formed(unsubscribe.filters.iter()) {
+            return self.refuse(now, id, ReasonCode::MalformedPacket, &error.to_string());
+        }
         let mut reasons = Vec::new();
         for text in unsubscribe.filters.iter() {
             reasons.push(self.unsubscribe(now, key, text));
@@ -222,9 +226,6 @@ impl Shard {
     }
 
     fn unsubscribe(&mut self, now: Instant, key: SessionKey, text: &str) -> ReasonCode {
-        if parse_filter(text, usize::MAX, usize::MAX).is_err() {
-            return ReasonCode::TopicFilterInvalid;
-        }
         let Some(session) = self.clients.session(key) else { return ReasonCode::UnspecifiedError };
         // [MQTT-3.10.4-1]
         match session.filters.binary_search_by(|filter| (**filter).cmp(text)) {
@@ -248,6 +249,12 @@ impl Shard {
         self.router.subscriptions.remove(text, Subscriber::Session(key));
         self.withdraw(text);
     }
+}
+
+/// What is wrong with the first filter of a packet that is none in any version: the packet is malformed, so none of its
+/// filters takes effect. [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2] [MQTT-4.13.1-1]
+fn first_ill_formed<'a>(mut filters: impl Iterator<Item = &'a str>) -> Option<FilterError> {
+    filters.find_map(|filter| parse_filter(filter, usize::MAX, usize::MAX).err())
 }
 
 fn granted(qos: QoS) -> ReasonCode {
