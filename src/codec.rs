@@ -51,7 +51,7 @@ pub use publish::{
 pub use publish_start::{PublishStart, publish_start};
 pub use reader::has_null;
 pub use reason::{ReasonCode, ReasonSet};
-pub use suback::{ReasonCodes, Suback};
+pub use suback::{ReasonCodes, Suback, filters_answer_size};
 pub use subscribe::{RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions};
 pub use unsuback::Unsuback;
 pub use unsubscribe::{TopicFilters, Unsubscribe};

@@ -102,6 +102,12 @@ impl<'a> Suback<'a> {
     }
 }
 
+/// The size of a 5.0 SUBACK or UNSUBACK with so many reason codes and without properties: what answers so many filters.
+pub fn filters_answer_size(filter_count: usize) -> usize {
+    let remaining = 2 + var_int::size(0) + filter_count;
+    1 + var_int::size(remaining) + remaining
+}
+
 /// The properties of a SUBACK or UNSUBACK.
 pub(super) fn decode_diagnostics<'a>(reader: &mut Reader<'a>) -> Result<Diagnostics<'a>> {
     let mut diagnostics = Diagnostics::default();
@@ -136,4 +142,25 @@ pub(super) fn encode_front(
     put_u16(out, packet_id.get());
     put_var_int(out, size);
     diagnostics.encode(out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_an_answer_follows_from_the_number_of_filters() {
+        for count in [1, 2, 123, 124, 125, 16_379, 16_380, 16_381] {
+            let reasons = vec![ReasonCode::Success; count];
+            let suback = Suback {
+                packet_id: PacketId::new(1).expect("an identifier"),
+                reasons: ReasonCodes::from_list(&reasons),
+                reason_string: None,
+                user_properties: UserProperties::default(),
+            };
+            let mut bytes = Vec::new();
+            suback.encode(ProtocolVersion::V5, usize::MAX, &mut bytes);
+            assert_eq!(bytes.len(), filters_answer_size(count), "{count} filters");
+        }
+    }
 }

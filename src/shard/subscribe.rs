@@ -4,13 +4,13 @@ use super::input::Step;
 use super::router::{Options, Subscriber};
 use super::{ConnectionId, Shard};
 use crate::codec::{
-    ProtocolVersion, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe,
+    self, ProtocolVersion, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe,
     SubscriptionOptions, Unsuback, Unsubscribe,
 };
 use crate::session::connection::PendingSubscribe;
 use crate::session::{Envelope, Park, SessionKey};
 use crate::time::Instant;
-use crate::topic::{FilterError, Subscribed, parse_filter};
+use crate::topic::{Subscribed, parse_filter};
 use std::rc::Rc;
 
 /// What a filter of a SUBSCRIBE came to.
@@ -31,8 +31,9 @@ impl Shard {
         key: SessionKey,
         subscribe: &Subscribe<'_>,
     ) -> Step {
-        if let Some(error) = first_ill_formed(subscribe.filters.iter().map(|(filter, _)| filter)) {
-            return self.refuse(now, id, ReasonCode::MalformedPacket, &error.to_string());
+        let filters = subscribe.filters.iter().map(|(filter, _)| filter);
+        if let Some(step) = self.check_filters(now, id, filters) {
+            return step;
         }
         let is_no_local_shared = |(filter, options): (&str, SubscriptionOptions)| {
             filter.starts_with("$share/") && options.no_local
@@ -80,6 +81,32 @@ impl Shard {
         Step::Done
     }
 
+    /// Looks at a packet's filters before any of them takes effect. The connection ends if one is ill-formed, which makes the
+    /// packet malformed, or if the client does not take an answer to so many.
+    fn check_filters<'a>(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        filters: impl Iterator<Item = &'a str>,
+    ) -> Option<Step> {
+        let mut count = 0;
+        for filter in filters {
+            count += 1;
+            // [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2] [MQTT-4.13.1-1]
+            if let Err(error) = parse_filter(filter, usize::MAX, usize::MAX) {
+                return Some(self.refuse(now, id, ReasonCode::MalformedPacket, &error.to_string()));
+            }
+        }
+        // Only a 5.0 client names a maximum. [MQTT-3.1.2-24]
+        if codec::filters_answer_size(count)
+            <= self.clients.connection(id)?.packet_size_max as usize
+        {
+            return None;
+        }
+        let why = "the answer to so many filters is larger than the client's maximum packet size";
+        Some(self.refuse(now, id, ReasonCode::PacketTooLarge, why))
+    }
+
     /// One of the filters that a SUBACK waits for is known everywhere.
     pub(super) fn confirm_subscribe(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.clients.connection(id) else { return };
@@ -98,7 +125,7 @@ impl Shard {
     }
 
     fn send_suback(&mut self, id: ConnectionId, packet_id: u16, reasons: &[ReasonCode]) {
-        let Some(packet_id) = crate::codec::PacketId::new(packet_id) else { return };
+        let Some(packet_id) = codec::PacketId::new(packet_id) else { return };
         self.answer(id, |version, size_max, out| {
             let suback = Suback {
                 packet_id,
@@ -203,8 +230,8 @@ impl Shard {
         key: SessionKey,
         unsubscribe: &Unsubscribe<'_>,
     ) -> Step {
-        if let Some(error) = first_ill_formed(unsubscribe.filters.iter()) {
-            return self.refuse(now, id, ReasonCode::MalformedPacket, &error.to_string());
+        if let Some(step) = self.check_filters(now, id, unsubscribe.filters.iter()) {
+            return step;
         }
         let mut reasons = Vec::new();
         for text in unsubscribe.filters.iter() {
@@ -249,12 +276,6 @@ impl Shard {
         self.router.subscriptions.remove(text, Subscriber::Session(key));
         self.withdraw(text);
     }
-}
-
-/// What is wrong with the first filter of a packet that is none in any version: the packet is malformed, so none of its
-/// filters takes effect. [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2] [MQTT-4.13.1-1]
-fn first_ill_formed<'a>(mut filters: impl Iterator<Item = &'a str>) -> Option<FilterError> {
-    filters.find_map(|filter| parse_filter(filter, usize::MAX, usize::MAX).err())
 }
 
 fn granted(qos: QoS) -> ReasonCode {
