@@ -11,6 +11,7 @@ pub mod dropped;
 pub mod fetch;
 pub mod held_acks;
 pub mod inflight;
+pub mod membership;
 pub mod output;
 pub mod packet_id;
 pub mod profile;
@@ -27,6 +28,7 @@ pub use dropped::{DropLog, DropReason, Dropped};
 pub use encode::EncodedOnce;
 pub use fetch::{Fetch, Pull};
 pub use held_acks::{HeldAck, HeldAcks, Ticket};
+pub use membership::Membership;
 pub use output::{BufferPool, Output, OutputBuffer, Part};
 pub use profile::Profile;
 pub use seen::Seen;
@@ -110,18 +112,6 @@ impl Context<'_> {
     }
 }
 
-/// A session's place in a shared subscription.
-#[derive(Debug)]
-pub struct Membership {
-    /// The session has given it to no other before: what an earlier membership left in flight finds nothing.
-    pub number: u32,
-    /// The whole filter, `$share/name/filter`.
-    pub filter: Box<str>,
-    pub owner: u16,
-    /// Places to give back to the group's owner.
-    pub credit_due: u32,
-}
-
 /// One client, connected or not.
 #[derive(Debug)]
 pub struct Session {
@@ -150,8 +140,10 @@ pub struct Session {
     pub timer: Option<Instant>,
     /// Retained messages that still have to be fetched; `None`: none.
     pub fetch: Option<Box<Fetch>>,
-    /// Some membership has credit to give back.
+    /// Some membership may have places to give to its group's owner.
     pub is_credit_due: bool,
+    /// The client's window leaves some membership fewer places than the limits do.
+    pub is_short_of_places: bool,
     /// Messages dropped because a limit of this session was met.
     pub dropped: u64,
     /// `None`: nobody asks for it.
@@ -179,6 +171,7 @@ impl Session {
             timer: None,
             fetch: None,
             is_credit_due: false,
+            is_short_of_places: false,
             dropped: 0,
             profile: None,
         }
@@ -314,7 +307,7 @@ impl Session {
                 break;
             }
             let Some(queued) = self.queue.pop() else { break };
-            self.return_credit(queued.envelope.membership);
+            self.use_place(queued.envelope.membership);
             let message = queued.stored.message();
             self.send(connection, context, &message, queued.envelope);
         }
@@ -325,37 +318,6 @@ impl Session {
         self.queue.is_empty()
             && !self.inflight.has_unsent()
             && self.fetch.as_ref().is_some_and(|fetch| fetch.is_ready())
-    }
-
-    /// The membership of a group, begun now unless it is there; returns its number.
-    pub fn join(&mut self, filter: &str, owner: u16) -> u32 {
-        if let Some(found) = self.memberships.iter().find(|m| *m.filter == *filter) {
-            return found.number;
-        }
-        self.membership_number += 1;
-        let number = self.membership_number;
-        self.memberships.push(Membership { number, filter: filter.into(), owner, credit_due: 0 });
-        number
-    }
-
-    pub fn leave(&mut self, filter: &str) -> Option<Membership> {
-        let place = self.memberships.iter().position(|m| *m.filter == *filter)?;
-        Some(self.memberships.remove(place))
-    }
-
-    pub fn is_member(&self, number: u32) -> bool {
-        self.memberships.binary_search_by_key(&number, |m| m.number).is_ok()
-    }
-
-    /// One place of a shared subscription is free again.
-    pub fn return_credit(&mut self, number: u32) {
-        if number == 0 {
-            return;
-        }
-        if let Ok(place) = self.memberships.binary_search_by_key(&number, |m| m.number) {
-            self.memberships[place].credit_due += 1;
-            self.is_credit_due = true;
-        }
     }
 
     /// Queues a message whatever the connection could take.
@@ -398,7 +360,7 @@ impl Session {
         if pushed.is_err() {
             drops.push(Some(client_id), message.topic, DropReason::QueueFull);
         }
-        victims.into_iter().for_each(|membership| self.return_credit(membership));
+        victims.into_iter().for_each(|membership| self.use_place(membership));
         let offer = if pushed.is_ok() { Offer::Queued } else { Offer::Dropped };
         victim_count += u64::from(pushed.is_err());
         context.counters.dropped_queue_full += victim_count;

@@ -218,10 +218,26 @@ impl Clients {
         let Some(id) = session.connection else { return };
         let Some(connection) = self.connections.get_mut(id.index as usize) else { return };
         session.pump(connection, context);
+        // An acknowledgement may have freed a place.
+        session.is_credit_due |= session.is_short_of_places;
         if session.is_credit_due {
             self.credits.push(key);
         }
         self.list_flush(id);
+    }
+
+    /// A message of a shared subscription used a place, which its owner gets back when the client has one.
+    pub fn use_place(&mut self, key: SessionKey, membership: u32) {
+        if let Some(session) = self.session(key) {
+            session.use_place(membership);
+            self.credits.push(key);
+        }
+    }
+
+    /// Whether the client may be sent so many messages above QoS 0 now.
+    pub fn has_free_places(&mut self, key: SessionKey, count: u16) -> bool {
+        let Some((session, Some(connection))) = self.pair(key) else { return false };
+        session.inflight.free_places(connection.quota) >= count
     }
 
     /// Lists the connection for a flush if it has bytes to send.

@@ -65,6 +65,20 @@ impl Inflight {
             && self.flows.len() < flows_max
     }
 
+    /// How many more messages may be sent under `quota`, besides all that must be sent again.
+    #[inline]
+    pub fn free_places(&self, quota: u16) -> u16 {
+        let unsent = self.flows.len() - usize::from(self.sent_count);
+        let free = usize::from(quota.saturating_sub(self.outstanding)).saturating_sub(unsent);
+        free.min(self.room_for_flows(quota)) as u16
+    }
+
+    #[inline]
+    fn room_for_flows(&self, quota: u16) -> usize {
+        let flows_max = FLOWS_MAX.min(usize::from(quota) * FLOWS_PER_PLACE);
+        flows_max.saturating_sub(self.flows.len())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.flows.is_empty()
     }
@@ -236,6 +250,9 @@ mod tests {
             }
             assert_eq!(inflight.unacknowledged_count(), model.len());
             assert_eq!(usize::from(inflight.outstanding), model.len());
+            assert_eq!(inflight.has_room(quota), inflight.free_places(quota) > 0);
+            let free = usize::from(quota).saturating_sub(model.len());
+            assert!(usize::from(inflight.free_places(quota)) <= free);
         }
         assert!(wrap_count > 0, "the ids came round");
     }
@@ -269,6 +286,7 @@ mod tests {
         let (id, flow) = inflight.resend(1).unwrap();
         assert_eq!((id, flow.state), (ids[1], FlowState::AwaitPubcomp));
         assert!(inflight.resend(1).is_none(), "the quota is used");
+        assert_eq!([3, 4, 10].map(|quota| inflight.free_places(quota)), [0, 1, 7]);
         inflight.finish(ids[1], FlowState::AwaitPubcomp);
         assert_eq!(inflight.resend(1).unwrap().0, ids[2]);
         assert!(inflight.resend(1).is_none());

@@ -67,7 +67,14 @@ fn give(
         return true;
     }
     let envelope = options.envelope(message.meta.qos, message.meta.retain);
-    if clients.offer(session, context, message, envelope) != Some(Offer::Queued) {
+    let is_acknowledged = envelope.qos != QoS::AtMostOnce;
+    if clients.offer(session, context, message, envelope) == Some(Offer::Queued) {
+        return true;
+    }
+    if is_acknowledged && !clients.has_free_places(session, context.limits.group_credit_max) {
+        // The place comes back when the client's window has one.
+        clients.use_place(session, options.membership);
+    } else {
         group.members.credit(&member, 1);
     }
     true
@@ -128,15 +135,15 @@ impl Shard {
         subscription_id: u32,
     ) -> bool {
         let owner = self.hash.owner(text.as_bytes(), self.shard_count);
-        let Some(session) = self.clients.session(key) else { return false };
-        let membership = session.join(text, owner);
+        let full = self.full_credit_of(key);
+        let Some((session, Some(connection))) = self.clients.pair(key) else { return false };
+        let (membership, credit) = session.join(connection, (text, owner), options.qos, full);
         let options = MemberOptions {
             qos: options.qos,
             retain_as_published: options.retain_as_published,
             id: subscription_id,
             membership,
         };
-        let credit = self.full_credit_of(key);
         if owner == self.id {
             let (filter, is_new) = self.add_member(text, (self.id, key), options, credit);
             let is_waiting = self.announce(&filter, is_new, Some(id));
@@ -232,11 +239,19 @@ impl Shard {
 
     /// A client came back: its groups may give it messages again.
     pub(super) fn return_to_groups(&mut self, now: Instant, key: SessionKey) {
-        let count = self.full_credit_of(key);
         let Some(session) = self.clients.session(key) else { return };
-        let memberships: Vec<_> =
-            session.memberships.iter().map(|m| (m.filter.clone(), m.owner)).collect();
-        for (filter, owner) in memberships {
+        session.memberships.iter_mut().for_each(|membership| membership.places = 0);
+        self.give_places(now, key);
+    }
+
+    fn give_places(&mut self, now: Instant, key: SessionKey) {
+        let full = self.full_credit_of(key);
+        let Some((session, Some(connection))) = self.clients.pair(key) else { return };
+        let mut given: Vec<(ShardId, Box<str>, u32)> = Vec::new();
+        session.give_places(connection, full, |owner, filter, count| {
+            given.push((owner, filter.into(), count));
+        });
+        for (owner, filter, count) in given {
             self.credit_group(now, key, owner, filter, count);
         }
     }
@@ -265,21 +280,11 @@ impl Shard {
         self.serve_group(now, text);
     }
 
-    /// Tells the owners of groups how many messages their members have passed on.
+    /// Tells the owners of groups how many more messages their members can take.
     pub(super) fn give_back_credits(&mut self, now: Instant) {
         while let Some(key) = self.clients.credits.pop() {
-            let Some(session) = self.clients.session(key) else { continue };
-            session.is_credit_due = false;
-            let is_connected = session.connection.is_some();
-            let mut due = Vec::new();
-            for membership in &mut session.memberships {
-                let count = std::mem::take(&mut membership.credit_due);
-                if count > 0 && is_connected {
-                    due.push((membership.owner, membership.filter.clone(), count));
-                }
-            }
-            for (owner, filter, count) in due {
-                self.credit_group(now, key, owner, filter, count);
+            if self.clients.session(key).is_some_and(|session| session.is_credit_due) {
+                self.give_places(now, key);
             }
         }
     }
@@ -397,20 +402,14 @@ impl Shard {
             return false;
         }
         if !self.is_delivered(now, address.session, message) {
-            if let Some(session) = self.clients.session(address.session) {
-                session.return_credit(number);
-                self.clients.credits.push(address.session);
-            }
+            self.clients.use_place(address.session, number);
             return true;
         }
         let envelope = address.options.envelope(message.meta.qos, message.meta.retain);
         let mut context = context!(self, now);
         let offer = self.clients.offer(address.session, &mut context, message, envelope);
-        if offer != Some(Offer::Queued)
-            && let Some(session) = self.clients.session(address.session)
-        {
-            session.return_credit(number);
-            self.clients.credits.push(address.session);
+        if offer != Some(Offer::Queued) {
+            self.clients.use_place(address.session, number);
         }
         true
     }
