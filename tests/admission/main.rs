@@ -60,7 +60,7 @@ fn bring_in(world: &mut World, topic: &str, sizes: &[usize]) {
 /// The answers to a bridge's messages, by number.
 fn answers(world: &mut World) -> Vec<(u64, ReasonCode)> {
     let mut found = Vec::new();
-    for (_, mail) in std::mem::take(&mut world.to_bridges) {
+    for (_, mail) in world.take_to_bridges() {
         if let ToBridges::Taken { reason, numbers, .. } = mail {
             found.extend(numbers.into_iter().map(|number| (number, reason)));
         }
