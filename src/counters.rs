@@ -16,6 +16,8 @@ pub struct Counters {
     pub connections_opened: u64,
     pub connections_refused: u64,
     pub connections_taken_over: u64,
+    /// Take-overs that left bytes of the old connection unread.
+    pub takeovers_cut: u64,
     pub connects_timed_out: u64,
     pub keep_alives_expired: u64,
     pub protocol_errors: u64,

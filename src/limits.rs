@@ -67,6 +67,8 @@ pub struct Limits {
     pub connect_timeout_ms: u64,
     /// Time a closing connection has for its last bytes.
     pub linger_ms: u64,
+    /// Bytes of an old connection that are read before another takes its client over.
+    pub takeover_bytes_max: usize,
     /// Bytes waiting for another shard, per lane, above which publishers are not read.
     pub mail_bytes_mark: usize,
     /// Arena: the byte ring.
@@ -122,6 +124,7 @@ impl Limits {
         connections_max: 100_000,
         connect_timeout_ms: 10_000,
         linger_ms: 2_000,
+        takeover_bytes_max: 8 << 20,
         mail_bytes_mark: 4 << 20,
         arena_size: 16 << 20,
         arena_slots: 8192,

@@ -15,6 +15,7 @@ mod hooks;
 mod input;
 mod interest;
 mod known;
+mod last_read;
 mod lifetime;
 mod mail;
 mod output;
@@ -151,6 +152,8 @@ pub struct Shard {
     handovers: VecDeque<Handover>,
     read_changes: VecDeque<ConnectionId>,
     parked_on_mail: VecDeque<ConnectionId>,
+    /// Connections that end when their sockets were read once more.
+    last_reads: VecDeque<last_read::LastRead>,
     is_shutting_down: bool,
 }
 
@@ -207,6 +210,7 @@ impl Shard {
             handovers: VecDeque::new(),
             read_changes: VecDeque::new(),
             parked_on_mail: VecDeque::new(),
+            last_reads: VecDeque::new(),
             is_shutting_down: false,
             hash,
             limits,
@@ -337,6 +341,7 @@ impl Shard {
             && self.queries.is_empty()
             && self.answers.is_empty()
             && self.pulls.is_empty()
+            && self.last_reads.is_empty()
             && self.clients.credits.is_empty()
             && self.drops.is_empty()
             && (self.parked_on_mail.is_empty() || self.is_mail_above_mark())

@@ -55,6 +55,15 @@ pub trait World {
     /// Sends a connection to its shard, now or as soon as the lane has room.
     fn hand_over(&mut self, to: ShardId, adoption: Adoption<Self::Socket>);
 
+    /// Whether `read_rest` goes on where the events ended. If not, it does in the next turn.
+    fn can_read_rest(&self) -> bool {
+        true
+    }
+
+    /// Some of what a connection's socket holds already, at most `size_max` bytes; `None`: nothing is left. Bytes are lent until
+    /// the next call. All events of the turn were taken before.
+    fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&[u8]>;
+
     /// How a connection is read from now on.
     fn read(&mut self, connection: ConnectionId, mode: ReadMode);
 
@@ -106,6 +115,8 @@ pub enum Event<'a, S> {
     /// The peer has closed, or the connection broke.
     Ended {
         connection: ConnectionId,
+        /// Nothing of what the peer had sent is left in the socket.
+        is_read_out: bool,
     },
 }
 
@@ -161,6 +172,7 @@ steps! {
     BridgeMail: take_bridge_mail;
     Adoptions: take_adoptions;
     Timers: run_timers;
+    LastReads: read_last;
     Stages: run_stages;
     HandOvers: hand_over;
     ReadModes: change_read_modes;
@@ -179,10 +191,11 @@ fn take_events<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
             }
             Event::AcceptRefused => shard.counters().accepts_refused += 1,
             Event::AcceptFailed => shard.counters().accept_backoffs += 1,
-            Event::Ended { connection } => {
+            Event::Ended { connection, is_read_out: true } => {
                 shard.handle_close(now, connection);
                 world.close(connection, false);
             }
+            Event::Ended { connection, is_read_out: false } => shard.handle_break(connection),
         }
     }
 }
@@ -251,6 +264,23 @@ fn take_adoptions<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
 fn run_timers<W: World>(shard: &mut Shard, _: &mut W, now: Instant) {
     if shard.poll_timeout().is_some_and(|due| due <= now) {
         shard.handle_timeout(now);
+    }
+}
+
+/// Connections that are taken over, or whose time has passed, end when nothing of what they have sent is left.
+fn read_last<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
+    while world.can_read_rest()
+        && let Some((connection, size_max)) = shard.poll_last_read()
+    {
+        shard.begin_last_read(now);
+        let mut left = size_max;
+        while let Some(bytes) = world.read_rest(connection, left) {
+            left -= bytes.len();
+            shard.handle_bytes(now, connection, bytes);
+        }
+        if let Some(gone) = shard.handle_last_read(now, left == 0) {
+            world.close(gone, false);
+        }
     }
 }
 

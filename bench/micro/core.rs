@@ -218,6 +218,10 @@ impl World for Wires {
         panic!("there is no other shard");
     }
 
+    fn read_rest(&mut self, _: ConnectionId, _: usize) -> Option<&[u8]> {
+        None
+    }
+
     fn read(&mut self, _: ConnectionId, _: ReadMode) {}
 
     fn has_room(&mut self, _: ShardId, _: Lane) -> bool {

@@ -316,6 +316,10 @@ impl World for Place<'_> {
 
     fn hand_over(&mut self, _: ShardId, _: Adoption<()>) {}
 
+    fn read_rest(&mut self, _: ConnectionId, _: usize) -> Option<&[u8]> {
+        None
+    }
+
     fn read(&mut self, _: ConnectionId, _: ReadMode) {}
 
     fn has_room(&mut self, _: ShardId, _: Lane) -> bool {

@@ -208,6 +208,12 @@ pub static KEYS: &[Key] = &[
     ),
     limit!(
         Network,
+        takeover_bytes_max,
+        size(64 * KIB, GIB),
+        "What a client has sent on its old connection and is still used when it connects again."
+    ),
+    limit!(
+        Network,
         keep_alive_max_s,
         Kind::Time { unit: Seconds, min: 0, max: 65_535 },
         "Longest keep alive; a client that asks for more, or for none, is given this one. 0: no limit."

@@ -54,6 +54,8 @@ pub enum Park {
     Bridge,
     /// As many of its messages as it may have unacknowledged wait for a bridge's log.
     Acks,
+    /// Its client's old connection is read to its end first.
+    TakeOver,
 }
 
 /// A SUBSCRIBE whose SUBACK waits for other shards.
@@ -78,8 +80,14 @@ pub struct Connection {
     pub quota: u16,
     /// It asked for reason strings and user properties.
     pub wants_problem_information: bool,
-    /// Nobody reads what is sent any more.
+    /// Its end is near, and what its client has sent is used above all marks.
     pub is_peer_gone: bool,
+    /// All that its client had sent was read, and it may be taken over.
+    pub is_read_out: bool,
+    /// Its time for CONNECT has passed once.
+    pub had_grace: bool,
+    /// It ended while it waited to take its client over.
+    pub has_ended: bool,
     /// It said DISCONNECT: nothing may follow. [MQTT-3.14.4-2]
     pub has_said_all: bool,
     pub is_flush_listed: bool,
@@ -131,6 +139,9 @@ impl Connection {
             quota: u16::MAX,
             wants_problem_information: true,
             is_peer_gone: false,
+            is_read_out: false,
+            had_grace: false,
+            has_ended: false,
             has_said_all: false,
             is_flush_listed: false,
             is_close_listed: false,
@@ -152,6 +163,17 @@ impl Connection {
 
     pub fn addresses(&self) -> Addresses {
         self.addresses.as_deref().copied().unwrap_or_default()
+    }
+
+    /// When its keep alive will have passed. Time in which its input is not used does not count.
+    pub fn keep_alive_deadline(&self, now: Instant) -> Instant {
+        let heard = if self.park.is_some() { now } else { self.last_received };
+        heard.plus_ms(u64::from(self.keep_alive_ms))
+    }
+
+    /// Its keep alive has passed.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        self.keep_alive_deadline(now) <= now
     }
 
     pub fn session(&self) -> Option<SessionKey> {

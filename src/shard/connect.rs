@@ -86,6 +86,14 @@ impl Shard {
         let assigned = connect.client_id.is_empty().then(|| self.draw_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let existing = self.clients.find(client_id);
+        let old = existing.and_then(|key| self.clients.session(key)).and_then(|session| session.connection);
+        if let Some(old) = old
+            && !self.is_read_out(old, id)
+        {
+            // This CONNECT is read again.
+            self.counters.packets_received -= 1;
+            return Step::Wait;
+        }
         if existing.is_none() && self.clients.session_count() >= self.limits.sessions_max {
             self.counters.sessions_refused += 1;
             return self.refuse_connect(now, id, ReasonCode::QuotaExceeded, "too many sessions");

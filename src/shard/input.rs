@@ -362,7 +362,7 @@ impl Shard {
                     self.counters.parked_on_bridges += 1;
                     self.list_parked_on_bridge(id);
                 }
-                Park::Subscribe | Park::Acks => {}
+                Park::Subscribe | Park::Acks | Park::TakeOver => {}
             }
             self.update_read_mode(id);
         }

@@ -11,6 +11,9 @@ use crate::stages::plugin::HookEvent;
 use crate::time::{Deadline, Instant};
 use std::net::SocketAddr;
 
+/// What a connection whose time for CONNECT has passed gets more: a process that stood still has its bytes by then.
+const CONNECT_GRACE_MS: u64 = 100;
+
 impl Shard {
     /// A network connection, new or handed over with the deadline it had. `None`: too many; close it. `peer` may be left out
     /// unless `wants_addresses`.
@@ -42,6 +45,13 @@ impl Shard {
 
     /// The peer closed or reset the connection, or it failed: the id is gone.
     pub fn handle_close(&mut self, now: Instant, id: ConnectionId) {
+        // What stands behind its CONNECT was sent, too: it ends when its client was taken over.
+        if let Some(connection) = self.clients.connection(id)
+            && connection.park == Some(Park::TakeOver)
+        {
+            connection.has_ended = true;
+            return;
+        }
         self.use_last_input(now, id);
         self.run_pipeline(now);
         self.leave(now, id, "the network connection was closed");
@@ -254,24 +264,33 @@ impl Shard {
         let Some(connection) = self.clients.connection(id) else { return };
         connection.timer = None;
         match connection.state {
+            ConnectionState::Closing => self.list_close(id),
+            ConnectionState::Open(_) if !connection.is_silent(now) => {
+                self.set_keep_alive_timer(now, id);
+            }
+            ConnectionState::Open(_) => self.read_before_end(id),
+            // It may have to move with all that it has sent, so the ring reads it, not we: for that it has some time more.
+            ConnectionState::Connecting if !connection.had_grace => {
+                connection.had_grace = true;
+                self.set_connection_timer(id, Some(now.plus_ms(CONNECT_GRACE_MS)));
+            }
             ConnectionState::Connecting => {
                 self.counters.connects_timed_out += 1;
                 self.close(now, id, "no CONNECT arrived in time");
             }
-            ConnectionState::Closing => self.list_close(id),
-            ConnectionState::Open(_) => {
-                let keep_alive_ms = u64::from(connection.keep_alive_ms);
-                let heard = if connection.park.is_some() { now } else { connection.last_received };
-                let deadline = heard.plus_ms(keep_alive_ms);
-                if deadline > now {
-                    return self.set_connection_timer(id, Some(deadline));
-                }
-                // [MQTT-3.1.2-22]
-                self.counters.keep_alives_expired += 1;
-                self.send_disconnect(id, ReasonCode::KeepAliveTimeout, "the keep alive has passed");
-                self.close(now, id, "its keep alive has passed");
-            }
         }
+    }
+
+    /// [MQTT-3.1.2-22]
+    pub(super) fn end_for_keep_alive(&mut self, now: Instant, id: ConnectionId) {
+        self.counters.keep_alives_expired += 1;
+        self.send_disconnect(id, ReasonCode::KeepAliveTimeout, "the keep alive has passed");
+        self.close(now, id, "its keep alive has passed");
+    }
+
+    pub(super) fn set_keep_alive_timer(&mut self, now: Instant, id: ConnectionId) {
+        let deadline = self.clients.connection(id).map(|c| c.keep_alive_deadline(now));
+        self.set_connection_timer(id, deadline);
     }
 
     fn on_session_timer(&mut self, now: Instant, key: SessionKey) {

@@ -84,6 +84,7 @@ impl Report {
         say("closed/keep_alives", &counters.keep_alives_expired);
         say("closed/connects_timed_out", &counters.connects_timed_out);
         say("closed/taken_over", &counters.connections_taken_over);
+        say("closed/taken_over_cut", &counters.takeovers_cut);
         say("shared_subscriptions/count", &gauges.shared_groups);
         say("shared_subscriptions/waiting", &gauges.group_backlog);
         say("frames/evicted", &counters.frames_evicted);

@@ -61,6 +61,14 @@ pub trait Network {
     /// Gives a socket away. `None`, and no change, when something is in flight on it.
     fn release(&mut self, key: SocketKey) -> Option<OwnedFd>;
 
+    /// Whether `read_rest` goes on where the events ended. If not, it does after the next wait.
+    fn can_read_rest(&self) -> bool {
+        true
+    }
+
+    /// Some of what a socket holds already, in `buffer`; 0: nothing is left. All events were taken before.
+    fn read_rest(&mut self, key: SocketKey, buffer: &mut [u8]) -> usize;
+
     /// Sockets, closed ones on which the kernel holds something included.
     fn socket_count(&self) -> usize;
 
@@ -108,6 +116,8 @@ pub enum Event<'a> {
     /// The peer closed (no error) or the connection broke. Nothing but `close` makes sense now.
     Ended {
         owner: u64,
+        /// Nothing of what the peer had sent is left in the socket.
+        is_read_out: bool,
         error: Option<io::Error>,
     },
 }

@@ -95,6 +95,10 @@ const RULES: &[Rule] = &[
         sentence: "sessions refused: raise sessions_max",
     },
     Rule {
+        count: |counters| counters.takeovers_cut,
+        sentence: "clients connected again and lost what their old connections still held: raise takeover_bytes_max",
+    },
+    Rule {
         count: |counters| counters.frames_evicted,
         sentence: "connections closed: unfinished packets filled a shard's budget; raise shard_frames_bytes_max",
     },

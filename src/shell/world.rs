@@ -22,6 +22,9 @@ use crate::turn::{Addresses, Event, World};
 const LINGER_LOOK_MS: u64 = 10;
 const LINGER_LOOKS_MAX: usize = 256;
 
+/// Bytes of one read of what a socket still holds.
+const REST_SIZE: usize = 64 << 10;
+
 pub struct NetWorld<N> {
     pub net: N,
     pub port: Port<Mail>,
@@ -36,6 +39,8 @@ pub struct NetWorld<N> {
     /// When they are looked at next.
     linger_look_at: Instant,
     linger_ms: u64,
+    /// What `read_rest` has read last; empty until it is called.
+    rest: Vec<u8>,
     /// A lane was full in this turn, or something could not be taken from one.
     is_held_up: bool,
     /// Something was received or sent since this was last asked.
@@ -62,6 +67,7 @@ impl<N: Network> NetWorld<N> {
             lingering: VecDeque::new(),
             linger_look_at: now,
             linger_ms,
+            rest: Vec::new(),
             is_held_up: false,
             has_moved: true,
             now,
@@ -141,11 +147,11 @@ impl<N: Network> World for NetWorld<N> {
                 debug!("accepting pauses: {error}");
                 Event::AcceptFailed
             }
-            net::Event::Ended { owner, error } => {
+            net::Event::Ended { owner, is_read_out, error } => {
                 if let Some(error) = error {
                     debug!("a connection broke: {error}");
                 }
-                Event::Ended { connection: from_owner(owner) }
+                Event::Ended { connection: from_owner(owner), is_read_out }
             }
         })
     }
@@ -197,6 +203,19 @@ impl<N: Network> World for NetWorld<N> {
     fn hand_over(&mut self, to: ShardId, adoption: Adoption) {
         self.departing.push_back((to, Box::new(adoption)));
         self.depart();
+    }
+
+    fn can_read_rest(&self) -> bool {
+        self.net.can_read_rest()
+    }
+
+    fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&[u8]> {
+        let key = self.sockets.get(connection)?;
+        self.rest.resize(REST_SIZE, 0);
+        let wanted = size_max.min(REST_SIZE);
+        let size = self.net.read_rest(key, &mut self.rest[..wanted]);
+        self.has_moved |= size > 0;
+        (size > 0).then(|| &self.rest[..size])
     }
 
     fn read(&mut self, connection: ConnectionId, mode: ReadMode) {

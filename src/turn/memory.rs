@@ -252,7 +252,7 @@ impl Memory {
         self.sockets[id].client = ClientEnd::Closed;
     }
 
-    /// The connection breaks. What the client wrote before is read first, unless it is not read.
+    /// The connection breaks. What the client wrote before is read first.
     pub fn lose(&mut self, id: SocketId) {
         self.sockets[id].client = ClientEnd::Broken;
     }
@@ -366,7 +366,8 @@ impl World for MemoryWorld<'_> {
             // A single read brings bytes or the end, not both.
             if is_here && socket.is_at_end() && reads < reads_max {
                 self.has_moved = true;
-                return Some(Event::Ended { connection });
+                let is_read_out = socket.to_shard.is_empty();
+                return Some(Event::Ended { connection, is_read_out });
             }
         }
     }
@@ -411,6 +412,17 @@ impl World for MemoryWorld<'_> {
     fn hand_over(&mut self, to: ShardId, adoption: Adoption<SocketId>) {
         self.has_moved = true;
         self.memory.lanes.hand_over(self.shard, to, adoption);
+    }
+
+    fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&[u8]> {
+        let id = *self.memory.tables[usize::from(self.shard)].get(&connection)?;
+        let socket = &mut self.memory.sockets[id];
+        if socket.to_shard.is_empty() || size_max == 0 {
+            return None;
+        }
+        self.has_moved = true;
+        self.lent = socket.read(self.memory.read_size.min(size_max));
+        Some(&self.lent)
     }
 
     fn read(&mut self, connection: ConnectionId, mode: ReadMode) {

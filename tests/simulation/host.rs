@@ -50,7 +50,8 @@ enum Completion {
     Accepted(SocketId),
     Received(ConnectionId, Vec<u8>),
     Sent(ConnectionId, Output),
-    Ended(ConnectionId),
+    /// Whether nothing is left in the socket.
+    Ended(ConnectionId, bool),
 }
 
 impl Host {
@@ -183,7 +184,7 @@ impl Net {
         }
         if socket.is_client_gone && socket.flight.is_some() && env.dice.chance(30) {
             // The send fails.
-            return self.completions.push_back(Completion::Ended(id));
+            return self.completions.push_back(Completion::Ended(id, false));
         }
         let receive_count = match socket.read_mode {
             ReadMode::Once => 1,
@@ -213,7 +214,7 @@ impl Net {
             ReadMode::Stopped => receive_count > 0,
         };
         if is_end && may_end && (env.is_calm || env.dice.chance(50)) {
-            self.completions.push_back(Completion::Ended(id));
+            self.completions.push_back(Completion::Ended(id, true));
         }
     }
 
@@ -253,7 +254,7 @@ impl World for Outside<'_> {
                 Event::Received { connection, bytes: &self.net.lent }
             }
             Completion::Sent(connection, output) => Event::Sent { connection, output },
-            Completion::Ended(connection) => Event::Ended { connection },
+            Completion::Ended(connection, is_read_out) => Event::Ended { connection, is_read_out },
         })
     }
 
@@ -288,6 +289,13 @@ impl World for Outside<'_> {
 
     fn hand_over(&mut self, to: ShardId, adoption: Adoption<SocketId>) {
         self.lanes.hand_over(self.net.id, to, adoption);
+    }
+
+    fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&[u8]> {
+        let socket = &mut self.env.network.sockets[*self.net.sockets.get(&connection)?];
+        let size = 1 + self.env.dice.below(1 << 12);
+        self.net.lent = socket.receive(size.min(size_max));
+        (!self.net.lent.is_empty()).then_some(&self.net.lent[..])
     }
 
     fn read(&mut self, connection: ConnectionId, mode: ReadMode) {
@@ -348,7 +356,7 @@ impl World for Outside<'_> {
         if self.env.dice.chance(10) {
             let bytes = b"late".to_vec();
             self.net.late.push_back(Completion::Received(connection, bytes));
-            self.net.late.push_back(Completion::Ended(connection));
+            self.net.late.push_back(Completion::Ended(connection, true));
         }
     }
 }

@@ -163,7 +163,7 @@ impl Epoll {
         }
         let received = recv(&socket.fd, &mut self.buffer[..], RecvFlags::DONTWAIT);
         match received {
-            Ok((0, _)) => Some(socket.end(None)),
+            Ok((0, _)) => Some(socket.end(true, None)),
             Ok((size, _)) => {
                 // A stream that gave less than it was asked for has no more, unless its end is to be read.
                 socket.is_readable = size == self.buffer.len() || socket.is_at_end;
@@ -179,7 +179,7 @@ impl Epoll {
                 self.list(key);
                 None
             }
-            Err(error) => Some(socket.end(Some(error.into()))),
+            Err(error) => Some(socket.end(true, Some(error.into()))),
         }
     }
 
@@ -310,6 +310,12 @@ impl Network for Epoll {
         Some(socket.fd)
     }
 
+    fn read_rest(&mut self, key: SocketKey, buffer: &mut [u8]) -> usize {
+        let Some(socket) = self.sockets.get_mut(key) else { return 0 };
+        let (size, _) = recv(&socket.fd, buffer, RecvFlags::DONTWAIT).unwrap_or((0, 0));
+        size
+    }
+
     fn socket_count(&self) -> usize {
         self.sockets.count()
     }
@@ -347,7 +353,9 @@ impl Network for Epoll {
                     return Some(Event::Received { owner, bytes: &self.buffer[..size] });
                 }
                 Some(Served::Sent { owner, output }) => return Some(Event::Sent { owner, output }),
-                Some(Served::Ended { owner, error }) => return Some(Event::Ended { owner, error }),
+                Some(Served::Ended { owner, is_read_out, error }) => {
+                    return Some(Event::Ended { owner, is_read_out, error });
+                }
                 None => {}
             }
         }
@@ -359,7 +367,7 @@ impl Network for Epoll {
 enum Served {
     Received { owner: u64, size: usize },
     Sent { owner: u64, output: Output },
-    Ended { owner: u64, error: Option<io::Error> },
+    Ended { owner: u64, is_read_out: bool, error: Option<io::Error> },
 }
 
 impl Listener {

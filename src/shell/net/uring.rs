@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use rustix::net::{RecvFlags, recv};
 use socket2::SockRef;
 
 use crate::config::Settings;
@@ -205,6 +206,16 @@ impl Network for Ring {
             return None;
         }
         self.sockets.remove(key).map(|socket| socket.fd)
+    }
+
+    fn can_read_rest(&self) -> bool {
+        self.next == self.completions.len()
+    }
+
+    /// The kernel receives nothing by itself meanwhile: work for this thread waits until the thread enters the ring.
+    fn read_rest(&mut self, key: SocketKey, buffer: &mut [u8]) -> usize {
+        let Some(socket) = self.sockets.get_mut(key) else { return 0 };
+        recv(&socket.fd, buffer, RecvFlags::DONTWAIT).map_or(0, |(size, _)| size)
     }
 
     fn socket_count(&self) -> usize {

@@ -98,7 +98,7 @@ impl Socket {
     pub(super) fn go_on_sending(&mut self) -> Option<Served> {
         if self.reports_break() {
             let error = self.broken.take();
-            return Some(self.end(error));
+            return Some(self.end(false, error));
         }
         let mut sending = self.sending.take()?;
         match sending.go_on(&self.fd) {
@@ -114,15 +114,15 @@ impl Socket {
                     return None;
                 }
                 let error = self.broken.take();
-                Some(self.end(error))
+                Some(self.end(false, error))
             }
         }
     }
 
-    /// Nothing comes after this.
-    pub(super) fn end(&mut self, error: Option<io::Error>) -> Served {
+    /// Nothing comes after this. `is_read_out`: nothing is left to be read either.
+    pub(super) fn end(&mut self, is_read_out: bool, error: Option<io::Error>) -> Served {
         self.has_ended = true;
         self.sending = None;
-        Served::Ended { owner: self.owner, error }
+        Served::Ended { owner: self.owner, is_read_out, error }
     }
 }

@@ -103,7 +103,7 @@ impl Ring {
             }
             Received::End(result) => {
                 let error = (result < 0).then(|| io::Error::from_raw_os_error(-result));
-                Event::Ended { owner, error }
+                Event::Ended { owner, is_read_out: true, error }
             }
         }
     }
@@ -137,7 +137,7 @@ impl Ring {
             return Some(Event::Sent { owner, output });
         }
         let error = (result < 0).then(|| io::Error::from_raw_os_error(-result));
-        reports_end.then_some(Event::Ended { owner, error })
+        reports_end.then_some(Event::Ended { owner, is_read_out: false, error })
     }
 
     fn complete_accept(

@@ -1,0 +1,122 @@
+//! Before a connection ends that did nothing wrong, what its socket already holds is read and worked on: a take-over, a
+//! timer, or a send that failed must not throw away what the client has sent in time.
+
+use super::{ConnectionId, Shard};
+use crate::session::Park;
+use crate::session::connection::ConnectionState;
+use crate::time::Instant;
+
+/// A connection whose socket is read once more, and why it then ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastRead {
+    connection: ConnectionId,
+    why: Why,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    /// Its client has connected again, as this connection.
+    TakenOver(ConnectionId),
+    /// Its time has passed.
+    Silent,
+    /// A send on it has failed.
+    Broken,
+}
+
+impl Shard {
+    /// The next connection whose socket is to be read: up to its end, or up to so many bytes.
+    pub fn poll_last_read(&mut self) -> Option<(ConnectionId, usize)> {
+        let last_read = self.last_reads.front()?;
+        Some((last_read.connection, self.limits.takeover_bytes_max))
+    }
+
+    /// What waits in front of the bytes that follow is used, above all marks.
+    pub fn begin_last_read(&mut self, now: Instant) {
+        let LastRead { connection: id, why } = *self.last_reads.front().expect("it was polled");
+        if matches!(why, Why::Silent) {
+            return;
+        }
+        let Some(connection) = self.clients.connection(id) else { return };
+        connection.is_peer_gone = true;
+        if connection.park.take().is_some() {
+            self.read_input(now, id);
+        }
+    }
+
+    /// The socket was read. `has_more`: as much was read as may be, and more may be there. Returns a connection that is gone.
+    pub fn handle_last_read(&mut self, now: Instant, has_more: bool) -> Option<ConnectionId> {
+        let LastRead { connection, why } = self.last_reads.pop_front().expect("it was polled");
+        match why {
+            Why::TakenOver(successor) => self.let_take_over(now, connection, successor, has_more),
+            Why::Silent => self.end_if_silent(now, connection),
+            Why::Broken => {
+                self.handle_close(now, connection);
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// As `handle_close`, for a connection whose socket may hold bytes: they are read first.
+    pub fn handle_break(&mut self, connection: ConnectionId) {
+        self.last_reads.push_back(LastRead { connection, why: Why::Broken });
+    }
+
+    /// Whether the connection that a client takes over may end. If not, its socket is read first, and the new connection
+    /// waits for that.
+    pub(super) fn is_read_out(&mut self, old: ConnectionId, successor: ConnectionId) -> bool {
+        match self.clients.connection(old) {
+            Some(connection) if !connection.is_read_out => {}
+            _ => return true,
+        }
+        if let Some(connection) = self.clients.connection(successor) {
+            connection.park = Some(Park::TakeOver);
+        }
+        self.last_reads.push_back(LastRead { connection: old, why: Why::TakenOver(successor) });
+        false
+    }
+
+    /// A timer ends the connection unless its socket brings something.
+    pub(super) fn read_before_end(&mut self, connection: ConnectionId) {
+        self.last_reads.push_back(LastRead { connection, why: Why::Silent });
+    }
+
+    fn let_take_over(
+        &mut self,
+        now: Instant,
+        old: ConnectionId,
+        successor: ConnectionId,
+        has_more: bool,
+    ) {
+        if let Some(connection) = self.clients.connection(old) {
+            connection.is_read_out = true;
+        }
+        self.unpark(now, successor, Park::TakeOver);
+        match self.clients.connection(old) {
+            // The new connection was refused, or is gone: the old one lives on as before.
+            Some(connection) if matches!(connection.state, ConnectionState::Open(_)) => {
+                connection.is_read_out = false;
+                connection.is_peer_gone = false;
+                self.update_read_mode(old);
+            }
+            _ => self.counters.takeovers_cut += u64::from(has_more),
+        }
+        let has_ended = self.clients.connection(successor).is_some_and(|c| c.has_ended);
+        if has_ended {
+            self.handle_close(now, successor);
+        }
+    }
+
+    /// A timer of the connection has passed, and all that its client had sent was worked on.
+    fn end_if_silent(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        match connection.state {
+            ConnectionState::Open(_) if connection.is_silent(now) => {
+                self.end_for_keep_alive(now, id);
+            }
+            ConnectionState::Open(_) => self.set_keep_alive_timer(now, id),
+            // What is not open yet, or not any more, is not read so.
+            ConnectionState::Connecting | ConnectionState::Closing => {}
+        }
+    }
+}
