@@ -86,7 +86,9 @@ impl Shard {
         let assigned = connect.client_id.is_empty().then(|| self.draw_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let existing = self.clients.find(client_id);
-        let old = existing.and_then(|key| self.clients.session(key)).and_then(|session| session.connection);
+        let old = existing
+            .and_then(|key| self.clients.session(key))
+            .and_then(|session| session.connection);
         if let Some(old) = old
             && !self.is_read_out(old, id)
         {

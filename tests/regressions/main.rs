@@ -29,6 +29,7 @@ mod publish_and_leave;
 mod publisher;
 mod retained_changes;
 mod subscriptions;
+mod take_over;
 
 mod world;
 

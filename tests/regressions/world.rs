@@ -36,6 +36,11 @@ impl World {
         self.broker.address
     }
 
+    /// Sends the broker a signal by its name.
+    pub fn signal(&self, name: &str) {
+        self.broker.signal(name);
+    }
+
     /// The most that the broker has had in memory, above what it began with. `None` where a sanitizer has its own memory there.
     pub fn growth_mib(&self) -> Option<u64> {
         if std::env::var_os("ASAN_OPTIONS").is_some() {

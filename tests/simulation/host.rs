@@ -37,9 +37,6 @@ struct Net {
     late: VecDeque<Completion>,
     /// The bytes that the last event lends.
     lent: Vec<u8>,
-    turn: u64,
-    /// The last turn in which the shard let some connection's input wait.
-    parked_in: u64,
     /// Posted, in this order; others see it from the front on while this shard does its next step.
     posted: VecDeque<(ShardId, Lane, Mail)>,
     handover_count: u64,
@@ -76,8 +73,6 @@ impl Host {
             completions: VecDeque::new(),
             late: VecDeque::new(),
             lent: Vec::new(),
-            turn: 1,
-            parked_in: 0,
             posted: VecDeque::new(),
             handover_count: 0,
             full_count: 0,
@@ -134,13 +129,9 @@ impl Host {
             self.now = env.now;
             self.net.begin_turn(env);
         }
-        let parked_before = self.parked_count();
         let step = STEPS[self.step];
         let mut world = Outside { net: &mut self.net, env, lanes };
         advance(step, &mut self.shard, &mut world, self.now);
-        if self.parked_count() > parked_before {
-            self.net.parked_in = self.net.turn;
-        }
         if step == Step::Mail && !env.is_calm {
             self.net.let_through(lanes, env.dice.below(self.net.posted.len() + 1));
         }
@@ -149,18 +140,12 @@ impl Host {
             println!("{} {:?} shard {}: {event}", env.step, self.now, self.net.id);
         }
     }
-
-    fn parked_count(&mut self) -> u64 {
-        let counters = self.shard.counters();
-        counters.parked_on_mail + counters.parked_on_output
-    }
 }
 
 impl Net {
     /// Takes what has happened from the sockets. Who wrote first is heard first.
     fn begin_turn(&mut self, env: &mut Env) {
         assert!(self.completions.is_empty(), "a turn takes all that has happened");
-        self.turn += 1;
         self.completions.append(&mut self.late);
         while env.is_calm || env.dice.chance(80) {
             let Some(socket) = env.network.accepts[usize::from(self.id)].pop_front() else { break };
@@ -203,7 +188,6 @@ impl Net {
                 break;
             }
             has_received = true;
-            socket.may_be_held |= socket.read_mode == ReadMode::Stopped;
             self.completions.push_back(Completion::Received(id, bytes));
         }
         let is_end = socket.is_client_gone && socket.to_server.is_empty();
@@ -224,11 +208,6 @@ impl Net {
         for (to, lane, mail) in self.posted.drain(..count) {
             lanes.post(self.id, to, lane, mail);
         }
-    }
-
-    /// Input waits that the shard has not spoken of yet.
-    fn may_have_parked(&self) -> bool {
-        self.parked_in + 1 >= self.turn
     }
 
     fn remove(&mut self, connection: ConnectionId) -> SocketId {
@@ -302,13 +281,6 @@ impl World for Outside<'_> {
         let socket = &mut self.env.network.sockets[self.net.sockets[&connection]];
         socket.is_tail_due = mode == ReadMode::Stopped && self.env.dice.chance(50);
         socket.read_mode = mode;
-        match mode {
-            ReadMode::Once => {}
-            // Nothing waits any more.
-            ReadMode::Many => socket.may_be_held = false,
-            // It waits, or the shard closes it.
-            ReadMode::Stopped => socket.may_be_held |= self.net.may_have_parked(),
-        }
     }
 
     fn has_room(&mut self, to: ShardId, lane: Lane) -> bool {
@@ -349,9 +321,6 @@ impl World for Outside<'_> {
         // What completes late finds nobody.
         let Some(id) = self.net.sockets.remove(&connection) else { return };
         let socket = &mut self.env.network.sockets[id];
-        // A connection that is taken over loses what waited.
-        let may_be_held = socket.may_be_held || socket.has_asked || self.net.may_have_parked();
-        socket.is_cut |= socket.is_overlapped && may_be_held;
         socket.drop_by_server();
         if self.env.dice.chance(10) {
             let bytes = b"late".to_vec();

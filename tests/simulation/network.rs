@@ -29,10 +29,6 @@ pub struct Socket {
     pub is_server_gone: bool,
     /// Bytes of the client were lost, or not all were handed to the broker.
     pub is_cut: bool,
-    /// Of what was handed to the broker, some may wait to be used.
-    pub may_be_held: bool,
-    /// The client left before a question was answered: what it wrote behind the question may wait until the end.
-    pub has_asked: bool,
     /// The client was back before the broker had closed it.
     pub is_overlapped: bool,
     /// Bytes the client's side holds until it reads.
@@ -107,8 +103,6 @@ impl Network {
             is_client_gone: false,
             is_server_gone: false,
             is_cut: false,
-            may_be_held: false,
-            has_asked: false,
             is_overlapped: false,
             window: 1 << 20,
             flight: None,

@@ -488,8 +488,6 @@ impl Client {
             self.may_be_present = true;
         }
         let Some(wire) = self.wire.take() else { return };
-        let socket = &mut env.network.sockets[wire.socket];
-        socket.has_asked = wire.subscribe.is_some() || wire.unsubscribe.is_some();
         env.network.close(wire.socket);
         self.left_at = env.now;
         self.goodbye = Some(wire.socket);
