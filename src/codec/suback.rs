@@ -143,24 +143,3 @@ pub(super) fn encode_front(
     put_var_int(out, size);
     diagnostics.encode(out);
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_size_of_an_answer_follows_from_the_number_of_filters() {
-        for count in [1, 2, 123, 124, 125, 16_379, 16_380, 16_381] {
-            let reasons = vec![ReasonCode::Success; count];
-            let suback = Suback {
-                packet_id: PacketId::new(1).expect("an identifier"),
-                reasons: ReasonCodes::from_list(&reasons),
-                reason_string: None,
-                user_properties: UserProperties::default(),
-            };
-            let mut bytes = Vec::new();
-            suback.encode(ProtocolVersion::V5, usize::MAX, &mut bytes);
-            assert_eq!(bytes.len(), filters_answer_size(count), "{count} filters");
-        }
-    }
-}

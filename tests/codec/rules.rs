@@ -294,3 +294,20 @@ fn every_error_says_what_is_wrong_in_one_line() {
         assert!((10..=80).contains(&text.len()) && !text.contains('\n'), "{text}");
     }
 }
+
+#[test]
+fn the_size_of_an_answer_follows_from_the_number_of_filters() {
+    for count in [1, 2, 123, 124, 125, 16_379, 16_380, 16_381] {
+        let reasons = vec![ringmq::codec::ReasonCode::Success; count];
+        let suback = ringmq::codec::Suback {
+            packet_id: ringmq::codec::PacketId::new(1).expect("an identifier"),
+            reasons: ringmq::codec::ReasonCodes::from_list(&reasons),
+            reason_string: None,
+            user_properties: Default::default(),
+        };
+        let mut bytes = Vec::new();
+        suback.encode(ringmq::codec::ProtocolVersion::V5, usize::MAX, &mut bytes);
+        let size = ringmq::codec::filters_answer_size(count);
+        assert_eq!(bytes.len(), size, "{count} filters");
+    }
+}

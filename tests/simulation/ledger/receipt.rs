@@ -108,9 +108,9 @@ impl Ledger {
     fn check_order(&mut self, incarnation: usize, id: u32, receipt: &Receipt) {
         let publication = &self.publications[id as usize];
         let receiver = &self.incarnations[incarnation];
-        let shared: Vec<_> = receiver.shared(&publication.topic).map(|s| &s.text).collect();
+        let shared: Vec<_> = receiver.shared(&publication.topic).map(|s| s.text.clone()).collect();
         let is_plain = receiver.plain(&publication.topic).next().is_some();
-        match shared[..] {
+        match &shared[..] {
             [] => {}
             [text] if !is_plain && self.is_steady(text) => self.ordered_in_groups += 1,
             // What comes back to a group is given out again, out of order.
@@ -128,7 +128,8 @@ impl Ledger {
         let is_bound = publication.send_count == 1;
         if let Some(newest) = newest
             && id < newest
-            && self.may_overtake(incarnation, id, newest, receipt)
+            && (self.may_overtake(incarnation, id, newest, receipt)
+                || self.may_have_come_back(incarnation, id, &shared))
         {
             return;
         }
@@ -151,6 +152,19 @@ impl Ledger {
 impl Ledger {
     /// Whether a fetched retained message and a live one may have passed each other between the shards: the owner of
     /// the topic and the subscriber's shard hear of a message on lanes of their own, and one may be full.
+    /// Whether another member may have been given the message first. The broker ends a member whose keep alive has passed
+    /// before that member hears of it; what the member has not acknowledged goes to the others, behind what they have.
+    fn may_have_come_back(&self, incarnation: usize, id: u32, shared: &[String]) -> bool {
+        let is_acknowledged = |qos| qos != QoS::AtMostOnce;
+        let mut others =
+            self.incarnations.iter().enumerate().filter(|(one, _)| *one != incarnation);
+        is_acknowledged(self.publications[id as usize].qos)
+            && others.any(|(_, other)| {
+                let mut subscriptions = other.subscriptions.iter();
+                subscriptions.any(|s| shared.contains(&s.text) && is_acknowledged(s.options.qos))
+            })
+    }
+
     fn may_overtake(&self, incarnation: usize, id: u32, newest: u32, receipt: &Receipt) -> bool {
         if !self.may_fill {
             return false;
