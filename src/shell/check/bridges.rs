@@ -57,7 +57,7 @@ mod tests {
             assert!(finding.what.contains(words), "{finding:?}");
         }
         let wider = Limits { arena_size: 17 << 20, ..limits };
-        assert!(finding.remedy.contains("raise arena_size to 16777216"), "{finding:?}");
+        assert!(finding.remedy.contains("raise arena_size to 16385KiB"), "{finding:?}");
         assert_eq!(judge(&bridge(room + 1), &wider), None);
     }
 }
