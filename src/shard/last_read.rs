@@ -49,10 +49,12 @@ impl Shard {
         match why {
             Why::TakenOver(successor) => self.let_take_over(now, connection, successor, has_more),
             Why::Silent => self.end_if_silent(now, connection),
-            Why::Broken => {
+            // It may have ended in another way meanwhile.
+            Why::Broken if self.clients.connection(connection).is_some() => {
                 self.handle_close(now, connection);
                 return Some(connection);
             }
+            Why::Broken => {}
         }
         None
     }
