@@ -45,6 +45,8 @@ pub struct Epoll {
     sockets: Table<Socket>,
     listeners: Vec<Listener>,
     bell: Option<Arc<EventFd>>,
+    /// The bell was rung since the last wait.
+    is_rung: bool,
     /// Sockets that have something, each once; stale keys are skipped.
     ready: VecDeque<SocketKey>,
     /// How many of `ready` are for this turn.
@@ -72,6 +74,7 @@ impl Epoll {
             sockets: Table::default(),
             listeners: Vec::new(),
             bell: None,
+            is_rung: false,
             ready: VecDeque::new(),
             due: 0,
             sent: VecDeque::new(),
@@ -93,8 +96,8 @@ impl Epoll {
             match Token::from_user_data(event.data.u64()) {
                 Token::Receive(key) => self.note(key, event.flags),
                 Token::Accept(index) => self.listeners[index as usize].is_ready = true,
-                // The wait has ended, which is all that it is for.
-                _ => {}
+                Token::Bell => self.is_rung = true,
+                Token::Send(_) | Token::Cancel => unreachable!("nothing is watched as these"),
             }
         }
     }
@@ -328,7 +331,7 @@ impl Network for Epoll {
         if !self.has_ready() {
             self.gather(Duration::ZERO);
         }
-        self.has_ready()
+        self.has_ready() || self.is_rung
     }
 
     fn poll(&mut self, now: Instant) {
@@ -337,7 +340,10 @@ impl Network for Epoll {
 
     fn wait(&mut self, now: Instant, timeout: Duration) {
         self.begin(now);
-        self.gather(if self.has_ready() { Duration::ZERO } else { timeout });
+        let is_due = self.has_ready() || self.is_rung;
+        self.gather(if is_due { Duration::ZERO } else { timeout });
+        // The wait has ended, which is all that the bell is for.
+        self.is_rung = false;
         self.due = self.ready.len();
     }
 

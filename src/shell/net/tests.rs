@@ -211,6 +211,7 @@ on_each_network! {
     a_bell_rung_at_any_time_ends_the_wait;
     a_wait_ends_in_time;
     a_spinning_thread_sees_that_there_is_work_without_entering_the_kernel;
+    a_spinning_thread_sees_that_the_bell_was_rung;
 }
 
 #[test]
@@ -605,6 +606,24 @@ fn a_spinning_thread_sees_that_there_is_work_without_entering_the_kernel<N: Test
     rig.net.poll(rig.now);
     rig.take();
     assert_eq!(rig.received_size(0), 4);
+}
+
+fn a_spinning_thread_sees_that_the_bell_was_rung<N: TestNetwork>() {
+    let bell = Arc::new(EventFd::new().unwrap());
+    let mut net = N::make(SMALL);
+    net.watch(bell.clone());
+    net.poll(Instant::ZERO);
+    for _ in 0..20 {
+        while net.next_event(Instant::ZERO).is_some() {}
+        net.poll(Instant::ZERO);
+        assert!(!net.has_work());
+        bell.ring();
+        let began = std::time::Instant::now();
+        while !net.has_work() {
+            assert!(began.elapsed() < child::PATIENCE, "nobody hears the bell");
+        }
+        net.poll(Instant::ZERO);
+    }
 }
 
 fn accepting_with_few_descriptors<N: TestNetwork>() {
