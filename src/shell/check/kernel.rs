@@ -25,7 +25,8 @@ const RELEASE_RTO_MAX: Release = (6, 15);
 const RELEASE_LOCKED_RINGS: Release = (6, 14);
 
 /// What epoll costs: the range of `bench/results/compare-epoll.json`.
-const EPOLL_COST: &str = "which took 0.8 to 1.1 times the CPU for each message when it was measured";
+const EPOLL_COST: &str =
+    "which took 0.8 to 1.1 times the CPU for each message when it was measured";
 
 const RING_ENTRIES: u32 = 8;
 const RING_TRIES: u32 = 10;
