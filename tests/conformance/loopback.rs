@@ -51,7 +51,14 @@ impl World for Loopback {
         let timeout = if patience == Patience::Long { LONG } else { SHORT };
         socket.set_read_timeout(Some(timeout)).unwrap();
         let mut buffer = vec![0; 64 << 10];
-        match socket.read(&mut buffer) {
+        let outcome = loop {
+            match socket.read(&mut buffer) {
+                // A kernel may interrupt a call without any signal.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => break outcome,
+            }
+        };
+        match outcome {
             Ok(0) => Received::Closed,
             Ok(size) => Received::Bytes(buffer[..size].to_vec()),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {

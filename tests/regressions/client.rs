@@ -151,6 +151,8 @@ impl Client {
                 {
                     return Received::Nothing;
                 }
+                // A kernel may interrupt a call without any signal.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Received::Closed,
             }
         }

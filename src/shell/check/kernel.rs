@@ -102,10 +102,10 @@ pub fn try_io_uring(process: &Process) -> Result<(), Refusal> {
         let release = release.unwrap_or_default();
         return Err(too_old(format!("Linux {release} does not have what rings need here")));
     }
-    let tried = set_up_ring().and_then(|mut ring| {
-        do_nothing(&mut ring)?;
-        missing_operation(&ring)
-    });
+    // On a thread that ends with it: the kernel interrupts the thread of a ring that is gone once more, and a call of the
+    // embedder's that waits would fail with EINTR.
+    let tried = thread::Builder::new().name("try-io-uring".into()).spawn(try_ring);
+    let tried = tried.and_then(|thread| thread.join().expect("it does not panic"));
     match tried {
         Ok(None) => Ok(()),
         Ok(Some(name)) => Err(too_old(format!("this kernel's io_uring cannot do {name}"))),
@@ -131,6 +131,13 @@ pub fn judge_io(choice: &Result<Choice, Refusal>) -> Finding {
             Finding::fail(subject, format!("no io_uring: {what}"), format!("{remedy}{other}"))
         }
     }
+}
+
+/// The first operation that shards need and that the kernel lacks.
+fn try_ring() -> io::Result<Option<&'static str>> {
+    let mut ring = set_up_ring()?;
+    do_nothing(&mut ring)?;
+    missing_operation(&ring)
 }
 
 /// Goes all the way through the kernel.
@@ -250,6 +257,9 @@ fn forbidden_by_filter(process: &Process) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::super::Level;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -271,6 +281,17 @@ mod tests {
             assert_eq!(check_release(Some(release), Io::Epoll).level, epoll, "{release}");
         }
         assert_eq!(check_release(None, Io::Uring).level, Level::Warn);
+    }
+
+    #[test]
+    fn who_asks_is_not_interrupted_afterwards() {
+        let (mut one, _other) = UnixStream::pair().unwrap();
+        one.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
+        for _ in 0..20 {
+            let _ = try_io_uring(&Process::read());
+            let error = one.read(&mut [0]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+        }
     }
 
     #[test]
