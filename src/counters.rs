@@ -20,6 +20,8 @@ pub struct Counters {
     pub takeovers_cut: u64,
     pub connects_timed_out: u64,
     pub keep_alives_expired: u64,
+    /// Connections that the kernel gave up (ETIMEDOUT).
+    pub connections_timed_out: u64,
     pub protocol_errors: u64,
     pub sessions_expired: u64,
     pub sessions_refused: u64,

@@ -22,6 +22,7 @@ pub mod plugins;
 mod shutdown;
 mod socket;
 pub mod spool;
+mod stalls;
 mod waiter;
 mod watch;
 mod worker;

@@ -230,7 +230,8 @@ pub static KEYS: &[Key] = &[
         name: "tcp_user_timeout_ms",
         group: Group::Network,
         kind: Kind::Time { unit: Milliseconds, min: 10_000, max: 604_800_000 },
-        explanation: "Time that a connection may take nothing of what was sent to it; then it is closed.",
+        explanation: "Time that a connection may take nothing of what was sent to it; then it is closed. A client that keeps its window closed \
+                      and is not reachable either is given up by the kernel after some 15 minutes (tcp_retries2), whatever this says.",
         get: |settings| Value::Number(settings.tcp.user_timeout_ms.into()),
         set: |settings, value| settings.tcp.user_timeout_ms = number(&value),
     },

@@ -83,6 +83,7 @@ impl Report {
         say("closed/protocol_errors", &counters.protocol_errors);
         say("closed/keep_alives", &counters.keep_alives_expired);
         say("closed/connects_timed_out", &counters.connects_timed_out);
+        say("closed/timed_out", &counters.connections_timed_out);
         say("closed/taken_over", &counters.connections_taken_over);
         say("closed/taken_over_cut", &counters.takeovers_cut);
         say("shared_subscriptions/count", &gauges.shared_groups);

@@ -330,7 +330,8 @@ fn work_on<N: Network>(
     shard.set_events(tracing::enabled!(tracing::Level::DEBUG));
     let waiter = Waiter::new(settings.wait, settings.spin_us);
     let gate = shared.gate.clone();
-    let mut worker = Worker::new(shard, net, port, shared.clock, waiter, gate, report);
+    let rto_max_ms = settings.tcp.rto_max_ms;
+    let mut worker = Worker::new(shard, net, port, shared.clock, waiter, gate, rto_max_ms, report);
     let _ = started.send((worker.id(), Ok(())));
     drop(started);
     serve(&mut worker, &shared.orders, settings.limits.linger_ms);

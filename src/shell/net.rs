@@ -12,7 +12,7 @@ mod token;
 pub mod uring;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,9 @@ pub use error::NetworkError;
 pub use event_fd::EventFd;
 #[cfg(test)]
 pub use system::tcp_rto_max;
-pub use system::{give_back_free_memory, set_tcp_rto_max};
+pub use system::{
+    RTO_MAX_MS, give_back_free_memory, outstanding, set_tcp_rto_max, unanswered_probes,
+};
 pub use token::SocketKey;
 
 /// Listeners, connections and a doorbell that one thread waits for. Nothing blocks but `wait`.
@@ -69,6 +71,9 @@ pub trait Network {
     /// Some of what a socket holds already, in `buffer`; 0: nothing is left. All events were taken before.
     fn read_rest(&mut self, key: SocketKey, buffer: &mut [u8]) -> usize;
 
+    /// What a socket that is open is to the kernel.
+    fn descriptor(&mut self, key: SocketKey) -> Option<BorrowedFd<'_>>;
+
     /// Sockets, closed ones on which the kernel holds something included.
     fn socket_count(&self) -> usize;
 
@@ -76,6 +81,9 @@ pub trait Network {
     fn receive_rearms(&self) -> u64 {
         0
     }
+
+    /// Connections that the kernel gave up: their peers did not answer, or took nothing, for too long.
+    fn timed_out(&self) -> u64;
 
     /// When `poll` or `wait` has something to do that no event announces.
     fn deadline(&self) -> Option<Instant>;

@@ -2,6 +2,7 @@
 
 use crate::shard::ConnectionId;
 use crate::shell::net::SocketKey;
+use crate::shell::stalls::Watch;
 
 /// Indexed by the connection's index. A stale connection finds nothing.
 #[derive(Default)]
@@ -13,6 +14,7 @@ pub struct SocketTable {
 struct Entry {
     generation: u32,
     socket: SocketKey,
+    watch: Watch,
 }
 
 impl SocketTable {
@@ -21,7 +23,7 @@ impl SocketTable {
         if index >= self.sockets.len() {
             self.sockets.resize(index + 1, None);
         }
-        let entry = Entry { generation: connection.generation, socket };
+        let entry = Entry { generation: connection.generation, socket, watch: Watch::None };
         let previous = self.sockets[index].replace(entry);
         assert!(previous.is_none(), "the connection before it was removed");
     }
@@ -29,6 +31,12 @@ impl SocketTable {
     pub fn get(&self, connection: ConnectionId) -> Option<SocketKey> {
         let entry = (*self.sockets.get(connection.index as usize)?)?;
         (entry.generation == connection.generation).then_some(entry.socket)
+    }
+
+    /// The socket, and how it is watched.
+    pub fn get_watched(&mut self, connection: ConnectionId) -> Option<(SocketKey, &mut Watch)> {
+        let entry = self.sockets.get_mut(connection.index as usize)?.as_mut()?;
+        (entry.generation == connection.generation).then_some((entry.socket, &mut entry.watch))
     }
 
     pub fn remove(&mut self, connection: ConnectionId) -> Option<SocketKey> {

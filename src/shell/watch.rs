@@ -99,6 +99,11 @@ const RULES: &[Rule] = &[
         sentence: "clients connected again and lost what their old connections still held: raise takeover_bytes_max",
     },
     Rule {
+        count: |counters| counters.connections_timed_out,
+        sentence: "connections ended: their peers answered nothing, or took nothing, for too long (ETIMEDOUT); see \
+                   tcp_user_timeout_ms",
+    },
+    Rule {
         count: |counters| counters.frames_evicted,
         sentence: "connections closed: unfinished packets filled a shard's budget; raise shard_frames_bytes_max",
     },

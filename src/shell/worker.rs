@@ -43,10 +43,11 @@ impl<N: Network> Worker<N> {
         clock: Clock,
         waiter: Waiter,
         gate: Arc<Gate>,
+        tcp_rto_max_ms: u32,
         report: Arc<Report>,
     ) -> Worker<N> {
         let now = clock.now();
-        let world = NetWorld::new(net, port, gate, shard.linger_ms(), now);
+        let world = NetWorld::new(net, port, gate, shard.linger_ms(), tcp_rto_max_ms, now);
         let report_due = now.plus_ms(SLEEP_MAX_MS);
         Worker { shard, world, clock, waiter, report, report_due, moved_at: now, now }
     }
@@ -63,6 +64,7 @@ impl<N: Network> Worker<N> {
         self.world.begin_turn(now);
         turn(&mut self.shard, &mut self.world, now);
         self.world.look_at_lingering();
+        self.world.look_at_stalls();
         // None unless they are asked for.
         while let Some(event) = self.shard.poll_event() {
             debug!("{event}");
@@ -124,6 +126,7 @@ impl<N: Network> Worker<N> {
     fn report(&mut self, now: Instant) {
         self.report_due = now.plus_ms(SLEEP_MAX_MS);
         self.shard.counters().receive_rearms = self.world.net.receive_rearms();
+        self.shard.counters().connections_timed_out = self.world.net.timed_out();
         let gauges = self.shard.gauges();
         self.report.set(Snapshot {
             counters: self.shard.counters().clone(),

@@ -15,6 +15,7 @@ use crate::shell::gate::Gate;
 use crate::shell::mesh::{Adoption, Control, Port};
 use crate::shell::net::{self, Network, SocketKey};
 use crate::shell::socket::{SocketTable, from_owner, to_owner};
+use crate::shell::stalls::Stalls;
 use crate::time::Instant;
 use crate::turn::{Addresses, Event, World};
 
@@ -39,6 +40,7 @@ pub struct NetWorld<N> {
     /// When they are looked at next.
     linger_look_at: Instant,
     linger_ms: u64,
+    stalls: Stalls,
     /// What `read_rest` has read last; empty until it is called.
     rest: Vec<u8>,
     /// A lane was full in this turn, or something could not be taken from one.
@@ -55,6 +57,7 @@ impl<N: Network> NetWorld<N> {
         port: Port<Mail>,
         gate: Arc<Gate>,
         linger_ms: u64,
+        tcp_rto_max_ms: u32,
         now: Instant,
     ) -> NetWorld<N> {
         NetWorld {
@@ -67,6 +70,7 @@ impl<N: Network> NetWorld<N> {
             lingering: VecDeque::new(),
             linger_look_at: now,
             linger_ms,
+            stalls: Stalls::new(tcp_rto_max_ms, now),
             rest: Vec::new(),
             is_held_up: false,
             has_moved: true,
@@ -105,6 +109,11 @@ impl<N: Network> NetWorld<N> {
                 self.drop_socket(key);
             }
         }
+    }
+
+    /// Looks at connections whose peers may have closed their windows.
+    pub fn look_at_stalls(&mut self) {
+        self.stalls.look(self.now, &mut self.sockets, &mut self.net);
     }
 
     fn drop_socket(&mut self, key: SocketKey) {
@@ -262,7 +271,9 @@ impl<N: Network> World for NetWorld<N> {
         may_leave_now: bool,
     ) -> Option<Output> {
         self.has_moved = true;
-        let key = self.sockets.get(connection).expect("the shard flushes what is open");
+        let (key, watch) =
+            self.sockets.get_watched(connection).expect("the shard flushes what is open");
+        self.stalls.note(connection, watch);
         self.net.send(key, output, may_leave_now)
     }
 

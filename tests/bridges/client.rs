@@ -100,29 +100,44 @@ impl Client {
         Ok(())
     }
 
-    /// What comes within `patience`, acknowledged at once.
+    /// What comes within `patience`, acknowledged at once: nothing only if no packet has come whole.
     pub fn read(&mut self, patience: Duration) -> io::Result<Vec<Got>> {
-        self.stream.set_read_timeout(Some(patience))?;
-        let mut buffer = [0; 64 << 10];
-        match self.stream.read(&mut buffer) {
-            Ok(0) => return Err(ErrorKind::ConnectionReset.into()),
-            Ok(size) => self.received.extend_from_slice(&buffer[..size]),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                return Ok(Vec::new());
-            }
-            Err(error) => return Err(error),
-        }
-        let received = std::mem::take(&mut self.received);
-        let mut rest = received.as_slice();
+        let deadline = Instant::now() + patience;
         let mut all = Vec::new();
-        while let Some(frame) = next_frame(rest, usize::MAX).expect("a broker sends frames") {
-            rest = &rest[frame.size..];
-            let packet = Packet::decode(&frame, self.version).expect("a broker sends packets");
-            all.push(self.take(packet));
+        while all.is_empty() && self.receive(deadline)? {
+            let received = std::mem::take(&mut self.received);
+            let mut rest = received.as_slice();
+            while let Some(frame) = next_frame(rest, usize::MAX).expect("a broker sends frames") {
+                rest = &rest[frame.size..];
+                let packet = Packet::decode(&frame, self.version).expect("a broker sends packets");
+                all.push(self.take(packet));
+            }
+            self.received = rest.to_vec();
         }
-        self.received = rest.to_vec();
         self.flush()?;
         Ok(all)
+    }
+
+    /// `false`: nothing came until `deadline`.
+    fn receive(&mut self, deadline: Instant) -> io::Result<bool> {
+        let mut buffer = [0; 64 << 10];
+        loop {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            self.stream.set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(ErrorKind::ConnectionReset.into()),
+                Ok(size) => {
+                    self.received.extend_from_slice(&buffer[..size]);
+                    return Ok(true);
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return Ok(false),
+                    // A kernel may interrupt a call without any signal.
+                    ErrorKind::Interrupted => {}
+                    _ => return Err(error),
+                },
+            }
+        }
     }
 
     fn take(&mut self, packet: Packet<'_>) -> Got {

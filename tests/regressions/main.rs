@@ -23,15 +23,15 @@ mod bystanders;
 mod client;
 mod connect_properties;
 mod flaky_links;
-
 mod message;
+mod namespaces;
 mod publish_and_leave;
 mod publisher;
 mod retained_changes;
 mod subscriptions;
 mod take_over;
-
 mod world;
+mod zero_window;
 
 use world::World;
 

@@ -11,7 +11,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +54,7 @@ pub struct Epoll {
     /// Outputs that have left, to be reported.
     sent: VecDeque<(SocketKey, Output)>,
     buffer: Box<[u8]>,
+    timed_out: u64,
 }
 
 struct Listener {
@@ -79,6 +80,7 @@ impl Epoll {
             due: 0,
             sent: VecDeque::new(),
             buffer: vec![0; receive_size].into_boxed_slice(),
+            timed_out: 0,
         })
     }
 
@@ -319,8 +321,17 @@ impl Network for Epoll {
         size
     }
 
+    fn descriptor(&mut self, key: SocketKey) -> Option<BorrowedFd<'_>> {
+        let socket = self.sockets.get_mut(key)?;
+        (!socket.has_ended).then(|| socket.fd.as_fd())
+    }
+
     fn socket_count(&self) -> usize {
         self.sockets.count()
+    }
+
+    fn timed_out(&self) -> u64 {
+        self.timed_out
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -360,6 +371,8 @@ impl Network for Epoll {
                 }
                 Some(Served::Sent { owner, output }) => return Some(Event::Sent { owner, output }),
                 Some(Served::Ended { owner, is_read_out, error }) => {
+                    let errno = error.as_ref().and_then(Errno::from_io_error);
+                    self.timed_out += u64::from(errno == Some(Errno::TIMEDOUT));
                     return Some(Event::Ended { owner, is_read_out, error });
                 }
                 None => {}

@@ -14,7 +14,7 @@ mod tests;
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +89,7 @@ pub struct Ring {
     /// Operations whose last completion is still to come, requests to cancel not counted: they hold nothing.
     in_flight: usize,
     receive_rearms: u64,
+    timed_out: u64,
     wait_flags: EnterFlags,
 }
 
@@ -126,6 +127,7 @@ impl Ring {
             lent: None,
             in_flight: 0,
             receive_rearms: 0,
+            timed_out: 0,
             wait_flags,
         })
     }
@@ -218,12 +220,21 @@ impl Network for Ring {
         recv(&socket.fd, buffer, RecvFlags::DONTWAIT).map_or(0, |(size, _)| size)
     }
 
+    fn descriptor(&mut self, key: SocketKey) -> Option<BorrowedFd<'_>> {
+        let socket = self.sockets.get_mut(key)?;
+        (!socket.is_mute()).then(|| socket.fd.as_fd())
+    }
+
     fn socket_count(&self) -> usize {
         self.sockets.count()
     }
 
     fn receive_rearms(&self) -> u64 {
         self.receive_rearms
+    }
+
+    fn timed_out(&self) -> u64 {
+        self.timed_out
     }
 
     fn deadline(&self) -> Option<Instant> {

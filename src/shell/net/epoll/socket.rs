@@ -123,6 +123,8 @@ impl Socket {
     pub(super) fn end(&mut self, is_read_out: bool, error: Option<io::Error>) -> Served {
         self.has_ended = true;
         self.sending = None;
+        // Of a broken connection a receive may see no more than the end.
+        let error = error.or(self.broken.take());
         Served::Ended { owner: self.owner, is_read_out, error }
     }
 }

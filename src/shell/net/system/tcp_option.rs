@@ -1,10 +1,14 @@
 //! What no library has yet of TCP sockets.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// `TCP_RTO_MAX_MS` of linux/tcp.h, from Linux 6.15 on.
 const TCP_RTO_MAX_MS: libc::c_int = 44;
+
+/// The longest time between two retransmissions that a kernel has, milliseconds.
+pub const RTO_MAX_MS: u32 = 120_000;
 
 /// Bounds the time between two retransmissions, which else doubles up to two minutes. Sockets that a listener accepts
 /// inherit it. `Ok(false)`: this kernel does not have it.
@@ -35,6 +39,25 @@ pub fn outstanding(socket: &impl AsFd) -> usize {
     // that is given, which outlives the call, and the descriptor is borrowed.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut size) };
     if result == 0 { size.max(0) as usize } else { 0 }
+}
+
+/// Probes of the peer's closed window that were not answered so far; 0 where that cannot be known.
+pub fn unanswered_probes(socket: &impl AsFd) -> u8 {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut size = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: needed because neither std nor socket2 know the question. Sound because both pointers are to locals, of which
+    // the kernel writes at most the size that is named, and every value is one of the structure's integers.
+    let (result, info) = unsafe {
+        let result = libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut size,
+        );
+        (result, info.assume_init())
+    };
+    if result == 0 { info.tcpi_probes } else { 0 }
 }
 
 /// What `set_tcp_rto_max` has set; `None`: this kernel does not have it.

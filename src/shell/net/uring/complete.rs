@@ -54,6 +54,7 @@ impl Ring {
             Piece { buffer: index, from, is_last: !cqueue::buffer_more(completion.flags()) }
         });
         let ended = !cqueue::more(completion.flags());
+        self.timed_out += u64::from(result == -libc::ETIMEDOUT);
         let socket = self.sockets.get_mut(key).expect("a socket outlives its operations");
         if ended {
             assert!(socket.receive != Receive::Idle);
@@ -110,6 +111,7 @@ impl Ring {
 
     fn complete_send(&mut self, key: SocketKey, result: i32) -> Option<Event<'static>> {
         self.in_flight -= 1;
+        self.timed_out += u64::from(result == -libc::ETIMEDOUT);
         let socket = self.sockets.get_mut(key).expect("a socket outlives its operations");
         let is_mute = socket.is_mute();
         let send = socket.send.as_mut().expect("a send is kept until its completion");
