@@ -38,6 +38,7 @@ use crate::shell::shutdown::{Order, Orders, Phase};
 use crate::shell::waiter::Waiter;
 use crate::shell::watch::{Report, Watch};
 use crate::shell::worker::Worker;
+use crate::shell::world::NetWorld;
 
 /// How often the reports of the shards are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -330,8 +331,9 @@ fn work_on<N: Network>(
     shard.set_events(tracing::enabled!(tracing::Level::DEBUG));
     let waiter = Waiter::new(settings.wait, settings.spin_us);
     let gate = shared.gate.clone();
-    let rto_max_ms = settings.tcp.rto_max_ms;
-    let mut worker = Worker::new(shard, net, port, shared.clock, waiter, gate, rto_max_ms, report);
+    let (linger_ms, rto_max_ms) = (settings.limits.linger_ms, settings.tcp.rto_max_ms);
+    let world = NetWorld::new(net, port, gate, linger_ms, rto_max_ms, shared.clock.now());
+    let mut worker = Worker::new(shard, world, shared.clock, waiter, report);
     let _ = started.send((worker.id(), Ok(())));
     drop(started);
     serve(&mut worker, &shared.orders, settings.limits.linger_ms);

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use crate::shard::{Mail, Shard, ShardId};
+use crate::shard::{Shard, ShardId};
 use crate::shell::clock::Clock;
-use crate::shell::gate::Gate;
-use crate::shell::mesh::Port;
 use crate::shell::net::Network;
 use crate::shell::waiter::Waiter;
 use crate::shell::watch::{Report, Snapshot};
@@ -38,16 +36,12 @@ pub struct Worker<N> {
 impl<N: Network> Worker<N> {
     pub fn new(
         shard: Shard,
-        net: N,
-        port: Port<Mail>,
+        world: NetWorld<N>,
         clock: Clock,
         waiter: Waiter,
-        gate: Arc<Gate>,
-        tcp_rto_max_ms: u32,
         report: Arc<Report>,
     ) -> Worker<N> {
         let now = clock.now();
-        let world = NetWorld::new(net, port, gate, shard.linger_ms(), tcp_rto_max_ms, now);
         let report_due = now.plus_ms(SLEEP_MAX_MS);
         Worker { shard, world, clock, waiter, report, report_due, moved_at: now, now }
     }
