@@ -132,11 +132,6 @@ impl Shard {
         self.clients.list_flush(id);
     }
 
-    /// How long a connection that was closed may take for its last bytes.
-    pub fn linger_ms(&self) -> u64 {
-        self.limits.linger_ms
-    }
-
     pub(super) fn list_close(&mut self, id: ConnectionId) {
         if let Some(connection) = self.clients.connection(id)
             && !connection.is_close_listed
