@@ -10,7 +10,11 @@ use crate::message::{Message, Source};
 use crate::wire::Version;
 use crate::world::World;
 
-const ROUNDS: u64 = 200;
+/// `TAKE_OVERS=2000` for longer.
+fn rounds() -> u64 {
+    std::env::var("TAKE_OVERS").map_or(200, |text| text.parse().expect("TAKE_OVERS is a number"))
+}
+
 /// What a message of the client's is not.
 const WILL: u64 = 1 << 40;
 
@@ -31,7 +35,7 @@ fn come_back_at_once(world: &mut World, version: Version) {
     watcher.subscribe(&["over/#@0"]);
     let topics = vec!["over/said".to_owned()];
     let source = Source { id: 7, version, topics, size_max: 300 };
-    for number in 0..ROUNDS {
+    for number in 0..rounds() {
         let mut mover = Client::open(address, version);
         let topic = "over/will".to_owned();
         let will = Message { topic, ..source.message(WILL) };
@@ -42,9 +46,9 @@ fn come_back_at_once(world: &mut World, version: Version) {
         last.extend([0xE0, 0]);
         mover.send(&last);
     }
-    for number in 0..ROUNDS {
+    for number in 0..rounds() {
         let Received::Frame(frame) = watcher.message(PATIENCE) else {
-            panic!("{number} of {ROUNDS} arrived");
+            panic!("{number} of {} arrived", rounds());
         };
         let delivery = watcher.delivery(&frame).unwrap();
         assert_eq!(delivery.topic, b"over/said", "the client has said goodbye");
