@@ -15,6 +15,9 @@ pub const PACKET_SIZE_CEILING: usize = 5 + 268_435_455;
 /// The longest text that MQTT can express, a topic for instance.
 pub const TEXT_SIZE_CEILING: usize = 65_535;
 
+/// How much of a text that a client, a remote or a plugin wrote is shown in a line of the log.
+pub const LOGGED_TEXT_SIZE_MAX: usize = 256;
+
 /// What happens to a message for a session whose queue is full, once no QoS 0 message is left to drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueuePolicy {

@@ -291,7 +291,7 @@ mod tests {
     fn the_address_is_found_among_what_the_broker_says() {
         let (sender, lines) = channel();
         let warning = "2001-02-03T04:05:06Z  WARN io: no io_uring: a filter forbids it";
-        for line in [warning, "ringmq: listening on 127.0.0.1:1884 (epoll)"] {
+        for line in [warning, "2001-02-03T04:05:06Z  INFO listening on 127.0.0.1:1884 (epoll)"] {
             sender.send(line.to_string()).expect("open");
         }
         let address = "127.0.0.1:1884".parse().expect("address");

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::printable::Quoted;
+
 /// Events kept until they are polled; the oldest go first.
 const EVENTS_MAX: usize = 1024;
 
@@ -22,13 +24,15 @@ impl fmt::Display for Event {
                 let how = if *is_resumed { "resumed its session" } else { "connected" };
                 let version =
                     ["3.1", "3.1.1", "5.0"][usize::from(version.saturating_sub(3)).min(2)];
-                write!(f, "client '{client_id}' {how} with MQTT {version}{}", From(peer))
+                write!(f, "client {} {how} with MQTT {version}{}", Quoted(client_id), From(peer))
             }
             Event::Refused { peer, why } => write!(f, "refused a connection{}: {why}", From(peer)),
             Event::Disconnected { client_id, why } => {
-                write!(f, "client '{client_id}' disconnected: {why}")
+                write!(f, "client {} disconnected: {why}", Quoted(client_id))
             }
-            Event::SessionEnded { client_id } => write!(f, "session of client '{client_id}' ended"),
+            Event::SessionEnded { client_id } => {
+                write!(f, "session of client {} ended", Quoted(client_id))
+            }
         }
     }
 }

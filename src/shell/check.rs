@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::config::plugin::PluginSettings;
+use crate::printable::one_line;
 use crate::shell::io::{self, Io};
 use crate::shell::plugins::{self, Chain, Installed, PluginError};
 
@@ -134,10 +135,10 @@ impl fmt::Display for Finding {
             Level::Fail => "FAIL",
         };
         write!(out, "{level:<5} {:<14} ", self.subject)?;
-        wrap(out, &self.what, "")?;
+        wrap(out, &one_line(&self.what), "")?;
         if !self.remedy.is_empty() {
             write!(out, "\n{INDENT}-> ")?;
-            wrap(out, &self.remedy, "   ")?;
+            wrap(out, &one_line(&self.remedy), "   ")?;
         }
         Ok(())
     }

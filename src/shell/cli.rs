@@ -14,6 +14,7 @@ use super::plugin_abi::{HEADER, HEADER_RUST};
 use crate::config::Settings;
 use crate::config::keys::{Group, KEYS, Key};
 use crate::config::kind::{Kind, Written};
+use crate::printable::one_line;
 
 /// The command line or the configuration is wrong.
 const EXIT_USAGE: u8 = 2;
@@ -43,8 +44,10 @@ pub fn run(
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(error.exit_code() as u8);
+            let is_printed = error.print().is_ok();
+            // What was asked for and cannot be written has failed.
+            let code = if is_printed || error.use_stderr() { error.exit_code() } else { 1 };
+            return ExitCode::from(code as u8);
         }
     };
     let (name, options) = matches.subcommand().unwrap_or((SERVE, &matches));
@@ -186,7 +189,8 @@ fn print_findings(settings: &Settings) -> ExitCode {
 }
 
 fn refuse(sentences: &[String]) -> ExitCode {
-    let text: String = sentences.iter().map(|sentence| format!("error: {sentence}\n")).collect();
+    let line = |sentence: &String| format!("error: {}\n", one_line(sentence));
+    let text: String = sentences.iter().map(line).collect();
     let _ = io::stderr().write_all(text.as_bytes());
     ExitCode::from(EXIT_USAGE)
 }

@@ -14,6 +14,7 @@ use crate::config::keys::{Group, KEYS, Key};
 use crate::config::kind::{Kind, Value, Written, cores_text};
 use crate::config::table::{Entry, Form, Node, Refusal, did_you_mean};
 use crate::config::{self, Settings};
+use crate::printable::one_line;
 use crate::shell::plugins::check as check_plugin;
 
 /// The tables that say which plugins run.
@@ -177,7 +178,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Default => out.write_str("default"),
-            Origin::File(name, line) => write!(out, "{name}:{line}"),
+            Origin::File(name, line) => write!(out, "{}:{line}", one_line(name)),
             Origin::CommandLine(option) => out.write_str(option),
         }
     }

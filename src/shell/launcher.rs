@@ -73,7 +73,7 @@ pub fn run(settings: Settings) -> Result<(), LaunchError> {
     let mut signals = watch_signals().map_err(LaunchError::System)?;
     let broker = Broker::start(settings)?;
     for address in broker.addresses() {
-        eprintln!("ringmq: listening on {address} ({})", broker.shared.io);
+        info!("listening on {address} ({})", broker.shared.io);
     }
     let settings = &broker.shared.settings;
     info!("{} shards on cores {:?}", settings.shard_count(), settings.cores);

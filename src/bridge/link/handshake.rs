@@ -8,6 +8,7 @@ use crate::codec::{
     UserProperties, put_user_property,
 };
 use crate::limits::PACKET_SIZE_CEILING;
+use crate::printable::Quoted;
 use crate::time::Instant;
 use crate::topic::{InboundAliases, OutboundAliases};
 
@@ -68,7 +69,7 @@ impl Link {
         }
         let mut why = format!("it refuses the connection: {reason:?}");
         for text in [connack.reason_string, connack.server_reference].into_iter().flatten() {
-            why = format!("{why}, {text}");
+            why = format!("{why}, {}", Quoted(text));
         }
         self.go_down(now, failure_of(reason), why);
     }

@@ -8,6 +8,7 @@ use crate::codec::{
     Ack, DecodeError, Frame, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode,
     encode_pubcomp, encode_pubrel, next_frame,
 };
+use crate::printable::Quoted;
 use crate::time::Instant;
 
 /// So often a message that the remote cannot take just now is sent again, each time over a new connection.
@@ -86,7 +87,7 @@ impl Link {
                 for text in
                     [disconnect.reason_string, disconnect.server_reference].into_iter().flatten()
                 {
-                    why = format!("{why}, {text}");
+                    why = format!("{why}, {}", Quoted(text));
                 }
                 self.go_down(now, failure_of(disconnect.reason), why);
             }

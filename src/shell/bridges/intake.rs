@@ -11,6 +11,7 @@ use super::{Bridge, Hub};
 use crate::arena::Generation;
 use crate::bridge::{self, Wanted, connection_of};
 use crate::codec::QoS;
+use crate::printable::Quoted;
 use crate::shard::ShardId;
 use crate::shard::bridge_mail::{BridgeBatch, BridgeMessage, FromBridges, Target, ToBridges};
 use crate::time::Instant;
@@ -145,7 +146,11 @@ impl Hub {
         let Some(line) = bridge.lines.get(usize::from(line_index)) else { return };
         let outbound = &line.outbound;
         if !is_mapped {
-            warn!("bridge {}: '{local_topic}' maps to no topic; dropped", bridge.settings.name);
+            warn!(
+                "bridge {}: {} maps to no topic; dropped",
+                bridge.settings.name,
+                Quoted(local_topic)
+            );
             return outbound.lose(|dropped| dropped.unfit += 1);
         }
         let left_ms = body.meta.expires_at.map(|at| at.ms_since(now));

@@ -21,6 +21,7 @@ use crate::bridge::{
 };
 use crate::codec::{QoS, ReasonCode};
 use crate::config::bridge::{BridgeSettings, RemoteAddress};
+use crate::printable::Quoted;
 use crate::shard::ShardId;
 use crate::shard::bridge_mail::{FromBridges, InboundBatch, InboundMessage};
 use crate::shell::executor::net::{self, Reader, Writer};
@@ -511,8 +512,9 @@ impl Line {
             Sent::TooLarge => {
                 self.outbound.lose(|dropped| dropped.unfit += 1);
                 warn!(
-                    "bridge {}: a message to '{}' is larger than the remote takes; dropped",
-                    self.name, record.topic
+                    "bridge {}: a message to {} is larger than the remote takes; dropped",
+                    self.name,
+                    Quoted(record.topic)
                 );
             }
             Sent::NoRoom => {}
