@@ -178,7 +178,7 @@ impl Settings {
 }
 
 /// Whether a connection could mean either.
-fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+pub(crate) fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
     one.port() == other.port()
         && one.port() != 0
         && one.is_ipv4() == other.is_ipv4()

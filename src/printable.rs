@@ -56,6 +56,21 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped.0)
 }
 
+/// A number and what it counts: `2 shards`, `1 shard`. The first word of `plural` that ends with an s is the plural.
+pub fn counted(count: u64, plural: &str) -> String {
+    if count != 1 {
+        return format!("{count} {plural}");
+    }
+    let mut ends = plural.split(' ').scan(0, |end, word| {
+        *end += word.len() + 1;
+        Some((*end - 1, word))
+    });
+    match ends.find(|(_, word)| word.ends_with('s')) {
+        Some((end, _)) => format!("1 {}{}", &plural[..end - 1], &plural[end..]),
+        None => format!("1 {plural}"),
+    }
+}
+
 fn write_escaped(out: &mut impl Write, char: char) -> fmt::Result {
     if is_unfit(char) { write!(out, "{}", char.escape_default()) } else { out.write_char(char) }
 }
@@ -100,6 +115,20 @@ mod tests {
         );
         let fits = "a".repeat(LOGGED_TEXT_SIZE_MAX);
         assert_eq!(Quoted(&fits).to_string(), format!("'{fits}'"));
+    }
+
+    #[test]
+    fn one_of_a_kind_is_no_plural() {
+        for (count, plural, text) in [
+            (0, "shards", "0 shards"),
+            (1, "shards", "1 shard"),
+            (2, "shards on cores", "2 shards on cores"),
+            (1, "retained messages refused", "1 retained message refused"),
+            (1, "reads of messages", "1 read of messages"),
+            (1, "more", "1 more"),
+        ] {
+            assert_eq!(counted(count, plural), text);
+        }
     }
 
     #[test]

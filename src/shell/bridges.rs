@@ -234,17 +234,22 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
     })
 }
 
-async fn open_spool(
-    settings: &BridgeSettings,
-    data_dir: &Path,
-    line: u16,
-) -> Result<Spool, BridgesError> {
+/// Where a bridge keeps the logs of its connections, each in a directory with its number.
+pub fn log_directory(settings: &BridgeSettings, data_dir: &Path) -> PathBuf {
     let directory = match settings.spool_dir.as_os_str().is_empty() {
         true => data_dir.join("bridges").join(&settings.name),
         false => settings.spool_dir.clone(),
     };
     // The executor opens no relative paths.
-    let directory = std::path::absolute(&directory).unwrap_or(directory);
+    std::path::absolute(&directory).unwrap_or(directory)
+}
+
+async fn open_spool(
+    settings: &BridgeSettings,
+    data_dir: &Path,
+    line: u16,
+) -> Result<Spool, BridgesError> {
+    let directory = log_directory(settings, data_dir);
     let sync = match settings.spool_sync {
         SpoolSync::EachBatch => SyncPolicy::EachBatch,
         SpoolSync::Interval => SyncPolicy::Interval(settings.spool_sync_ms),

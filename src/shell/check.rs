@@ -2,6 +2,7 @@
 
 mod bridges;
 mod cores;
+mod directories;
 mod files;
 mod kernel;
 mod listeners;
@@ -61,6 +62,7 @@ pub fn run_checks(settings: &Settings) -> Vec<Finding> {
     findings.push(memory::check_bounds(settings));
     findings.extend(check_configuration(settings));
     findings.extend(bridges::check(settings));
+    findings.extend(directories::check(settings));
     findings.extend(listeners::check(settings));
     findings
 }

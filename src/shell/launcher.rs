@@ -13,12 +13,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use tracing::{debug, info, warn};
 
 use crate::bridge::ForwardIndex;
 use crate::config::Settings;
+use crate::config::kind::cores_text;
+use crate::printable::counted;
 use crate::shard::{Mail, Shard, ShardId, ShardSettings};
 use crate::shell::bridges::{self, BridgesError};
 use crate::shell::calm::Calm;
@@ -76,7 +78,8 @@ pub fn run(settings: Settings) -> Result<(), LaunchError> {
         info!("listening on {address} ({})", broker.shared.io);
     }
     let settings = &broker.shared.settings;
-    info!("{} shards on cores {:?}", settings.shard_count(), settings.cores);
+    let shards = counted(settings.shard_count().into(), "shards");
+    info!("{shards} on cores {}", cores_text(&settings.cores));
     supervise(&mut signals, &broker).map_err(LaunchError::System)?;
     info!("shutting down");
     broker.stop()
@@ -373,27 +376,44 @@ fn serve<N: Network>(worker: &mut Worker<N>, orders: &Orders, linger_ms: u64) {
     }
 }
 
-/// Becomes readable with the first SIGTERM or SIGINT; the second ends the process at once.
-fn watch_signals() -> std::io::Result<UnixStream> {
+/// What came to this process.
+struct Signals {
+    /// Becomes readable with each signal.
+    reader: UnixStream,
+    is_ending: Arc<AtomicBool>,
+    has_hung_up: Arc<AtomicBool>,
+}
+
+/// SIGTERM and SIGINT ask for the end; the second of them ends the process at once. SIGHUP asks for nothing that there is.
+fn watch_signals() -> std::io::Result<Signals> {
     let (reader, writer) = UnixStream::pair()?;
     reader.set_read_timeout(Some(WATCH_INTERVAL))?;
     let is_ending = Arc::new(AtomicBool::new(false));
+    let has_hung_up = Arc::new(AtomicBool::new(false));
+    flag::register(SIGHUP, has_hung_up.clone())?;
+    low_level::pipe::register(SIGHUP, writer.try_clone()?)?;
     for signal in [SIGTERM, SIGINT] {
         // In this order: the first signal finds the flag down and raises it.
         flag::register_conditional_shutdown(signal, 128 + signal, is_ending.clone())?;
         flag::register(signal, is_ending.clone())?;
         low_level::pipe::register(signal, writer.try_clone()?)?;
     }
-    Ok(reader)
+    Ok(Signals { reader, is_ending, has_hung_up })
 }
 
-/// Looks at the shards' reports until a signal comes.
-fn supervise(signals: &mut UnixStream, broker: &Broker) -> std::io::Result<()> {
+/// Looks at the shards' reports until a signal asks for the end.
+fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<()> {
     let mut watch = Watch::new(&broker.reports);
     let mut calm = Calm::default();
     loop {
-        match signals.read(&mut [0]) {
-            Ok(_) => return Ok(()),
+        match signals.reader.read(&mut [0]) {
+            Ok(_) if signals.is_ending.load(Ordering::SeqCst) => return Ok(()),
+            Ok(_) => {
+                if signals.has_hung_up.swap(false, Ordering::SeqCst) {
+                    info!("SIGHUP: the broker goes on; it reads its configuration at start only");
+                }
+                continue;
+            }
             Err(error) => match error.kind() {
                 std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {}
                 std::io::ErrorKind::Interrupted => continue,

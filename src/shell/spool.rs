@@ -70,6 +70,7 @@ use reader::Reader;
 use states::Mark;
 
 pub use error::SpoolError;
+pub use lock::refuse_if_taken;
 pub use reader::Chunk;
 pub use recovery::Cut;
 pub use states::State;

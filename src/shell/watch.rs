@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::counters::Counters;
 use crate::pipeline::STAGES;
+use crate::printable::counted;
 use crate::shell::plugins::Presence;
 use crate::time::Instant;
 
@@ -169,7 +170,7 @@ impl<'a> Watch<'a> {
             let count: u64 =
                 snapshots.iter().map(|snapshot| (rule.count)(&snapshot.counters)).sum();
             if count > state.told && state.silent_until <= now {
-                warnings.push(format!("{} {}", count - state.told, rule.sentence));
+                warnings.push(counted(count - state.told, rule.sentence));
                 *state = RuleState { told: count, silent_until: now.plus_ms(SILENCE_MS) };
             }
         }
@@ -182,7 +183,8 @@ impl<'a> Watch<'a> {
                 } else if !state.is_told && now.ms_since(state.moved_at) >= STANDSTILL_MS {
                     state.is_told = true;
                     warnings.push(format!(
-                        "the {name:?} stage of shard {shard} stands still and holds {held} messages"
+                        "the {name:?} stage of shard {shard} stands still and holds {}",
+                        counted(held, "messages")
                     ));
                 }
             }
@@ -241,7 +243,7 @@ mod tests {
         report(&reports, 1, |snapshot| snapshot.counters.dropped_queue_full = 9);
         report(&reports, 1, |snapshot| snapshot.counters.wills_refused = 1);
         let warnings = watch.look(Instant(2_000));
-        assert!(matches!(&warnings[..], [line] if line.starts_with("1 wills refused")));
+        assert!(matches!(&warnings[..], [line] if line.starts_with("1 will refused")));
         assert!(watch.look(Instant(10_999)).is_empty());
         let warnings = watch.look(Instant(11_000));
         assert!(matches!(&warnings[..], [line] if line.starts_with("5 messages dropped")));

@@ -46,6 +46,25 @@ fn packet(socket: &mut TcpStream) -> Option<Vec<u8>> {
 }
 
 #[test]
+fn a_hang_up_is_logged_and_changes_nothing() {
+    let mut broker = Broker::start(&["--shards", "1"]).unwrap();
+    let mut client = client(&broker, 5, "client", false);
+    for count in 1..=2 {
+        broker.signal("HUP");
+        let began = Instant::now();
+        while broker.log().matches("SIGHUP: the broker goes on").count() < count {
+            assert!(!broker.has_ended() && began.elapsed() < PATIENCE, "{}", broker.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    client.write_all(b"\xc0\x00").unwrap();
+    assert_eq!(packet(&mut client).unwrap(), [0xd0, 0]);
+    assert!(broker.log().contains("INFO 1 shard on cores"), "{}", broker.log());
+    broker.signal("TERM");
+    assert_eq!(broker.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_signal_ends_the_broker_in_order() {
     for (shards, signal) in [("1", "TERM"), ("2", "TERM"), ("2", "INT")] {
         let mut broker = Broker::start(&["--shards", shards]).unwrap();

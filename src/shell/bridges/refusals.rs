@@ -6,6 +6,7 @@ use tracing::warn;
 
 use super::line::Line;
 use crate::limits::Size;
+use crate::printable::counted;
 use crate::time::Instant;
 
 /// Between two lines about the same bridge.
@@ -36,9 +37,10 @@ impl Line {
     pub fn tell_oversized(&self, now: Instant, packet_size_max: usize) {
         if let Some(count) = self.told.is_due(now, self.status().oversized) {
             warn!(
-                "bridge {}: {count} messages of the remote refused: larger than {}; raise the bridge's packet_size_max, and \
+                "bridge {}: {} refused: larger than {}; raise the bridge's packet_size_max, and \
                  arena_size with it",
                 self.name(),
+                counted(count, "messages of the remote"),
                 Size(packet_size_max as u64)
             );
         }

@@ -6,6 +6,7 @@ use super::Finding;
 use super::process::{read_line, status_field};
 use crate::config::kind::{cores_text, parse_cores};
 use crate::config::{Settings, WaitMode};
+use crate::printable::counted;
 
 /// The cores of the process's affinity.
 pub fn allowed_cores() -> Vec<usize> {
@@ -62,8 +63,7 @@ fn judge_load(settings: &Settings) -> Finding {
     let subject = "cores";
     let shard_count = settings.shard_count() as usize;
     let core_count = settings.cores.len();
-    let shards =
-        if shard_count == 1 { "1 shard".to_owned() } else { format!("{shard_count} shards") };
+    let shards = counted(shard_count as u64, "shards");
     let what = format!("{}: {shards}", cores_text(&settings.cores));
     if shard_count > core_count && settings.wait == WaitMode::Spin {
         return Finding::warn(

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use socket2::{Domain, Socket, Type};
 
 use super::Finding;
-use crate::config::Settings;
+use crate::config::{Settings, overlap};
 use crate::shell::listener::patiently;
 
 const SUBJECT: &str = "listen";
@@ -17,7 +17,11 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     // All are held until the last was tried.
     let mut held = Vec::new();
     let mut findings = Vec::new();
-    for address in &settings.listen {
+    for (index, address) in settings.listen.iter().enumerate() {
+        // What is listed twice is in use by ourselves: the configuration's finding says so.
+        if settings.listen[..index].iter().any(|other| overlap(address, other)) {
+            continue;
+        }
         match patiently(|| probe(address)) {
             Ok(socket) => {
                 held.push(socket);
@@ -129,6 +133,16 @@ mod tests {
     fn an_address_of_another_machine_is_refused() {
         let finding = check_one("192.0.2.1:1883");
         assert!(finding.what.contains("not an address of this machine"), "{finding}");
+    }
+
+    #[test]
+    fn an_address_that_is_listed_twice_is_not_in_use() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let all = SocketAddr::from(([0, 0, 0, 0], free.port()));
+        for listen in [vec![free, free], vec![free, all], vec![all, free]] {
+            let found = check(&Settings { listen, ..Settings::default() });
+            assert!(found.len() == 1 && found[0].level != Level::Fail, "{found:?}");
+        }
     }
 
     #[test]

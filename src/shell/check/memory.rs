@@ -8,6 +8,7 @@ use super::process::{Process, raise_limit, read_line};
 use super::{Finding, kernel};
 use crate::config::Settings;
 use crate::limits::Size;
+use crate::printable::counted;
 
 /// What an executor asks for before it starts, whatever the capabilities of the process.
 const LOCKED_MIN: u64 = 512 << 10;
@@ -82,7 +83,8 @@ fn judge_bounds(settings: &Settings, memory: Option<u64>) -> Finding {
         Some(memory) if bound > memory => Finding::warn(
             subject,
             format!(
-                "the bounds of {shard_count} shards allow {bound_text}, and there is {}",
+                "the bounds of {} allow {bound_text}, and there is {}",
+                counted(shard_count, "shards"),
                 rounded(memory)
             ),
             "lower shard_stored_bytes_max, shard_output_bytes_max or retained_bytes_max, unless the \

@@ -55,6 +55,21 @@ impl Lock {
     }
 }
 
+/// Refuses a directory that another one has locked, and leaves nothing there.
+pub fn refuse_if_taken(directory: &Path) -> Result<(), SpoolError> {
+    // What is not there, or may not be read, is locked by nobody that could be told.
+    let Ok(mut file) = File::open(directory.join(NAME)) else { return Ok(()) };
+    match file.try_lock_shared() {
+        Ok(()) => drop(Lock { file }),
+        Err(TryLockError::WouldBlock) => {
+            let holder = holder(&mut file);
+            return Err(SpoolError::Locked { directory: directory.to_owned(), holder });
+        }
+        Err(TryLockError::Error(_)) => {}
+    }
+    Ok(())
+}
+
 /// The process that wrote its id into the lock, if it is there.
 fn holder(file: &mut File) -> Option<Holder> {
     let mut text = String::new();
@@ -79,7 +94,13 @@ mod tests {
         };
         assert_eq!(holder.process_id, process::id());
         assert!(!holder.name.is_empty() && refused.to_string().contains(&holder.name));
+        assert_eq!(
+            refuse_if_taken(&folder.path.join("a/b")).unwrap_err().to_string(),
+            refused.to_string()
+        );
         drop(first);
+        refuse_if_taken(&folder.path.join("a/b")).unwrap();
+        refuse_if_taken(&folder.path.join("nowhere")).unwrap();
         Lock::take(&folder.path.join("a/b")).unwrap();
     }
 }
