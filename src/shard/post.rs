@@ -73,7 +73,7 @@ impl Shard {
             Control::RetainedAnswer { session, request, messages, more } => {
                 self.answers.push_back(retained::Answer { session, request, messages, more })
             }
-            Control::Counters(report) => self.sys.take(from, *report),
+            Control::Counters(report) => self.take_report(now, from, *report),
         }
     }
 }

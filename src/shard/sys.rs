@@ -124,6 +124,9 @@ fn plugin_lines(reports: &[Report], say: &mut dyn FnMut(&str, &dyn Display)) {
 const PUBLISHER: ShardId = 0;
 /// With `$SYS` off, what else is done now and then is done this often.
 const HOUSEKEEPING_MS: u64 = 10_000;
+/// A young broker reports more often: who has just started it looks.
+const YOUNG_MS: u64 = 10_000;
+const YOUNG_INTERVAL_MS: u64 = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Sys {
@@ -132,6 +135,10 @@ pub(super) struct Sys {
     sampled_at: Instant,
     /// By shard; kept by the publisher.
     reports: Vec<Report>,
+    /// The shards whose report has come since the last were published.
+    fresh: u128,
+    /// The publisher's own report of this interval has been taken, and its figures are not published yet.
+    is_due: bool,
     loads: [Load; LOAD_COUNT],
     connected_max: usize,
     /// Lines that never change.
@@ -181,6 +188,8 @@ impl Sys {
             started_at: now,
             sampled_at: now,
             reports: vec![Report::default(); report_count],
+            fresh: 0,
+            is_due: false,
             loads: Default::default(),
             connected_max: 0,
             facts: Vec::new(),
@@ -191,7 +200,13 @@ impl Sys {
     pub fn take(&mut self, from: ShardId, report: Report) {
         if let Some(place) = self.reports.get_mut(usize::from(from)) {
             *place = report;
+            self.fresh |= 1 << from;
         }
+    }
+
+    /// The figures of this interval are to be published, and no shard's are missing.
+    fn is_complete(&self) -> bool {
+        self.is_due && self.fresh.count_ones() as usize == self.reports.len()
     }
 
     fn sum(&self, of: impl Fn(&Report) -> u64) -> u64 {
@@ -285,8 +300,10 @@ impl Shard {
     }
 
     fn schedule_sys(&mut self, now: Instant) {
+        let is_young = now.ms_since(self.sys.started_at) < YOUNG_MS;
         let interval_ms = match self.limits.sys_interval_ms {
             0 => HOUSEKEEPING_MS,
+            interval_ms if is_young => interval_ms.min(YOUNG_INTERVAL_MS),
             interval_ms => interval_ms,
         };
         self.timers.set(Timer::Sys, &mut self.sys.timer, Some(now.plus_ms(interval_ms)));
@@ -310,7 +327,24 @@ impl Shard {
         if self.id != PUBLISHER {
             return self.outbox.control(PUBLISHER, Control::Counters(Box::new(report)));
         }
-        self.sys.take(PUBLISHER, report);
+        if self.sys.is_due {
+            // A shard stands still: what is known of it is old.
+            self.publish_figures(now);
+        }
+        self.sys.is_due = true;
+        self.take_report(now, PUBLISHER, report);
+    }
+
+    /// The figures are published when all shards have sent theirs: else those of the others would be an interval old.
+    pub(super) fn take_report(&mut self, now: Instant, from: ShardId, report: Report) {
+        self.sys.take(from, report);
+        if self.sys.is_complete() && !self.is_shutting_down {
+            self.publish_figures(now);
+        }
+    }
+
+    fn publish_figures(&mut self, now: Instant) {
+        (self.sys.fresh, self.sys.is_due) = (0, false);
         self.sys.sample_loads(now);
         for (name, value) in self.sys.lines(now) {
             self.say(now, format!("$SYS/broker/{name}"), value);

@@ -442,3 +442,21 @@ fn a_row_of_acknowledgements_is_what_each_is_alone() {
     let sizes: Vec<[usize; 2]> = seen.chunks(3).map(|s| [s[1].len(), s[2].len()]).collect();
     assert_eq!(sizes, [[4, 0], [0, 2], [5, 0], [0, 0], [2, 1]]);
 }
+
+#[test]
+fn the_figures_of_a_young_broker_are_those_of_all_its_shards() {
+    let mut world = World::new(2, Limits::default());
+    world.settle();
+    let first = world.client_on(0, "a");
+    world.client_on(1, "b");
+    world.settle();
+    world.now = world.now.plus_ms(1_000);
+    world.settle();
+    world.subscribe(first, "$SYS/broker/clients/connected", QoS::AtMostOnce);
+    world.subscribe(first, "$SYS/broker/shards/1/clients/connected", QoS::AtMostOnce);
+    world.settle();
+    let told = world.messages(first);
+    for line in ["clients/connected=2", "shards/1/clients/connected=1"] {
+        assert!(told.contains(&format!("$SYS/broker/{line} retained")), "{line} of {told:?}");
+    }
+}
