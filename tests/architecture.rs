@@ -237,6 +237,41 @@ fn the_top_level_holds_only_what_the_layout_names() {
     assert!(wrong.is_empty(), "not in the layout: {}", wrong.join(", "));
 }
 
+/// Tools without a service, which whoever is root already may get from the distribution.
+const INSTALLED_TOOLS: [&str; 2] = ["valgrind", "qemu-system-x86"];
+
+#[test]
+fn no_script_becomes_root_or_installs_a_service() {
+    let mut folders = vec![root().join("scripts"), root().join(".ci")];
+    let mut wrong = Vec::new();
+    let mut simulated_count = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            // What Python compiled is no text.
+            let Ok(text) = fs::read_to_string(&path) else { continue };
+            for (index, line) in text.lines().enumerate() {
+                let words: Vec<_> =
+                    line.split(|char: char| !char.is_alphanumeric() && char != '-').collect();
+                let installs = line.contains("apt-get install") && !line.contains("--simulate");
+                simulated_count += usize::from(line.contains("--simulate"));
+                let is_tool = INSTALLED_TOOLS.iter().any(|tool| line.contains(tool));
+                // A message may say what to do.
+                let is_said = line.contains("is missing:");
+                if words.contains(&"sudo") || installs && !is_tool && !is_said {
+                    wrong.push(format!("{}:{}: {}", path.display(), index + 1, line.trim()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(simulated_count, 1, "what scripts/interop fetches is not seen");
+}
+
 #[test]
 fn the_checks_see_through_comments_and_literals() {
     let code = blank_comments_and_literals(

@@ -32,7 +32,7 @@ def build(binaries):
     programs = {name: binaries / name for name in ("ringmq", "ringmq-bench")}
     mosquitto = interop("mosquitto", left_out)
     if mosquitto:
-        programs |= {name: pathlib.Path(mosquitto) / name for name in ("mosquitto_pub", "mosquitto_sub")}
+        programs |= {name: unwrapped(mosquitto) / name for name in ("mosquitto_pub", "mosquitto_sub")}
     for name, path in programs.items():
         image.file(f"bin/{name}", path)
     add_python(image, programs, left_out)
@@ -46,6 +46,12 @@ def build(binaries):
     output = debian.PLACE / "initramfs"
     image.write(output)
     return output, left_out
+
+
+def unwrapped(folder):
+    """Where the programs themselves are, if scripts/interop has fetched them: beside each stands a script that runs it."""
+    fetched = pathlib.Path(folder).parent / "root" / "usr" / "bin"
+    return fetched if fetched.is_dir() else pathlib.Path(folder)
 
 
 def interop(name, left_out):
@@ -76,7 +82,11 @@ def add_python(image, programs, left_out):
 
 def add_libraries(image, programs):
     """The shared libraries in one folder, which LD_LIBRARY_PATH names inside; the loader at its own path."""
-    told = subprocess.run(["ldd", *programs], stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
+    # Fetched programs have theirs below a root of their own.
+    roots = {parent for program in programs for parent in pathlib.Path(program).parents if parent.match("interop/mosquitto/root")}
+    own = sorted({str(path.parent) for root in roots for path in root.rglob("*.so*")})
+    environment = os.environ | {"LD_LIBRARY_PATH": ":".join(own)}
+    told = subprocess.run(["ldd", *programs], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment).stdout
     for path in sorted(set(re.findall(r"=> (/\S+)", told))):
         image.file(f"{LIBRARIES}/{pathlib.Path(path).name}", path)
     for path in sorted(set(re.findall(r"^\s+(/\S*ld-linux\S*)", told, re.MULTILINE))):
