@@ -6,6 +6,7 @@ pub mod keys;
 pub mod kind;
 pub mod plugin;
 pub mod table;
+mod url;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;

@@ -7,6 +7,8 @@ mod read;
 use std::fmt;
 use std::path::PathBuf;
 
+use super::url;
+
 pub use print::print_example;
 pub use read::read;
 
@@ -229,9 +231,10 @@ impl RuleSettings {
 }
 
 impl RemoteAddress {
-    /// Reads `host:port`, `[::1]:port` or `host` alone, which means port 1883.
+    /// Reads `host:port`, `[::1]:port` or `host` alone, which means port 1883; `mqtt://` may stand in front.
     pub fn parse(text: &str) -> Option<RemoteAddress> {
         const PORT: u16 = 1883;
+        let text = url::split(text).ok()?;
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, after) = rest.split_once(']')?;
@@ -280,6 +283,7 @@ mod tests {
             ("10.0.0.1:1", "10.0.0.1", 1),
             ("[::1]:1884", "::1", 1884),
             ("[fe80::1]", "fe80::1", 1883),
+            ("mqtt://broker.example:1884", "broker.example", 1884),
         ] {
             let address = RemoteAddress::parse(text).unwrap();
             assert_eq!((address.host.as_str(), address.port), (host, port));
@@ -295,7 +299,8 @@ mod tests {
             "::1",
             "[::1",
             "[x]:1",
-            "mqtt://a:1",
+            "mqtts://a:1",
+            "mqtt://",
             "a/b",
         ] {
             assert_eq!(RemoteAddress::parse(text), None, "{text}");

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::duration::{self, TimeUnit};
+use super::url;
 use crate::limits::Size;
 
 /// The highest core number that Linux's affinity masks have room for, plus one.
@@ -254,11 +255,18 @@ impl Kind {
             (Kind::Time { unit, .. }, Written::Argument(_) | Written::Text(_)) => {
                 format!("{written} is no whole number of {}", unit.name())
             }
-            (Kind::Size { .. }, Written::Argument(_) | Written::Text(_)) => {
-                format!("{written} is no size")
+            (Kind::Size { .. }, Written::Argument(text) | Written::Text(text)) => {
+                match Size::meant(text) {
+                    Some(meant) => format!("{written} is no size; did you mean \"{meant}\"?"),
+                    None => format!("{written} is no size"),
+                }
+            }
+            (Kind::Addresses, Written::Argument(text) | Written::Text(text)) => {
+                not_an_address(text)
             }
             (Kind::Addresses, Written::List(list)) => {
                 match list.iter().find(|one| addresses(one).is_none()) {
+                    Some(Written::Argument(text) | Written::Text(text)) => not_an_address(text),
                     Some(wrong) => format!("{wrong} is no address with a port"),
                     None => format!("{written} is not taken"),
                 }
@@ -380,7 +388,7 @@ fn addresses(written: &Written) -> Option<Vec<SocketAddr>> {
             if let Ok(port) = text.parse::<u16>() {
                 return Some(vec![loopback(port)]);
             }
-            text.parse().ok().map(|address| vec![address])
+            url::split(text).ok()?.parse().ok().map(|address| vec![address])
         }
         Written::Number(number) => Some(vec![loopback(u16::try_from(*number).ok()?)]),
         Written::List(list) => {
@@ -394,6 +402,25 @@ fn addresses(written: &Written) -> Option<Vec<SocketAddr>> {
             Some(found)
         }
         Written::Flag(_) | Written::Beyond(_) | Written::Other(_) => None,
+    }
+}
+
+/// What is wrong with an address to listen on, and what it may mean.
+fn not_an_address(text: &str) -> String {
+    let wrong = format!("'{text}' is no address with a port");
+    let rest = match url::split(text) {
+        Ok(rest) => rest,
+        Err(what) => return format!("{wrong}: {what}"),
+    };
+    let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "1883"));
+    let host = match host {
+        "localhost" => "127.0.0.1",
+        "" | "*" | "any" | "all" => "0.0.0.0",
+        host => host,
+    };
+    match format!("{host}:{port}").parse::<SocketAddr>() {
+        Ok(address) => format!("{wrong}; did you mean \"{address}\"?"),
+        Err(_) => wrong,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The `[[plugin]]` tables: which plugins run, in which order, and what each does.
 
+use std::path::Path;
+
 use super::duration::TimeUnit;
 use super::kind::{Kind, quoted};
 use super::table::{self, Field, Node, Reader, Refusal, Shape};
@@ -134,7 +136,7 @@ const FIELDS: &[Field] = &[
     Field {
         name: "path",
         shape: text(TEXT_SIZE_MAX),
-        explanation: "library: the file of the shared library.",
+        explanation: "library: the file of the shared library; a relative path begins at the folder of this file.",
         default: "none, library needs it",
         example: "\"/usr/lib/ringmq/example.so\"",
     },
@@ -332,6 +334,13 @@ fn read_library(reader: &mut Reader) -> Option<PluginWork> {
 }
 
 impl PluginSettings {
+    /// A relative path of a library begins where the file of its table is.
+    pub fn find_beside(&mut self, file: &Path) {
+        if let (PluginWork::Library { path, .. }, Some(folder)) = (&mut self.work, file.parent()) {
+            *path = folder.join(&*path).display().to_string();
+        }
+    }
+
     /// Unless the operator says otherwise.
     pub const SLOW_MS: u64 = 10;
 

@@ -24,13 +24,16 @@ const CHECK: &str = "check";
 const SERVE: &str = "serve";
 const PLUGIN_HEADER: &str = "plugin-header";
 const RUST: &str = "rust";
+const PORT: &str = "port";
+const VERBOSE: &str = "verbose";
 
 const EXAMPLES: &str = "\
 Examples:
   ringmq                                    serve on 127.0.0.1:1883, a shard on every core
   ringmq --listen 0.0.0.0:1883 --listen [::]:1883 --cores 0-3
   ringmq config > ringmq.toml               the whole configuration, explained, to start from
-  ringmq --config ringmq.toml --log-level debug
+  ringmq -p 1884 -v                         on 127.0.0.1:1884, with all that happens in the log
+  ringmq -c ringmq.toml
   ringmq check --config ringmq.toml         what is wrong here, and what to do
   ringmq plugin-header > ringmq_plugin.h    what a plugin of your own is built with, explained
 
@@ -84,7 +87,6 @@ fn command() -> Command {
         .about("RingMQ: an MQTT 3.1, 3.1.1 and 5.0 broker for Linux servers")
         .override_usage("ringmq [COMMAND] [OPTIONS]")
         .after_help(EXAMPLES)
-        .disable_help_subcommand(true)
         .subcommands(subcommands.map(|(name, about)| {
             Command::new(name).about(about).override_usage(format!("ringmq {name} [OPTIONS]"))
         }))
@@ -100,11 +102,30 @@ fn command() -> Command {
         )
         .arg(
             Arg::new("config-file")
+                .short('c')
                 .long("config")
                 .value_name("FILE")
                 .value_parser(clap::value_parser!(PathBuf))
                 .global(true)
                 .help("Read this TOML file; options of the command line win over it"),
+        )
+        .arg(
+            Arg::new(PORT)
+                .short('p')
+                .long(PORT)
+                .value_name("PORT")
+                .value_parser(clap::value_parser!(u16))
+                .global(true)
+                .help("Listen on this port of 127.0.0.1, beside what --listen says"),
+        )
+        .arg(
+            Arg::new(VERBOSE)
+                .short('v')
+                .long(VERBOSE)
+                .action(ArgAction::SetTrue)
+                .conflicts_with("log_level")
+                .global(true)
+                .help("The same as --log-level debug"),
         )
         .args(KEYS.iter().map(option))
 }
@@ -138,9 +159,19 @@ fn load(options: &ArgMatches) -> Result<Configuration, Vec<String>> {
     {
         wrong.extend(sentences);
     }
+    let port = options.get_one::<u16>(PORT).map(u16::to_string);
+    let short = |key: &Key| match key.name {
+        "listen" => port.as_deref(),
+        "log_level" => options.get_flag(VERBOSE).then_some("debug"),
+        _ => None,
+    };
     for key in KEYS {
-        let Some(texts) = options.get_many::<String>(key.name) else { continue };
-        let mut written: Vec<_> = texts.map(|text| Written::Argument(text)).collect();
+        let texts = options.get_many::<String>(key.name).into_iter().flatten();
+        let texts = texts.map(String::as_str).chain(short(key));
+        let mut written: Vec<_> = texts.map(Written::Argument).collect();
+        if written.is_empty() {
+            continue;
+        }
         let written =
             if key.kind == Kind::Addresses { Written::List(written) } else { written.remove(0) };
         let option = format!("--{}", key.option());

@@ -1,10 +1,12 @@
 //! The TOML file: read with the line of everything that is wrong with it, and printed as it holds.
 
+mod foreign;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{self, Path};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -73,17 +75,17 @@ impl Configuration {
 
     /// As `read_file`, with the file's `name` for messages.
     pub fn read_text(&mut self, text: &str, name: &str) -> Result<(), Vec<String>> {
-        let table = DeTable::parse(text).map_err(|error| {
-            let line = line_of(text, &error.span().unwrap_or(0..0));
-            vec![format!("{name}:{line}: this is not TOML: {}", error.message().trim())]
-        })?;
+        let table = DeTable::parse(text).map_err(|error| explain(text, name, &error))?;
         let mut wrong = Vec::new();
         for (written_name, value) in table.get_ref() {
             let line = line_of(text, &written_name.span());
             let node = node(text, line, value.get_ref());
             match written_name.get_ref().as_ref() {
                 PLUGIN => {
-                    let plugins = config::plugin::read(&node, name, &mut wrong);
+                    let mut plugins = config::plugin::read(&node, name, &mut wrong);
+                    // So that the printed configuration means the same wherever it is kept.
+                    let file = path::absolute(name).unwrap_or_default();
+                    plugins.iter_mut().for_each(|plugin| plugin.find_beside(&file));
                     wrong.extend(plugins.iter().flat_map(check_plugin));
                     self.settings.plugins = plugins;
                 }
@@ -182,6 +184,17 @@ impl fmt::Display for Origin {
             Origin::CommandLine(option) => out.write_str(option),
         }
     }
+}
+
+/// Why a text is not TOML, and what it may be.
+fn explain(text: &str, name: &str, error: &toml::de::Error) -> Vec<String> {
+    if let Some(found) = foreign::look(text) {
+        return found.into_iter().map(|(line, what)| format!("{name}:{line}: {what}")).collect();
+    }
+    let line = line_of(text, &error.span().unwrap_or(0..0));
+    let remedy = text.lines().nth(line - 1).and_then(foreign::remedy);
+    let remedy = remedy.map_or(String::new(), |remedy| format!("; {remedy}"));
+    vec![format!("{name}:{line}: this is not TOML: {}{remedy}", error.message().trim())]
 }
 
 /// The key and its value, or the sentence that refuses the entry.

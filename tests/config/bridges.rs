@@ -146,9 +146,9 @@ fn what_is_wrong_with_a_bridge_is_told_with_its_line_name_and_key() {
     );
     check_refused(
         "bridge_address",
-        "[[bridge]]\nname = \"a\"\naddresses = [\"mqtt://b\"]\nforward = [{ filter = \"#\" }]\n",
+        "[[bridge]]\nname = \"a\"\naddresses = [\"mqtts://b\"]\nforward = [{ filter = \"#\" }]\n",
         &[
-            "error: FILE:3: [[bridge]] 'a': key 'addresses': 'mqtt://b' is no host with a port; allowed: such as \
+            "error: FILE:3: [[bridge]] 'a': key 'addresses': 'mqtts://b' is no host with a port: there is no TLS yet; allowed: such as \
            \"broker.example:1883\", \"10.0.0.2\" or \"[::1]:1883\"",
         ],
     );

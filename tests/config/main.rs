@@ -166,7 +166,7 @@ fn a_wrong_type_or_value_is_refused_with_file_line_key_and_what_is_allowed() {
             format!("key 'receive_max': 99999999999999999999 is out of bounds; {number}"),
         ),
         ("packet_size_max = \"1GiB\"", format!("key 'packet_size_max': '1GiB' is out of bounds; {size}")),
-        ("packet_size_max = \"1MB\"", format!("key 'packet_size_max': '1MB' is no size; {size}")),
+        ("packet_size_max = \"1M\"", format!("key 'packet_size_max': '1M' is no size; did you mean \"1MiB\"?; {size}")),
         (
             "queue_qos0_offline = \"yes\"",
             "key 'queue_qos0_offline': 'yes' is a text in quotes; allowed: true or false".to_owned(),
@@ -188,7 +188,7 @@ fn a_wrong_type_or_value_is_refused_with_file_line_key_and_what_is_allowed() {
         ),
         (
             "listen = [\"localhost:1883\"]",
-            "key 'listen': 'localhost:1883' is no address with a port; allowed: 1 to 64 addresses with a \
+            "key 'listen': 'localhost:1883' is no address with a port; did you mean \"127.0.0.1:1883\"?; allowed: 1 to 64 addresses with a \
              port, such as \"0.0.0.0:1883\" or \"[::]:1883\", or a port alone for 127.0.0.1"
                 .to_owned(),
         ),
@@ -576,4 +576,77 @@ fn the_check_names_each_plugin() {
     let output = ringmq(&["--listen", "0", "--config", path]);
     assert!(stderr(&output).contains("/nowhere/lib.so"), "{}", stderr(&output));
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn people_are_met_half_way_on_the_command_line() {
+    let help = ringmq(&["help"]);
+    assert!(stdout(&help).contains("Usage: ringmq [COMMAND] [OPTIONS]"), "{}", stderr(&help));
+    assert_eq!(help.status.code(), Some(0));
+    let path = file("half_way", "shards = 2\n");
+    let printed = stdout(&ringmq(&["config", "-c", path.to_str().unwrap(), "-p", "1884", "-v"]));
+    for entry in ["shards = 2", "listen = [\"127.0.0.1:1884\"]", "log_level = \"debug\""] {
+        assert!(entries(&printed).contains(&entry), "{entry} in\n{printed}");
+    }
+    let printed = stdout(&ringmq(&["-p", "1", "config", "--listen", "0.0.0.0:2"]));
+    let both = "listen = [\"0.0.0.0:2\", \"127.0.0.1:1\"]";
+    assert!(entries(&printed).contains(&both), "{printed}");
+    let printed =
+        stdout(&ringmq(&["config", "--queue-bytes-max", "10MB", "--listen", "mqtt://[::]:3"]));
+    for entry in ["queue_bytes_max = 10000000", "listen = [\"[::]:3\"]"] {
+        assert!(entries(&printed).contains(&entry), "{entry} in\n{printed}");
+    }
+    for (arguments, told) in [
+        (&["-p", "70000"][..], "70000 is not in 0..=65535"),
+        (&["-v", "--log-level", "info"], "cannot be used with"),
+        (&["--arena-size", "64M"], "'64M' is no size; did you mean \"64MiB\"?"),
+        (&["--listen", "*:1883"], "did you mean \"0.0.0.0:1883\"?"),
+        (&["--listen", "mqtts://[::]:8883"], "there is no TLS yet"),
+    ] {
+        let output = ringmq(arguments);
+        assert!(stderr(&output).contains(told), "{told} in\n{}", stderr(&output));
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+#[test]
+fn people_are_met_half_way_in_the_file() {
+    for (text, told) in [
+        (
+            "# mine\nlistener 1883\nallow_anonymous true\n",
+            &[
+                ":2: this looks like a configuration of Mosquitto, and RingMQ reads TOML: `ringmq config`",
+                ":2: 'listener' is here: listen = [\"0.0.0.0:1883\"]",
+                ":3: 'allow_anonymous' has no counterpart yet",
+            ][..],
+        ),
+        (
+            "shards = 1\nlisten = 0.0.0.0:1883\n",
+            &[":2: this is not TOML: ", "listen = \"0.0.0.0:1883\""],
+        ),
+        (
+            "[[bridge]]\nname = \"north\"\naddresses = [\"mqtts://a:8883\"]\nforward = [{ filter = \"#\" }]\n",
+            &[
+                ":3: ",
+                "'mqtts://a:8883' is no host with a port: there is no TLS yet; allowed: such as",
+            ],
+        ),
+    ] {
+        let path = file("half_way_file", text);
+        let output = ringmq(&["config", "--config", path.to_str().unwrap()]);
+        for told in told {
+            assert!(stderr(&output).contains(told), "{told} in\n{}", stderr(&output));
+        }
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+#[test]
+fn a_plugin_is_looked_for_beside_its_file() {
+    let text = "[[plugin]]\nname = \"own\"\nkind = \"library\"\npath = \"plugins/own.so\"\n";
+    let path = file("beside", text);
+    let expected = path.with_file_name("plugins/own.so");
+    let printed = stdout(&ringmq(&["config", "--config", path.to_str().unwrap()]));
+    let entry = format!("path = \"{}\"", expected.display());
+    assert!(printed.lines().any(|line| line == entry), "{entry} in\n{printed}");
 }

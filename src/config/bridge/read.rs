@@ -6,6 +6,7 @@ use super::{
     RuleSettings, Secret, TopicRule,
 };
 use crate::config::table::{self, Form, Node, Reader, Refusal};
+use crate::config::url;
 
 /// A segment of the log holds at least so many of the largest packets, the log at least so many segments.
 const PACKETS_PER_LOG_MIN: u64 = 4;
@@ -126,7 +127,10 @@ fn read_addresses(reader: &mut Reader) -> Vec<RemoteAddress> {
         match RemoteAddress::parse(&text) {
             Some(address) => addresses.push(address),
             None => {
-                let what = format!("'{text}' is no host with a port");
+                let mut what = format!("'{text}' is no host with a port");
+                if let Err(reason) = url::split(&text) {
+                    what = format!("{what}: {reason}");
+                }
                 let allowed = "such as \"broker.example:1883\", \"10.0.0.2\" or \"[::1]:1883\"";
                 reader.refuse_with("addresses", &what, allowed);
             }
