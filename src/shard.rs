@@ -25,12 +25,13 @@ mod repeats;
 mod retained;
 mod router;
 mod sharing;
+mod stranger;
 mod subscribe;
 mod sys;
 mod timers;
 
 pub use counters::Gauges;
-pub use events::Event;
+pub use events::{About, Event, Notice};
 pub use mail::{LANES, Lane, Mail};
 
 pub use crate::counters::Counters;
@@ -51,6 +52,7 @@ use interest::Announcement;
 use mail::Outbox;
 use router::Router;
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use timers::Timers;
 
 /// A shard's number: 0 to `SHARD_COUNT_MAX - 1`.
@@ -317,6 +319,16 @@ impl Shard {
 
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.poll()
+    }
+
+    /// A connection whose address is to be told by `handle_peer`, before it is closed.
+    pub fn poll_nameless(&mut self) -> Option<ConnectionId> {
+        self.events.poll_nameless()
+    }
+
+    /// Where a connection comes from, which an event speaks of.
+    pub fn handle_peer(&mut self, id: ConnectionId, peer: Option<SocketAddr>) {
+        self.events.name(id, peer);
     }
 
     /// Whether connection events are kept for `poll_event`.

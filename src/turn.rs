@@ -43,6 +43,11 @@ pub trait World {
         Addresses::default()
     }
 
+    /// Where a connection comes from that an operator will hear of.
+    fn peer(&mut self, _connection: ConnectionId) -> Option<SocketAddr> {
+        None
+    }
+
     /// A socket is a connection's from now on, and is read as `mode` says.
     fn adopt(&mut self, connection: ConnectionId, socket: Self::Socket, mode: ReadMode);
 
@@ -336,6 +341,10 @@ fn flush<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
 }
 
 fn close<W: World>(shard: &mut Shard, world: &mut W, _: Instant) {
+    while let Some(connection) = shard.poll_nameless() {
+        let peer = world.peer(connection);
+        shard.handle_peer(connection, peer);
+    }
     while let Some(Close { connection, has_said_all }) = shard.poll_close() {
         world.close(connection, !has_said_all);
     }

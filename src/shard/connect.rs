@@ -2,7 +2,7 @@
 
 use super::hooks::tell;
 use super::input::Step;
-use super::{ConnectionId, Event, Shard, ShardId};
+use super::{About, ConnectionId, Event, Notice, Shard, ShardId};
 use crate::arena::{Draft, Meta, Stored, stored_size};
 use crate::codec::{self, Connack, Connect, DecodeError, Frame, ProtocolVersion, ReasonCode};
 use crate::session::connection::ConnectionState;
@@ -36,10 +36,11 @@ impl Shard {
         &mut self,
         now: Instant,
         id: ConnectionId,
-        frame: &Frame<'_>,
+        (frame, rest): (&Frame<'_>, &[u8]),
         error: &DecodeError,
     ) -> Step {
         self.counters.protocol_errors += 1;
+        self.notice_stranger(now, id, rest, &error.to_string());
         // Behind the name comes the level.
         let name_size = match frame.body {
             [high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])),
@@ -81,7 +82,7 @@ impl Shard {
             connection.packet_size_max = connect.packet_size_max.unwrap_or(u32::MAX);
         }
         if let Err((reason, why)) = self.check_connect(connect) {
-            return self.refuse_connect(now, id, reason, why);
+            return self.refuse_connect(now, id, connect, reason, (why, None));
         }
         let assigned = connect.client_id.is_empty().then(|| self.draw_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
@@ -98,22 +99,33 @@ impl Shard {
         }
         if existing.is_none() && self.clients.session_count() >= self.limits.sessions_max {
             self.counters.sessions_refused += 1;
-            return self.refuse_connect(now, id, ReasonCode::QuotaExceeded, "too many sessions");
+            return self.refuse_connect(
+                now,
+                id,
+                connect,
+                ReasonCode::QuotaExceeded,
+                ("too many sessions", None),
+            );
         }
         let will = match self.will_of(connect) {
             Ok(will) => will,
-            Err((reason, why)) => return self.refuse_connect(now, id, reason, why),
+            Err((reason, why)) => {
+                return self.refuse_connect(now, id, connect, reason, (why, None));
+            }
         };
         let bounds = match self.ask_connect(now, id, client_id, connect, will.as_deref()) {
             Ok(bounds) => bounds,
             Err(reason) => {
-                return self.refuse_connect(now, id, reason, "a plugin denied the connection");
+                let denier = self.denier();
+                let why = ("a plugin denied the connection", denier);
+                return self.refuse_connect(now, id, connect, reason, why);
             }
         };
         let granted = self.granted(connect, &bounds);
         if !self.connack_fits(connect, assigned.as_deref(), &granted) {
             let why = "the maximum packet size is too small for CONNACK";
-            return self.refuse_connect(now, id, ReasonCode::PacketTooLarge, why);
+            let reason = ReasonCode::PacketTooLarge;
+            return self.refuse_connect(now, id, connect, reason, (why, None));
         }
         let (key, is_resumed) = self.session_for(now, client_id, connect.clean_start);
         self.open_connection(now, id, key, connect, &granted);
@@ -181,14 +193,23 @@ impl Shard {
         Ok(())
     }
 
+    /// The client hears why; the log hears the plugin, too.
     fn refuse_connect(
         &mut self,
         now: Instant,
         id: ConnectionId,
+        connect: &Connect<'_>,
         reason: ReasonCode,
-        why: &str,
+        (why, denier): (&str, Option<String>),
     ) -> Step {
         self.counters.connections_refused += 1;
+        self.events.notice(now, About::Login, || {
+            let told = denier.map(|plugin| format!("plugin '{plugin}' denied it ({reason:?})"));
+            Notice {
+                user_name: connect.user_name.map(Box::from),
+                ..Notice::new(About::Login, id, connect.client_id, told.as_deref().unwrap_or(why))
+            }
+        });
         let wants_text = self.clients.connection(id).is_some_and(|c| c.wants_problem_information);
         let connack =
             Connack { reason_string: wants_text.then_some(why), ..Connack::refusal(reason) };

@@ -1,13 +1,20 @@
-//! What happened to connections, for a debug log; kept only while somebody asks for it.
+//! What happened to connections: all of it for a debug log, while somebody asks for it; what an operator should hear of
+//! anyhow is noticed, a few of each kind at a time.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::printable::Quoted;
+use super::ConnectionId;
+use crate::printable::{Quoted, counted};
+use crate::time::Instant;
 
 /// Events kept until they are polled; the oldest go first.
 const EVENTS_MAX: usize = 1024;
+
+/// So many of a kind are noticed within so long; the rest is counted.
+const NOTICES_MAX: u32 = 5;
+const NOTICES_MS: u64 = 10_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -15,6 +22,71 @@ pub enum Event {
     Refused { peer: Option<SocketAddr>, why: Box<str> },
     Disconnected { client_id: Box<str>, why: Box<str> },
     SessionEnded { client_id: Box<str> },
+    Noticed(Box<Notice>),
+}
+
+/// What an operator should hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    pub about: About,
+    pub connection: ConnectionId,
+    /// Empty: none.
+    pub client_id: Box<str>,
+    pub user_name: Option<Box<str>>,
+    pub peer: Option<SocketAddr>,
+    pub what: Box<str>,
+    /// Of this kind, and not told.
+    pub held_back: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Somebody who does not speak MQTT.
+    Stranger,
+    /// A CONNECT that was refused.
+    Login,
+    /// A subscription that was refused.
+    Subscription,
+    /// A connection that ended for what its client did.
+    Client,
+}
+
+impl Notice {
+    pub fn new(about: About, connection: ConnectionId, client_id: &str, what: &str) -> Notice {
+        Notice {
+            about,
+            connection,
+            client_id: client_id.into(),
+            user_name: None,
+            peer: None,
+            what: what.into(),
+            held_back: 0,
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.about {
+            About::Stranger => "refused a connection",
+            About::Login => "refused",
+            About::Subscription => "refused a subscription of",
+            About::Client => "closed",
+        })?;
+        match (&*self.client_id, self.about) {
+            (_, About::Stranger) => {}
+            ("", _) => f.write_str(" a client without an id")?,
+            (client_id, _) => write!(f, " client {}", Quoted(client_id))?,
+        }
+        if let Some(user_name) = &self.user_name {
+            write!(f, " with user name {}", Quoted(user_name))?;
+        }
+        write!(f, "{}: {}", From(&self.peer), self.what)?;
+        match self.held_back {
+            0 => Ok(()),
+            count => write!(f, " ({} since the last line)", counted(count, "more like it")),
+        }
+    }
 }
 
 impl fmt::Display for Event {
@@ -30,6 +102,7 @@ impl fmt::Display for Event {
             Event::Disconnected { client_id, why } => {
                 write!(f, "client {} disconnected: {why}", Quoted(client_id))
             }
+            Event::Noticed(notice) => notice.fmt(f),
             Event::SessionEnded { client_id } => {
                 write!(f, "session of client {} ended", Quoted(client_id))
             }
@@ -52,6 +125,33 @@ impl fmt::Display for From<'_> {
 pub(super) struct Events {
     is_on: bool,
     waiting: VecDeque<Event>,
+    /// Connections of notices that wait, whose addresses nobody asked for yet.
+    nameless: VecDeque<ConnectionId>,
+    /// By what they are about.
+    told: [Told; 4],
+}
+
+/// How many notices of a kind were told since when.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    since: Instant,
+    count: u32,
+    held_back: u64,
+}
+
+impl Told {
+    /// How many were held back before this one; `None`: it is held back, too.
+    fn ask(&mut self, now: Instant) -> Option<u64> {
+        if now.ms_since(self.since) >= NOTICES_MS {
+            (self.since, self.count) = (now, 0);
+        }
+        if self.count == NOTICES_MAX {
+            self.held_back += 1;
+            return None;
+        }
+        self.count += 1;
+        Some(std::mem::take(&mut self.held_back))
+    }
 }
 
 impl Events {
@@ -66,16 +166,88 @@ impl Events {
 
     /// `make` is called only when somebody asks for events.
     pub fn push(&mut self, make: impl FnOnce() -> Event) {
-        if !self.is_on {
-            return;
+        if self.is_on {
+            self.keep(make());
         }
+    }
+
+    /// `make` is called only for what is told.
+    pub fn notice(&mut self, now: Instant, about: About, make: impl FnOnce() -> Notice) {
+        let Some(held_back) = self.told[about as usize].ask(now) else { return };
+        let notice = Notice { held_back, ..make() };
+        if notice.peer.is_none() && self.nameless.len() < EVENTS_MAX {
+            self.nameless.push_back(notice.connection);
+        }
+        self.keep(Event::Noticed(Box::new(notice)));
+    }
+
+    fn keep(&mut self, event: Event) {
         if self.waiting.len() >= EVENTS_MAX {
             self.waiting.pop_front();
         }
-        self.waiting.push_back(make());
+        self.waiting.push_back(event);
+    }
+
+    /// A connection that the world is to name before it is closed.
+    pub fn poll_nameless(&mut self) -> Option<ConnectionId> {
+        self.nameless.pop_front()
+    }
+
+    pub fn name(&mut self, connection: ConnectionId, peer: Option<SocketAddr>) {
+        for event in &mut self.waiting {
+            if let Event::Noticed(notice) = event
+                && notice.connection == connection
+            {
+                notice.peer = notice.peer.or(peer);
+            }
+        }
     }
 
     pub fn poll(&mut self) -> Option<Event> {
         self.waiting.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notice(about: About, client_id: &str) -> Notice {
+        let connection = ConnectionId { index: 1, generation: 1 };
+        Notice::new(about, connection, client_id, "bad user name or password")
+    }
+
+    #[test]
+    fn a_notice_is_told_a_few_times_then_counted() {
+        let mut events = Events::default();
+        let mut told = Vec::new();
+        for at in [0, 1, 2, 3, 4, 5, 6, 9_999, 10_000] {
+            events.notice(Instant(20_000 + at), About::Login, || notice(About::Login, "c"));
+            while let Some(event) = events.poll() {
+                told.push(event.to_string());
+            }
+        }
+        assert_eq!(told.len(), 6, "{told:?}");
+        assert_eq!(told[0], "refused client 'c': bad user name or password");
+        assert!(told[5].ends_with("password (3 more like it since the last line)"), "{told:?}");
+        // Another kind has lines of its own.
+        events.notice(Instant(20_005), About::Client, || notice(About::Client, ""));
+        let event = events.poll().expect("it is told");
+        assert_eq!(event.to_string(), "closed a client without an id: bad user name or password");
+    }
+
+    #[test]
+    fn a_notice_gets_the_address_of_its_connection() {
+        let mut events = Events::default();
+        let notice = Notice { user_name: Some("bob".into()), ..notice(About::Login, "c") };
+        let connection = notice.connection;
+        events.notice(Instant(20_000), About::Login, || notice);
+        assert_eq!(events.poll_nameless(), Some(connection));
+        events.name(connection, Some(([10, 0, 0, 1], 7).into()));
+        let told = events.poll().expect("it is told").to_string();
+        assert!(
+            told.starts_with("refused client 'c' with user name 'bob' from 10.0.0.1:7: "),
+            "{told}"
+        );
     }
 }

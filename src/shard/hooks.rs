@@ -408,6 +408,11 @@ impl Shard {
         }
     }
 
+    /// The plugin that has just denied something.
+    pub(super) fn denier(&self) -> Option<String> {
+        Some(self.plugged.as_ref()?.hooks.denier()?.to_owned())
+    }
+
     pub(super) fn tell_unsubscribed(&mut self, key: SessionKey, filter: &str) {
         if self.hook_set.contains(HookSet::UNSUBSCRIBE)
             && let Some(plugged) = &mut self.plugged

@@ -1,6 +1,6 @@
 //! Bytes from a connection into packets, and input that must wait.
 
-use super::{ConnectionId, Handover, ReadMode, Shard, context};
+use super::{About, ConnectionId, Handover, Notice, ReadMode, Shard, context, stranger};
 use crate::codec::{self, DecodeError, Frame, Packet, PacketType, ProtocolVersion, ReasonCode};
 use crate::session::connection::ConnectionState;
 use crate::session::{Park, SessionKey};
@@ -144,7 +144,7 @@ impl Shard {
                     }
                     step
                 }
-                Err(error) => self.fail(now, id, &error),
+                Err(error) => self.fail_at(now, id, rest, &error),
             };
             match step {
                 Step::Done => {}
@@ -293,6 +293,7 @@ impl Shard {
         if frame.packet_type() != Some(PacketType::Connect) {
             // [MQTT-3.1.0-1]
             self.counters.protocol_errors += 1;
+            self.notice_stranger(now, id, rest, "the first packet was not CONNECT");
             self.close(now, id, "the first packet was not CONNECT");
             return Step::Stop;
         }
@@ -300,7 +301,7 @@ impl Shard {
         let connect = match Packet::decode(frame, ProtocolVersion::V5) {
             Ok(Packet::Connect(connect)) => connect,
             Ok(_) => unreachable!("a CONNECT frame decodes to CONNECT"),
-            Err(error) => return self.refuse_connect_error(now, id, frame, &error),
+            Err(error) => return self.refuse_connect_error(now, id, (frame, rest), &error),
         };
         if let Some(shard) = self.owner_of(&connect) {
             let Some(connection) = self.clients.connection(id) else { return Step::Stop };
@@ -316,6 +317,37 @@ impl Shard {
         }
         self.run_pipeline(now);
         self.on_connect(now, id, &connect)
+    }
+
+    /// Ends a connection whose input begins with what cannot be decoded. [MQTT-4.13.1-1]
+    fn fail_at(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        rest: &[u8],
+        error: &DecodeError,
+    ) -> Step {
+        let connection = self.clients.connection(id);
+        if connection.is_some_and(|one| one.state == ConnectionState::Connecting) {
+            self.notice_stranger(now, id, rest, &error.to_string());
+        }
+        self.fail(now, id, error)
+    }
+
+    /// Tells of a connection whose first bytes are no CONNECT, and what they look like.
+    #[cold]
+    pub(super) fn notice_stranger(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        bytes: &[u8],
+        why: &str,
+    ) {
+        self.events.notice(now, About::Stranger, || {
+            let looks_like = stranger::protocol_of(bytes);
+            let told = looks_like.map(|protocol| format!("this looks like {protocol}"));
+            Notice::new(About::Stranger, id, "", told.as_deref().unwrap_or(why))
+        });
     }
 
     /// Ends a connection that sent what cannot be decoded. [MQTT-4.13.1-1]
@@ -341,9 +373,18 @@ impl Shard {
         why: &str,
     ) -> Step {
         self.counters.protocol_errors += 1;
+        self.notice_closed(now, id, why);
         self.send_disconnect(id, reason, why);
         self.close(now, id, why);
         Step::Stop
+    }
+
+    #[cold]
+    fn notice_closed(&mut self, now: Instant, id: ConnectionId, why: &str) {
+        let key = self.clients.connection(id).and_then(|connection| connection.session());
+        let Some(session) = key.and_then(|key| self.clients.session(key)) else { return };
+        let client_id = &session.client_id;
+        self.events.notice(now, About::Client, || Notice::new(About::Client, id, client_id, why));
     }
 
     /// Lets a connection's input wait.

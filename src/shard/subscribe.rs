@@ -2,11 +2,12 @@
 
 use super::input::Step;
 use super::router::{Options, Subscriber};
-use super::{ConnectionId, Shard};
+use super::{About, ConnectionId, Notice, Shard};
 use crate::codec::{
     self, ProtocolVersion, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe,
     SubscriptionOptions, Unsuback, Unsubscribe,
 };
+use crate::printable::Quoted;
 use crate::session::connection::PendingSubscribe;
 use crate::session::{Envelope, Park, SessionKey};
 use crate::time::Instant;
@@ -16,6 +17,8 @@ use std::rc::Rc;
 /// What a filter of a SUBSCRIBE came to.
 enum Outcome {
     Refused(ReasonCode),
+    /// By a plugin.
+    Denied(ReasonCode),
     /// Whether other shards must confirm it first.
     Granted {
         qos: QoS,
@@ -59,6 +62,15 @@ impl Shard {
             let reason = match self.subscribe(now, id, key, filter, options, subscription_id) {
                 Outcome::Refused(reason) => {
                     self.counters.subscriptions_refused += 1;
+                    let limits =
+                        "see subscriptions_per_client_max, filter_size_max and filter_levels_max";
+                    self.notice_refused(now, id, key, filter, limits);
+                    reason
+                }
+                Outcome::Denied(reason) => {
+                    let plugin = self.denier().unwrap_or_default();
+                    let by = format!("plugin '{plugin}' denied it ({reason:?})");
+                    self.notice_refused(now, id, key, filter, &by);
                     reason
                 }
                 Outcome::Granted { qos, is_waiting } => {
@@ -79,6 +91,22 @@ impl Shard {
         }
         self.park(id, Park::Subscribe);
         Step::Done
+    }
+
+    fn notice_refused(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        filter: &str,
+        why: &str,
+    ) {
+        let Some(session) = self.clients.session(key) else { return };
+        let client_id = &session.client_id;
+        self.events.notice(now, About::Subscription, || {
+            let what = format!("{}, {why}", Quoted(filter));
+            Notice::new(About::Subscription, id, client_id, &what)
+        });
     }
 
     /// Looks at a packet's filters before any of them takes effect. The connection ends if one is ill-formed, which makes the
@@ -154,7 +182,7 @@ impl Shard {
             };
         let options = match self.ask_subscribe(key, text, options.qos) {
             Ok(qos) => SubscriptionOptions { qos, ..options },
-            Err(reason) => return Outcome::Refused(reason),
+            Err(reason) => return Outcome::Denied(reason),
         };
         let subscriptions_max = self.limits.subscriptions_per_client_max;
         let Some(session) = self.clients.session(key) else {

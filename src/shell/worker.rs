@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::debug;
+use tracing::{debug, info};
 
-use crate::shard::{Shard, ShardId};
+use crate::shard::{Event, Shard, ShardId};
 use crate::shell::clock::Clock;
 use crate::shell::net::Network;
 use crate::shell::waiter::Waiter;
@@ -59,9 +59,12 @@ impl<N: Network> Worker<N> {
         turn(&mut self.shard, &mut self.world, now);
         self.world.look_at_lingering();
         self.world.look_at_stalls();
-        // None unless they are asked for.
         while let Some(event) = self.shard.poll_event() {
-            debug!("{event}");
+            match event {
+                Event::Noticed(notice) => info!("{notice}"),
+                // Only while they are asked for.
+                event => debug!("{event}"),
+            }
         }
         if self.world.has_moved {
             self.moved_at = now;

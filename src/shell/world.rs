@@ -193,6 +193,11 @@ impl<N: Network> World for NetWorld<N> {
         Addresses { peer: peer_address(socket).ok(), listener: local_address(socket).ok() }
     }
 
+    fn peer(&mut self, connection: ConnectionId) -> Option<SocketAddr> {
+        let socket = self.net.descriptor(self.sockets.get(connection)?)?;
+        SockRef::from(&socket).peer_addr().ok()?.as_socket()
+    }
+
     fn adopt(&mut self, connection: ConnectionId, socket: OwnedFd, mode: ReadMode) {
         let key = self.net.adopt(socket, to_owner(connection));
         self.net.read(key, mode);

@@ -112,3 +112,43 @@ fn a_client_id_cannot_forge_a_line_of_the_log() {
         assert!(log.contains(&format!("client {quoted} connected with MQTT 3.1.1")), "{log}");
     }
 }
+
+/// What the broker says of a connection with these first bytes, from its address on.
+fn told_of(broker: &Broker, bytes: &[u8], beginning: &str) -> String {
+    let mut socket = TcpStream::connect(broker.address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let own = socket.local_addr().unwrap();
+    socket.write_all(bytes).unwrap();
+    // Until it is closed.
+    let _ = socket.read_to_end(&mut Vec::new());
+    let (began, line) = (Instant::now(), format!("INFO {beginning} from {own}: "));
+    loop {
+        let log = broker.log();
+        if let Some((_, told)) = log.split_once(&line) {
+            return told.lines().next().unwrap_or_default().to_owned();
+        }
+        assert!(began.elapsed() < PATIENCE, "{line} in\n{log}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn who_is_refused_is_told_at_info() {
+    for (shards, io) in [("1", "auto"), ("2", "auto"), ("2", "epoll")] {
+        let broker = Broker::start(&["--shards", shards, "--io", io]).unwrap();
+        let hello = b"\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03";
+        let told = told_of(&broker, hello, "refused a connection");
+        assert!(told.starts_with("this looks like TLS"), "{told}");
+        let request = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:1883\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n";
+        let told = told_of(&broker, request, "refused a connection");
+        assert!(told.starts_with("this looks like HTTP"), "{told}");
+        // Version 5.0 with an authentication method that there is not, of user `bob`.
+        let login = b"\x10\x1a\x00\x04MQTT\x05\x82\x00\x3c\x06\x15\x00\x03xyz\x00\x02me\x00\x03bob";
+        let told = told_of(&broker, login, "refused client 'me' with user name 'bob'");
+        assert_eq!(told, "no authentication method is supported");
+        // A second CONNECT.
+        let connect = b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02me".repeat(2);
+        let told = told_of(&broker, &connect, "closed client 'me'");
+        assert_eq!(told, "a second CONNECT");
+    }
+}

@@ -12,6 +12,7 @@ use super::tally::{Silence, Tally, index};
 use super::{Installed, Plugin, PluginError, Presence, contain, tick};
 use crate::codec::{QoS, ReasonCode};
 use crate::config::plugin::OnError;
+use crate::printable::Quoted;
 use crate::stages::plugin::{
     ClientView, ConnectView, HookEvent, HookFigures, HookSet, Hooks, MessageEdit, MessageView,
     SessionLimits, Verdict,
@@ -37,6 +38,8 @@ pub struct Chain {
     hooks: HookSet,
     /// When the last call at a message's origin ended, while the next one follows it at once.
     row_ms: Option<u64>,
+    /// The place of the link whose verdict the last denial was.
+    denier: usize,
 }
 
 struct Link {
@@ -71,7 +74,7 @@ impl Chain {
         let links = installed.iter().enumerate().map(new);
         let links: Vec<Link> = links.collect::<Result<_, _>>()?;
         let hooks = links.iter().fold(HookSet::EMPTY, |all, link| all.union(link.hooks));
-        Ok(Chain { links, hooks, row_ms: None })
+        Ok(Chain { links, hooks, row_ms: None, denier: 0 })
     }
 
     /// Asks those who have the hook until one denies.
@@ -83,7 +86,8 @@ impl Chain {
         // One look at the clock a call instead of two.
         let row_ms = if AT_ORIGIN.contains(hook) { self.row_ms } else { None };
         let mut began_ms = row_ms.unwrap_or_else(tick::now_ms);
-        let verdict = Self::ask_each(&mut self.links, hook, &mut began_ms, &mut work);
+        let (links, denier) = (&mut self.links, &mut self.denier);
+        let verdict = Self::ask_each(links, denier, hook, &mut began_ms, &mut work);
         if AT_ORIGIN.contains(hook) {
             self.row_ms = Some(began_ms);
         }
@@ -93,6 +97,7 @@ impl Chain {
     #[inline]
     fn ask_each(
         links: &mut [Link],
+        denier: &mut usize,
         hook: HookSet,
         began_ms: &mut u64,
         work: &mut impl FnMut(&mut Link, &mut u64) -> Result<Verdict, Failed>,
@@ -105,6 +110,7 @@ impl Chain {
             };
             if verdict.is_denied() {
                 link.tallies[index(hook)].denials += 1;
+                *denier = link.place;
                 return verdict;
             }
         }
@@ -114,12 +120,13 @@ impl Chain {
     fn tell(
         &mut self,
         hook: HookSet,
+        client_id: &str,
         mut work: impl FnMut(&mut dyn Plugin) -> Result<(), PluginError>,
     ) {
         let mut began_ms = tick::now_ms();
         for link in self.links.iter_mut().filter(|link| link.hooks.contains(hook)) {
             // Nobody waits for an answer that could be a refusal.
-            let _ = link.call(hook, &mut began_ms, &mut work);
+            let _ = link.call(hook, client_id, &mut began_ms, &mut work);
         }
     }
 }
@@ -137,8 +144,9 @@ impl Hooks for Chain {
     ) -> Verdict {
         self.ask(HookSet::CONNECT, |link, began_ms| {
             let before = *limits;
-            let verdict = link
-                .call(HookSet::CONNECT, began_ms, |plugin| plugin.connect(client, connect, limits));
+            let verdict = link.call(HookSet::CONNECT, client.client_id, began_ms, |plugin| {
+                plugin.connect(client, connect, limits)
+            });
             if verdict.is_err() {
                 *limits = before;
             }
@@ -154,7 +162,7 @@ impl Hooks for Chain {
     ) -> Verdict {
         self.ask(HookSet::SUBSCRIBE, |link, began_ms| {
             let before = *qos;
-            let verdict = link.call(HookSet::SUBSCRIBE, began_ms, |plugin| {
+            let verdict = link.call(HookSet::SUBSCRIBE, client.client_id, began_ms, |plugin| {
                 plugin.authorize_subscribe(client, filter, qos)
             });
             // It may be lowered only.
@@ -164,7 +172,9 @@ impl Hooks for Chain {
     }
 
     fn unsubscribed(&mut self, client: &ClientView<'_>, filter: &str) {
-        self.tell(HookSet::UNSUBSCRIBE, |plugin| plugin.unsubscribed(client, filter));
+        self.tell(HookSet::UNSUBSCRIBE, client.client_id, |plugin| {
+            plugin.unsubscribed(client, filter)
+        });
     }
 
     fn publish(&mut self, client: &ClientView<'_>, message: &mut MessageEdit<'_>) -> Verdict {
@@ -172,8 +182,9 @@ impl Hooks for Chain {
         let verdict = self.ask(HookSet::PUBLISH, |link, began_ms| {
             // A message that is denied needs no undoing.
             let before = (link.on_error == OnError::Pass).then(|| message.save());
-            let verdict =
-                link.call(HookSet::PUBLISH, began_ms, |plugin| plugin.publish(client, message));
+            let verdict = link.call(HookSet::PUBLISH, client.client_id, began_ms, |plugin| {
+                plugin.publish(client, message)
+            });
             if let (Err(_), Some(before)) = (&verdict, before) {
                 message.restore(before);
             }
@@ -198,7 +209,7 @@ impl Hooks for Chain {
 
     fn authorize_publish(&mut self, client: &ClientView<'_>, message: &MessageView<'_>) -> Verdict {
         self.ask(HookSet::AUTHORIZE_PUBLISH, |link, began_ms| {
-            link.call(HookSet::AUTHORIZE_PUBLISH, began_ms, |plugin| {
+            link.call(HookSet::AUTHORIZE_PUBLISH, client.client_id, began_ms, |plugin| {
                 plugin.authorize_publish(client, message)
             })
         })
@@ -207,22 +218,31 @@ impl Hooks for Chain {
     fn deliver(&mut self, receiver: &ClientView<'_>, message: &MessageView<'_>) -> bool {
         let verdict = self.ask(HookSet::DELIVER, |link, began_ms| {
             let is_wanted =
-                link.call(HookSet::DELIVER, began_ms, |plugin| plugin.deliver(receiver, message))?;
+                link.call(HookSet::DELIVER, receiver.client_id, began_ms, |plugin| {
+                    plugin.deliver(receiver, message)
+                })?;
             Ok(if is_wanted { Verdict::Allow } else { FAILED })
         });
         !verdict.is_denied()
     }
 
     fn event(&mut self, event: &HookEvent<'_>) {
-        let hook = match event {
-            HookEvent::Dropped { .. } => HookSet::DROPS,
-            _ => HookSet::EVENTS,
+        let (hook, client_id) = match event {
+            HookEvent::Dropped { client_id, .. } => (HookSet::DROPS, client_id.unwrap_or_default()),
+            HookEvent::Connected { client, .. }
+            | HookEvent::Disconnected { client, .. }
+            | HookEvent::TakenOver { client }
+            | HookEvent::SessionEnded { client } => (HookSet::EVENTS, client.client_id),
         };
-        self.tell(hook, |plugin| plugin.event(event));
+        self.tell(hook, client_id, |plugin| plugin.event(event));
     }
 
     fn tick(&mut self) {
-        self.tell(HookSet::TICK, |plugin| plugin.tick());
+        self.tell(HookSet::TICK, "", |plugin| plugin.tick());
+    }
+
+    fn denier(&self) -> Option<&str> {
+        self.links.get(self.denier).map(|link| link.name.as_str())
     }
 
     fn figures(&self) -> Vec<HookFigures> {
@@ -274,11 +294,13 @@ impl Link {
         })
     }
 
-    /// One call of a hook, contained, timed and counted. `began_ms` is when it begins, and then when it ended.
+    /// One call of a hook for a client (empty: for none), contained, timed and counted. `began_ms` is when it begins, and
+    /// then when it ended.
     #[inline]
     fn call<T>(
         &mut self,
         hook: HookSet,
+        client_id: &str,
         began_ms: &mut u64,
         work: impl FnOnce(&mut dyn Plugin) -> Result<T, PluginError>,
     ) -> Result<T, Failed> {
@@ -296,24 +318,30 @@ impl Link {
         let now_ms = tick::now_ms();
         let passed_ms = now_ms.saturating_sub(std::mem::replace(began_ms, now_ms));
         if passed_ms >= self.slow_ms {
-            self.judge_time(hook, now_ms, passed_ms, began);
+            self.judge_time((hook, client_id), now_ms, passed_ms, began);
         }
         match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 self.tallies[index(hook)].errors += 1;
-                Err(self.fail(hook, now_ms, "failed", &error.0))
+                Err(self.fail((hook, client_id), now_ms, "failed", &error.0))
             }
             Err(panic) => {
                 self.tallies[index(hook)].panics += 1;
-                Err(self.fail(hook, now_ms, "panicked", &panic))
+                Err(self.fail((hook, client_id), now_ms, "panicked", &panic))
             }
         }
     }
 
     /// The kernel's clock has moved by `passed_ms`: was the call as slow, or did it merely stand across a tick?
     #[cold]
-    fn judge_time(&mut self, hook: HookSet, now_ms: u64, passed_ms: u64, began: Option<Instant>) {
+    fn judge_time(
+        &mut self,
+        (hook, client_id): (HookSet, &str),
+        now_ms: u64,
+        passed_ms: u64,
+        began: Option<Instant>,
+    ) {
         let took_ms = match began {
             Some(began) => began.elapsed().as_millis() as u64,
             None => passed_ms.saturating_sub(tick::resolution_ms()),
@@ -326,9 +354,10 @@ impl Link {
         tally.longest_ns = tally.longest_ns.max(took_ms * 1_000_000);
         if let Some(held_back) = self.slow_lines.ask(now_ms) {
             warn!(
-                "plugin '{}' is slow: its {} hook took {took_ms} ms, and nothing else ran on shard {} meanwhile{}",
+                "plugin '{}' is slow: its {} hook took {took_ms} ms{}, and nothing else ran on shard {} meanwhile{}",
                 self.name,
                 name_of(hook),
+                for_client(client_id),
                 self.shard,
                 and_before(held_back)
             );
@@ -336,12 +365,19 @@ impl Link {
     }
 
     #[cold]
-    fn fail(&mut self, hook: HookSet, now_ms: u64, how: &str, why: &str) -> Failed {
+    fn fail(
+        &mut self,
+        (hook, client_id): (HookSet, &str),
+        now_ms: u64,
+        how: &str,
+        why: &str,
+    ) -> Failed {
         if let Some(held_back) = self.failure_lines.ask(now_ms) {
             warn!(
-                "plugin '{}' {how} in its {} hook on shard {}: {why}{}",
+                "plugin '{}' {how} in its {} hook{} on shard {}: {why}{}",
                 self.name,
                 name_of(hook),
+                for_client(client_id),
                 self.shard,
                 and_before(held_back)
             );
@@ -361,6 +397,13 @@ impl Drop for Link {
 
 fn name_of(hook: HookSet) -> &'static str {
     HookSet::NAMED[index(hook)].0
+}
+
+fn for_client(client_id: &str) -> String {
+    match client_id {
+        "" => String::new(),
+        client_id => format!(" for client {}", Quoted(client_id)),
+    }
 }
 
 fn and_before(held_back: u64) -> String {

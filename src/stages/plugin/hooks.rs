@@ -168,6 +168,11 @@ pub trait Hooks {
     /// About once a second.
     fn tick(&mut self) {}
 
+    /// Whose verdict the last denial was.
+    fn denier(&self) -> Option<&str> {
+        None
+    }
+
     /// What the calls came to so far, by plugin and hook; asked for now and then.
     fn figures(&self) -> Vec<HookFigures> {
         Vec::new()
