@@ -1,6 +1,7 @@
 //! The world: io_uring, executors, clock, threads, files, command line.
 
 mod bridges;
+mod build_time;
 mod calm;
 pub mod check;
 #[cfg(test)]

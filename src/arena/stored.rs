@@ -7,20 +7,41 @@ use triomphe::ThinArc;
 
 /// Bytes held by a group of allocations; each counts once, however many holders it has.
 #[derive(Clone, Debug, Default)]
-pub struct Gauge(Rc<Cell<usize>>);
+pub struct Gauge(Rc<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: Cell<usize>,
+    message_count: Cell<usize>,
+}
 
 impl Gauge {
     pub fn bytes(&self) -> usize {
-        self.0.get()
+        self.0.bytes.get()
+    }
+
+    /// Messages that are stored, of all that the gauge counts.
+    pub fn message_count(&self) -> usize {
+        self.0.message_count.get()
     }
 
     pub fn add(&self, bytes: usize) {
-        self.0.set(self.0.get() + bytes);
+        self.0.bytes.set(self.0.bytes.get() + bytes);
     }
 
     pub fn subtract(&self, bytes: usize) {
-        debug_assert!(bytes <= self.0.get());
-        self.0.set(self.0.get() - bytes);
+        debug_assert!(bytes <= self.0.bytes.get());
+        self.0.bytes.set(self.0.bytes.get() - bytes);
+    }
+
+    fn add_message(&self, bytes: usize) {
+        self.add(bytes);
+        self.0.message_count.set(self.0.message_count.get() + 1);
+    }
+
+    fn subtract_message(&self, bytes: usize) {
+        self.subtract(bytes);
+        self.0.message_count.set(self.0.message_count.get() - 1);
     }
 }
 
@@ -36,7 +57,7 @@ struct Head {
 
 impl Drop for Head {
     fn drop(&mut self) {
-        self.gauge.subtract(self.size);
+        self.gauge.subtract_message(self.size);
     }
 }
 
@@ -86,7 +107,7 @@ impl Stored {
         gauge: &Gauge,
     ) -> Stored {
         let size = stored_size(bytes.len());
-        gauge.add(size);
+        gauge.add_message(size);
         let head = Head {
             meta,
             topic_size: topic_size as u32,

@@ -54,6 +54,16 @@ impl Clients {
         self.sessions.len()
     }
 
+    /// Messages that clients were sent and have not acknowledged, of the sessions in `count_max` places from `place` on. The
+    /// place behind them; `None`: those were the last.
+    pub fn unacknowledged(&self, place: usize, count_max: usize) -> (usize, Option<usize>) {
+        let end = place.saturating_add(count_max);
+        let sessions =
+            (place..end.min(self.sessions.capacity())).filter_map(|at| self.sessions.get(at));
+        let count = sessions.map(|session| session.inflight.outstanding_count()).sum();
+        (count, (end < self.sessions.capacity()).then_some(end))
+    }
+
     pub fn connection_count(&self) -> usize {
         self.connections.len()
     }

@@ -88,6 +88,11 @@ impl Inflight {
         usize::from(self.sent_count) < self.flows.len()
     }
 
+    /// Messages that were sent on this connection and are not acknowledged.
+    pub fn outstanding_count(&self) -> usize {
+        usize::from(self.outstanding)
+    }
+
     /// Flows that are not done.
     pub fn unacknowledged_count(&self) -> usize {
         self.flows.iter().filter(|flow| flow.state != FlowState::Done).count()

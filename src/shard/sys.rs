@@ -18,6 +18,8 @@ pub(super) struct Report {
     pub counters: Counters,
     pub gauges: Gauges,
     pub hooks: Vec<HookFigures>,
+    /// Messages that clients were sent and have not acknowledged.
+    pub unacknowledged: usize,
 }
 
 impl Counters {
@@ -47,7 +49,7 @@ impl Report {
 
     /// One shard's own figures.
     fn lines(&self, say: &mut dyn FnMut(&str, &dyn Display)) {
-        let Report { counters, gauges, hooks: _ } = self;
+        let Report { counters, gauges, hooks: _, unacknowledged: _ } = self;
         say("clients/connected", &gauges.connected_sessions);
         say("connections", &gauges.connections);
         say("sessions", &gauges.sessions);
@@ -122,6 +124,8 @@ fn plugin_lines(reports: &[Report], say: &mut dyn FnMut(&str, &dyn Display)) {
 
 /// The shard that publishes.
 const PUBLISHER: ShardId = 0;
+/// So many sessions are asked in one interval what their clients have not acknowledged; of more, the figure is older.
+const SESSIONS_ASKED_MAX: usize = 10_000;
 /// With `$SYS` off, what else is done now and then is done this often.
 const HOUSEKEEPING_MS: u64 = 10_000;
 /// A young broker reports more often: who has just started it looks.
@@ -141,10 +145,23 @@ pub(super) struct Sys {
     is_due: bool,
     loads: [Load; LOAD_COUNT],
     connected_max: usize,
+    asking: Asking,
+    /// Memory of the whole process in bytes, now and at most, as far as the world says.
+    heap: Option<(u64, u64)>,
     /// Lines that never change.
     facts: Vec<(&'static str, String)>,
     /// What each topic said last.
     said: BTreeMap<String, String>,
+}
+
+/// How far all sessions have been asked for what is not acknowledged.
+#[derive(Debug, Default)]
+struct Asking {
+    place: usize,
+    /// Of the sessions in front of the place.
+    count: usize,
+    /// Of all, when the last one had been asked.
+    total: usize,
 }
 
 /// A rate per minute, averaged over 1, 5 and 15 minutes.
@@ -192,6 +209,8 @@ impl Sys {
             is_due: false,
             loads: Default::default(),
             connected_max: 0,
+            asking: Asking::default(),
+            heap: None,
             facts: Vec::new(),
             said: BTreeMap::new(),
         }
@@ -244,7 +263,7 @@ impl Sys {
         let connected = self.sum(|r| r.gauges.connected_sessions as u64);
         self.connected_max = self.connected_max.max(connected as usize);
         let sessions = self.sum(|r| r.gauges.sessions as u64);
-        let waiting = self.sum(|r| r.gauges.stored_bytes as u64);
+        let waiting = self.sum(|r| (r.gauges.stored_bytes + r.gauges.retained_bytes) as u64);
         for (name, value) in &self.facts {
             say(name, value);
         }
@@ -259,7 +278,16 @@ impl Sys {
         say("clients/expired", &self.sum(|r| r.counters.sessions_expired));
         say("messages/received", &self.sum(|r| r.counters.packets_received));
         say("messages/sent", &self.sum(|r| r.counters.packets_sent));
+        say("messages/inflight", &self.sum(|r| r.unacknowledged as u64));
+        // As Mosquitto counts them: those that wait, and those that stay.
+        let kept = self.sum(|r| (r.gauges.stored_messages + r.gauges.retained_messages) as u64);
+        say("messages/stored", &kept);
+        say("store/messages/count", &kept);
         say("store/messages/bytes", &waiting);
+        if let Some((current, maximum)) = self.heap {
+            say("heap/current", &current);
+            say("heap/maximum", &maximum);
+        }
         say("subscriptions/count", &self.sum(|r| r.gauges.subscriptions as u64));
         say("shared_subscriptions/count", &self.sum(|r| r.gauges.shared_groups as u64));
         say("retained messages/count", &self.sum(|r| r.gauges.retained_messages as u64));
@@ -319,10 +347,12 @@ impl Shard {
         if self.limits.sys_interval_ms == 0 || self.is_shutting_down {
             return;
         }
+        self.ask_sessions();
         let report = Report {
             counters: self.counters().clone(),
             gauges: self.gauges(),
             hooks: self.hook_figures(),
+            unacknowledged: self.sys.asking.total,
         };
         if self.id != PUBLISHER {
             return self.outbox.control(PUBLISHER, Control::Counters(Box::new(report)));
@@ -349,6 +379,21 @@ impl Shard {
         for (name, value) in self.sys.lines(now) {
             self.say(now, format!("$SYS/broker/{name}"), value);
         }
+    }
+
+    fn ask_sessions(&mut self) {
+        let Sys { asking, .. } = &mut self.sys;
+        let (count, next) = self.clients.unacknowledged(asking.place, SESSIONS_ASKED_MAX);
+        asking.count += count;
+        asking.place = next.unwrap_or(0);
+        if next.is_none() {
+            asking.total = std::mem::take(&mut asking.count);
+        }
+    }
+
+    /// Memory of the whole process in bytes, now and at most.
+    pub fn set_heap(&mut self, current: u64, maximum: u64) {
+        self.sys.heap = Some((current, maximum));
     }
 
     /// What the world says of itself below `$SYS/broker/`, topic and text.

@@ -20,7 +20,7 @@ use crate::shell::plugins::{self, Chain, Installed, PluginError};
 
 pub use cores::allowed_cores;
 pub use kernel::{Refusal, try_io_uring};
-pub use process::Process;
+pub use process::{Process, status_field};
 
 /// What one examination found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,6 +23,7 @@ use crate::config::kind::cores_text;
 use crate::printable::counted;
 use crate::shard::{Mail, Shard, ShardId, ShardSettings};
 use crate::shell::bridges::{self, BridgesError};
+use crate::shell::build_time;
 use crate::shell::calm::Calm;
 use crate::shell::check::{Process, Refusal};
 use crate::shell::clock::Clock;
@@ -199,6 +200,7 @@ impl Broker {
 /// What is said of this process below `$SYS/broker/`.
 fn facts(choice: &Choice) -> Vec<(&'static str, String)> {
     let mut facts = vec![("io", choice.io.to_string())];
+    facts.extend(build_time::of_this_program().map(|time| ("timestamp", time)));
     facts.extend(choice.refusal.as_ref().map(|refusal| ("io/reason", refusal.what.clone())));
     facts
 }
@@ -406,6 +408,8 @@ fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<()> {
     let mut watch = Watch::new(&broker.reports);
     let mut calm = Calm::default();
     loop {
+        // The first shard publishes it.
+        broker.reports[0].heap.measure();
         match signals.reader.read(&mut [0]) {
             Ok(_) if signals.is_ending.load(Ordering::SeqCst) => return Ok(()),
             Ok(_) => {

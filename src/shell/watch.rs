@@ -1,10 +1,13 @@
 //! Tells the operator which limits were hit: one line a limit, at most every few seconds, never from a shard's thread.
 
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::counters::Counters;
 use crate::pipeline::STAGES;
 use crate::printable::counted;
+use crate::shell::check::status_field;
 use crate::shell::plugins::Presence;
 use crate::time::Instant;
 
@@ -22,6 +25,32 @@ const STUCK_MS: u64 = 2_000;
 pub struct Report {
     snapshot: Mutex<Snapshot>,
     pub presence: Arc<Presence>,
+    pub heap: Heap,
+}
+
+/// Memory of the whole process, which the watching thread measures.
+#[derive(Debug, Default)]
+pub struct Heap {
+    current: AtomicU64,
+    maximum: AtomicU64,
+}
+
+impl Heap {
+    /// Anonymous memory that is resident, in bytes.
+    pub fn measure(&self) {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = status_field(&status, "RssAnon").and_then(|text| text.strip_suffix(" kB"));
+        if let Some(size) = field.and_then(|text| text.trim().parse::<u64>().ok()) {
+            self.current.store(size << 10, Ordering::Relaxed);
+            self.maximum.fetch_max(size << 10, Ordering::Relaxed);
+        }
+    }
+
+    /// Now and at most; `None` before it was measured.
+    pub fn get(&self) -> Option<(u64, u64)> {
+        let maximum = self.maximum.load(Ordering::Relaxed);
+        (maximum > 0).then(|| (self.current.load(Ordering::Relaxed), maximum))
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -248,6 +277,15 @@ mod tests {
         let warnings = watch.look(Instant(11_000));
         assert!(matches!(&warnings[..], [line] if line.starts_with("5 messages dropped")));
         assert!(watch.look(Instant(60_000)).is_empty());
+    }
+
+    #[test]
+    fn the_memory_of_the_process_is_measured() {
+        let heap = Heap::default();
+        assert_eq!(heap.get(), None);
+        heap.measure();
+        let (current, maximum) = heap.get().expect("/proc says it");
+        assert!(current > 64 << 10 && maximum >= current, "{current} {maximum}");
     }
 
     #[test]

@@ -124,6 +124,9 @@ impl<N: Network> Worker<N> {
         self.report_due = now.plus_ms(SLEEP_MAX_MS);
         self.shard.counters().receive_rearms = self.world.net.receive_rearms();
         self.shard.counters().connections_timed_out = self.world.net.timed_out();
+        if let Some((current, maximum)) = self.report.heap.get() {
+            self.shard.set_heap(current, maximum);
+        }
         let gauges = self.shard.gauges();
         self.report.set(Snapshot {
             counters: self.shard.counters().clone(),

@@ -146,6 +146,13 @@ fn mosquittos_users_find_their_sys_topics() {
             "publish/messages/sent",
             "subscriptions/count",
             "retained messages/count",
+            "messages/stored",
+            "messages/inflight",
+            "store/messages/count",
+            "store/messages/bytes",
+            "heap/current",
+            "heap/maximum",
+            "timestamp",
             "load/messages/received/1min",
             "load/messages/sent/15min",
         ];

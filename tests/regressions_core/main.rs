@@ -460,3 +460,33 @@ fn the_figures_of_a_young_broker_are_those_of_all_its_shards() {
         assert!(told.contains(&format!("$SYS/broker/{line} retained")), "{line} of {told:?}");
     }
 }
+
+#[test]
+fn messages_that_wait_stay_or_are_in_flight_are_counted_under_sys() {
+    let mut world = World::new(1, Limits { sys_interval_ms: 1_000, ..Limits::default() });
+    let away = world.connect("away", |c| c.session_expiry_s = Some(600));
+    world.subscribe(away, "t", QoS::AtLeastOnce);
+    world.lose(away);
+    let silent = world.connect("silent", |_| ());
+    world.subscribe(silent, "t", QoS::AtLeastOnce);
+    let publisher = world.connect("p", |_| ());
+    for id in 1..=3 {
+        world.publish(publisher, "t", b"x", QoS::AtLeastOnce, id);
+    }
+    world.retain(publisher, "kept", b"x");
+    world.settle();
+    world.now = world.now.plus_ms(1_000);
+    world.settle();
+    let figure = |world: &mut World, name: &str| -> usize {
+        world.subscribe(publisher, &format!("$SYS/broker/{name}"), QoS::AtMostOnce);
+        world.settle();
+        let told = world.messages(publisher);
+        let told = told.iter().find(|one| one.contains(name)).expect(name);
+        let value = told.split_once('=').unwrap().1.split(' ').next().unwrap();
+        value.parse().expect(told)
+    };
+    let retained = figure(&mut world, "retained messages/count");
+    assert_eq!(figure(&mut world, "messages/stored"), 3 + retained);
+    assert_eq!(figure(&mut world, "store/messages/count"), 3 + retained);
+    assert_eq!(figure(&mut world, "messages/inflight"), 3);
+}
