@@ -129,6 +129,7 @@ impl Finding {
     }
 }
 
+/// As wide as the format asks, `LINE_WIDTH` by default.
 impl fmt::Display for Finding {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = match self.level {
@@ -136,11 +137,12 @@ impl fmt::Display for Finding {
             Level::Warn => "warn",
             Level::Fail => "FAIL",
         };
+        let width = out.width().unwrap_or(LINE_WIDTH).max(LINE_WIDTH_MIN) - INDENT.len();
         write!(out, "{level:<5} {:<14} ", self.subject)?;
-        wrap(out, &one_line(&self.what), "")?;
+        wrap(out, &one_line(&self.what), "", width)?;
         if !self.remedy.is_empty() {
             write!(out, "\n{INDENT}-> ")?;
-            wrap(out, &one_line(&self.remedy), "   ")?;
+            wrap(out, &one_line(&self.remedy), "   ", width)?;
         }
         Ok(())
     }
@@ -148,20 +150,23 @@ impl fmt::Display for Finding {
 
 /// What stands below the subject's text.
 const INDENT: &str = "                     ";
-const LINE_WIDTH: usize = 110;
+/// Where no terminal says how wide it is.
+pub const LINE_WIDTH: usize = 110;
+const LINE_WIDTH_MIN: usize = 60;
 
 /// Breaks the text between words; further lines begin with the indent and `hang`.
-fn wrap(out: &mut fmt::Formatter<'_>, text: &str, hang: &str) -> fmt::Result {
-    let width = LINE_WIDTH - INDENT.len() - hang.len();
+fn wrap(out: &mut fmt::Formatter<'_>, text: &str, hang: &str, width: usize) -> fmt::Result {
+    let width = width - hang.len();
     let mut line_size = 0;
     for word in text.split(' ') {
-        if line_size > 0 && line_size + 1 + word.len() > width {
+        let size = word.chars().count();
+        if line_size > 0 && line_size + 1 + size > width {
             write!(out, "\n{INDENT}{hang}")?;
             line_size = 0;
         }
         let space = if line_size > 0 { " " } else { "" };
         write!(out, "{space}{word}")?;
-        line_size += space.len() + word.len();
+        line_size += space.len() + size;
     }
     Ok(())
 }
@@ -177,6 +182,9 @@ mod tests {
         let printed = finding.to_string();
         assert!(printed.lines().count() > 6, "{printed}");
         assert!(printed.lines().all(|line| line.len() <= LINE_WIDTH), "{printed}");
+        let narrow = format!("{finding:80}");
+        assert!(narrow.lines().all(|line| line.len() <= 80), "{narrow}");
+        assert!(narrow.lines().count() > printed.lines().count(), "{narrow}");
         let words: Vec<_> = printed.split_whitespace().collect();
         assert_eq!(words.join(" "), format!("warn open files {what} -> {what}"));
     }

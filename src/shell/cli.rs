@@ -209,7 +209,9 @@ fn start(settings: Settings, serve: impl FnOnce(Settings) -> Result<(), String>)
 fn print_findings(settings: &Settings) -> ExitCode {
     let mut findings = check::run_checks(settings);
     findings.extend(check::check_plugins(settings));
-    let mut text: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
+    let width = terminal_size::terminal_size_of(io::stdout())
+        .map_or(check::LINE_WIDTH, |(width, _)| check::LINE_WIDTH.min(width.0.into()));
+    let mut text: String = findings.iter().map(|finding| format!("{finding:width$}\n")).collect();
     let fail_count = findings.iter().filter(|finding| finding.level == Level::Fail).count();
     if fail_count == 0 {
         text.push_str("RingMQ can run here.\n");
