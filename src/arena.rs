@@ -56,6 +56,19 @@ pub struct Meta {
     pub publisher: u64,
     /// A bridge brought it here: one of ours, or a client that is a bridge. Known where the message was admitted first.
     pub from_bridge: bool,
+    /// Of a message with the retain flag: the room that the owner of its topic has set aside for it.
+    pub claim: Claim,
+}
+
+/// Whether room among the retained messages was set aside for a message before it was admitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Claim {
+    #[default]
+    None,
+    /// Its origin's lease was spent.
+    Leased,
+    /// The owner has promised it for this topic.
+    Promised,
 }
 
 /// A message to admit: borrowed pieces, copied into the arena once.
@@ -196,6 +209,7 @@ impl Arena {
             expires_at: None,
             publisher: 0,
             from_bridge: false,
+            claim: Claim::None,
         };
         let slots = (0..slot_count)
             .map(|_| Slot {
@@ -397,6 +411,13 @@ impl Arena {
         slot.position = NOWHERE;
     }
 
+    /// The last message has room among the retained ones.
+    pub fn claim_for_last(&mut self, claim: Claim) {
+        assert!(self.held() > 0, "a message claims room while it is held");
+        let index = self.index(self.admitted);
+        self.slots[index].meta.claim = claim;
+    }
+
     /// Frees every message up to and including `generation`.
     pub fn release_to(&mut self, generation: Generation) {
         assert!(generation <= self.admitted);
@@ -534,6 +555,7 @@ mod tests {
             expires_at: None,
             publisher: 7,
             from_bridge: false,
+            claim: Claim::None,
         }
     }
 

@@ -37,7 +37,7 @@ pub use mail::{LANES, Lane, Mail};
 pub use crate::counters::Counters;
 pub use crate::session::{ConnectionId, Output, Part, ReadMode};
 
-use crate::arena::{Arena, Draft, Gauge, Generation, Message, Stored};
+use crate::arena::{Arena, Draft, Gauge, Generation, Message};
 use crate::hash::KeyedHash;
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Stage};
@@ -45,7 +45,6 @@ use crate::random::Random;
 use crate::session::{BufferPool, Clients, DropLog, EncodedOnce, SessionKey};
 use crate::stages::plugin::{self, HookSet};
 use crate::time::Instant;
-use crate::topic::RetainedStore;
 use groups::Groups;
 use hooks::Plugged;
 use interest::Announcement;
@@ -115,7 +114,8 @@ pub struct Shard {
     clients: Clients,
     router: Router,
     groups: Groups,
-    retained: RetainedStore<Stored>,
+    retained: retained::Kept,
+    claims: retained::Claims,
     outbox: Outbox,
     bridges: bridges::Bridges,
     announcements: HashMap<Box<str>, Announcement, ahash::RandomState>,
@@ -132,9 +132,8 @@ pub struct Shard {
     counters: Counters,
     sys: sys::Sys,
     events: events::Events,
-    /// Bytes of messages in session queues and in flight; of retained messages; of wills; of all output buffers.
+    /// Bytes of messages in session queues and in flight; of wills; of all output buffers.
     stored: Gauge,
-    retained_bytes: Gauge,
     will_bytes: Gauge,
     output_bytes: Gauge,
     /// Bytes of input that cannot be used yet.
@@ -181,7 +180,8 @@ impl Shard {
             clients: Clients::new(hash.clone(), output_bytes.clone(), stored.clone()),
             router: Router::new(&hash, limits.route_cache_max),
             groups: Groups::new(hash.state(), stored.clone()),
-            retained: RetainedStore::new(),
+            retained: retained::Kept::new(&hash),
+            claims: retained::Claims::new(shard_count, &hash),
             outbox: Outbox::new(shard_count, limits.mail_bytes_mark),
             bridges: bridges::Bridges::new(&hash),
             announcements: HashMap::with_hasher(hash.state()),
@@ -196,7 +196,6 @@ impl Shard {
             sys: sys::Sys::new(id, shard_count, now),
             events: events::Events::default(),
             stored,
-            retained_bytes: Gauge::default(),
             will_bytes: Gauge::default(),
             output_bytes,
             frame_bytes: 0,
@@ -225,6 +224,7 @@ impl Shard {
     /// credit, parked input.
     pub fn run_stages(&mut self, now: Instant) {
         self.run_pipeline(now);
+        self.answer_asks(now);
         self.answer_queries(now);
         self.take_answers(now);
         self.continue_pulls(now);
@@ -350,6 +350,7 @@ impl Shard {
             && self.closes.is_empty()
             && self.handovers.is_empty()
             && self.read_changes.is_empty()
+            && self.claims.is_idle()
             && self.queries.is_empty()
             && self.answers.is_empty()
             && self.pulls.is_empty()

@@ -133,6 +133,11 @@ impl Stored {
         Message::of(&self.0.slice, topic_size, properties_size, meta, Some(self))
     }
 
+    /// Somebody else holds it, too.
+    pub fn is_shared(&self) -> bool {
+        ThinArc::strong_count(&self.0) > 1
+    }
+
     /// Bytes of topic, properties and payload, plus the cost of the allocation.
     pub fn size(&self) -> usize {
         self.0.header.header.size

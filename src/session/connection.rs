@@ -56,6 +56,8 @@ pub enum Park {
     Acks,
     /// Its client's old connection is read to its end first.
     TakeOver,
+    /// A retained message waits for the word of its topic's owner.
+    Retained,
 }
 
 /// A SUBSCRIBE whose SUBACK waits for other shards.

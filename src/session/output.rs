@@ -176,7 +176,7 @@ impl Drop for OutputBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::{Draft, Meta};
+    use crate::arena::{Claim, Draft, Meta};
 
     #[test]
     fn buffers_that_nobody_needs_are_freed_and_the_others_stay() {
@@ -205,6 +205,7 @@ mod tests {
             expires_at: None,
             publisher: 0,
             from_bridge: false,
+            claim: Claim::None,
         };
         let draft = Draft { topic: b"t", properties: [&[], &[]], payload: b"LARGE", meta };
         let stored = Stored::from_draft(&draft, &Gauge::default());

@@ -355,7 +355,7 @@ impl Drop for Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::{Draft, Meta};
+    use crate::arena::{Claim, Draft, Meta};
     use crate::random::Random;
 
     fn queued(qos: u8, number: u32) -> Queued {
@@ -366,6 +366,7 @@ mod tests {
             expires_at: None,
             publisher: 0,
             from_bridge: false,
+            claim: Claim::None,
         };
         let payload = number.to_be_bytes();
         let draft = Draft { topic: b"t", properties: [&[], &[]], payload: &payload, meta };

@@ -6,7 +6,7 @@
 //! ```
 
 use super::mail::{Batch, BatchReader};
-use crate::arena::{Generation, Message, Meta};
+use crate::arena::{Claim, Generation, Message, Meta};
 use crate::codec::ReasonCode;
 use crate::time::Instant;
 
@@ -224,6 +224,7 @@ impl InboundBatch {
             expires_at: inbound.expires_at,
             publisher: 0,
             from_bridge: true,
+            claim: Claim::None,
         };
         self.0.bytes.extend_from_slice(&inbound.number.to_le_bytes());
         let parts = [inbound.topic.as_bytes(), inbound.properties, inbound.payload];

@@ -3,7 +3,7 @@
 use super::hooks::tell;
 use super::input::Step;
 use super::{About, ConnectionId, Event, Notice, Shard, ShardId};
-use crate::arena::{Draft, Meta, Stored, stored_size};
+use crate::arena::{Claim, Draft, Meta, Stored, stored_size};
 use crate::codec::{self, Connack, Connect, DecodeError, Frame, ProtocolVersion, ReasonCode};
 use crate::session::connection::ConnectionState;
 use crate::session::{SessionKey, SessionLimits, Will};
@@ -242,6 +242,7 @@ impl Shard {
             expires_at: None,
             publisher: 0,
             from_bridge: connect.is_bridge(),
+            claim: Claim::None,
         };
         let draft = Draft {
             topic: will.topic.as_bytes(),

@@ -1,7 +1,7 @@
 //! The encode stage: each message of a batch to all its receivers.
 
 use super::hooks::{Plugged, is_wanted};
-use super::{Shard, context, retained, sharing};
+use super::{Shard, context, sharing};
 use crate::pipeline::Batch;
 use crate::session::encode;
 use crate::stages::Route;
@@ -86,15 +86,8 @@ impl Shard {
             if message.meta.retain {
                 let owner = hash.owner(message.topic, self.shard_count);
                 if owner == self.id {
-                    retained::store(
-                        &mut self.retained,
-                        &self.retained_bytes,
-                        context.limits,
-                        context.counters,
-                        context.drops,
-                        now,
-                        &message,
-                    );
+                    let (limits, counters) = (context.limits, &mut *context.counters);
+                    self.retained.store(limits, counters, context.drops, now, &message);
                 } else if message.meta.is_origin {
                     remote |= 1 << owner;
                 }

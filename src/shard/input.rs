@@ -403,7 +403,7 @@ impl Shard {
                     self.counters.parked_on_bridges += 1;
                     self.list_parked_on_bridge(id);
                 }
-                Park::Subscribe | Park::Acks | Park::TakeOver => {}
+                Park::Subscribe | Park::Acks | Park::TakeOver | Park::Retained => {}
             }
             self.update_read_mode(id);
         }
@@ -425,6 +425,7 @@ impl Shard {
 
     /// Uses what a closed connection left waiting, above all marks: its client sent it in time, a DISCONNECT perhaps.
     pub(super) fn use_last_input(&mut self, now: Instant, id: ConnectionId) {
+        self.give_up_claim(now, id);
         let Some(connection) = self.clients.connection(id) else { return };
         if connection.park.take().is_none() || self.is_shutting_down {
             return;

@@ -36,6 +36,7 @@ impl Shard {
         if matches!(why, Why::Silent) {
             return;
         }
+        self.give_up_claim(now, id);
         let Some(connection) = self.clients.connection(id) else { return };
         connection.is_peer_gone = true;
         if connection.park.take().is_some() {

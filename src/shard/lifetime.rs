@@ -76,6 +76,7 @@ impl Shard {
         self.run_pipeline(now);
         self.is_shutting_down = true;
         for id in self.clients.connection_ids() {
+            self.forget_claim(id);
             // What it published and nobody used is ignored; acknowledgements may stand behind it.
             if let Some(park) = self.clients.connection(id).and_then(|connection| connection.park) {
                 self.unpark(now, id, park);
@@ -111,6 +112,7 @@ impl Shard {
 
     /// Ends a connection from our side: what is in its output is sent first.
     pub(super) fn close(&mut self, now: Instant, id: ConnectionId, why: &str) {
+        self.give_up_claim(now, id);
         self.leave(now, id, why);
         let linger_at = now.plus_ms(self.limits.linger_ms);
         let Some(connection) = self.clients.connection(id) else { return };

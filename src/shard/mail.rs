@@ -5,7 +5,8 @@
 
 use super::ShardId;
 use super::groups::MemberOptions;
-use crate::arena::{Message, Meta, Run};
+use super::retained::{Ask, Room, Word};
+use crate::arena::{Claim, Message, Meta, Run};
 use crate::counters::Counters;
 use crate::session::{BufferPool, ConnectionId, SessionKey};
 use crate::time::Instant;
@@ -114,6 +115,19 @@ pub(super) enum Control {
         /// Where to go on; `None`: there is no more.
         more: Option<Box<str>>,
     },
+    /// A retained message waits for room at its topic's owner.
+    RoomAsk(Ask),
+    RoomWord(Box<Word>),
+    /// The message that room was promised for will not claim it.
+    PromiseBack {
+        topic: Box<str>,
+    },
+    /// The sender's lease of the owner's room runs low.
+    LeaseAsk,
+    Lease(Room),
+    /// The owner needs what is not spent of the receiver's lease.
+    LeaseRecall,
+    LeaseBack(Room),
     Counters(Box<super::sys::Report>),
 }
 
@@ -133,7 +147,13 @@ impl Control {
             Control::RetainedAnswer { messages, more, .. } => {
                 messages.bytes.len() + more.as_ref().map_or(0, |more| more.len())
             }
-            Control::Joined { .. } => 0,
+            Control::RoomAsk(Ask { topic, .. }) | Control::PromiseBack { topic } => topic.len(),
+            Control::RoomWord(word) => size_of::<Word>() + word.topic.len(),
+            Control::Joined { .. }
+            | Control::LeaseAsk
+            | Control::Lease(_)
+            | Control::LeaseRecall
+            | Control::LeaseBack(_) => 0,
             Control::Stranded { returned, .. } => returned.bytes.len(),
             Control::Counters(report) => report.size(),
         };
@@ -170,6 +190,16 @@ const HEADER_SIZE: usize = 4 + 4 + 4 + 8 + 1;
 const NEVER: u64 = u64::MAX;
 /// The message repeats the one before it in all but its payload.
 const REPEAT: u8 = 1 << 4;
+/// Where its claim of room begins.
+const CLAIM_BIT: u8 = 5;
+
+fn claim_of(flags: u8) -> Claim {
+    match flags >> CLAIM_BIT {
+        0 => Claim::None,
+        1 => Claim::Leased,
+        _ => Claim::Promised,
+    }
+}
 
 impl Batch {
     #[inline]
@@ -201,7 +231,9 @@ impl Batch {
         let expires_at = meta.expires_at.map_or(NEVER, |at| at.0).to_le_bytes();
         chunks[3].copy_from_slice(&expires_at[..4]);
         chunks[4].copy_from_slice(&expires_at[4..]);
-        rest[0] = meta.qos | u8::from(meta.retain) << 2 | u8::from(meta.from_bridge) << 3 | flags;
+        let claim = (meta.claim as u8) << CLAIM_BIT;
+        let own = meta.qos | u8::from(meta.retain) << 2 | u8::from(meta.from_bridge) << 3;
+        rest[0] = own | claim | flags;
         self.bytes.extend_from_slice(&header);
         self.count += 1;
     }
@@ -268,6 +300,7 @@ impl<'a> BatchReader<'a> {
             expires_at: (expires_at != NEVER).then_some(Instant(expires_at)),
             publisher: 0,
             from_bridge: flags & 8 != 0,
+            claim: claim_of(flags),
         };
         let bytes = self.take(topic_size + properties_size + payload_size);
         Some(Message::of(bytes, topic_size, properties_size, meta, None))
@@ -578,6 +611,7 @@ mod tests {
             expires_at: Some(Instant(77)),
             publisher: 0,
             from_bridge: false,
+            claim: Claim::None,
         };
         let options = MemberOptions {
             qos: QoS::AtLeastOnce,
@@ -617,6 +651,7 @@ mod tests {
             expires_at: None,
             publisher: 0,
             from_bridge: false,
+            claim: Claim::None,
         };
         let message = Message::of(b"tp", 1, 0, meta, None);
         let mut counters = Counters::default();

@@ -73,6 +73,13 @@ impl Shard {
             Control::RetainedAnswer { session, request, messages, more } => {
                 self.answers.push_back(retained::Answer { session, request, messages, more })
             }
+            Control::RoomAsk(ask) => self.claims.push(ask),
+            Control::RoomWord(word) => self.on_word(now, from, *word),
+            Control::PromiseBack { topic } => self.retained.end_promise(&topic),
+            Control::LeaseAsk => self.on_lease_ask(from),
+            Control::Lease(room) => self.take_lease(from, room),
+            Control::LeaseRecall => self.on_lease_recall(now, from),
+            Control::LeaseBack(room) => self.on_lease_back(room),
             Control::Counters(report) => self.take_report(now, from, *report),
         }
     }

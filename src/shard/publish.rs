@@ -3,7 +3,7 @@
 use super::hooks::Publisher;
 use super::input::Step;
 use super::{ConnectionId, Shard};
-use crate::arena::{Draft, Generation, Meta};
+use crate::arena::{Claim, Draft, Generation, Meta};
 use crate::codec::{self, PacketId, ProtocolVersion, Publish, QoS, ReasonCode};
 use crate::session::SessionKey;
 use crate::time::Instant;
@@ -148,30 +148,45 @@ impl Shard {
             expires_at: publish.message_expiry_s.map(|s| now.plus_s(u64::from(s))),
             publisher: key.as_u64(),
             from_bridge: self.has_bridge_clients && self.is_bridge(id),
+            claim: Claim::None,
         };
         let draft = Draft { topic: topic.as_bytes(), properties, payload: publish.payload, meta };
         let Published { generation, denied } =
             self.publish(now, &draft, Publisher::Client(key, topic));
+        let Some(packet_id) = publish.packet_id else { return Step::Done };
+        let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
+        let is_v5 = version == ProtocolVersion::V5;
         if let Some(reason) = denied {
-            return self.deny_publish(id, key, version, publish, reason);
+            return self.deny_publish(id, key, is_v5, ack, reason);
         }
-        if let Some(packet_id) = publish.packet_id
-            && self.bridges.is_any()
-        {
-            let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
-            self.acknowledge_when_written(id, key, ack, generation);
+        // Others cannot be told, so they are kept if there is room.
+        if publish.retain && is_v5 {
+            return match self.claim_room(now, id, key, ack, generation) {
+                Ok(generation) => self.acknowledge_publish(id, key, ack, generation),
+                Err(step) => step,
+            };
+        }
+        self.acknowledge_publish(id, key, ack, generation)
+    }
+
+    /// A message was taken: its publisher is answered now, or when the logs of bridges have it.
+    #[inline]
+    pub(super) fn acknowledge_publish(
+        &mut self,
+        id: ConnectionId,
+        key: SessionKey,
+        (packet_id, is_qos2): (PacketId, bool),
+        generation: Generation,
+    ) -> Step {
+        if self.bridges.is_any() {
+            self.acknowledge_when_written(id, key, (packet_id, is_qos2), generation);
             return Step::Done;
         }
-        match (publish.qos, publish.packet_id) {
-            (QoS::AtLeastOnce, Some(packet_id)) => {
-                // [MQTT-4.3.2-4]
-                self.send_puback(id, packet_id, ReasonCode::Success)
-            }
-            (QoS::ExactlyOnce, Some(packet_id)) => {
-                // [MQTT-4.3.3-8]
-                self.send_pubrec(id, packet_id, ReasonCode::Success)
-            }
-            _ => {}
+        match is_qos2 {
+            // [MQTT-4.3.2-4]
+            false => self.send_puback(id, packet_id, ReasonCode::Success),
+            // [MQTT-4.3.3-8]
+            true => self.send_pubrec(id, packet_id, ReasonCode::Success),
         }
         Step::Done
     }
@@ -181,19 +196,16 @@ impl Shard {
         self.clients.connection(id).is_some_and(|connection| connection.is_bridge)
     }
 
-    /// A hook denied the message. A 5.0 client is told why, a 3.x client is answered as if it had been taken.
+    /// The message goes nowhere. A 5.0 client is told why, a 3.x client is answered as if it had been taken.
     #[cold]
-    fn deny_publish(
+    pub(super) fn deny_publish(
         &mut self,
         id: ConnectionId,
         key: SessionKey,
-        version: ProtocolVersion,
-        publish: &Publish<'_>,
+        is_v5: bool,
+        (packet_id, is_qos2): (PacketId, bool),
         reason: ReasonCode,
     ) -> Step {
-        let Some(packet_id) = publish.packet_id else { return Step::Done };
-        let is_v5 = version == ProtocolVersion::V5;
-        let is_qos2 = publish.qos == QoS::ExactlyOnce;
         if is_v5
             && is_qos2
             && let Some(session) = self.clients.session(key)

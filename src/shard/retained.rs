@@ -3,15 +3,20 @@
 //! A subscription's pull asks one owner after the other, and only while nothing else waits for its session. An
 //! answer for a topic whose newer retained publish reached the subscription meanwhile is left out.
 
+mod claims;
+mod room;
+
+pub(super) use claims::{Ask, Claims, Word};
+pub(super) use room::{Kept, Room};
+
 use super::mail::{Batch, Control};
 use super::{Shard, ShardId, context};
-use crate::arena::{Gauge, Message, Stored, stored_size};
+use crate::arena::Stored;
 use crate::codec::QoS;
-use crate::counters::Counters;
 use crate::limits::Limits;
-use crate::session::{DropLog, DropReason, Envelope, Pull, SessionKey, SessionLimits};
+use crate::session::{Envelope, Pull, SessionKey, SessionLimits};
 use crate::time::Instant;
-use crate::topic::{RetainedStore, ScanEnd, has_wildcards};
+use crate::topic::{ScanEnd, has_wildcards};
 use std::collections::VecDeque;
 
 /// Retained messages fetched at a time, and bytes after which a chunk ends.
@@ -41,33 +46,6 @@ pub(super) struct Answer {
     pub messages: Batch,
     /// Where to go on; `None`: there is no more.
     pub more: Option<Box<str>>,
-}
-
-/// Keeps, replaces or removes the retained message of a topic. [MQTT-3.3.1-5] to [MQTT-3.3.1-7]
-pub(super) fn store(
-    retained: &mut RetainedStore<Stored>,
-    gauge: &Gauge,
-    limits: &Limits,
-    counters: &mut Counters,
-    drops: &mut DropLog,
-    now: Instant,
-    message: &Message<'_>,
-) {
-    let topic =
-        std::str::from_utf8(message.topic).expect("a topic was validated when it was decoded");
-    let is_expired = message.meta.expires_at.is_some_and(|at| at <= now);
-    retained.remove(topic);
-    if message.payload.is_empty() || is_expired {
-        return;
-    }
-    let is_full = retained.len() >= limits.retained_messages_max
-        || gauge.bytes() + stored_size(message.size()) > limits.retained_bytes_max;
-    if is_full {
-        counters.retained_refused += 1;
-        drops.push(None, message.topic, DropReason::RetainedFull);
-        return;
-    }
-    retained.insert(topic, Stored::copy_of(message, gauge));
 }
 
 impl Shard {
@@ -163,7 +141,11 @@ impl Shard {
                 let is_expired = stored.message().meta.expires_at.is_some_and(|at| at <= now);
                 if !is_expired && !is_seen(hash.bytes(topic.as_bytes())) {
                     bytes += stored.size();
-                    found.push(stored.clone());
+                    // What is about to be replaced is not held.
+                    found.push(match self.retained.is_promised(topic) {
+                        true => Stored::copy_of(&stored.message(), &self.stored),
+                        false => stored.clone(),
+                    });
                 }
                 found.len() < count_max && bytes < bytes_max
             },

@@ -6,7 +6,7 @@
 use super::mail::Control;
 use super::timers::Timer;
 use super::{Counters, Gauges, Shard, ShardId};
-use crate::arena::{Draft, Meta};
+use crate::arena::{Claim, Draft, Meta};
 use crate::stages::plugin::HookFigures;
 use crate::time::Instant;
 use std::collections::BTreeMap;
@@ -62,6 +62,8 @@ impl Report {
         say("bytes/output", &gauges.output_bytes);
         say("bytes/frames", &gauges.frame_bytes);
         say("bytes/wills", &gauges.will_bytes);
+        say("bytes/retained", &gauges.retained_bytes);
+        say("retained/count", &gauges.retained_messages);
         say("arena/used", &gauges.arena_used);
         say("arena/admitted", &counters.admitted);
         say("arena/stale_reads", &counters.stale_reads);
@@ -290,8 +292,11 @@ impl Sys {
         }
         say("subscriptions/count", &self.sum(|r| r.gauges.subscriptions as u64));
         say("shared_subscriptions/count", &self.sum(|r| r.gauges.shared_groups as u64));
-        say("retained messages/count", &self.sum(|r| r.gauges.retained_messages as u64));
-        say("retained messages/bytes", &self.sum(|r| r.gauges.retained_bytes as u64));
+        // Mosquitto's count has what the broker says of itself, too.
+        let retained = |r: &Report| r.gauges.retained_messages + r.gauges.system_messages;
+        let retained_bytes = |r: &Report| r.gauges.retained_bytes + r.gauges.system_bytes;
+        say("retained messages/count", &self.sum(|r| retained(r) as u64));
+        say("retained messages/bytes", &self.sum(|r| retained_bytes(r) as u64));
         say("bytes/received", &self.sum(|r| r.counters.bytes_received));
         say("bytes/sent", &self.sum(|r| r.counters.bytes_sent));
         say("publish/messages/received", &self.sum(|r| r.counters.publishes_received));
@@ -423,6 +428,7 @@ impl Shard {
             expires_at: None,
             publisher: 0,
             from_bridge: false,
+            claim: Claim::None,
         };
         let draft = Draft {
             topic: topic.as_bytes(),

@@ -2,6 +2,7 @@
 
 mod credit;
 mod repeats;
+mod retained_room;
 mod world;
 
 use ringmq::codec::{

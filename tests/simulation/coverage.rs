@@ -37,6 +37,7 @@ pub struct Coverage {
     pub interest_checked: u64,
     pub hostile_packets: u64,
     pub lost_messages: u64,
+    pub unkept: u64,
     pub counters: Counters,
 }
 
@@ -114,6 +115,7 @@ impl Coverage {
             ("interest_checked", &mut self.interest_checked),
             ("hostile_packets", &mut self.hostile_packets),
             ("lost_messages", &mut self.lost_messages),
+            ("unkept", &mut self.unkept),
         ]
     }
 

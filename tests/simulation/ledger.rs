@@ -23,7 +23,7 @@ pub enum Fate {
     Unknown,
     /// The broker has taken it.
     Accepted,
-    /// The broker must not publish it: a will whose client said goodbye.
+    /// The broker must not publish it: a will whose client said goodbye, a message that it refused.
     Withdrawn,
 }
 
@@ -211,8 +211,12 @@ impl Ledger {
             let Some(publication) = self.publications.get(id as usize) else { continue };
             let most = match publication.sent.qos {
                 QoS::AtMostOnce => 1,
-                // A 5.0 client may send again what was denied, and does not know.
-                QoS::ExactlyOnce if !publication.is_denied => 1,
+                // A 5.0 client may send again what was refused, and does not know.
+                QoS::ExactlyOnce
+                    if !publication.is_denied && !(self.may_lose && publication.retain) =>
+                {
+                    1
+                }
                 _ => publication.send_count.max(1),
             };
             assert!(count <= most, "the hook met it {count} times: {publication:?}");
@@ -262,6 +266,15 @@ impl Ledger {
         let publication = &mut self.publications[publication as usize];
         publication.accepted_time.get_or_insert(now);
         publication
+    }
+
+    /// No room was left to retain it: it is not delivered either, unless it was when it was sent before.
+    pub fn refused_for_room(&mut self, publication: u32) {
+        let publication = &mut self.publications[publication as usize];
+        publication.fate = match publication.send_count {
+            1 => Fate::Withdrawn,
+            _ => Fate::Unknown,
+        };
     }
 
     pub fn close_link(&mut self, incarnation: usize, step: Step) {

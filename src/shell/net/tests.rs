@@ -10,7 +10,7 @@ use socket2::SockRef;
 use super::epoll::Epoll;
 use super::uring::{Ring, RingSettings};
 use super::*;
-use crate::arena::{Draft, Gauge, Meta, Stored};
+use crate::arena::{Claim, Draft, Gauge, Meta, Stored};
 use crate::shard::Part;
 use crate::shell::child::{self, Child};
 use crate::shell::io::tests::has_io_uring;
@@ -155,6 +155,7 @@ pub(super) fn stored(payload: &[u8]) -> Stored {
         expires_at: None,
         publisher: 0,
         from_bridge: false,
+        claim: Claim::None,
     };
     let draft = Draft { topic: b"t", properties: [&[], &[]], payload, meta };
     Stored::from_draft(&draft, &Gauge::default())

@@ -266,9 +266,8 @@ impl Client {
         let place = self.flow(ack.packet_id).expect("PUBACK for a message in flight");
         let Some(session) = &mut self.session else { return };
         let flow = session.outbound.remove(place).expect("just found");
-        let publication = env.ledger.accepted(flow.publication, env.now);
-        let expected = answer_to(publication, self.version);
-        assert_eq!((publication.sent.qos, ack.reason), (QoS::AtLeastOnce, expected));
+        let (publication, qos) = (flow.publication, QoS::AtLeastOnce);
+        self.on_answer(env, publication, qos, ack.reason);
     }
 
     fn on_pubrec(&mut self, env: &mut Env, ack: &Ack<'_>) {
@@ -276,17 +275,33 @@ impl Client {
         let Some(session) = &mut self.session else { return };
         let flow = &mut session.outbound[place];
         flow.state = FlowState::Release;
-        let publication = env.ledger.accepted(flow.publication, env.now);
-        let expected = answer_to(publication, self.version);
-        assert_eq!((publication.sent.qos, ack.reason), (QoS::ExactlyOnce, expected));
-        if expected.is_error() {
+        let publication = flow.publication;
+        if ack.reason.is_error() {
             // The exchange is over. [MQTT-4.3.3-9]
             session.outbound.remove(place);
+        }
+        self.on_answer(env, publication, QoS::ExactlyOnce, ack.reason);
+        if ack.reason.is_error() {
             return;
         }
         let mut bytes = Vec::new();
         codec::encode_pubrel(self.version, ack.packet_id, ReasonCode::Success, &mut bytes);
         self.write(env, &bytes);
+    }
+
+    /// The broker has taken a message, or says why it has not.
+    fn on_answer(&self, env: &mut Env, publication: u32, qos: QoS, reason: ReasonCode) {
+        let now = env.now;
+        let is_full = !env.scenario.is_ample && reason == ReasonCode::QuotaExceeded;
+        let one = &env.ledger.publications[publication as usize];
+        let is_kept = one.sent.retain && one.retain && !one.payload.is_empty();
+        if is_full && is_kept && !one.is_denied && self.version == ProtocolVersion::V5 {
+            env.coverage.unkept += 1;
+            return env.ledger.refused_for_room(publication);
+        }
+        let publication = env.ledger.accepted(publication, now);
+        let expected = answer_to(publication, self.version);
+        assert_eq!((publication.sent.qos, reason), (qos, expected));
     }
 
     fn on_pubcomp(&mut self, ack: &Ack<'_>) {

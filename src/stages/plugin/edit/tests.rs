@@ -1,7 +1,7 @@
 //! Changes against a plain list of properties.
 
 use super::*;
-use crate::arena::{Arena, Gauge};
+use crate::arena::{Arena, Claim, Gauge};
 use crate::random::Random;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,6 +212,7 @@ fn a_changed_message_is_what_a_plain_list_would_be_and_so_is_its_slot() {
             expires_at: Some(Instant(7_500)),
             publisher: 9,
             from_bridge: false,
+            claim: Claim::None,
         };
         let (was, raw) = (model.clone(), model.raw());
         let now = Instant(1_000);

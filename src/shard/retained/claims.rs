@@ -1,0 +1,362 @@
+//! Room for a retained message before it is taken: a 5.0 publisher of QoS 1 or 2 is told when there is none, and then
+//! nothing of its message goes anywhere.
+//!
+//! Each shard holds leases of the room of every owner, spends them without a question, and asks for more in time. Where a
+//! lease does not suffice the message waits for its owner's word. An owner that would have to say no calls all leases back
+//! first, so nobody is refused while room lies idle.
+
+use super::Room;
+use crate::arena::{Claim, Generation, Stored, stored_size};
+use crate::codec::{PacketId, ReasonCode};
+use crate::hash::KeyedHash;
+use crate::session::{ConnectionId, DropReason, Park, SessionKey};
+use crate::shard::input::Step;
+use crate::shard::mail::Control;
+use crate::shard::{Shard, ShardId};
+use crate::time::Instant;
+use std::collections::{HashMap, VecDeque};
+
+/// A lease is at most this, and at most this part of what is free, for each shard.
+const LEASE_MAX: Room = Room { messages: 1024, bytes: 4 << 20 };
+const LEASE_PART: usize = 16;
+
+/// The room of one owner that this shard may spend.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lease {
+    left: Room,
+    /// As much as there was when it was given.
+    given: Room,
+    is_asked: bool,
+}
+
+impl Lease {
+    fn is_low(&self) -> bool {
+        self.left.messages <= self.given.messages / 2 || self.left.bytes <= self.given.bytes / 2
+    }
+}
+
+/// A message that waits for its owner's word; it has no slot.
+#[derive(Debug)]
+struct Waiting {
+    request: u64,
+    message: Stored,
+    packet_id: PacketId,
+    is_qos2: bool,
+}
+
+/// The question for one message's room.
+#[derive(Debug)]
+pub(in crate::shard) struct Ask {
+    pub from: ShardId,
+    pub connection: ConnectionId,
+    pub request: u64,
+    pub topic: Box<str>,
+    pub size: usize,
+    /// The asker's lease runs low.
+    pub wants_lease: bool,
+}
+
+/// The owner's word.
+#[derive(Debug)]
+pub(in crate::shard) struct Word {
+    pub connection: ConnectionId,
+    pub request: u64,
+    pub topic: Box<str>,
+    /// Room for the message is promised.
+    pub is_promised: bool,
+    /// What the asker may spend from now on.
+    pub lease: Room,
+}
+
+pub(in crate::shard) struct Claims {
+    /// By owner.
+    leases: Vec<Lease>,
+    waiting: HashMap<ConnectionId, Waiting, ahash::RandomState>,
+    last_request: u64,
+    /// Questions, and leases that came back, for when the messages before them are in.
+    asks: VecDeque<Ask>,
+    returned: Room,
+    /// Questions that are answered when all leases are back.
+    held: Vec<Ask>,
+    /// Shards that have been told to give their leases back and have not.
+    recalled: usize,
+}
+
+impl Claims {
+    pub fn new(shard_count: u16, hash: &KeyedHash) -> Claims {
+        Claims {
+            leases: vec![Lease::default(); shard_count.into()],
+            waiting: HashMap::with_hasher(hash.state()),
+            last_request: 0,
+            asks: VecDeque::new(),
+            returned: Room::default(),
+            held: Vec::new(),
+            recalled: 0,
+        }
+    }
+
+    /// Nothing to do before mail comes.
+    pub fn is_idle(&self) -> bool {
+        self.asks.is_empty() && self.returned.is_none()
+    }
+
+    pub fn push(&mut self, ask: Ask) {
+        self.asks.push_back(ask);
+    }
+}
+
+impl Shard {
+    /// Finds room for the message of a 5.0 client that was admitted last and is to be acknowledged, if it is to be kept.
+    /// Returns its generation, or what became of it.
+    pub(in crate::shard) fn claim_room(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        (packet_id, is_qos2): (PacketId, bool),
+        generation: Generation,
+    ) -> Result<Generation, Step> {
+        let Some(message) = self.arena.last() else { return Ok(generation) };
+        if !message.meta.retain || message.payload.is_empty() {
+            return Ok(generation);
+        }
+        let size = stored_size(message.size());
+        let owner = self.hash.owner(message.topic, self.shard_count);
+        let room = Room::of_one(size);
+        let has_room = match owner == self.id {
+            true => self.retained.lease(&self.limits, room),
+            false => self.spend_lease(owner, room),
+        };
+        if has_room {
+            self.arena.claim_for_last(Claim::Leased);
+            return Ok(generation);
+        }
+        let is_storable = self.stored.bytes() + size <= self.limits.shard_stored_bytes_max;
+        let message = self.arena.last().map(|message| Stored::from_message(&message, &self.stored));
+        let Some(message) = message else { return Ok(generation) };
+        self.arena.deny_last();
+        // The owner decides with all that was published here before.
+        self.run_pipeline(now);
+        self.pause_hooks();
+        if self.clients.connection(id).is_none_or(|connection| connection.is_peer_gone) {
+            // Nobody is there to be told.
+            return self.admit_again(now, &message, Claim::None).ok_or(Step::Done);
+        }
+        let waiting = Waiting { request: 0, message, packet_id, is_qos2 };
+        if owner == self.id
+            && self.retained.promise(&self.limits, text(waiting.message.message().topic), size)
+        {
+            return self.admit_again(now, &waiting.message, Claim::Promised).ok_or(Step::Done);
+        }
+        let may_ever = size <= self.limits.retained_bytes_max;
+        let is_recall_needed = owner != self.id || !self.retained.leased().is_none();
+        if !may_ever || !is_recall_needed || !is_storable {
+            self.refuse_unkept(id, key, &waiting);
+            return Err(Step::Done);
+        }
+        self.ask_owner(owner, id, waiting);
+        self.park(id, Park::Retained);
+        Err(Step::Done)
+    }
+
+    fn spend_lease(&mut self, owner: ShardId, room: Room) -> bool {
+        let lease = &mut self.claims.leases[usize::from(owner)];
+        if !lease.left.holds(room) {
+            return false;
+        }
+        lease.left.subtract(room);
+        if lease.is_low() && !lease.is_asked {
+            lease.is_asked = true;
+            self.outbox.control(owner, Control::LeaseAsk);
+        }
+        true
+    }
+
+    fn ask_owner(&mut self, owner: ShardId, connection: ConnectionId, mut waiting: Waiting) {
+        self.claims.last_request += 1;
+        let request = self.claims.last_request;
+        waiting.request = request;
+        let message = waiting.message.message();
+        let (topic, size) = (text(message.topic).into(), stored_size(message.size()));
+        let wants_lease = self.claims.leases[usize::from(owner)].is_low();
+        let ask = Ask { from: self.id, connection, request, topic, size, wants_lease };
+        self.claims.waiting.insert(connection, waiting);
+        match owner == self.id {
+            true => self.claims.push(ask),
+            false => self.outbox.control_behind(owner, Control::RoomAsk(ask)),
+        }
+    }
+
+    /// Gives a message that waited a slot again, which the arena had for it before.
+    fn admit_again(&mut self, now: Instant, message: &Stored, claim: Claim) -> Option<Generation> {
+        let mut draft = message.message().draft();
+        draft.meta.claim = claim;
+        let admitted = self.admit(now, &draft);
+        debug_assert!(admitted.is_some(), "the arena had room for it before");
+        admitted
+    }
+
+    fn refuse_unkept(&mut self, id: ConnectionId, key: SessionKey, waiting: &Waiting) {
+        self.counters.retained_refused += 1;
+        let client_id = self.clients.session(key).map(|session| session.client_id.clone());
+        let topic = waiting.message.message().topic;
+        self.drops.push(client_id.as_deref(), topic, DropReason::RetainedFull);
+        let ack = (waiting.packet_id, waiting.is_qos2);
+        self.deny_publish(id, key, true, ack, ReasonCode::QuotaExceeded);
+    }
+
+    /// The owner has said whether a message that waits has room.
+    pub(in crate::shard) fn on_word(&mut self, now: Instant, owner: ShardId, word: Word) {
+        let Word { connection: id, request, topic, is_promised, lease } = word;
+        self.take_lease(owner, lease);
+        let asked = self.claims.waiting.get(&id).is_some_and(|waiting| waiting.request == request);
+        let key = self.clients.connection(id).and_then(|connection| connection.session());
+        let waiting = if asked { self.claims.waiting.remove(&id) } else { None };
+        let (Some(waiting), Some(key)) = (waiting, key) else {
+            // Its publisher went, and it was published as it was.
+            if is_promised {
+                self.return_promise(owner, topic);
+            }
+            return;
+        };
+        if is_promised {
+            let ack = (waiting.packet_id, waiting.is_qos2);
+            if let Some(generation) = self.admit_again(now, &waiting.message, Claim::Promised) {
+                self.acknowledge_publish(id, key, ack, generation);
+            }
+        } else {
+            self.refuse_unkept(id, key, &waiting);
+        }
+        self.unpark(now, id, Park::Retained);
+    }
+
+    fn return_promise(&mut self, owner: ShardId, topic: Box<str>) {
+        match owner == self.id {
+            true => self.retained.end_promise(&topic),
+            false => self.outbox.control(owner, Control::PromiseBack { topic }),
+        }
+    }
+
+    /// The connection of a message that waits goes: what was sent in time is delivered, and kept if there is room.
+    pub(in crate::shard) fn give_up_claim(&mut self, now: Instant, id: ConnectionId) {
+        if self.claims.waiting.is_empty() {
+            return;
+        }
+        let Some(waiting) = self.claims.waiting.remove(&id) else { return };
+        let admitted = self.admit_again(now, &waiting.message, Claim::None);
+        let key = self.clients.connection(id).and_then(|connection| connection.session());
+        if let (Some(key), Some(generation)) = (key, admitted) {
+            let ack = (waiting.packet_id, waiting.is_qos2);
+            self.acknowledge_publish(id, key, ack, generation);
+        }
+    }
+
+    /// A broker that shuts down takes nothing new: the message is sent again to whoever comes next.
+    pub(in crate::shard) fn forget_claim(&mut self, id: ConnectionId) {
+        self.claims.waiting.remove(&id);
+    }
+
+    pub(in crate::shard) fn take_lease(&mut self, owner: ShardId, room: Room) {
+        let lease = &mut self.claims.leases[usize::from(owner)];
+        if room.is_none() {
+            // It is not asked again before it has given something.
+            return;
+        }
+        lease.left.add(room);
+        (lease.given, lease.is_asked) = (lease.left, false);
+    }
+
+    /// The owner needs what is not spent.
+    pub(in crate::shard) fn on_lease_recall(&mut self, now: Instant, owner: ShardId) {
+        self.run_pipeline(now);
+        let lease = &mut self.claims.leases[usize::from(owner)];
+        let room = std::mem::take(&mut lease.left);
+        (lease.given, lease.is_asked) = (Room::default(), false);
+        // The owner is to have what was spent before.
+        self.outbox.control_behind(owner, Control::LeaseBack(room));
+    }
+
+    pub(in crate::shard) fn on_lease_back(&mut self, room: Room) {
+        self.claims.returned.add(room);
+        self.claims.recalled -= 1;
+    }
+
+    pub(in crate::shard) fn on_lease_ask(&mut self, from: ShardId) {
+        let room = self.grant_lease();
+        self.outbox.control(from, Control::Lease(room));
+    }
+
+    /// Sets a lease aside for another shard; none where little is free.
+    fn grant_lease(&mut self) -> Room {
+        let free = self.retained.free(&self.limits);
+        let part = LEASE_PART * usize::from(self.shard_count);
+        let room = Room {
+            messages: LEASE_MAX.messages.min(free.messages / part),
+            bytes: LEASE_MAX.bytes.min(free.bytes / part),
+        };
+        let is_given = self.claims.recalled == 0
+            && room.messages > 0
+            && room.bytes > 0
+            && self.retained.lease(&self.limits, room);
+        if is_given { room } else { Room::default() }
+    }
+
+    /// Answers for the room of messages, with all that was sent before the questions taken in.
+    pub(in crate::shard) fn answer_asks(&mut self, now: Instant) {
+        if !self.claims.returned.is_none() {
+            let returned = std::mem::take(&mut self.claims.returned);
+            self.retained.end_lease(returned);
+        }
+        if self.claims.recalled == 0 && !self.claims.held.is_empty() {
+            for ask in std::mem::take(&mut self.claims.held) {
+                self.answer_ask(now, ask, true);
+            }
+        }
+        let leased = self.retained.leased();
+        if !leased.is_none() && self.is_room_short(leased) {
+            // So that what lies in leases is not missing where nobody asks: at QoS 0, and before 5.0.
+            self.recall_leases();
+        }
+        while let Some(ask) = self.claims.asks.pop_front() {
+            self.answer_ask(now, ask, false);
+        }
+    }
+
+    fn answer_ask(&mut self, now: Instant, ask: Ask, is_final: bool) {
+        let is_promised = self.retained.promise(&self.limits, &ask.topic, ask.size);
+        let may_ever = ask.size <= self.limits.retained_bytes_max;
+        if !is_promised && !is_final && may_ever && !self.retained.leased().is_none() {
+            self.claims.held.push(ask);
+            return self.recall_leases();
+        }
+        let Ask { from, connection, request, topic, wants_lease, .. } = ask;
+        if from == self.id {
+            let lease = Room::default();
+            let word = Word { connection, request, topic, is_promised, lease };
+            self.on_word(now, from, word);
+            return self.run_pipeline(now);
+        }
+        let lease = if wants_lease { self.grant_lease() } else { Room::default() };
+        let word = Word { connection, request, topic, is_promised, lease };
+        self.outbox.control(from, Control::RoomWord(Box::new(word)));
+    }
+
+    fn is_room_short(&self, leased: Room) -> bool {
+        let free = self.retained.free(&self.limits);
+        free.messages < leased.messages || free.bytes < leased.bytes
+    }
+
+    fn recall_leases(&mut self) {
+        if self.claims.recalled > 0 {
+            return;
+        }
+        for shard in (0..self.shard_count).filter(|shard| *shard != self.id) {
+            self.claims.recalled += 1;
+            self.outbox.control(shard, Control::LeaseRecall);
+        }
+    }
+}
+
+fn text(topic: &[u8]) -> &str {
+    std::str::from_utf8(topic).expect("a topic was validated when it was decoded")
+}

@@ -1,0 +1,458 @@
+//! The retained messages of the topics that a shard owns, and the room that is left for more.
+//!
+//! Clients share the room that the limits give. What the broker says of itself is kept beside it. Room may be set aside
+//! before a message arrives: by a lease, which its holder spends on any topic, or by a promise for one topic. What is kept
+//! and what is set aside never pass the limits together, so a message that claims its room is never refused.
+
+use crate::arena::{Claim, Gauge, Message, Meta, Stored, stored_size};
+use crate::counters::Counters;
+use crate::hash::KeyedHash;
+use crate::limits::Limits;
+use crate::session::{DropLog, DropReason};
+use crate::time::Instant;
+use crate::topic::{RetainedStore, ScanEnd, is_system};
+use std::collections::HashMap;
+
+/// Places of retained messages, and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::shard) struct Room {
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+impl Room {
+    /// What one message takes; `size` is that of its allocation.
+    pub fn of_one(size: usize) -> Room {
+        Room { messages: 1, bytes: size }
+    }
+
+    pub fn is_none(self) -> bool {
+        self == Room::default()
+    }
+
+    pub fn holds(self, other: Room) -> bool {
+        self.messages >= other.messages && self.bytes >= other.bytes
+    }
+
+    pub fn add(&mut self, other: Room) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+
+    pub fn subtract(&mut self, other: Room) {
+        assert!(self.holds(other), "room is given back by whoever has it: {other:?} of {self:?}");
+        self.messages -= other.messages;
+        self.bytes -= other.bytes;
+    }
+}
+
+/// The room that is promised for the messages of one topic.
+#[derive(Debug)]
+struct Promise {
+    /// Messages that may still come.
+    count: u32,
+    size_max: usize,
+    /// What is set aside beyond the message that the topic has.
+    aside: Room,
+    /// Sessions hold the message that the topic has, so its bytes stay when it is replaced.
+    is_held: bool,
+}
+
+/// All retained messages of a shard.
+pub(in crate::shard) struct Kept {
+    store: RetainedStore<Stored>,
+    /// Bytes of clients' messages, with those that were replaced while sessions still hold them.
+    bytes: Gauge,
+    system_bytes: Gauge,
+    system_count: usize,
+    leased: Room,
+    promises: HashMap<Box<str>, Promise, ahash::RandomState>,
+    /// The sum of what promises set aside.
+    promised: Room,
+}
+
+/// The broker says it of itself. A remote's bridge may bring topics of the same form.
+fn is_own(topic: &str, meta: &Meta) -> bool {
+    topic.starts_with('$') && is_system(topic) && !meta.from_bridge
+}
+
+impl Kept {
+    pub fn new(hash: &KeyedHash) -> Kept {
+        Kept {
+            store: RetainedStore::new(),
+            bytes: Gauge::default(),
+            system_bytes: Gauge::default(),
+            system_count: 0,
+            leased: Room::default(),
+            promises: HashMap::with_hasher(hash.state()),
+            promised: Room::default(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.store.is_empty()
+    }
+
+    pub fn get(&self, topic: &str) -> Option<&Stored> {
+        self.store.get(topic)
+    }
+
+    /// What clients have, apart from what is set aside.
+    pub fn used(&self) -> Room {
+        Room { messages: self.store.len() - self.system_count, bytes: self.bytes.bytes() }
+    }
+
+    /// What the broker says of itself.
+    pub fn system(&self) -> Room {
+        Room { messages: self.system_count, bytes: self.system_bytes.bytes() }
+    }
+
+    pub fn leased(&self) -> Room {
+        self.leased
+    }
+
+    /// What is neither kept nor set aside.
+    pub fn free(&self, limits: &Limits) -> Room {
+        let used = self.used();
+        let messages = used.messages + self.leased.messages + self.promised.messages;
+        let bytes = used.bytes + self.leased.bytes + self.promised.bytes;
+        Room {
+            messages: limits.retained_messages_max.saturating_sub(messages),
+            bytes: limits.retained_bytes_max.saturating_sub(bytes),
+        }
+    }
+
+    /// Sets room aside for whatever its holder spends it on; whether there is so much.
+    pub fn lease(&mut self, limits: &Limits, room: Room) -> bool {
+        let is_free = self.free(limits).holds(room);
+        if is_free {
+            self.leased.add(room);
+        }
+        is_free
+    }
+
+    /// Takes back what its holder has not spent.
+    pub fn end_lease(&mut self, room: Room) {
+        self.leased.subtract(room);
+    }
+
+    /// Sets aside what a message of a topic needs beyond the one that it replaces; whether there is so much.
+    pub fn promise(&mut self, limits: &Limits, topic: &str, size: usize) -> bool {
+        let mut free = self.free(limits);
+        let (mut promise, before) = match self.promises.get(topic) {
+            Some(Promise { count, size_max, aside, is_held }) => {
+                let (count, size_max) = (count + 1, size.max(*size_max));
+                (Promise { count, size_max, aside: *aside, is_held: *is_held }, *aside)
+            }
+            None => {
+                let is_held = self.store.get(topic).is_some_and(Stored::is_shared);
+                let none = Room::default();
+                (Promise { count: 1, size_max: size, aside: none, is_held }, none)
+            }
+        };
+        promise.aside = self.needed(topic, promise.size_max, promise.is_held);
+        free.add(before);
+        if !free.holds(promise.aside) {
+            return false;
+        }
+        self.promised.subtract(before);
+        self.promised.add(promise.aside);
+        self.promises.insert(topic.into(), promise);
+        true
+    }
+
+    /// A promised message has come, or will not.
+    pub fn end_promise(&mut self, topic: &str) {
+        let promise = self.promises.get_mut(topic).expect("a promise ends once");
+        promise.count -= 1;
+        if promise.count == 0 {
+            let aside = promise.aside;
+            self.promises.remove(topic);
+            self.promised.subtract(aside);
+        }
+    }
+
+    /// Whether room is promised for the topic: its message is not to be shared, as it may be replaced.
+    pub fn is_promised(&self, topic: &str) -> bool {
+        !self.promises.is_empty() && self.promises.contains_key(topic)
+    }
+
+    /// What a message needs beyond the one that its topic has.
+    fn needed(&self, topic: &str, size: usize, is_held: bool) -> Room {
+        match self.store.get(topic) {
+            Some(old) if !is_own(topic, old.meta()) => {
+                let freed = if is_held { 0 } else { old.size() };
+                Room { messages: 0, bytes: size.saturating_sub(freed) }
+            }
+            _ => Room::of_one(size),
+        }
+    }
+
+    /// Sets aside what the promises for a topic need now that its message has changed.
+    fn update_promise(&mut self, topic: &str) {
+        let Some(promise) = self.promises.get(topic) else { return };
+        let (before, size_max) = (promise.aside, promise.size_max);
+        // What was put there since is nobody else's.
+        let aside = self.needed(topic, size_max, false);
+        self.promised.subtract(before);
+        self.promised.add(aside);
+        if let Some(promise) = self.promises.get_mut(topic) {
+            (promise.aside, promise.is_held) = (aside, false);
+        }
+    }
+
+    pub fn remove(&mut self, topic: &str) {
+        let Some(old) = self.store.remove(topic) else { return };
+        self.system_count -= usize::from(is_own(topic, old.meta()));
+        drop(old);
+        if !self.promises.is_empty() {
+            self.update_promise(topic);
+        }
+    }
+
+    fn insert(&mut self, topic: &str, message: &Message<'_>) {
+        let is_own = is_own(topic, &message.meta);
+        let gauge = if is_own { &self.system_bytes } else { &self.bytes };
+        let meta = Meta { claim: Claim::None, ..message.meta };
+        let stored = Stored::copy_of(&Message { meta, ..*message }, gauge);
+        self.system_count += usize::from(is_own);
+        self.store.insert(topic, stored);
+        if !self.promises.is_empty() {
+            self.update_promise(topic);
+        }
+    }
+
+    /// Keeps, replaces or removes the message of a topic. [MQTT-3.3.1-5] to [MQTT-3.3.1-7]
+    pub fn store(
+        &mut self,
+        limits: &Limits,
+        counters: &mut Counters,
+        drops: &mut DropLog,
+        now: Instant,
+        message: &Message<'_>,
+    ) {
+        let topic =
+            std::str::from_utf8(message.topic).expect("a topic was validated when it was decoded");
+        let size = stored_size(message.size());
+        let has_room = match message.meta.claim {
+            Claim::None => is_own(topic, &message.meta),
+            Claim::Leased => {
+                self.leased.subtract(Room::of_one(size));
+                true
+            }
+            Claim::Promised => {
+                self.end_promise(topic);
+                true
+            }
+        };
+        let is_expired = message.meta.expires_at.is_some_and(|at| at <= now);
+        self.remove(topic);
+        if message.payload.is_empty() || is_expired {
+            return;
+        }
+        if !has_room && !self.may_insert(limits, topic, size) {
+            counters.retained_refused += 1;
+            drops.push(None, message.topic, DropReason::RetainedFull);
+            return;
+        }
+        self.insert(topic, message);
+    }
+
+    /// Whether a message that claims nothing has room, its topic being empty.
+    fn may_insert(&self, limits: &Limits, topic: &str, size: usize) -> bool {
+        let mut free = self.free(limits);
+        // What is promised for the same topic is needed beyond this message only as far as it is larger.
+        match self.promises.get(topic) {
+            Some(promise) => {
+                free.add(promise.aside);
+                free.holds(Room::of_one(size.max(promise.size_max)))
+            }
+            None => free.holds(Room::of_one(size)),
+        }
+    }
+
+    /// As `RetainedStore::scan_while`.
+    pub fn scan_while(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        visit_max: usize,
+        found: impl FnMut(&str, &Stored) -> bool,
+    ) -> ScanEnd {
+        self.store.scan_while(filter, after, visit_max, found)
+    }
+
+    /// As `RetainedStore::scan`.
+    pub fn scan(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        visit_max: usize,
+        found: impl FnMut(&str, &Stored),
+    ) -> ScanEnd {
+        self.store.scan(filter, after, visit_max, found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    /// Room that was set aside and not used yet.
+    enum Aside {
+        Lease(Room),
+        Promise(&'static str, usize),
+    }
+
+    struct World {
+        kept: Kept,
+        limits: Limits,
+        counters: Counters,
+        drops: DropLog,
+        model: HashMap<&'static str, usize>,
+        /// Messages that sessions hold.
+        held: Vec<Stored>,
+    }
+
+    impl World {
+        /// Stores a message whose allocation has `size` bytes; whether it is kept.
+        fn store(&mut self, topic: &'static str, size: usize, claim: Claim) -> bool {
+            let bytes = [topic.as_bytes(), &vec![b'x'; size - stored_size(topic.len())]].concat();
+            let meta = Meta {
+                qos: 1,
+                retain: true,
+                is_origin: true,
+                expires_at: None,
+                publisher: 0,
+                from_bridge: false,
+                claim,
+            };
+            let message = Message::of(&bytes, topic.len(), 0, meta, None);
+            let before = self.counters.retained_refused;
+            let (limits, counters) = (&self.limits, &mut self.counters);
+            self.kept.store(limits, counters, &mut self.drops, Instant(1), &message);
+            let is_kept = self.counters.retained_refused == before;
+            match is_kept {
+                true => self.model.insert(topic, size),
+                false => self.model.remove(topic),
+            };
+            is_kept
+        }
+
+        fn check(&self) {
+            let used = self.kept.used();
+            let sum: usize = self.model.values().sum();
+            assert_eq!(used.messages, self.model.len());
+            assert!(used.bytes >= sum);
+            let mut all = used;
+            all.add(self.kept.leased);
+            all.add(self.kept.promised);
+            let (messages, bytes) =
+                (self.limits.retained_messages_max, self.limits.retained_bytes_max);
+            assert!(Room { messages, bytes }.holds(all), "{all:?} of {messages} and {bytes}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_and_set_aside_never_passes_the_limits_and_claims_are_never_refused() {
+        const TOPICS: [&str; 6] = ["a", "b", "c", "d", "e", "$SYSTEM"];
+        let (mut promised_count, mut refused_count) = (0, 0);
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let mut below = move |count: u64| (random.number() % count) as usize;
+            let limits = Limits {
+                retained_messages_max: 1 + below(6),
+                retained_bytes_max: 500 + below(2_000),
+                ..Limits::default()
+            };
+            let mut world = World {
+                kept: Kept::new(&KeyedHash::new(seed)),
+                limits,
+                counters: Counters::default(),
+                drops: DropLog::default(),
+                model: HashMap::new(),
+                held: Vec::new(),
+            };
+            let mut aside = Vec::new();
+            for _ in 0..400 {
+                let topic = TOPICS[below(TOPICS.len() as u64)];
+                let size = stored_size(topic.len()) + 1 + below(400);
+                match below(8) {
+                    0 | 1 => refused_count += usize::from(!world.store(topic, size, Claim::None)),
+                    2 => {
+                        world.kept.remove(topic);
+                        world.model.remove(topic);
+                    }
+                    3 if world.kept.lease(&world.limits, Room::of_one(size)) => {
+                        aside.push(Aside::Lease(Room::of_one(size)));
+                    }
+                    4 if world.kept.promise(&world.limits, topic, size) => {
+                        promised_count += 1;
+                        aside.push(Aside::Promise(topic, size));
+                    }
+                    5 if !world.kept.is_promised(topic) => {
+                        world.held.extend(world.kept.get(topic).cloned());
+                    }
+                    6 => world.held.clear(),
+                    _ if !aside.is_empty() => {
+                        let place = below(aside.len() as u64);
+                        let is_used = below(4) > 0;
+                        match aside.swap_remove(place) {
+                            Aside::Lease(room) if is_used => {
+                                assert!(world.store(
+                                    topic_of(room.bytes),
+                                    room.bytes,
+                                    Claim::Leased
+                                ));
+                            }
+                            Aside::Lease(room) => world.kept.end_lease(room),
+                            Aside::Promise(topic, size) if is_used => {
+                                assert!(world.store(topic, size, Claim::Promised));
+                            }
+                            Aside::Promise(topic, _) => world.kept.end_promise(topic),
+                        }
+                    }
+                    _ => {}
+                }
+                world.check();
+            }
+        }
+        assert!(
+            promised_count > 1_000 && refused_count > 1_000,
+            "{promised_count} {refused_count}"
+        );
+    }
+
+    /// A topic that a lease of so many bytes is spent on.
+    fn topic_of(size: usize) -> &'static str {
+        ["a", "b", "c", "d", "e"][size % 5]
+    }
+
+    #[test]
+    fn only_what_the_broker_says_of_itself_is_kept_beside_the_room() {
+        let limits = Limits { retained_messages_max: 0, ..Limits::default() };
+        let mut kept = Kept::new(&KeyedHash::new(1));
+        let (mut counters, mut drops) = (Counters::default(), DropLog::default());
+        for (topic, from_bridge) in
+            [("$SYS/a", false), ("$SYS/b", true), ("$SYSTEM", false), ("a", false)]
+        {
+            let bytes = [topic.as_bytes(), b"x"].concat();
+            let meta = Meta {
+                qos: 0,
+                retain: true,
+                is_origin: false,
+                expires_at: None,
+                publisher: 0,
+                from_bridge,
+                claim: Claim::None,
+            };
+            let message = Message::of(&bytes, topic.len(), 0, meta, None);
+            kept.store(&limits, &mut counters, &mut drops, Instant(1), &message);
+        }
+        assert_eq!((kept.system().messages, kept.used().messages), (1, 0));
+        assert_eq!(counters.retained_refused, 3);
+        kept.remove("$SYS/a");
+        assert_eq!(kept.system(), Room::default());
+    }
+}
