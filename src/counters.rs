@@ -38,6 +38,7 @@ pub struct Counters {
     pub frames_evicted: u64,
     pub refused_by_topic: u64,
     pub refused_by_payload_format: u64,
+    pub refused_by_qos: u64,
     pub refused_by_arena: u64,
     // What hooks did.
     pub publishes_denied: u64,

@@ -32,6 +32,8 @@ pub enum QueuePolicy {
 pub struct Limits {
     /// Largest packet accepted from a client, fixed header included.
     pub packet_size_max: usize,
+    /// Highest QoS that clients may publish with, and are granted: 0, 1 or 2.
+    pub qos_max: u8,
     /// QoS 1 and 2 publishes that a client may have unacknowledged towards us.
     pub receive_max: u16,
     /// QoS 1 and 2 publishes that we have unacknowledged towards a client, whatever it allows.
@@ -58,6 +60,12 @@ pub struct Limits {
     pub retained_messages_max: usize,
     pub retained_bytes_max: usize,
     pub subscriptions_per_client_max: usize,
+    /// Subscriptions may have wildcards.
+    pub wildcard_available: bool,
+    /// Subscriptions may have identifiers.
+    pub subscription_ids_available: bool,
+    /// Subscriptions may be shared.
+    pub shared_available: bool,
     /// Topic filters and topic names: bytes.
     pub filter_size_max: usize,
     /// Topic filters and topic names: levels.
@@ -105,6 +113,7 @@ impl Limits {
     /// What holds unless the operator says otherwise.
     pub const DEFAULT: Limits = Limits {
         packet_size_max: 1 << 20,
+        qos_max: 2,
         receive_max: 1024,
         inflight_max: 1024,
         topic_alias_max: 64,
@@ -120,6 +129,9 @@ impl Limits {
         retained_messages_max: 1_000_000,
         retained_bytes_max: 256 << 20,
         subscriptions_per_client_max: 10_000,
+        wildcard_available: true,
+        subscription_ids_available: true,
+        shared_available: true,
         filter_size_max: 4096,
         filter_levels_max: 128,
         sessions_max: 1_000_000,
@@ -146,6 +158,11 @@ impl Limits {
 }
 
 impl Limits {
+    /// Whether any message of a client can be retained.
+    pub const fn retain_available(&self) -> bool {
+        self.retained_messages_max > 0 && self.retained_bytes_max > 0
+    }
+
     /// The largest packet of a remote broker whose message the arena takes, with the longest topic that an alias or a rule
     /// may give it. An arena that is hardly larger than a topic takes a quarter of itself, as from clients.
     pub const fn bridge_packet_size_max(&self) -> usize {

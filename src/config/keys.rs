@@ -157,6 +157,19 @@ macro_rules! limit {
     };
 }
 
+macro_rules! limit_flag {
+    ($group:ident, $name:ident, $explanation:expr) => {
+        Key {
+            name: stringify!($name),
+            group: Group::$group,
+            kind: Kind::Flag,
+            explanation: $explanation,
+            get: |settings| Value::Flag(settings.limits.$name),
+            set: |settings, value| settings.limits.$name = flag(&value),
+        }
+    };
+}
+
 macro_rules! setting {
     ($group:ident, $name:ident, $kind:expr, $explanation:expr) => {
         Key {
@@ -301,6 +314,12 @@ pub static KEYS: &[Key] = &[
     ),
     limit!(
         Packets,
+        qos_max,
+        count(0, 2),
+        "Highest QoS: 5.0 clients that publish above it are refused (0x9B), others' messages are delivered at it."
+    ),
+    limit!(
+        Packets,
         receive_max,
         count(1, 65_535),
         "QoS 1 and 2 messages that a client may have unacknowledged towards the broker."
@@ -325,14 +344,11 @@ pub static KEYS: &[Key] = &[
     ),
     limit!(Packets, filter_size_max, count(1, 65_535), "Bytes of a topic or topic filter."),
     limit!(Packets, filter_levels_max, count(1, 65_535), "Levels of a topic or topic filter."),
-    Key {
-        name: "payload_format_checked",
-        group: Group::Packets,
-        kind: Kind::Flag,
-        explanation: "Refuse a message that is marked as UTF-8 text and is not (MQTT 5).",
-        get: |settings| Value::Flag(settings.limits.payload_format_checked),
-        set: |settings, value| settings.limits.payload_format_checked = flag(&value),
-    },
+    limit_flag!(
+        Packets,
+        payload_format_checked,
+        "Refuse a message that is marked as UTF-8 text and is not (MQTT 5)."
+    ),
     limit!(
         Sessions,
         sessions_max,
@@ -357,6 +373,21 @@ pub static KEYS: &[Key] = &[
         count(1, 10_000_000),
         "Subscriptions of a session."
     ),
+    limit_flag!(
+        Sessions,
+        wildcard_available,
+        "Subscriptions may have wildcards. If not, they are refused (0xA2; 0x80 before MQTT 5)."
+    ),
+    limit_flag!(
+        Sessions,
+        subscription_ids_available,
+        "Subscriptions may have identifiers (MQTT 5). If not, they are refused (0xA1)."
+    ),
+    limit_flag!(
+        Sessions,
+        shared_available,
+        "Subscriptions may be shared. If not, they are refused (0x9E; 0x80 before MQTT 5)."
+    ),
     limit!(
         Queues,
         queue_messages_max,
@@ -377,14 +408,11 @@ pub static KEYS: &[Key] = &[
         get: |settings| settings.limits.queue_policy.word(),
         set: |settings, value| settings.limits.queue_policy = QueuePolicy::from_word(&value),
     },
-    Key {
-        name: "queue_qos0_offline",
-        group: Group::Queues,
-        kind: Kind::Flag,
-        explanation: "Queue QoS 0 messages, too, while a session's client is away.",
-        get: |settings| Value::Flag(settings.limits.queue_qos0_offline),
-        set: |settings, value| settings.limits.queue_qos0_offline = flag(&value),
-    },
+    limit_flag!(
+        Queues,
+        queue_qos0_offline,
+        "Queue QoS 0 messages, too, while a session's client is away."
+    ),
     limit!(
         Queues,
         output_size_max,
@@ -413,13 +441,13 @@ pub static KEYS: &[Key] = &[
         Retained,
         retained_messages_max,
         count(0, 1_000_000_000),
-        "Retained messages on each shard. 0: none are kept."
+        "Retained messages of clients on each shard. 0: none are kept, and 5.0 clients that send one are refused (0x9A)."
     ),
     limit!(
         Retained,
         retained_bytes_max,
         size(0, 16 * TIB),
-        "Bytes of retained messages on each shard."
+        "Bytes of clients' retained messages on each shard. What the broker says below $SYS has room of its own."
     ),
     Key {
         name: "data_dir",

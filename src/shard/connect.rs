@@ -4,7 +4,7 @@ use super::hooks::tell;
 use super::input::Step;
 use super::{About, ConnectionId, Event, Notice, Shard, ShardId};
 use crate::arena::{Claim, Draft, Meta, Stored, stored_size};
-use crate::codec::{self, Connack, Connect, DecodeError, Frame, ProtocolVersion, ReasonCode};
+use crate::codec::{self, Connack, Connect, DecodeError, Frame, ProtocolVersion, QoS, ReasonCode};
 use crate::session::connection::ConnectionState;
 use crate::session::{SessionKey, SessionLimits, Will};
 use crate::stages::plugin::HookEvent;
@@ -178,6 +178,9 @@ impl Shard {
             return Err((ReasonCode::ClientIdentifierNotValid, "a client identifier is needed"));
         }
         if let Some(will) = &connect.will {
+            if connect.version == ProtocolVersion::V5 {
+                self.check_will(will)?;
+            }
             let (size_max, levels_max) =
                 (self.limits.filter_size_max, self.limits.filter_levels_max);
             if check_name(will.topic, size_max, levels_max).is_err() || is_system(will.topic) {
@@ -189,6 +192,19 @@ impl Shard {
             if is_format_wrong {
                 return Err((ReasonCode::PayloadFormatInvalid, "the will payload is not UTF-8"));
             }
+        }
+        Ok(())
+    }
+
+    /// Whether the will asks for what the broker does not have. Who is not 5.0 cannot be told, and gets what there is.
+    fn check_will(&self, will: &codec::Will<'_>) -> Result<(), (ReasonCode, &'static str)> {
+        // [MQTT-3.2.2-12]
+        if will.qos as u8 > self.limits.qos_max {
+            return Err((ReasonCode::QosNotSupported, "the will's QoS is above the maximum"));
+        }
+        // [MQTT-3.2.2-13]
+        if will.retain && !self.limits.retain_available() {
+            return Err((ReasonCode::RetainNotSupported, "no message is retained, nor a will"));
         }
         Ok(())
     }
@@ -364,6 +380,12 @@ impl Shard {
                 .then_some(limits.packet_size_max as u32),
             assigned_client_id: assigned,
             topic_alias_max: (limits.topic_alias_max > 0).then_some(limits.topic_alias_max),
+            // [MQTT-3.2.2-9]
+            qos_max: QoS::from_bits(limits.qos_max),
+            retain_available: (!limits.retain_available()).then_some(false),
+            wildcard_available: (!limits.wildcard_available).then_some(false),
+            subscription_ids_available: (!limits.subscription_ids_available).then_some(false),
+            shared_available: (!limits.shared_available).then_some(false),
             // [MQTT-3.1.2-21]
             server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
             ..Connack::default()

@@ -50,10 +50,43 @@ impl Shard {
             let why = "a client's PUBLISH carries a subscription identifier";
             return self.refuse(now, id, ReasonCode::ProtocolError, why);
         }
+        if (publish.retain || publish.qos as u8 > self.limits.qos_max)
+            && let Some(step) = self.check_available(now, id, version, publish)
+        {
+            return step;
+        }
         if version == ProtocolVersion::V5 && publish.topic_alias.is_some() {
             return self.on_aliased(now, id, key, version, publish);
         }
         self.accept(now, id, key, version, publish, publish.topic)
+    }
+
+    /// Ends a 5.0 connection for what its CONNACK said is not to be had. Others cannot be told: their message is delivered as
+    /// far as that goes, as no subscription is granted more.
+    #[inline(never)]
+    fn check_available(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        version: ProtocolVersion,
+        publish: &Publish<'_>,
+    ) -> Option<Step> {
+        if version != ProtocolVersion::V5 {
+            return None;
+        }
+        // [MQTT-3.2.2-11]
+        if publish.qos as u8 > self.limits.qos_max {
+            self.counters.refused_by_qos += 1;
+            let why = "the QoS is above the maximum";
+            return Some(self.refuse(now, id, ReasonCode::QosNotSupported, why));
+        }
+        // [MQTT-3.2.2-14]
+        if publish.retain && !self.limits.retain_available() {
+            self.counters.retained_refused += 1;
+            let why = "no message is retained";
+            return Some(self.refuse(now, id, ReasonCode::RetainNotSupported, why));
+        }
+        None
     }
 
     /// Defines the alias or puts the topic it stands for.

@@ -11,7 +11,7 @@ use crate::printable::Quoted;
 use crate::session::connection::PendingSubscribe;
 use crate::session::{Envelope, Park, SessionKey};
 use crate::time::Instant;
-use crate::topic::{Subscribed, parse_filter};
+use crate::topic::{Subscribed, has_wildcards, parse_filter};
 use std::rc::Rc;
 
 /// What a filter of a SUBSCRIBE came to.
@@ -37,6 +37,12 @@ impl Shard {
         let filters = subscribe.filters.iter().map(|(filter, _)| filter);
         if let Some(step) = self.check_filters(now, id, filters) {
             return step;
+        }
+        let version = self.clients.connection(id).map(|connection| connection.version);
+        let is_v5 = version == Some(ProtocolVersion::V5);
+        if is_v5 && let Some((reason, why)) = self.unavailable_of(subscribe) {
+            self.counters.subscriptions_refused += 1;
+            return self.refuse(now, id, reason, why);
         }
         let is_no_local_shared = |(filter, options): (&str, SubscriptionOptions)| {
             filter.starts_with("$share/") && options.no_local
@@ -107,6 +113,27 @@ impl Shard {
             let what = format!("{}, {why}", Quoted(filter));
             Notice::new(About::Subscription, id, client_id, &what)
         });
+    }
+
+    /// What a SUBSCRIBE asks for and CONNACK said is not to be had.
+    fn unavailable_of(&self, subscribe: &Subscribe<'_>) -> Option<(ReasonCode, &'static str)> {
+        if !self.limits.subscription_ids_available && subscribe.subscription_id.is_some() {
+            let reason = ReasonCode::SubscriptionIdentifiersNotSupported;
+            return Some((reason, "subscription identifiers are not available"));
+        }
+        subscribe.filters.iter().find_map(|(filter, _)| self.unavailable(filter))
+    }
+
+    fn unavailable(&self, filter: &str) -> Option<(ReasonCode, &'static str)> {
+        if !self.limits.shared_available && filter.starts_with("$share/") {
+            let reason = ReasonCode::SharedSubscriptionsNotSupported;
+            return Some((reason, "shared subscriptions are not available"));
+        }
+        if !self.limits.wildcard_available && has_wildcards(filter) {
+            let reason = ReasonCode::WildcardSubscriptionsNotSupported;
+            return Some((reason, "wildcard subscriptions are not available"));
+        }
+        None
     }
 
     /// Looks at a packet's filters before any of them takes effect. The connection ends if one is ill-formed, which makes the
@@ -180,7 +207,12 @@ impl Shard {
                 // The filter is well formed, and too long or too deep.
                 Err(_) => return Outcome::Refused(ReasonCode::QuotaExceeded),
             };
-        let options = match self.ask_subscribe(key, text, options.qos) {
+        if let Some((reason, _)) = self.unavailable(text) {
+            return Outcome::Refused(reason);
+        }
+        // [MQTT-3.2.2-10]
+        let qos_max = QoS::from_bits(self.limits.qos_max).unwrap_or_default();
+        let options = match self.ask_subscribe(key, text, options.qos.min(qos_max)) {
             Ok(qos) => SubscriptionOptions { qos, ..options },
             Err(reason) => return Outcome::Denied(reason),
         };

@@ -83,6 +83,7 @@ impl Report {
         say("refused/sessions", &counters.sessions_refused);
         say("refused/topics", &counters.refused_by_topic);
         say("refused/payload_formats", &counters.refused_by_payload_format);
+        say("refused/qos", &counters.refused_by_qos);
         say("refused/too_large", &counters.refused_by_arena);
         say("closed/protocol_errors", &counters.protocol_errors);
         say("closed/keep_alives", &counters.keep_alives_expired);

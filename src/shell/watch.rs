@@ -110,7 +110,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         count: |counters| counters.retained_refused,
-        sentence: "retained messages refused: raise retained_messages_max or retained_bytes_max",
+        sentence: "retained messages refused or not kept: raise retained_messages_max or retained_bytes_max",
     },
     Rule {
         count: |counters| counters.wills_refused,
@@ -118,7 +118,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         count: |counters| counters.subscriptions_refused,
-        sentence: "subscriptions refused; see subscriptions_per_client_max, filter_size_max and filter_levels_max",
+        sentence: "subscriptions refused; see subscriptions_per_client_max, filter_size_max, filter_levels_max, \
+                   wildcard_available, subscription_ids_available and shared_available",
+    },
+    Rule {
+        count: |counters| counters.refused_by_qos,
+        sentence: "connections closed: their clients published above the maximum QoS; raise qos_max",
     },
     Rule {
         count: |counters| counters.sessions_refused,

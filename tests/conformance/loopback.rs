@@ -6,6 +6,9 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use ringmq::config::keys::Key;
+use ringmq::config::kind::Kind;
+
 use crate::broker::Broker;
 use crate::runner::{Patience, Received, World};
 
@@ -22,7 +25,9 @@ impl Loopback {
     pub fn start(shards: u16, limits: &[(String, u64)]) -> Result<Loopback, String> {
         let mut arguments = vec!["--shards".to_owned(), shards.to_string()];
         for (name, value) in limits {
-            arguments.extend([format!("--{}", name.replace('_', "-")), value.to_string()]);
+            let is_flag = Key::find(name).is_some_and(|key| matches!(key.kind, Kind::Flag));
+            let value = if is_flag { (*value != 0).to_string() } else { value.to_string() };
+            arguments.extend([format!("--{}", name.replace('_', "-")), value]);
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         Ok(Loopback { broker: Broker::start(&arguments)?, sockets: HashMap::new() })

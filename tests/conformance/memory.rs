@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ringmq::config::Settings;
 use ringmq::config::keys::Key;
-use ringmq::config::kind::Value;
+use ringmq::config::kind::{Kind, Value};
 use ringmq::shard::{Shard, ShardSettings};
 use ringmq::time::Instant;
 use ringmq::turn::memory::{self, SocketId};
@@ -33,7 +33,11 @@ impl Memory {
         let mut settings = Settings::default();
         for (name, value) in limits {
             let key = Key::find(name).ok_or_else(|| format!("there is no limit {name}"))?;
-            key.set(&mut settings, Value::Number(*value));
+            let value = match key.kind {
+                Kind::Flag => Value::Flag(*value != 0),
+                _ => Value::Number(*value),
+            };
+            key.set(&mut settings, value);
         }
         if let Some(contradiction) = settings.limits.contradiction() {
             return Err(contradiction);
