@@ -39,6 +39,9 @@ pub struct Settings {
     /// Connections of the whole process. `limits.connections_max` has the same value: one shard may happen to hold
     /// them all, so the total is the launcher's to count.
     pub connections_max: usize,
+    /// Connections at a time from one address, and within a second; 0: no limit.
+    pub connections_per_address_max: usize,
+    pub connect_rate_per_address_max: u64,
     /// The bounds of one shard.
     pub limits: Limits,
     pub log_level: LogLevel,
@@ -114,6 +117,8 @@ impl Default for Settings {
             receive_buffer_size: 64 << 10,
             ring_entries: 1024,
             connections_max: Limits::DEFAULT.connections_max,
+            connections_per_address_max: 0,
+            connect_rate_per_address_max: 0,
             limits: Limits {
                 connections_max: Limits::DEFAULT.connections_max,
                 ..Limits::default()

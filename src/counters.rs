@@ -65,6 +65,8 @@ pub struct Counters {
     pub stale_reads: u64,
     // What the network ring met.
     pub accepts_refused: u64,
+    pub refused_by_address: u64,
+    pub refused_by_connect_rate: u64,
     pub accept_backoffs: u64,
     pub receive_rearms: u64,
 }

@@ -104,8 +104,7 @@ pub trait World {
 #[derive(Debug)]
 pub enum Event<'a, S> {
     Accepted(S),
-    /// More connections than the process may have.
-    AcceptRefused,
+    AcceptRefused(Refusal),
     /// No descriptor, or no memory, was left for a connection: accepting pauses.
     AcceptFailed,
     Received {
@@ -123,6 +122,17 @@ pub enum Event<'a, S> {
         /// Nothing of what the peer had sent is left in the socket.
         is_read_out: bool,
     },
+}
+
+/// Why a connection is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// More than the process may have.
+    Full,
+    /// More than its address may have.
+    AddressFull,
+    /// Its address connects more often than it may.
+    AddressFast,
 }
 
 /// A connection on its way to the shard of its session.
@@ -194,7 +204,11 @@ fn take_events<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
             Event::Accepted(socket) => {
                 open(shard, world, now, socket, None);
             }
-            Event::AcceptRefused => shard.counters().accepts_refused += 1,
+            Event::AcceptRefused(refusal) => match refusal {
+                Refusal::Full => shard.counters().accepts_refused += 1,
+                Refusal::AddressFull => shard.counters().refused_by_address += 1,
+                Refusal::AddressFast => shard.counters().refused_by_connect_rate += 1,
+            },
             Event::AcceptFailed => shard.counters().accept_backoffs += 1,
             Event::Ended { connection, is_read_out: true } => {
                 shard.handle_close(now, connection);

@@ -207,6 +207,18 @@ pub static KEYS: &[Key] = &[
             settings.limits.connections_max = number(&value);
         },
     },
+    setting!(
+        Network,
+        connections_per_address_max,
+        count(0, 10_000_000),
+        "Connections at a time from one address (IPv6: one /64). 0: no limit, as behind a load balancer."
+    ),
+    setting!(
+        Network,
+        connect_rate_per_address_max,
+        count(0, 1_000_000),
+        "Connections that one address (IPv6: one /64) may open within a second. 0: no limit."
+    ),
     limit!(
         Network,
         connect_timeout_ms,

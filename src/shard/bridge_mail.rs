@@ -261,6 +261,7 @@ mod tests {
             expires_at: Some(Instant(9)),
             publisher: 5,
             from_bridge: false,
+            claim: Claim::None,
         };
         let message = Message::of(b"a/bppxyz", 3, 2, meta, None);
         let mut batch = BridgeBatch::default();

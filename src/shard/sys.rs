@@ -81,6 +81,9 @@ impl Report {
         say("refused/subscriptions", &counters.subscriptions_refused);
         say("refused/connections", &counters.connections_refused);
         say("refused/sessions", &counters.sessions_refused);
+        say("refused/accepts", &counters.accepts_refused);
+        say("refused/addresses", &counters.refused_by_address);
+        say("refused/connect_rates", &counters.refused_by_connect_rate);
         say("refused/topics", &counters.refused_by_topic);
         say("refused/payload_formats", &counters.refused_by_payload_format);
         say("refused/qos", &counters.refused_by_qos);
@@ -250,7 +253,10 @@ impl Sys {
             |c| c.bytes_received,
             |c| c.bytes_sent,
             |c| c.connections_opened,
-            |c| c.connections_opened + c.connections_refused,
+            |c| {
+                let unseen = c.refused_by_address + c.refused_by_connect_rate;
+                c.connections_opened + c.connections_refused + unseen
+            },
         ];
         for (index, of) in totals.iter().enumerate() {
             let total = self.sum(|report| of(&report.counters));

@@ -1,31 +1,173 @@
-//! The one count of connections that all shards share.
+//! The one count of connections that all shards share, in all and by the address that they come from.
 
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::time::Instant;
+use crate::turn::Refusal;
+
+/// Addresses that are remembered without a connection, until what they may open in a second is theirs again.
+const IDLE_ADDRESSES_MAX: usize = 65_536;
 
 /// Lets in as many as the process may have. Touched when a connection opens and when it closes, never between.
 #[derive(Debug)]
 pub struct Gate {
     inside: AtomicUsize,
     max: usize,
+    /// `None`: nobody asks where connections come from.
+    by_address: Option<ByAddress>,
+}
+
+/// Where connections come from: an IPv4 address, or the 64 bits of an IPv6 address that name a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Origin(IpAddr);
+
+impl Origin {
+    pub fn of(address: SocketAddr) -> Origin {
+        match address.ip().to_canonical() {
+            IpAddr::V4(address) => Origin(IpAddr::V4(address)),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                Origin(IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)))
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ByAddress {
+    /// Connections at a time, and within a second; 0: no limit.
+    count_max: usize,
+    rate_max: u64,
+    origins: Mutex<Origins>,
+}
+
+#[derive(Debug, Default)]
+struct Origins {
+    states: HashMap<Origin, State>,
+    /// Those without a connection.
+    idle_count: usize,
+}
+
+/// What one address has.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    count: usize,
+    /// Thousandths of connections that it may open now, as of `at`.
+    tokens: u64,
+    at: Instant,
+}
+
+impl State {
+    /// What it may open fills up within a second.
+    fn fill(&mut self, rate_max: u64, now: Instant) {
+        let full = rate_max * 1000;
+        let grown = now.ms_since(self.at).saturating_mul(rate_max);
+        self.tokens = self.tokens.saturating_add(grown).min(full);
+        self.at = now;
+    }
 }
 
 impl Gate {
-    pub fn new(max: usize) -> Gate {
-        Gate { inside: AtomicUsize::new(0), max }
+    pub fn new(max: usize, count_max: usize, rate_max: u64) -> Gate {
+        let by_address = (count_max > 0 || rate_max > 0).then(|| ByAddress {
+            count_max,
+            rate_max,
+            origins: Mutex::default(),
+        });
+        Gate { inside: AtomicUsize::new(0), max, by_address }
     }
 
-    /// `false`: it is full.
-    pub fn enter(&self) -> bool {
-        let entered = self.inside.fetch_add(1, Ordering::Relaxed) < self.max;
-        if !entered {
-            self.leave();
+    /// Lets a connection in, or says why not. `peer` is asked for only if somebody wants to know; what it is counted under
+    /// is given back to `leave`.
+    pub fn enter(
+        &self,
+        now: Instant,
+        peer: impl FnOnce() -> Option<SocketAddr>,
+    ) -> Result<Option<Origin>, Refusal> {
+        if self.inside.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.leave(None);
+            return Err(Refusal::Full);
         }
-        entered
+        let Some(by_address) = &self.by_address else { return Ok(None) };
+        // A peer that is gone already has no address; the first receive will say so.
+        let Some(origin) = peer().map(Origin::of) else { return Ok(None) };
+        match by_address.enter(now, origin) {
+            Ok(()) => Ok(Some(origin)),
+            Err(refusal) => {
+                self.leave(None);
+                Err(refusal)
+            }
+        }
     }
 
-    pub fn leave(&self) {
+    pub fn leave(&self, origin: Option<Origin>) {
         let before = self.inside.fetch_sub(1, Ordering::Relaxed);
         assert!(before > 0, "who leaves has entered");
+        if let (Some(by_address), Some(origin)) = (&self.by_address, origin) {
+            by_address.leave(origin);
+        }
+    }
+}
+
+impl ByAddress {
+    fn enter(&self, now: Instant, origin: Origin) -> Result<(), Refusal> {
+        let mut origins = self.origins();
+        if origins.idle_count >= IDLE_ADDRESSES_MAX {
+            origins.forget_idle(self.rate_max, now);
+        }
+        let Origins { states, idle_count } = &mut *origins;
+        let state = states.entry(origin).or_insert_with(|| {
+            *idle_count += 1;
+            State { count: 0, tokens: self.rate_max * 1000, at: now }
+        });
+        state.fill(self.rate_max, now);
+        if self.count_max > 0 && state.count >= self.count_max {
+            return Err(Refusal::AddressFull);
+        }
+        if self.rate_max > 0 && state.tokens < 1000 {
+            return Err(Refusal::AddressFast);
+        }
+        state.tokens = state.tokens.saturating_sub(1000);
+        *idle_count -= usize::from(state.count == 0);
+        state.count += 1;
+        Ok(())
+    }
+
+    fn leave(&self, origin: Origin) {
+        let mut origins = self.origins();
+        let state = origins.states.get_mut(&origin).expect("who leaves has entered");
+        state.count -= 1;
+        if state.count > 0 {
+            return;
+        }
+        if self.rate_max == 0 {
+            origins.states.remove(&origin);
+        } else {
+            origins.idle_count += 1;
+        }
+    }
+
+    fn origins(&self) -> MutexGuard<'_, Origins> {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Origins {
+    /// Addresses without a connection go when all is theirs again; if many are left, all of them go, so that this is rare.
+    fn forget_idle(&mut self, rate_max: u64, now: Instant) {
+        self.states.retain(|_, state| {
+            state.fill(rate_max, now);
+            state.count > 0 || state.tokens < rate_max * 1000
+        });
+        let is_idle = |state: &&State| state.count == 0;
+        self.idle_count = self.states.values().filter(is_idle).count();
+        if self.idle_count > IDLE_ADDRESSES_MAX / 2 {
+            self.states.retain(|_, state| state.count > 0);
+            self.idle_count = 0;
+        }
     }
 }
 
@@ -33,13 +175,65 @@ impl Gate {
 mod tests {
     use super::*;
 
+    fn enter(gate: &Gate, at: u64, address: &str) -> Result<Option<Origin>, Refusal> {
+        gate.enter(Instant(at), || Some(address.parse().unwrap()))
+    }
+
     #[test]
     fn a_full_gate_opens_when_somebody_leaves() {
-        let gate = Gate::new(2);
-        assert!(gate.enter() && gate.enter());
-        assert!(!gate.enter() && !gate.enter());
-        gate.leave();
-        assert!(gate.enter());
-        assert!(!gate.enter());
+        let gate = Gate::new(2, 0, 0);
+        let ask = || gate.enter(Instant(1), || panic!("nobody asks for addresses"));
+        assert!(ask().is_ok() && ask().is_ok());
+        assert!(ask() == Err(Refusal::Full) && ask() == Err(Refusal::Full));
+        gate.leave(None);
+        assert!(ask().is_ok());
+        assert_eq!(ask(), Err(Refusal::Full));
+    }
+
+    #[test]
+    fn an_address_has_so_many_connections_and_takes_none_of_others() {
+        let gate = Gate::new(100, 2, 0);
+        let first = enter(&gate, 1, "192.0.2.1:1000").unwrap();
+        // The same address, as a socket of both families shows it.
+        enter(&gate, 1, "[::ffff:192.0.2.1]:1001").unwrap();
+        assert_eq!(enter(&gate, 1, "192.0.2.1:1002"), Err(Refusal::AddressFull));
+        enter(&gate, 1, "192.0.2.2:1000").unwrap();
+        // Who has an IPv6 network has all its addresses.
+        enter(&gate, 1, "[2001:db8:0:1::1]:1").unwrap();
+        enter(&gate, 1, "[2001:db8:0:1:ffff::2]:1").unwrap();
+        assert_eq!(enter(&gate, 1, "[2001:db8:0:1::3]:1"), Err(Refusal::AddressFull));
+        enter(&gate, 1, "[2001:db8:0:2::3]:1").unwrap();
+        gate.leave(first);
+        enter(&gate, 1, "192.0.2.1:1003").unwrap();
+        assert_eq!(gate.inside.load(Ordering::Relaxed), 6, "who is refused is not counted");
+    }
+
+    #[test]
+    fn an_address_connects_so_often_within_a_second() {
+        let gate = Gate::new(1_000_000, 0, 5);
+        let mut let_in = 0;
+        for ms in 0..10_000 {
+            if let Ok(origin) = enter(&gate, 1_000 + ms, "192.0.2.1:1") {
+                let_in += 1;
+                gate.leave(origin);
+            }
+            if ms % 500 == 0 {
+                gate.leave(enter(&gate, 1_000 + ms, "192.0.2.2:1").expect("another address"));
+            }
+        }
+        assert!((54..=55).contains(&let_in), "{let_in} were let in");
+    }
+
+    #[test]
+    fn addresses_that_are_gone_are_forgotten() {
+        let gate = Gate::new(1_000_000, 0, 1);
+        let kept = enter(&gate, 0, "192.0.2.1:1").unwrap();
+        for number in 0..3 * IDLE_ADDRESSES_MAX as u32 {
+            let address = SocketAddr::from((number.to_be_bytes(), 1));
+            let origin = gate.enter(Instant(u64::from(number) / 1000), || Some(address)).unwrap();
+            gate.leave(origin);
+        }
+        assert!(gate.by_address.as_ref().unwrap().origins().states.len() <= IDLE_ADDRESSES_MAX + 1);
+        gate.leave(kept);
     }
 }

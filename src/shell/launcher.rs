@@ -127,7 +127,11 @@ impl Broker {
             clock: Clock::new(),
             io: choice.io,
             facts: facts(&choice),
-            gate: Arc::new(Gate::new(settings.connections_max)),
+            gate: Arc::new(Gate::new(
+                settings.connections_max,
+                settings.connections_per_address_max,
+                settings.connect_rate_per_address_max,
+            )),
             plugins,
             orders: Arc::new(Orders::new(
                 usize::from(shard_count) + usize::from(bridging.is_some()),

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::shard::{Lane, Mail, ShardId};
+use crate::shell::gate::Origin;
 use crate::shell::net::EventFd;
 use crate::turn;
 use asleep::Asleep;
@@ -33,7 +34,15 @@ const LANE_ITEMS_MAX: usize = 256;
 const LANE_ITEMS_PER_SHARD: usize = 1024;
 
 /// A connection on its way to the shard of its session. Its descriptor has no operation in flight.
-pub type Adoption = turn::Adoption<OwnedFd>;
+pub type Adoption = turn::Adoption<Admitted>;
+
+/// A connection that the gate has let in.
+#[derive(Debug)]
+pub struct Admitted {
+    pub socket: OwnedFd,
+    /// The address that it is counted under.
+    pub origin: Option<Origin>,
+}
 
 /// What the control lane carries.
 #[derive(Debug)]
@@ -357,6 +366,7 @@ mod tests {
         assert!(ports[0].has_room(1, Lane::Publish), "one full lane leaves the others alone");
         let adoption = || {
             let socket = std::fs::File::open("/dev/null").unwrap().into();
+            let socket = Admitted { socket, origin: None };
             Box::new(Adoption { socket, bytes: b"rest".to_vec(), deadline: Instant(7) })
         };
         let back = ports[0].hand_over(1, adoption()).unwrap_err();

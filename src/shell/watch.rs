@@ -147,6 +147,14 @@ const RULES: &[Rule] = &[
         sentence: "connections refused: raise connections_max, and the open-file limit with it",
     },
     Rule {
+        count: |counters| counters.refused_by_address,
+        sentence: "connections refused: their addresses had connections_per_address_max already",
+    },
+    Rule {
+        count: |counters| counters.refused_by_connect_rate,
+        sentence: "connections refused: their addresses connected faster than connect_rate_per_address_max",
+    },
+    Rule {
         count: |counters| counters.accept_backoffs,
         sentence: "pauses in accepting: no descriptor or memory left for a connection; raise the open-file limit",
     },

@@ -1,6 +1,6 @@
 //! What a shard's turn finds outside: the network, the lanes to other shards and to the bridges.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -11,8 +11,8 @@ use tracing::debug;
 
 use crate::shard::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{ConnectionId, Lane, Mail, Output, ReadMode, ShardId};
-use crate::shell::gate::Gate;
-use crate::shell::mesh::{Adoption, Control, Port};
+use crate::shell::gate::{Gate, Origin};
+use crate::shell::mesh::{Admitted, Adoption, Control, Port};
 use crate::shell::net::{self, Network, SocketKey};
 use crate::shell::socket::{SocketTable, from_owner, to_owner};
 use crate::shell::stalls::Stalls;
@@ -31,6 +31,8 @@ pub struct NetWorld<N> {
     pub port: Port<Mail>,
     sockets: SocketTable,
     gate: Arc<Gate>,
+    /// The addresses that sockets are counted under, where addresses are counted.
+    origins: HashMap<SocketKey, Origin>,
     /// Connections that came with control mail.
     arriving: VecDeque<Box<Adoption>>,
     /// Connections for shards whose control lane is full.
@@ -65,6 +67,7 @@ impl<N: Network> NetWorld<N> {
             port,
             sockets: SocketTable::default(),
             gate,
+            origins: HashMap::new(),
             arriving: VecDeque::new(),
             departing: VecDeque::new(),
             lingering: VecDeque::new(),
@@ -118,8 +121,13 @@ impl<N: Network> NetWorld<N> {
 
     fn drop_socket(&mut self, key: SocketKey) {
         if self.net.close(key) {
-            self.gate.leave();
+            let origin = self.take_origin(key);
+            self.gate.leave(origin);
         }
+    }
+
+    fn take_origin(&mut self, key: SocketKey) -> Option<Origin> {
+        if self.origins.is_empty() { None } else { self.origins.remove(&key) }
     }
 
     /// Hand-overs whose lane had no room.
@@ -136,9 +144,9 @@ impl<N: Network> NetWorld<N> {
 }
 
 impl<N: Network> World for NetWorld<N> {
-    type Socket = OwnedFd;
+    type Socket = Admitted;
 
-    fn next_event(&mut self) -> Option<Event<'_, OwnedFd>> {
+    fn next_event(&mut self) -> Option<Event<'_, Admitted>> {
         let event = self.net.next_event(self.now)?;
         self.has_moved = true;
         Some(match event {
@@ -148,10 +156,12 @@ impl<N: Network> World for NetWorld<N> {
             net::Event::Sent { owner, output } => {
                 Event::Sent { connection: from_owner(owner), output }
             }
-            net::Event::Accepted { socket } => match self.gate.enter() {
-                true => Event::Accepted(socket),
-                false => Event::AcceptRefused,
-            },
+            net::Event::Accepted { socket } => {
+                match self.gate.enter(self.now, || peer_address(&socket).ok()) {
+                    Ok(origin) => Event::Accepted(Admitted { socket, origin }),
+                    Err(refusal) => Event::AcceptRefused(refusal),
+                }
+            }
             net::Event::AcceptFailed { error } => {
                 debug!("accepting pauses: {error}");
                 Event::AcceptFailed
@@ -188,7 +198,8 @@ impl<N: Network> World for NetWorld<N> {
         mail
     }
 
-    fn addresses(&self, socket: &OwnedFd) -> Addresses {
+    fn addresses(&self, admitted: &Admitted) -> Addresses {
+        let socket = &admitted.socket;
         // A peer that is gone already has no address; the first receive will say so.
         Addresses { peer: peer_address(socket).ok(), listener: local_address(socket).ok() }
     }
@@ -198,20 +209,27 @@ impl<N: Network> World for NetWorld<N> {
         SockRef::from(&socket).peer_addr().ok()?.as_socket()
     }
 
-    fn adopt(&mut self, connection: ConnectionId, socket: OwnedFd, mode: ReadMode) {
+    fn adopt(&mut self, connection: ConnectionId, admitted: Admitted, mode: ReadMode) {
+        let Admitted { socket, origin } = admitted;
         let key = self.net.adopt(socket, to_owner(connection));
+        if let Some(origin) = origin {
+            self.origins.insert(key, origin);
+        }
         self.net.read(key, mode);
         self.sockets.insert(connection, key);
     }
 
-    fn refuse(&mut self, socket: OwnedFd) {
-        drop(socket);
-        self.gate.leave();
+    fn refuse(&mut self, admitted: Admitted) {
+        drop(admitted.socket);
+        self.gate.leave(admitted.origin);
     }
 
-    fn release(&mut self, connection: ConnectionId) -> OwnedFd {
+    fn release(&mut self, connection: ConnectionId) -> Admitted {
         let key = self.sockets.remove(connection).expect("it is handed over once");
-        self.net.release(key).expect("a connection in single shot has nothing in flight")
+        let origin = self.take_origin(key);
+        let socket = self.net.release(key);
+        let socket = socket.expect("a connection in single shot has nothing in flight");
+        Admitted { socket, origin }
     }
 
     fn hand_over(&mut self, to: ShardId, adoption: Adoption) {
