@@ -38,6 +38,9 @@ pub struct Limits {
     pub receive_max: u16,
     /// QoS 1 and 2 publishes that we have unacknowledged towards a client, whatever it allows.
     pub inflight_max: u16,
+    /// PUBLISH packets of a client within a second, and their bytes; 0: no limit. Over them it is not read.
+    pub message_rate_max: u32,
+    pub byte_rate_max: u32,
     /// Topic aliases that a client may define towards us.
     pub topic_alias_max: u16,
     /// Topic aliases that we define towards a client, whatever it allows.
@@ -116,6 +119,8 @@ impl Limits {
         qos_max: 2,
         receive_max: 1024,
         inflight_max: 1024,
+        message_rate_max: 0,
+        byte_rate_max: 0,
         topic_alias_max: 64,
         topic_alias_out_max: 32,
         session_expiry_max_s: 7 * 24 * 3600,

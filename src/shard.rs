@@ -21,6 +21,7 @@ mod mail;
 mod output;
 mod post;
 mod publish;
+mod rates;
 mod repeats;
 mod retained;
 mod router;
@@ -116,6 +117,7 @@ pub struct Shard {
     groups: Groups,
     retained: retained::Kept,
     claims: retained::Claims,
+    rates: rates::Rates,
     outbox: Outbox,
     bridges: bridges::Bridges,
     announcements: HashMap<Box<str>, Announcement, ahash::RandomState>,
@@ -182,6 +184,7 @@ impl Shard {
             groups: Groups::new(hash.state(), stored.clone()),
             retained: retained::Kept::new(&hash),
             claims: retained::Claims::new(shard_count, &hash),
+            rates: rates::Rates::new(&limits, &hash),
             outbox: Outbox::new(shard_count, limits.mail_bytes_mark),
             bridges: bridges::Bridges::new(&hash),
             announcements: HashMap::with_hasher(hash.state()),

@@ -344,6 +344,18 @@ pub static KEYS: &[Key] = &[
     ),
     limit!(
         Packets,
+        message_rate_max,
+        count(0, 1_000_000_000),
+        "Messages that a client may publish within a second; then it is not read for a while. 0: no limit."
+    ),
+    limit!(
+        Packets,
+        byte_rate_max,
+        size(0, 2 * GIB),
+        "Bytes that a client may publish within a second; then it is not read for a while. 0: no limit."
+    ),
+    limit!(
+        Packets,
         topic_alias_max,
         count(0, 1_024),
         "Topic aliases that a client may define (MQTT 5); each may hold a topic of filter_size_max bytes. 0: none."

@@ -58,6 +58,8 @@ pub enum Park {
     TakeOver,
     /// A retained message waits for the word of its topic's owner.
     Retained,
+    /// Its client has published faster than it may.
+    Rate,
 }
 
 /// A SUBSCRIBE whose SUBACK waits for other shards.

@@ -126,9 +126,13 @@ impl Shard {
     fn read_packets(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
         let mut used = 0;
         let mut known = codec::Known::default();
+        let has_rates = self.rates.is_on;
         self.pause_hooks();
         while used < bytes.len() {
             let rest = &bytes[used..];
+            if has_rates && !self.is_within_rate(now, id, rest) {
+                break;
+            }
             let step = match codec::next_frame(rest, self.limits.packet_size_max) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
@@ -136,6 +140,10 @@ impl Shard {
                     let step = self.read_packet(now, id, &frame, rest, &mut known);
                     if step == Step::Done {
                         used += frame.size;
+                        if has_rates {
+                            self.charge_rate(id, &frame);
+                            continue;
+                        }
                         // Only what was admitted is repeated.
                         if frame.is_plain_publish() && self.arena.admitted() != before {
                             used += self.read_repeats(id, &frame, &known, &bytes[used..]);
@@ -403,6 +411,7 @@ impl Shard {
                     self.counters.parked_on_bridges += 1;
                     self.list_parked_on_bridge(id);
                 }
+                Park::Rate => self.counters.parked_on_rate += 1,
                 Park::Subscribe | Park::Acks | Park::TakeOver | Park::Retained => {}
             }
             self.update_read_mode(id);

@@ -216,6 +216,7 @@ impl Shard {
         }
         self.update_session_timer(key);
         let ended = self.clients.remove_session(key);
+        self.rates.forget(key);
         if let Some(session) = &ended {
             self.events.push(|| Event::SessionEnded { client_id: session.client_id.clone() });
             self.tell_ended(session);
@@ -262,6 +263,11 @@ impl Shard {
         connection.timer = None;
         match connection.state {
             ConnectionState::Closing => self.list_close(id),
+            ConnectionState::Open(_) if connection.park == Some(Park::Rate) => {
+                self.end_rate_pause(now, id);
+            }
+            // The timer was that of a pause that ended otherwise.
+            ConnectionState::Open(_) if connection.keep_alive_ms == 0 => {}
             ConnectionState::Open(_) if !connection.is_silent(now) => {
                 self.set_keep_alive_timer(now, id);
             }

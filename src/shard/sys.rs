@@ -100,6 +100,7 @@ impl Report {
         say("parked/mail", &counters.parked_on_mail);
         say("parked/output", &counters.parked_on_output);
         say("parked/bridges", &counters.parked_on_bridges);
+        say("parked/rates", &counters.parked_on_rate);
         if gauges.has_hooks {
             counters.hook_lines(say);
         }

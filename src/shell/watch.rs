@@ -113,6 +113,10 @@ const RULES: &[Rule] = &[
         sentence: "retained messages refused or not kept: raise retained_messages_max or retained_bytes_max",
     },
     Rule {
+        count: |counters| counters.parked_on_rate,
+        sentence: "pauses in reading clients that published faster than message_rate_max or byte_rate_max",
+    },
+    Rule {
         count: |counters| counters.wills_refused,
         sentence: "wills refused: raise shard_wills_bytes_max",
     },

@@ -1,6 +1,7 @@
 //! What was wrong once, in small: shards in memory, a few packets, and what must come of them.
 
 mod credit;
+mod rates;
 mod repeats;
 mod retained_room;
 mod world;

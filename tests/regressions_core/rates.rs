@@ -1,0 +1,79 @@
+//! Protections against clients that want too much: each off by default, and no harm to others.
+
+use super::quiet;
+use super::world::World;
+use ringmq::codec::{ProtocolVersion, QoS};
+use ringmq::limits::Limits;
+
+#[test]
+fn a_client_over_its_rate_is_not_read_and_loses_nothing() {
+    for (message_rate_max, byte_rate_max) in [(10, 0), (0, 1_000), (10, 1_000_000)] {
+        let mut world = World::new(2, Limits { message_rate_max, byte_rate_max, ..quiet() });
+        let reader = world.client_on(0, "r");
+        world.subscribe(reader, "t", QoS::AtLeastOnce);
+        let calm = world.client_on(1, "calm");
+        let fast = world.connect("fast", |connect| {
+            connect.version = ProtocolVersion::V311;
+            connect.keep_alive_s = 1;
+        });
+        world.settle();
+        world.received(reader);
+        // Each takes 100 bytes of the wire.
+        let payload = [b'x'; 93];
+        for number in 1..=50 {
+            world.publish(fast, "t", &payload, QoS::AtLeastOnce, number);
+        }
+        world.settle();
+        assert_eq!(world.received(fast)[1..].len(), 10, "what a second holds");
+        // Others are served at once.
+        world.publish(calm, "t", b"calm", QoS::AtLeastOnce, 1);
+        world.settle();
+        assert!(world.messages(reader).contains(&"t=calm".to_owned()));
+        let mut answered = 10;
+        for second in 1..=5 {
+            for _ in 0..1_000 {
+                world.now = world.now.plus_ms(1);
+                world.settle();
+            }
+            answered += world.received(fast).len();
+            let expected = (10 * (second + 1)).min(50);
+            assert!(answered.abs_diff(expected) <= 1, "{answered} after {second} s");
+        }
+        assert_eq!(answered, 50);
+        assert!(world.is_open(fast), "its keep alive did not count meanwhile");
+        let parked: u64 =
+            world.shards.iter_mut().map(|shard| shard.counters().parked_on_rate).sum();
+        assert!(parked > 0);
+        // Without keep alive no timer ends it either.
+        let timeless = world.connect("timeless", |_| ());
+        for number in 1..=11 {
+            world.publish(timeless, "t", &payload, QoS::AtLeastOnce, number);
+        }
+        world.settle();
+        for _ in 0..10 {
+            world.now = world.now.plus_s(1);
+            world.settle();
+        }
+        assert_eq!(world.received(timeless)[1..].len(), 11);
+        assert!(world.is_open(timeless));
+    }
+}
+
+#[test]
+fn a_client_gets_no_new_rate_by_connecting_again() {
+    let mut world = World::new(1, Limits { message_rate_max: 5, ..quiet() });
+    let mut answered = 0;
+    for _ in 0..10 {
+        let client = world.connect("c", |connect| {
+            connect.session_expiry_s = Some(60);
+            connect.clean_start = false;
+        });
+        for number in 1..=5 {
+            world.publish(client, "t", b"x", QoS::AtLeastOnce, number);
+        }
+        world.settle();
+        answered += world.received(client).iter().filter(|line| line.starts_with("PUBACK")).count();
+    }
+    // What its old connections had sent is used when it takes over.
+    assert_eq!(answered, 5);
+}
