@@ -23,6 +23,7 @@ pub struct Counters {
     /// Connections that the kernel gave up (ETIMEDOUT).
     pub connections_timed_out: u64,
     pub protocol_errors: u64,
+    pub refused_as_flapping: u64,
     pub sessions_expired: u64,
     pub sessions_refused: u64,
     // Messages that went nowhere, by the limit that was met.

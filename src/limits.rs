@@ -77,6 +77,10 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Connections on this shard.
     pub connections_max: usize,
+    /// CONNECTs with one client id from one address within the window after which it is banned for a time; 0: no limit.
+    pub flapping_connects_max: u32,
+    pub flapping_window_s: u32,
+    pub flapping_ban_s: u32,
     /// Time from accept to a whole CONNECT.
     pub connect_timeout_ms: u64,
     /// Time a closing connection has for its last bytes.
@@ -142,6 +146,9 @@ impl Limits {
         sessions_max: 1_000_000,
         // What the usual hard open-file limit of 524,288 has room for.
         connections_max: 100_000,
+        flapping_connects_max: 0,
+        flapping_window_s: 60,
+        flapping_ban_s: 300,
         connect_timeout_ms: 10_000,
         linger_ms: 2_000,
         takeover_bytes_max: 8 << 20,

@@ -10,6 +10,7 @@ mod connect;
 mod counters;
 mod encode;
 mod events;
+mod flapping;
 mod groups;
 mod hooks;
 mod input;
@@ -18,6 +19,7 @@ mod known;
 mod last_read;
 mod lifetime;
 mod mail;
+mod origin;
 mod output;
 mod post;
 mod publish;
@@ -34,6 +36,7 @@ mod timers;
 pub use counters::Gauges;
 pub use events::{About, Event, Notice};
 pub use mail::{LANES, Lane, Mail};
+pub use origin::Origin;
 
 pub use crate::counters::Counters;
 pub use crate::session::{ConnectionId, Output, Part, ReadMode};
@@ -118,6 +121,7 @@ pub struct Shard {
     retained: retained::Kept,
     claims: retained::Claims,
     rates: rates::Rates,
+    flapping: flapping::Flapping,
     outbox: Outbox,
     bridges: bridges::Bridges,
     announcements: HashMap<Box<str>, Announcement, ahash::RandomState>,
@@ -185,6 +189,7 @@ impl Shard {
             retained: retained::Kept::new(&hash),
             claims: retained::Claims::new(shard_count, &hash),
             rates: rates::Rates::new(&limits, &hash),
+            flapping: flapping::Flapping::new(&hash),
             outbox: Outbox::new(shard_count, limits.mail_bytes_mark),
             bridges: bridges::Bridges::new(&hash),
             announcements: HashMap::with_hasher(hash.state()),

@@ -381,6 +381,24 @@ pub static KEYS: &[Key] = &[
     ),
     limit!(
         Sessions,
+        flapping_connects_max,
+        count(0, 1_000_000),
+        "Connects of a client id from one address within flapping_window_s; then both together are banned. 0: no limit."
+    ),
+    limit!(
+        Sessions,
+        flapping_window_s,
+        Kind::Time { unit: Seconds, min: 1, max: 86_400 },
+        "The time in which flapping_connects_max counts."
+    ),
+    limit!(
+        Sessions,
+        flapping_ban_s,
+        Kind::Time { unit: Seconds, min: 1, max: 604_800 },
+        "How long a client that connects too often is banned from its address (0x8A). Its session stays."
+    ),
+    limit!(
+        Sessions,
         session_expiry_max_s,
         Kind::Time { unit: Seconds, min: 0, max: u32::MAX as u64 },
         "Longest time that a session outlives its connection. 4294967295: for ever."

@@ -97,6 +97,16 @@ impl Shard {
             self.counters.packets_received -= 1;
             return Step::Wait;
         }
+        // The session and the connection that the client has stay as they are.
+        if assigned.is_none() && self.is_flapping(now, id, client_id) {
+            self.counters.refused_as_flapping += 1;
+            return self.refuse_connect(
+                now,
+                id,
+                ReasonCode::Banned,
+                "the client connects too often",
+            );
+        }
         if existing.is_none() && self.clients.session_count() >= self.limits.sessions_max {
             self.counters.sessions_refused += 1;
             return self.refuse_connect(

@@ -33,9 +33,9 @@ impl Shard {
         Some(id)
     }
 
-    /// Somebody asks where connections come from: hooks, or a debug log.
+    /// Somebody asks where connections come from: hooks, a debug log, or a limit.
     pub fn wants_addresses(&self) -> bool {
-        !self.hook_set.is_empty() || self.events.is_on()
+        !self.hook_set.is_empty() || self.events.is_on() || self.limits.flapping_connects_max > 0
     }
 
     /// A connection whose client belongs to another shard goes there.

@@ -80,6 +80,7 @@ impl Report {
         say("refused/wills", &counters.wills_refused);
         say("refused/subscriptions", &counters.subscriptions_refused);
         say("refused/connections", &counters.connections_refused);
+        say("refused/flapping", &counters.refused_as_flapping);
         say("refused/sessions", &counters.sessions_refused);
         say("refused/accepts", &counters.accepts_refused);
         say("refused/addresses", &counters.refused_by_address);

@@ -1,10 +1,11 @@
 //! The one count of connections that all shards share, in all and by the address that they come from.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::shard::Origin;
 use crate::time::Instant;
 use crate::turn::Refusal;
 
@@ -18,22 +19,6 @@ pub struct Gate {
     max: usize,
     /// `None`: nobody asks where connections come from.
     by_address: Option<ByAddress>,
-}
-
-/// Where connections come from: an IPv4 address, or the 64 bits of an IPv6 address that name a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Origin(IpAddr);
-
-impl Origin {
-    pub fn of(address: SocketAddr) -> Origin {
-        match address.ip().to_canonical() {
-            IpAddr::V4(address) => Origin(IpAddr::V4(address)),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                Origin(IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)))
-            }
-        }
-    }
 }
 
 #[derive(Debug)]

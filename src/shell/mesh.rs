@@ -21,8 +21,7 @@ use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::shard::{Lane, Mail, ShardId};
-use crate::shell::gate::Origin;
+use crate::shard::{Lane, Mail, Origin, ShardId};
 use crate::shell::net::EventFd;
 use crate::turn;
 use asleep::Asleep;

@@ -134,6 +134,11 @@ const RULES: &[Rule] = &[
         sentence: "sessions refused: raise sessions_max",
     },
     Rule {
+        count: |counters| counters.refused_as_flapping,
+        sentence: "connections refused: their clients connect again and again, as two with one client id do; see \
+                   flapping_connects_max, flapping_window_s and flapping_ban_s",
+    },
+    Rule {
         count: |counters| counters.takeovers_cut,
         sentence: "clients connected again and lost what their old connections still held: raise takeover_bytes_max",
     },

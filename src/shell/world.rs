@@ -10,8 +10,8 @@ use socket2::SockRef;
 use tracing::debug;
 
 use crate::shard::bridge_mail::{FromBridges, ToBridges};
-use crate::shard::{ConnectionId, Lane, Mail, Output, ReadMode, ShardId};
-use crate::shell::gate::{Gate, Origin};
+use crate::shard::{ConnectionId, Lane, Mail, Origin, Output, ReadMode, ShardId};
+use crate::shell::gate::Gate;
 use crate::shell::mesh::{Admitted, Adoption, Control, Port};
 use crate::shell::net::{self, Network, SocketKey};
 use crate::shell::socket::{SocketTable, from_owner, to_owner};

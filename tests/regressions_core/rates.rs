@@ -2,8 +2,10 @@
 
 use super::quiet;
 use super::world::World;
-use ringmq::codec::{ProtocolVersion, QoS};
+use ringmq::codec::{Connect, Packet, ProtocolVersion, QoS, ReasonCode, next_frame};
 use ringmq::limits::Limits;
+use ringmq::shard::{ConnectionId, Shard, ShardSettings};
+use ringmq::time::Instant;
 
 #[test]
 fn a_client_over_its_rate_is_not_read_and_loses_nothing() {
@@ -76,4 +78,56 @@ fn a_client_gets_no_new_rate_by_connecting_again() {
     }
     // What its old connections had sent is used when it takes over.
     assert_eq!(answered, 5);
+}
+
+/// Connects a client from an address; what it is told, and its connection.
+fn connect_from(shard: &mut Shard, now: Instant, peer: &str) -> (ReasonCode, ConnectionId) {
+    let peer = peer.parse().expect("an address");
+    let id = shard.handle_open(now, Some(peer), None).expect("there is room");
+    let mut bytes = Vec::new();
+    let connect = Connect { session_expiry_s: Some(60), ..Connect::new(ProtocolVersion::V5, "c") };
+    connect.encode(&mut bytes);
+    shard.handle_bytes(now, id, &bytes);
+    while shard.poll_last_read().is_some() {
+        shard.begin_last_read(now);
+        shard.handle_last_read(now, false);
+    }
+    shard.run_stages(now);
+    let mut told = None;
+    while let Some((of, output)) = shard.poll_flush() {
+        let sent: Vec<u8> = output.slices().flatten().copied().collect();
+        if of == id {
+            let frame = next_frame(&sent, usize::MAX).expect("a frame").expect("whole");
+            let packet = Packet::decode(&frame, ProtocolVersion::V5).expect("a packet");
+            let Packet::Connack(connack) = packet else { panic!("{packet:?}") };
+            told = Some(connack.reason);
+        }
+        shard.handle_sent(now, of, output);
+    }
+    while let Some(close) = shard.poll_close() {
+        assert!(told.is_some(), "{close:?}");
+    }
+    (told.expect("CONNACK"), id)
+}
+
+#[test]
+fn a_client_that_connects_too_often_is_banned_and_its_session_stays() {
+    let limits =
+        Limits { flapping_connects_max: 5, flapping_window_s: 10, flapping_ban_s: 60, ..quiet() };
+    let now = Instant(1_000);
+    let mut shard = Shard::new(ShardSettings { id: 0, shard_count: 1, limits, seed: 7 }, now);
+    assert!(shard.wants_addresses());
+    let mut told = Vec::new();
+    for _ in 0..10 {
+        told.push(connect_from(&mut shard, now, "192.0.2.1:1").0);
+    }
+    assert!(told[..5].iter().all(|reason| *reason == ReasonCode::Success), "{told:?}");
+    assert!(told[5..].iter().all(|reason| *reason == ReasonCode::Banned), "{told:?}");
+    assert_eq!(shard.counters().refused_as_flapping, 5);
+    // Who is banned has taken nothing over.
+    let gauges = shard.gauges();
+    assert_eq!((gauges.sessions, gauges.connected_sessions, gauges.connections), (1, 1, 1));
+    assert_eq!(connect_from(&mut shard, now, "192.0.2.2:1").0, ReasonCode::Success);
+    let later = now.plus_s(61);
+    assert_eq!(connect_from(&mut shard, later, "192.0.2.1:1").0, ReasonCode::Success);
 }
