@@ -65,6 +65,8 @@ pub struct Limits {
     pub subscriptions_per_client_max: usize,
     /// Subscriptions may have wildcards.
     pub wildcard_available: bool,
+    /// Levels in front of a subscription's first wildcard, at least.
+    pub wildcard_depth_min: usize,
     /// Subscriptions may have identifiers.
     pub subscription_ids_available: bool,
     /// Subscriptions may be shared.
@@ -139,6 +141,7 @@ impl Limits {
         retained_bytes_max: 256 << 20,
         subscriptions_per_client_max: 10_000,
         wildcard_available: true,
+        wildcard_depth_min: 0,
         subscription_ids_available: true,
         shared_available: true,
         filter_size_max: 4096,

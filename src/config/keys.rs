@@ -420,6 +420,12 @@ pub static KEYS: &[Key] = &[
         wildcard_available,
         "Subscriptions may have wildcards. If not, they are refused (0xA2; 0x80 before MQTT 5)."
     ),
+    limit!(
+        Sessions,
+        wildcard_depth_min,
+        count(0, 65_535),
+        "Levels in front of a subscription's first wildcard, at least: 1 refuses # and +/a (0x8F). 0: none are needed."
+    ),
     limit_flag!(
         Sessions,
         subscription_ids_available,

@@ -210,6 +210,10 @@ impl Shard {
         if let Some((reason, _)) = self.unavailable(text) {
             return Outcome::Refused(reason);
         }
+        let depth_min = self.limits.wildcard_depth_min;
+        if depth_min > 0 && wildcard_depth(parsed.filter).is_some_and(|depth| depth < depth_min) {
+            return Outcome::Refused(ReasonCode::TopicFilterInvalid);
+        }
         // [MQTT-3.2.2-10]
         let qos_max = QoS::from_bits(self.limits.qos_max).unwrap_or_default();
         let options = match self.ask_subscribe(key, text, options.qos.min(qos_max)) {
@@ -336,6 +340,11 @@ impl Shard {
         self.router.subscriptions.remove(text, Subscriber::Session(key));
         self.withdraw(text);
     }
+}
+
+/// Levels in front of the first wildcard.
+fn wildcard_depth(filter: &str) -> Option<usize> {
+    filter.split('/').position(|level| matches!(level, "+" | "#"))
 }
 
 fn granted(qos: QoS) -> ReasonCode {
