@@ -24,6 +24,7 @@ pub struct Counters {
     pub connections_timed_out: u64,
     pub protocol_errors: u64,
     pub refused_as_flapping: u64,
+    pub refused_by_lag: u64,
     pub sessions_expired: u64,
     pub sessions_refused: u64,
     // Messages that went nowhere, by the limit that was met.

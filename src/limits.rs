@@ -83,6 +83,8 @@ pub struct Limits {
     pub flapping_connects_max: u32,
     pub flapping_window_s: u32,
     pub flapping_ban_s: u32,
+    /// Time that turns may take before clients without a session are turned away; 0: any.
+    pub turn_time_max_ms: u64,
     /// Time from accept to a whole CONNECT.
     pub connect_timeout_ms: u64,
     /// Time a closing connection has for its last bytes.
@@ -152,6 +154,7 @@ impl Limits {
         flapping_connects_max: 0,
         flapping_window_s: 60,
         flapping_ban_s: 300,
+        turn_time_max_ms: 0,
         connect_timeout_ms: 10_000,
         linger_ms: 2_000,
         takeover_bytes_max: 8 << 20,

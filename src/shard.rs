@@ -16,6 +16,7 @@ mod hooks;
 mod input;
 mod interest;
 mod known;
+mod lag;
 mod last_read;
 mod lifetime;
 mod mail;
@@ -122,6 +123,7 @@ pub struct Shard {
     claims: retained::Claims,
     rates: rates::Rates,
     flapping: flapping::Flapping,
+    lag: lag::Lag,
     outbox: Outbox,
     bridges: bridges::Bridges,
     announcements: HashMap<Box<str>, Announcement, ahash::RandomState>,
@@ -190,6 +192,7 @@ impl Shard {
             claims: retained::Claims::new(shard_count, &hash),
             rates: rates::Rates::new(&limits, &hash),
             flapping: flapping::Flapping::new(&hash),
+            lag: lag::Lag::default(),
             outbox: Outbox::new(shard_count, limits.mail_bytes_mark),
             bridges: bridges::Bridges::new(&hash),
             announcements: HashMap::with_hasher(hash.state()),

@@ -399,6 +399,12 @@ pub static KEYS: &[Key] = &[
     ),
     limit!(
         Sessions,
+        turn_time_max_ms,
+        Kind::Time { unit: Milliseconds, min: 0, max: 60_000 },
+        "Mean time of a shard's turns above which clients without a session are turned away (0x89). 0: none are."
+    ),
+    limit!(
+        Sessions,
         session_expiry_max_s,
         Kind::Time { unit: Seconds, min: 0, max: u32::MAX as u64 },
         "Longest time that a session outlives its connection. 4294967295: for ever."

@@ -107,6 +107,10 @@ impl Shard {
                 "the client connects too often",
             );
         }
+        if existing.is_none() && self.is_lagging() {
+            self.counters.refused_by_lag += 1;
+            return self.refuse_connect(now, id, ReasonCode::ServerBusy, "the server is busy");
+        }
         if existing.is_none() && self.clients.session_count() >= self.limits.sessions_max {
             self.counters.sessions_refused += 1;
             return self.refuse_connect(

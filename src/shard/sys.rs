@@ -81,6 +81,7 @@ impl Report {
         say("refused/subscriptions", &counters.subscriptions_refused);
         say("refused/connections", &counters.connections_refused);
         say("refused/flapping", &counters.refused_as_flapping);
+        say("refused/lag", &counters.refused_by_lag);
         say("refused/sessions", &counters.sessions_refused);
         say("refused/accepts", &counters.accepts_refused);
         say("refused/addresses", &counters.refused_by_address);

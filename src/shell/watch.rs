@@ -139,6 +139,10 @@ const RULES: &[Rule] = &[
                    flapping_connects_max, flapping_window_s and flapping_ban_s",
     },
     Rule {
+        count: |counters| counters.refused_by_lag,
+        sentence: "new clients turned away: a shard's turns took longer than turn_time_max_ms",
+    },
+    Rule {
         count: |counters| counters.takeovers_cut,
         sentence: "clients connected again and lost what their old connections still held: raise takeover_bytes_max",
     },

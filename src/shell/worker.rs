@@ -57,6 +57,9 @@ impl<N: Network> Worker<N> {
         self.now = now;
         self.world.begin_turn(now);
         turn(&mut self.shard, &mut self.world, now);
+        if self.shard.wants_turn_times() {
+            self.shard.note_turn(self.clock.now().ms_since(now));
+        }
         self.world.look_at_lingering();
         self.world.look_at_stalls();
         while let Some(event) = self.shard.poll_event() {

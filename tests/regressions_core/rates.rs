@@ -82,10 +82,20 @@ fn a_client_gets_no_new_rate_by_connecting_again() {
 
 /// Connects a client from an address; what it is told, and its connection.
 fn connect_from(shard: &mut Shard, now: Instant, peer: &str) -> (ReasonCode, ConnectionId) {
+    connect_as(shard, now, peer, "c")
+}
+
+fn connect_as(
+    shard: &mut Shard,
+    now: Instant,
+    peer: &str,
+    client_id: &str,
+) -> (ReasonCode, ConnectionId) {
     let peer = peer.parse().expect("an address");
     let id = shard.handle_open(now, Some(peer), None).expect("there is room");
     let mut bytes = Vec::new();
-    let connect = Connect { session_expiry_s: Some(60), ..Connect::new(ProtocolVersion::V5, "c") };
+    let connect =
+        Connect { session_expiry_s: Some(60), ..Connect::new(ProtocolVersion::V5, client_id) };
     connect.encode(&mut bytes);
     shard.handle_bytes(now, id, &bytes);
     while shard.poll_last_read().is_some() {
@@ -130,4 +140,19 @@ fn a_client_that_connects_too_often_is_banned_and_its_session_stays() {
     assert_eq!(connect_from(&mut shard, now, "192.0.2.2:1").0, ReasonCode::Success);
     let later = now.plus_s(61);
     assert_eq!(connect_from(&mut shard, later, "192.0.2.1:1").0, ReasonCode::Success);
+}
+
+#[test]
+fn new_clients_are_turned_away_while_turns_lag_and_others_come_back() {
+    let limits = Limits { turn_time_max_ms: 50, ..quiet() };
+    let now = Instant(1_000);
+    let mut shard = Shard::new(ShardSettings { id: 0, shard_count: 1, limits, seed: 7 }, now);
+    let ask = |shard: &mut Shard, client_id| connect_as(shard, now, "192.0.2.1:1", client_id).0;
+    assert_eq!(ask(&mut shard, "old"), ReasonCode::Success);
+    (0..100).for_each(|_| shard.note_turn(100));
+    assert_eq!(ask(&mut shard, "new"), ReasonCode::ServerBusy);
+    assert_eq!(ask(&mut shard, "old"), ReasonCode::Success);
+    assert_eq!(shard.counters().refused_by_lag, 1);
+    (0..100).for_each(|_| shard.note_turn(1));
+    assert_eq!(ask(&mut shard, "new"), ReasonCode::Success);
 }
