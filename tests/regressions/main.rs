@@ -18,6 +18,7 @@ mod proxy;
 #[path = "../conformance/wire.rs"]
 mod wire;
 
+mod addresses;
 mod bridges;
 mod bystanders;
 mod client;

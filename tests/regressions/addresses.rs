@@ -1,0 +1,100 @@
+//! What limits count by address: connections, how fast they are opened, clients that connect again and again.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::broker::Broker;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A broker with one shard and with two, on io_uring where there is some and on epoll.
+const BROKERS: [[&str; 4]; 4] = [
+    ["--shards", "1", "--io", "auto"],
+    ["--shards", "2", "--io", "auto"],
+    ["--shards", "1", "--io", "epoll"],
+    ["--shards", "2", "--io", "epoll"],
+];
+
+fn start(own: [&str; 4], arguments: &[&str]) -> Broker {
+    Broker::start(&[&own[..], arguments].concat()).unwrap()
+}
+
+/// Connects as a 5.0 client: the connection and the reason code of its CONNACK. `None`: it was closed at once.
+fn connect(broker: &Broker, client_id: &str) -> Option<(TcpStream, u8)> {
+    let mut socket = TcpStream::connect(broker.address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut packet = vec![0x10, 13 + client_id.len() as u8];
+    packet.extend_from_slice(b"\0\x04MQTT\x05\x02\0\x3c\0\0");
+    packet.push(client_id.len() as u8);
+    packet.extend_from_slice(client_id.as_bytes());
+    let mut head = [0; 4];
+    let is_answered = socket.write_all(&packet).is_ok() && socket.read_exact(&mut head).is_ok();
+    is_answered.then_some((socket, head[3]))
+}
+
+/// Waits until the broker has said so.
+fn assert_says(broker: &Broker, words: &str) {
+    let began = Instant::now();
+    while !broker.log().contains(words) {
+        assert!(began.elapsed() < PATIENCE, "no '{words}' in: {}", broker.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn an_address_has_no_more_connections_than_it_may() {
+    for own in BROKERS {
+        let broker = start(own, &["--connections-per-address-max", "3"]);
+        let mut open: Vec<_> =
+            ["a", "b", "c"].iter().map(|id| connect(&broker, id).expect("there is room")).collect();
+        assert!(open.iter().all(|(_, reason)| *reason == 0));
+        assert!(connect(&broker, "d").is_none());
+        assert_says(&broker, "connections_per_address_max");
+        open.pop();
+        // The broker takes a moment to see it go.
+        let began = Instant::now();
+        while connect(&broker, "d").is_none() {
+            assert!(began.elapsed() < PATIENCE, "a place that was left is free");
+        }
+    }
+}
+
+#[test]
+fn an_address_connects_no_faster_than_it_may() {
+    let broker = start(BROKERS[1], &["--connect-rate-per-address-max", "2"]);
+    let began = Instant::now();
+    let mut let_in = 0;
+    for _ in 0..50 {
+        let_in += u64::from(connect(&broker, "c").is_some());
+    }
+    // However slow this machine is.
+    let most = 2 + 2 * (began.elapsed().as_millis() as u64 / 1000 + 1);
+    assert!((2..=most).contains(&let_in), "{let_in} of {most}");
+    assert_says(&broker, "connect_rate_per_address_max");
+}
+
+#[test]
+fn a_client_that_connects_again_and_again_is_banned() {
+    for own in BROKERS {
+        let broker = start(own, &["--flapping-connects-max", "5", "--flapping-window-s", "3600"]);
+        let mut last = None;
+        for _ in 0..5 {
+            let (socket, reason) = connect(&broker, "c").expect("an answer");
+            assert_eq!(reason, 0);
+            last = Some(socket);
+        }
+        let (_, reason) = connect(&broker, "c").expect("an answer");
+        assert_eq!(reason, 0x8a);
+        assert_says(&broker, "flapping_connects_max");
+        // The connection that was there goes on.
+        let mut last = last.unwrap();
+        last.write_all(&[0xc0, 0]).unwrap();
+        let mut rest = Vec::new();
+        while !rest.ends_with(&[0xd0, 0]) {
+            let mut byte = [0];
+            last.read_exact(&mut byte).expect("PINGRESP");
+            rest.push(byte[0]);
+        }
+        assert_eq!(connect(&broker, "other").expect("an answer").1, 0);
+    }
+}
