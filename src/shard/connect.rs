@@ -103,13 +103,15 @@ impl Shard {
             return self.refuse_connect(
                 now,
                 id,
+                connect,
                 ReasonCode::Banned,
-                "the client connects too often",
+                ("the client connects too often", None),
             );
         }
         if existing.is_none() && self.is_lagging() {
             self.counters.refused_by_lag += 1;
-            return self.refuse_connect(now, id, ReasonCode::ServerBusy, "the server is busy");
+            let why = ("the server is busy", None);
+            return self.refuse_connect(now, id, connect, ReasonCode::ServerBusy, why);
         }
         if existing.is_none() && self.clients.session_count() >= self.limits.sessions_max {
             self.counters.sessions_refused += 1;
