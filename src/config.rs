@@ -1,6 +1,7 @@
 //! What an operator may set: the settings of the whole process, their defaults and the table of keys that describes them.
 
 pub mod bridge;
+mod budgets;
 pub mod duration;
 pub mod keys;
 pub mod kind;

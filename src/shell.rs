@@ -16,6 +16,7 @@ mod kernel;
 pub mod launcher;
 mod listener;
 pub mod logs;
+pub mod memory;
 mod mesh;
 pub mod net;
 pub mod plugin_abi;

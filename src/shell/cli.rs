@@ -10,6 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::check::{self, Level};
 use super::config_file::{Configuration, Origin};
 use super::logs;
+use super::memory::Allowance;
 use super::plugin_abi::{HEADER, HEADER_RUST};
 use crate::config::Settings;
 use crate::config::keys::{Group, KEYS, Key};
@@ -62,7 +63,8 @@ pub fn run(
         Ok(configuration) => configuration,
         Err(sentences) => return refuse(&sentences),
     };
-    let settings = configuration.resolve(check::allowed_cores());
+    let memory_size = Allowance::read().map(|allowance| allowance.size);
+    let settings = configuration.resolve(check::allowed_cores(), memory_size);
     let contradictions = configuration.contradictions(&settings);
     match name {
         // `check` lists them among its findings.

@@ -47,11 +47,15 @@ impl Configuration {
         self.origins.insert(key.name, origin);
     }
 
-    /// The settings as they hold on this machine: `allowed_cores` stand for all.
-    pub fn resolve(&self, allowed_cores: Vec<usize>) -> Settings {
+    /// The settings as they hold on this machine: `allowed_cores` stand for all, and default budgets fit into the bytes
+    /// of memory that may be used, if they are known.
+    pub fn resolve(&self, allowed_cores: Vec<usize>, memory_size: Option<u64>) -> Settings {
         let mut settings = self.settings.clone();
         if settings.cores.is_empty() {
             settings.cores = allowed_cores;
+        }
+        if let Some(size) = memory_size {
+            settings.fit_budgets(size / 4 * 3);
         }
         settings
     }
@@ -164,6 +168,9 @@ impl Configuration {
                 format!(" Here: {}.", cores_text(&resolved.cores))
             }
             ("shards", Value::Number(0)) => format!(" Here: {}.", resolved.shard_count()),
+            _ if key.get(resolved) != value => {
+                format!(" Here: {}.", key.kind.toml(&key.get(resolved)))
+            }
             _ => String::new(),
         };
         format!(

@@ -2,6 +2,7 @@
 #![cfg(feature = "shell")]
 
 mod bridges;
+mod memory;
 
 use std::fs;
 use std::net::TcpListener;

@@ -1,14 +1,13 @@
 //! Memory: what may be locked, and whether the bounds fit the machine.
 
-use std::fs;
-
 use rlimit::Resource;
 
-use super::process::{Process, raise_limit, read_line};
+use super::process::{Process, raise_limit};
 use super::{Finding, kernel};
 use crate::config::Settings;
 use crate::limits::Size;
 use crate::printable::counted;
+use crate::shell::memory::{Allowance, rounded};
 
 /// What an executor asks for before it starts, whatever the capabilities of the process.
 const LOCKED_MIN: u64 = 512 << 10;
@@ -69,68 +68,31 @@ fn judge_locked(limit: u64, needed: u64) -> Finding {
     )
 }
 
-/// Whether all that the bounds allow fits into the machine, or into the control group.
+/// Whether all that the bounds allow fits into the machine, or into the control groups.
 pub fn check_bounds(settings: &Settings) -> Finding {
-    judge_bounds(settings, memory_size())
+    judge_bounds(settings, Allowance::read())
 }
 
-fn judge_bounds(settings: &Settings, memory: Option<u64>) -> Finding {
+fn judge_bounds(settings: &Settings, allowance: Option<Allowance>) -> Finding {
     let subject = "memory";
     let shard_count = settings.shard_count() as u64;
-    let bound = shard_bound(settings).saturating_mul(shard_count);
+    let bound = settings.shard_bytes_max().saturating_mul(shard_count);
     let bound_text = rounded(bound);
-    match memory {
-        Some(memory) if bound > memory => Finding::warn(
+    match allowance {
+        Some(allowance) if bound > allowance.size => Finding::warn(
             subject,
             format!(
-                "the bounds of {} allow {bound_text}, and there is {}",
+                "the bounds of {} allow {bound_text}, and there is {allowance}",
                 counted(shard_count, "shards"),
-                rounded(memory)
             ),
             "lower shard_stored_bytes_max, shard_output_bytes_max or retained_bytes_max, unless the \
              load never comes near them",
         ),
-        Some(memory) => Finding::ok(
-            subject,
-            format!("the bounds allow {bound_text}, and there is {}", rounded(memory)),
-        ),
+        Some(allowance) => {
+            Finding::ok(subject, format!("the bounds allow {bound_text}, and there is {allowance}"))
+        }
         None => Finding::ok(subject, format!("the bounds allow {bound_text}")),
     }
-}
-
-/// What one shard may hold in messages and buffers.
-fn shard_bound(settings: &Settings) -> u64 {
-    let limits = &settings.limits;
-    [
-        limits.arena_size,
-        limits.shard_stored_bytes_max,
-        limits.shard_output_bytes_max,
-        limits.shard_frames_bytes_max,
-        limits.shard_wills_bytes_max,
-        limits.retained_bytes_max,
-        settings.receive_buffers as usize * settings.receive_buffer_size as usize,
-    ]
-    .into_iter()
-    .fold(0, |sum, part| sum.saturating_add(part as u64))
-}
-
-/// The machine's memory or the control group's limit, whichever is less.
-fn memory_size() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim();
-        Some(line.strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
-    });
-    let group: Option<u64> =
-        read_line("/sys/fs/cgroup/memory.max").and_then(|text| text.parse().ok());
-    [machine, group].into_iter().flatten().min()
-}
-
-/// To read, not to compute with.
-fn rounded(bytes: u64) -> String {
-    if bytes >= 1 << 30 {
-        return format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
-    }
-    format!("{} MiB", bytes >> 20)
 }
 
 #[cfg(test)]
@@ -170,9 +132,16 @@ mod tests {
     #[test]
     fn bounds_above_the_memory_are_a_warning() {
         let settings = Settings { shards: 2, ..Settings::default() };
-        let bound = 2 * shard_bound(&settings);
-        assert_eq!(judge_bounds(&settings, Some(bound)).level, Level::Ok);
-        assert_eq!(judge_bounds(&settings, Some(bound - 1)).level, Level::Warn);
+        let bound = 2 * settings.shard_bytes_max();
+        let file = "/sys/fs/cgroup/ringmq.service/memory.high";
+        let judge = |size| {
+            let set_by = Some(file.into());
+            judge_bounds(&settings, Some(Allowance { size, set_by }))
+        };
+        assert_eq!(judge(bound).level, Level::Ok);
+        assert_eq!(judge(bound - 1).level, Level::Warn);
+        // An operator who wonders finds the file.
+        assert!(judge(bound).what.contains(file) && judge(bound - 1).what.contains(file));
         assert_eq!(judge_bounds(&settings, None).level, Level::Ok);
     }
 }
