@@ -45,6 +45,9 @@ pub struct Settings {
     pub connect_rate_per_address_max: u64,
     /// The bounds of one shard.
     pub limits: Limits,
+    /// The longest that a shard may need for a turn; 0: however long.
+    pub stall_max_ms: u64,
+    pub stall_action: StallAction,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     /// In the order of the configuration.
@@ -86,6 +89,15 @@ pub enum WaitMode {
     Adaptive,
 }
 
+/// What happens when a shard stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StallAction {
+    /// The process ends, for its supervisor to start it again.
+    End,
+    /// The other shards go on.
+    Continue,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
     Error,
@@ -124,6 +136,8 @@ impl Default for Settings {
                 connections_max: Limits::DEFAULT.connections_max,
                 ..Limits::default()
             },
+            stall_max_ms: 30_000,
+            stall_action: StallAction::End,
             log_level: LogLevel::Info,
             log_format: LogFormat::Human,
             bridges: Vec::new(),

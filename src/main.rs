@@ -3,7 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ringmq::shell::cli::run(std::env::args_os(), |settings| {
-        ringmq::shell::launcher::run(settings).map_err(|error| error.to_string())
-    })
+    ringmq::shell::cli::run(std::env::args_os(), |settings| ringmq::shell::launcher::run(settings))
 }

@@ -25,6 +25,7 @@ mod shutdown;
 mod socket;
 pub mod spool;
 mod stalls;
+mod standstill;
 mod waiter;
 mod watch;
 mod worker;

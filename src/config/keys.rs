@@ -2,7 +2,7 @@
 
 use super::duration::TimeUnit::{Microseconds, Milliseconds, Seconds};
 use super::kind::{Kind, Value};
-use super::{IoMode, LogFormat, LogLevel, Settings, WaitMode};
+use super::{IoMode, LogFormat, LogLevel, Settings, StallAction, WaitMode};
 use crate::limits::{PACKET_SIZE_CEILING, QueuePolicy, SHARD_COUNT_MAX};
 
 /// One thing that an operator may set.
@@ -56,6 +56,11 @@ impl Choice for IoMode {
 impl Choice for WaitMode {
     const WORDS: &'static [&'static str] = &["sleep", "spin", "adaptive"];
     const VALUES: &'static [Self] = &[WaitMode::Sleep, WaitMode::Spin, WaitMode::Adaptive];
+}
+
+impl Choice for StallAction {
+    const WORDS: &'static [&'static str] = &["end", "continue"];
+    const VALUES: &'static [Self] = &[StallAction::End, StallAction::Continue];
 }
 
 impl Choice for QueuePolicy {
@@ -299,6 +304,20 @@ pub static KEYS: &[Key] = &[
         Kind::Time { unit: Microseconds, min: 0, max: 1_000_000 },
         "With wait = \"adaptive\": how long a worker looks for work before it sleeps."
     ),
+    setting!(
+        Workers,
+        stall_max_ms,
+        Kind::Time { unit: Milliseconds, min: 0, max: 86_400_000 },
+        "Time after which a worker that does nothing, as in a plugin that never returns, is named in the log. 0: never."
+    ),
+    Key {
+        name: "stall_action",
+        group: Group::Workers,
+        kind: Kind::Choice(StallAction::WORDS),
+        explanation: "What follows: the process ends with exit code 3, for its supervisor to start it again, or the others go on.",
+        get: |settings| settings.stall_action.word(),
+        set: |settings, value| settings.stall_action = StallAction::from_word(&value),
+    },
     setting!(
         Workers,
         ring_entries,

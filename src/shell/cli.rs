@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::check::{self, Level};
 use super::config_file::{Configuration, Origin};
+use super::launcher::{EXIT_FAILED, EXIT_STALLED, LaunchError};
 use super::logs;
 use super::memory::Allowance;
 use super::plugin_abi::{HEADER, HEADER_RUST};
@@ -38,12 +39,13 @@ Examples:
   ringmq check --config ringmq.toml         what is wrong here, and what to do
   ringmq plugin-header > ringmq_plugin.h    what a plugin of your own is built with, explained
 
-Exit codes: 0 ended as told, 1 it cannot run here, 2 the command line or the configuration is wrong.";
+Exit codes: 0 ended as told, 1 it cannot run here, 2 the command line or the configuration is wrong,
+3 a worker stood still (stall_max_ms).";
 
 /// Runs the program with its arguments; `serve` is what to do with the settings once they hold.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
-    serve: impl FnOnce(Settings) -> Result<(), String>,
+    serve: impl FnOnce(Settings) -> Result<(), LaunchError>,
 ) -> ExitCode {
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
@@ -186,7 +188,7 @@ fn load(options: &ArgMatches) -> Result<Configuration, Vec<String>> {
 }
 
 /// Runs the checks and, if nothing forbids it, the broker.
-fn start(settings: Settings, serve: impl FnOnce(Settings) -> Result<(), String>) -> ExitCode {
+fn start(settings: Settings, serve: impl FnOnce(Settings) -> Result<(), LaunchError>) -> ExitCode {
     let logs = logs::start(settings.log_level, settings.log_format);
     let findings = check::run_checks(&settings);
     for finding in &findings {
@@ -196,16 +198,24 @@ fn start(settings: Settings, serve: impl FnOnce(Settings) -> Result<(), String>)
             Level::Fail => tracing::error!("{}", finding.sentence()),
         }
     }
-    let ended = if check::has_failed(&findings) {
-        Err("the broker cannot run here; `ringmq check` says the same and more".to_owned())
+    let code = if check::has_failed(&findings) {
+        tracing::error!("the broker cannot run here; `ringmq check` says the same and more");
+        EXIT_FAILED
     } else {
-        serve(settings)
+        match serve(settings) {
+            Ok(()) => 0,
+            Err(error) => {
+                tracing::error!("{error}");
+                error.exit_code()
+            }
+        }
     };
-    if let Err(sentence) = &ended {
-        tracing::error!("{sentence}");
-    }
     drop(logs);
-    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if code == EXIT_STALLED {
+        // No destructor runs beside a thread that is lost in a plugin: it may be using what that destroys.
+        signal_hook::low_level::exit(code.into());
+    }
+    ExitCode::from(code)
 }
 
 fn print_findings(settings: &Settings) -> ExitCode {

@@ -10,16 +10,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{self, Duration};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::bridge::ForwardIndex;
-use crate::config::Settings;
 use crate::config::kind::cores_text;
+use crate::config::{LogFormat, Settings, StallAction};
 use crate::printable::counted;
 use crate::shard::{Mail, Shard, ShardId, ShardSettings};
 use crate::shell::bridges::{self, BridgesError};
@@ -36,8 +36,10 @@ use crate::shell::mesh::{self, Door, Port};
 use crate::shell::net::epoll::Epoll;
 use crate::shell::net::uring::{Ring, RingSettings};
 use crate::shell::net::{self, Network, NetworkError};
+use crate::shell::plugin_abi::crash;
 use crate::shell::plugins::{self, Chain, Installed, PluginError};
 use crate::shell::shutdown::{Order, Orders, Phase};
+use crate::shell::standstill::{Stall, Stalls};
 use crate::shell::waiter::Waiter;
 use crate::shell::watch::{Report, Watch};
 use crate::shell::worker::Worker;
@@ -51,6 +53,11 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// Beside the time that closing connections have for their last bytes.
 const DISCONNECT_TIME: Duration = Duration::from_secs(1);
 const END_TIME: Duration = Duration::from_secs(6);
+
+/// The broker cannot run here.
+pub const EXIT_FAILED: u8 = 1;
+/// A shard stands still.
+pub const EXIT_STALLED: u8 = 3;
 
 /// A worker runs, or cannot.
 type Start = (ShardId, Result<(), LaunchError>);
@@ -74,6 +81,7 @@ struct Shared {
 /// Runs the broker until SIGTERM or SIGINT. `settings.cores` is filled in.
 pub fn run(settings: Settings) -> Result<(), LaunchError> {
     let mut signals = watch_signals().map_err(LaunchError::System)?;
+    crash::install(settings.log_format == LogFormat::Json);
     let broker = Broker::start(settings)?;
     for address in broker.addresses() {
         info!("listening on {address} ({})", broker.shared.io);
@@ -81,9 +89,13 @@ pub fn run(settings: Settings) -> Result<(), LaunchError> {
     let settings = &broker.shared.settings;
     let shards = counted(settings.shard_count().into(), "shards");
     info!("{shards} on cores {}", cores_text(&settings.cores));
-    supervise(&mut signals, &broker).map_err(LaunchError::System)?;
-    info!("shutting down");
-    broker.stop()
+    match supervise(&mut signals, &broker).map_err(LaunchError::System)? {
+        Ended::BySignal => {
+            info!("shutting down");
+            broker.stop()
+        }
+        Ended::ByStall => Err(LaunchError::Stalled),
+    }
 }
 
 /// A broker that runs on threads of its own.
@@ -147,7 +159,7 @@ impl Broker {
             workers.push(spawn(shared.clone(), port, sockets, report.clone(), started.clone())?);
         }
         drop(started);
-        let mut workers = await_start(workers, &starts)?;
+        let mut workers = await_start(workers, &starts, &reports, shared.clock)?;
         let bridges_moved: Arc<AtomicU64> = Arc::default();
         if let Some(Bridging { index, end }) = bridging {
             let settings: &Settings = &shared.settings;
@@ -236,11 +248,26 @@ fn connect_bridges(
 }
 
 /// Waits until all workers run. One that cannot start ends the process, the others with it.
-fn await_start(workers: Vec<Handle>, starts: &Receiver<Start>) -> Result<Vec<Handle>, LaunchError> {
+fn await_start(
+    workers: Vec<Handle>,
+    starts: &Receiver<Start>,
+    reports: &[Arc<Report>],
+    clock: Clock,
+) -> Result<Vec<Handle>, LaunchError> {
     let mut is_running = vec![false; workers.len()];
-    for (shard, start) in starts {
-        start?;
-        is_running[shard as usize] = true;
+    let mut watch = Watch::new(reports);
+    loop {
+        match starts.recv_timeout(WATCH_INTERVAL) {
+            Ok((shard, start)) => {
+                start?;
+                is_running[shard as usize] = true;
+            }
+            // A plugin may take its time to be made, but not in silence.
+            Err(RecvTimeoutError::Timeout) => {
+                watch.look_at_calls(clock.now()).iter().for_each(|warning| warn!("{warning}"));
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
     }
     // Those who said nothing have ended before they came to it.
     let mut running = Vec::new();
@@ -313,6 +340,7 @@ fn work_on<N: Network>(
     started: Sender<Start>,
 ) {
     let settings: &Settings = &shared.settings;
+    let _witness = crash::Witness::new(port.own(), report.presence.clone());
     net.watch(port.bell());
     for listener in listeners {
         net.listen(listener);
@@ -407,15 +435,23 @@ fn watch_signals() -> std::io::Result<Signals> {
     Ok(Signals { reader, is_ending, has_hung_up })
 }
 
-/// Looks at the shards' reports until a signal asks for the end.
-fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<()> {
+/// Why nobody watches any more.
+enum Ended {
+    BySignal,
+    ByStall,
+}
+
+/// Looks at the shards' reports until a signal asks for the end, or a shard stands still and that is to end the process.
+fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<Ended> {
     let mut watch = Watch::new(&broker.reports);
     let mut calm = Calm::default();
+    let mut stalls = Stalls::new(broker.reports.len(), broker.shared.settings.stall_max_ms);
+    let mut slept_from = time::Instant::now();
     loop {
         // The first shard publishes it.
         broker.reports[0].heap.measure();
         match signals.reader.read(&mut [0]) {
-            Ok(_) if signals.is_ending.load(Ordering::SeqCst) => return Ok(()),
+            Ok(_) if signals.is_ending.load(Ordering::SeqCst) => return Ok(Ended::BySignal),
             Ok(_) => {
                 if signals.has_hung_up.swap(false, Ordering::SeqCst) {
                     info!("SIGHUP: the broker goes on; it reads its configuration at start only");
@@ -429,6 +465,14 @@ fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<()> {
             },
         }
         let now = broker.shared.clock.now();
+        let slept = slept_from.elapsed();
+        slept_from = time::Instant::now();
+        let beats = broker.reports.iter().map(|report| &report.beat);
+        for stall in stalls.look(beats, millis(WATCH_INTERVAL), millis(slept)) {
+            if tell_stall(stall, broker) == StallAction::End {
+                return Ok(Ended::ByStall);
+            }
+        }
         for warning in watch.look(now) {
             warn!("{warning}");
         }
@@ -436,6 +480,30 @@ fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<()> {
         if calm.look(now, moved, waiting) {
             net::give_back_free_memory();
             debug!("free memory is given back, in {} ms", broker.shared.clock.now().ms_since(now));
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Names the shard and what it does, and says what is to follow.
+fn tell_stall(stall: Stall, broker: &Broker) -> StallAction {
+    let action = broker.shared.settings.stall_action;
+    match stall {
+        Stall::Begun { shard, still_ms } => {
+            let follows = match action {
+                StallAction::End => "the process ends (stall_action)",
+                StallAction::Continue => "the others go on (stall_action)",
+            };
+            let doing = broker.reports[shard].occupation();
+            error!("shard {shard} has not turned for {} s: {doing}; {follows}", still_ms / 1000);
+            action
+        }
+        Stall::Over { shard, still_ms } => {
+            warn!("shard {shard} turns again, after {} s", still_ms / 1000);
+            StallAction::Continue
         }
     }
 }
@@ -453,6 +521,18 @@ pub enum LaunchError {
     /// A bridge's rule that cannot be.
     Rule(String),
     System(std::io::Error),
+    /// A shard stands still, so the process cannot end in order.
+    Stalled,
+}
+
+impl LaunchError {
+    /// What the process tells its supervisor.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            LaunchError::Stalled => EXIT_STALLED,
+            _ => EXIT_FAILED,
+        }
+    }
 }
 
 impl fmt::Display for LaunchError {
@@ -471,6 +551,7 @@ impl fmt::Display for LaunchError {
             LaunchError::Bridges(error) => error.fmt(f),
             LaunchError::Rule(what) => f.write_str(what),
             LaunchError::System(error) => write!(f, "cannot set up the process: {error}"),
+            LaunchError::Stalled => f.write_str("a shard stands still; the process ends at once"),
         }
     }
 }

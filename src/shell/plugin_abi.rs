@@ -7,6 +7,7 @@
 
 mod api;
 mod changes;
+pub mod crash;
 mod handles;
 mod instance;
 pub mod layout;

@@ -9,6 +9,7 @@ use crate::pipeline::STAGES;
 use crate::printable::counted;
 use crate::shell::check::status_field;
 use crate::shell::plugins::Presence;
+use crate::shell::standstill::Beat;
 use crate::time::Instant;
 
 /// Between two lines about the same limit.
@@ -25,6 +26,7 @@ const STUCK_MS: u64 = 2_000;
 pub struct Report {
     snapshot: Mutex<Snapshot>,
     pub presence: Arc<Presence>,
+    pub beat: Beat,
     pub heap: Heap,
 }
 
@@ -72,6 +74,16 @@ impl Report {
         let snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         let Counters { bytes_received, bytes_sent, .. } = snapshot.counters;
         (bytes_received + bytes_sent, snapshot.waiting_bytes)
+    }
+
+    /// What the shard does now, as far as it can be seen from outside.
+    pub fn occupation(&self) -> String {
+        match self.presence.look() {
+            Some(seen) => format!("it is in the {} hook of plugin '{}'", seen.hook, seen.plugin),
+            None => {
+                "it is in no plugin, so this is a fault of the broker: please report it".to_owned()
+            }
+        }
     }
 
     fn get(&self) -> Snapshot {
@@ -249,7 +261,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Plugins that do not come back.
-    fn look_at_calls(&mut self, now: Instant) -> Vec<String> {
+    pub fn look_at_calls(&mut self, now: Instant) -> Vec<String> {
         let mut warnings = Vec::new();
         for (shard, (report, state)) in self.reports.iter().zip(&mut self.calls).enumerate() {
             let seen = report.presence.look();

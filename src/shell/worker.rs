@@ -55,6 +55,7 @@ impl<N: Network> Worker<N> {
         }
         let now = self.clock.now();
         self.now = now;
+        self.report.beat.tick();
         self.world.begin_turn(now);
         turn(&mut self.shard, &mut self.world, now);
         if self.shard.wants_turn_times() {

@@ -18,6 +18,7 @@ mod message;
 #[path = "../conformance/wire.rs"]
 mod wire;
 
+mod astray;
 mod build;
 mod guide;
 mod header;

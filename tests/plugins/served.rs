@@ -191,13 +191,13 @@ fn start(tables: &str, shards: &str) -> Broker {
     Broker::start(&arguments).unwrap()
 }
 
-fn config(tables: &str) -> PathBuf {
+pub fn config(tables: &str) -> PathBuf {
     let config = build::fresh("config").with_extension("toml");
     fs::write(&config, tables).unwrap();
     config
 }
 
-fn table(name: &str, library: &Path, on_error: &str, options: &str) -> String {
+pub fn table(name: &str, library: &Path, on_error: &str, options: &str) -> String {
     format!(
         "[[plugin]]\nname = \"{name}\"\nkind = \"library\"\non_error = \"{on_error}\"\npath = \"{}\"\n\
          options = {{ {options} }}\n\n",
@@ -205,7 +205,7 @@ fn table(name: &str, library: &Path, on_error: &str, options: &str) -> String {
     )
 }
 
-fn publish(topic: &str, flags: u8, id: u16) -> Vec<u8> {
+pub fn publish(topic: &str, flags: u8, id: u16) -> Vec<u8> {
     let message =
         Message { topic: topic.to_owned(), properties: Vec::new(), payload: b"payload".to_vec() };
     message.publish(Version::V5, flags, id)

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tracing::warn;
 
+use super::presence::{CREATE, DESTROY};
 use super::tally::{Silence, Tally, index};
 use super::{Installed, Plugin, PluginError, Presence, contain, tick};
 use crate::codec::{QoS, ReasonCode};
@@ -265,11 +266,13 @@ impl Link {
         presence: Arc<Presence>,
     ) -> Result<Link, PluginError> {
         let name = installed.factory.name().to_owned();
+        presence.enter(place, CREATE, 1);
         let made = contain::call(|| {
             let plugin = installed.factory.make(shard)?;
             let hooks = plugin.hooks();
             Ok::<_, PluginError>((plugin, hooks))
         });
+        presence.leave();
         let (plugin, hooks) = match made {
             Ok(Ok(made)) => made,
             Ok(Err(error)) => return Err(PluginError::new(format!("plugin '{name}': {error}"))),
@@ -389,7 +392,10 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         let plugin = self.plugin.take();
-        if let Err(panic) = contain::call(|| drop(plugin)) {
+        self.presence.enter(self.place, DESTROY, 1);
+        let dropped = contain::call(|| drop(plugin));
+        self.presence.leave();
+        if let Err(panic) = dropped {
             warn!("plugin '{}' panicked at its end on shard {}: {panic}", self.name, self.shard);
         }
     }

@@ -23,6 +23,11 @@ pub struct Occupation<'a> {
     pub hook: &'static str,
 }
 
+/// Calls that are no hooks: behind those of `HookSet::NAMED`.
+const OTHERS: [&str; 2] = ["create", "destroy"];
+pub(super) const CREATE: usize = HookSet::NAMED.len();
+pub(super) const DESTROY: usize = HookSet::NAMED.len() + 1;
+
 const FIELD_BITS: u32 = 8;
 const FIELD_MASK: u64 = (1 << FIELD_BITS) - 1;
 
@@ -31,7 +36,7 @@ impl Presence {
         let _ = self.names.set(names.collect());
     }
 
-    /// `hook` is its index in `HookSet::NAMED`; `number` counts this plugin's calls of it from 1.
+    /// `hook` is its index in `HookSet::NAMED`, or `CREATE` or `DESTROY`; `number` counts this plugin's calls of it from 1.
     #[inline]
     pub(in crate::shell) fn enter(&self, plugin: usize, hook: usize, number: u64) {
         let fields = (plugin as u64) << FIELD_BITS | hook as u64;
@@ -47,7 +52,9 @@ impl Presence {
     pub fn look(&self) -> Option<Occupation<'_>> {
         let call = self.call.load(Ordering::Relaxed);
         let plugin = (call >> FIELD_BITS & FIELD_MASK) as usize;
-        let (hook, _) = HookSet::NAMED.get((call & FIELD_MASK) as usize)?;
+        let hook = (call & FIELD_MASK) as usize;
+        let named = HookSet::NAMED.get(hook).map(|(name, _)| *name);
+        let hook = named.or_else(|| OTHERS.get(hook - HookSet::NAMED.len()).copied())?;
         let names = self.names.get()?;
         (call != 0).then_some(Occupation { call, plugin: names.get(plugin)?, hook })
     }
@@ -55,5 +62,5 @@ impl Presence {
 
 const _: () = {
     assert!(crate::config::plugin::PLUGIN_COUNT_MAX as u64 <= FIELD_MASK);
-    assert!(HookSet::NAMED.len() as u64 <= FIELD_MASK);
+    assert!((HookSet::NAMED.len() + OTHERS.len()) as u64 <= FIELD_MASK);
 };
