@@ -45,6 +45,9 @@ pub struct Settings {
     pub connect_rate_per_address_max: u64,
     /// The bounds of one shard.
     pub limits: Limits,
+    /// What the process may take in all. 0: as the shell finds it, which fills it in before it launches anything; where it
+    /// cannot, nothing is looked at.
+    pub memory_max: u64,
     /// The longest that a shard may need for a turn; 0: however long.
     pub stall_max_ms: u64,
     pub stall_action: StallAction,
@@ -136,6 +139,7 @@ impl Default for Settings {
                 connections_max: Limits::DEFAULT.connections_max,
                 ..Limits::default()
             },
+            memory_max: 0,
             stall_max_ms: 30_000,
             stall_action: StallAction::End,
             log_level: LogLevel::Info,

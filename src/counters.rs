@@ -27,6 +27,9 @@ pub struct Counters {
     pub refused_by_lag: u64,
     pub sessions_expired: u64,
     pub sessions_refused: u64,
+    /// New sessions that were refused because the process was short of memory, and how often it was.
+    pub refused_by_memory: u64,
+    pub memory_shortages: u64,
     // Messages that went nowhere, by the limit that was met.
     pub dropped_queue_full: u64,
     pub dropped_stored_full: u64,

@@ -29,6 +29,7 @@ mod repeats;
 mod retained;
 mod router;
 mod sharing;
+mod shortage;
 mod stranger;
 mod subscribe;
 mod sys;
@@ -112,6 +113,8 @@ pub struct Shard {
     id: ShardId,
     shard_count: u16,
     limits: Limits,
+    /// While the process is short of memory: the bounds that hold when it no longer is.
+    limits_with_memory: Option<Box<Limits>>,
     hash: KeyedHash,
     random: Random,
     arena: Arena,
@@ -226,6 +229,7 @@ impl Shard {
             is_shutting_down: false,
             hash,
             limits,
+            limits_with_memory: None,
         };
         shard.start_sys(now);
         shard

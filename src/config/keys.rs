@@ -533,6 +533,12 @@ pub static KEYS: &[Key] = &[
             settings.data_dir = text.into();
         },
     },
+    setting!(
+        Memory,
+        memory_max,
+        size(0, 16 * TIB),
+        "Memory of the whole process, sockets included; near it nothing grows and nobody new is let in. 0: 3/4 of what may be used."
+    ),
     limit!(
         Memory,
         arena_size,

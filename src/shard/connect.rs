@@ -113,6 +113,11 @@ impl Shard {
             let why = ("the server is busy", None);
             return self.refuse_connect(now, id, connect, ReasonCode::ServerBusy, why);
         }
+        if existing.is_none() && self.is_memory_short() {
+            self.counters.refused_by_memory += 1;
+            let why = ("the process is short of memory", None);
+            return self.refuse_connect(now, id, connect, ReasonCode::QuotaExceeded, why);
+        }
         if existing.is_none() && self.clients.session_count() >= self.limits.sessions_max {
             self.counters.sessions_refused += 1;
             return self.refuse_connect(

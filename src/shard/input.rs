@@ -480,7 +480,7 @@ impl Shard {
     }
 
     /// Over the budget of unfinished frames the connection with the oldest one goes.
-    fn check_frame_bytes(&mut self, now: Instant) {
+    pub(super) fn check_frame_bytes(&mut self, now: Instant) {
         while self.frame_bytes > self.limits.shard_frames_bytes_max {
             let Some(id) = self.clients.oldest_unfinished() else { return };
             self.counters.frames_evicted += 1;

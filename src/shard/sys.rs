@@ -86,6 +86,8 @@ impl Report {
         say("refused/accepts", &counters.accepts_refused);
         say("refused/addresses", &counters.refused_by_address);
         say("refused/connect_rates", &counters.refused_by_connect_rate);
+        say("refused/memory", &counters.refused_by_memory);
+        say("memory/shortages", &counters.memory_shortages);
         say("refused/topics", &counters.refused_by_topic);
         say("refused/payload_formats", &counters.refused_by_payload_format);
         say("refused/qos", &counters.refused_by_qos);

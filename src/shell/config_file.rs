@@ -54,8 +54,12 @@ impl Configuration {
         if settings.cores.is_empty() {
             settings.cores = allowed_cores;
         }
-        if let Some(size) = memory_size {
-            settings.fit_budgets(size / 4 * 3);
+        if let (0, Some(size)) = (settings.memory_max, memory_size) {
+            // In whole mebibytes, to read well.
+            settings.memory_max = size / 4 * 3 >> 20 << 20;
+        }
+        if settings.memory_max > 0 {
+            settings.fit_budgets(settings.memory_max);
         }
         settings
     }

@@ -31,6 +31,7 @@ use crate::shell::executor::{self, Handle};
 use crate::shell::gate::Gate;
 use crate::shell::io::{self, Choice, Io};
 use crate::shell::listener::{self, ListenError, Listeners};
+use crate::shell::memory::MemoryWatch;
 use crate::shell::mesh::bridge_lanes::{self, BridgeEnd};
 use crate::shell::mesh::{self, Door, Port};
 use crate::shell::net::epoll::Epoll;
@@ -45,8 +46,9 @@ use crate::shell::watch::{Report, Watch};
 use crate::shell::worker::Worker;
 use crate::shell::world::NetWorld;
 
-/// How often the reports of the shards are looked at.
+/// How often the reports of the shards are looked at, and how often the memory of the process.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a phase of the shutdown may take.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -421,7 +423,7 @@ struct Signals {
 /// SIGTERM and SIGINT ask for the end; the second of them ends the process at once. SIGHUP asks for nothing that there is.
 fn watch_signals() -> std::io::Result<Signals> {
     let (reader, writer) = UnixStream::pair()?;
-    reader.set_read_timeout(Some(WATCH_INTERVAL))?;
+    reader.set_read_timeout(Some(MEMORY_INTERVAL))?;
     let is_ending = Arc::new(AtomicBool::new(false));
     let has_hung_up = Arc::new(AtomicBool::new(false));
     flag::register(SIGHUP, has_hung_up.clone())?;
@@ -446,7 +448,9 @@ fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<Ended> {
     let mut watch = Watch::new(&broker.reports);
     let mut calm = Calm::default();
     let mut stalls = Stalls::new(broker.reports.len(), broker.shared.settings.stall_max_ms);
+    let mut memory = MemoryWatch::begin(broker.shared.settings.memory_max);
     let mut slept_from = time::Instant::now();
+    let mut looked_at = slept_from;
     loop {
         // The first shard publishes it.
         broker.reports[0].heap.measure();
@@ -467,12 +471,17 @@ fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<Ended> {
         let now = broker.shared.clock.now();
         let slept = slept_from.elapsed();
         slept_from = time::Instant::now();
+        memory.look(&broker.reports);
         let beats = broker.reports.iter().map(|report| &report.beat);
-        for stall in stalls.look(beats, millis(WATCH_INTERVAL), millis(slept)) {
+        for stall in stalls.look(beats, millis(MEMORY_INTERVAL), millis(slept)) {
             if tell_stall(stall, broker) == StallAction::End {
                 return Ok(Ended::ByStall);
             }
         }
+        if slept_from - looked_at < WATCH_INTERVAL {
+            continue;
+        }
+        looked_at = slept_from;
         for warning in watch.look(now) {
             warn!("{warning}");
         }

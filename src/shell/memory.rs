@@ -1,12 +1,15 @@
 //! The memory that this process may use: the machine's, or the least that a control group allows.
 
 mod control_groups;
+mod usage;
+mod watch;
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use control_groups::ControlGroups;
+pub use watch::MemoryWatch;
 
 use crate::limits::Size;
 

@@ -1,7 +1,7 @@
 //! Tells the operator which limits were hit: one line a limit, at most every few seconds, never from a shard's thread.
 
 use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::counters::Counters;
@@ -27,6 +27,8 @@ pub struct Report {
     snapshot: Mutex<Snapshot>,
     pub presence: Arc<Presence>,
     pub beat: Beat,
+    /// Written by the thread that watches, read by the shard once a turn.
+    pub is_memory_short: AtomicBool,
     pub heap: Heap,
 }
 
@@ -153,6 +155,10 @@ const RULES: &[Rule] = &[
     Rule {
         count: |counters| counters.refused_by_lag,
         sentence: "new clients turned away: a shard's turns took longer than turn_time_max_ms",
+    },
+    Rule {
+        count: |counters| counters.refused_by_memory,
+        sentence: "new clients refused: the process is short of memory; raise memory_max, or lower the budgets of shards",
     },
     Rule {
         count: |counters| counters.takeovers_cut,

@@ -1,6 +1,7 @@
 //! One shard's worker: its broker, its network and its end of the mesh; it waits, and runs the turn.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::{debug, info};
@@ -56,6 +57,8 @@ impl<N: Network> Worker<N> {
         let now = self.clock.now();
         self.now = now;
         self.report.beat.tick();
+        let is_short = self.report.is_memory_short.load(Ordering::Relaxed);
+        self.shard.set_memory_short(now, is_short);
         self.world.begin_turn(now);
         turn(&mut self.shard, &mut self.world, now);
         if self.shard.wants_turn_times() {

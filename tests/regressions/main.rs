@@ -24,6 +24,7 @@ mod bystanders;
 mod client;
 mod connect_properties;
 mod flaky_links;
+mod memory_max;
 mod message;
 mod namespaces;
 mod publish_and_leave;

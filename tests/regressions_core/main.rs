@@ -4,6 +4,7 @@ mod credit;
 mod rates;
 mod repeats;
 mod retained_room;
+mod shortage;
 mod world;
 
 use ringmq::codec::{

@@ -77,22 +77,34 @@ fn judge_bounds(settings: &Settings, allowance: Option<Allowance>) -> Finding {
     let subject = "memory";
     let shard_count = settings.shard_count() as u64;
     let bound = settings.shard_bytes_max().saturating_mul(shard_count);
-    let bound_text = rounded(bound);
-    match allowance {
-        Some(allowance) if bound > allowance.size => Finding::warn(
-            subject,
-            format!(
-                "the bounds of {} allow {bound_text}, and there is {allowance}",
-                counted(shard_count, "shards"),
-            ),
-            "lower shard_stored_bytes_max, shard_output_bytes_max or retained_bytes_max, unless the \
-             load never comes near them",
-        ),
-        Some(allowance) => {
-            Finding::ok(subject, format!("the bounds allow {bound_text}, and there is {allowance}"))
-        }
-        None => Finding::ok(subject, format!("the bounds allow {bound_text}")),
+    let mut there = Vec::new();
+    if settings.memory_max > 0 {
+        there.push(format!("memory_max is {}", rounded(settings.memory_max)));
     }
+    if let Some(allowance) = &allowance {
+        there.push(format!("there is {allowance}"));
+    }
+    let bound_text = rounded(bound);
+    let shards = counted(shard_count, "shards");
+    let text = format!("the bounds of {shards} allow {bound_text}, {}", there.join(", and "));
+    let size = allowance.map_or(u64::MAX, |allowance| allowance.size);
+    if settings.memory_max > size {
+        return Finding::warn(
+            subject,
+            text,
+            "lower memory_max: it cannot keep the kernel from ending the process",
+        );
+    }
+    let max = if settings.memory_max > 0 { settings.memory_max } else { size };
+    if bound > max {
+        return Finding::warn(
+            subject,
+            text,
+            "lower shard_stored_bytes_max, shard_output_bytes_max or retained_bytes_max, unless the load never comes \
+             near them",
+        );
+    }
+    Finding::ok(subject, text.trim_end_matches(", "))
 }
 
 #[cfg(test)]
@@ -143,5 +155,8 @@ mod tests {
         // An operator who wonders finds the file.
         assert!(judge(bound).what.contains(file) && judge(bound - 1).what.contains(file));
         assert_eq!(judge_bounds(&settings, None).level, Level::Ok);
+        let settings = Settings { memory_max: 5 << 30, ..settings };
+        let judge = |size| judge_bounds(&settings, Some(Allowance { size, set_by: None })).level;
+        assert_eq!((judge(5 << 30), judge((5 << 30) - 1)), (Level::Ok, Level::Warn));
     }
 }

@@ -68,6 +68,18 @@ impl ControlGroups {
         limits.min_by_key(|(limit, _)| *limit)
     }
 
+    /// Bytes that the kernel holds for the sockets of this process's own group; `None` where they are not counted so.
+    pub fn sockets(&self) -> Option<u64> {
+        // The root of all groups has no limit, and counts the whole machine.
+        let counts = |group: &&Group| self.below_root(&group.folder).join("memory.max").exists();
+        let group = self.groups.iter().find(|group| group.version == Version::V2)?;
+        let group = Some(group).filter(counts)?;
+        let buffers = self.field(group, "memory.stat", "sock")?;
+        // Where the sockets themselves are.
+        let objects = self.field(group, "memory.stat", "slab_unreclaimable").unwrap_or(0);
+        Some(buffers + objects)
+    }
+
     /// Adds the group at `path` and its ancestors up to the mount point.
     fn add_line(&mut self, mount: &Mount, path: &Path) {
         let mut folder = mount.folder_of(path);

@@ -1,0 +1,67 @@
+//! What a shard does while its process is short of memory: nothing of it grows, and nobody new is let in.
+//!
+//! The bounds fall to what is held, so a message costs the same looks as ever. A part of each bound stays, for those who
+//! take what they get: their messages come and go.
+
+use super::Shard;
+use crate::limits::Limits;
+use crate::time::Instant;
+
+/// This part of a bound stays, whatever is held.
+const PART_LEFT: usize = 16;
+
+impl Shard {
+    /// Says whether the process is short of memory. Sessions that exist may be resumed, as their clients empty them.
+    pub fn set_memory_short(&mut self, now: Instant, is_short: bool) {
+        if is_short == self.is_memory_short() {
+            return;
+        }
+        let Some(configured) = self.limits_with_memory.take() else {
+            self.limits_with_memory = Some(Box::new(self.limits.clone()));
+            self.counters.memory_shortages += 1;
+            self.lower_limits();
+            self.check_frame_bytes(now);
+            // Buffers that were busy once are idle when they are seen so a second time.
+            self.pool.trim();
+            self.pool.trim();
+            self.outbox.trim();
+            self.trim_edits();
+            return;
+        };
+        self.limits = *configured;
+    }
+
+    pub(super) fn is_memory_short(&self) -> bool {
+        self.limits_with_memory.is_some()
+    }
+
+    fn lower_limits(&mut self) {
+        let held = [
+            self.stored.bytes(),
+            self.output_bytes.bytes(),
+            self.will_bytes.bytes(),
+            self.frame_bytes.min(self.limits.packet_size_max),
+        ];
+        let Limits {
+            shard_stored_bytes_max,
+            shard_output_bytes_max,
+            shard_wills_bytes_max,
+            shard_frames_bytes_max,
+            ..
+        } = &mut self.limits;
+        let bounds = [
+            shard_stored_bytes_max,
+            shard_output_bytes_max,
+            shard_wills_bytes_max,
+            shard_frames_bytes_max,
+        ];
+        for (bound, held) in bounds.into_iter().zip(held) {
+            *bound = held.max(*bound / PART_LEFT).min(*bound);
+        }
+        let limits = &mut self.limits;
+        // A packet in pieces can still arrive.
+        limits.shard_frames_bytes_max = limits.shard_frames_bytes_max.max(limits.packet_size_max);
+        // What is retained stays until it is replaced.
+        limits.retained_bytes_max = self.retained_bytes.bytes().min(limits.retained_bytes_max);
+    }
+}
