@@ -61,7 +61,9 @@ impl Shard {
         let limits = &mut self.limits;
         // A packet in pieces can still arrive.
         limits.shard_frames_bytes_max = limits.shard_frames_bytes_max.max(limits.packet_size_max);
-        // What is retained stays until it is replaced.
-        limits.retained_bytes_max = self.retained_bytes.bytes().min(limits.retained_bytes_max);
+        // What is retained stays until it is replaced, and other shards may use what they were given. 0 would say that nothing
+        // is ever retained.
+        let retained_bytes = self.retained.used().bytes + self.retained.leased().bytes;
+        limits.retained_bytes_max = retained_bytes.max(1).min(limits.retained_bytes_max);
     }
 }
