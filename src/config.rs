@@ -43,6 +43,8 @@ pub struct Settings {
     /// Connections at a time from one address, and within a second; 0: no limit.
     pub connections_per_address_max: usize,
     pub connect_rate_per_address_max: u64,
+    /// Time that the process takes at most to end.
+    pub shutdown_max_ms: u64,
     /// The bounds of one shard.
     pub limits: Limits,
     /// What the process may take in all. 0: as the shell finds it, which fills it in before it launches anything; where it
@@ -135,6 +137,8 @@ impl Default for Settings {
             connections_max: Limits::DEFAULT.connections_max,
             connections_per_address_max: 0,
             connect_rate_per_address_max: 0,
+            // systemd ends a service by force after 90 s.
+            shutdown_max_ms: 60_000,
             limits: Limits {
                 connections_max: Limits::DEFAULT.connections_max,
                 ..Limits::default()

@@ -89,6 +89,8 @@ pub struct Limits {
     pub connect_timeout_ms: u64,
     /// Time a closing connection has for its last bytes.
     pub linger_ms: u64,
+    /// Time without any progress after which a broker that ends waits for a client's acknowledgements no longer.
+    pub shutdown_stall_ms: u64,
     /// Bytes of an old connection that are read before another takes its client over.
     pub takeover_bytes_max: usize,
     /// Bytes waiting for another shard, per lane, above which publishers are not read.
@@ -157,6 +159,7 @@ impl Limits {
         turn_time_max_ms: 0,
         connect_timeout_ms: 10_000,
         linger_ms: 2_000,
+        shutdown_stall_ms: 5_000,
         takeover_bytes_max: 8 << 20,
         mail_bytes_mark: 4 << 20,
         arena_size: 16 << 20,

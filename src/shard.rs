@@ -30,6 +30,7 @@ mod retained;
 mod router;
 mod sharing;
 mod shortage;
+mod shutdown;
 mod stranger;
 mod subscribe;
 mod sys;
@@ -39,6 +40,7 @@ pub use counters::Gauges;
 pub use events::{About, Event, Notice};
 pub use mail::{LANES, Lane, Mail};
 pub use origin::Origin;
+pub use shutdown::Remainder;
 
 pub use crate::counters::Counters;
 pub use crate::session::{ConnectionId, Output, Part, ReadMode};
@@ -167,6 +169,7 @@ pub struct Shard {
     /// Connections that end when their sockets were read once more.
     last_reads: VecDeque<last_read::LastRead>,
     is_shutting_down: bool,
+    shutdown: shutdown::Shutdown,
 }
 
 impl Shard {
@@ -227,6 +230,7 @@ impl Shard {
             parked_on_mail: VecDeque::new(),
             last_reads: VecDeque::new(),
             is_shutting_down: false,
+            shutdown: shutdown::Shutdown::default(),
             hash,
             limits,
             limits_with_memory: None,

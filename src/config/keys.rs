@@ -236,6 +236,20 @@ pub static KEYS: &[Key] = &[
         Kind::Time { unit: Milliseconds, min: 0, max: 60_000 },
         "Time that a connection being closed has for its last bytes."
     ),
+    Key {
+        name: "shutdown_max_ms",
+        group: Group::Network,
+        kind: Kind::Time { unit: Milliseconds, min: 1_000, max: 3_600_000 },
+        explanation: "Time that the broker takes at most to end: clients get what waits for them. Below what ends it by force.",
+        get: |settings| Value::Number(settings.shutdown_max_ms),
+        set: |settings, value| settings.shutdown_max_ms = number(&value),
+    },
+    limit!(
+        Network,
+        shutdown_stall_ms,
+        Kind::Time { unit: Milliseconds, min: 0, max: 3_600_000 },
+        "Time that a broker that ends waits for a client that acknowledges nothing and takes no bytes."
+    ),
     limit!(
         Network,
         takeover_bytes_max,

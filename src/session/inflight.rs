@@ -83,6 +83,21 @@ impl Inflight {
         self.flows.is_empty()
     }
 
+    /// All flows, oldest first.
+    pub fn flows(&self) -> impl Iterator<Item = &Flow> {
+        self.flows.iter()
+    }
+
+    /// Packets that the client still has to send until all flows are over.
+    pub fn steps_left(&self) -> usize {
+        let steps = |flow: &Flow| match flow.state {
+            FlowState::AwaitPubrec => 2,
+            FlowState::AwaitPuback | FlowState::AwaitPubcomp => 1,
+            FlowState::Done => 0,
+        };
+        self.flows.iter().map(steps).sum()
+    }
+
     /// Some flows of an earlier connection were not sent on this one yet.
     pub fn has_unsent(&self) -> bool {
         usize::from(self.sent_count) < self.flows.len()

@@ -116,6 +116,10 @@ impl Queue {
         if self.is_empty() { None } else { self.change(Waiting::pop) }
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Queued> {
+        self.waiting.iter().flat_map(|waiting| waiting.places.iter().flatten())
+    }
+
     /// Takes out every message for which `is_wanted`, in order.
     pub fn extract(&mut self, is_wanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         if self.is_empty() { Vec::new() } else { self.change(|waiting| waiting.extract(is_wanted)) }

@@ -117,6 +117,9 @@ impl Shard {
     }
 
     pub(super) fn on_pingreq(&mut self, id: ConnectionId) -> Step {
+        if self.is_shutting_down {
+            self.count_ping(id);
+        }
         // [MQTT-3.12.4-1]
         self.answer(id, |_, _, out| codec::encode_pingresp(out));
         Step::Done

@@ -82,6 +82,11 @@ impl Group {
         self.text.splitn(3, '/').nth(2).unwrap_or_default()
     }
 
+    /// Messages above QoS 0 that wait.
+    pub fn acknowledged_backlog_count(&self) -> u64 {
+        self.backlog.iter().filter(|queued| queued.stored.message().meta.qos > 0).count() as u64
+    }
+
     /// Puts a message at the end of the backlog; how many messages were dropped for it. Those that had expired are
     /// added to `expired`.
     pub fn wait(
@@ -186,6 +191,10 @@ impl Groups {
     }
 
     /// Messages that wait in all groups.
+    pub fn acknowledged_backlog_count(&self) -> u64 {
+        self.groups.iter().map(|(_, group)| group.acknowledged_backlog_count()).sum()
+    }
+
     pub fn backlog_count(&self) -> usize {
         self.groups.iter().map(|(_, group)| group.backlog.len()).sum()
     }

@@ -493,16 +493,16 @@ impl Shard {
         }
     }
 
-    /// Whether something waits for the client until it acknowledges what it has.
-    fn has_waiting(&mut self, id: ConnectionId) -> bool {
+    /// Whether a broker that shuts down hears the client: it has something to acknowledge, or may get what others leave.
+    fn is_waited_for(&mut self, id: ConnectionId) -> bool {
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         let session = key.and_then(|key| self.clients.session(key));
-        session.is_some_and(|session| !session.queue.is_empty() || session.inflight.has_unsent())
+        session.is_some_and(|session| !session.has_all() || !session.memberships.is_empty())
     }
 
     pub(super) fn update_read_mode(&mut self, id: ConnectionId) {
         let is_shutting_down = self.is_shutting_down;
-        let is_waited_for = is_shutting_down && self.has_waiting(id);
+        let is_waited_for = is_shutting_down && self.is_waited_for(id);
         let Some(connection) = self.clients.connection(id) else { return };
         connection.read_mode = match (connection.state, connection.park) {
             (ConnectionState::Closing, _) => ReadMode::Stopped,

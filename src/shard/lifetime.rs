@@ -70,46 +70,6 @@ impl Shard {
         }
     }
 
-    /// Takes nothing new from here: of what clients send, only acknowledgements are heard, so that they get what waits for
-    /// them.
-    pub fn begin_shutdown(&mut self, now: Instant) {
-        self.run_pipeline(now);
-        self.is_shutting_down = true;
-        for id in self.clients.connection_ids() {
-            self.forget_claim(id);
-            // What it published and nobody used is ignored; acknowledgements may stand behind it.
-            if let Some(park) = self.clients.connection(id).and_then(|connection| connection.park) {
-                self.unpark(now, id, park);
-            }
-            self.update_read_mode(id);
-        }
-    }
-
-    /// Every connected client has been sent what waits for it.
-    pub fn is_drained(&self) -> bool {
-        let mut connected = self.clients.sessions().filter(|s| s.connection.is_some());
-        connected.all(|session| session.queue.is_empty() && !session.inflight.has_unsent())
-    }
-
-    /// Tells every client that the server goes, and closes. Wills are not published.
-    pub fn disconnect_all(&mut self, now: Instant) {
-        self.run_pipeline(now);
-        for id in self.clients.connection_ids() {
-            let Some(connection) = self.clients.connection(id) else { continue };
-            if let Some(key) = connection.session() {
-                if let Some(session) = self.clients.session(key) {
-                    session.will = None;
-                }
-                self.send_disconnect(
-                    id,
-                    ReasonCode::ServerShuttingDown,
-                    "the server is shutting down",
-                );
-            }
-            self.close(now, id, "the server is shutting down");
-        }
-    }
-
     /// Ends a connection from our side: what is in its output is sent first.
     pub(super) fn close(&mut self, now: Instant, id: ConnectionId, why: &str) {
         self.give_up_claim(now, id);

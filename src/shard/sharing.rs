@@ -357,6 +357,7 @@ impl Shard {
         }
         if group.members.is_empty() {
             let filter: Box<str> = group.filter().into();
+            let left_count = group.acknowledged_backlog_count();
             self.counters.dropped_group_full += group.backlog.len() as u64;
             while let Some(queued) = group.backlog.pop() {
                 self.drops.push(None, queued.stored.message().topic, DropReason::GroupFull);
@@ -364,6 +365,7 @@ impl Shard {
             self.groups.remove(index);
             self.router.subscriptions.remove(&filter, Subscriber::Group(index));
             self.withdraw(&filter);
+            self.count_left_in_group(left_count);
             return;
         }
         self.serve_group(now, text);

@@ -122,6 +122,9 @@ pub struct Hub {
     /// The process is ending: nothing more comes in.
     is_ending: std::cell::Cell<bool>,
     moved: Arc<AtomicU64>,
+    shutdown_stall_ms: u64,
+    /// Messages above QoS 0 that ended with the process.
+    left: Arc<AtomicU64>,
 }
 
 /// What the bridges need of the process.
@@ -137,8 +140,12 @@ pub struct Setup {
     /// Where logs are kept whose bridge names no other place.
     pub data_dir: PathBuf,
     pub sys_interval_ms: u64,
+    /// Time without progress after which a remote is waited for no longer when the process ends.
+    pub shutdown_stall_ms: u64,
     /// Bytes sent to remotes and received from them.
     pub moved: Arc<AtomicU64>,
+    /// Messages above QoS 0 that no log has and no remote has acknowledged, when the process ends.
+    pub left: Arc<AtomicU64>,
 }
 
 /// Starts the executor, opens all logs, and begins to connect.
@@ -197,7 +204,7 @@ async fn trim(hub: Rc<Hub>) {
 }
 
 async fn open(setup: Setup) -> Result<Hub, BridgesError> {
-    let Setup { settings, packet_size_max, index, end, clock, data_dir, moved, .. } = setup;
+    let Setup { settings, packet_size_max, index, end, clock, data_dir, .. } = setup;
     let has_committed: Rc<Signal> = Rc::default();
     let shard_count = end.shards.len() as u16;
     let mut bridges = Vec::new();
@@ -230,7 +237,9 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
         has_committed,
         said: RefCell::default(),
         is_ending: Default::default(),
-        moved,
+        moved: setup.moved,
+        shutdown_stall_ms: setup.shutdown_stall_ms,
+        left: setup.left,
     })
 }
 
@@ -287,6 +296,7 @@ async fn serve(hub: &Rc<Hub>, orders: &Orders) {
             let is_done = match order.phase {
                 Phase::Run => true,
                 Phase::Drain => is_quiet && hub.is_settled(),
+                Phase::Deliver => is_quiet && hub.is_delivered(),
                 Phase::Disconnect => hub.is_settled(),
                 Phase::End => true,
             };
@@ -331,8 +341,19 @@ impl Hub {
         has_sent
     }
 
+    /// Nobody is waited for any more.
+    fn is_delivered(&self) -> bool {
+        let now = self.clock.now();
+        let lines = self.bridges.iter().flat_map(|bridge| &bridge.lines);
+        // Each is looked at, for its time runs from the first look on.
+        lines.fold(true, |all, line| line.is_delivered(now, self.shutdown_stall_ms) && all)
+    }
+
     /// Says goodbye to the remotes and puts everything into the logs.
     async fn stop(&self) {
+        let lines = self.bridges.iter().flat_map(|bridge| &bridge.lines);
+        let left: usize = lines.map(|line| line.unacknowledged_count()).sum();
+        self.left.store(left as u64, Ordering::Relaxed);
         for line in self.bridges.iter().flat_map(|bridge| &bridge.lines) {
             line.stop();
             if let Some(spool) = line.outbound.spool() {

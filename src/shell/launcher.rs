@@ -1,5 +1,6 @@
 //! Starts one worker a shard, each pinned to its core, watches over them, and ends them in order.
 
+mod remainder;
 #[cfg(test)]
 mod tests;
 
@@ -50,11 +51,13 @@ use crate::shell::world::NetWorld;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a phase of the shutdown may take.
+/// How long the lanes and the logs of bridges may take until everything on its way has arrived.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// Beside the time that closing connections have for their last bytes.
 const DISCONNECT_TIME: Duration = Duration::from_secs(1);
+/// How long the kernel may take to let go of what it holds.
 const END_TIME: Duration = Duration::from_secs(6);
+const END_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// The broker cannot run here.
 pub const EXIT_FAILED: u8 = 1;
@@ -108,6 +111,8 @@ pub struct Broker {
     reports: Vec<Arc<Report>>,
     /// Bytes between the bridges and their remotes.
     bridges_moved: Arc<AtomicU64>,
+    /// Messages that no log has and no remote has acknowledged, when the bridges have ended.
+    bridges_left: Arc<AtomicU64>,
     workers: Vec<Handle>,
 }
 
@@ -163,6 +168,7 @@ impl Broker {
         drop(started);
         let mut workers = await_start(workers, &starts, &reports, shared.clock)?;
         let bridges_moved: Arc<AtomicU64> = Arc::default();
+        let bridges_left: Arc<AtomicU64> = Arc::default();
         if let Some(Bridging { index, end }) = bridging {
             let settings: &Settings = &shared.settings;
             let setup = bridges::Setup {
@@ -175,11 +181,13 @@ impl Broker {
                 orders: shared.orders.clone(),
                 data_dir: settings.data_dir.clone(),
                 sys_interval_ms: settings.limits.sys_interval_ms,
+                shutdown_stall_ms: settings.limits.shutdown_stall_ms,
                 moved: bridges_moved.clone(),
+                left: bridges_left.clone(),
             };
             workers.push(bridges::start(setup).map_err(LaunchError::Bridges)?);
         }
-        Ok(Broker { shared, addresses, doors, reports, bridges_moved, workers })
+        Ok(Broker { shared, addresses, doors, reports, bridges_moved, bridges_left, workers })
     }
 
     /// Where clients connect; port 0 has become a port.
@@ -194,22 +202,39 @@ impl Broker {
         shards.fold((bridges, 0), |sums, of| (sums.0 + of.0, sums.1 + of.1))
     }
 
-    /// Ends in phases, each bounded in time.
+    /// Ends in phases, each bounded in time, and all of them by `shutdown_max_ms`.
     pub fn stop(self) -> Result<(), LaunchError> {
         let orders = &self.shared.orders;
-        if !orders.run_phase(Phase::Drain, DRAIN_TIME, &self.doors) {
+        let settings = &self.shared.settings;
+        let time_max = Duration::from_millis(settings.shutdown_max_ms);
+        let linger = Duration::from_millis(settings.limits.linger_ms);
+        let end = Instant::now() + time_max;
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        // What clients that are left to the end have for their last bytes is kept back for them.
+        let disconnect_time = (2 * linger + DISCONNECT_TIME).min(time_max / 3);
+        let delivered = end - disconnect_time;
+        if !orders.run_phase(Phase::Drain, DRAIN_TIME.min(left(delivered)), &self.doors) {
             warn!("messages were still on their way when the time for them was over");
         }
-        let linger = Duration::from_millis(self.shared.settings.limits.linger_ms);
-        if !orders.run_phase(Phase::Disconnect, 2 * linger + DISCONNECT_TIME, &self.doors) {
+        if !orders.run_phase(Phase::Deliver, left(delivered), &self.doors) {
+            warn!(
+                "some clients had not acknowledged everything after {} s: raise shutdown_max_ms",
+                time_max.as_secs()
+            );
+        }
+        if !orders.run_phase(Phase::Disconnect, disconnect_time, &self.doors) {
             warn!("some clients did not take their last bytes in time");
         }
-        if !orders.run_phase(Phase::End, END_TIME, &self.doors) {
+        let end_time = left(end).clamp(END_TIME_MIN, END_TIME);
+        let has_ended = orders.run_phase(Phase::End, end_time, &self.doors);
+        if !has_ended {
             warn!("the kernel did not let go of a ring in time");
-            return Ok(());
         }
-        for worker in self.workers {
-            worker.join().map_err(LaunchError::Executor)?;
+        remainder::tell(&self.reports, self.bridges_left.load(Ordering::Relaxed));
+        if has_ended {
+            for worker in self.workers {
+                worker.join().map_err(LaunchError::Executor)?;
+            }
         }
         Ok(())
     }
@@ -375,7 +400,8 @@ fn work_on<N: Network>(
     let mut worker = Worker::new(shard, world, shared.clock, waiter, report);
     let _ = started.send((worker.id(), Ok(())));
     drop(started);
-    serve(&mut worker, &shared.orders, settings.limits.linger_ms);
+    serve(&mut worker, &shared.orders);
+    worker.report_remainder();
     // Cancels what is in flight and waits for the last completions.
     let order = shared.orders.current();
     drop(worker);
@@ -383,7 +409,7 @@ fn work_on<N: Network>(
 }
 
 /// Turns until the order to end, which it leaves to be reported.
-fn serve<N: Network>(worker: &mut Worker<N>, orders: &Orders, linger_ms: u64) {
+fn serve<N: Network>(worker: &mut Worker<N>, orders: &Orders) {
     let mut carried_out = Order::RUN;
     loop {
         let order = orders.current();
@@ -395,19 +421,21 @@ fn serve<N: Network>(worker: &mut Worker<N>, orders: &Orders, linger_ms: u64) {
             match order.phase {
                 Phase::Drain => worker.stop(),
                 Phase::Disconnect => worker.disconnect_all(),
-                Phase::Run | Phase::End => {}
+                Phase::Run | Phase::Deliver | Phase::End => {}
             }
         }
         carried_out = order;
+        let is_delivered = is_new && order.phase == Phase::Deliver && worker.part_from_clients();
         // The bell that told of the order is spent: there may be nothing more to wait for.
         worker.turn(!is_new);
         if is_new {
+            let had_no_mail = worker.had_no_mail();
             let is_done = match order.phase {
-                Phase::Drain => worker.is_drained(linger_ms),
-                _ => worker.is_empty(),
+                Phase::Drain => had_no_mail,
+                Phase::Deliver => had_no_mail && is_delivered,
+                _ => worker.was_quiet() && worker.is_empty(),
             };
-            let was_quiet = worker.was_quiet();
-            orders.report(order, was_quiet && is_done);
+            orders.report(order, is_done);
         }
     }
 }

@@ -50,6 +50,9 @@ pub trait Network {
     /// brings it back, or the socket is gone. One at a time for each socket.
     fn send(&mut self, key: SocketKey, output: Output, may_leave_now: bool) -> Option<Output>;
 
+    /// Bytes that the peer's kernel has confirmed since the connection began; 0: that cannot be known.
+    fn confirmed(&mut self, key: SocketKey) -> u64;
+
     /// Tells the peer that nothing more follows. `false`: something is on its way, or the socket is gone.
     fn end_sending(&mut self, key: SocketKey) -> bool;
 

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::shell::mesh::Door;
 
-/// Between two rounds that were not quiet.
+/// Between two rounds that were not quiet: twice as long after each.
 const ROUND_PAUSE: Duration = Duration::from_millis(1);
+const ROUND_PAUSE_MAX: Duration = Duration::from_millis(16);
 
 /// What the workers are to do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +21,9 @@ pub enum Phase {
     Run,
     /// Accept and read no more; run the stages; drain the lanes.
     Drain,
-    /// Say goodbye to the clients; flush; close.
+    /// Clients get what waits for them and acknowledge it; each is told goodbye as soon as nothing does.
+    Deliver,
+    /// Say goodbye to the clients that are left; flush; close.
     Disconnect,
     /// Cancel what is in flight, free it after its last completion, end the thread.
     End,
@@ -40,7 +43,7 @@ impl Order {
 
 /// Where the supervisor and the workers meet.
 pub struct Orders {
-    /// The round in the upper bits, the phase in the lowest two.
+    /// The round in the upper bits, the phase in the lowest three.
     current: AtomicU32,
     reports: Mutex<Reports>,
     reported: Condvar,
@@ -67,13 +70,14 @@ impl Orders {
     /// By a worker, each turn: one load.
     pub fn current(&self) -> Order {
         let word = self.current.load(Ordering::Acquire);
-        let phase = match word & 3 {
+        let phase = match word & 7 {
             0 => Phase::Run,
             1 => Phase::Drain,
-            2 => Phase::Disconnect,
+            2 => Phase::Deliver,
+            3 => Phase::Disconnect,
             _ => Phase::End,
         };
-        Order { phase, round: word >> 2 }
+        Order { phase, round: word >> 3 }
     }
 
     /// By a worker, once for each order that it has carried out.
@@ -90,6 +94,7 @@ impl Orders {
     /// By the supervisor: rounds of `phase` until all workers are quiet. `false` when `time` has passed before.
     pub fn run_phase(&self, phase: Phase, time: Duration, doors: &Arc<[Door]>) -> bool {
         let deadline = Instant::now() + time;
+        let mut pause = ROUND_PAUSE;
         loop {
             let round = self.begin_round(phase);
             doors.iter().for_each(Door::ring);
@@ -99,16 +104,17 @@ impl Orders {
             if Instant::now() >= deadline {
                 return false;
             }
-            std::thread::sleep(ROUND_PAUSE);
+            std::thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
+            pause = ROUND_PAUSE_MAX.min(pause * 2);
         }
     }
 
     fn begin_round(&self, phase: Phase) -> u32 {
-        let round = (self.current.load(Ordering::Relaxed) >> 2) + 1;
+        let round = (self.current.load(Ordering::Relaxed) >> 3) + 1;
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         *reports = Reports { round, ..Reports::default() };
         drop(reports);
-        self.current.store(round << 2 | phase as u32, Ordering::Release);
+        self.current.store(round << 3 | phase as u32, Ordering::Release);
         round
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::counters::Counters;
 use crate::pipeline::STAGES;
 use crate::printable::counted;
+use crate::shard::Remainder;
 use crate::shell::check::status_field;
 use crate::shell::plugins::Presence;
 use crate::shell::standstill::Beat;
@@ -25,6 +26,8 @@ const STUCK_MS: u64 = 2_000;
 #[derive(Debug, Default)]
 pub struct Report {
     snapshot: Mutex<Snapshot>,
+    /// When the shard has ended.
+    remainder: Mutex<Option<Remainder>>,
     pub presence: Arc<Presence>,
     pub beat: Beat,
     /// Written by the thread that watches, read by the shard once a turn.
@@ -69,6 +72,15 @@ pub struct Snapshot {
 impl Report {
     pub fn set(&self, snapshot: Snapshot) {
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+
+    pub fn set_remainder(&self, remainder: Remainder) {
+        *self.remainder.lock().unwrap_or_else(PoisonError::into_inner) = Some(remainder);
+    }
+
+    /// What ended with the shard; `None`: it has not said so.
+    pub fn remainder(&self) -> Option<Remainder> {
+        self.remainder.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Bytes received and sent since the shard began, and those of messages that it holds.

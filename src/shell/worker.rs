@@ -28,8 +28,6 @@ pub struct Worker<N> {
     waiter: Waiter,
     report: Arc<Report>,
     report_due: Instant,
-    /// When a turn began in which something was received or sent.
-    moved_at: Instant,
     /// When this turn began.
     now: Instant,
 }
@@ -44,7 +42,7 @@ impl<N: Network> Worker<N> {
     ) -> Worker<N> {
         let now = clock.now();
         let report_due = now.plus_ms(SLEEP_MAX_MS);
-        Worker { shard, world, clock, waiter, report, report_due, moved_at: now, now }
+        Worker { shard, world, clock, waiter, report, report_due, now }
     }
 
     /// Runs a turn, after waiting for something to do if it `may_wait`.
@@ -73,9 +71,6 @@ impl<N: Network> Worker<N> {
                 event => debug!("{event}"),
             }
         }
-        if self.world.has_moved {
-            self.moved_at = now;
-        }
         if self.report_due <= now {
             self.report(now);
         }
@@ -91,8 +86,24 @@ impl<N: Network> Worker<N> {
         self.shard.begin_shutdown(self.now);
     }
 
+    /// Says goodbye to clients that nothing waits for, or that have stood still for too long. `true`: nobody is waited for.
+    pub fn part_from_clients(&mut self) -> bool {
+        let now = self.clock.now();
+        let is_done = self.shard.part_from_clients(now);
+        while let Some(connection) = self.shard.poll_confirmed() {
+            let bytes = self.world.confirmed(connection);
+            self.shard.handle_confirmed(now, connection, bytes);
+        }
+        is_done
+    }
+
     pub fn disconnect_all(&mut self) {
         self.shard.disconnect_all(self.now);
+    }
+
+    /// Tells what ends with the process.
+    pub fn report_remainder(&self) {
+        self.report.set_remainder(self.shard.remainder());
     }
 
     /// No turn since the last question received or sent anything, and nothing waits for room in a lane.
@@ -100,9 +111,9 @@ impl<N: Network> Worker<N> {
         !std::mem::take(&mut self.world.has_moved) && !self.world.is_held_up()
     }
 
-    /// Every connected client has been sent what waits for it, or those that have not have taken nothing for `patience_ms`.
-    pub fn is_drained(&self, patience_ms: u64) -> bool {
-        self.shard.is_drained() || self.now.ms_since(self.moved_at) >= patience_ms
+    /// The same of what goes to and comes from other shards and the bridges.
+    pub fn had_no_mail(&mut self) -> bool {
+        !std::mem::take(&mut self.world.has_mailed) && !self.world.is_held_up()
     }
 
     /// Every connection is closed, also for the kernel.

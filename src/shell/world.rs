@@ -49,6 +49,8 @@ pub struct NetWorld<N> {
     is_held_up: bool,
     /// Something was received or sent since this was last asked.
     pub has_moved: bool,
+    /// The same of mail and of what goes with it.
+    pub has_mailed: bool,
     /// When this turn began.
     now: Instant,
 }
@@ -77,6 +79,7 @@ impl<N: Network> NetWorld<N> {
             rest: Vec::new(),
             is_held_up: false,
             has_moved: true,
+            has_mailed: true,
             now,
         }
     }
@@ -119,6 +122,16 @@ impl<N: Network> NetWorld<N> {
         self.stalls.look(self.now, &mut self.sockets, &mut self.net);
     }
 
+    /// Bytes that the other side of a connection has confirmed.
+    pub fn confirmed(&mut self, connection: ConnectionId) -> u64 {
+        self.sockets.get(connection).map_or(0, |key| self.net.confirmed(key))
+    }
+
+    fn note_mail(&mut self) {
+        self.has_moved = true;
+        self.has_mailed = true;
+    }
+
     fn drop_socket(&mut self, key: SocketKey) {
         if self.net.close(key) {
             let origin = self.take_origin(key);
@@ -134,7 +147,7 @@ impl<N: Network> NetWorld<N> {
     fn depart(&mut self) {
         for _ in 0..self.departing.len() {
             let Some((to, adoption)) = self.departing.pop_front() else { break };
-            self.has_moved = true;
+            self.note_mail();
             if let Err(adoption) = self.port.hand_over(to, adoption) {
                 self.is_held_up = true;
                 self.departing.push_back((to, adoption));
@@ -178,7 +191,7 @@ impl<N: Network> World for NetWorld<N> {
     fn next_mail(&mut self, lane: Lane) -> Option<(ShardId, Mail)> {
         loop {
             let (from, item) = self.port.next(lane)?;
-            self.has_moved = true;
+            self.note_mail();
             match item {
                 Control::Mail(mail) => return Some((from, mail)),
                 Control::Adopt(adoption) => self.arriving.push_back(adoption),
@@ -194,7 +207,9 @@ impl<N: Network> World for NetWorld<N> {
         let bridges = self.port.bridges()?;
         self.is_held_up |= !takes_messages;
         let mail = bridges.next(takes_messages);
-        self.has_moved |= mail.is_some();
+        if mail.is_some() {
+            self.note_mail();
+        }
         mail
     }
 
@@ -263,7 +278,7 @@ impl<N: Network> World for NetWorld<N> {
     }
 
     fn post(&mut self, to: ShardId, lane: Lane, mail: Mail) {
-        self.has_moved = true;
+        self.note_mail();
         self.port.send(to, lane, mail);
     }
 
@@ -275,7 +290,7 @@ impl<N: Network> World for NetWorld<N> {
     }
 
     fn post_to_bridges(&mut self, mail: ToBridges) {
-        self.has_moved = true;
+        self.note_mail();
         self.port.bridges().expect("they had room").send(mail);
     }
 

@@ -11,6 +11,7 @@ use ringmq::codec::{
     Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Will,
 };
 use ringmq::limits::Limits;
+use ringmq::shard::Remainder;
 use ringmq::turn::STEPS;
 use world::World;
 
@@ -378,7 +379,7 @@ fn a_broker_that_ends_gives_its_clients_what_waits_for_them() {
     world.received(publisher);
     let mut got = 2;
     for _ in 0..3 {
-        assert_eq!(world.shards[0].is_drained(), got == 7);
+        assert!(!world.part());
         for id in got - 1..=got {
             let mut ack = Vec::new();
             ringmq::codec::encode_puback(
@@ -393,11 +394,96 @@ fn a_broker_that_ends_gives_its_clients_what_waits_for_them() {
         got += world.messages(subscriber).len() as u16;
     }
     assert_eq!(got, 7);
-    assert!(world.shards.iter().all(|shard| shard.is_drained()));
-    // Nothing new is taken, and what is not taken is not acknowledged.
+    // The last one is not acknowledged yet; the publisher, for whom nothing waits, was told.
+    assert!(!world.part());
+    assert_eq!(world.received(publisher), ["DISCONNECT ServerShuttingDown"]);
+    world.send_bytes(subscriber, &[0x40, 2, 0, 7]);
+    world.settle();
+    assert!(world.part());
+    assert_eq!(world.received(subscriber), ["DISCONNECT ServerShuttingDown"]);
+    assert_eq!(world.shards[0].remainder(), Remainder::default());
+}
+
+#[test]
+fn a_broker_that_ends_takes_nothing_new() {
+    let mut world = World::new(1, quiet());
+    let subscriber = world.connect("s", |_| ());
+    world.subscribe(subscriber, "t", QoS::AtLeastOnce);
+    let publisher = world.connect("p", |_| ());
+    world.settle();
+    let now = world.now;
+    world.shards[0].begin_shutdown(now);
+    world.settle();
+    world.received(subscriber);
+    world.received(publisher);
+    // What is not taken is not acknowledged.
     world.publish(publisher, "t", b"8", QoS::AtLeastOnce, 8);
     world.settle();
     assert!(world.messages(subscriber).is_empty() && world.received(publisher).is_empty());
+}
+
+#[test]
+fn a_broker_that_ends_waits_for_clients_as_long_as_they_come_on() {
+    let limits = Limits { inflight_max: 4, shutdown_stall_ms: 1_000, ..quiet() };
+    let mut world = World::new(1, limits);
+    let [deaf, busy] =
+        ["deaf", "busy"].map(|id| world.connect(id, |connect| connect.session_expiry_s = Some(60)));
+    let [member, other, publisher] = ["member", "other", "p"].map(|id| world.connect(id, |_| ()));
+    for (client, filter) in [(deaf, "t"), (busy, "t"), (member, "$share/g/u")] {
+        world.subscribe(client, filter, QoS::ExactlyOnce);
+    }
+    for number in 1..=6u16 {
+        world.publish(publisher, "t", b"x", QoS::ExactlyOnce, number);
+        world.publish(publisher, "u", b"y", QoS::AtLeastOnce, 100 + number);
+    }
+    world.settle();
+    world.subscribe(other, "$share/g/u", QoS::AtLeastOnce);
+    world.settle();
+    let taken = [deaf, busy, member, other].map(|client| world.messages(client).len());
+    assert_eq!(taken, [4, 4, 4, 2]);
+    let acknowledge = |world: &mut World, ids: std::ops::RangeInclusive<u8>| {
+        ids.for_each(|id| world.send_bytes(other, &[0x40, 2, 0, id]));
+        world.settle();
+    };
+    acknowledge(&mut world, 1..=2);
+    let now = world.now;
+    world.shards[0].begin_shutdown(now);
+    assert!(!world.part());
+    // One says what it has got, packet for packet; one only pings.
+    for step in 0u8..3 {
+        world.now = world.now.plus_ms(600);
+        world.send_bytes(busy, &[0x50, 2, 0, step + 1]);
+        if step == 0 {
+            world.send_bytes(deaf, &[0xc0, 0]);
+        }
+        world.settle();
+        assert!(!world.part());
+    }
+    assert_eq!(world.received(deaf), ["Pingresp", "DISCONNECT ServerShuttingDown"]);
+    // What the member had not acknowledged went to the other one.
+    assert_eq!(world.received(member), ["DISCONNECT ServerShuttingDown"]);
+    assert_eq!(world.messages(other).len(), 4);
+    acknowledge(&mut world, 3..=6);
+    // A slow way is no standstill.
+    let confirmed = |world: &mut World, bytes| {
+        world.now = world.now.plus_ms(300);
+        let is_over = world.part();
+        let now = world.now;
+        while let Some(id) = world.shards[0].poll_confirmed() {
+            world.shards[0].handle_confirmed(now, id, bytes);
+        }
+        is_over
+    };
+    for bytes in [1, 2, 3, 4, 5, 6, 6, 6, 6] {
+        assert!(!confirmed(&mut world, bytes), "{bytes}");
+    }
+    assert!(world.is_open(busy));
+    assert!(confirmed(&mut world, 6));
+    assert!(!world.is_open(busy) && world.is_open(other));
+    let remainder = world.shards[0].remainder();
+    let names = ["deaf", "busy"].map(Into::into).to_vec();
+    let expected = Remainder { unacknowledged: 6 + 6, clients: 2, names, ..Remainder::default() };
+    assert_eq!(remainder, expected);
 }
 
 #[test]

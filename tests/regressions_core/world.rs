@@ -223,6 +223,16 @@ impl World {
         assert!(has_settled, "the shards find no rest");
     }
 
+    /// Shards that end say goodbye to whom nothing waits for; whether nobody is waited for any more.
+    #[allow(dead_code, reason = "not all that have this world end it")]
+    pub fn part(&mut self) -> bool {
+        let now = self.now;
+        let parted: Vec<bool> =
+            self.shards.iter_mut().map(|shard| shard.part_from_clients(now)).collect();
+        self.settle();
+        parted.into_iter().all(|is_over| is_over)
+    }
+
     /// One turn of one shard.
     pub fn turn(&mut self, shard: usize) {
         self.memory.turn(&mut self.shards, shard, self.now);

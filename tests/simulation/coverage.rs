@@ -25,6 +25,8 @@ pub struct Coverage {
     pub refused: u64,
     pub redistributed: u64,
     pub shutdowns: u64,
+    /// Shards that had nobody to wait for when they ended.
+    pub delivered_at_the_end: u64,
     pub audited: u64,
     pub fetched_in_chunks: u64,
     pub withdrawn_wills: u64,
@@ -103,6 +105,7 @@ impl Coverage {
             ("refused", &mut self.refused),
             ("redistributed", &mut self.redistributed),
             ("shutdowns", &mut self.shutdowns),
+            ("delivered_at_the_end", &mut self.delivered_at_the_end),
             ("audited", &mut self.audited),
             ("fetched_in_chunks", &mut self.fetched_in_chunks),
             ("withdrawn_wills", &mut self.withdrawn_wills),

@@ -29,6 +29,11 @@ impl World {
         }
         self.settle();
         for host in &mut self.hosts {
+            let is_over = host.shard.part_from_clients(self.env.now);
+            self.env.coverage.delivered_at_the_end += u64::from(is_over);
+        }
+        self.settle();
+        for host in &mut self.hosts {
             host.shard.disconnect_all(self.env.now);
         }
         self.settle();

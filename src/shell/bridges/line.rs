@@ -59,7 +59,16 @@ pub struct Line {
     received: RefCell<Vec<u64>>,
     has_asked_for_retained: Cell<bool>,
     is_stopping: Cell<bool>,
+    /// When the process ends: what waits in memory for the remote, and since when that is the same.
+    standing: Cell<Option<(Waiting, Instant)>>,
     status: RefCell<Status>,
+}
+
+/// Messages that no log holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Waiting {
+    unsent: usize,
+    unacknowledged: usize,
 }
 
 /// What a connection says of itself.
@@ -118,6 +127,7 @@ impl Line {
             received: RefCell::default(),
             has_asked_for_retained: Cell::new(false),
             is_stopping: Cell::new(false),
+            standing: Cell::new(None),
             status: RefCell::new(Status {
                 state: "disconnected",
                 is_connected: false,
@@ -142,6 +152,27 @@ impl Line {
         status.unfit += self.link.borrow().unmatched_count();
         status.oversized = self.link.borrow().oversized_count();
         status
+    }
+
+    /// Whether the process waits for the remote no longer: it has acknowledged what no log holds, or is not there, or nothing
+    /// has changed for `stall_ms`.
+    pub fn is_delivered(&self, now: Instant, stall_ms: u64) -> bool {
+        let unacknowledged = self.unlogged.borrow().len();
+        let waiting = Waiting { unsent: self.outbound.direct_len(), unacknowledged };
+        if waiting == (Waiting { unsent: 0, unacknowledged: 0 }) || !self.link.borrow().is_up() {
+            return true;
+        }
+        let since = match self.standing.get() {
+            Some((before, since)) if before == waiting => since,
+            _ => now,
+        };
+        self.standing.set(Some((waiting, since)));
+        now.ms_since(since) >= stall_ms
+    }
+
+    /// Messages above QoS 0 that no log holds and the remote has not acknowledged.
+    pub fn unacknowledged_count(&self) -> usize {
+        self.unlogged.borrow().len() + self.outbound.direct_acknowledged_count()
     }
 
     /// Says goodbye and stays down.

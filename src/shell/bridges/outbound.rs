@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::record::Record;
 use super::signal::Signal;
 use crate::arena::Generation;
+use crate::codec::QoS;
 use crate::config::bridge::{BridgeSettings, WhenFull};
 use crate::shard::ShardId;
 use crate::shell::executor::{Semaphore, sleep};
@@ -157,6 +159,14 @@ impl Outbound {
 
     pub fn direct_len(&self) -> usize {
         self.direct.borrow().len()
+    }
+
+    /// Those above QoS 0 of the records that wait in memory only.
+    pub fn direct_acknowledged_count(&self) -> usize {
+        let is_acknowledged = |record: &&Vec<u8>| {
+            Record::decode(record).is_some_and(|record| record.qos != QoS::AtMostOnce)
+        };
+        self.direct.borrow().iter().filter(is_acknowledged).count()
     }
 
     /// Whether half of the memory queue is free: for those who can wait.

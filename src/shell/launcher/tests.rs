@@ -4,7 +4,6 @@ use super::*;
 use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
-use std::time::Instant;
 
 use socket2::SockRef;
 
@@ -21,6 +20,7 @@ fn settings(shards: u16) -> Settings {
         ..Settings::default()
     };
     settings.limits.linger_ms = 300;
+    settings.limits.shutdown_stall_ms = 300;
     settings
 }
 
@@ -149,7 +149,7 @@ fn a_large_message_crosses_small_buffers_and_shards() {
 }
 
 #[test]
-fn who_does_not_read_delays_the_end_by_the_time_to_linger_at_most() {
+fn who_does_not_read_delays_the_end_by_a_stall_and_the_time_to_linger_at_most() {
     let broker = Broker::start(settings(2)).unwrap();
     let address = broker.addresses()[0];
     let mut stalled = Client::connect(address, "stalled");

@@ -1,7 +1,10 @@
 //! One listening socket and how it goes on when the process has run out of descriptors.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
+
+use socket2::SockRef;
 
 use crate::time::Instant;
 
@@ -77,8 +80,10 @@ impl Acceptor {
         true
     }
 
-    /// `true` when the kernel's accept has to be cancelled.
+    /// From here on nobody connects: whoever tries is refused at once, and may go elsewhere. `true` when the kernel's accept
+    /// has to be cancelled.
     pub fn stop(&mut self) -> bool {
+        let _ = SockRef::from(&self.fd).shutdown(Shutdown::Read);
         std::mem::replace(&mut self.state, State::Stopped) == State::Armed
     }
 

@@ -23,7 +23,7 @@ use socket2::SockRef;
 
 use super::acceptor::Acceptor;
 use super::error::NetworkError;
-use super::system::outstanding;
+use super::system::{confirmed, outstanding};
 use super::table::Table;
 use super::token::{SocketKey, Token};
 use super::{Event, EventFd, Network};
@@ -284,6 +284,10 @@ impl Network for Epoll {
             }
         }
         None
+    }
+
+    fn confirmed(&mut self, key: SocketKey) -> u64 {
+        self.sockets.get_mut(key).map_or(0, |socket| confirmed(&socket.fd))
     }
 
     fn end_sending(&mut self, key: SocketKey) -> bool {

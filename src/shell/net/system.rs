@@ -7,4 +7,4 @@ mod tcp_option;
 pub use free_memory::give_back_free_memory;
 #[cfg(test)]
 pub use tcp_option::tcp_rto_max;
-pub use tcp_option::{RTO_MAX_MS, outstanding, set_tcp_rto_max, unanswered_probes};
+pub use tcp_option::{RTO_MAX_MS, confirmed, outstanding, set_tcp_rto_max, unanswered_probes};

@@ -33,7 +33,7 @@ use sockets::{Receive, Socket};
 
 use super::acceptor::Acceptor;
 use super::error::NetworkError;
-use super::system::outstanding;
+use super::system::{confirmed, outstanding};
 use super::table::Table;
 use super::token::{SocketKey, Token};
 use super::{Event, EventFd, Network};
@@ -169,6 +169,10 @@ impl Network for Ring {
             // What is wanted goes out when what is in flight has ended.
             Receive::Once | Receive::Many | Receive::Cancelled => {}
         }
+    }
+
+    fn confirmed(&mut self, key: SocketKey) -> u64 {
+        self.sockets.get_mut(key).map_or(0, |socket| confirmed(&socket.fd))
     }
 
     fn end_sending(&mut self, key: SocketKey) -> bool {

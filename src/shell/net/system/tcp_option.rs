@@ -60,6 +60,28 @@ pub fn unanswered_probes(socket: &impl AsFd) -> u8 {
     if result == 0 { info.tcpi_probes } else { 0 }
 }
 
+/// Where `tcpi_bytes_acked`, a 64-bit number, stands in the kernel's `struct tcp_info`, from Linux 4.1 on.
+const BYTES_ACKED: usize = 120;
+
+/// Bytes that the peer has confirmed since the connection began; 0 where that cannot be known.
+pub fn confirmed(socket: &impl AsFd) -> u64 {
+    let mut info = [0u64; BYTES_ACKED / size_of::<u64>() + 1];
+    let mut size = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: needed because neither std nor socket2 know the question, and libc's structure ends before its answer. Sound
+    // because the kernel writes at most the size that is given, to a local that outlives the call; any bytes are numbers.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut size,
+        )
+    };
+    let is_whole = result == 0 && size as usize == size_of_val(&info);
+    if is_whole { info[BYTES_ACKED / size_of::<u64>()] } else { 0 }
+}
+
 /// What `set_tcp_rto_max` has set; `None`: this kernel does not have it.
 #[cfg(test)]
 pub fn tcp_rto_max(socket: &impl AsFd) -> Option<u32> {

@@ -1,0 +1,238 @@
+//! The end of a shard: nothing new is taken, connected clients get and acknowledge what waits for them, and each is told
+//! goodbye as soon as nothing does.
+//!
+//! A client that acknowledges nothing and takes no bytes of messages for `shutdown_stall_ms` is given up, so that it holds up nobody
+//! longer. What is not acknowledged then is counted.
+
+use super::{ConnectionId, Shard};
+use crate::codec::{QoS, ReasonCode};
+use crate::session::connection::ConnectionState;
+use crate::session::inflight::FlowState;
+use crate::session::{Envelope, Session, SessionKey};
+use crate::time::Instant;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Clients that are named among those that have not acknowledged everything.
+const NAMES_MAX: usize = 3;
+
+/// In each bound of a client, it is asked so often how many bytes the client's side has confirmed.
+const LOOKS_PER_STALL: u64 = 4;
+
+/// What ends with the process: messages of QoS 1 and 2.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remainder {
+    /// Sent to clients, or queued for them, and not acknowledged when their connections were closed.
+    pub unacknowledged: u64,
+    /// How many clients those are.
+    pub clients: u64,
+    /// Some of them.
+    pub names: Vec<Box<str>>,
+    /// Queued for sessions whose clients were not connected.
+    pub away: u64,
+    /// In shared subscriptions, of which no member was left.
+    pub shared: u64,
+}
+
+/// What a shard that ends waits for.
+#[derive(Debug, Default)]
+pub(super) struct Shutdown {
+    waited_for: BTreeMap<SessionKey, Progress>,
+    /// Connections whose confirmed bytes are to be told.
+    looks: VecDeque<ConnectionId>,
+    /// Sessions that the remainder has.
+    counted: BTreeSet<SessionKey>,
+    remainder: Remainder,
+}
+
+/// How far a client has come.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    mark: Mark,
+    /// When it was seen to come on last.
+    since: Instant,
+    looked_at: Instant,
+    /// Bytes that its side had confirmed at most, without those that answered pings.
+    confirmed: Option<u64>,
+    /// Bytes of answers to pings: who only pings does not come on.
+    ping_bytes: u64,
+}
+
+/// Changes when a client acknowledges a message or gets one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    queued: usize,
+    steps: usize,
+}
+
+impl Shard {
+    /// Takes nothing new from here: of what clients send, only acknowledgements are heard, so that they get what waits for
+    /// them.
+    pub fn begin_shutdown(&mut self, now: Instant) {
+        self.run_pipeline(now);
+        self.is_shutting_down = true;
+        for id in self.clients.connection_ids() {
+            self.forget_claim(id);
+            // What it published and nobody used is ignored; acknowledgements may stand behind it.
+            if let Some(park) = self.clients.connection(id).and_then(|connection| connection.park) {
+                self.unpark(now, id, park);
+            }
+            self.update_read_mode(id);
+        }
+    }
+
+    /// Says goodbye to every client that nothing waits for, and to those that have stood still for too long. Members of shared
+    /// subscriptions stay, as they may get what others leave. `true`: nobody is waited for any more.
+    pub fn part_from_clients(&mut self, now: Instant) -> bool {
+        self.run_pipeline(now);
+        for id in self.clients.connection_ids() {
+            let Some(connection) = self.clients.connection(id) else { continue };
+            match connection.state {
+                // Nothing of it was taken.
+                ConnectionState::Connecting => self.close(now, id, GOODBYE),
+                ConnectionState::Open(key) => self.part_if_done(now, id, key),
+                ConnectionState::Closing => {}
+            }
+        }
+        // Clients that have left by themselves meanwhile.
+        let clients = &mut self.clients;
+        self.shutdown.waited_for.retain(|key, _| {
+            clients.session(*key).is_some_and(|session| session.connection.is_some())
+        });
+        self.shutdown.waited_for.is_empty()
+    }
+
+    fn part_if_done(&mut self, now: Instant, id: ConnectionId, key: SessionKey) {
+        let stall_ms = self.limits.shutdown_stall_ms;
+        let Some(session) = self.clients.session(key) else { return };
+        if session.has_all() {
+            let is_member = !session.memberships.is_empty();
+            self.shutdown.waited_for.remove(&key);
+            if !is_member {
+                self.say_goodbye(now, id, key);
+            }
+            return;
+        }
+        let mark = Mark { queued: session.queue.len(), steps: session.inflight.steps_left() };
+        let new = Progress { mark, since: now, looked_at: now, confirmed: None, ping_bytes: 0 };
+        let progress = self.shutdown.waited_for.entry(key).or_insert(new);
+        if progress.mark != mark {
+            (progress.mark, progress.since) = (mark, now);
+        }
+        if now.ms_since(progress.since) >= stall_ms {
+            return self.say_goodbye(now, id, key);
+        }
+        // Mail may have brought it messages when it was read no more.
+        self.update_read_mode(id);
+        let Some(progress) = self.shutdown.waited_for.get_mut(&key) else { return };
+        let looked_at = progress.looked_at.max(progress.since);
+        if now.ms_since(looked_at) >= stall_ms / LOOKS_PER_STALL {
+            progress.looked_at = now;
+            self.shutdown.looks.push_back(id);
+        }
+    }
+
+    /// A connection that seems to stand still: `handle_confirmed` is to say how much of what was sent its client's side has.
+    pub fn poll_confirmed(&mut self) -> Option<ConnectionId> {
+        self.shutdown.looks.pop_front()
+    }
+
+    /// Bytes that the client's side has confirmed since the connection began. A large message on a slow way is no standstill.
+    pub fn handle_confirmed(&mut self, now: Instant, id: ConnectionId, bytes: u64) {
+        let key = self.clients.connection(id).and_then(|connection| connection.session());
+        let progress = key.and_then(|key| self.shutdown.waited_for.get_mut(&key));
+        let Some(progress) = progress else { return };
+        let bytes = bytes.saturating_sub(progress.ping_bytes);
+        let before = *progress.confirmed.get_or_insert(bytes);
+        if bytes > before {
+            progress.confirmed = Some(bytes);
+            progress.since = now;
+        }
+    }
+
+    /// A ping is answered.
+    pub(super) fn count_ping(&mut self, id: ConnectionId) {
+        let key = self.clients.connection(id).and_then(|connection| connection.session());
+        let progress = key.and_then(|key| self.shutdown.waited_for.get_mut(&key));
+        if let Some(progress) = progress {
+            progress.ping_bytes += PINGRESP_SIZE;
+        }
+    }
+
+    /// Tells every client that the server goes, and closes. Wills are not published.
+    pub fn disconnect_all(&mut self, now: Instant) {
+        self.run_pipeline(now);
+        for id in self.clients.connection_ids() {
+            let Some(connection) = self.clients.connection(id) else { continue };
+            match connection.session() {
+                Some(key) => self.say_goodbye(now, id, key),
+                None => self.close(now, id, GOODBYE),
+            }
+        }
+    }
+
+    fn say_goodbye(&mut self, now: Instant, id: ConnectionId, key: SessionKey) {
+        self.shutdown.waited_for.remove(&key);
+        let Some(session) = self.clients.session(key) else { return };
+        session.will = None;
+        let count = session
+            .unacknowledged(|session, envelope, is_sent| !session.goes_back(envelope, is_sent));
+        if count > 0 {
+            let client_id = session.client_id.clone();
+            let remainder = &mut self.shutdown.remainder;
+            remainder.unacknowledged += count;
+            remainder.clients += 1;
+            if remainder.names.len() < NAMES_MAX {
+                remainder.names.push(client_id);
+            }
+            self.shutdown.counted.insert(key);
+        }
+        self.send_disconnect(id, ReasonCode::ServerShuttingDown, GOODBYE);
+        self.close(now, id, GOODBYE);
+    }
+
+    /// The last member of a group has gone.
+    pub(super) fn count_left_in_group(&mut self, count: u64) {
+        if self.is_shutting_down {
+            self.shutdown.remainder.shared += count;
+        }
+    }
+
+    /// What ends with the process. To be asked when all connections are closed.
+    pub fn remainder(&self) -> Remainder {
+        let mut remainder = self.shutdown.remainder.clone();
+        let away = |session: &&Session| !self.shutdown.counted.contains(&session.key);
+        let counts = self.clients.sessions().filter(away);
+        remainder.away += counts.map(|session| session.unacknowledged(|_, _, _| true)).sum::<u64>();
+        remainder.shared += self.groups.acknowledged_backlog_count();
+        remainder
+    }
+}
+
+const PINGRESP_SIZE: u64 = 2;
+
+const GOODBYE: &str = "the server is shutting down";
+
+impl Session {
+    /// The client has been sent everything, and has acknowledged it.
+    pub(super) fn has_all(&self) -> bool {
+        self.queue.is_empty() && self.inflight.is_empty()
+    }
+
+    /// Messages above QoS 0, sent or queued, that are not acknowledged, of those that are `counted`.
+    fn unacknowledged(&self, counted: impl Fn(&Session, &Envelope, bool) -> bool) -> u64 {
+        let queued = self.queue.iter().map(|queued| (&queued.envelope, false));
+        let flows = self.inflight.flows().filter(|flow| flow.state != FlowState::Done);
+        let all = queued.chain(flows.map(|flow| (&flow.envelope, true)));
+        all.filter(|(envelope, is_sent)| {
+            envelope.qos != QoS::AtMostOnce && counted(self, envelope, *is_sent)
+        })
+        .count() as u64
+    }
+
+    /// Whether a message goes back to its shared subscription when the connection ends. [MQTT-4.8.2-4] [MQTT-4.8.2-5]
+    fn goes_back(&self, envelope: &Envelope, is_sent: bool) -> bool {
+        let is_shared = envelope.membership != 0;
+        let is_kept = is_sent && (envelope.qos == QoS::ExactlyOnce || self.is_resumable());
+        is_shared && !is_kept
+    }
+}
