@@ -74,6 +74,8 @@ pub struct Counters {
     pub refused_by_address: u64,
     pub refused_by_connect_rate: u64,
     pub accept_backoffs: u64,
+    /// Closed connections that were not read until their clients had closed, for others needed the place.
+    pub lingers_cut: u64,
     pub receive_rearms: u64,
 }
 

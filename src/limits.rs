@@ -18,6 +18,9 @@ pub const TEXT_SIZE_CEILING: usize = 65_535;
 /// How much of a text that a client, a remote or a plugin wrote is shown in a line of the log.
 pub const LOGGED_TEXT_SIZE_MAX: usize = 256;
 
+/// What a client may still send on a connection that was closed, before it has read why.
+pub const LINGER_BYTES_MAX: usize = 1 << 20;
+
 /// What happens to a message for a session whose queue is full, once no QoS 0 message is left to drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueuePolicy {
@@ -87,8 +90,10 @@ pub struct Limits {
     pub turn_time_max_ms: u64,
     /// Time from accept to a whole CONNECT.
     pub connect_timeout_ms: u64,
-    /// Time a closing connection has for its last bytes.
+    /// Time a closing connection has for its last bytes, and then its client to read them.
     pub linger_ms: u64,
+    /// Closed connections that are read until their clients close, too.
+    pub lingering_max: usize,
     /// Time without any progress after which a broker that ends waits for a client's acknowledgements no longer.
     pub shutdown_stall_ms: u64,
     /// Bytes of an old connection that are read before another takes its client over.
@@ -159,6 +164,7 @@ impl Limits {
         turn_time_max_ms: 0,
         connect_timeout_ms: 10_000,
         linger_ms: 2_000,
+        lingering_max: 1_000,
         shutdown_stall_ms: 5_000,
         takeover_bytes_max: 8 << 20,
         mail_bytes_mark: 4 << 20,

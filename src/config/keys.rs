@@ -234,7 +234,13 @@ pub static KEYS: &[Key] = &[
         Network,
         linger_ms,
         Kind::Time { unit: Milliseconds, min: 0, max: 60_000 },
-        "Time that a connection being closed has for its last bytes."
+        "Time that a connection being closed has for its last bytes, and its client to read them and close, too."
+    ),
+    limit!(
+        Network,
+        lingering_max,
+        count(0, 1_000_000),
+        "Closed connections on each shard that are read on until their clients close, too: then those learn why."
     ),
     Key {
         name: "shutdown_max_ms",

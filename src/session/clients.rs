@@ -1,8 +1,6 @@
 //! The sessions and connections of one shard, and which of them have something to send.
 
-use super::{
-    Connection, ConnectionId, ConnectionState, Context, Envelope, Offer, Session, SessionKey,
-};
+use super::{Connection, ConnectionId, Context, Envelope, Offer, Session, SessionKey};
 use crate::arena::{Gauge, Message, Run};
 use crate::codec::QoS;
 use crate::hash::{KeyedHash, PartedTable};
@@ -276,7 +274,7 @@ impl Clients {
         self.connections
             .iter()
             .map(|(_, connection)| connection)
-            .filter(|c| !c.input.is_empty() && c.state != ConnectionState::Closing)
+            .filter(|c| !c.input.is_empty() && !c.is_closing())
             .min_by_key(|c| (c.input_since, c.id))
             .map(|c| c.id)
     }

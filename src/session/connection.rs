@@ -26,8 +26,11 @@ pub struct ConnectionId {
 pub enum ConnectionState {
     Connecting,
     Open(SessionKey),
-    /// The last bytes are on their way; input is ignored.
-    Closing,
+    /// The last bytes are on their way. Input is read, so that its client comes to read them, and thrown away.
+    Closing {
+        /// Bytes thrown away.
+        ignored: u32,
+    },
 }
 
 /// How the shell shall read a connection.
@@ -178,6 +181,10 @@ impl Connection {
     /// Its keep alive has passed.
     pub fn is_silent(&self, now: Instant) -> bool {
         self.keep_alive_deadline(now) <= now
+    }
+
+    pub fn is_closing(&self) -> bool {
+        matches!(self.state, ConnectionState::Closing { .. })
     }
 
     pub fn session(&self) -> Option<SessionKey> {

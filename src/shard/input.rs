@@ -2,6 +2,7 @@
 
 use super::{About, ConnectionId, Handover, Notice, ReadMode, Shard, context, stranger};
 use crate::codec::{self, DecodeError, Frame, Packet, PacketType, ProtocolVersion, ReasonCode};
+use crate::limits::LINGER_BYTES_MAX;
 use crate::session::connection::ConnectionState;
 use crate::session::{Park, SessionKey};
 use crate::time::Instant;
@@ -35,7 +36,11 @@ impl Shard {
     pub fn handle_bytes(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
         self.counters.bytes_received += bytes.len() as u64;
         let Some(connection) = self.clients.connection(id) else { return };
-        if connection.state == ConnectionState::Closing {
+        if let ConnectionState::Closing { ignored } = &mut connection.state {
+            *ignored = ignored.saturating_add(bytes.len().min(LINGER_BYTES_MAX) as u32);
+            if *ignored as usize >= LINGER_BYTES_MAX {
+                self.update_read_mode(id);
+            }
             return;
         }
         if connection.park.is_some() || connection.state == ConnectionState::Connecting {
@@ -89,7 +94,7 @@ impl Shard {
                 self.keep_input(now, id, &bytes[taken..]);
                 bytes.len()
             }
-            Some(connection) if connection.state != ConnectionState::Closing => taken,
+            Some(connection) if !connection.is_closing() => taken,
             _ => bytes.len(),
         }
     }
@@ -192,7 +197,7 @@ impl Shard {
         let key = match connection.state {
             ConnectionState::Connecting if is_shutting_down => return Step::Stop,
             ConnectionState::Connecting => return self.read_connect(now, id, frame, rest),
-            ConnectionState::Closing => return Step::Stop,
+            ConnectionState::Closing { .. } => return Step::Stop,
             ConnectionState::Open(key) => key,
         };
         if connection.park.is_some() {
@@ -462,7 +467,7 @@ impl Shard {
             return;
         }
         let Some(connection) = self.clients.connection(id) else { return };
-        if connection.state == ConnectionState::Closing {
+        if connection.is_closing() {
             return;
         }
         if connection.input.is_empty() {
@@ -505,7 +510,13 @@ impl Shard {
         let is_waited_for = is_shutting_down && self.is_waited_for(id);
         let Some(connection) = self.clients.connection(id) else { return };
         connection.read_mode = match (connection.state, connection.park) {
-            (ConnectionState::Closing, _) => ReadMode::Stopped,
+            // Behind a DISCONNECT nothing may follow. [MQTT-3.14.4-2]
+            (ConnectionState::Closing { .. }, _) if connection.has_said_all => ReadMode::Stopped,
+            // A client that is blocked by what it sends does not read.
+            (ConnectionState::Closing { ignored }, _) if (ignored as usize) < LINGER_BYTES_MAX => {
+                ReadMode::Many
+            }
+            (ConnectionState::Closing { .. }, _) => ReadMode::Stopped,
             _ if is_shutting_down && !is_waited_for => ReadMode::Stopped,
             (ConnectionState::Connecting, _) => ReadMode::Once,
             (_, None) => ReadMode::Many,

@@ -119,7 +119,7 @@ impl Shard {
             }
             ConnectionState::Open(_) => self.set_keep_alive_timer(now, id),
             // What is not open yet, or not any more, is not read so.
-            ConnectionState::Connecting | ConnectionState::Closing => {}
+            ConnectionState::Connecting | ConnectionState::Closing { .. } => {}
         }
     }
 }

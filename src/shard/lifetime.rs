@@ -76,10 +76,10 @@ impl Shard {
         self.leave(now, id, why);
         let linger_at = now.plus_ms(self.limits.linger_ms);
         let Some(connection) = self.clients.connection(id) else { return };
-        if connection.state == ConnectionState::Closing {
+        if connection.is_closing() {
             return;
         }
-        connection.state = ConnectionState::Closing;
+        connection.state = ConnectionState::Closing { ignored: 0 };
         connection.park = None;
         connection.pending = None;
         let input = std::mem::take(&mut connection.input);
@@ -222,7 +222,7 @@ impl Shard {
         let Some(connection) = self.clients.connection(id) else { return };
         connection.timer = None;
         match connection.state {
-            ConnectionState::Closing => self.list_close(id),
+            ConnectionState::Closing { .. } => self.list_close(id),
             ConnectionState::Open(_) if connection.park == Some(Park::Rate) => {
                 self.end_rate_pause(now, id);
             }

@@ -30,7 +30,7 @@ impl Shard {
         let Some(connection) = self.clients.connection(id) else { return };
         self.counters.bytes_sent += connection.output.sent(output, &mut self.pool) as u64;
         match connection.state {
-            ConnectionState::Closing => {
+            ConnectionState::Closing { .. } => {
                 if connection.output.size() == 0 {
                     return self.list_close(id);
                 }

@@ -90,7 +90,7 @@ impl Shard {
                 // Nothing of it was taken.
                 ConnectionState::Connecting => self.close(now, id, GOODBYE),
                 ConnectionState::Open(key) => self.part_if_done(now, id, key),
-                ConnectionState::Closing => {}
+                ConnectionState::Closing { .. } => {}
             }
         }
         // Clients that have left by themselves meanwhile.

@@ -98,6 +98,7 @@ impl Report {
         say("closed/timed_out", &counters.connections_timed_out);
         say("closed/taken_over", &counters.connections_taken_over);
         say("closed/taken_over_cut", &counters.takeovers_cut);
+        say("closed/lingering_cut", &counters.lingers_cut);
         say("shared_subscriptions/count", &gauges.shared_groups);
         say("shared_subscriptions/waiting", &gauges.group_backlog);
         say("frames/evicted", &counters.frames_evicted);

@@ -208,8 +208,9 @@ impl Broker {
         let settings = &self.shared.settings;
         let time_max = Duration::from_millis(settings.shutdown_max_ms);
         let linger = Duration::from_millis(settings.limits.linger_ms);
-        let end = Instant::now() + time_max;
-        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        let end = time::Instant::now() + time_max;
+        let left =
+            |until: time::Instant| until.saturating_duration_since(time::Instant::now());
         // What clients that are left to the end have for their last bytes is kept back for them.
         let disconnect_time = (2 * linger + DISCONNECT_TIME).min(time_max / 3);
         let delivered = end - disconnect_time;
@@ -395,8 +396,9 @@ fn work_on<N: Network>(
     shard.set_events(tracing::enabled!(tracing::Level::DEBUG));
     let waiter = Waiter::new(settings.wait, settings.spin_us);
     let gate = shared.gate.clone();
-    let (linger_ms, rto_max_ms) = (settings.limits.linger_ms, settings.tcp.rto_max_ms);
-    let world = NetWorld::new(net, port, gate, linger_ms, rto_max_ms, shared.clock.now());
+    let linger_bounds = (settings.limits.linger_ms, settings.limits.lingering_max);
+    let rto_max_ms = settings.tcp.rto_max_ms;
+    let world = NetWorld::new(net, port, gate, linger_bounds, rto_max_ms, shared.clock.now());
     let mut worker = Worker::new(shard, world, shared.clock, waiter, report);
     let _ = started.send((worker.id(), Ok(())));
     drop(started);

@@ -4,6 +4,7 @@ mod acceptor;
 pub mod epoll;
 mod error;
 mod event_fd;
+mod lingering;
 mod system;
 mod table;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::time::Instant;
 
 pub use error::NetworkError;
 pub use event_fd::EventFd;
+pub use lingering::Lingering;
 #[cfg(test)]
 pub use system::tcp_rto_max;
 pub use system::{

@@ -202,6 +202,10 @@ const RULES: &[Rule] = &[
         sentence: "pauses in accepting: no descriptor or memory left for a connection; raise the open-file limit",
     },
     Rule {
+        count: |counters| counters.lingers_cut,
+        sentence: "connections closed before their clients may have read why: raise lingering_max",
+    },
+    Rule {
         count: |counters| counters.stale_reads,
         sentence: "reads of messages already released: this is a fault of the broker, please report it",
     },

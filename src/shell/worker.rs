@@ -82,7 +82,7 @@ impl<N: Network> Worker<N> {
 
     /// From here on nothing is accepted or read; what was read takes its way.
     pub fn stop(&mut self) {
-        self.world.net.stop_accepting();
+        self.world.begin_ending();
         self.shard.begin_shutdown(self.now);
     }
 
@@ -142,6 +142,7 @@ impl<N: Network> Worker<N> {
         self.report_due = now.plus_ms(SLEEP_MAX_MS);
         self.shard.counters().receive_rearms = self.world.net.receive_rearms();
         self.shard.counters().connections_timed_out = self.world.net.timed_out();
+        self.shard.counters().lingers_cut = self.world.lingering.cut_count;
         if let Some((current, maximum)) = self.report.heap.get() {
             self.shard.set_heap(current, maximum);
         }

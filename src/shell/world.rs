@@ -13,13 +13,14 @@ use crate::shard::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{ConnectionId, Lane, Mail, Origin, Output, ReadMode, ShardId};
 use crate::shell::gate::Gate;
 use crate::shell::mesh::{Admitted, Adoption, Control, Port};
-use crate::shell::net::{self, Network, SocketKey};
+use crate::shell::net::{self, Lingering, Network, SocketKey};
 use crate::shell::socket::{SocketTable, from_owner, to_owner};
 use crate::shell::stalls::Stalls;
 use crate::time::Instant;
 use crate::turn::{Addresses, Event, World};
 
-/// How often it is asked whether the last bytes of closed connections have arrived, and for how many sockets at most.
+/// At the end of the process, how often it is asked whether the last bytes of closed connections have arrived, and for how
+/// many sockets at most.
 const LINGER_LOOK_MS: u64 = 10;
 const LINGER_LOOKS_MAX: usize = 256;
 
@@ -37,11 +38,12 @@ pub struct NetWorld<N> {
     arriving: VecDeque<Box<Adoption>>,
     /// Connections for shards whose control lane is full.
     departing: VecDeque<(ShardId, Box<Adoption>)>,
-    /// Sockets of closed connections whose last bytes are on their way, and until when.
-    lingering: VecDeque<(SocketKey, Instant)>,
-    /// When they are looked at next.
+    /// Sockets of closed connections.
+    pub lingering: Lingering,
+    /// The process ends, and with it what lingers: it is not waited until clients close, too, but until they have everything.
+    is_ending: bool,
+    /// When they are asked for that next.
     linger_look_at: Instant,
-    linger_ms: u64,
     stalls: Stalls,
     /// What `read_rest` has read last; empty until it is called.
     rest: Vec<u8>,
@@ -60,7 +62,7 @@ impl<N: Network> NetWorld<N> {
         net: N,
         port: Port<Mail>,
         gate: Arc<Gate>,
-        linger_ms: u64,
+        linger_bounds: (u64, usize),
         tcp_rto_max_ms: u32,
         now: Instant,
     ) -> NetWorld<N> {
@@ -72,9 +74,9 @@ impl<N: Network> NetWorld<N> {
             origins: HashMap::new(),
             arriving: VecDeque::new(),
             departing: VecDeque::new(),
-            lingering: VecDeque::new(),
+            lingering: Lingering::new(linger_bounds),
+            is_ending: false,
             linger_look_at: now,
-            linger_ms,
             stalls: Stalls::new(tcp_rto_max_ms, now),
             rest: Vec::new(),
             is_held_up: false,
@@ -97,24 +99,30 @@ impl<N: Network> NetWorld<N> {
 
     /// When something is to be done that nothing announces.
     pub fn deadline(&self) -> Option<Instant> {
-        let linger_look = (!self.lingering.is_empty()).then_some(self.linger_look_at);
-        [self.net.deadline(), linger_look].into_iter().flatten().min()
+        let looks = self.is_ending && !self.lingering.is_empty();
+        let linger_look = looks.then_some(self.linger_look_at);
+        [self.net.deadline(), linger_look, self.lingering.deadline()].into_iter().flatten().min()
     }
 
-    /// Closes sockets whose last bytes have arrived, or had the time to.
+    /// Closes sockets that have lingered.
     pub fn look_at_lingering(&mut self) {
-        if self.linger_look_at > self.now {
+        if self.lingering.is_empty() {
             return;
         }
-        self.linger_look_at = self.now.plus_ms(LINGER_LOOK_MS);
-        for _ in 0..self.lingering.len().min(LINGER_LOOKS_MAX) {
-            let Some((key, until)) = self.lingering.pop_front() else { break };
-            if until > self.now && self.net.is_unconfirmed(key) {
-                self.lingering.push_back((key, until));
-            } else {
-                self.drop_socket(key);
-            }
+        if self.is_ending && self.linger_look_at <= self.now {
+            self.linger_look_at = self.now.plus_ms(LINGER_LOOK_MS);
+            self.lingering.look(self.now, LINGER_LOOKS_MAX, |key| !self.net.is_unconfirmed(key));
         }
+        while let Some(key) = self.lingering.poll(self.now) {
+            self.drop_socket(key);
+        }
+    }
+
+    /// The process ends: nobody connects, and nobody is waited for who has all that was sent.
+    pub fn begin_ending(&mut self) {
+        self.is_ending = true;
+        self.lingering.lift_max();
+        self.net.stop_accepting();
     }
 
     /// Looks at connections whose peers may have closed their windows.
@@ -164,6 +172,9 @@ impl<N: Network> World for NetWorld<N> {
         self.has_moved = true;
         Some(match event {
             net::Event::Received { owner, bytes } => {
+                if !self.lingering.is_empty() && !self.is_ending {
+                    self.lingering.received(owner, bytes.len());
+                }
                 Event::Received { connection: from_owner(owner), bytes }
             }
             net::Event::Sent { owner, output } => {
@@ -317,11 +328,21 @@ impl<N: Network> World for NetWorld<N> {
 
     fn close(&mut self, connection: ConnectionId, may_linger: bool) {
         self.has_moved = true;
-        let Some(key) = self.sockets.remove(connection) else { return };
-        if may_linger && self.net.is_unconfirmed(key) && self.net.end_sending(key) {
-            // A socket that is closed with bytes unread is reset, and what it had to send is thrown away.
+        let owner = to_owner(connection);
+        let Some(key) = self.sockets.remove(connection) else {
+            // It lingered, and its client has closed now, too.
+            if let Some(key) = self.lingering.remove(owner) {
+                self.drop_socket(key);
+            }
+            return;
+        };
+        let lingers = may_linger
+            && self.lingering.is_allowed()
+            && (!self.is_ending || self.net.is_unconfirmed(key))
+            && self.net.end_sending(key);
+        if lingers {
             self.net.read(key, ReadMode::Many);
-            self.lingering.push_back((key, self.now.plus_ms(self.linger_ms)));
+            self.lingering.insert(owner, key, self.now);
         } else {
             self.drop_socket(key);
         }

@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "the conformance suite uses other parts of it")]
 #[path = "../conformance/broker.rs"]
 mod broker;
+mod closing;
 mod logs;
 mod mosquitto;
 mod refusals;

@@ -487,6 +487,59 @@ fn a_broker_that_ends_waits_for_clients_as_long_as_they_come_on() {
 }
 
 #[test]
+fn nothing_that_came_behind_an_error_is_worked_on() {
+    let publish = |topic: &str, qos, id| {
+        let mut bytes = Vec::new();
+        let packet_id = PacketId::new(id);
+        let publish = Publish { topic, qos, packet_id, payload: b"x", ..Publish::default() };
+        Packet::Publish(publish).encode(ProtocolVersion::V5, &mut bytes);
+        bytes
+    };
+    let later = publish("later", QoS::AtMostOnce, 0);
+    let mut second_connect = Vec::new();
+    ringmq::codec::Connect::new(ProtocolVersion::V5, "c").encode(&mut second_connect);
+    // One more than may be unacknowledged.
+    let too_many: Vec<u8> = (1..=3).flat_map(|id| publish("other", QoS::ExactlyOnce, id)).collect();
+    let errors: [(&str, Vec<u8>); 6] = [
+        ("MalformedPacket", b"\x80\x07\x00\x01\x00\x00\x01w\x00".to_vec()),
+        ("ProtocolError", second_connect),
+        ("ProtocolError", b"\xf0\x00".to_vec()),
+        ("ReceiveMaximumExceeded", too_many),
+        ("PacketTooLarge", publish(&"l".repeat(600), QoS::AtMostOnce, 0)),
+        ("TopicNameInvalid", publish("a/#", QoS::AtMostOnce, 0)),
+    ];
+    for (reason, error) in errors {
+        for is_one_write in [true, false] {
+            let limits = Limits { receive_max: 2, packet_size_max: 512, ..quiet() };
+            let mut world = World::new(2, limits);
+            let watcher = world.client_on(0, "w");
+            world.subscribe(watcher, "later", QoS::AtMostOnce);
+            let client = world.client_on(1, "c");
+            world.settle();
+            world.received(watcher);
+            // What waits for the client does not let the rest through either.
+            world.set_stuck(client, true);
+            if is_one_write {
+                world.send_bytes(client, &[&error[..], &later].concat());
+            } else {
+                world.send_bytes(client, &error);
+            }
+            world.settle();
+            for _ in 0..3 {
+                world.send_bytes(client, &later);
+                world.settle();
+            }
+            world.set_stuck(client, false);
+            world.settle();
+            let told = world.received(client);
+            assert_eq!(told.last(), Some(&format!("DISCONNECT {reason}")), "{told:?}");
+            assert_eq!(world.received(watcher), [""; 0], "{reason}");
+            assert!(!world.is_open(client));
+        }
+    }
+}
+
+#[test]
 fn a_row_of_acknowledgements_is_what_each_is_alone() {
     let [puback, pubrec, pubrel, pubcomp] = [0x40, 0x50, 0x62, 0x70];
     let play = |is_row: bool| {
