@@ -279,7 +279,7 @@ async fn open_spool(
 
 /// Takes what comes from the shards until the end.
 async fn serve(hub: &Rc<Hub>, orders: &Orders) {
-    let mut carried_out = Order::RUN;
+    let mut carried_out = Order::START;
     let mut has_moved = true;
     loop {
         has_moved |= hub.take_mail();
@@ -294,7 +294,7 @@ async fn serve(hub: &Rc<Hub>, orders: &Orders) {
             carried_out = order;
             let is_quiet = !std::mem::take(&mut has_moved) && is_all_told;
             let is_done = match order.phase {
-                Phase::Run => true,
+                Phase::Start | Phase::Run => true,
                 Phase::Drain => is_quiet && hub.is_settled(),
                 Phase::Deliver => is_quiet && hub.is_delivered(),
                 Phase::Disconnect => hub.is_settled(),
@@ -307,7 +307,7 @@ async fn serve(hub: &Rc<Hub>, orders: &Orders) {
             continue;
         }
         let pause = match (order.phase, is_all_told) {
-            (Phase::Run, true) => LOOK_INTERVAL,
+            (Phase::Start | Phase::Run, true) => LOOK_INTERVAL,
             _ => LOOK_INTERVAL_ENDING,
         };
         let arrival = poll_fn(|context| hub.poll_arrival(context));

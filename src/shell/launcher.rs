@@ -9,9 +9,9 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{self, Duration};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -31,7 +31,7 @@ use crate::shell::clock::Clock;
 use crate::shell::executor::{self, Handle};
 use crate::shell::gate::Gate;
 use crate::shell::io::{self, Choice, Io};
-use crate::shell::listener::{self, ListenError, Listeners};
+use crate::shell::listener::{self, Bound, ListenError, Listeners};
 use crate::shell::memory::MemoryWatch;
 use crate::shell::mesh::bridge_lanes::{self, BridgeEnd};
 use crate::shell::mesh::{self, Door, Port};
@@ -79,6 +79,8 @@ struct Shared {
     facts: Vec<(&'static str, String)>,
     plugins: Arc<[Installed]>,
     seed: u64,
+    /// By shard: what it is to listen on once everything runs.
+    listeners: Arc<[Mutex<Vec<OwnedFd>>]>,
     /// What bridges want of the shards' messages.
     forward: Option<Arc<ForwardIndex>>,
 }
@@ -131,13 +133,10 @@ impl Broker {
         plugins::check_names(&plugins).map_err(LaunchError::Plugin)?;
         let choice = io::choose(settings.io, &Process::read()).map_err(LaunchError::Io)?;
         let shard_count = settings.shard_count();
-        let listeners = settings
-            .listen
-            .iter()
-            .map(|address| listener::listen(*address, shard_count, settings.tcp));
-        let listeners: Result<Vec<Listeners>, ListenError> = listeners.collect();
-        let listeners = listeners.map_err(LaunchError::Listen)?;
-        let addresses = listeners.iter().map(|listeners| listeners.address).collect();
+        let bound = settings.listen.iter().map(|address| listener::bind(*address, settings.tcp));
+        let bound: Result<Vec<Bound>, ListenError> = bound.collect();
+        let bound = bound.map_err(LaunchError::Listen)?;
+        let addresses = bound.iter().map(|bound| bound.address).collect();
         let ports = mesh::connect(shard_count, settings.limits.mail_bytes_mark)
             .map_err(LaunchError::System)?;
         let doors = ports[0].doors();
@@ -157,13 +156,14 @@ impl Broker {
             )),
             forward: bridging.as_ref().map(|bridging| bridging.index.clone()),
             seed: fastrand::u64(..),
+            listeners: (0..shard_count).map(|_| Mutex::default()).collect(),
             settings: Arc::new(settings),
         };
         let reports: Vec<_> = (0..shard_count).map(|_| Arc::new(Report::default())).collect();
         let (started, starts) = mpsc::channel();
         let mut workers = Vec::new();
-        for ((port, sockets), report) in ports.drain(..).zip(by_shard(listeners)).zip(&reports) {
-            workers.push(spawn(shared.clone(), port, sockets, report.clone(), started.clone())?);
+        for (port, report) in ports.drain(..).zip(&reports) {
+            workers.push(spawn(shared.clone(), port, report.clone(), started.clone())?);
         }
         drop(started);
         let mut workers = await_start(workers, &starts, &reports, shared.clock)?;
@@ -187,6 +187,15 @@ impl Broker {
             };
             workers.push(bridges::start(setup).map_err(LaunchError::Bridges)?);
         }
+        // Last of all: whoever connects is not reset by a start that fails.
+        for bound in bound {
+            let Listeners { sockets, .. } =
+                bound.listen(shard_count).map_err(LaunchError::Listen)?;
+            for (listeners, socket) in shared.listeners.iter().zip(sockets) {
+                listeners.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+            }
+        }
+        shared.orders.begin_run(&doors);
         Ok(Broker { shared, addresses, doors, reports, bridges_moved, bridges_left, workers })
     }
 
@@ -309,39 +318,20 @@ fn await_start(
     Ok(running)
 }
 
-/// The sockets of all addresses, by shard.
-fn by_shard(listeners: Vec<Listeners>) -> Vec<Vec<OwnedFd>> {
-    let shard_count = listeners.first().map_or(0, |listeners| listeners.sockets.len());
-    let mut by_shard: Vec<Vec<OwnedFd>> = (0..shard_count).map(|_| Vec::new()).collect();
-    for listeners in listeners {
-        for (sockets, socket) in by_shard.iter_mut().zip(listeners.sockets) {
-            sockets.push(socket);
-        }
-    }
-    by_shard
-}
-
 fn spawn(
     shared: Shared,
     port: Port<Mail>,
-    listeners: Vec<OwnedFd>,
     report: Arc<Report>,
     started: Sender<Start>,
 ) -> Result<Handle, LaunchError> {
     let core = shared.settings.core_of(port.own());
     let (io, name) = (shared.io, format!("shard-{}", port.own()));
-    let work = move || work(shared, port, listeners, report, started);
+    let work = move || work(shared, port, report, started);
     executor::run_shard(io, &name, core, work).map_err(LaunchError::Executor)
 }
 
 /// A shard's life, on its own thread.
-fn work(
-    shared: Shared,
-    port: Port<Mail>,
-    listeners: Vec<OwnedFd>,
-    report: Arc<Report>,
-    started: Sender<Start>,
-) {
+fn work(shared: Shared, port: Port<Mail>, report: Arc<Report>, started: Sender<Start>) {
     let settings = shared.settings.clone();
     let refuse = |error| {
         // If nobody listens, the process is ending anyway.
@@ -349,11 +339,11 @@ fn work(
     };
     match shared.io {
         Io::Uring => match Ring::new(RingSettings::from(&*settings)) {
-            Ok(ring) => work_on(shared, ring, port, listeners, report, started),
+            Ok(ring) => work_on(shared, ring, port, report, started),
             Err(error) => refuse(error),
         },
         Io::Epoll => match Epoll::new(settings.receive_buffer_size as usize) {
-            Ok(epoll) => work_on(shared, epoll, port, listeners, report, started),
+            Ok(epoll) => work_on(shared, epoll, port, report, started),
             Err(error) => refuse(error),
         },
     }
@@ -363,16 +353,12 @@ fn work_on<N: Network>(
     shared: Shared,
     mut net: N,
     port: Port<Mail>,
-    listeners: Vec<OwnedFd>,
     report: Arc<Report>,
     started: Sender<Start>,
 ) {
     let settings: &Settings = &shared.settings;
     let _witness = crash::Witness::new(port.own(), report.presence.clone());
     net.watch(port.bell());
-    for listener in listeners {
-        net.listen(listener);
-    }
     let shard_settings = ShardSettings {
         id: port.own(),
         shard_count: settings.shard_count(),
@@ -402,7 +388,7 @@ fn work_on<N: Network>(
     let mut worker = Worker::new(shard, world, shared.clock, waiter, report);
     let _ = started.send((worker.id(), Ok(())));
     drop(started);
-    serve(&mut worker, &shared.orders);
+    serve(&mut worker, &shared);
     worker.report_remainder();
     // Cancels what is in flight and waits for the last completions.
     let order = shared.orders.current();
@@ -411,8 +397,9 @@ fn work_on<N: Network>(
 }
 
 /// Turns until the order to end, which it leaves to be reported.
-fn serve<N: Network>(worker: &mut Worker<N>, orders: &Orders) {
-    let mut carried_out = Order::RUN;
+fn serve<N: Network>(worker: &mut Worker<N>, shared: &Shared) {
+    let orders = &*shared.orders;
+    let mut carried_out = Order::START;
     loop {
         let order = orders.current();
         if order.phase == Phase::End {
@@ -420,10 +407,16 @@ fn serve<N: Network>(worker: &mut Worker<N>, orders: &Orders) {
         }
         let is_new = order != carried_out;
         if order.phase != carried_out.phase {
+            if carried_out.phase == Phase::Start {
+                // Those of a broker that ends before it has begun are closed, too.
+                let listeners = &shared.listeners[usize::from(worker.id())];
+                let mut listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner);
+                worker.listen(std::mem::take(&mut *listeners));
+            }
             match order.phase {
                 Phase::Drain => worker.stop(),
                 Phase::Disconnect => worker.disconnect_all(),
-                Phase::Run | Phase::Deliver | Phase::End => {}
+                Phase::Start | Phase::Run | Phase::Deliver | Phase::End => {}
             }
         }
         carried_out = order;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::thread;
@@ -18,25 +19,51 @@ const BACKLOG: i32 = 4096;
 const BIND_TRIES: u32 = 15;
 const BIND_PAUSE: Duration = Duration::from_millis(100);
 
+/// An address that is ours to listen on, or that of a rival that starts at the same time.
+#[derive(Debug)]
+pub struct Bound {
+    /// With the port that port 0 has become.
+    pub address: SocketAddr,
+    first: Socket,
+    tcp: TcpSettings,
+}
+
 /// The sockets of one address.
 #[derive(Debug)]
 pub struct Listeners {
-    /// With the port that port 0 has become.
     pub address: SocketAddr,
     /// One for each shard.
     pub sockets: Vec<OwnedFd>,
 }
 
-/// Binds `address` once for each of `shard_count` shards; their connections get what `tcp` says.
-pub fn listen(
-    address: SocketAddr,
-    shard_count: u16,
-    tcp: TcpSettings,
-) -> Result<Listeners, ListenError> {
-    let error = |error| ListenError { address, error };
-    let address = patiently(|| probe(address)).map_err(error)?;
-    let sockets: io::Result<Vec<OwnedFd>> = (0..shard_count).map(|_| bind(address, tcp)).collect();
-    Ok(Listeners { address, sockets: sockets.map_err(error)? })
+/// Binds `address`, which a port that somebody listens on refuses. Nobody can connect yet.
+pub fn bind(address: SocketAddr, tcp: TcpSettings) -> Result<Bound, ListenError> {
+    let bound = patiently(|| bind_alone(address)).and_then(|first| {
+        set_options(&first, tcp)?;
+        let address = first.local_addr()?.as_socket();
+        Ok(Bound { address: address.ok_or(io::ErrorKind::AddrNotAvailable)?, first, tcp })
+    });
+    bound.map_err(|error| ListenError { address, error })
+}
+
+impl Bound {
+    /// Listens, once for each of `shard_count` shards. Who connects from here on is served.
+    ///
+    /// The first socket does not share its port until it listens: of two that are bound like that, the kernel lets one listen,
+    /// and to one that listens it lets nobody bind. So two brokers that start together cannot divide connections in silence.
+    /// It listens for good, so nobody who connects meanwhile is reset; then it lets the others of this process in.
+    pub fn listen(self, shard_count: u16) -> Result<Listeners, ListenError> {
+        let Bound { address, first, tcp } = self;
+        let listen = || {
+            first.listen(BACKLOG)?;
+            first.set_reuse_port(true)?;
+            let others = (1..shard_count).map(|_| bind_beside(address, tcp));
+            let others: Vec<OwnedFd> = others.collect::<io::Result<_>>()?;
+            Ok(others)
+        };
+        let others = listen().map_err(|error| ListenError { address, error })?;
+        Ok(Listeners { address, sockets: iter::once(first.into()).chain(others).collect() })
+    }
 }
 
 /// Tries again for a moment while the address is in use: of a process that was killed, the kernel closes the rings, and
@@ -51,30 +78,36 @@ pub fn patiently<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     bind()
 }
 
-/// Binds without SO_REUSEPORT, which a port in use by anybody refuses; with it, whoever else has set it as well
-/// would silently get a share of our connections. Returns the address with the port that port 0 stands for.
-fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
+/// Binds without SO_REUSEPORT, which a port that anybody listens on refuses; with it, whoever else has set it as well
+/// would silently get a share of our connections.
+fn bind_alone(address: SocketAddr) -> io::Result<Socket> {
     let socket = open(address)?;
     // A port where only old connections linger is free; but port 0 shall find one where none do.
     socket.set_reuse_address(address.port() != 0)?;
     socket.bind(&address.into())?;
-    // With SO_REUSEADDR, bind is content with another that is bound and does not listen; listen is not.
-    socket.listen(1)?;
-    socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    // As those have it that bind beside it, and accepted sockets, which linger when this process has gone.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
 }
 
-fn bind(address: SocketAddr, tcp: TcpSettings) -> io::Result<OwnedFd> {
+/// One more socket of a port that this process listens on.
+fn bind_beside(address: SocketAddr, tcp: TcpSettings) -> io::Result<OwnedFd> {
     let socket = open(address)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    // Accepted sockets inherit these.
-    socket.set_tcp_nodelay(true)?;
-    let user_timeout = Duration::from_millis(tcp.user_timeout_ms.into());
-    socket.set_tcp_user_timeout(Some(user_timeout))?;
-    net::set_tcp_rto_max(&socket, tcp.rto_max_ms)?;
+    set_options(&socket, tcp)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// What accepted sockets inherit.
+fn set_options(socket: &Socket, tcp: TcpSettings) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    let user_timeout = Duration::from_millis(tcp.user_timeout_ms.into());
+    socket.set_tcp_user_timeout(Some(user_timeout))?;
+    net::set_tcp_rto_max(socket, tcp.rto_max_ms)?;
+    Ok(())
 }
 
 fn open(address: SocketAddr) -> io::Result<Socket> {
@@ -126,6 +159,14 @@ mod tests {
 
     const TCP: TcpSettings = TcpSettings { rto_max_ms: 1_500, user_timeout_ms: 20_000 };
 
+    fn listen(
+        address: SocketAddr,
+        shard_count: u16,
+        tcp: TcpSettings,
+    ) -> Result<Listeners, ListenError> {
+        bind(address, tcp)?.listen(shard_count)
+    }
+
     fn local(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
@@ -155,6 +196,48 @@ mod tests {
         assert!(error.contains("another process uses port"), "{error}");
         let everywhere = SocketAddr::from(([0, 0, 0, 0], sharing.address.port()));
         listen(everywhere, 1, TCP).unwrap_err();
+    }
+
+    #[test]
+    fn of_two_that_start_together_one_listens() {
+        for shards in [1, 3] {
+            let ours = bind(local(0), TCP).unwrap();
+            let port = ours.address.port();
+            // Both have bound it, as neither listens.
+            let rival = bind(local(port), TCP).unwrap();
+            let ours = ours.listen(shards).unwrap();
+            let error = rival.listen(shards).unwrap_err().to_string();
+            assert!(error.contains("another process uses port"), "{error}");
+            bind(local(port), TCP).unwrap_err();
+            assert_eq!(ours.sockets.len(), usize::from(shards));
+        }
+    }
+
+    #[test]
+    fn nobody_who_connects_while_a_broker_starts_is_reset() {
+        let bound = bind(local(0), TCP).unwrap();
+        let address = bound.address;
+        // Not a moment before all listen, or each that connects is kept.
+        TcpStream::connect(address).unwrap_err();
+        let connecting = thread::spawn(move || {
+            let mut streams = Vec::new();
+            while streams.len() < 200 {
+                streams.extend(TcpStream::connect(address));
+            }
+            streams
+        });
+        let listeners = bound.listen(4).unwrap();
+        let streams = connecting.join().unwrap();
+        let mut accepted = Vec::new();
+        for socket in listeners.sockets {
+            let listener = TcpListener::from(socket);
+            listener.set_nonblocking(true).unwrap();
+            accepted.extend(std::iter::from_fn(|| listener.accept().ok()));
+        }
+        assert_eq!(accepted.len(), streams.len());
+        for stream in streams {
+            assert!(stream.take_error().unwrap().is_none());
+        }
     }
 
     #[test]

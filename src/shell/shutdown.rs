@@ -18,6 +18,9 @@ const ROUND_PAUSE_MAX: Duration = Duration::from_millis(16);
 /// What the workers are to do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Nobody listens yet.
+    Start,
+    /// Accept and serve.
     Run,
     /// Accept and read no more; run the stages; drain the lanes.
     Drain,
@@ -38,7 +41,7 @@ pub struct Order {
 
 impl Order {
     /// What every worker begins with.
-    pub const RUN: Order = Order { phase: Phase::Run, round: 0 };
+    pub const START: Order = Order { phase: Phase::Start, round: 0 };
 }
 
 /// Where the supervisor and the workers meet.
@@ -71,10 +74,11 @@ impl Orders {
     pub fn current(&self) -> Order {
         let word = self.current.load(Ordering::Acquire);
         let phase = match word & 7 {
-            0 => Phase::Run,
-            1 => Phase::Drain,
-            2 => Phase::Deliver,
-            3 => Phase::Disconnect,
+            0 => Phase::Start,
+            1 => Phase::Run,
+            2 => Phase::Drain,
+            3 => Phase::Deliver,
+            4 => Phase::Disconnect,
             _ => Phase::End,
         };
         Order { phase, round: word >> 3 }
@@ -89,6 +93,12 @@ impl Orders {
             reports.quiet_count += usize::from(is_quiet);
             self.reported.notify_one();
         }
+    }
+
+    /// By the supervisor: all that has to be there is there.
+    pub fn begin_run(&self, doors: &Arc<[Door]>) {
+        self.begin_round(Phase::Run);
+        doors.iter().for_each(Door::ring);
     }
 
     /// By the supervisor: rounds of `phase` until all workers are quiet. `false` when `time` has passed before.
@@ -150,7 +160,7 @@ mod tests {
             .map(|worker| {
                 let (orders, passed) = (orders.clone(), passed.clone());
                 thread::spawn(move || {
-                    let mut done = Order::RUN;
+                    let mut done = Order::START;
                     let mut has_moved = true;
                     loop {
                         let order = orders.current();

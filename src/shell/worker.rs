@@ -1,5 +1,6 @@
 //! One shard's worker: its broker, its network and its end of the mesh; it waits, and runs the turn.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -78,6 +79,13 @@ impl<N: Network> Worker<N> {
 
     pub fn id(&self) -> ShardId {
         self.world.port.own()
+    }
+
+    /// Accepts connections from the next turn on.
+    pub fn listen(&mut self, listeners: Vec<OwnedFd>) {
+        for listener in listeners {
+            self.world.net.listen(listener);
+        }
     }
 
     /// From here on nothing is accepted or read; what was read takes its way.

@@ -40,9 +40,9 @@ fn probe(address: &SocketAddr) -> io::Result<Socket> {
     }
     // Connections of an earlier run that the kernel still remembers do no harm.
     socket.set_reuse_address(true)?;
+    // It does not listen: who connected to it would be reset when it is dropped. What listens already is found so; a broker
+    // that starts at the same time is met when the start listens itself.
     socket.bind(&(*address).into())?;
-    // Two sockets that reuse the address are told apart only by one that listens.
-    socket.listen(1)?;
     Ok(socket)
 }
 
@@ -127,6 +127,13 @@ mod tests {
     fn a_port_that_someone_has_alone_is_in_use() {
         let owner = TcpListener::bind("127.0.0.1:0").unwrap();
         assert_eq!(check_one(&owner.local_addr().unwrap().to_string()).level, Level::Fail);
+    }
+
+    #[test]
+    fn nobody_connects_to_a_check() {
+        let socket = probe(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        std::net::TcpStream::connect(address).unwrap_err();
     }
 
     #[test]
