@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{self, Duration};
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
@@ -189,8 +189,9 @@ impl Broker {
         }
         // Last of all: whoever connects is not reset by a start that fails.
         for bound in bound {
-            let Listeners { sockets, .. } =
+            let Listeners { address, sockets } =
                 bound.listen(shard_count).map_err(LaunchError::Listen)?;
+            debug!("{} on {address}, one for each shard", counted(sockets.len() as u64, "sockets"));
             for (listeners, socket) in shared.listeners.iter().zip(sockets) {
                 listeners.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
             }
@@ -217,9 +218,8 @@ impl Broker {
         let settings = &self.shared.settings;
         let time_max = Duration::from_millis(settings.shutdown_max_ms);
         let linger = Duration::from_millis(settings.limits.linger_ms);
-        let end = time::Instant::now() + time_max;
-        let left =
-            |until: time::Instant| until.saturating_duration_since(time::Instant::now());
+        let end = Instant::now() + time_max;
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
         // What clients that are left to the end have for their last bytes is kept back for them.
         let disconnect_time = (2 * linger + DISCONNECT_TIME).min(time_max / 3);
         let delivered = end - disconnect_time;
@@ -472,7 +472,7 @@ fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<Ended> {
     let mut calm = Calm::default();
     let mut stalls = Stalls::new(broker.reports.len(), broker.shared.settings.stall_max_ms);
     let mut memory = MemoryWatch::begin(broker.shared.settings.memory_max);
-    let mut slept_from = time::Instant::now();
+    let mut slept_from = Instant::now();
     let mut looked_at = slept_from;
     loop {
         // The first shard publishes it.
@@ -493,7 +493,7 @@ fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<Ended> {
         }
         let now = broker.shared.clock.now();
         let slept = slept_from.elapsed();
-        slept_from = time::Instant::now();
+        slept_from = Instant::now();
         memory.look(&broker.reports);
         let beats = broker.reports.iter().map(|report| &report.beat);
         for stall in stalls.look(beats, millis(MEMORY_INTERVAL), millis(slept)) {
