@@ -3,6 +3,10 @@
 /// Totals since the shard began, and a few gauges. Sizes are in bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
+    /// Steps of work beside received packets and deliveries: see `Shard::steps`.
+    pub steps: u64,
+    /// Steps of giving messages to their receivers.
+    pub delivery_steps: u64,
     // Traffic.
     pub packets_received: u64,
     pub packets_sent: u64,

@@ -21,6 +21,12 @@ pub const LOGGED_TEXT_SIZE_MAX: usize = 256;
 /// What a client may still send on a connection that was closed, before it has read why.
 pub const LINGER_BYTES_MAX: usize = 1 << 20;
 
+/// Steps of work that a turn gives one connection, or one session that goes on by itself, before others get theirs.
+pub const TURN_STEPS_MAX: u64 = 50_000;
+
+/// Steps that no packet, timer or piece of mail takes in one go, but for the delivery of a message to its receivers.
+pub const CALL_STEPS_MAX: u64 = 250_000;
+
 /// What happens to a message for a session whose queue is full, once no QoS 0 message is left to drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueuePolicy {

@@ -28,7 +28,7 @@ pub use dropped::{DropLog, DropReason, Dropped};
 pub use encode::EncodedOnce;
 pub use fetch::{Fetch, Pull};
 pub use held_acks::{HeldAck, HeldAcks, Ticket};
-pub use membership::Membership;
+pub use membership::{Membership, Memberships, Returned};
 pub use output::{BufferPool, Output, OutputBuffer, Part};
 pub use profile::Profile;
 pub use seen::Seen;
@@ -122,10 +122,8 @@ pub struct Session {
     pub expiry_s: u32,
     /// Filters subscribed to, sorted; shared ones as `$share/...`.
     pub filters: Vec<Box<str>>,
-    /// By number.
-    pub memberships: Vec<Membership>,
-    /// Memberships ever begun.
-    membership_number: u32,
+    /// `None`: the client has never subscribed to a group.
+    memberships: Option<Box<Memberships>>,
     pub inflight: Inflight,
     pub queue: Queue,
     pub received_qos2: PacketIdSet,
@@ -159,8 +157,7 @@ impl Session {
             connection: None,
             expiry_s: 0,
             filters: Vec::new(),
-            memberships: Vec::new(),
-            membership_number: 0,
+            memberships: None,
             inflight: Inflight::default(),
             queue: Queue::new(stored.clone()),
             received_qos2: PacketIdSet::default(),
@@ -307,6 +304,7 @@ impl Session {
                 break;
             }
             let Some(queued) = self.queue.pop() else { break };
+            context.counters.steps += 1;
             self.use_place(queued.envelope.membership);
             let message = queued.stored.message();
             self.send(connection, context, &message, queued.envelope);
@@ -338,6 +336,7 @@ impl Session {
             self.dropped += 1;
             return Offer::Dropped;
         }
+        context.counters.steps += 1;
         let limits = self.queue_limits(context.limits);
         let queued = Queued { stored: context.encoded.store(message, context.stored), envelope };
         let mut victims: Vec<u32> = Vec::new();

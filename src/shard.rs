@@ -8,6 +8,7 @@ pub mod bridge_mail;
 mod bridges;
 mod connect;
 mod counters;
+mod discards;
 mod encode;
 mod events;
 mod flapping;
@@ -31,6 +32,7 @@ mod router;
 mod sharing;
 mod shortage;
 mod shutdown;
+mod steps;
 mod stranger;
 mod subscribe;
 mod sys;
@@ -157,6 +159,8 @@ pub struct Shard {
     hook_set: HookSet,
     plugged: Option<Box<Plugged>>,
     drops: DropLog,
+    discards: discards::Discards,
+    call_steps_most: u64,
     /// Who did not get a run in one go.
     left_of_run: Vec<SessionKey>,
     topic_scratch: Vec<u8>,
@@ -221,6 +225,8 @@ impl Shard {
             hook_set: HookSet::EMPTY,
             plugged: None,
             drops: DropLog::default(),
+            discards: discards::Discards::default(),
+            call_steps_most: 0,
             left_of_run: Vec::new(),
             topic_scratch: Vec::new(),
             has_bridge_clients: false,
@@ -252,6 +258,7 @@ impl Shard {
         self.unpark_mail(now);
         // Parked input may have admitted more.
         self.run_pipeline(now);
+        self.free_discards();
         self.tell_drops();
     }
 
@@ -376,6 +383,7 @@ impl Shard {
             && self.last_reads.is_empty()
             && self.clients.credits.is_empty()
             && self.drops.is_empty()
+            && self.discards.is_empty()
             && (self.parked_on_mail.is_empty() || self.is_mail_above_mark())
     }
 

@@ -203,9 +203,23 @@ impl Inflight {
     }
 
     /// Takes the messages of all flows for which `is_wanted`, in order; those flows will not be sent again.
-    pub fn take_stored(&mut self, is_wanted: impl Fn(&Flow) -> bool) -> Vec<Stored> {
-        let wanted = self.flows.iter_mut().filter(|flow| is_wanted(flow));
-        wanted.filter_map(|flow| flow.stored.take()).collect()
+    pub fn take_stored(
+        &mut self,
+        is_wanted: impl Fn(&Flow) -> bool,
+        mut taken: impl FnMut(&Flow, Stored),
+    ) {
+        for flow in &mut self.flows {
+            if is_wanted(flow)
+                && let Some(stored) = flow.stored.take()
+            {
+                taken(flow, stored);
+            }
+        }
+    }
+
+    /// Flows, those that are done included.
+    pub fn len(&self) -> usize {
+        self.flows.len()
     }
 
     #[inline]

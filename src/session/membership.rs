@@ -1,7 +1,25 @@
 //! A session's places in shared subscriptions: how many messages the owners of its groups may send it.
 
+use super::inflight::FlowState;
 use super::{Connection, Session};
+use crate::arena::Stored;
 use crate::codec::QoS;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// All places of a session, by their numbers and by their filters: a client may have thousands and leave them all at once.
+#[derive(Debug, Default)]
+pub struct Memberships {
+    by_number: BTreeMap<u32, Membership>,
+    numbers: BTreeMap<Rc<str>, u32>,
+    /// Memberships ever begun.
+    last_number: u32,
+    /// Those from this number on have still to be looked at for places to give; 0: no such look has begun.
+    places_from: u32,
+}
+
+/// Messages that a session gives back, by the numbers of the memberships they came through, in their order.
+pub type Returned = BTreeMap<u32, Vec<Stored>>;
 
 /// A session's place in a shared subscription.
 #[derive(Debug)]
@@ -9,12 +27,26 @@ pub struct Membership {
     /// The session has given it to no other before: what an earlier membership left in flight finds nothing.
     pub number: u32,
     /// The whole filter, `$share/name/filter`.
-    pub filter: Box<str>,
+    pub filter: Rc<str>,
     pub owner: u16,
     /// What the subscription asks for.
     pub qos: QoS,
     /// Messages that the group's owner may still send, those on their way and those that wait here.
     pub places: u32,
+}
+
+impl Memberships {
+    fn get_mut(&mut self, number: u32) -> Option<&mut Membership> {
+        self.by_number.get_mut(&number)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Membership> {
+        self.by_number.values()
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_number.len()
+    }
 }
 
 impl Session {
@@ -26,30 +58,48 @@ impl Session {
         qos: QoS,
         full: u32,
     ) -> (u32, u32) {
-        if let Some(found) = self.memberships.iter_mut().find(|m| *m.filter == *filter) {
-            found.qos = qos;
-            return (found.number, 0);
-        }
         let places = self.places_for(connection, qos, full);
+        let memberships = self.memberships.get_or_insert_default();
+        if let Some(number) = memberships.numbers.get(filter).copied() {
+            if let Some(found) = memberships.get_mut(number) {
+                found.qos = qos;
+            }
+            return (number, 0);
+        }
         self.is_short_of_places |= places < full;
-        self.membership_number += 1;
-        let number = self.membership_number;
-        self.memberships.push(Membership { number, filter: filter.into(), owner, qos, places });
+        memberships.last_number += 1;
+        let number = memberships.last_number;
+        let filter: Rc<str> = filter.into();
+        memberships.numbers.insert(Rc::clone(&filter), number);
+        memberships.by_number.insert(number, Membership { number, filter, owner, qos, places });
         (number, places)
     }
 
-    /// Gives the owners of all groups the places that they may have, `full` each at most; `give` gets owner, filter and how
-    /// many more there are.
+    /// Gives the owners of up to `count_max` groups the places that they may have, `full` each at most; `give` gets owner,
+    /// filter and how many more there are. Whether there are more groups, for the next call.
     pub fn give_places(
         &mut self,
         connection: &Connection,
         full: u32,
+        count_max: usize,
         mut give: impl FnMut(u16, &str, u32),
-    ) {
-        self.is_credit_due = false;
-        self.is_short_of_places = false;
-        let mut memberships = std::mem::take(&mut self.memberships);
-        for membership in &mut memberships {
+    ) -> bool {
+        let Some(mut memberships) = self.memberships.take() else {
+            self.is_credit_due = false;
+            return false;
+        };
+        if memberships.places_from == 0 {
+            self.is_credit_due = false;
+            self.is_short_of_places = false;
+        }
+        let mut left = count_max;
+        let mut next = 0;
+        for (number, membership) in memberships.by_number.range_mut(memberships.places_from..) {
+            if left == 0 {
+                next = *number;
+                break;
+            }
+            left -= 1;
             let wanted = self.places_for(connection, membership.qos, full);
             self.is_short_of_places |= wanted < full;
             let count = wanted.saturating_sub(membership.places);
@@ -58,7 +108,22 @@ impl Session {
                 give(membership.owner, &membership.filter, count);
             }
         }
-        self.memberships = memberships;
+        memberships.places_from = next;
+        self.memberships = Some(memberships);
+        next != 0
+    }
+
+    /// Some groups have still to be looked at for places to give.
+    pub fn is_giving_places(&self) -> bool {
+        self.memberships.as_ref().is_some_and(|memberships| memberships.places_from != 0)
+    }
+
+    /// No group's owner has a place of the session any more: all are given anew.
+    pub fn take_back_places(&mut self) {
+        if let Some(memberships) = &mut self.memberships {
+            memberships.places_from = 0;
+            memberships.by_number.values_mut().for_each(|membership| membership.places = 0);
+        }
     }
 
     /// A message above QoS 0 needs a place of the client's window, too; what finds none is kept from other members.
@@ -70,12 +135,35 @@ impl Session {
     }
 
     pub fn leave(&mut self, filter: &str) -> Option<Membership> {
-        let place = self.memberships.iter().position(|m| *m.filter == *filter)?;
-        Some(self.memberships.remove(place))
+        let memberships = self.memberships.as_mut()?;
+        let number = memberships.numbers.remove(filter)?;
+        memberships.by_number.remove(&number)
+    }
+
+    /// Number, owner and filter of each membership.
+    pub fn memberships_list(&self) -> Vec<(u32, u16, Rc<str>)> {
+        let memberships = self.memberships.iter().flat_map(|memberships| memberships.iter());
+        memberships.map(|m| (m.number, m.owner, Rc::clone(&m.filter))).collect()
+    }
+
+    /// All memberships end.
+    pub fn leave_all(&mut self) -> Vec<Membership> {
+        let Some(memberships) = &mut self.memberships else { return Vec::new() };
+        memberships.numbers.clear();
+        std::mem::take(&mut memberships.by_number).into_values().collect()
+    }
+
+    /// The number of the session's membership of a group.
+    pub fn membership_number(&self, filter: &str) -> Option<u32> {
+        self.memberships.as_ref()?.numbers.get(filter).copied()
+    }
+
+    pub fn membership_count(&self) -> usize {
+        self.memberships.as_ref().map_or(0, |memberships| memberships.len())
     }
 
     pub fn is_member(&self, number: u32) -> bool {
-        self.memberships.binary_search_by_key(&number, |m| m.number).is_ok()
+        self.memberships.as_ref().is_some_and(|m| m.by_number.contains_key(&number))
     }
 
     /// One place of a shared subscription was used.
@@ -83,11 +171,30 @@ impl Session {
         if number == 0 {
             return;
         }
-        if let Ok(place) = self.memberships.binary_search_by_key(&number, |m| m.number) {
-            let places = &mut self.memberships[place].places;
+        if let Some(membership) = self.memberships.as_mut().and_then(|m| m.get_mut(number)) {
             // What was under way when the client left was not counted when it came back.
-            *places = places.saturating_sub(1);
+            membership.places = membership.places.saturating_sub(1);
             self.is_credit_due = true;
         }
+    }
+
+    /// Takes what waits and came through a membership that `is_left`: one way through the queue, whatever their number.
+    pub fn take_unsent(&mut self, is_left: impl Fn(u32) -> bool) -> Returned {
+        let mut returned = Returned::new();
+        let is_wanted = |number| number != 0 && is_left(number);
+        for queued in self.queue.extract(|queued| is_wanted(queued.envelope.membership)) {
+            returned.entry(queued.envelope.membership).or_default().push(queued.stored);
+        }
+        returned
+    }
+
+    /// Takes the QoS 1 messages that came through memberships and were sent, but not acknowledged.
+    pub fn take_unacknowledged(&mut self) -> Returned {
+        let mut returned = Returned::new();
+        self.inflight.take_stored(
+            |flow| flow.envelope.membership != 0 && flow.state == FlowState::AwaitPuback,
+            |flow, stored| returned.entry(flow.envelope.membership).or_default().push(stored),
+        );
+        returned
     }
 }

@@ -1,7 +1,7 @@
 //! The encode stage: each message of a batch to all its receivers.
 
 use super::hooks::{Plugged, is_wanted};
-use super::{Shard, context, sharing};
+use super::{Shard, context, sharing, steps};
 use crate::pipeline::Batch;
 use crate::session::encode;
 use crate::stages::Route;
@@ -27,7 +27,7 @@ impl Shard {
                 Some(route) if message.topic == topic => route,
                 _ => {
                     topic = message.topic;
-                    &*last_route.insert(self.router.route(topic))
+                    &*last_route.insert(self.router.route(topic, &mut context.counters.steps))
                 }
             };
             let clients = &mut self.clients;
@@ -40,11 +40,17 @@ impl Shard {
                 batch.pass(run.last());
                 let left = &mut self.left_of_run;
                 deliver_run(route, &message, &run, clients, &mut context, left);
+                // A run is one offer to whoever takes all of it.
+                let offer_count = route.local.len() + left.len() * run.count();
+                context.counters.delivery_steps += offer_count as u64;
                 if message.meta.is_origin && route.remote != 0 {
                     self.outbox.publish_run(route.remote, &run);
                 }
                 continue;
             }
+            let receiver_count = route.local.len() + route.groups.len();
+            context.counters.delivery_steps +=
+                receiver_count as u64 * (1 + steps::of_bytes(message.size()));
             let topic_hash = || hash.bytes(message.topic);
             let mut receivers = None;
             if HAS_DELIVER {

@@ -252,7 +252,7 @@ impl Shard {
         }
         self.pause_hooks();
         match Packet::decode(frame, version) {
-            Ok(packet) => self.on_packet(now, id, key, version, packet),
+            Ok(packet) => self.counted(|shard| shard.on_packet(now, id, key, version, packet)),
             Err(error) => self.fail(now, id, &error),
         }
     }
@@ -329,7 +329,7 @@ impl Shard {
             return Step::Stop;
         }
         self.run_pipeline(now);
-        self.on_connect(now, id, &connect)
+        self.counted(|shard| shard.on_connect(now, id, &connect))
     }
 
     /// Ends a connection whose input begins with what cannot be decoded. [MQTT-4.13.1-1]

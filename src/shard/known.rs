@@ -51,14 +51,18 @@ impl KnownInterest {
         self.remove_hash(hash, shard);
     }
 
-    /// The shards that may have a subscriber for a topic, as bits.
-    pub fn shards(&self, topic: &str) -> u128 {
+    /// The shards that may have a subscriber for a topic, as bits, and how many filters were looked at.
+    pub fn shards(&self, topic: &str) -> (u128, usize) {
         let mut shards = 0;
-        self.wildcards.matches(topic, |shard, ()| shards |= 1 << shard);
+        let mut found_count = 0;
+        let visit_count = self.wildcards.matches(topic, |shard, ()| {
+            shards |= 1 << shard;
+            found_count += 1;
+        });
         if let Some([low, high]) = self.exact.get(&self.hash.bytes(topic.as_bytes())) {
             shards |= u128::from(*high) << 64 | u128::from(*low);
         }
-        shards
+        (shards, visit_count + found_count)
     }
 
     /// Moves with every change.
@@ -113,15 +117,15 @@ mod tests {
         known.add("a/b", 0);
         known.add("a/+", 65);
         known.add("a/b", 127);
-        assert_eq!(known.shards("a/b"), 1 | 1 << 65 | 1 << 127);
-        assert_eq!(known.shards("a/c"), 1 << 65);
+        assert_eq!(known.shards("a/b").0, 1 | 1 << 65 | 1 << 127);
+        assert_eq!(known.shards("a/c").0, 1 << 65);
         let version = known.version();
         known.remove("a/b", 0);
         assert_ne!(known.version(), version);
-        assert_eq!(known.shards("a/b"), 1 << 65 | 1 << 127);
+        assert_eq!(known.shards("a/b").0, 1 << 65 | 1 << 127);
         known.remove("a/b", 127);
         known.remove("a/+", 65);
-        assert_eq!((known.shards("a/b"), known.filter_count()), (0, 0));
+        assert_eq!((known.shards("a/b").0, known.filter_count()), (0, 0));
     }
 
     #[test]
@@ -133,9 +137,9 @@ mod tests {
         }
         for _ in 0..2 {
             known.remove_hash(hash, 5);
-            assert_eq!(known.shards("x"), 1 << 5);
+            assert_eq!(known.shards("x").0, 1 << 5);
         }
         known.remove_hash(hash, 5);
-        assert_eq!((known.shards("x"), known.collisions.len()), (0, 0));
+        assert_eq!((known.shards("x").0, known.collisions.len()), (0, 0));
     }
 }

@@ -54,19 +54,20 @@ impl Shard {
         }
         self.use_last_input(now, id);
         self.run_pipeline(now);
-        self.leave(now, id, "the network connection was closed");
+        self.counted(|shard| shard.leave(now, id, "the network connection was closed"));
         self.drop_connection(id);
     }
 
     /// Everything whose time has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop_due(now) {
-            match timer {
-                Timer::Connection(id) => self.on_connection_timer(now, id),
-                Timer::Session(key) => self.on_session_timer(now, key),
-                Timer::Sys => self.on_sys_timer(now),
-                Timer::Tick => self.on_tick(now),
-            }
+            self.counters.steps += 1;
+            self.counted(|shard| match timer {
+                Timer::Connection(id) => shard.on_connection_timer(now, id),
+                Timer::Session(key) => shard.on_session_timer(now, key),
+                Timer::Sys => shard.on_sys_timer(now),
+                Timer::Tick => shard.on_tick(now),
+            });
         }
     }
 
@@ -166,8 +167,10 @@ impl Shard {
         let Some(session) = self.clients.session(key) else { return };
         let will = session.will.take();
         let filters = std::mem::take(&mut session.filters);
-        for filter in &filters {
-            self.remove_subscription(now, key, filter);
+        self.counters.steps += filters.len() as u64;
+        self.leave_all_groups(now, key);
+        for filter in filters.iter().filter(|filter| !filter.starts_with("$share/")) {
+            self.remove_subscription(key, filter);
         }
         self.clients.subscription_count -= filters.len();
         if let Some(session) = self.clients.session(key) {
@@ -175,9 +178,11 @@ impl Shard {
             session.will_at = Deadline::NONE;
         }
         self.update_session_timer(key);
-        let ended = self.clients.remove_session(key);
+        let mut ended = self.clients.remove_session(key);
         self.rates.forget(key);
-        if let Some(session) = &ended {
+        if let Some(session) = &mut ended {
+            self.counters.steps += session.inflight.len() as u64;
+            self.discards.push(std::mem::take(&mut session.queue), None);
             self.events.push(|| Event::SessionEnded { client_id: session.client_id.clone() });
             self.tell_ended(session);
         }

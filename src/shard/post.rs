@@ -11,7 +11,7 @@ impl Shard {
         match mail.0 {
             Content::Control(items) => {
                 for item in items {
-                    self.on_control(now, from, item);
+                    self.counted(|shard| shard.on_control(now, from, item));
                 }
             }
             Content::Publishes(batch) => {

@@ -54,25 +54,25 @@ impl Router {
     }
 
     #[inline(always)]
-    pub fn route(&mut self, topic: &[u8]) -> Rc<Route> {
+    pub fn route(&mut self, topic: &[u8], steps: &mut u64) -> Rc<Route> {
         let versions = (self.subscriptions.version(), self.interest.version());
         if versions != self.cache_versions {
-            self.forget_routes();
+            self.forget_routes(steps);
             self.cache_versions = versions;
         }
         if let Some(route) = self.cache.get(topic) {
             return Rc::clone(route);
         }
-        self.find_route(topic)
+        self.find_route(topic, steps)
     }
 
     /// The route of a topic that is not remembered.
-    fn find_route(&mut self, topic: &[u8]) -> Rc<Route> {
-        let route = Rc::new(self.build(topic));
+    fn find_route(&mut self, topic: &[u8], steps: &mut u64) -> Rc<Route> {
+        let route = Rc::new(self.build(topic, steps));
         let bytes = topic.len() + route.bytes();
         let bytes_max = self.cache_max.saturating_mul(ROUTE_BYTES_MEAN);
         if self.cache.len() >= self.cache_max || self.cache_bytes + bytes > bytes_max {
-            self.forget_routes();
+            self.forget_routes(steps);
         }
         if bytes <= bytes_max {
             self.cache_bytes += bytes;
@@ -81,20 +81,25 @@ impl Router {
         route
     }
 
-    fn forget_routes(&mut self) {
+    fn forget_routes(&mut self, steps: &mut u64) {
+        *steps += self.cache.len() as u64;
         self.cache.clear();
         self.cache_bytes = 0;
     }
 
-    fn build(&self, topic: &[u8]) -> Route {
+    fn build(&self, topic: &[u8], steps: &mut u64) -> Route {
         let topic = std::str::from_utf8(topic).expect("a topic was validated when it was decoded");
         let mut route = Route::default();
         let mut found: Vec<(SessionKey, Options)> = Vec::new();
-        self.subscriptions.matches(topic, |subscriber, options| match subscriber {
-            Subscriber::Session(key) => found.push((*key, *options)),
-            Subscriber::Group(index) => route.groups.push(*index),
-        });
-        route.remote = self.interest.shards(topic);
+        let mut visit_count =
+            self.subscriptions.matches(topic, |subscriber, options| match subscriber {
+                Subscriber::Session(key) => found.push((*key, *options)),
+                Subscriber::Group(index) => route.groups.push(*index),
+            });
+        let (remote, remote_count) = self.interest.shards(topic);
+        route.remote = remote;
+        visit_count += remote_count;
+        *steps += (visit_count + found.len() + route.groups.len()) as u64;
         found.sort_by_key(|(key, _)| *key);
         for matching in found.chunk_by(|a, b| a.0 == b.0) {
             let all = merge(matching).expect("a chunk has an entry");
@@ -139,7 +144,7 @@ mod tests {
             router.subscriptions.insert("#", Subscriber::Session(key), options);
             if index % 100 == 0 {
                 for topic in 0..50u8 {
-                    let route = router.route(&[b'a' + topic % 26, b'/', b'0' + topic / 26]);
+                    let route = router.route(&[b'a' + topic % 26, b'/', b'0' + topic / 26], &mut 0);
                     assert_eq!(route.local.len(), index as usize + 1);
                     let bytes: usize = router.cache.values().map(|route| route.bytes()).sum();
                     assert!(bytes <= CACHE_MAX * ROUTE_BYTES_MEAN);

@@ -8,12 +8,16 @@ use super::router::{Options, Subscriber};
 use super::{ConnectionId, Shard, ShardId, context};
 use crate::arena::{Message, Stored};
 use crate::codec::{QoS, SubscriptionOptions};
-use crate::limits::Limits;
-use crate::session::inflight::FlowState;
+use crate::limits::{Limits, TURN_STEPS_MAX};
 use crate::session::queue::QueueLimits;
-use crate::session::{Clients, Context, DropReason, Offer, SessionKey};
+use crate::session::{
+    Clients, Context, DropReason, Membership, Offer, Returned, Session, SessionKey,
+};
 use crate::stages::plugin::{MessageView, Receivers};
 use crate::time::Instant;
+
+/// Groups that get places before the work of it is looked at.
+const GIVEN_AT_ONCE: usize = 256;
 
 /// Gives a message to the next member that can take it, behind those that wait already.
 pub(super) fn offer(
@@ -91,6 +95,7 @@ fn backlog_limits(limits: &Limits) -> QueueLimits {
 /// Puts messages that came back in front of a group's others, as far as group and shard may keep them.
 fn take_back(group: &mut Group, returned: Vec<Stored>, context: &mut Context<'_>) {
     let count = returned.len();
+    context.counters.steps += count as u64;
     let limits = backlog_limits(context.limits);
     context.counters.dropped_group_full += group.take_back(returned, limits, context.drops);
     // What was in flight had no place in a queue: it takes more now.
@@ -216,6 +221,7 @@ impl Shard {
         let mut context = context!(self, now);
         while group.members.has_credit() {
             let Some(queued) = group.backlog.pop() else { return };
+            context.counters.steps += 1;
             let message = queued.stored.message();
             if message.meta.expires_at.is_some_and(|at| at <= now) {
                 context.counters.expired += 1;
@@ -240,20 +246,33 @@ impl Shard {
     /// A client came back: its groups may give it messages again.
     pub(super) fn return_to_groups(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
-        session.memberships.iter_mut().for_each(|membership| membership.places = 0);
-        self.give_places(now, key);
+        session.take_back_places();
+        self.counters.steps += session.membership_count() as u64;
+        if !self.give_places(now, key) {
+            self.clients.credits.push(key);
+        }
     }
 
-    fn give_places(&mut self, now: Instant, key: SessionKey) {
+    /// Gives places to groups' owners as long as a turn allows; whether all groups were looked at.
+    fn give_places(&mut self, now: Instant, key: SessionKey) -> bool {
         let full = self.full_credit_of(key);
-        let Some((session, Some(connection))) = self.clients.pair(key) else { return };
-        let mut given: Vec<(ShardId, Box<str>, u32)> = Vec::new();
-        session.give_places(connection, full, |owner, filter, count| {
-            given.push((owner, filter.into(), count));
-        });
-        for (owner, filter, count) in given {
-            self.credit_group(now, key, owner, filter, count);
+        let steps_max = self.steps() + TURN_STEPS_MAX;
+        while self.steps() < steps_max {
+            let Some((session, Some(connection))) = self.clients.pair(key) else { return true };
+            let mut given: Vec<(ShardId, Box<str>, u32)> = Vec::new();
+            let has_more =
+                session.give_places(connection, full, GIVEN_AT_ONCE, |owner, filter, count| {
+                    given.push((owner, filter.into(), count));
+                });
+            self.counters.steps += GIVEN_AT_ONCE.min(session.membership_count()) as u64;
+            for (owner, filter, count) in given {
+                self.credit_group(now, key, owner, filter, count);
+            }
+            if !has_more {
+                return true;
+            }
         }
+        false
     }
 
     fn credit_group(
@@ -282,60 +301,95 @@ impl Shard {
 
     /// Tells the owners of groups how many more messages their members can take.
     pub(super) fn give_back_credits(&mut self, now: Instant) {
+        let mut unfinished = Vec::new();
         while let Some(key) = self.clients.credits.pop() {
-            if self.clients.session(key).is_some_and(|session| session.is_credit_due) {
-                self.give_places(now, key);
+            let is_due =
+                |session: &mut Session| session.is_credit_due || session.is_giving_places();
+            if self.clients.session(key).is_some_and(is_due) && !self.give_places(now, key) {
+                unfinished.push(key);
             }
         }
+        self.clients.credits.extend(unfinished);
     }
 
     /// The client is gone, the session stays: what it did not send goes back to its groups. [MQTT-4.8.2-4]
     pub(super) fn leave_groups_for_now(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
-        let memberships: Vec<_> =
-            session.memberships.iter().map(|m| (m.number, m.owner, m.filter.clone())).collect();
+        let memberships = session.memberships_list();
+        if memberships.is_empty() {
+            return;
+        }
+        let mut returned = self.take_unsent(key, |_| true);
+        self.counters.steps += memberships.len() as u64;
         for (number, owner, filter) in memberships {
-            let returned = self.take_unsent(key, number);
+            let returned = returned.remove(&number).unwrap_or_default();
             if owner == self.id {
                 self.on_away(now, (self.id, key), &filter, returned, false);
             } else {
-                let returned = batch_of(&returned);
+                let (filter, returned) = ((*filter).into(), batch_of(&returned));
                 self.outbox.control(owner, Control::Away { filter, session: key, returned });
             }
         }
     }
 
-    /// The subscription ends: what was not sent, and unacknowledged QoS 1 messages, go back. [MQTT-4.8.2-5]
-    pub(super) fn leave_group(&mut self, now: Instant, key: SessionKey, text: &str) {
+    /// The subscription ends, and `unsent` goes back, which was taken from what waits for the client.
+    pub(super) fn leave_group(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        text: &str,
+        unsent: &mut Returned,
+    ) {
         let Some(session) = self.clients.session(key) else { return };
-        let is_ending = session.connection.is_none();
         let Some(membership) = session.leave(text) else { return };
-        let number = membership.number;
-        let mut returned =
-            if is_ending { self.take_unacknowledged(key, number) } else { Vec::new() };
-        returned.extend(self.take_unsent(key, number));
+        let returned = unsent.remove(&membership.number).unwrap_or_default();
+        self.give_up_membership(now, key, &membership, returned);
+    }
+
+    /// The session ends: what was not sent, and unacknowledged QoS 1 messages, go back. [MQTT-4.8.2-5]
+    pub(super) fn leave_all_groups(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.clients.session(key) else { return };
+        let memberships = session.leave_all();
+        if memberships.is_empty() {
+            return;
+        }
+        let mut returned = session.take_unacknowledged();
+        self.counters.steps += (session.inflight.len() + memberships.len()) as u64;
+        let mut unsent = self.take_unsent(key, |_| true);
+        for membership in memberships {
+            let mut messages = returned.remove(&membership.number).unwrap_or_default();
+            messages.extend(unsent.remove(&membership.number).unwrap_or_default());
+            self.give_up_membership(now, key, &membership, messages);
+        }
+    }
+
+    fn give_up_membership(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        membership: &Membership,
+        returned: Vec<Stored>,
+    ) {
         if membership.owner == self.id {
-            return self.on_away(now, (self.id, key), text, returned, true);
+            return self.on_away(now, (self.id, key), &membership.filter, returned, true);
         }
         let returned = batch_of(&returned);
-        let leave = Control::Leave { filter: text.into(), session: key, returned };
+        let leave = Control::Leave { filter: (*membership.filter).into(), session: key, returned };
         self.outbox.control(membership.owner, leave);
     }
 
-    fn take_unsent(&mut self, key: SessionKey, number: u32) -> Vec<Stored> {
-        let Some(session) = self.clients.session(key) else { return Vec::new() };
+    /// What waits for the client and came through memberships that it leaves: found in one way through its queue.
+    pub(super) fn take_unsent(
+        &mut self,
+        key: SessionKey,
+        is_left: impl Fn(u32) -> bool,
+    ) -> Returned {
+        let Some(session) = self.clients.session(key) else { return Returned::new() };
         if session.queue.is_empty() {
-            return Vec::new();
+            return Returned::new();
         }
-        let taken = session.queue.extract(|queued| queued.envelope.membership == number);
-        taken.into_iter().map(|queued| queued.stored).collect()
-    }
-
-    fn take_unacknowledged(&mut self, key: SessionKey, number: u32) -> Vec<Stored> {
-        let Some(session) = self.clients.session(key) else { return Vec::new() };
-        session.inflight.take_stored(|flow| {
-            flow.envelope.membership == number && flow.state == FlowState::AwaitPuback
-        })
+        self.counters.steps += session.queue.len() as u64;
+        session.take_unsent(is_left)
     }
 
     /// A member is away or has left; its messages come back to the front.
@@ -359,10 +413,9 @@ impl Shard {
             let filter: Box<str> = group.filter().into();
             let left_count = group.acknowledged_backlog_count();
             self.counters.dropped_group_full += group.backlog.len() as u64;
-            while let Some(queued) = group.backlog.pop() {
-                self.drops.push(None, queued.stored.message().topic, DropReason::GroupFull);
+            if let Some(group) = self.groups.remove(index) {
+                self.discards.push(group.backlog, Some(DropReason::GroupFull));
             }
-            self.groups.remove(index);
             self.router.subscriptions.remove(&filter, Subscriber::Group(index));
             self.withdraw(&filter);
             self.count_left_in_group(left_count);

@@ -2,16 +2,17 @@
 
 use super::input::Step;
 use super::router::{Options, Subscriber};
-use super::{About, ConnectionId, Notice, Shard};
+use super::{About, ConnectionId, Notice, Shard, steps};
 use crate::codec::{
     self, ProtocolVersion, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe,
     SubscriptionOptions, Unsuback, Unsubscribe,
 };
 use crate::printable::Quoted;
 use crate::session::connection::PendingSubscribe;
-use crate::session::{Envelope, Park, SessionKey};
+use crate::session::{Envelope, Park, Returned, SessionKey};
 use crate::time::Instant;
 use crate::topic::{Subscribed, has_wildcards, parse_filter};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// What a filter of a SUBSCRIBE came to.
@@ -201,6 +202,7 @@ impl Shard {
         options: SubscriptionOptions,
         subscription_id: u32,
     ) -> Outcome {
+        self.counters.steps += 1;
         let parsed =
             match parse_filter(text, self.limits.filter_size_max, self.limits.filter_levels_max) {
                 Ok(parsed) => parsed,
@@ -234,6 +236,8 @@ impl Shard {
                 // Most clients have one.
                 session.filters.reserve_exact(1);
             }
+            let moved = session.filters.len() - place;
+            self.counters.steps += steps::of_bytes(moved * size_of::<Box<str>>());
             session.filters.insert(place, text.into());
             self.clients.subscription_count += 1;
         }
@@ -297,9 +301,20 @@ impl Shard {
         if let Some(step) = self.check_filters(now, id, unsubscribe.filters.iter()) {
             return step;
         }
+        // What waits for the groups that are left is found in one way through the queue.
+        let numbers: BTreeSet<u32> = match self.clients.session(key) {
+            Some(session) => {
+                unsubscribe.filters.iter().filter_map(|f| session.membership_number(f)).collect()
+            }
+            None => BTreeSet::new(),
+        };
+        let mut unsent = match numbers.is_empty() {
+            true => Returned::new(),
+            false => self.take_unsent(key, |number| numbers.contains(&number)),
+        };
         let mut reasons = Vec::new();
         for text in unsubscribe.filters.iter() {
-            reasons.push(self.unsubscribe(now, key, text));
+            reasons.push(self.unsubscribe(now, key, text, &mut unsent));
         }
         let packet_id = unsubscribe.packet_id;
         // [MQTT-3.10.4-5]
@@ -316,27 +331,36 @@ impl Shard {
         Step::Done
     }
 
-    fn unsubscribe(&mut self, now: Instant, key: SessionKey, text: &str) -> ReasonCode {
+    fn unsubscribe(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        text: &str,
+        unsent: &mut Returned,
+    ) -> ReasonCode {
+        self.counters.steps += 1;
         let Some(session) = self.clients.session(key) else { return ReasonCode::UnspecifiedError };
         // [MQTT-3.10.4-1]
         match session.filters.binary_search_by(|filter| (**filter).cmp(text)) {
             Err(_) => ReasonCode::NoSubscriptionExisted,
             Ok(place) => {
                 session.filters.remove(place);
+                let moved = session.filters.len() - place;
                 session.end_pull(text);
                 self.clients.subscription_count -= 1;
-                self.remove_subscription(now, key, text);
+                self.counters.steps += steps::of_bytes(moved * size_of::<Box<str>>());
+                match text.starts_with("$share/") {
+                    true => self.leave_group(now, key, text, unsent),
+                    false => self.remove_subscription(key, text),
+                }
                 self.tell_unsubscribed(key, text);
                 ReasonCode::Success
             }
         }
     }
 
-    /// Takes a subscription out of the index or its group.
-    pub(super) fn remove_subscription(&mut self, now: Instant, key: SessionKey, text: &str) {
-        if text.starts_with("$share/") {
-            return self.leave_group(now, key, text);
-        }
+    /// Takes a subscription that is not shared out of the index.
+    pub(super) fn remove_subscription(&mut self, key: SessionKey, text: &str) {
         self.router.subscriptions.remove(text, Subscriber::Session(key));
         self.withdraw(text);
     }

@@ -26,6 +26,10 @@ pub struct Index<K, V> {
     version: u64,
     filter_count: usize,
     subscription_count: usize,
+    /// Subscriptions to filters with wildcards.
+    wild_count: usize,
+    /// Subscribers that a filter without wildcards has had at most since there were none at all.
+    exact_most: usize,
     /// What exact filters and their subscribers hold outside the table.
     exact_size: usize,
 }
@@ -45,6 +49,8 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
             version: 0,
             filter_count: 0,
             subscription_count: 0,
+            wild_count: 0,
+            exact_most: 0,
             exact_size: 0,
         }
     }
@@ -53,6 +59,7 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
     pub fn insert(&mut self, filter: &str, key: K, value: V) -> Option<V> {
         let (previous, first) = if has_wildcards(filter) {
             let change = self.wild.insert(filter, key, value);
+            self.wild_count += usize::from(change.previous.is_none());
             (change.previous, change.first)
         } else {
             self.insert_exact(filter, key, value)
@@ -66,6 +73,7 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
     pub fn remove(&mut self, filter: &str, key: K) -> Option<V> {
         let (value, last) = if has_wildcards(filter) {
             let change = self.wild.remove(filter, key)?;
+            self.wild_count -= 1;
             (change.value, change.last)
         } else {
             self.remove_exact(filter, key)?
@@ -73,6 +81,9 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         self.version += 1;
         self.filter_count -= usize::from(last);
         self.subscription_count -= 1;
+        if self.subscription_count == self.wild_count {
+            self.exact_most = 0;
+        }
         Some(value)
     }
 
@@ -85,12 +96,13 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
     }
 
     /// Calls `found` for every subscription whose filter means `topic`: a key once for each such filter. Allocates
-    /// nothing as long as no filter has more than some 128 levels.
-    pub fn matches(&self, topic: &str, mut found: impl FnMut(&K, &V)) {
+    /// nothing as long as no filter has more than some 128 levels. Returns how many filters, or beginnings of filters that
+    /// they share, were looked at.
+    pub fn matches(&self, topic: &str, mut found: impl FnMut(&K, &V)) -> usize {
         if let Some(subscribers) = self.exact(topic) {
             subscribers.each(&mut found);
         }
-        self.wild.matches(topic, &mut found);
+        1 + self.wild.matches(topic, &mut found)
     }
 
     /// Moves with every change: what was found at a version is what would be found at the same version again.
@@ -105,6 +117,11 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
 
     pub fn subscription_count(&self) -> usize {
         self.subscription_count
+    }
+
+    /// No topic's search looks at more, and finds more: filters, their beginnings, and subscriptions.
+    pub fn matches_max(&self) -> usize {
+        1 + self.exact_most + self.wild_count + self.wild.node_count()
     }
 
     /// The memory held, in bytes: an estimate.
@@ -128,10 +145,12 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
             let exact = Exact { filter: filter.into(), subscribers };
             self.exact.insert(hash, exact, |exact| self.hash.bytes(exact.filter.as_bytes()));
             self.exact_size += filter.len();
+            self.exact_most = self.exact_most.max(1);
             return (None, true);
         };
         self.exact_size -= exact.subscribers.heap_size();
         let previous = exact.subscribers.insert(key, value);
+        self.exact_most = self.exact_most.max(exact.subscribers.len());
         self.exact_size += exact.subscribers.heap_size();
         (previous, false)
     }

@@ -5,6 +5,7 @@ mod rates;
 mod repeats;
 mod retained_room;
 mod shortage;
+mod steps;
 mod world;
 
 use ringmq::codec::{

@@ -8,6 +8,7 @@ use ringmq::codec::{
 };
 use ringmq::limits::Limits;
 use ringmq::random::Random;
+use ringmq::shard::Counters;
 
 const TOPICS: [&str; 4] = ["a/b", "a/longer-than-eight", "$SYS/mine", "z"];
 const SIZES: [usize; 7] = [0, 1, 20, 110, 140, 700, 5_000];
@@ -147,7 +148,9 @@ fn outcome(seed: u64, in_a_read: usize) -> (Vec<String>, usize) {
         world.packets(client, |packet| outcome.push(format!("{client}: {packet:?}")));
     }
     for shard in &mut world.shards {
-        outcome.push(format!("{:?}", shard.counters()));
+        // What comes at once costs less.
+        let counters = Counters { steps: 0, delivery_steps: 0, ..shard.counters().clone() };
+        outcome.push(format!("{counters:?}"));
     }
     (outcome, repeat_count)
 }

@@ -123,7 +123,7 @@ impl<K, V> Nodes<K, V> {
         self.count -= 1;
     }
 
-    #[cfg(test)]
+    /// The root not counted.
     pub fn count(&self) -> usize {
         self.count - 1
     }

@@ -68,14 +68,17 @@ impl<K: Copy + Ord, V: Copy> Trie<K, V> {
         Some(if below { &node.below } else { &node.here })
     }
 
-    pub fn matches(&self, topic: &str, found: &mut impl FnMut(&K, &V)) {
+    /// Returns how many nodes it has looked at.
+    pub fn matches(&self, topic: &str, found: &mut impl FnMut(&K, &V)) -> usize {
         // [MQTT-4.7.2-1]
         let is_dollar = topic.starts_with('$');
         let mut levels = TopicLevels { topic: topic.as_bytes(), passed: SmallVec::new() };
         // Depth first: at most one branch waits for each level on the way.
         let mut branches: SmallVec<[(NodeIndex, usize); LEVELS_INLINE]> = SmallVec::new();
         branches.push((ROOT, 0));
+        let mut visit_count = 0;
         while let Some((at, depth)) = branches.pop() {
+            visit_count += 1;
             let node = self.nodes.get(at);
             let wild = !(is_dollar && depth == 0);
             if wild {
@@ -99,13 +102,14 @@ impl<K: Copy + Ord, V: Copy> Trie<K, V> {
                 branches.push((node.plus, depth + 1));
             }
         }
+        visit_count
     }
 
     pub fn bytes(&self) -> usize {
         self.nodes.bytes() + self.children.bytes() + self.subscribers_size
     }
 
-    #[cfg(test)]
+    /// The root not counted.
     pub fn node_count(&self) -> usize {
         self.nodes.count()
     }

@@ -1,0 +1,46 @@
+//! Queues that nobody needs any more: what waits in them is freed some at a time, so that no single packet frees it all.
+
+use super::Shard;
+use crate::limits::TURN_STEPS_MAX;
+use crate::session::DropReason;
+use crate::session::queue::Queue;
+use std::collections::VecDeque;
+
+/// Counted among what is stored until it is freed.
+#[derive(Debug, Default)]
+pub(super) struct Discards {
+    /// With why each message of a queue is told to be dropped; `None`: it is not told.
+    queues: VecDeque<(Queue, Option<DropReason>)>,
+}
+
+impl Discards {
+    pub fn push(&mut self, queue: Queue, why: Option<DropReason>) {
+        if !queue.is_empty() {
+            self.queues.push_back((queue, why));
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+}
+
+impl Shard {
+    /// Frees as much as a turn allows.
+    pub(super) fn free_discards(&mut self) {
+        let mut left = TURN_STEPS_MAX;
+        while left > 0
+            && let Some((queue, why)) = self.discards.queues.front_mut()
+        {
+            let Some(queued) = queue.pop() else {
+                self.discards.queues.pop_front();
+                continue;
+            };
+            left -= 1;
+            self.counters.steps += 1;
+            if let Some(why) = why {
+                self.drops.push(None, queued.stored.message().topic, *why);
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What one client sends costs its shard a bounded number of steps before others get theirs.
+
+use super::*;
+use ringmq::codec::{
+    RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions, TopicFilters, Unsubscribe,
+};
+use ringmq::limits::CALL_STEPS_MAX;
+
+/// Subscribes to all filters, some hundred a packet.
+fn subscribe_all(world: &mut World, client: usize, filters: &[String], qos: QoS, id: Option<u32>) {
+    let options = SubscriptionOptions {
+        qos,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::DoNotSend,
+    };
+    for some in filters.chunks(500) {
+        let list: Vec<_> = some.iter().map(|filter| (filter.as_str(), options)).collect();
+        let subscribe = Subscribe {
+            packet_id: PacketId::new(1).expect("an id"),
+            subscription_id: id,
+            user_properties: Default::default(),
+            filters: SubscribeFilters::from_list(&list),
+        };
+        world.send(client, &Packet::Subscribe(subscribe));
+        world.settle();
+    }
+}
+
+fn most_steps(world: &mut World) -> u64 {
+    world.shards.iter_mut().map(|shard| shard.take_call_steps_most()).max().unwrap_or(0)
+}
+
+/// A client with 10,000 shared subscriptions and 9,000 messages that wait for it, some of each of many groups; another
+/// member of one group.
+fn member_of_many(expiry_s: u32) -> (World, usize, Vec<String>) {
+    let mut world = World::new(1, quiet());
+    let publisher = world.connect("p", |_| ());
+    let filters: Vec<String> = (0..10_000).map(|n| format!("$share/g/{n}")).collect();
+    let member = world.connect("member", |c| c.session_expiry_s = Some(expiry_s));
+    subscribe_all(&mut world, member, &filters, QoS::AtMostOnce, None);
+    world.set_stuck(member, true);
+    // Fills its output, so that what follows waits for it.
+    for _ in 0..8 {
+        world.publish(publisher, "0", &[b'x'; 60_000], QoS::AtMostOnce, 0);
+        world.settle();
+    }
+    for number in 0..9_000u16 {
+        let topic = number.to_string();
+        world.publish(publisher, &topic, b"m", QoS::AtMostOnce, 0);
+    }
+    world.settle();
+    assert!(world.shards[0].gauges().stored_bytes > 9_000 * 32, "the messages wait");
+    (world, member, filters)
+}
+
+#[test]
+fn who_leaves_ten_thousand_groups_costs_its_shard_no_more_than_their_number() {
+    for expiry_s in [0, 60] {
+        let (mut world, member, _) = member_of_many(expiry_s);
+        most_steps(&mut world);
+        world.lose(member);
+        let most = most_steps(&mut world);
+        assert!((9_000..CALL_STEPS_MAX).contains(&most), "the end took {most} steps");
+        let gauges = world.shards[0].gauges();
+        let expected = if expiry_s == 0 { (0, 0) } else { (10_000, 9_000) };
+        assert_eq!((gauges.shared_groups, gauges.group_backlog.min(9_000)), expected);
+        // It takes all of its places back.
+        world.now = world.now.plus_s(1);
+        world.connect("member", |c| c.clean_start = false);
+        let most = most_steps(&mut world);
+        assert!(most < CALL_STEPS_MAX, "the return took {most} steps");
+    }
+}
+
+#[test]
+fn one_unsubscribe_of_ten_thousand_groups_goes_through_the_queue_a_few_times() {
+    let (mut world, member, filters) = member_of_many(60);
+    let other = world.connect("other", |_| ());
+    world.subscribe(other, &filters[5], QoS::AtMostOnce);
+    world.settle();
+    world.received(other);
+    let list: Vec<&str> = filters.iter().map(String::as_str).collect();
+    most_steps(&mut world);
+    world.send(
+        member,
+        &Packet::Unsubscribe(Unsubscribe {
+            packet_id: PacketId::new(2).expect("an id"),
+            user_properties: Default::default(),
+            filters: TopicFilters::from_list(&list),
+        }),
+    );
+    world.settle();
+    let most = most_steps(&mut world);
+    assert!((10_000..CALL_STEPS_MAX).contains(&most), "the packet took {most} steps");
+    assert_eq!(world.messages(other), ["5=m"], "what waits goes to the other member");
+    assert_eq!(world.shards[0].gauges().shared_groups, 1);
+    world.set_stuck(member, false);
+    world.settle();
+    let received = world.received(member);
+    assert_eq!(received.last().map(String::as_str), Some("UNSUBACK"));
+}
