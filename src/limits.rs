@@ -72,6 +72,8 @@ pub struct Limits {
     pub retained_messages_max: usize,
     pub retained_bytes_max: usize,
     pub subscriptions_per_client_max: usize,
+    /// Subscriptions of a session that one topic may match: filters whose wildcards stand at the same levels count as one.
+    pub overlapping_subscriptions_max: usize,
     /// Subscriptions may have wildcards.
     pub wildcard_available: bool,
     /// Levels in front of a subscription's first wildcard, at least.
@@ -155,6 +157,7 @@ impl Limits {
         retained_messages_max: 1_000_000,
         retained_bytes_max: 256 << 20,
         subscriptions_per_client_max: 10_000,
+        overlapping_subscriptions_max: 256,
         wildcard_available: true,
         wildcard_depth_min: 0,
         subscription_ids_available: true,

@@ -13,6 +13,7 @@ pub mod held_acks;
 pub mod inflight;
 pub mod membership;
 pub mod output;
+pub mod overlaps;
 pub mod packet_id;
 pub mod profile;
 pub mod queue;
@@ -30,6 +31,7 @@ pub use fetch::{Fetch, Pull};
 pub use held_acks::{HeldAck, HeldAcks, Ticket};
 pub use membership::{Membership, Memberships, Returned};
 pub use output::{BufferPool, Output, OutputBuffer, Part};
+pub use overlaps::Overlaps;
 pub use profile::Profile;
 pub use seen::Seen;
 pub use will::Will;
@@ -122,6 +124,8 @@ pub struct Session {
     pub expiry_s: u32,
     /// Filters subscribed to, sorted; shared ones as `$share/...`.
     pub filters: Vec<Box<str>>,
+    /// Of the filters that are not shared; `None`: there were always too few to overlap too often.
+    overlaps: Option<Box<Overlaps>>,
     /// `None`: the client has never subscribed to a group.
     memberships: Option<Box<Memberships>>,
     pub inflight: Inflight,
@@ -157,6 +161,7 @@ impl Session {
             connection: None,
             expiry_s: 0,
             filters: Vec::new(),
+            overlaps: None,
             memberships: None,
             inflight: Inflight::default(),
             queue: Queue::new(stored.clone()),
@@ -185,6 +190,30 @@ impl Session {
             messages_max: bounds.queue_messages_max.unwrap_or(limits.queue_messages_max),
             bytes_max: bounds.queue_bytes_max.unwrap_or(limits.queue_bytes_max),
             policy: limits.queue_policy,
+        }
+    }
+
+    /// Adds a filter that is not shared to those that may overlap; `false`: one topic would match too many.
+    pub fn overlap(&mut self, filter: &str, overlapping_max: usize) -> bool {
+        if self.overlaps.is_none() && self.filters.len() < overlapping_max {
+            return true;
+        }
+        let filters = &self.filters;
+        let overlaps = self.overlaps.get_or_insert_with(|| {
+            let others = filters.iter().map(|filter| &**filter);
+            Box::new(Overlaps::of(others.filter(|filter| !filter.starts_with("$share/"))))
+        });
+        let may_add = overlaps.may_add(filter, overlapping_max);
+        if may_add {
+            overlaps.add(filter);
+        }
+        may_add
+    }
+
+    /// A filter that is not shared is gone.
+    pub fn end_overlap(&mut self, filter: &str) {
+        if let Some(overlaps) = &mut self.overlaps {
+            overlaps.remove(filter);
         }
     }
 

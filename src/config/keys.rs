@@ -482,6 +482,12 @@ pub static KEYS: &[Key] = &[
         "Subscriptions may be shared. If not, they are refused (0x9E; 0x80 before MQTT 5)."
     ),
     limit!(
+        Sessions,
+        overlapping_subscriptions_max,
+        count(1, 10_000_000),
+        "Subscriptions of a session that one topic may match. Filters whose wildcards stand at the same levels count as one."
+    ),
+    limit!(
         Queues,
         queue_messages_max,
         count(1, 100_000_000),

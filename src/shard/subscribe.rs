@@ -232,6 +232,10 @@ impl Shard {
             if session.filters.len() >= subscriptions_max {
                 return Outcome::Refused(ReasonCode::QuotaExceeded);
             }
+            let overlapping_max = self.limits.overlapping_subscriptions_max;
+            if parsed.share.is_none() && !session.overlap(text, overlapping_max) {
+                return Outcome::Refused(ReasonCode::QuotaExceeded);
+            }
             if session.filters.is_empty() {
                 // Most clients have one.
                 session.filters.reserve_exact(1);
@@ -347,6 +351,9 @@ impl Shard {
                 session.filters.remove(place);
                 let moved = session.filters.len() - place;
                 session.end_pull(text);
+                if !text.starts_with("$share/") {
+                    session.end_overlap(text);
+                }
                 self.clients.subscription_count -= 1;
                 self.counters.steps += steps::of_bytes(moved * size_of::<Box<str>>());
                 match text.starts_with("$share/") {

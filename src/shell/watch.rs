@@ -148,8 +148,8 @@ const RULES: &[Rule] = &[
     },
     Rule {
         count: |counters| counters.subscriptions_refused,
-        sentence: "subscriptions refused; see subscriptions_per_client_max, filter_size_max, filter_levels_max, \
-                   wildcard_available, wildcard_depth_min, subscription_ids_available and shared_available",
+        sentence: "subscriptions refused; see subscriptions_per_client_max, overlapping_subscriptions_max, \
+                   filter_size_max, filter_levels_max, wildcard_available, wildcard_depth_min, subscription_ids_available and shared_available",
     },
     Rule {
         count: |counters| counters.refused_by_qos,

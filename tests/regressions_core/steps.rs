@@ -100,3 +100,51 @@ fn one_unsubscribe_of_ten_thousand_groups_goes_through_the_queue_a_few_times() {
     let received = world.received(member);
     assert_eq!(received.last().map(String::as_str), Some("UNSUBACK"));
 }
+
+/// All filters of 13 levels that mean one topic, and that topic.
+fn overlapping_filters() -> (Vec<String>, String) {
+    let levels = 13;
+    let filters = (0..1u32 << levels).map(|bits| {
+        let level = |n: u32| if bits >> n & 1 == 1 { "+" } else { "a" };
+        (0..levels).map(level).collect::<Vec<_>>().join("/")
+    });
+    (filters.collect(), vec!["a"; levels as usize].join("/"))
+}
+
+#[test]
+fn a_small_message_does_not_become_a_large_one_by_identifiers() {
+    let mut world = World::new(1, quiet());
+    let publisher = world.connect("p", |_| ());
+    let client = world.connect("c", |_| ());
+    let (filters, topic) = overlapping_filters();
+    let mut reasons: Vec<ReasonCode> = Vec::new();
+    for some in filters.chunks(500) {
+        subscribe_all(&mut world, client, some, QoS::AtMostOnce, Some(2_097_152));
+        world.packets(client, |packet| {
+            if let Packet::Suback(suback) = packet {
+                reasons.extend(suback.reasons.iter());
+            }
+        });
+    }
+    world.publish(publisher, &topic, b"m", QoS::AtMostOnce, 0);
+    world.settle();
+    let mut id_count = 0;
+    world.packets(client, |packet| {
+        if let Packet::Publish(publish) = packet {
+            id_count += publish.subscription_ids.iter().count();
+        }
+    });
+    assert_eq!(id_count, 256, "the message comes with the identifiers of all subscriptions");
+    let granted = reasons.iter().filter(|reason| **reason == ReasonCode::Success).count();
+    let refused = reasons.iter().filter(|reason| **reason == ReasonCode::QuotaExceeded).count();
+    assert_eq!((granted, refused), (256, filters.len() - 256));
+    // Filters of a pattern that is there are no more load, however many they are.
+    let devices: Vec<String> = (0..2_000).map(|n| format!("+/{n}/a/a/a/a/a/a/a/a/a/a/a")).collect();
+    subscribe_all(&mut world, client, &devices, QoS::AtMostOnce, None);
+    assert_eq!(world.shards[0].gauges().subscriptions, 256 + 2_000);
+    // What is given up makes room.
+    world.unsubscribe(client, &filters[0]);
+    world.settle();
+    subscribe_all(&mut world, client, &filters[8_000..8_001], QoS::AtMostOnce, None);
+    assert_eq!(world.shards[0].gauges().subscriptions, 256 + 2_000);
+}
