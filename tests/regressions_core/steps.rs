@@ -148,3 +148,124 @@ fn a_small_message_does_not_become_a_large_one_by_identifiers() {
     subscribe_all(&mut world, client, &filters[8_000..8_001], QoS::AtMostOnce, None);
     assert_eq!(world.shards[0].gauges().subscriptions, 256 + 2_000);
 }
+
+/// A client's publishes of so many topics, each of which `receiver_count` others want by all of their overlapping filters.
+fn flood(shard_count: u16, receiver_count: usize) -> (World, usize, Vec<usize>, Vec<u8>) {
+    let limits = Limits { overlapping_subscriptions_max: 4096, ..quiet() };
+    let mut world = World::new(shard_count, limits);
+    let filters: Vec<String> = (0..1u32 << 11)
+        .map(|bits| {
+            let level = |n: u32| if bits >> n & 1 == 1 { "+" } else { "a" };
+            format!("{}/+", (0..11).map(level).collect::<Vec<_>>().join("/"))
+        })
+        .collect();
+    let receivers: Vec<usize> = (0..receiver_count)
+        .map(|n| {
+            let client = world.client_on(usize::from(shard_count) - 1, &format!("r{n}-"));
+            subscribe_all(&mut world, client, &filters, QoS::AtMostOnce, None);
+            client
+        })
+        .collect();
+    let flooder = world.client_on(0, "flooder");
+    world.settle();
+    receivers.iter().for_each(|receiver| drop(world.received(*receiver)));
+    let mut bytes = Vec::new();
+    for number in 0..300 {
+        let topic = format!("{}/{number}", ["a"; 11].join("/"));
+        let publish = Publish { topic: &topic, payload: b"m", ..Publish::default() };
+        publish.encode(ProtocolVersion::V5, &mut bytes);
+    }
+    (world, flooder, receivers, bytes)
+}
+
+#[test]
+fn others_get_their_turn_while_one_client_sends_what_costs_much() {
+    for shard_count in [1, 2] {
+        let (mut world, flooder, receivers, bytes) = flood(shard_count, 40);
+        let last = usize::from(shard_count) - 1;
+        let asker = world.client_on(last, "asker");
+        world.subscribe(asker, "answer", QoS::AtMostOnce);
+        world.settle();
+        world.received(asker);
+        world.send_bytes(flooder, &bytes);
+        let (mut most, mut turn_count) = (0, 0);
+        let mut got = 0;
+        while got < 300 {
+            world.publish(asker, "answer", b"x", QoS::AtMostOnce, 0);
+            for shard in 0..usize::from(shard_count) {
+                let before = world.shards[shard].steps();
+                world.turn(shard);
+                most = most.max(world.shards[shard].steps() - before);
+            }
+            turn_count += 1;
+            assert!(turn_count < 2_000, "{got} messages in so many turns");
+            got += world.messages(receivers[0]).len();
+            world.turn(last);
+            assert!(!world.messages(asker).is_empty(), "it is answered in each turn");
+        }
+        // A message to 40 receivers with 2,048 filters each costs some 86,000.
+        assert!(most < 2 * 90_000, "a turn took {most} steps on {shard_count} shards");
+        assert!(turn_count > 100, "{turn_count} turns");
+        world.settle();
+        for receiver in &receivers[1..] {
+            let expected: Vec<String> =
+                (0..300).map(|n| format!("{}/{n}=m", ["a"; 11].join("/"))).collect();
+            assert_eq!(world.messages(*receiver), expected, "all arrive, in order");
+        }
+    }
+}
+
+#[test]
+fn what_waits_for_its_turn_is_used_though_its_connection_ends_or_is_taken_over() {
+    for is_taken_over in [false, true] {
+        let (mut world, flooder, receivers, bytes) = flood(1, 25);
+        world.send_bytes(flooder, &bytes);
+        world.turn(0);
+        world.turn(0);
+        let first_count = world.messages(receivers[0]).len();
+        assert!(first_count < 10, "{first_count} messages in two turns");
+        if is_taken_over {
+            world.connect("flooder0", |_| ());
+        } else {
+            world.lose(flooder);
+        }
+        // One receiver is lost in the middle, one unsubscribes.
+        world.lose(receivers[3]);
+        world.settle();
+        let count = first_count + world.messages(receivers[0]).len();
+        assert_eq!(count, 300, "all were used");
+        assert_eq!(world.shards[0].gauges().frame_bytes, 0);
+    }
+}
+
+#[test]
+fn a_packet_of_very_many_filters_ends_its_connection_before_any_takes_effect() {
+    for (count, is_taken) in [(32_768, true), (32_769, false)] {
+        let mut world = World::new(1, quiet());
+        let client = world.connect("c", |_| ());
+        let mut filters: Vec<String> = (0..count).map(|n| format!("{:05}", 90_000 - n)).collect();
+        filters[0] = "#".into();
+        let options = SubscriptionOptions {
+            qos: QoS::AtMostOnce,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::DoNotSend,
+        };
+        let list: Vec<_> = filters.iter().map(|filter| (filter.as_str(), options)).collect();
+        world.received(client);
+        most_steps(&mut world);
+        let subscribe = Subscribe {
+            packet_id: PacketId::new(1).expect("an id"),
+            subscription_id: None,
+            user_properties: Default::default(),
+            filters: SubscribeFilters::from_list(&list),
+        };
+        world.send(client, &Packet::Subscribe(subscribe));
+        world.settle();
+        let expected = if is_taken { "SUBACK" } else { "DISCONNECT QuotaExceeded" };
+        assert_eq!(world.received(client), [expected]);
+        assert_eq!(world.shards[0].gauges().subscriptions > 0, is_taken);
+        let most = most_steps(&mut world);
+        assert!(most < CALL_STEPS_MAX, "the packet took {most} steps");
+    }
+}
