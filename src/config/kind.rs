@@ -508,7 +508,8 @@ mod tests {
         let power = Kind::PowerOfTwo { min: 1, max: 64 };
         let cases = [
             (size, Text("2MiB"), "'2MiB' is out of bounds"),
-            (size, Argument("64KB"), "'64KB' is no size"),
+            (size, Argument("64K"), "'64K' is no size; did you mean \"64KiB\"?"),
+            (size, Argument("64X"), "'64X' is no size"),
             (size, Flag(true), "true is of the wrong type"),
             (time, Text("1500ms"), "'1500ms' is no whole number of seconds"),
             (time, Number(61), "61 is out of bounds"),
