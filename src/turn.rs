@@ -16,6 +16,17 @@ use crate::time::Instant;
 /// Up to so many outputs a turn leave at once, each in a call of its own.
 const SENDS_NOW_MAX: usize = 3;
 
+/// Why a connection is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// More than the process may have.
+    Full,
+    /// More than its address may have.
+    AddressFull,
+    /// Its address connects more often than it may.
+    AddressFast,
+}
+
 /// What one shard's turn needs of its surroundings.
 ///
 /// A world speaks of connections by the shard's ids. It never waits: what it has no room for it says, or keeps for later.
@@ -122,17 +133,6 @@ pub enum Event<'a, S> {
         /// Nothing of what the peer had sent is left in the socket.
         is_read_out: bool,
     },
-}
-
-/// Why a connection is not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// More than the process may have.
-    Full,
-    /// More than its address may have.
-    AddressFull,
-    /// Its address connects more often than it may.
-    AddressFast,
 }
 
 /// A connection on its way to the shard of its session.

@@ -280,8 +280,7 @@ pub static KEYS: &[Key] = &[
         name: "tcp_user_timeout_ms",
         group: Group::Network,
         kind: Kind::Time { unit: Milliseconds, min: 10_000, max: 604_800_000 },
-        explanation: "Time that a connection may take nothing of what was sent to it; then it is closed. A client that keeps its window closed \
-                      and is not reachable either is given up by the kernel after some 15 minutes (tcp_retries2), whatever this says.",
+        explanation: "Time that a connection may take nothing of what was sent to it (some 15 minutes with a closed window).",
         get: |settings| Value::Number(settings.tcp.user_timeout_ms.into()),
         set: |settings, value| settings.tcp.user_timeout_ms = number(&value),
     },
@@ -413,7 +412,7 @@ pub static KEYS: &[Key] = &[
         "Refuse a message that is marked as UTF-8 text and is not (MQTT 5)."
     ),
     limit!(
-        Workers,
+        Packets,
         turn_steps_max,
         count(1_000, 1_000_000_000),
         "Steps of work, such as a message to a subscriber or a filter looked at, that a turn gives one connection."
@@ -569,7 +568,7 @@ pub static KEYS: &[Key] = &[
         Memory,
         memory_max,
         size(0, 16 * TIB),
-        "Memory of the whole process, sockets included; near it nothing grows and nobody new is let in. 0: 3/4 of what may be used."
+        "Memory of the whole process, sockets included; near it nothing grows, nobody new is let in. 0: 3/4 of what may be used."
     ),
     limit!(
         Memory,

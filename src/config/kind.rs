@@ -551,7 +551,7 @@ mod tests {
             (
                 Kind::Addresses,
                 List(vec![Number(1), Text("localhost:1")]),
-                "'localhost:1' is no address with a port",
+                "'localhost:1' is no address with a port; did you mean \"127.0.0.1:1\"?",
             ),
         ];
         for (kind, written, expected) in cases {

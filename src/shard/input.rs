@@ -534,7 +534,7 @@ impl Shard {
     fn is_waited_for(&mut self, id: ConnectionId) -> bool {
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         let session = key.and_then(|key| self.clients.session(key));
-        session.is_some_and(|session| !session.has_all() || !session.memberships.is_empty())
+        session.is_some_and(|session| !session.has_all() || session.membership_count() > 0)
     }
 
     pub(super) fn update_read_mode(&mut self, id: ConnectionId) {

@@ -29,7 +29,7 @@ impl Shard {
     }
 
     /// A turn took so long.
-    pub fn note_turn(&mut self, ms: u64) {
+    pub fn note_turn_time(&mut self, ms: u64) {
         // A machine that stood still once is no lag.
         self.lag.note(ms.min(self.limits.turn_time_max_ms.saturating_mul(4)));
     }

@@ -105,7 +105,7 @@ impl Shard {
         let stall_ms = self.limits.shutdown_stall_ms;
         let Some(session) = self.clients.session(key) else { return };
         if session.has_all() {
-            let is_member = !session.memberships.is_empty();
+            let is_member = session.membership_count() > 0;
             self.shutdown.waited_for.remove(&key);
             if !is_member {
                 self.say_goodbye(now, id, key);

@@ -279,7 +279,6 @@ impl Sys {
         let connected = self.sum(|r| r.gauges.connected_sessions as u64);
         self.connected_max = self.connected_max.max(connected as usize);
         let sessions = self.sum(|r| r.gauges.sessions as u64);
-        let waiting = self.sum(|r| (r.gauges.stored_bytes + r.gauges.retained_bytes) as u64);
         for (name, value) in &self.facts {
             say(name, value);
         }
@@ -295,20 +294,20 @@ impl Sys {
         say("messages/received", &self.sum(|r| r.counters.packets_received));
         say("messages/sent", &self.sum(|r| r.counters.packets_sent));
         say("messages/inflight", &self.sum(|r| r.unacknowledged as u64));
-        // As Mosquitto counts them: those that wait, and those that stay.
-        let kept = self.sum(|r| (r.gauges.stored_messages + r.gauges.retained_messages) as u64);
+        // As Mosquitto counts them: those that wait, and those that stay, what the broker says of itself among them.
+        let retained = |r: &Report| r.gauges.retained_messages + r.gauges.system_messages;
+        let retained_bytes = |r: &Report| r.gauges.retained_bytes + r.gauges.system_bytes;
+        let kept = self.sum(|r| (r.gauges.stored_messages + retained(r)) as u64);
+        let kept_bytes = self.sum(|r| (r.gauges.stored_bytes + retained_bytes(r)) as u64);
         say("messages/stored", &kept);
         say("store/messages/count", &kept);
-        say("store/messages/bytes", &waiting);
+        say("store/messages/bytes", &kept_bytes);
         if let Some((current, maximum)) = self.heap {
             say("heap/current", &current);
             say("heap/maximum", &maximum);
         }
         say("subscriptions/count", &self.sum(|r| r.gauges.subscriptions as u64));
         say("shared_subscriptions/count", &self.sum(|r| r.gauges.shared_groups as u64));
-        // Mosquitto's count has what the broker says of itself, too.
-        let retained = |r: &Report| r.gauges.retained_messages + r.gauges.system_messages;
-        let retained_bytes = |r: &Report| r.gauges.retained_bytes + r.gauges.system_bytes;
         say("retained messages/count", &self.sum(|r| retained(r) as u64));
         say("retained messages/bytes", &self.sum(|r| retained_bytes(r) as u64));
         say("bytes/received", &self.sum(|r| r.counters.bytes_received));

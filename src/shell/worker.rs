@@ -61,7 +61,7 @@ impl<N: Network> Worker<N> {
         self.world.begin_turn(now);
         turn(&mut self.shard, &mut self.world, now);
         if self.shard.wants_turn_times() {
-            self.shard.note_turn(self.clock.now().ms_since(now));
+            self.shard.note_turn_time(self.clock.now().ms_since(now));
         }
         self.world.look_at_lingering();
         self.world.look_at_stalls();

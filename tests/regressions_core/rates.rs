@@ -100,7 +100,7 @@ fn connect_as(
     shard.handle_bytes(now, id, &bytes);
     while shard.poll_last_read().is_some() {
         shard.begin_last_read(now);
-        shard.handle_last_read(now, false);
+        shard.handle_last_read(now, 1);
     }
     shard.run_stages(now);
     let mut told = None;
@@ -149,10 +149,10 @@ fn new_clients_are_turned_away_while_turns_lag_and_others_come_back() {
     let mut shard = Shard::new(ShardSettings { id: 0, shard_count: 1, limits, seed: 7 }, now);
     let ask = |shard: &mut Shard, client_id| connect_as(shard, now, "192.0.2.1:1", client_id).0;
     assert_eq!(ask(&mut shard, "old"), ReasonCode::Success);
-    (0..100).for_each(|_| shard.note_turn(100));
+    (0..100).for_each(|_| shard.note_turn_time(100));
     assert_eq!(ask(&mut shard, "new"), ReasonCode::ServerBusy);
     assert_eq!(ask(&mut shard, "old"), ReasonCode::Success);
     assert_eq!(shard.counters().refused_by_lag, 1);
-    (0..100).for_each(|_| shard.note_turn(1));
+    (0..100).for_each(|_| shard.note_turn_time(1));
     assert_eq!(ask(&mut shard, "new"), ReasonCode::Success);
 }

@@ -17,6 +17,7 @@ fn small() -> Limits {
     Limits {
         packet_size_max: 4096,
         queue_bytes_max: 1 << 20,
+        group_bytes_max: 1 << 20,
         shard_stored_bytes_max: 1 << 20,
         ..quiet()
     }

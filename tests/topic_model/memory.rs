@@ -68,8 +68,9 @@ fn a_search_allocates_nothing() {
     let topics = [levels.join("/"), levels[..64].join("/"), "other/topic".to_owned()];
     for topic in &topics {
         let mut found_count = 0;
-        let allocated =
-            allocation_counter::measure(|| index.matches(topic, |_, _| found_count += 1));
+        let allocated = allocation_counter::measure(|| {
+            index.matches(topic, |_, _| found_count += 1);
+        });
         assert_eq!(allocated.count_total, 0, "{topic}");
         let want = filters.iter().filter(|filter| ringmq::topic::matches(filter, topic)).count();
         assert_eq!(found_count, want, "{topic}");
