@@ -60,8 +60,6 @@ pub struct Counters {
     pub parked_on_output: u64,
     pub parked_on_bridges: u64,
     pub parked_on_rate: u64,
-    /// Connections that had used their turn.
-    pub parked_on_turns: u64,
     // Bridges.
     pub bridge_messages_sent: u64,
     pub bridge_messages_received: u64,

@@ -21,11 +21,11 @@ pub const LOGGED_TEXT_SIZE_MAX: usize = 256;
 /// What a client may still send on a connection that was closed, before it has read why.
 pub const LINGER_BYTES_MAX: usize = 1 << 20;
 
+/// Steps of work that a turn gives one connection, or one session that goes on by itself, before others get theirs.
+pub const TURN_STEPS_MAX: u64 = 50_000;
+
 /// Steps that no packet, timer or piece of mail takes in one go, but for the delivery of a message to its receivers.
 pub const CALL_STEPS_MAX: u64 = 250_000;
-
-/// Filters of a SUBSCRIBE or UNSUBSCRIBE: what a packet costs is bounded by its filters, not by its size.
-pub const PACKET_FILTERS_MAX: usize = 32_768;
 
 /// What happens to a message for a session whose queue is full, once no QoS 0 message is left to drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,8 +106,6 @@ pub struct Limits {
     pub shutdown_stall_ms: u64,
     /// Bytes of an old connection that are read before another takes its client over.
     pub takeover_bytes_max: usize,
-    /// Steps of work that a turn gives one connection, or one session that goes on by itself, before others get theirs.
-    pub turn_steps_max: u64,
     /// Bytes waiting for another shard, per lane, above which publishers are not read.
     pub mail_bytes_mark: usize,
     /// Arena: the byte ring.
@@ -178,7 +176,6 @@ impl Limits {
         lingering_max: 1_000,
         shutdown_stall_ms: 5_000,
         takeover_bytes_max: 8 << 20,
-        turn_steps_max: 50_000,
         mail_bytes_mark: 4 << 20,
         arena_size: 16 << 20,
         arena_slots: 8192,

@@ -161,14 +161,6 @@ pub struct Shard {
     drops: DropLog,
     discards: discards::Discards,
     call_steps_most: u64,
-    turn_steps_most: u64,
-    turns: steps::Turns,
-    /// Publishes of other shards that are not admitted yet, and how many bytes of each batch are.
-    waiting_mail: VecDeque<(mail::Batch, usize)>,
-    /// Steps that they have cost in this turn.
-    mail_steps: u64,
-    /// All that was in the lanes when this turn began was taken out.
-    has_drained_lanes: bool,
     /// Who did not get a run in one go.
     left_of_run: Vec<SessionKey>,
     topic_scratch: Vec<u8>,
@@ -180,8 +172,6 @@ pub struct Shard {
     parked_on_mail: VecDeque<ConnectionId>,
     /// Connections that end when their sockets were read once more.
     last_reads: VecDeque<last_read::LastRead>,
-    /// The same, in the next turn.
-    postponed_reads: VecDeque<last_read::LastRead>,
     is_shutting_down: bool,
     shutdown: shutdown::Shutdown,
 }
@@ -237,11 +227,6 @@ impl Shard {
             drops: DropLog::default(),
             discards: discards::Discards::default(),
             call_steps_most: 0,
-            turn_steps_most: 0,
-            turns: steps::Turns::default(),
-            waiting_mail: VecDeque::new(),
-            mail_steps: 0,
-            has_drained_lanes: true,
             left_of_run: Vec::new(),
             topic_scratch: Vec::new(),
             has_bridge_clients: false,
@@ -250,7 +235,6 @@ impl Shard {
             read_changes: VecDeque::new(),
             parked_on_mail: VecDeque::new(),
             last_reads: VecDeque::new(),
-            postponed_reads: VecDeque::new(),
             is_shutting_down: false,
             shutdown: shutdown::Shutdown::default(),
             hash,
@@ -266,15 +250,12 @@ impl Shard {
     pub fn run_stages(&mut self, now: Instant) {
         self.run_pipeline(now);
         self.answer_asks(now);
-        if self.has_all_publishes() {
-            self.answer_queries(now);
-            self.take_answers(now);
-        }
+        self.answer_queries(now);
+        self.take_answers(now);
         self.continue_pulls(now);
         self.give_back_credits(now);
         self.answer_bridges(now);
         self.unpark_mail(now);
-        self.go_on(now);
         // Parked input may have admitted more.
         self.run_pipeline(now);
         self.free_discards();
@@ -336,7 +317,6 @@ impl Shard {
         }
         let released = self.pipeline.release();
         self.arena.release_to(released);
-        self.turns.forget_weighed();
     }
 
     /// More waits for other shards, or for the bridges, than their lanes should hold.
@@ -401,8 +381,6 @@ impl Shard {
             && self.answers.is_empty()
             && self.pulls.is_empty()
             && self.last_reads.is_empty()
-            && self.turns.is_idle()
-            && self.waiting_mail.is_empty()
             && self.clients.credits.is_empty()
             && self.drops.is_empty()
             && self.discards.is_empty()

@@ -251,9 +251,7 @@ fn take_control_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
 }
 
 fn take_publish_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
-    if shard.takes_publishes() {
-        take_mail(shard, world, now, Lane::Publish);
-    }
+    take_mail(shard, world, now, Lane::Publish);
 }
 
 fn take_member_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
@@ -288,21 +286,18 @@ fn run_timers<W: World>(shard: &mut Shard, _: &mut W, now: Instant) {
     }
 }
 
-/// Connections that are taken over, or whose time has passed, end when nothing of what they have sent is left. That may take
-/// some turns.
+/// Connections that are taken over, or whose time has passed, end when nothing of what they have sent is left.
 fn read_last<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
     while world.can_read_rest()
         && let Some((connection, size_max)) = shard.poll_last_read()
     {
         shard.begin_last_read(now);
         let mut left = size_max;
-        while !shard.is_waiting_for_turn(connection)
-            && let Some(bytes) = world.read_rest(connection, left)
-        {
+        while let Some(bytes) = world.read_rest(connection, left) {
             left -= bytes.len();
             shard.handle_bytes(now, connection, bytes);
         }
-        if let Some(gone) = shard.handle_last_read(now, left) {
+        if let Some(gone) = shard.handle_last_read(now, left == 0) {
             world.close(gone, false);
         }
     }

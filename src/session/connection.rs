@@ -63,8 +63,6 @@ pub enum Park {
     Retained,
     /// Its client has published faster than it may.
     Rate,
-    /// It has cost as many steps as a turn gives it.
-    Turn,
 }
 
 /// A SUBSCRIBE whose SUBACK waits for other shards.
@@ -95,10 +93,8 @@ pub struct Connection {
     pub is_read_out: bool,
     /// Its time for CONNECT has passed once.
     pub had_grace: bool,
-    /// It ended while its input waited, and is forgotten when that was used: nothing is sent to it any more.
+    /// It ended while it waited to take its client over.
     pub has_ended: bool,
-    /// Its input goes on in the next turn.
-    pub is_turn_listed: bool,
     /// It said DISCONNECT: nothing may follow. [MQTT-3.14.4-2]
     pub has_said_all: bool,
     pub is_flush_listed: bool,
@@ -110,8 +106,6 @@ pub struct Connection {
     /// Largest packet it takes, bytes.
     pub packet_size_max: u32,
     pub keep_alive_ms: u32,
-    /// Steps that it has cost in this turn; of reads that cost little, nothing.
-    pub turn_steps: u32,
     pub last_received: Instant,
     /// In two words, of which the slab marks an empty place in one: it is told by one comparison.
     pub timer: Option<Instant>,
@@ -155,7 +149,6 @@ impl Connection {
             is_read_out: false,
             had_grace: false,
             has_ended: false,
-            is_turn_listed: false,
             has_said_all: false,
             is_flush_listed: false,
             is_close_listed: false,
@@ -163,7 +156,6 @@ impl Connection {
             is_bridge: false,
             packet_size_max: u32::MAX,
             keep_alive_ms: 0,
-            turn_steps: 0,
             last_received: now,
             timer: None,
             input: Vec::new(),

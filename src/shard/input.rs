@@ -10,9 +10,6 @@ use crate::time::Instant;
 /// Input a parked connection may hold before it is not read any more; less than a receive buffer or two.
 const PARKED_INPUT_MAX: usize = 16 << 10;
 
-/// Acknowledgements of so many bytes are used before the connection's turn is looked at.
-const ACKS_AT_ONCE_BYTES: usize = 32 << 10;
-
 /// Messages of so many bytes are worked on before more are read, while the processor's cache has them.
 const PIPELINE_BYTES: usize = 256 << 10;
 
@@ -136,12 +133,7 @@ impl Shard {
         let mut known = codec::Known::default();
         let has_rates = self.rates.is_on;
         self.pause_hooks();
-        let (began, turn_end) = (self.steps(), self.turn_end(id));
-        let unweighed_max = self.unweighed_max();
         while used < bytes.len() {
-            if self.steps() >= turn_end && used > 0 && self.end_turn(id) {
-                break;
-            }
             let rest = &bytes[used..];
             if has_rates && !self.is_within_rate(now, id, rest) {
                 break;
@@ -159,17 +151,7 @@ impl Shard {
                         }
                         // Only what was admitted is repeated.
                         if frame.is_plain_publish() && self.arena.admitted() != before {
-                            let rest = &bytes[used..];
-                            // Most of the time no look is needed.
-                            let is_few = (rest.len() / frame.size) as u64 <= unweighed_max;
-                            let count_max = match is_few {
-                                true => u64::MAX,
-                                false => self.repeats_max(known.topic().as_bytes(), unweighed_max),
-                            };
-                            used += self.read_repeats(id, &frame, &known, rest, count_max);
-                        }
-                        if self.arena.held() > unweighed_max {
-                            self.weigh(now);
+                            used += self.read_repeats(id, &frame, &known, &bytes[used..]);
                         }
                         continue;
                     }
@@ -179,20 +161,15 @@ impl Shard {
             };
             match step {
                 Step::Done => {}
-                Step::PlainAcks => {
-                    let some = &rest[..rest.len().min(ACKS_AT_ONCE_BYTES)];
-                    used += self.read_plain_acks(now, id, some);
-                }
+                Step::PlainAcks => used += self.read_plain_acks(now, id, rest),
                 Step::Wait => break,
                 Step::Stop => {
                     self.end_held();
-                    self.note_turn(id, self.steps().saturating_sub(began));
                     return bytes.len();
                 }
             }
         }
         self.end_held();
-        self.note_turn(id, self.steps().saturating_sub(began));
         // Whole packets count, not their parts. [MQTT-3.1.2-22]
         if used > 0
             && let Some(connection) = self.clients.connection(id)
@@ -426,7 +403,7 @@ impl Shard {
     /// Lets a connection's input wait.
     pub(super) fn park(&mut self, id: ConnectionId, park: Park) -> Step {
         if let Some(connection) = self.clients.connection(id)
-            && (!connection.is_peer_gone || park == Park::Turn)
+            && !connection.is_peer_gone
         {
             connection.park = Some(park);
             match park {
@@ -440,10 +417,6 @@ impl Shard {
                     self.list_parked_on_bridge(id);
                 }
                 Park::Rate => self.counters.parked_on_rate += 1,
-                Park::Turn => {
-                    self.counters.parked_on_turns += 1;
-                    self.list_for_turn(id);
-                }
                 Park::Subscribe | Park::Acks | Park::TakeOver | Park::Retained => {}
             }
             self.update_read_mode(id);
@@ -468,11 +441,6 @@ impl Shard {
     pub(super) fn use_last_input(&mut self, now: Instant, id: ConnectionId) {
         self.give_up_claim(now, id);
         let Some(connection) = self.clients.connection(id) else { return };
-        if connection.park == Some(Park::Turn) {
-            // It goes on in the next turn.
-            connection.is_peer_gone = true;
-            return;
-        }
         if connection.park.take().is_none() || self.is_shutting_down {
             return;
         }
@@ -552,9 +520,7 @@ impl Shard {
             _ if is_shutting_down && !is_waited_for => ReadMode::Stopped,
             (ConnectionState::Connecting, _) => ReadMode::Once,
             (_, None) => ReadMode::Many,
-            (_, Some(Park::Subscribe | Park::Turn))
-                if connection.input.len() < PARKED_INPUT_MAX =>
-            {
+            (_, Some(Park::Subscribe)) if connection.input.len() < PARKED_INPUT_MAX => {
                 ReadMode::Many
             }
             (_, Some(_)) => ReadMode::Stopped,
@@ -568,7 +534,7 @@ impl Shard {
     pub fn poll_read_mode(&mut self) -> Option<(ConnectionId, ReadMode)> {
         while let Some(id) = self.read_changes.pop_front() {
             let Some(connection) = self.clients.connection(id) else { continue };
-            if connection.read_mode != connection.read_mode_told && !connection.has_ended {
+            if connection.read_mode != connection.read_mode_told {
                 connection.read_mode_told = connection.read_mode;
                 return Some((id, connection.read_mode));
             }

@@ -65,11 +65,6 @@ impl KnownInterest {
         (shards, visit_count + found_count)
     }
 
-    /// No topic's search looks at more.
-    pub fn matches_max(&self) -> usize {
-        self.wildcards.matches_max()
-    }
-
     /// Moves with every change.
     pub fn version(&self) -> u64 {
         self.exact_version + self.wildcards.version()

@@ -11,8 +11,6 @@ use crate::time::Instant;
 pub(super) struct LastRead {
     connection: ConnectionId,
     why: Why,
-    /// Bytes that may still be read.
-    left: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,33 +27,26 @@ impl Shard {
     /// The next connection whose socket is to be read: up to its end, or up to so many bytes.
     pub fn poll_last_read(&mut self) -> Option<(ConnectionId, usize)> {
         let last_read = self.last_reads.front()?;
-        Some((last_read.connection, last_read.left))
+        Some((last_read.connection, self.limits.takeover_bytes_max))
     }
 
     /// What waits in front of the bytes that follow is used, above all marks.
     pub fn begin_last_read(&mut self, now: Instant) {
-        let LastRead { connection: id, why, .. } = *self.last_reads.front().expect("it was polled");
+        let LastRead { connection: id, why } = *self.last_reads.front().expect("it was polled");
         if matches!(why, Why::Silent) {
             return;
         }
         self.give_up_claim(now, id);
         let Some(connection) = self.clients.connection(id) else { return };
         connection.is_peer_gone = true;
-        if connection.park.is_some_and(|park| park != Park::Turn) {
-            connection.park = None;
+        if connection.park.take().is_some() {
             self.read_input(now, id);
         }
     }
 
-    /// The socket was read: all that it held, `left` bytes less than might be, or what the connection's turn allows. Returns
-    /// a connection that is gone.
-    pub fn handle_last_read(&mut self, now: Instant, left: usize) -> Option<ConnectionId> {
-        let LastRead { connection, why, .. } = self.last_reads.pop_front().expect("it was polled");
-        if !matches!(why, Why::Silent) && self.is_waiting_for_turn(connection) {
-            self.postponed_reads.push_back(LastRead { connection, why, left });
-            return None;
-        }
-        let has_more = left == 0;
+    /// The socket was read. `has_more`: as much was read as may be, and more may be there. Returns a connection that is gone.
+    pub fn handle_last_read(&mut self, now: Instant, has_more: bool) -> Option<ConnectionId> {
+        let LastRead { connection, why } = self.last_reads.pop_front().expect("it was polled");
         match why {
             Why::TakenOver(successor) => self.let_take_over(now, connection, successor, has_more),
             Why::Silent => self.end_if_silent(now, connection),
@@ -71,7 +62,7 @@ impl Shard {
 
     /// As `handle_close`, for a connection whose socket may hold bytes: they are read first.
     pub fn handle_break(&mut self, connection: ConnectionId) {
-        self.list_last_read(connection, Why::Broken);
+        self.last_reads.push_back(LastRead { connection, why: Why::Broken });
     }
 
     /// Whether the connection that a client takes over may end. If not, its socket is read first, and the new connection
@@ -84,18 +75,13 @@ impl Shard {
         if let Some(connection) = self.clients.connection(successor) {
             connection.park = Some(Park::TakeOver);
         }
-        self.list_last_read(old, Why::TakenOver(successor));
+        self.last_reads.push_back(LastRead { connection: old, why: Why::TakenOver(successor) });
         false
     }
 
     /// A timer ends the connection unless its socket brings something.
     pub(super) fn read_before_end(&mut self, connection: ConnectionId) {
-        self.list_last_read(connection, Why::Silent);
-    }
-
-    fn list_last_read(&mut self, connection: ConnectionId, why: Why) {
-        let left = self.limits.takeover_bytes_max;
-        self.last_reads.push_back(LastRead { connection, why, left });
+        self.last_reads.push_back(LastRead { connection, why: Why::Silent });
     }
 
     fn let_take_over(

@@ -53,12 +53,6 @@ impl Shard {
             return;
         }
         self.use_last_input(now, id);
-        if self.is_waiting_for_turn(id)
-            && let Some(connection) = self.clients.connection(id)
-        {
-            connection.has_ended = true;
-            return;
-        }
         self.run_pipeline(now);
         self.counted(|shard| shard.leave(now, id, "the network connection was closed"));
         self.drop_connection(id);
@@ -91,7 +85,7 @@ impl Shard {
         connection.pending = None;
         let input = std::mem::take(&mut connection.input);
         self.frame_bytes -= input.len();
-        let is_flushed = connection.output.size() == 0 || connection.has_ended;
+        let is_flushed = connection.output.size() == 0;
         if is_flushed {
             // It is gone at the end of this turn.
             return self.list_close(id);
@@ -113,11 +107,8 @@ impl Shard {
     pub fn poll_close(&mut self) -> Option<Close> {
         while let Some(id) = self.closes.pop_front() {
             if let Some(connection) = self.clients.connection(id) {
-                let (has_said_all, has_ended) = (connection.has_said_all, connection.has_ended);
+                let has_said_all = connection.has_said_all;
                 self.drop_connection(id);
-                if has_ended {
-                    continue;
-                }
                 return Some(Close { connection: id, has_said_all });
             }
         }
@@ -246,10 +237,6 @@ impl Shard {
                 self.set_keep_alive_timer(now, id);
             }
             ConnectionState::Open(_) => self.read_before_end(id),
-            // Its CONNECT is here.
-            ConnectionState::Connecting if connection.park == Some(Park::TakeOver) => {
-                self.set_connection_timer(id, Some(now.plus_ms(CONNECT_GRACE_MS)));
-            }
             // It may have to move with all that it has sent, so the ring reads it, not we: for that it has some time more.
             ConnectionState::Connecting if !connection.had_grace => {
                 connection.had_grace = true;

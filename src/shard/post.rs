@@ -15,9 +15,8 @@ impl Shard {
                 }
             }
             Content::Publishes(batch) => {
-                self.counters.mail_messages_received += batch.count as u64;
-                self.waiting_mail.push_back((batch, 0));
-                self.admit_mail(now);
+                self.on_publishes(now, &batch);
+                self.outbox.give_back(batch);
             }
             Content::Members(batch) => {
                 self.on_member_mail(now, from, &batch);
@@ -26,59 +25,18 @@ impl Shard {
         }
     }
 
-    /// Whether publishes that other shards sent are taken out of their lanes: not before those of an earlier turn were used.
-    pub fn takes_publishes(&mut self) -> bool {
-        self.has_drained_lanes = self.waiting_mail.is_empty();
-        self.has_drained_lanes
-    }
-
-    /// Every publish that others sent before the mail of this turn has been admitted.
-    pub(super) fn has_all_publishes(&self) -> bool {
-        self.has_drained_lanes && self.waiting_mail.is_empty()
-    }
-
-    /// Admits what other shards sent, as much as a turn allows: the rest waits, in its order.
-    pub(super) fn admit_mail(&mut self, now: Instant) {
-        while self.mail_steps < self.limits.turn_steps_max
-            && let Some((batch, offset)) = self.waiting_mail.pop_front()
-        {
-            let began = self.steps();
-            let used = self.admit_batch(now, &batch, offset);
-            self.mail_steps += self.steps() - began;
-            match used {
-                Some(offset) => self.waiting_mail.push_front((batch, offset)),
-                None => self.outbox.give_back(batch),
-            }
-        }
-    }
-
-    /// Admits the messages of a batch from `offset` on; `Some`: from there it goes on in the next turn.
-    fn admit_batch(&mut self, now: Instant, batch: &Batch, offset: usize) -> Option<usize> {
-        let end = self.steps() + self.limits.turn_steps_max.saturating_sub(self.mail_steps);
-        let unweighed_max = self.unweighed_max();
+    fn on_publishes(&mut self, now: Instant, batch: &Batch) {
+        self.counters.mail_messages_received += batch.count as u64;
         let mut reader = batch.reader();
-        reader.take(offset);
-        // The message that it repeats is the last one that was admitted.
-        let mut may_repeat = false;
         while let Some(message) = reader.next() {
-            let is_admitted = may_repeat
-                && reader.is_repeat
+            let is_admitted = reader.is_repeat
                 && self.arena.admit_repeat([message.bytes, &[]], message.payload.len());
             if is_admitted {
                 self.counters.admitted += 1;
             } else {
                 self.admit_piece(now, &message);
             }
-            may_repeat = true;
-            if self.arena.held() > unweighed_max {
-                self.weigh(now);
-                may_repeat = self.arena.held() > 0;
-                if self.steps() >= end && !reader.is_empty() {
-                    return Some(batch.bytes.len() - reader.left());
-                }
-            }
         }
-        None
     }
 
     fn on_control(&mut self, now: Instant, from: ShardId, item: Control) {

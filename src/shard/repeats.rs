@@ -6,8 +6,8 @@ use crate::session::ConnectionState;
 use crate::stages::plugin::MessageEdit;
 
 impl Shard {
-    /// Admits the messages at the start of `bytes` that repeat `frame`, which was just admitted, `count_max` at most; returns
-    /// how many bytes they had.
+    /// Admits the messages at the start of `bytes` that repeat `frame`, which was just admitted; returns how many bytes they
+    /// had.
     ///
     /// Nothing else happens between them, so whatever `read_packet` and `accept` ask of the connection, the mail and the
     /// topic holds for all when it holds for the first. What differs, is wrong or finds no room is left to those.
@@ -18,7 +18,6 @@ impl Shard {
         frame: &Frame<'a>,
         known: &Known<'a>,
         bytes: &[u8],
-        count_max: u64,
     ) -> usize {
         if self.has_hooks_to_ask()
             || self.is_shutting_down
@@ -55,9 +54,6 @@ impl Shard {
             used += next.size;
             count += 1;
             payload_bytes += next.payload.len();
-            if count >= count_max {
-                break;
-            }
             match front.repeat(&bytes[used..], packet_size_max) {
                 Some(repeat) => next = repeat,
                 None => break,

@@ -22,10 +22,10 @@ use std::collections::VecDeque;
 /// Retained messages fetched at a time, and bytes after which a chunk ends.
 const CHUNK_COUNT_MAX: usize = 64;
 const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks that one session fetches of its own shard before others have their turn.
+const CHUNKS_PER_TURN: usize = 64;
 /// Topics looked at for one chunk.
 const VISIT_MAX: usize = 4096;
-/// Chunks that one session fetches of its own shard before others have their turn: some 50,000 topics are looked at.
-const CHUNKS_PER_TURN: usize = 12;
 
 /// Another shard's question.
 #[derive(Debug)]

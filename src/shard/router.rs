@@ -81,19 +81,6 @@ impl Router {
         route
     }
 
-    /// What a message of this topic costs beside its bytes, if its route is remembered.
-    pub fn weight(&self, topic: &[u8]) -> Option<u64> {
-        let versions = (self.subscriptions.version(), self.interest.version());
-        let route = self.cache.get(topic).filter(|_| versions == self.cache_versions)?;
-        Some((route.local.len() + route.groups.len()) as u64)
-    }
-
-    /// No message costs more, whatever its topic.
-    #[inline]
-    pub fn weight_max(&self) -> u64 {
-        (self.subscriptions.matches_max() + self.interest.matches_max()) as u64
-    }
-
     fn forget_routes(&mut self, steps: &mut u64) {
         *steps += self.cache.len() as u64;
         self.cache.clear();

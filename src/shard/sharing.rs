@@ -8,7 +8,7 @@ use super::router::{Options, Subscriber};
 use super::{ConnectionId, Shard, ShardId, context};
 use crate::arena::{Message, Stored};
 use crate::codec::{QoS, SubscriptionOptions};
-use crate::limits::Limits;
+use crate::limits::{Limits, TURN_STEPS_MAX};
 use crate::session::queue::QueueLimits;
 use crate::session::{
     Clients, Context, DropReason, Membership, Offer, Returned, Session, SessionKey,
@@ -256,7 +256,7 @@ impl Shard {
     /// Gives places to groups' owners as long as a turn allows; whether all groups were looked at.
     fn give_places(&mut self, now: Instant, key: SessionKey) -> bool {
         let full = self.full_credit_of(key);
-        let steps_max = self.steps() + self.limits.turn_steps_max;
+        let steps_max = self.steps() + TURN_STEPS_MAX;
         while self.steps() < steps_max {
             let Some((session, Some(connection))) = self.clients.pair(key) else { return true };
             let mut given: Vec<(ShardId, Box<str>, u32)> = Vec::new();

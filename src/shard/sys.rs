@@ -106,7 +106,6 @@ impl Report {
         say("parked/output", &counters.parked_on_output);
         say("parked/bridges", &counters.parked_on_bridges);
         say("parked/rates", &counters.parked_on_rate);
-        say("parked/turns", &counters.parked_on_turns);
         if gauges.has_hooks {
             counters.hook_lines(say);
         }
