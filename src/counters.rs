@@ -23,6 +23,11 @@ pub struct Counters {
     /// Take-overs that left bytes of the old connection unread.
     pub takeovers_cut: u64,
     pub connects_timed_out: u64,
+    /// CONNECTs larger than may be; unfinished ones that their budget had no room for; connections without CONNECT that
+    /// made room for others.
+    pub connects_too_large: u64,
+    pub connects_evicted: u64,
+    pub connects_displaced: u64,
     pub keep_alives_expired: u64,
     /// Connections that the kernel gave up (ETIMEDOUT).
     pub connections_timed_out: u64,

@@ -43,6 +43,8 @@ pub struct Limits {
     pub packet_size_max: usize,
     /// Highest QoS that clients may publish with, and are granted: 0, 1 or 2.
     pub qos_max: u8,
+    /// Largest CONNECT, fixed header included; see `connect_packet_size_max`.
+    pub connect_size_max: usize,
     /// QoS 1 and 2 publishes that a client may have unacknowledged towards us.
     pub receive_max: u16,
     /// QoS 1 and 2 publishes that we have unacknowledged towards a client, whatever it allows.
@@ -120,8 +122,10 @@ pub struct Limits {
     pub shard_stored_bytes_max: usize,
     /// Per shard in total: output buffers; above it a connection with an empty one gets a message at a time.
     pub shard_output_bytes_max: usize,
-    /// Per shard in total: frames of which a part has arrived.
+    /// Per shard in total, as memory: clients' frames of which a part has arrived, and input that waits.
     pub shard_frames_bytes_max: usize,
+    /// Per shard in total, as memory: CONNECTs of which a part has arrived.
+    pub shard_connects_bytes_max: usize,
     /// Per shard in total: wills.
     pub shard_wills_bytes_max: usize,
     /// Messages that wait in a shared group for a member with room.
@@ -140,6 +144,7 @@ impl Limits {
     pub const DEFAULT: Limits = Limits {
         packet_size_max: 1 << 20,
         qos_max: 2,
+        connect_size_max: 128 << 10,
         receive_max: 1024,
         inflight_max: 1024,
         message_rate_max: 0,
@@ -184,6 +189,7 @@ impl Limits {
         shard_stored_bytes_max: 512 << 20,
         shard_output_bytes_max: 256 << 20,
         shard_frames_bytes_max: 64 << 20,
+        shard_connects_bytes_max: 16 << 20,
         shard_wills_bytes_max: 64 << 20,
         group_messages_max: 10_000,
         group_bytes_max: 16 << 20,
@@ -197,6 +203,15 @@ impl Limits {
     /// Whether any message of a client can be retained.
     pub const fn retain_available(&self) -> bool {
         self.retained_messages_max > 0 && self.retained_bytes_max > 0
+    }
+
+    /// A CONNECT may be no larger than any packet.
+    pub const fn connect_packet_size_max(&self) -> usize {
+        if self.connect_size_max < self.packet_size_max {
+            self.connect_size_max
+        } else {
+            self.packet_size_max
+        }
     }
 
     /// The largest packet of a remote broker whose message the arena takes, with the longest topic that an alias or a rule

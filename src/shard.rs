@@ -7,6 +7,7 @@ mod acks;
 pub mod bridge_mail;
 mod bridges;
 mod connect;
+mod connecting;
 mod counters;
 mod discards;
 mod encode;
@@ -52,7 +53,7 @@ use crate::hash::KeyedHash;
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Stage};
 use crate::random::Random;
-use crate::session::{BufferPool, Clients, DropLog, EncodedOnce, SessionKey};
+use crate::session::{BufferPool, Clients, DropLog, EncodedOnce, SessionKey, Totals};
 use crate::stages::plugin::{self, HookSet};
 use crate::time::Instant;
 use groups::Groups;
@@ -151,9 +152,12 @@ pub struct Shard {
     stored: Gauge,
     will_bytes: Gauge,
     output_bytes: Gauge,
-    /// Bytes of input that cannot be used yet.
-    frame_bytes: usize,
+    /// Memory of clients' input that cannot be used yet; of CONNECTs of which a part has arrived.
+    frame_bytes: Gauge,
+    connect_bytes: Gauge,
     pool: BufferPool,
+    /// For input, whose buffers are small.
+    input_pool: BufferPool,
     encoded: EncodedOnce,
     /// The hooks that somebody has; empty without `plugged`.
     hook_set: HookSet,
@@ -168,6 +172,7 @@ pub struct Shard {
     has_bridge_clients: bool,
     closes: VecDeque<ConnectionId>,
     handovers: VecDeque<Handover>,
+    connecting: connecting::Connecting,
     read_changes: VecDeque<ConnectionId>,
     parked_on_mail: VecDeque<ConnectionId>,
     /// Connections that end when their sockets were read once more.
@@ -182,8 +187,8 @@ impl Shard {
         assert!(shard_count >= 1 && usize::from(shard_count) <= crate::limits::SHARD_COUNT_MAX);
         assert!(id < shard_count);
         let hash = KeyedHash::new(seed);
-        let stored = Gauge::default();
-        let output_bytes = Gauge::default();
+        let totals = Totals::default();
+        let Totals { connect_input: connect_bytes, output: output_bytes, stored } = totals.clone();
         let mut shard = Shard {
             id,
             shard_count,
@@ -195,7 +200,7 @@ impl Shard {
                 stored.clone(),
             ),
             pipeline: Pipeline::default(),
-            clients: Clients::new(hash.clone(), output_bytes.clone(), stored.clone()),
+            clients: Clients::new(hash.clone(), totals),
             router: Router::new(&hash, limits.route_cache_max),
             groups: Groups::new(hash.state(), stored.clone()),
             retained: retained::Kept::new(&hash),
@@ -219,8 +224,10 @@ impl Shard {
             stored,
             will_bytes: Gauge::default(),
             output_bytes,
-            frame_bytes: 0,
+            frame_bytes: Gauge::default(),
+            connect_bytes,
             pool: BufferPool::default(),
+            input_pool: BufferPool::default(),
             encoded: EncodedOnce::default(),
             hook_set: HookSet::EMPTY,
             plugged: None,
@@ -232,6 +239,7 @@ impl Shard {
             has_bridge_clients: false,
             closes: VecDeque::new(),
             handovers: VecDeque::new(),
+            connecting: connecting::Connecting::default(),
             read_changes: VecDeque::new(),
             parked_on_mail: VecDeque::new(),
             last_reads: VecDeque::new(),

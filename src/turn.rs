@@ -228,6 +228,9 @@ fn open<W: World>(
 ) -> Option<ConnectionId> {
     // The shard gives the place of a connection that it hands over to the next one that it opens.
     hand_over(shard, world, now);
+    if let Some(gone) = shard.displace_connecting() {
+        world.close(gone, false);
+    }
     let Addresses { peer, listener } = match shard.wants_addresses() {
         true => world.addresses(&socket),
         false => Addresses::default(),

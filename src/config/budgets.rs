@@ -27,7 +27,7 @@ macro_rules! budget {
     };
 }
 
-const BUDGETS: [Budget; 5] = [
+const BUDGETS: [Budget; 6] = [
     budget!(shard_stored_bytes_max, |limits| {
         // A queue's own default shrinks with the store.
         let hold = |size, default| if size == default { limits.packet_size_max } else { size };
@@ -38,6 +38,7 @@ const BUDGETS: [Budget; 5] = [
         limits.output_size_max.saturating_add(limits.packet_size_max)
     }),
     budget!(shard_frames_bytes_max, |limits| limits.packet_size_max),
+    budget!(shard_connects_bytes_max, Limits::connect_packet_size_max),
     budget!(shard_wills_bytes_max, |_| 64 << 10),
     budget!(retained_bytes_max, |_| 64 << 10),
 ];

@@ -370,6 +370,12 @@ pub static KEYS: &[Key] = &[
     ),
     limit!(
         Packets,
+        connect_size_max,
+        size(256, PACKET_SIZE_CEILING as u64),
+        "Largest CONNECT: a will and a token as password must fit. Never more than packet_size_max."
+    ),
+    limit!(
+        Packets,
         receive_max,
         count(1, 65_535),
         "QoS 1 and 2 messages that a client may have unacknowledged towards the broker."
@@ -611,6 +617,12 @@ pub static KEYS: &[Key] = &[
         shard_frames_bytes_max,
         size(64 * KIB, 16 * TIB),
         "All packets of which only a part has arrived; above it the oldest one's connection is closed."
+    ),
+    limit!(
+        Memory,
+        shard_connects_bytes_max,
+        size(4 * KIB, 16 * TIB),
+        "All CONNECTs of which only a part has arrived; above it the oldest one's connection is closed."
     ),
     limit!(Memory, shard_wills_bytes_max, size(4 * KIB, 16 * TIB), "All wills."),
     Key {

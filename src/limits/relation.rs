@@ -20,6 +20,7 @@ enum Relation {
     ArenaHoldsFourInlineMessages,
     /// A whole packet can arrive in pieces.
     FramesHoldAPacket,
+    ConnectsHoldAPacket,
     /// A message that was accepted can wait for its subscriber.
     QueueHoldsAPacket,
     GroupHoldsAPacket,
@@ -32,11 +33,12 @@ enum Relation {
     OldSessionsEndWithinTheCap,
 }
 
-const RELATIONS: [Relation; 10] = [
+const RELATIONS: [Relation; 11] = [
     Relation::ArenaHoldsFourPackets,
     Relation::SlotsArePowerOfTwo,
     Relation::ArenaHoldsFourInlineMessages,
     Relation::FramesHoldAPacket,
+    Relation::ConnectsHoldAPacket,
     Relation::QueueHoldsAPacket,
     Relation::GroupHoldsAPacket,
     Relation::StoredHoldsAQueue,
@@ -79,6 +81,9 @@ impl Relation {
                 limits.arena_size / 4 >= limits.large_message_size
             }
             Relation::FramesHoldAPacket => limits.shard_frames_bytes_max >= limits.packet_size_max,
+            Relation::ConnectsHoldAPacket => {
+                limits.shard_connects_bytes_max >= limits.connect_packet_size_max()
+            }
             Relation::QueueHoldsAPacket => limits.queue_bytes_max >= limits.packet_size_max,
             Relation::GroupHoldsAPacket => limits.group_bytes_max >= limits.packet_size_max,
             Relation::StoredHoldsAQueue => limits.shard_stored_bytes_max >= limits.queue_bytes_max,
@@ -110,6 +115,11 @@ impl Relation {
                 at_least(arena, 4, ("large_message_size", limits.large_message_size))
             }
             Relation::FramesHoldAPacket => at_least(frames, 1, packet),
+            Relation::ConnectsHoldAPacket => at_least(
+                ("shard_connects_bytes_max", limits.shard_connects_bytes_max),
+                1,
+                ("connect_size_max", limits.connect_packet_size_max()),
+            ),
             Relation::QueueHoldsAPacket => at_least(queue, 1, packet),
             Relation::GroupHoldsAPacket => at_least(group, 1, packet),
             Relation::StoredHoldsAQueue => at_least(stored, 1, queue),
@@ -189,6 +199,11 @@ mod tests {
             |l| l.shard_frames_bytes_max = packet - 1,
             &["shard_frames_bytes_max", "packet_size_max"],
         );
+        let connect = Limits::DEFAULT.connect_size_max;
+        check(
+            |l| l.shard_connects_bytes_max = connect - 1,
+            &["shard_connects_bytes_max", "connect_size_max"],
+        );
         check(|l| l.queue_bytes_max = packet - 1, &["queue_bytes_max", "packet_size_max"]);
         check(|l| l.group_bytes_max = packet - 1, &["group_bytes_max", "packet_size_max"]);
         check(|l| l.queue_bytes_max = 1 << 40, &["shard_stored_bytes_max", "queue_bytes_max"]);
@@ -207,6 +222,7 @@ mod tests {
             arena_size: 4 * packet,
             large_message_size: packet,
             shard_frames_bytes_max: packet,
+            shard_connects_bytes_max: Limits::DEFAULT.connect_size_max,
             queue_bytes_max: packet,
             group_bytes_max: packet,
             shard_stored_bytes_max: packet,

@@ -26,13 +26,21 @@ pub struct Clients {
     pub connected_count: usize,
     /// Subscriptions of all sessions, shared ones included.
     pub subscription_count: usize,
-    output_total: Gauge,
-    stored: Gauge,
+    totals: Totals,
+}
+
+/// Count what all connections and sessions hold together.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Input of connections that have not said CONNECT.
+    pub connect_input: Gauge,
+    pub output: Gauge,
+    /// Messages that wait for sessions or are in flight.
+    pub stored: Gauge,
 }
 
 impl Clients {
-    /// The gauges count all output, and all that is stored for sessions.
-    pub fn new(hash: KeyedHash, output_total: Gauge, stored: Gauge) -> Clients {
+    pub fn new(hash: KeyedHash, totals: Totals) -> Clients {
         Clients {
             sessions: Slab::new(),
             connections: Slab::new(),
@@ -43,8 +51,7 @@ impl Clients {
             credits: Vec::new(),
             connected_count: 0,
             subscription_count: 0,
-            output_total,
-            stored,
+            totals,
         }
     }
 
@@ -70,7 +77,13 @@ impl Clients {
         let generation = self.next_generation();
         let entry = self.connections.vacant_entry();
         let id = ConnectionId { index: entry.key() as u32, generation };
-        entry.insert(Connection::new(id, peer, now, self.output_total.clone()));
+        entry.insert(Connection::new(
+            id,
+            peer,
+            now,
+            self.totals.connect_input.clone(),
+            self.totals.output.clone(),
+        ));
         id
     }
 
@@ -121,7 +134,7 @@ impl Clients {
         let generation = self.next_generation();
         let entry = self.sessions.vacant_entry();
         let key = SessionKey { index: entry.key() as u32, generation };
-        entry.insert(Session::new(key, client_id, &self.stored));
+        entry.insert(Session::new(key, client_id, &self.totals.stored));
         let Clients { sessions, directory, hash, .. } = self;
         let hash_of = |index: &u32| hash.bytes(sessions[*index as usize].client_id.as_bytes());
         directory.insert(hash_of(&key.index), key.index, hash_of);
@@ -269,12 +282,12 @@ impl Clients {
         self.sessions.iter().map(|(_, session)| session)
     }
 
-    /// The connection whose unfinished frame began first.
+    /// The client's connection whose unfinished frame began first.
     pub fn oldest_unfinished(&self) -> Option<ConnectionId> {
         self.connections
             .iter()
             .map(|(_, connection)| connection)
-            .filter(|c| !c.input.is_empty() && !c.is_closing())
+            .filter(|c| !c.input.is_empty() && matches!(c.state, ConnectionState::Open(_)))
             .min_by_key(|c| (c.input_since, c.id))
             .map(|c| c.id)
     }

@@ -7,7 +7,7 @@
 //!              +-- CONNECT of another shard's client -> handed over -> gone
 //! ```
 
-use super::{BufferPool, OutputBuffer, SessionKey};
+use super::{BufferPool, InputBuffer, OutputBuffer, SessionKey};
 use crate::arena::Gauge;
 use crate::codec::{PacketId, ProtocolVersion, ReasonCode};
 use crate::limits::Limits;
@@ -110,7 +110,7 @@ pub struct Connection {
     /// In two words, of which the slab marks an empty place in one: it is told by one comparison.
     pub timer: Option<Instant>,
     /// Input that cannot be used yet: the first part of a frame, or what came while parked.
-    pub input: Vec<u8>,
+    pub input: InputBuffer,
     /// When the first byte of `input` came.
     pub input_since: Instant,
     pub output: OutputBuffer,
@@ -134,6 +134,7 @@ impl Connection {
         id: ConnectionId,
         peer: Option<SocketAddr>,
         now: Instant,
+        input_total: Gauge,
         output_total: Gauge,
     ) -> Connection {
         Connection {
@@ -158,7 +159,7 @@ impl Connection {
             keep_alive_ms: 0,
             last_received: now,
             timer: None,
-            input: Vec::new(),
+            input: InputBuffer::new(input_total),
             input_since: now,
             output: OutputBuffer::new(output_total),
             aliases_in: None,

@@ -4,7 +4,7 @@ use super::hooks::tell;
 use super::input::Step;
 use super::{About, ConnectionId, Event, Notice, Shard, ShardId};
 use crate::arena::{Claim, Draft, Meta, Stored, stored_size};
-use crate::codec::{self, Connack, Connect, DecodeError, Frame, ProtocolVersion, QoS, ReasonCode};
+use crate::codec::{self, Connack, Connect, DecodeError, ProtocolVersion, QoS, ReasonCode};
 use crate::session::connection::ConnectionState;
 use crate::session::{SessionKey, SessionLimits, Will};
 use crate::stages::plugin::HookEvent;
@@ -36,17 +36,17 @@ impl Shard {
         &mut self,
         now: Instant,
         id: ConnectionId,
-        (frame, rest): (&Frame<'_>, &[u8]),
+        (body, rest): (&[u8], &[u8]),
         error: &DecodeError,
     ) -> Step {
         self.counters.protocol_errors += 1;
         self.notice_stranger(now, id, rest, &error.to_string());
         // Behind the name comes the level.
-        let name_size = match frame.body {
+        let name_size = match body {
             [high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])),
             _ => 0,
         };
-        let level = frame.body.get(2 + name_size).copied();
+        let level = body.get(2 + name_size).copied();
         let reason = error.reason();
         let version = match level {
             Some(3 | 0x83) => ProtocolVersion::V31,
@@ -359,6 +359,7 @@ impl Shard {
             (is_v5 && alias_out_max > 0).then(|| Box::new(OutboundAliases::new(alias_out_max)));
         self.has_bridge_clients |= connect.is_bridge();
         let deadline = (keep_alive_s > 0).then(|| now.plus_ms(u64::from(connection.keep_alive_ms)));
+        self.count_as_client(id);
         self.set_connection_timer(id, deadline);
     }
 

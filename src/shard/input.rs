@@ -1,6 +1,6 @@
 //! Bytes from a connection into packets, and input that must wait.
 
-use super::{About, ConnectionId, Handover, Notice, ReadMode, Shard, context, stranger};
+use super::{About, ConnectionId, Notice, ReadMode, Shard, context, stranger};
 use crate::codec::{self, DecodeError, Frame, Packet, PacketType, ProtocolVersion, ReasonCode};
 use crate::limits::LINGER_BYTES_MAX;
 use crate::session::connection::ConnectionState;
@@ -44,8 +44,10 @@ impl Shard {
             return;
         }
         if connection.park.is_some() || connection.state == ConnectionState::Connecting {
-            self.keep_input(now, id, bytes);
-            return self.read_input(now, id);
+            // All of it: what stands behind a CONNECT goes with it to its shard, or is its client's.
+            self.append_input(now, id, bytes);
+            self.read_input(now, id);
+            return self.check_input(now);
         }
         let head_size = match connection.input.is_empty() {
             true => 0,
@@ -67,26 +69,22 @@ impl Shard {
     fn complete_frame(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
         let Some(connection) = self.clients.connection(id) else { return bytes.len() };
         let mut taken = 0;
+        let (input, pool) = (&mut connection.input, &mut self.input_pool);
         // The size is known after at most five bytes; an error is met again when the frame is read.
         let size = loop {
-            match codec::frame_size(&connection.input) {
+            match codec::frame_size(input.bytes()) {
                 Ok(None) if taken < bytes.len() => {
-                    connection.input.push(bytes[taken]);
+                    input.append(&bytes[taken..=taken], pool);
                     taken += 1;
                 }
-                Ok(None) => break None,
-                Ok(Some(size)) => break Some(size),
-                Err(_) => break Some(connection.input.len()),
+                Ok(None) => return taken,
+                Ok(Some(size)) => break size,
+                Err(_) => break input.len(),
             }
         };
-        let Some(size) = size else {
-            self.frame_bytes += taken;
-            return taken;
-        };
-        let missing = size.saturating_sub(connection.input.len()).min(bytes.len() - taken);
-        connection.input.extend_from_slice(&bytes[taken..taken + missing]);
+        let missing = size.saturating_sub(input.len()).min(bytes.len() - taken);
+        input.append(&bytes[taken..taken + missing], pool);
         taken += missing;
-        self.frame_bytes += taken;
         self.read_input(now, id);
         match self.clients.connection(id) {
             // Parked on that frame: the rest waits behind it.
@@ -105,30 +103,33 @@ impl Shard {
         if connection.park.is_some() || connection.input.is_empty() {
             return;
         }
-        let mut input = std::mem::take(&mut connection.input);
-        let used = self.read_packets(now, id, &input);
-        let Some(connection) = self.clients.connection(id) else {
-            self.frame_bytes -= input.len();
-            self.pool.give(input);
-            return;
+        let is_first = connection.state == ConnectionState::Connecting;
+        let mut input = connection.input.take();
+        let used = match is_first {
+            true => self.read_first(now, id, input.bytes()),
+            false => self.read_packets(now, id, input.bytes()),
         };
-        debug_assert!(connection.input.is_empty());
-        self.frame_bytes -= used;
-        if used < input.len() {
-            input.drain(..used);
+        if let Some(connection) = self.clients.connection(id)
+            && used < input.len()
+        {
+            debug_assert!(connection.input.is_empty());
+            input.consume(used);
+            if is_first && connection.session().is_some() {
+                input.count_in(&self.frame_bytes);
+            }
             connection.input = input;
             // More of an unfinished frame makes it no younger.
             if used > 0 {
                 connection.input_since = now;
             }
         } else {
-            self.pool.give(input);
+            input.recycle(&mut self.input_pool);
         }
-        self.check_frame_bytes(now);
+        self.check_input(now);
     }
 
     /// Uses whole packets; returns how many bytes they had.
-    fn read_packets(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
+    pub(super) fn read_packets(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
         let mut used = 0;
         let mut known = codec::Known::default();
         let has_rates = self.rates.is_on;
@@ -195,10 +196,8 @@ impl Shard {
         let Some(connection) = self.clients.connection(id) else { return Step::Stop };
         let version = connection.version;
         let key = match connection.state {
-            ConnectionState::Connecting if is_shutting_down => return Step::Stop,
-            ConnectionState::Connecting => return self.read_connect(now, id, frame, rest),
-            ConnectionState::Closing { .. } => return Step::Stop,
             ConnectionState::Open(key) => key,
+            ConnectionState::Connecting | ConnectionState::Closing { .. } => return Step::Stop,
         };
         if connection.park.is_some() {
             return Step::Wait;
@@ -296,44 +295,8 @@ impl Shard {
         }
     }
 
-    fn read_connect(
-        &mut self,
-        now: Instant,
-        id: ConnectionId,
-        frame: &Frame<'_>,
-        rest: &[u8],
-    ) -> Step {
-        if frame.packet_type() != Some(PacketType::Connect) {
-            // [MQTT-3.1.0-1]
-            self.counters.protocol_errors += 1;
-            self.notice_stranger(now, id, rest, "the first packet was not CONNECT");
-            self.close(now, id, "the first packet was not CONNECT");
-            return Step::Stop;
-        }
-        self.counters.packets_received += 1;
-        let connect = match Packet::decode(frame, ProtocolVersion::V5) {
-            Ok(Packet::Connect(connect)) => connect,
-            Ok(_) => unreachable!("a CONNECT frame decodes to CONNECT"),
-            Err(error) => return self.refuse_connect_error(now, id, (frame, rest), &error),
-        };
-        if let Some(shard) = self.owner_of(&connect) {
-            let Some(connection) = self.clients.connection(id) else { return Step::Stop };
-            let deadline = connection.timer.unwrap_or(now);
-            self.drop_connection(id);
-            self.handovers.push_back(Handover {
-                connection: id,
-                shard,
-                bytes: rest.to_vec(),
-                deadline,
-            });
-            return Step::Stop;
-        }
-        self.run_pipeline(now);
-        self.counted(|shard| shard.on_connect(now, id, &connect))
-    }
-
     /// Ends a connection whose input begins with what cannot be decoded. [MQTT-4.13.1-1]
-    fn fail_at(
+    pub(super) fn fail_at(
         &mut self,
         now: Instant,
         id: ConnectionId,
@@ -463,9 +426,13 @@ impl Shard {
     }
 
     fn keep_input(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+        if !bytes.is_empty() {
+            self.append_input(now, id, bytes);
+            self.check_input(now);
         }
+    }
+
+    fn append_input(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
         let Some(connection) = self.clients.connection(id) else { return };
         if connection.is_closing() {
             return;
@@ -473,20 +440,18 @@ impl Shard {
         if connection.input.is_empty() {
             connection.input_since = now;
         }
-        if connection.input.capacity() == 0 {
-            connection.input = self.pool.take();
-        }
-        connection.input.extend_from_slice(bytes);
-        self.frame_bytes += bytes.len();
-        if connection.park.is_some() {
+        connection.input.append(bytes, &mut self.input_pool);
+        if connection.state == ConnectionState::Connecting {
+            self.connecting.begin(id);
+        } else if connection.park.is_some() {
             self.update_read_mode(id);
         }
-        self.check_frame_bytes(now);
     }
 
     /// Over the budget of unfinished frames the connection with the oldest one goes.
-    pub(super) fn check_frame_bytes(&mut self, now: Instant) {
-        while self.frame_bytes > self.limits.shard_frames_bytes_max {
+    pub(super) fn check_input(&mut self, now: Instant) {
+        self.check_connect_bytes(now);
+        while self.frame_bytes.bytes() > self.limits.shard_frames_bytes_max {
             let Some(id) = self.clients.oldest_unfinished() else { return };
             self.counters.frames_evicted += 1;
             self.refuse(

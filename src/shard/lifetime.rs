@@ -28,6 +28,7 @@ impl Shard {
             return None;
         }
         let id = self.clients.open(peer, now);
+        self.connecting.add(id);
         let deadline = connect_deadline.unwrap_or(now.plus_ms(self.limits.connect_timeout_ms));
         self.set_connection_timer(id, Some(deadline));
         Some(id)
@@ -80,11 +81,13 @@ impl Shard {
         if connection.is_closing() {
             return;
         }
+        if connection.state == ConnectionState::Connecting {
+            self.connecting.remove(id);
+        }
         connection.state = ConnectionState::Closing { ignored: 0 };
         connection.park = None;
         connection.pending = None;
-        let input = std::mem::take(&mut connection.input);
-        self.frame_bytes -= input.len();
+        drop(connection.input.take());
         let is_flushed = connection.output.size() == 0;
         if is_flushed {
             // It is gone at the end of this turn.
@@ -119,7 +122,9 @@ impl Shard {
     pub(super) fn drop_connection(&mut self, id: ConnectionId) {
         self.set_connection_timer(id, None);
         if let Some(connection) = self.clients.remove_connection(id) {
-            self.frame_bytes -= connection.input.len();
+            if connection.state == ConnectionState::Connecting {
+                self.connecting.remove(id);
+            }
             if connection.park == Some(Park::Bridge) {
                 self.forget_parked_on_bridge(id);
             }

@@ -20,10 +20,12 @@ impl Shard {
             self.limits_with_memory = Some(Box::new(self.limits.clone()));
             self.counters.memory_shortages += 1;
             self.lower_limits();
-            self.check_frame_bytes(now);
+            self.check_input(now);
             // Buffers that were busy once are idle when they are seen so a second time.
             self.pool.trim();
             self.pool.trim();
+            self.input_pool.trim();
+            self.input_pool.trim();
             self.outbox.trim();
             self.trim_edits();
             return;
@@ -40,13 +42,15 @@ impl Shard {
             self.stored.bytes(),
             self.output_bytes.bytes(),
             self.will_bytes.bytes(),
-            self.frame_bytes.min(self.limits.packet_size_max),
+            self.frame_bytes.bytes().min(self.limits.packet_size_max),
+            self.connect_bytes.bytes().min(self.limits.connect_packet_size_max()),
         ];
         let Limits {
             shard_stored_bytes_max,
             shard_output_bytes_max,
             shard_wills_bytes_max,
             shard_frames_bytes_max,
+            shard_connects_bytes_max,
             ..
         } = &mut self.limits;
         let bounds = [
@@ -54,6 +58,7 @@ impl Shard {
             shard_output_bytes_max,
             shard_wills_bytes_max,
             shard_frames_bytes_max,
+            shard_connects_bytes_max,
         ];
         for (bound, held) in bounds.into_iter().zip(held) {
             *bound = held.max(*bound / PART_LEFT).min(*bound);
@@ -61,6 +66,8 @@ impl Shard {
         let limits = &mut self.limits;
         // A packet in pieces can still arrive.
         limits.shard_frames_bytes_max = limits.shard_frames_bytes_max.max(limits.packet_size_max);
+        let connect_size_max = limits.connect_packet_size_max();
+        limits.shard_connects_bytes_max = limits.shard_connects_bytes_max.max(connect_size_max);
         // What is retained stays until it is replaced, and other shards may use what they were given. 0 would say that nothing
         // is ever retained.
         let retained_bytes = self.retained.used().bytes + self.retained.leased().bytes;

@@ -61,6 +61,7 @@ impl Report {
         say("bytes/stored", &gauges.stored_bytes);
         say("bytes/output", &gauges.output_bytes);
         say("bytes/frames", &gauges.frame_bytes);
+        say("bytes/connects", &gauges.connect_bytes);
         say("bytes/wills", &gauges.will_bytes);
         say("bytes/retained", &gauges.retained_bytes);
         say("retained/count", &gauges.retained_messages);
@@ -82,6 +83,7 @@ impl Report {
         say("refused/connections", &counters.connections_refused);
         say("refused/flapping", &counters.refused_as_flapping);
         say("refused/lag", &counters.refused_by_lag);
+        say("refused/connects_too_large", &counters.connects_too_large);
         say("refused/sessions", &counters.sessions_refused);
         say("refused/accepts", &counters.accepts_refused);
         say("refused/addresses", &counters.refused_by_address);
@@ -102,6 +104,8 @@ impl Report {
         say("shared_subscriptions/count", &gauges.shared_groups);
         say("shared_subscriptions/waiting", &gauges.group_backlog);
         say("frames/evicted", &counters.frames_evicted);
+        say("connects/evicted", &counters.connects_evicted);
+        say("connects/displaced", &counters.connects_displaced);
         say("parked/mail", &counters.parked_on_mail);
         say("parked/output", &counters.parked_on_output);
         say("parked/bridges", &counters.parked_on_bridges);
@@ -359,6 +363,7 @@ impl Shard {
         self.schedule_sys(now);
         self.sweep_retained(now);
         self.pool.trim();
+        self.input_pool.trim();
         self.outbox.trim();
         self.trim_edits();
         if self.limits.sys_interval_ms == 0 || self.is_shutting_down {

@@ -186,6 +186,20 @@ const RULES: &[Rule] = &[
         sentence: "connections closed: unfinished packets filled a shard's budget; raise shard_frames_bytes_max",
     },
     Rule {
+        count: |counters| counters.connects_too_large,
+        sentence: "clients refused: their CONNECT was larger than connect_size_max",
+    },
+    Rule {
+        count: |counters| counters.connects_evicted,
+        sentence: "connections closed: CONNECTs of which a part had arrived filled a shard's budget; raise \
+                   shard_connects_bytes_max if they were no attack",
+    },
+    Rule {
+        count: |counters| counters.connects_displaced,
+        sentence: "connections closed before they said CONNECT, to let others in: raise connections_max if they were no \
+                   attack",
+    },
+    Rule {
         count: |counters| counters.accepts_refused,
         sentence: "connections refused: raise connections_max, and the open-file limit with it",
     },

@@ -1,5 +1,6 @@
 //! What was wrong once, in small: shards in memory, a few packets, and what must come of them.
 
+mod budget;
 mod credit;
 mod rates;
 mod repeats;

@@ -100,7 +100,7 @@ fn connect_as(
     shard.handle_bytes(now, id, &bytes);
     while shard.poll_last_read().is_some() {
         shard.begin_last_read(now);
-        shard.handle_last_read(now, 1);
+        shard.handle_last_read(now, false);
     }
     shard.run_stages(now);
     let mut told = None;

@@ -64,6 +64,14 @@ impl World {
         client
     }
 
+    /// Opens a connection that says nothing yet.
+    #[allow(dead_code, reason = "only regressions say CONNECT as they like")]
+    pub fn dial(&mut self, version: ProtocolVersion) -> usize {
+        let socket = self.memory.connect(0);
+        self.clients.push(Client { version, socket });
+        self.clients.len() - 1
+    }
+
     /// A client id whose session is on `shard`.
     pub fn client_on(&mut self, shard: usize, prefix: &str) -> usize {
         for number in 0..1_000 {

@@ -34,7 +34,8 @@ impl Hostile {
         env.coverage.hostile_packets += 1;
         let mut bytes = match env.dice.below(10) {
             0 => (0..env.dice.below(60)).map(|_| env.dice.below(256) as u8).collect(),
-            1..=4 => self.connect(env),
+            1..=3 => self.connect(env),
+            4 => half_connect(env),
             5..=7 => self.publish(env),
             // SUBSCRIBE to everything, QoS 2.
             8 => match env.dice.below(3) {
@@ -98,4 +99,21 @@ impl Hostile {
         publish.encode(ProtocolVersion::V5, &mut bytes);
         bytes
     }
+}
+
+/// The first part of a CONNECT that is as large as it may be, or larger: a password without end.
+fn half_connect(env: &mut Env) -> Vec<u8> {
+    env.coverage.half_connects += 1;
+    let size_max = env.scenario.limits.connect_packet_size_max();
+    let size = if env.dice.chance(80) { size_max - 4 } else { size_max + 1 };
+    let mut bytes = vec![0x10];
+    let mut left = size;
+    while left >= 128 {
+        bytes.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    bytes.push(left as u8);
+    bytes.extend_from_slice(&[0, 4, b'M', b'Q', b'T', b'T', 5, 0x42, 0, 0, 0, 0, 1, b'h', 255, 0]);
+    bytes.resize(size / 2 + env.dice.below(size / 3), b'p');
+    bytes
 }

@@ -111,6 +111,7 @@ fn tighten(dice: &mut Dice, limits: &mut Limits) {
     limits.output_size_max = *dice.pick(&[64, 200, 2000]);
     limits.shard_output_bytes_max = limits.output_size_max + packet * dice.between(1, 3);
     limits.shard_frames_bytes_max = packet * dice.between(1, 2);
+    limits.shard_connects_bytes_max = packet * dice.between(1, 2);
     limits.shard_wills_bytes_max = *dice.pick(&[100, 400, 1 << 20]);
     limits.sessions_max = *dice.pick(&[2, 5, 1000]);
     limits.connections_max = *dice.pick(&[3, 8, 1000]);

@@ -148,6 +148,7 @@ impl World {
             ("group backlog", gauges.group_backlog, groups_most),
             ("stored", gauges.stored_bytes, limits.shard_stored_bytes_max + large),
             ("frames", gauges.frame_bytes, limits.shard_frames_bytes_max),
+            ("connects", gauges.connect_bytes, limits.shard_connects_bytes_max),
             ("wills", gauges.will_bytes, limits.shard_wills_bytes_max),
             ("retained", gauges.retained_messages, limits.retained_messages_max),
             ("retained bytes", gauges.retained_bytes, limits.retained_bytes_max),
@@ -274,6 +275,7 @@ impl World {
             let gauges = host.shard.gauges();
             assert_eq!((gauges.arena_held, gauges.held_by_stage), (0, [0; 3]), "{gauges:?}");
             assert_eq!((gauges.output_bytes, gauges.frame_bytes), (0, 0), "{gauges:?}");
+            assert_eq!(gauges.connect_bytes, 0, "{gauges:?}");
             if self.env.is_traced {
                 println!("{gauges:?}\n{:?}", host.shard.counters());
             }

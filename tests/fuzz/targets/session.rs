@@ -105,6 +105,8 @@ impl World {
             shard_stored_bytes_max: 16_384,
             shard_output_bytes_max: 64 * small + 2048,
             shard_frames_bytes_max: 2048,
+            connect_size_max: 1024,
+            shard_connects_bytes_max: 1024,
             shard_wills_bytes_max: 512,
             group_messages_max: small,
             group_bytes_max: 4096,
@@ -211,6 +213,7 @@ impl World {
             let gauges = shard.gauges();
             assert!(gauges.stored_bytes <= limits.shard_stored_bytes_max + limits.arena_size);
             assert!(gauges.frame_bytes <= limits.shard_frames_bytes_max);
+            assert!(gauges.connect_bytes <= limits.shard_connects_bytes_max);
             assert!(gauges.will_bytes <= limits.shard_wills_bytes_max);
             assert!(gauges.retained_messages <= limits.retained_messages_max);
             assert!(gauges.retained_bytes <= limits.retained_bytes_max);
@@ -240,6 +243,7 @@ impl World {
             let gauges = shard.gauges();
             assert_eq!(gauges.sessions + gauges.connections + gauges.subscriptions, 0);
             assert_eq!(gauges.stored_bytes + gauges.output_bytes + gauges.frame_bytes, 0);
+            assert_eq!(gauges.connect_bytes, 0);
             assert_eq!(gauges.will_bytes + gauges.arena_used + gauges.interest_filters, 0);
             assert_eq!(gauges.held_by_stage, [0; 3]);
         }

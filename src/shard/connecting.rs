@@ -1,0 +1,160 @@
+//! Connections that have not said CONNECT: how little they may hold, and that they go before any client does.
+
+use super::input::Step;
+use super::{ConnectionId, Handover, Shard};
+use crate::codec::{self, DecodeError, Frame, Packet, PacketType, ProtocolVersion};
+use crate::session::connection::ConnectionState;
+use crate::time::Instant;
+use std::collections::BTreeSet;
+
+/// What stands in a CONNECT before its level, at most: the longest name of a protocol with its length.
+const BEFORE_LEVEL: usize = 2 + 6;
+
+/// Generation and index of a connection, so that the oldest comes first.
+type Age = (u32, u32);
+
+fn age(id: ConnectionId) -> Age {
+    (id.generation, id.index)
+}
+
+fn of_age((generation, index): Age) -> ConnectionId {
+    ConnectionId { index, generation }
+}
+
+/// All connections without CONNECT, by their age.
+#[derive(Debug, Default)]
+pub(super) struct Connecting {
+    silent: BTreeSet<Age>,
+    /// A part of their CONNECT has arrived.
+    begun: BTreeSet<Age>,
+}
+
+impl Connecting {
+    pub fn add(&mut self, id: ConnectionId) {
+        self.silent.insert(age(id));
+    }
+
+    pub fn begin(&mut self, id: ConnectionId) {
+        if self.silent.remove(&age(id)) {
+            self.begun.insert(age(id));
+        }
+    }
+
+    pub fn remove(&mut self, id: ConnectionId) {
+        if !self.silent.remove(&age(id)) {
+            self.begun.remove(&age(id));
+        }
+    }
+
+    fn oldest_begun(&self) -> Option<ConnectionId> {
+        self.begun.first().copied().map(of_age)
+    }
+
+    fn oldest(&self) -> Option<ConnectionId> {
+        let firsts = [self.silent.first(), self.begun.first()];
+        firsts.into_iter().flatten().min().copied().map(of_age)
+    }
+}
+
+impl Shard {
+    /// Where there are as many connections as may be, the oldest without CONNECT makes room for a new one: its id is gone.
+    pub fn displace_connecting(&mut self) -> Option<ConnectionId> {
+        if self.is_shutting_down || self.clients.connection_count() < self.limits.connections_max {
+            return None;
+        }
+        let oldest = self.connecting.oldest()?;
+        self.counters.connects_displaced += 1;
+        self.drop_connection(oldest);
+        Some(oldest)
+    }
+
+    /// Over the budget of unfinished CONNECTs the oldest goes.
+    pub(super) fn check_connect_bytes(&mut self, now: Instant) {
+        while self.connect_bytes.bytes() > self.limits.shard_connects_bytes_max {
+            let Some(id) = self.connecting.oldest_begun() else { return };
+            self.counters.connects_evicted += 1;
+            self.close(now, id, "the CONNECTs of which a part has arrived exceed their budget");
+        }
+    }
+
+    /// Uses what came first, which must be CONNECT, and whole packets behind it; returns how many bytes they had.
+    pub(super) fn read_first(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
+        if self.is_shutting_down {
+            return bytes.len();
+        }
+        self.pause_hooks();
+        let size_max = self.limits.connect_packet_size_max();
+        let (step, size) = match codec::next_frame(bytes, size_max) {
+            _ if bytes.first().is_some_and(|first| !is_connect(*first)) => {
+                // [MQTT-3.1.0-1]
+                self.counters.protocol_errors += 1;
+                self.notice_stranger(now, id, bytes, "the first packet was not CONNECT");
+                self.close(now, id, "the first packet was not CONNECT");
+                (Step::Stop, 0)
+            }
+            Ok(None) => (Step::Wait, 0),
+            Ok(Some(frame)) => (self.read_connect(now, id, &frame, bytes), frame.size),
+            Err(DecodeError::PacketTooLarge) => (self.refuse_large_connect(now, id, bytes), 0),
+            Err(error) => (self.fail_at(now, id, bytes, &error), 0),
+        };
+        match step {
+            Step::Done => size + self.read_packets(now, id, &bytes[size..]),
+            Step::Wait | Step::PlainAcks => 0,
+            Step::Stop => bytes.len(),
+        }
+    }
+
+    fn read_connect(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        all: &[u8],
+    ) -> Step {
+        self.counters.packets_received += 1;
+        let connect = match Packet::decode(frame, ProtocolVersion::V5) {
+            Ok(Packet::Connect(connect)) => connect,
+            Ok(_) => unreachable!("a CONNECT frame decodes to CONNECT"),
+            Err(error) => return self.refuse_connect_error(now, id, (frame.body, all), &error),
+        };
+        if let Some(shard) = self.owner_of(&connect) {
+            let Some(connection) = self.clients.connection(id) else { return Step::Stop };
+            let deadline = connection.timer.unwrap_or(now);
+            self.drop_connection(id);
+            self.handovers.push_back(Handover {
+                connection: id,
+                shard,
+                bytes: all.to_vec(),
+                deadline,
+            });
+            return Step::Stop;
+        }
+        self.run_pipeline(now);
+        self.counted(|shard| shard.on_connect(now, id, &connect))
+    }
+
+    /// A CONNECT larger than may be is answered as soon as its version is known, of which only 5.0 has an answer.
+    fn refuse_large_connect(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> Step {
+        // The header's size ends where a byte has no more behind it.
+        let size_bytes = bytes.iter().skip(1).take_while(|byte| **byte >= 0x80).count() + 1;
+        let body = bytes.get(1 + size_bytes..).unwrap_or_default();
+        if body.len() <= BEFORE_LEVEL {
+            return Step::Wait;
+        }
+        self.counters.connects_too_large += 1;
+        self.refuse_connect_error(now, id, (body, bytes), &DecodeError::PacketTooLarge)
+    }
+
+    /// The connection is a client's from here, with what stands behind its CONNECT.
+    pub(super) fn count_as_client(&mut self, id: ConnectionId) {
+        self.connecting.remove(id);
+        if let Some(connection) = self.clients.connection(id) {
+            debug_assert!(matches!(connection.state, ConnectionState::Open(_)));
+            connection.input.count_in(&self.frame_bytes);
+        }
+    }
+}
+
+fn is_connect(first_byte: u8) -> bool {
+    first_byte >> 4 == PacketType::Connect as u8
+}
