@@ -39,6 +39,8 @@ pub struct Counters {
     /// New sessions that were refused because the process was short of memory, and how often it was.
     pub refused_by_memory: u64,
     pub memory_shortages: u64,
+    /// Clients that took nothing of what filled the store.
+    pub slow_clients_closed: u64,
     // Messages that went nowhere, by the limit that was met.
     pub dropped_queue_full: u64,
     pub dropped_stored_full: u64,
@@ -61,6 +63,8 @@ pub struct Counters {
     pub connects_denied: u64,
     pub subscribes_denied: u64,
     // Back-pressure.
+    /// Times that publishers waited for clients that filled the store.
+    pub store_holds: u64,
     pub parked_on_mail: u64,
     pub parked_on_output: u64,
     pub parked_on_bridges: u64,

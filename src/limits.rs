@@ -214,6 +214,26 @@ impl Limits {
         }
     }
 
+    /// What the absent may have of the store: all but a quarter, which is for clients that take what they get.
+    pub const fn absent_bytes_max(&self) -> usize {
+        self.shard_stored_bytes_max - self.shard_stored_bytes_max / 4
+    }
+
+    /// How far the absent may pass it until those that hold most have lost enough.
+    pub const fn absent_bytes_ceiling(&self) -> usize {
+        self.absent_bytes_max() + self.shard_stored_bytes_max / 16
+    }
+
+    /// Above it publishers wait, so that the rest is for what is on its way already.
+    pub const fn stored_bytes_mark(&self) -> usize {
+        self.shard_stored_bytes_max - self.shard_stored_bytes_max / 8
+    }
+
+    /// Below it they go on.
+    pub const fn stored_bytes_low(&self) -> usize {
+        self.absent_bytes_ceiling()
+    }
+
     /// The largest packet of a remote broker whose message the arena takes, with the longest topic that an alias or a rule
     /// may give it. An arena that is hardly larger than a topic takes a quarter of itself, as from clients.
     pub const fn bridge_packet_size_max(&self) -> usize {

@@ -10,6 +10,7 @@ pub mod connection;
 pub mod dropped;
 pub mod fetch;
 pub mod held_acks;
+pub mod holders;
 pub mod inflight;
 pub mod input;
 pub mod membership;
@@ -30,6 +31,7 @@ pub use dropped::{DropLog, DropReason, Dropped};
 pub use encode::EncodedOnce;
 pub use fetch::{Fetch, Pull};
 pub use held_acks::{HeldAck, HeldAcks, Ticket};
+pub use holders::Holders;
 pub use input::InputBuffer;
 pub use membership::{Membership, Memberships, Returned};
 pub use output::{BufferPool, Output, OutputBuffer, Part};
@@ -108,11 +110,20 @@ impl Context<'_> {
 
     /// The same behind messages that are stored but not in their queue yet.
     pub fn may_store_behind(&self, message_count: usize, message: &Message<'_>) -> bool {
+        self.stored_with(message_count, message) <= self.limits.shard_stored_bytes_max
+    }
+
+    /// The same for a session whose client is away, or takes nothing: a part of the store is not for those.
+    pub fn may_store_for_absent(&self, message: &Message<'_>) -> bool {
+        self.stored_with(0, message) <= self.limits.absent_bytes_ceiling()
+    }
+
+    fn stored_with(&self, message_count: usize, message: &Message<'_>) -> usize {
         let places_size = (message_count + 1) * PLACE_SIZE;
         // What has an allocation already is counted.
         let is_counted = message.stored.is_some() || self.encoded.has_copy();
         let size = if is_counted { 0 } else { stored_size(message.size()) };
-        self.stored.bytes() + size + places_size <= self.limits.shard_stored_bytes_max
+        self.stored.bytes() + size + places_size
     }
 }
 
@@ -148,6 +159,10 @@ pub struct Session {
     pub is_credit_due: bool,
     /// The client's window leaves some membership fewer places than the limits do.
     pub is_short_of_places: bool,
+    /// Its client does not take what it gets: until its queue is empty it has no part in what is reserved for those that do.
+    pub is_slow: bool,
+    /// What is known to the list of the absent of what it holds; 0: it is not listed.
+    held: usize,
     /// Messages dropped because a limit of this session was met.
     pub dropped: u64,
     /// `None`: nobody asks for it.
@@ -176,6 +191,8 @@ impl Session {
             fetch: None,
             is_credit_due: false,
             is_short_of_places: false,
+            is_slow: false,
+            held: 0,
             dropped: 0,
             profile: None,
         }
@@ -361,13 +378,19 @@ impl Session {
             self.tell_drop(context, message, DropReason::Expired);
             return Offer::Dropped;
         }
-        if !context.may_store(message) {
+        let is_absent = self.connection.is_none() || (self.is_slow && !self.queue.is_empty());
+        let may_store = match is_absent {
+            true => context.may_store_for_absent(message),
+            false => context.may_store(message),
+        };
+        if !may_store {
             context.counters.dropped_stored_full += 1;
             self.tell_drop(context, message, DropReason::StoreFull);
             self.dropped += 1;
             return Offer::Dropped;
         }
         context.counters.steps += 1;
+        self.is_slow &= is_absent;
         let limits = self.queue_limits(context.limits);
         let queued = Queued { stored: context.encoded.store(message, context.stored), envelope };
         let mut victims: Vec<u32> = Vec::new();
@@ -514,8 +537,9 @@ impl Session {
                 encode::publish(connection, context, &message, &flow.envelope, Some(id), true);
             }
             _ => {
-                context.counters.dropped_too_large += 1;
+                // One that was dropped before was counted then.
                 if let Some(stored) = &flow.stored {
+                    context.counters.dropped_too_large += 1;
                     self.tell_drop(context, &stored.message(), DropReason::TooLarge);
                 }
                 self.inflight.finish(id, flow.state);

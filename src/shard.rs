@@ -34,6 +34,7 @@ mod sharing;
 mod shortage;
 mod shutdown;
 mod steps;
+mod store;
 mod stranger;
 mod subscribe;
 mod sys;
@@ -44,6 +45,7 @@ pub use events::{About, Event, Notice};
 pub use mail::{LANES, Lane, Mail};
 pub use origin::Origin;
 pub use shutdown::Remainder;
+pub use store::Loser;
 
 pub use crate::counters::Counters;
 pub use crate::session::{ConnectionId, Output, Part, ReadMode};
@@ -150,6 +152,7 @@ pub struct Shard {
     events: events::Events,
     /// Bytes of messages in session queues and in flight; of wills; of all output buffers.
     stored: Gauge,
+    store: store::Store,
     will_bytes: Gauge,
     output_bytes: Gauge,
     /// Memory of clients' input that cannot be used yet; of CONNECTs of which a part has arrived.
@@ -222,6 +225,7 @@ impl Shard {
             sys: sys::Sys::new(id, shard_count, now),
             events: events::Events::default(),
             stored,
+            store: store::Store::default(),
             will_bytes: Gauge::default(),
             output_bytes,
             frame_bytes: Gauge::default(),
@@ -263,6 +267,7 @@ impl Shard {
         self.continue_pulls(now);
         self.give_back_credits(now);
         self.answer_bridges(now);
+        self.check_store(now);
         self.unpark_mail(now);
         // Parked input may have admitted more.
         self.run_pipeline(now);
@@ -325,6 +330,7 @@ impl Shard {
         }
         let released = self.pipeline.release();
         self.arena.release_to(released);
+        self.check_store(now);
     }
 
     /// More waits for other shards, or for the bridges, than their lanes should hold.

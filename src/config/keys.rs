@@ -604,7 +604,7 @@ pub static KEYS: &[Key] = &[
         Memory,
         shard_stored_bytes_max,
         size(64 * KIB, 16 * TIB),
-        "All messages that wait or are unacknowledged; one for many sessions counts once."
+        "All messages that wait or are unacknowledged; one for many counts once. A quarter is for clients that read."
     ),
     limit!(
         Memory,

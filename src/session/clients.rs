@@ -1,6 +1,9 @@
 //! The sessions and connections of one shard, and which of them have something to send.
 
-use super::{Connection, ConnectionId, Context, Envelope, Offer, Session, SessionKey};
+use super::{
+    Connection, ConnectionId, ConnectionState, Context, Envelope, Holders, Offer, Session,
+    SessionKey,
+};
 use crate::arena::{Gauge, Message, Run};
 use crate::codec::QoS;
 use crate::hash::{KeyedHash, PartedTable};
@@ -27,6 +30,7 @@ pub struct Clients {
     /// Subscriptions of all sessions, shared ones included.
     pub subscription_count: usize,
     totals: Totals,
+    absent: Holders,
 }
 
 /// Count what all connections and sessions hold together.
@@ -52,6 +56,7 @@ impl Clients {
             connected_count: 0,
             subscription_count: 0,
             totals,
+            absent: Holders::default(),
         }
     }
 
@@ -146,7 +151,9 @@ impl Clients {
         let Clients { sessions, directory, hash, .. } = self;
         let hash_of = |index: &u32| hash.bytes(sessions[*index as usize].client_id.as_bytes());
         directory.remove(hash_of(&key.index), |index| *index == key.index, hash_of);
-        Some(self.sessions.remove(key.index as usize))
+        let session = self.sessions.remove(key.index as usize);
+        self.absent.set(key, session.held, 0);
+        Some(session)
     }
 
     /// Sends a message that is plain at QoS 0, if that is all there is to do; `false`: it must be offered.
@@ -220,7 +227,12 @@ impl Clients {
         let connection =
             session.connection.and_then(|id| self.connections.get_mut(id.index as usize));
         let Some(connection) = connection else {
-            return Some(session.offer(None, context, message, envelope));
+            let before = session.queue.held_bytes();
+            let offer = session.offer(None, context, message, envelope);
+            let held = session.held + session.queue.held_bytes() - before;
+            self.absent.set(key, session.held, held);
+            session.held = held;
+            return Some(offer);
         };
         let offer = session.offer(Some(&mut *connection), context, message, envelope);
         if !connection.is_flush_listed && connection.output.has_bytes() {
@@ -228,6 +240,33 @@ impl Clients {
             self.flush.push_back(connection.id);
         }
         Some(offer)
+    }
+
+    /// A client has left, or is back: what its session holds counts with that of the absent, or does so no more.
+    pub fn list_absent(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
+        debug_assert_eq!(session.key, key);
+        let held = if session.connection.is_none() { session.held_bytes() } else { 0 };
+        self.absent.set(key, session.held, held);
+        session.held = held;
+    }
+
+    /// Of the absent, the session that holds most, or nearly, and how much that is.
+    pub fn largest_absent(&self) -> Option<(SessionKey, usize)> {
+        let key = self.absent.largest()?;
+        Some((key, self.sessions[key.index as usize].held))
+    }
+
+    /// What the absent hold; a message that waits for several counts with each.
+    pub fn held_by_absent(&self) -> usize {
+        self.absent.bytes()
+    }
+
+    /// Drops a part of what is stored for a session; how many messages that were.
+    pub fn shed(&mut self, key: SessionKey, context: &mut Context<'_>) -> Option<u64> {
+        let count = self.session(key)?.shed(context);
+        self.list_absent(key);
+        Some(count)
     }
 
     /// Sends what waits for a session, as far as there is room.

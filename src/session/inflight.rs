@@ -98,6 +98,16 @@ impl Inflight {
         self.flows.iter().map(steps).sum()
     }
 
+    /// Packet id of the first flow.
+    pub fn front_id(&self) -> Option<PacketId> {
+        if self.flows.is_empty() { None } else { PacketId::new(self.front_id) }
+    }
+
+    /// What is kept of messages to send them again.
+    pub fn stored_bytes(&self) -> usize {
+        self.flows.iter().filter_map(|flow| flow.stored.as_ref()).map(Stored::size).sum()
+    }
+
     /// Some flows of an earlier connection were not sent on this one yet.
     pub fn has_unsent(&self) -> bool {
         usize::from(self.sent_count) < self.flows.len()

@@ -40,6 +40,8 @@ struct Waiting {
     /// Places from which QoS 0 messages can be dropped: the number ever popped plus the index.
     qos0: VecDeque<u64>,
     popped: u64,
+    /// Messages that were taken to be sent.
+    taken: u64,
     message_count: usize,
     bytes: usize,
     /// No waiting message expires before this; `None`: none expires.
@@ -68,6 +70,16 @@ impl Queue {
 
     pub fn bytes(&self) -> usize {
         self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
+    }
+
+    /// What the messages and their places take.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes() + self.len() * PLACE_SIZE
+    }
+
+    /// Messages that were ever popped.
+    pub fn taken(&self) -> u64 {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.taken)
     }
 
     /// Puts the message at the end; `Err` hands it back when it must be dropped. `dropped` is called with each
@@ -113,7 +125,7 @@ impl Queue {
 
     #[inline]
     pub fn pop(&mut self) -> Option<Queued> {
-        if self.is_empty() { None } else { self.change(Waiting::pop) }
+        if self.is_empty() { None } else { self.change(Waiting::take) }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Queued> {
@@ -140,6 +152,7 @@ impl Waiting {
             places: VecDeque::new(),
             qos0: VecDeque::new(),
             popped: 0,
+            taken: 0,
             message_count: 0,
             bytes: 0,
             expires_from: None,
@@ -251,6 +264,11 @@ impl Waiting {
         self.places.front().and_then(|place| place.as_ref())
     }
 
+    fn take(&mut self) -> Option<Queued> {
+        self.taken += 1;
+        self.pop()
+    }
+
     fn pop(&mut self) -> Option<Queued> {
         self.skip_empty();
         let queued = self.places.pop_front()??;
@@ -269,6 +287,7 @@ impl Waiting {
     fn extract(&mut self, mut is_wanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         let mut taken = Vec::new();
         let mut kept = Waiting::new(self.total.clone());
+        kept.taken = self.taken;
         while let Some(queued) = self.pop() {
             if is_wanted(&queued) {
                 taken.push(queued);

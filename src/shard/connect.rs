@@ -159,6 +159,7 @@ impl Shard {
             session.ends_at = Deadline::NONE;
             session.will_at = Deadline::NONE;
         }
+        self.clients.list_absent(key);
         self.clients.connected_count += 1;
         self.counters.connections_opened += 1;
         self.update_session_timer(key);

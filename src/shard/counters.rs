@@ -20,6 +20,8 @@ pub struct Gauges {
     pub system_bytes: usize,
     pub stored_bytes: usize,
     pub stored_messages: usize,
+    /// Of these, what sessions hold whose clients are away; a message that waits for several counts with each.
+    pub absent_bytes: usize,
     pub output_bytes: usize,
     pub frame_bytes: usize,
     pub connect_bytes: usize,
@@ -31,6 +33,8 @@ pub struct Gauges {
     /// The last generation each stage acknowledged.
     pub acked_by_stage: [u64; 3],
     pub mail_is_above_mark: bool,
+    /// Publishers wait for clients whose messages fill the store of this shard or another.
+    pub store_is_holding: bool,
     pub interest_filters: usize,
     /// Somebody has hooks.
     pub has_hooks: bool,
@@ -53,6 +57,7 @@ impl Shard {
             system_bytes: self.retained.system().bytes,
             stored_bytes: self.stored.bytes(),
             stored_messages: self.stored.message_count(),
+            absent_bytes: self.clients.held_by_absent(),
             output_bytes: self.output_bytes.bytes(),
             frame_bytes: self.frame_bytes.bytes(),
             connect_bytes: self.connect_bytes.bytes(),
@@ -61,7 +66,8 @@ impl Shard {
             arena_held: self.arena.held(),
             held_by_stage: by_stage(&|stage| admitted.count_since(self.pipeline.acked(stage))),
             acked_by_stage: by_stage(&|stage| self.pipeline.acked(stage).number()),
-            mail_is_above_mark: self.outbox.is_above_mark(),
+            mail_is_above_mark: self.outbox.is_mail_above_mark(),
+            store_is_holding: self.outbox.is_held(),
             interest_filters: self.router.interest.filter_count(),
             has_hooks: !self.hook_set.is_empty(),
         }

@@ -186,6 +186,16 @@ impl Groups {
         Some(group)
     }
 
+    /// The group for which most is stored, how much that is, and how much it is for all groups.
+    pub fn largest_backlog(&self) -> (u32, usize, usize) {
+        self.groups.iter().fold((0, 0, 0), |(largest, most, sum), (index, group)| {
+            let bytes = group.backlog.held_bytes();
+            let (largest, most) =
+                if bytes > most { (index as u32, bytes) } else { (largest, most) };
+            (largest, most, sum + bytes)
+        })
+    }
+
     pub fn len(&self) -> usize {
         self.groups.len()
     }

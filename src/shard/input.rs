@@ -215,7 +215,7 @@ impl Shard {
             return Step::Done;
         }
         if packet_type == Some(PacketType::Publish) {
-            if above_mark {
+            if above_mark && self.must_wait(key) {
                 return self.park(id, Park::Mail);
             }
             if is_held {
@@ -414,6 +414,9 @@ impl Shard {
 
     /// Goes on with publishers as far as mail stays below its mark, each once a turn.
     pub(super) fn unpark_mail(&mut self, now: Instant) {
+        if self.outbox.is_held() {
+            self.unpark_readers(now);
+        }
         for _ in 0..self.parked_on_mail.len() {
             if self.is_mail_above_mark() {
                 return;

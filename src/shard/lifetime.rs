@@ -68,6 +68,7 @@ impl Shard {
                 Timer::Session(key) => shard.on_session_timer(now, key),
                 Timer::Sys => shard.on_sys_timer(now),
                 Timer::Tick => shard.on_tick(now),
+                Timer::Store => shard.on_store_timer(now),
             });
         }
     }
@@ -162,6 +163,8 @@ impl Shard {
             return self.end_session(now, key);
         }
         self.leave_groups_for_now(now, key);
+        self.clients.list_absent(key);
+        self.check_store(now);
         self.publish_due_will(now, key);
         self.update_session_timer(key);
     }

@@ -129,6 +129,10 @@ pub(super) enum Control {
     LeaseRecall,
     LeaseBack(Room),
     Counters(Box<super::sys::Report>),
+    /// Clients of the sender fill its store: publishers wait, or do so no more.
+    Hold {
+        is_on: bool,
+    },
 }
 
 impl Control {
@@ -150,6 +154,7 @@ impl Control {
             Control::RoomAsk(Ask { topic, .. }) | Control::PromiseBack { topic } => topic.len(),
             Control::RoomWord(word) => size_of::<Word>() + word.topic.len(),
             Control::Joined { .. }
+            | Control::Hold { .. }
             | Control::LeaseAsk
             | Control::Lease(_)
             | Control::LeaseRecall
@@ -396,7 +401,10 @@ pub(super) struct Outbox {
     /// Buffers of batches that were read, for the next ones: of these shards alone, as connections need smaller ones.
     spares: BufferPool,
     mark: usize,
-    is_above_mark: bool,
+    /// Why publishers are not read, as bits.
+    marks: u8,
+    /// The shards whose stores hold publishers, as bits.
+    held_by: u128,
     /// Batches that wait on any publish or member lane.
     batch_count: usize,
     /// Batches ever opened.
@@ -408,6 +416,9 @@ pub(super) struct Outbox {
 /// A batch is closed at this size, or at the mark; a receiver gets nothing larger but single large messages.
 const BATCH_SIZE: usize = 256 << 10;
 
+const MAIL_MARK: u8 = 1;
+const STORE_MARK: u8 = 2;
+
 /// Buffers of batches that are kept.
 const SPARE_COUNT_MAX: usize = 16;
 
@@ -418,7 +429,8 @@ impl Outbox {
             receivers: 0,
             spares: BufferPool::default(),
             mark,
-            is_above_mark: false,
+            marks: 0,
+            held_by: 0,
             batch_count: 0,
             batch_number: 0,
             control_count: 0,
@@ -452,9 +464,25 @@ impl Outbox {
         })
     }
 
-    /// More waits for some shard than its lanes should hold: publishers are not read.
+    /// Publishers are not read: more waits for some shard than its lanes should hold, or the store of one is held.
     pub fn is_above_mark(&self) -> bool {
-        self.is_above_mark
+        self.marks != 0
+    }
+
+    pub fn is_mail_above_mark(&self) -> bool {
+        self.marks & MAIL_MARK != 0
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.marks & STORE_MARK != 0
+    }
+
+    /// A shard's store holds publishers, or does so no more.
+    pub fn hold(&mut self, shard: ShardId, is_on: bool) {
+        let bit = 1 << shard;
+        self.held_by = if is_on { self.held_by | bit } else { self.held_by & !bit };
+        let is_held = self.held_by != 0;
+        self.marks = (self.marks & MAIL_MARK) | if is_held { STORE_MARK } else { 0 };
     }
 
     pub fn control(&mut self, to: ShardId, control: Control) {
@@ -491,7 +519,7 @@ impl Outbox {
         let number = batch.number;
         batch.push_flagged(message, if repeated == Some(number) { REPEAT } else { 0 });
         waiting.publish_bytes += size;
-        self.is_above_mark |= waiting.publish_bytes > self.mark;
+        self.marks |= u8::from(waiting.publish_bytes > self.mark) * MAIL_MARK;
         number
     }
 
@@ -532,7 +560,7 @@ impl Outbox {
         let before = batch.bytes.len();
         batch.push_to(address, message);
         waiting.member_bytes += batch.bytes.len() - before;
-        self.is_above_mark |= waiting.member_bytes > self.mark;
+        self.marks |= u8::from(waiting.member_bytes > self.mark) * MAIL_MARK;
     }
 
     pub fn poll(&mut self, to: ShardId, lane: Lane, counters: &mut Counters) -> Option<Mail> {
@@ -572,10 +600,11 @@ impl Outbox {
             counters.mail_batches_sent += 1;
             counters.mail_messages_sent += batch.count as u64;
             counters.mail_bytes_sent += batch.bytes.len() as u64;
-            if self.is_above_mark {
+            if self.is_mail_above_mark() {
                 let mark = self.mark;
-                self.is_above_mark =
+                let is_above =
                     self.to.iter().any(|w| w.publish_bytes > mark || w.member_bytes > mark);
+                self.marks = (self.marks & STORE_MARK) | (u8::from(is_above) * MAIL_MARK);
             }
         }
         Some(Mail(content))

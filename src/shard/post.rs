@@ -73,6 +73,7 @@ impl Shard {
             Control::RetainedAnswer { session, request, messages, more } => {
                 self.answers.push_back(retained::Answer { session, request, messages, more })
             }
+            Control::Hold { is_on } => self.on_hold_of(from, is_on),
             Control::RoomAsk(ask) => self.claims.push(ask),
             Control::RoomWord(word) => self.on_word(now, from, *word),
             Control::PromiseBack { topic } => self.retained.end_promise(&topic),

@@ -32,7 +32,7 @@ pub(super) fn offer(
     if group.backlog.is_empty() && give(group, message, own, clients, outbox, context, receivers) {
         return;
     }
-    if !context.may_store(message) {
+    if !context.may_store_for_absent(message) {
         context.counters.dropped_stored_full += 1;
         context.drops.push(None, message.topic, DropReason::StoreFull);
         return;

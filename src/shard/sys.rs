@@ -59,6 +59,7 @@ impl Report {
         say("mail/messages/sent", &counters.mail_messages_sent);
         say("mail/messages/received", &counters.mail_messages_received);
         say("bytes/stored", &gauges.stored_bytes);
+        say("bytes/stored_for_absent", &gauges.absent_bytes);
         say("bytes/output", &gauges.output_bytes);
         say("bytes/frames", &gauges.frame_bytes);
         say("bytes/connects", &gauges.connect_bytes);
@@ -98,6 +99,7 @@ impl Report {
         say("closed/keep_alives", &counters.keep_alives_expired);
         say("closed/connects_timed_out", &counters.connects_timed_out);
         say("closed/timed_out", &counters.connections_timed_out);
+        say("closed/slow", &counters.slow_clients_closed);
         say("closed/taken_over", &counters.connections_taken_over);
         say("closed/taken_over_cut", &counters.takeovers_cut);
         say("closed/lingering_cut", &counters.lingers_cut);
@@ -106,6 +108,7 @@ impl Report {
         say("frames/evicted", &counters.frames_evicted);
         say("connects/evicted", &counters.connects_evicted);
         say("connects/displaced", &counters.connects_displaced);
+        say("store/holds", &counters.store_holds);
         say("parked/mail", &counters.parked_on_mail);
         say("parked/output", &counters.parked_on_output);
         say("parked/bridges", &counters.parked_on_bridges);

@@ -14,6 +14,8 @@ pub enum Timer {
     Sys,
     /// Hooks are told that a second has passed.
     Tick,
+    /// It is seen whether clients take what fills the store.
+    Store,
 }
 
 #[derive(Debug, Default)]
@@ -24,11 +26,13 @@ pub struct Timers {
 /// A timer and when it is due, in two words: there is one for each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
-    /// Milliseconds, and in the lowest two bits which kind of timer it is.
+    /// Milliseconds, and in the lowest bits which kind of timer it is.
     due: u64,
     /// Index and generation.
     of: u64,
 }
+
+const KIND_BITS: u32 = 3;
 
 impl Entry {
     fn new(deadline: Instant, timer: Timer) -> Entry {
@@ -37,22 +41,24 @@ impl Entry {
             Timer::Session(key) => (1, key.index, key.generation),
             Timer::Sys => (2, 0, 0),
             Timer::Tick => (3, 0, 0),
+            Timer::Store => (4, 0, 0),
         };
-        let due = deadline.0.min(u64::MAX >> 2) << 2 | kind;
+        let due = deadline.0.min(u64::MAX >> KIND_BITS) << KIND_BITS | kind;
         Entry { due, of: u64::from(index) << 32 | u64::from(generation) }
     }
 
     fn deadline(self) -> Instant {
-        Instant(self.due >> 2)
+        Instant(self.due >> KIND_BITS)
     }
 
     fn timer(self) -> Timer {
         let (index, generation) = ((self.of >> 32) as u32, self.of as u32);
-        match self.due & 3 {
+        match self.due & ((1 << KIND_BITS) - 1) {
             0 => Timer::Connection(ConnectionId { index, generation }),
             1 => Timer::Session(SessionKey { index, generation }),
             2 => Timer::Sys,
-            _ => Timer::Tick,
+            3 => Timer::Tick,
+            _ => Timer::Store,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::counters::Counters;
 use crate::pipeline::STAGES;
 use crate::printable::counted;
-use crate::shard::Remainder;
+use crate::shard::{Loser, Remainder};
 use crate::shell::check::status_field;
 use crate::shell::plugins::Presence;
 use crate::shell::standstill::Beat;
@@ -28,6 +28,8 @@ pub struct Report {
     snapshot: Mutex<Snapshot>,
     /// When the shard has ended.
     remainder: Mutex<Option<Remainder>>,
+    /// Who lost most to a full store since it was told.
+    loser: Mutex<Option<Loser>>,
     pub presence: Arc<Presence>,
     pub beat: Beat,
     /// Written by the thread that watches, read by the shard once a turn.
@@ -83,6 +85,19 @@ impl Report {
         self.remainder.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Keeps who lost more than those before.
+    pub fn note_loser(&self, loser: Option<Loser>) {
+        let mut worst = self.loser.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = worst.as_ref().map_or(0, |worst| worst.message_count);
+        if loser.as_ref().is_some_and(|loser| loser.message_count > most) {
+            *worst = loser;
+        }
+    }
+
+    fn take_loser(&self) -> Option<Loser> {
+        self.loser.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Bytes received and sent since the shard began, and those of messages that it holds.
     pub fn bytes(&self) -> (u64, u64) {
         let snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,6 +134,15 @@ const RULES: &[Rule] = &[
     Rule {
         count: |counters| counters.dropped_stored_full,
         sentence: "messages dropped: a shard's store of waiting messages was full; raise shard_stored_bytes_max",
+    },
+    Rule {
+        count: |counters| counters.store_holds,
+        sentence: "times publishers waited: connected clients filled a shard's store faster than they took from it; raise \
+                   shard_stored_bytes_max",
+    },
+    Rule {
+        count: |counters| counters.slow_clients_closed,
+        sentence: "clients closed: they acknowledged nothing of what filled a shard's store; see shard_stored_bytes_max",
     },
     Rule {
         count: |counters| counters.dropped_group_full,
@@ -231,6 +255,8 @@ pub struct Watch<'a> {
     rules: Vec<RuleState>,
     stages: Vec<StageState>,
     calls: Vec<CallState>,
+    /// Nobody who lost messages to a full store is named before.
+    loser_silent_until: Instant,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -262,6 +288,7 @@ impl<'a> Watch<'a> {
             rules: vec![RuleState::default(); RULES.len()],
             stages: vec![StageState::default(); reports.len() * STAGES.len()],
             calls: vec![CallState::default(); reports.len()],
+            loser_silent_until: Instant::default(),
         }
     }
 
@@ -292,8 +319,24 @@ impl<'a> Watch<'a> {
                 }
             }
         }
+        warnings.extend(self.look_for_loser(now));
         warnings.extend(self.look_at_calls(now));
         warnings
+    }
+
+    /// Whose messages a full store was rid of first.
+    fn look_for_loser(&mut self, now: Instant) -> Option<String> {
+        if self.loser_silent_until > now {
+            return None;
+        }
+        let losers = self.reports.iter().filter_map(|report| report.take_loser());
+        let Loser { client_id, message_count } = losers.max_by_key(|loser| loser.message_count)?;
+        self.loser_silent_until = now.plus_ms(SILENCE_MS);
+        Some(format!(
+            "client '{}' held most of a full store and lost {message_count} messages, more than others; see \
+             shard_stored_bytes_max",
+            client_id.escape_debug()
+        ))
     }
 
     /// Plugins that do not come back.
@@ -371,6 +414,27 @@ mod tests {
                 assert!(is_key(word), "{word}, in: {}", rule.sentence);
             }
         }
+    }
+
+    #[test]
+    fn who_loses_most_to_a_full_store_is_named_on_one_line() {
+        let reports = [Arc::new(Report::default()), Arc::new(Report::default())];
+        let mut watch = Watch::new(&reports);
+        let lose = |shard: usize, client_id: &str, message_count| {
+            let loser = Loser { client_id: client_id.into(), message_count };
+            reports[shard].note_loser(Some(loser));
+        };
+        lose(0, "a", 3);
+        lose(1, "b\nforged", 9);
+        lose(1, "c", 2);
+        let told = watch.look(Instant(1_000));
+        assert!(
+            matches!(&told[..], [line] if line.starts_with("client 'b\\nforged' held")),
+            "{told:?}"
+        );
+        lose(0, "d", 1);
+        assert!(watch.look(Instant(2_000)).is_empty());
+        assert!(matches!(&watch.look(Instant(11_000))[..], [line] if line.contains("'d'")));
     }
 
     #[test]

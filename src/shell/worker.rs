@@ -155,6 +155,7 @@ impl<N: Network> Worker<N> {
             self.shard.set_heap(current, maximum);
         }
         let gauges = self.shard.gauges();
+        self.report.note_loser(self.shard.take_loser());
         self.report.set(Snapshot {
             counters: self.shard.counters().clone(),
             held_by_stage: gauges.held_by_stage,

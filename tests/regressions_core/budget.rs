@@ -2,8 +2,8 @@
 
 use crate::quiet;
 use crate::world::{V5, World};
-use ringmq::codec::{Connect, Packet, PacketId, Publish, QoS};
-use ringmq::limits::Limits;
+use ringmq::codec::{self, Connect, Packet, PacketId, Publish, QoS, ReasonCode};
+use ringmq::limits::{Limits, QueuePolicy};
 
 /// A QoS 1 publish of so many bytes of payload.
 fn large_publish(topic: &str, payload_size: usize) -> Vec<u8> {
@@ -160,4 +160,197 @@ fn a_byte_behind_a_large_packet_holds_no_more_than_it_needs() {
     // Empty buffers that go round take their share, up to their own bound.
     let most = told as i64 + (20 << 20);
     assert!(held.bytes_current < most, "{} bytes are held, {told} are told", held.bytes_current);
+}
+
+#[test]
+fn who_reads_gets_its_messages_though_the_absent_fill_the_store() {
+    let mut world = World::new(1, small_store());
+    let publisher = world.connect("p", |_| ());
+    fill_with_the_absent(&mut world, publisher);
+    let reader = world.connect("reader", |c| c.session_expiry_s = Some(600));
+    world.subscribe(reader, "news", QoS::AtLeastOnce);
+    world.settle();
+    world.received(reader);
+    for number in 0..300 {
+        world.publish(publisher, "news", &[b'n'; 100], QoS::AtLeastOnce, 1 + number);
+        world.settle();
+    }
+    assert_eq!(world.messages(reader).len(), 300);
+}
+
+fn small_store() -> Limits {
+    Limits {
+        packet_size_max: 16 << 10,
+        large_message_size: 16 << 10,
+        queue_bytes_max: 128 << 10,
+        group_bytes_max: 128 << 10,
+        shard_stored_bytes_max: 1 << 20,
+        arena_size: 64 << 10,
+        ..quiet()
+    }
+}
+
+/// 20 lasting sessions whose clients are away, and for each 70 KB of messages of its own.
+fn fill_with_the_absent(world: &mut World, publisher: usize) {
+    for number in 0..20 {
+        let away = world.connect(&format!("away{number}"), |c| c.session_expiry_s = Some(600));
+        world.subscribe(away, &format!("bulk/{number}"), QoS::AtLeastOnce);
+        world.lose(away);
+    }
+    for round in 0..7u16 {
+        for number in 0..20u16 {
+            let topic = format!("bulk/{number}");
+            let id = 1000 + round * 20 + number;
+            world.publish(publisher, &topic, &[b'b'; 10_000], QoS::AtLeastOnce, id);
+            world.settle();
+        }
+    }
+    assert_eq!(world.received(publisher).len(), 141);
+}
+
+/// Reads what has come and acknowledges it; the payloads.
+fn take_all(world: &mut World, client: usize) -> Vec<Vec<u8>> {
+    let mut payloads = Vec::new();
+    let mut acks = Vec::new();
+    world.packets(client, |packet| {
+        if let Packet::Publish(publish) = packet {
+            payloads.push(publish.payload.to_vec());
+            let id = publish.packet_id.expect("it is of QoS 1");
+            codec::encode_puback(V5, id, ReasonCode::Success, &mut acks);
+        }
+    });
+    if !acks.is_empty() {
+        world.send_bytes(client, &acks);
+    }
+    world.settle();
+    payloads
+}
+
+fn numbered(number: u16) -> Vec<u8> {
+    let mut payload = vec![b'x'; 10_000];
+    payload[..2].copy_from_slice(&number.to_be_bytes());
+    payload
+}
+
+fn number_of(payload: &[u8]) -> u16 {
+    u16::from_be_bytes([payload[0], payload[1]])
+}
+
+#[test]
+fn of_the_absent_those_that_hold_most_lose_first_and_by_the_policy() {
+    for policy in [QueuePolicy::DropNewest, QueuePolicy::DropOldest] {
+        let mut world = World::new(1, Limits { queue_policy: policy, ..small_store() });
+        let publisher = world.connect("p", |_| ());
+        let names: Vec<String> = (0..18).map(|number| format!("small{number}")).collect();
+        for name in names.iter().map(String::as_str).chain(["hoarder"]) {
+            let away = world.connect(name, |c| c.session_expiry_s = Some(600));
+            world.subscribe(away, name, QoS::AtLeastOnce);
+            world.lose(away);
+        }
+        let mut id = 0;
+        let mut publish = |world: &mut World, topic: &str, count: u16| {
+            for number in 0..count {
+                id += 1;
+                world.publish(publisher, topic, &numbered(number), QoS::AtLeastOnce, id);
+                world.settle();
+            }
+        };
+        publish(&mut world, "hoarder", 12);
+        names.iter().for_each(|name| publish(&mut world, name, 4));
+        // 120 KB and 18 times 40 KB: that is more than three quarters of 1 MiB.
+        let limits = small_store();
+        let gauges = world.shards[0].gauges();
+        assert!(gauges.stored_bytes <= limits.shard_stored_bytes_max * 3 / 4, "{gauges:?}");
+        let lost = world.shards[0].counters().dropped_stored_full;
+        let loser = world.shards[0].take_loser().expect("somebody lost");
+        assert_eq!(&*loser.client_id, "hoarder");
+        for name in &names {
+            let back = world.connect(name, |c| {
+                c.session_expiry_s = Some(600);
+                c.clean_start = false;
+            });
+            assert_eq!(take_all(&mut world, back).len(), 4, "{name} held little");
+        }
+        let back = world.connect("hoarder", |c| {
+            c.session_expiry_s = Some(600);
+            c.clean_start = false;
+        });
+        let kept: Vec<u16> =
+            take_all(&mut world, back).iter().map(|payload| number_of(payload)).collect();
+        assert!(lost > 0 && kept.len() as u64 + lost == 12, "{lost} lost, {kept:?} kept");
+        let expected: Vec<u16> = match policy {
+            QueuePolicy::DropNewest => (0..kept.len() as u16).collect(),
+            QueuePolicy::DropOldest => (lost as u16..12).collect(),
+        };
+        assert_eq!(kept, expected);
+        assert_eq!(world.shards[0].gauges().absent_bytes, 0);
+    }
+}
+
+/// A reader whose network stands still, and a publisher; their shards are one or two.
+fn reader_and_publisher(shard_count: u16) -> (World, usize, usize) {
+    let limits = Limits { queue_bytes_max: 1 << 20, mail_bytes_mark: 64 << 10, ..small_store() };
+    let mut world = World::new(shard_count, limits);
+    let reader = world.client_with(0, "r", |c| c.session_expiry_s = Some(600));
+    let publisher = world.client_on(usize::from(shard_count) - 1, "p");
+    world.subscribe(reader, "t", QoS::AtLeastOnce);
+    world.settle();
+    world.received(reader);
+    world.received(publisher);
+    world.set_stuck(reader, true);
+    (world, reader, publisher)
+}
+
+#[test]
+fn publishers_wait_while_clients_that_read_fill_what_is_theirs() {
+    for shard_count in [1, 2] {
+        let (mut world, reader, publisher) = reader_and_publisher(shard_count);
+        for number in 0..200 {
+            world.publish(publisher, "t", &numbered(number), QoS::AtLeastOnce, number + 1);
+            world.settle();
+        }
+        let gauges = world.shards[0].gauges();
+        assert!(gauges.store_is_holding && gauges.stored_bytes <= 1 << 20, "{gauges:?}");
+        let mut answered = world.received(publisher).len();
+        assert!((80..110).contains(&answered), "{answered} were taken");
+        world.set_stuck(reader, false);
+        world.settle();
+        let mut got = Vec::new();
+        for _ in 0..20 {
+            got.extend(take_all(&mut world, reader).iter().map(|payload| number_of(payload)));
+        }
+        answered += world.received(publisher).len();
+        assert_eq!((answered, got), (200, (0..200).collect()), "on {shard_count} shards");
+        assert_eq!(world.shards[0].counters().dropped_stored_full, 0);
+        assert!(world.shards.iter().all(|shard| !shard.gauges().store_is_holding));
+    }
+}
+
+#[test]
+fn who_takes_nothing_does_not_hold_publishers_for_long() {
+    for (is_stuck, shard_count) in [(false, 1), (true, 1), (true, 2)] {
+        let (mut world, slow, publisher) = reader_and_publisher(shard_count);
+        // Either what it got is never acknowledged, or its network stands still.
+        world.set_stuck(slow, is_stuck);
+        let other = world.client_with(0, "o", |c| c.session_expiry_s = Some(600));
+        world.subscribe(other, "t", QoS::AtLeastOnce);
+        world.settle();
+        world.received(other);
+        let mut got = Vec::new();
+        for number in 0..200 {
+            world.publish(publisher, "t", &numbered(number), QoS::AtLeastOnce, number + 1);
+            world.settle();
+            got.extend(take_all(&mut world, other).iter().map(|payload| number_of(payload)));
+        }
+        assert!(got.len() < 150, "publishers wait at first");
+        for _ in 0..20 {
+            world.now = world.now.plus_ms(1_000);
+            world.settle();
+            got.extend(take_all(&mut world, other).iter().map(|payload| number_of(payload)));
+        }
+        assert_eq!(got, (0..200).collect::<Vec<_>>(), "who reads loses nothing");
+        assert_eq!(world.received(publisher).len(), 200);
+        assert_eq!(world.is_open(slow), is_stuck);
+        assert!(world.shards[0].counters().dropped_stored_full > 0);
+    }
 }

@@ -74,8 +74,18 @@ impl World {
 
     /// A client id whose session is on `shard`.
     pub fn client_on(&mut self, shard: usize, prefix: &str) -> usize {
+        self.client_with(shard, prefix, |_| ())
+    }
+
+    /// The same, with more in its CONNECT.
+    pub fn client_with(
+        &mut self,
+        shard: usize,
+        prefix: &str,
+        change: impl Fn(&mut Connect<'_>),
+    ) -> usize {
         for number in 0..1_000 {
-            let client = self.connect(&format!("{prefix}{number}"), |_| ());
+            let client = self.connect(&format!("{prefix}{number}"), &change);
             if self.shard_of(client) == shard {
                 return client;
             }

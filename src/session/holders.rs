@@ -1,0 +1,117 @@
+//! What is stored for sessions; those whose clients are away stand in order, as who holds most loses first.
+
+use super::queue::QueueLimits;
+use super::{Context, DropReason, Session, SessionKey};
+use crate::arena::Stored;
+use crate::codec::PacketId;
+use std::collections::BTreeSet;
+
+/// Steps of an eighth: a session moves among the others only when it holds noticeably more or less.
+fn class_of(bytes: usize) -> u32 {
+    let log = bytes.max(8).ilog2();
+    log * 8 + (bytes >> (log - 3) & 7) as u32
+}
+
+#[derive(Debug, Default)]
+pub struct Holders {
+    by_class: BTreeSet<(u32, SessionKey)>,
+    bytes: usize,
+}
+
+impl Holders {
+    /// What all of them hold; a message that waits for several counts with each.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A session that held `before` bytes holds `now`; 0: it holds nothing, or its client is there.
+    pub fn set(&mut self, key: SessionKey, before: usize, now: usize) {
+        self.bytes = self.bytes - before + now;
+        let (old, new) = (class_of(before), class_of(now));
+        if before > 0 && (now == 0 || old != new) {
+            self.by_class.remove(&(old, key));
+        }
+        if now > 0 && (before == 0 || old != new) {
+            self.by_class.insert((new, key));
+        }
+    }
+
+    /// The session that holds most, or nearly.
+    pub fn largest(&self) -> Option<SessionKey> {
+        self.by_class.last().map(|(_, key)| *key)
+    }
+}
+
+impl Session {
+    /// What is stored for it; a message that waits for others, too, counts fully.
+    pub fn held_bytes(&self) -> usize {
+        self.queue.held_bytes() + self.inflight.stored_bytes()
+    }
+
+    /// Messages taken of its queue, and the packet id of the first one that is not acknowledged.
+    pub fn progress(&self) -> (u64, Option<PacketId>) {
+        (self.queue.taken(), self.inflight.front_id())
+    }
+
+    /// Drops an eighth of what waits, by policy, or all that is unacknowledged where nothing waits; how many messages.
+    pub fn shed(&mut self, context: &mut Context<'_>) -> u64 {
+        let (client_id, drops) = (&*self.client_id, &mut *context.drops);
+        let mut victims: Vec<u32> = Vec::new();
+        let mut count = 0;
+        let mut drop_one = |stored: &Stored| {
+            count += 1;
+            drops.push(Some(client_id), stored.message().topic, DropReason::StoreFull);
+        };
+        if self.queue.is_empty() {
+            let unacknowledged = self.inflight.take_stored(|_| true);
+            unacknowledged.iter().for_each(&mut drop_one);
+        } else {
+            let bytes = self.queue.bytes();
+            let limits = QueueLimits {
+                messages_max: usize::MAX,
+                bytes_max: bytes - bytes.div_ceil(8),
+                policy: context.limits.queue_policy,
+            };
+            self.queue.shed(limits, |victim| {
+                drop_one(&victim.stored);
+                victims.push(victim.envelope.membership);
+            });
+        }
+        victims.into_iter().for_each(|membership| self.use_place(membership));
+        context.counters.dropped_stored_full += count;
+        self.dropped += count;
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    #[test]
+    fn the_largest_is_found_to_an_eighth() {
+        let mut random = Random::new(3);
+        let mut holders = Holders::default();
+        let mut model = [0usize; 20];
+        for _ in 0..10_000 {
+            let index = random.below(20) as usize;
+            let key = SessionKey { index: index as u32, generation: 1 };
+            let magnitude = random.below(30);
+            let bytes = match random.below(4) {
+                0 => 0,
+                _ => random.below(1 << magnitude) as usize,
+            };
+            holders.set(key, model[index], bytes);
+            model[index] = bytes;
+            assert_eq!(holders.bytes(), model.iter().sum::<usize>());
+            let most = *model.iter().max().unwrap();
+            match holders.largest() {
+                Some(key) => assert!(model[key.index as usize] * 9 / 8 + 8 >= most),
+                None => assert_eq!(most, 0),
+            }
+            let listed_count = model.iter().filter(|bytes| **bytes > 0).count();
+            assert_eq!(holders.by_class.len(), listed_count);
+        }
+    }
+}

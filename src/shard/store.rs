@@ -1,0 +1,248 @@
+//! Who loses when the store of waiting messages is full: the absent that hold most, and then clients that take nothing. While
+//! those that do take what they get fill what is reserved for them, publishers wait.
+
+use super::mail::Control;
+use super::timers::Timer;
+use super::{Shard, ShardId, context};
+use crate::codec::{PacketId, ReasonCode};
+use crate::session::queue::QueueLimits;
+use crate::session::{DropReason, Park, Session, SessionKey};
+use crate::time::Instant;
+use std::collections::BTreeMap;
+
+/// Messages that are dropped in one go; more go in the next.
+const SHED_COUNT_MAX: u64 = 10_000;
+/// How often it is seen whether clients take what they get, while publishers wait for that.
+const LOOK_MS: u64 = 1_000;
+/// A client hardly takes what it gets if it would need more than so many looks for its queue, or has acknowledged nothing.
+const QUEUE_LOOKS_MAX: u64 = 8;
+/// After so many looks of that kind in a row it counts as absent.
+const STALLED_LOOKS: u32 = 4;
+
+/// How far a client has come.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    /// Messages that it took of its queue.
+    taken: u64,
+    /// The first that it has not acknowledged.
+    front: Option<PacketId>,
+    /// Looks in a row at which it hardly took anything.
+    stalled_count: u32,
+}
+
+impl Progress {
+    /// `before` is that of the last look; `None`: its client was not there.
+    fn new(session: &Session, before: Option<&Progress>) -> Progress {
+        let (taken, front) = session.progress();
+        let is_stalled = before.is_some_and(|before| match session.queue.len() as u64 {
+            0 => front.is_some() && front == before.front,
+            waiting => taken.saturating_sub(before.taken) * QUEUE_LOOKS_MAX < waiting,
+        });
+        let stalled_before = before.map_or(0, |before| before.stalled_count);
+        Progress { taken, front, stalled_count: if is_stalled { stalled_before + 1 } else { 0 } }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    /// Publishers wait for this shard's clients.
+    is_holding: bool,
+    timer: Option<Instant>,
+    /// At the last look; empty while nobody waits.
+    progress: BTreeMap<SessionKey, Progress>,
+    loser: Option<Loser>,
+}
+
+/// Who lost most since somebody asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loser {
+    pub client_id: Box<str>,
+    pub message_count: u64,
+}
+
+impl Store {
+    fn note(&mut self, client_id: &str, message_count: u64) {
+        match &mut self.loser {
+            Some(loser) if *loser.client_id == *client_id => loser.message_count += message_count,
+            Some(loser) if loser.message_count >= message_count => {}
+            loser => *loser = Some(Loser { client_id: client_id.into(), message_count }),
+        }
+    }
+}
+
+impl Shard {
+    /// The client that lost most to a full store since the last call.
+    pub fn take_loser(&mut self) -> Option<Loser> {
+        self.store.loser.take()
+    }
+
+    /// The absent have the store but for the reserve; above that those that hold most lose first.
+    #[inline]
+    pub(super) fn check_store(&mut self, now: Instant) {
+        if self.stored.bytes() > self.limits.absent_bytes_max() {
+            self.shed_absent(now);
+        }
+        let mark = match self.store.is_holding {
+            false => self.limits.stored_bytes_mark(),
+            true => self.limits.stored_bytes_low(),
+        };
+        if (self.stored.bytes() > mark) != self.store.is_holding {
+            self.change_hold(now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn shed_absent(&mut self, now: Instant) {
+        let bytes_max = self.limits.absent_bytes_max();
+        let mut left = SHED_COUNT_MAX;
+        let (mut group, mut group_bytes, mut all_groups) = self.groups.largest_backlog();
+        // What one message of many sessions takes counts with each, so both must be above.
+        while left > 0
+            && self.stored.bytes() > bytes_max
+            && self.clients.held_by_absent() + all_groups > bytes_max
+        {
+            let count = match self.clients.largest_absent() {
+                Some((key, bytes)) if bytes >= group_bytes => self.shed_session(now, key),
+                _ => {
+                    let count = self.shed_group(now, group);
+                    (group, group_bytes, all_groups) = self.groups.largest_backlog();
+                    count
+                }
+            };
+            if count == 0 {
+                return;
+            }
+            left = left.saturating_sub(count);
+        }
+    }
+
+    /// Drops an eighth of what waits for a session, by its policy, or what it has not acknowledged if nothing waits; how many
+    /// messages that were.
+    fn shed_session(&mut self, now: Instant, key: SessionKey) -> u64 {
+        let mut context = context!(self, now);
+        let Some(count) = self.clients.shed(key, &mut context) else { return 0 };
+        if let Some(session) = self.clients.session(key) {
+            self.store.note(&session.client_id, count);
+        }
+        count
+    }
+
+    fn shed_group(&mut self, now: Instant, index: u32) -> u64 {
+        let context = context!(self, now);
+        let Some(group) = self.groups.get(index) else { return 0 };
+        let bytes = group.backlog.bytes();
+        let limits = QueueLimits {
+            messages_max: usize::MAX,
+            bytes_max: bytes - bytes.div_ceil(8),
+            policy: context.limits.queue_policy,
+        };
+        let mut count = 0;
+        group.backlog.shed(limits, |victim| {
+            count += 1;
+            context.drops.push(None, victim.stored.message().topic, DropReason::StoreFull);
+        });
+        context.counters.dropped_stored_full += count;
+        count
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn change_hold(&mut self, now: Instant) {
+        let is_on = !self.store.is_holding;
+        self.store.is_holding = is_on;
+        self.counters.store_holds += u64::from(is_on);
+        self.outbox.hold(self.id, is_on);
+        for to in (0..self.shard_count).filter(|to| *to != self.id) {
+            self.outbox.control(to, Control::Hold { is_on });
+        }
+        self.store.progress = BTreeMap::new();
+        if is_on {
+            self.look_at_progress();
+        }
+        let look_at = is_on.then(|| now.plus_ms(LOOK_MS));
+        self.timers.set(Timer::Store, &mut self.store.timer, look_at);
+    }
+
+    /// Sees how far all connected clients have come; those that stand still, those that hold most at the end.
+    fn look_at_progress(&mut self) -> Vec<(usize, SessionKey)> {
+        let before = std::mem::take(&mut self.store.progress);
+        let mut slow = Vec::new();
+        for session in self.clients.sessions().filter(|session| session.connection.is_some()) {
+            let progress = Progress::new(session, before.get(&session.key));
+            self.store.progress.insert(session.key, progress);
+            if progress.stalled_count >= STALLED_LOOKS {
+                slow.push((session.held_bytes(), session.key));
+            }
+        }
+        slow.sort_unstable();
+        slow
+    }
+
+    /// Publishers still wait: clients that stand still count as absent from here.
+    pub(super) fn on_store_timer(&mut self, now: Instant) {
+        self.store.timer = None;
+        for (held, key) in self.look_at_progress().into_iter().rev() {
+            if held == 0 || self.stored.bytes() <= self.limits.stored_bytes_low() {
+                break;
+            }
+            self.end_slow(now, key);
+        }
+        self.check_store(now);
+        if self.store.is_holding {
+            let look_at = Some(now.plus_ms(LOOK_MS));
+            self.timers.set(Timer::Store, &mut self.store.timer, look_at);
+        }
+    }
+
+    /// A client does not take what it gets: what waits for it goes, or the client itself if that is unacknowledged.
+    fn end_slow(&mut self, now: Instant, key: SessionKey) {
+        let Some((session, Some(connection))) = self.clients.pair(key) else { return };
+        let id = connection.id;
+        if connection.park.is_some() {
+            // It waits for us: its acknowledgements stand behind what it publishes.
+            return;
+        }
+        if session.queue.is_empty() {
+            let why = "it takes nothing of what the store holds for it";
+            self.counters.slow_clients_closed += 1;
+            self.send_disconnect(id, ReasonCode::QuotaExceeded, why);
+            return self.close(now, id, why);
+        }
+        session.is_slow = true;
+        let target = session.queue.bytes() / 2;
+        while self.clients.session(key).is_some_and(|session| session.queue.bytes() > target) {
+            if self.shed_session(now, key) == 0 {
+                return;
+            }
+        }
+    }
+
+    /// A publisher that is itself sent messages is not held: its acknowledgements stand behind its publishes.
+    pub(super) fn unpark_readers(&mut self, now: Instant) {
+        for _ in 0..self.parked_on_mail.len() {
+            let Some(id) = self.parked_on_mail.pop_front() else { return };
+            let key = self.clients.connection(id).and_then(|connection| connection.session());
+            if key.is_some_and(|key| self.must_wait(key)) {
+                self.parked_on_mail.push_back(id);
+            } else {
+                self.unpark(now, id, Park::Mail);
+            }
+        }
+    }
+
+    /// Another shard's clients fill what is reserved for them, or do so no more.
+    pub(super) fn on_hold_of(&mut self, from: ShardId, is_on: bool) {
+        self.outbox.hold(from, is_on);
+    }
+
+    /// Whether a publisher has to wait: for mail in any case, for a store unless messages are on their way to it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn must_wait(&mut self, key: SessionKey) -> bool {
+        if self.outbox.is_mail_above_mark() || self.bridges_above_mark() {
+            return true;
+        }
+        self.clients.session(key).is_some_and(|session| session.inflight.is_empty())
+    }
+}
