@@ -63,8 +63,7 @@ impl Session {
             drops.push(Some(client_id), stored.message().topic, DropReason::StoreFull);
         };
         if self.queue.is_empty() {
-            let unacknowledged = self.inflight.take_stored(|_| true);
-            unacknowledged.iter().for_each(&mut drop_one);
+            self.inflight.take_stored(|_| true, |_, stored| drop_one(&stored));
         } else {
             let bytes = self.queue.bytes();
             let limits = QueueLimits {

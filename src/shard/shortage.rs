@@ -39,7 +39,8 @@ impl Shard {
 
     fn lower_limits(&mut self) {
         let held = [
-            self.stored.bytes(),
+            // The absent keep what they have, of which they may have three quarters.
+            self.stored.bytes() + self.stored.bytes() / 3,
             self.output_bytes.bytes(),
             self.will_bytes.bytes(),
             self.frame_bytes.bytes().min(self.limits.packet_size_max),

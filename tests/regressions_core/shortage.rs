@@ -47,7 +47,10 @@ fn queues_and_retained_messages_grow_no_more_and_again_when_there_is_memory() {
     assert!(before.0 > 200_000 && before.1 > 200_000, "{before:?}");
     set_short(&mut world, true);
     flood(&mut world, 101);
-    assert_eq!(held(&world), before);
+    let during = held(&world);
+    // The absent session loses an eighth of its queue when it is above what it had.
+    assert!(during.0 <= before.0 + 4_000 && during.0 > before.0 * 3 / 4, "{during:?}, {before:?}");
+    assert_eq!(during.1, before.1);
     assert_eq!(world.shards[0].counters().memory_shortages, 1);
     assert!(world.shards[0].counters().dropped_stored_full >= 100);
     assert!(world.shards[0].counters().retained_refused >= 100);
