@@ -44,7 +44,7 @@ impl Memberships {
         self.by_number.values()
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.by_number.len()
     }
 }
@@ -159,7 +159,7 @@ impl Session {
     }
 
     pub fn membership_count(&self) -> usize {
-        self.memberships.as_ref().map_or(0, |memberships| memberships.len())
+        self.memberships.as_ref().map_or(0, |memberships| memberships.count())
     }
 
     pub fn is_member(&self, number: u32) -> bool {

@@ -346,7 +346,7 @@ impl Hub {
         let now = self.clock.now();
         let lines = self.bridges.iter().flat_map(|bridge| &bridge.lines);
         // Each is looked at, for its time runs from the first look on.
-        lines.fold(true, |all, line| line.is_delivered(now, self.shutdown_stall_ms) && all)
+        lines.filter(|line| !line.is_delivered(now, self.shutdown_stall_ms)).count() == 0
     }
 
     /// Says goodbye to the remotes and puts everything into the logs.

@@ -56,7 +56,7 @@ impl Configuration {
         }
         if let (0, Some(size)) = (settings.memory_max, memory_size) {
             // In whole mebibytes, to read well.
-            settings.memory_max = size / 4 * 3 >> 20 << 20;
+            settings.memory_max = ((size / 4 * 3) >> 20) << 20;
         }
         if settings.memory_max > 0 {
             settings.fit_budgets(settings.memory_max);

@@ -213,7 +213,7 @@ impl Ledger {
                 QoS::AtMostOnce => 1,
                 // A 5.0 client may send again what was refused, and does not know.
                 QoS::ExactlyOnce
-                    if !publication.is_denied && !(self.may_lose && publication.retain) =>
+                    if !(publication.is_denied || self.may_lose && publication.retain) =>
                 {
                     1
                 }
