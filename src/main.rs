@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ringmq::shell::cli::run(std::env::args_os(), |settings| ringmq::shell::launcher::run(settings))
+    ringmq::shell::cli::run(std::env::args_os(), ringmq::shell::launcher::run)
 }
