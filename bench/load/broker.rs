@@ -36,7 +36,7 @@ pub fn serve(arguments: &[OsString]) -> ExitCode {
     let _ = set_pdeathsig(Signal::SIGTERM);
     let program = OsString::from("ringmq");
     let command_line = std::iter::once(program).chain(arguments[1..].iter().cloned());
-    ringmq::shell::cli::run(command_line, |settings| ringmq::shell::launcher::run(settings))
+    ringmq::shell::cli::run(command_line, ringmq::shell::launcher::run)
 }
 
 /// Where the bench's own broker listens: a free port, which it names.

@@ -48,7 +48,7 @@ struct Case {
 
 #[test]
 fn a_wrong_property_in_connect_harms_nobody() {
-    each_shard_count(&[], |world| {
+    each_shard_count(&["--connect-size-max=1MiB"], |world| {
         let address = world.address();
         let bystanders = Bystanders::start(address);
         let mut watcher = Client::join(address, Version::V5, "watcher-of-refused", &[]);
