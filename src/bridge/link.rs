@@ -51,6 +51,9 @@ const EVENTS_MARK: usize = 1 << 20;
 /// So often a connection may end before CONNACK before the bridge bit is taken for the reason.
 const SILENT_CLOSINGS_MAX: u32 = 2;
 
+/// A link that was up for so long was taken over by chance, not again and again.
+const TAKEN_OVER_WITHIN_MS: u64 = 3_600_000;
+
 /// A link that was up for so long was of use.
 const USEFUL_MS: u64 = 10_000;
 
@@ -69,6 +72,8 @@ pub struct Link {
     is_bridge_bit_taken: Option<bool>,
     /// Connections with the bit that the remote has closed without a word.
     silent_closings: u32,
+    /// How often in a row another client has taken the link over.
+    taken_over_count: u32,
     /// Frames of which a part has arrived.
     input: Vec<u8>,
     output: Vec<u8>,
@@ -195,6 +200,7 @@ impl Link {
             attempts: Attempts::new(settings.addresses.len(), pause_ms, seed),
             is_bridge_bit_taken: None,
             silent_closings: 0,
+            taken_over_count: 0,
             input: Vec::new(),
             output: Vec::new(),
             spare: Vec::new(),

@@ -25,8 +25,10 @@ pub struct BridgeSettings {
     /// Tried in turn, the first one first.
     pub addresses: Vec<RemoteAddress>,
     pub protocol: BridgeProtocol,
-    /// Empty: `ringmq-NAME`.
+    /// Empty: `own_client_id`.
     pub client_id: String,
+    /// What was made for this bridge and holds where `client_id` is empty; no key. Empty: `ringmq-NAME`.
+    pub own_client_id: String,
     pub user_name: Option<String>,
     pub password: Option<Secret>,
     /// The remote forgets the session at each connect: QoS 2 is then not exactly once over a lost link.
@@ -167,6 +169,7 @@ impl BridgeSettings {
             addresses: Vec::new(),
             protocol: BridgeProtocol::V5,
             client_id: String::new(),
+            own_client_id: String::new(),
             user_name: None,
             password: None,
             clean_start: false,
@@ -202,11 +205,13 @@ impl BridgeSettings {
 
     /// The client id of the connection `index`, counted from 0.
     pub fn client_id_of(&self, index: u16) -> String {
-        let base = match self.client_id.as_str() {
-            "" => format!("ringmq-{}", self.name),
-            given => given.to_owned(),
+        let (base, separator) = match (self.client_id.as_str(), self.own_client_id.as_str()) {
+            ("", "") => (format!("ringmq-{}", self.name), '-'),
+            // A letter: servers must take letters and digits, nothing else. [MQTT-3.1.3-5]
+            ("", own) => (own.to_owned(), 'x'),
+            (given, _) => (given.to_owned(), '-'),
         };
-        if index == 0 { base } else { format!("{base}-{index}") }
+        if index == 0 { base } else { format!("{base}{separator}{index}") }
     }
 
     /// Whether some rule's messages go through a log.
@@ -311,6 +316,9 @@ mod tests {
     fn each_connection_has_a_client_id_of_its_own() {
         let mut settings = BridgeSettings::new("north");
         assert_eq!(settings.client_id_of(0), "ringmq-north");
+        settings.own_client_id = "north4f".to_owned();
+        assert_eq!(settings.client_id_of(0), "north4f");
+        assert_eq!(settings.client_id_of(2), "north4fx2");
         settings.client_id = "site-7".to_owned();
         assert_eq!(settings.client_id_of(0), "site-7");
         assert_eq!(settings.client_id_of(2), "site-7-2");

@@ -557,7 +557,7 @@ pub static KEYS: &[Key] = &[
         name: "data_dir",
         group: Group::Memory,
         kind: Kind::Text { size_min: 1, size_max: 4_096 },
-        explanation: "Folder for what outlives the process: the logs of bridges, below bridges/NAME. Made when it is needed.",
+        explanation: "Folder for what outlives the process: the logs and client ids of bridges, below bridges/NAME. Made when it is needed.",
         get: |settings| Value::Text(settings.data_dir.display().to_string()),
         set: |settings, value| {
             let Value::Text(text) = value else { panic!("the kind reads texts") };

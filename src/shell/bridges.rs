@@ -3,6 +3,7 @@
 //! Tasks, all on one thread: one takes what shards hand over and tells them how far the logs have come; each connection has
 //! one that commits its log and one that keeps its link to the remote.
 
+mod identity;
 mod intake;
 mod line;
 mod outbound;
@@ -212,10 +213,12 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
         settings.packet_size_max = settings.packet_size_max.min(packet_size_max);
         let rules = index.rules(id);
         let stores = settings.forward.iter().any(|rule| rule.store) && !rules.is_empty();
+        let folder = log_directory(&settings, &data_dir);
+        identity::settle(&mut settings, &folder, stores)?;
         let mut lines = Vec::new();
         for line in 0..settings.connections {
             let spool = match stores {
-                true => Some(open_spool(&settings, &data_dir, line).await?),
+                true => Some(open_spool(&settings, &folder, line).await?),
                 false => None,
             };
             let outbound = Outbound::new(&settings, spool, shard_count, has_committed.clone());
@@ -243,7 +246,7 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
     })
 }
 
-/// Where a bridge keeps the logs of its connections, each in a directory with its number.
+/// Where a bridge keeps what lasts: its client id, and the logs of its connections, each in a directory with its number.
 pub fn log_directory(settings: &BridgeSettings, data_dir: &Path) -> PathBuf {
     let directory = match settings.spool_dir.as_os_str().is_empty() {
         true => data_dir.join("bridges").join(&settings.name),
@@ -255,10 +258,9 @@ pub fn log_directory(settings: &BridgeSettings, data_dir: &Path) -> PathBuf {
 
 async fn open_spool(
     settings: &BridgeSettings,
-    data_dir: &Path,
+    folder: &Path,
     line: u16,
 ) -> Result<Spool, BridgesError> {
-    let directory = log_directory(settings, data_dir);
     let sync = match settings.spool_sync {
         SpoolSync::EachBatch => SyncPolicy::EachBatch,
         SpoolSync::Interval => SyncPolicy::Interval(settings.spool_sync_ms),
@@ -272,7 +274,7 @@ async fn open_spool(
         sync,
         ..SpoolSettings::default()
     };
-    Spool::open(&directory.join(line.to_string()), spool_settings)
+    Spool::open(&folder.join(line.to_string()), spool_settings)
         .await
         .map_err(|error| BridgesError::Spool { bridge: settings.name.clone(), error })
 }
@@ -395,6 +397,12 @@ pub enum BridgesError {
         bridge: String,
         error: SpoolError,
     },
+    /// The client id of its own cannot be read or kept.
+    ClientId {
+        bridge: String,
+        file: PathBuf,
+        what: String,
+    },
     /// A rule that cannot be.
     Rule(String),
     Executor(String),
@@ -404,6 +412,10 @@ impl fmt::Display for BridgesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BridgesError::Spool { bridge, error } => write!(f, "bridge {bridge}: {error}"),
+            BridgesError::ClientId { bridge, file, what } => {
+                let file = file.display();
+                write!(f, "bridge {bridge}: its client id in {file}: {what}; or set client_id")
+            }
             BridgesError::Rule(what) => f.write_str(what),
             BridgesError::Executor(error) => {
                 write!(f, "the executor of the bridges cannot run: {error}")

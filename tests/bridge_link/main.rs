@@ -7,7 +7,7 @@ mod rules;
 use broker::Broker;
 use driver::{Driver, Plan};
 use ringmq::bridge::{Link, LinkEvent, OutMessage, Sent};
-use ringmq::codec::{Connack, Packet, ProtocolVersion, QoS, ReasonCode, next_frame};
+use ringmq::codec::{Connack, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, next_frame};
 use ringmq::config::bridge::{
     BridgeProtocol, BridgeSettings, RemoteAddress, RuleSettings, TopicRule,
 };
@@ -313,4 +313,29 @@ fn a_silent_remote_is_asked_and_then_given_up() {
     link.handle_timeout(due);
     let Some(LinkEvent::Down { why }) = link.poll_event() else { panic!() };
     assert!(why.contains("ping"), "{why}");
+}
+
+#[test]
+fn a_client_id_that_two_sites_have_is_named_for_what_it_is() {
+    let mut settings = settings(BridgeProtocol::V5);
+    settings.client_id = "site-7".to_owned();
+    let mut link = link_up(&settings, Connack::default());
+    let mut now = Instant(1);
+    let taken_over = Packet::Disconnect(Disconnect::new(ReasonCode::SessionTakenOver));
+    // The last one is up for long before it is taken over.
+    for (pause_ms, is_named) in [(10, false), (10, true), (10, true), (4_000_000, false)] {
+        now = now.plus_ms(pause_ms);
+        link.handle_bytes(now, &bytes(&settings, &taken_over));
+        let Some(LinkEvent::Down { why }) = link.poll_event() else { panic!() };
+        assert!(why.contains("SessionTakenOver"), "{why}");
+        let names = |part: &str| why.contains(part);
+        let has_named = names("'site-7'") && names("second site") && names("copy");
+        assert_eq!(has_named, is_named, "{why}");
+        now = now.plus_ms(60_000);
+        link.poll_attempt(now).unwrap();
+        link.handle_connected();
+        link.poll_transmit().unwrap();
+        link.handle_bytes(now, &bytes(&settings, &Packet::Connack(Connack::default())));
+        assert!(matches!(link.poll_event(), Some(LinkEvent::Up { .. })));
+    }
 }

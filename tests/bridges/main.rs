@@ -298,6 +298,38 @@ fn retained_messages_are_sent_when_a_bridge_first_connects() {
 }
 
 #[test]
+fn two_sites_with_the_same_configuration_leave_each_other_alone() {
+    let folder = folder("same-configuration");
+    let remote = Process::ringmq(&folder, "remote", 1, "");
+    let mut far = client::Client::connect(remote.address, "far", V5, false).unwrap();
+    far.subscribe("from/#", QoS::AtLeastOnce).unwrap();
+    let configuration = forwarding(remote.address, "");
+    let mut sites: Vec<_> =
+        (0..2).map(|n| Process::ringmq(&folder, &format!("site-{n}"), 1, &configuration)).collect();
+    for round in 0..2 {
+        sites.iter().for_each(|site| flow::await_state(site.address, "north", "connected"));
+        for site in &sites {
+            flow::publish_all(site.address, QoS::AtLeastOnce, 20);
+        }
+        let mut got = Vec::new();
+        flow::collect_until(&mut far, &mut got, 40, Duration::from_secs(20));
+        flow::collect(&mut far, &mut got, Duration::from_millis(500));
+        assert_eq!(got.len(), 40, "round {round}");
+        // Each comes back as who it was.
+        sites.iter_mut().for_each(|site| {
+            site.stop();
+            site.run();
+        });
+    }
+    for site in &sites {
+        let log = site.log();
+        assert!(!log.contains("SessionTakenOver"), "{log}");
+        let kept = log.matches("its client id is").count();
+        assert_eq!(kept, 1, "made once: {log}");
+    }
+}
+
+#[test]
 fn a_ring_of_three_passes_a_message_once_around() {
     let folder = folder("ring");
     for protocol in ["5.0", "3.1.1"] {

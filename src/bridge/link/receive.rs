@@ -2,7 +2,7 @@
 
 use super::handshake::failure_of;
 use super::window::Step;
-use super::{Link, LinkEvent, Phase};
+use super::{Link, LinkEvent, Phase, TAKEN_OVER_WITHIN_MS};
 use crate::bridge::message::InMessage;
 use crate::codec::{
     Ack, DecodeError, Frame, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode,
@@ -89,12 +89,33 @@ impl Link {
                 {
                     why = format!("{why}, {}", Quoted(text));
                 }
+                if disconnect.reason == ReasonCode::SessionTakenOver {
+                    why.push_str(&self.on_taken_over(now));
+                }
                 self.go_down(now, failure_of(disconnect.reason), why);
             }
             Ok(packet) => {
                 let what = format!("it sent {:?}, which only clients do", packet.packet_type());
                 self.fail(now, ReasonCode::ProtocolError, &what);
             }
+        }
+    }
+
+    /// What there is to say of a client that has come to the remote as this one. Once may be a process that has just ended.
+    fn on_taken_over(&mut self, now: Instant) -> String {
+        if let Phase::Up(alive) = self.phase
+            && now.ms_since(alive.since) >= TAKEN_OVER_WITHIN_MS
+        {
+            self.taken_over_count = 0;
+        }
+        self.taken_over_count += 1;
+        match self.taken_over_count {
+            1 => String::new(),
+            count => format!(
+                ", {count} times now: another client has the client id '{}', too: a second site with the same configuration, \
+                 or a copy of this bridge's folder. Give each a client_id of its own, or remove the file client_id from the copy",
+                self.client_id
+            ),
         }
     }
 

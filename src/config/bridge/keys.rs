@@ -91,9 +91,9 @@ pub(super) const FIELDS: &[Field] = &[
     field(
         "client_id",
         text(0, 1024),
-        "\"\", which means ringmq-NAME",
+        "\"\", which means one of its own, made once and kept in spool_dir",
         "\"site-7\"",
-        "The client identifier; further connections put -1, -2 behind it.",
+        "The client identifier, which no other site may have; further connections put -1, -2 behind it.",
     ),
     field("user_name", text(0, TEXT_SIZE_MAX), "none", "\"bridge\"", "The user name."),
     field(
