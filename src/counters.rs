@@ -93,6 +93,22 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Steps of work (`shard/steps.rs`). Only tests ask for them, so that others do not count.
+    #[inline(always)]
+    pub fn add_steps(&mut self, count: u64) {
+        if cfg!(debug_assertions) {
+            self.steps += count;
+        }
+    }
+
+    /// The same for messages that go to their receivers.
+    #[inline(always)]
+    pub fn add_delivery_steps(&mut self, count: u64) {
+        if cfg!(debug_assertions) {
+            self.delivery_steps += count;
+        }
+    }
+
     /// Messages dropped at any limit, as `$SYS` reports them.
     pub fn dropped(&self) -> u64 {
         self.dropped_queue_full

@@ -352,7 +352,7 @@ impl Session {
                 break;
             }
             let Some(queued) = self.queue.pop() else { break };
-            context.counters.steps += 1;
+            context.counters.add_steps(1);
             self.use_place(queued.envelope.membership);
             let message = queued.stored.message();
             self.send(connection, context, &message, queued.envelope);
@@ -389,7 +389,7 @@ impl Session {
             self.dropped += 1;
             return Offer::Dropped;
         }
-        context.counters.steps += 1;
+        context.counters.add_steps(1);
         self.is_slow &= is_absent;
         let limits = self.queue_limits(context.limits);
         let queued = Queued { stored: context.encoded.store(message, context.stored), envelope };

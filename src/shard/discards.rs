@@ -37,7 +37,7 @@ impl Shard {
                 continue;
             };
             left -= 1;
-            self.counters.steps += 1;
+            self.counters.add_steps(1);
             if let Some(why) = why {
                 self.drops.push(None, queued.stored.message().topic, *why);
             }

@@ -42,7 +42,7 @@ impl Shard {
                 deliver_run(route, &message, &run, clients, &mut context, left);
                 // A run is one offer to whoever takes all of it.
                 let offer_count = route.local.len() + left.len() * run.count();
-                context.counters.delivery_steps += offer_count as u64;
+                context.counters.add_delivery_steps(offer_count as u64);
                 if message.meta.is_origin && route.remote != 0 {
                     self.outbox.publish_run(route.remote, &run);
                 }

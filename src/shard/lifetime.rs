@@ -62,7 +62,7 @@ impl Shard {
     /// Everything whose time has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop_due(now) {
-            self.counters.steps += 1;
+            self.counters.add_steps(1);
             self.counted(|shard| match timer {
                 Timer::Connection(id) => shard.on_connection_timer(now, id),
                 Timer::Session(key) => shard.on_session_timer(now, key),
@@ -175,7 +175,7 @@ impl Shard {
         let Some(session) = self.clients.session(key) else { return };
         let will = session.will.take();
         let filters = std::mem::take(&mut session.filters);
-        self.counters.steps += filters.len() as u64;
+        self.counters.add_steps(filters.len() as u64);
         self.leave_all_groups(now, key);
         for filter in filters.iter().filter(|filter| !filter.starts_with("$share/")) {
             self.remove_subscription(key, filter);
@@ -189,7 +189,7 @@ impl Shard {
         let mut ended = self.clients.remove_session(key);
         self.rates.forget(key);
         if let Some(session) = &mut ended {
-            self.counters.steps += session.inflight.len() as u64;
+            self.counters.add_steps(session.inflight.len() as u64);
             self.discards.push(std::mem::take(&mut session.queue), None);
             self.events.push(|| Event::SessionEnded { client_id: session.client_id.clone() });
             self.tell_ended(session);

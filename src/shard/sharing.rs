@@ -95,7 +95,7 @@ fn backlog_limits(limits: &Limits) -> QueueLimits {
 /// Puts messages that came back in front of a group's others, as far as group and shard may keep them.
 fn take_back(group: &mut Group, returned: Vec<Stored>, context: &mut Context<'_>) {
     let count = returned.len();
-    context.counters.steps += count as u64;
+    context.counters.add_steps(count as u64);
     let limits = backlog_limits(context.limits);
     context.counters.dropped_group_full += group.take_back(returned, limits, context.drops);
     // What was in flight had no place in a queue: it takes more now.
@@ -221,7 +221,7 @@ impl Shard {
         let mut context = context!(self, now);
         while group.members.has_credit() {
             let Some(queued) = group.backlog.pop() else { return };
-            context.counters.steps += 1;
+            context.counters.add_steps(1);
             let message = queued.stored.message();
             if message.meta.expires_at.is_some_and(|at| at <= now) {
                 context.counters.expired += 1;
@@ -247,7 +247,7 @@ impl Shard {
     pub(super) fn return_to_groups(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
         session.take_back_places();
-        self.counters.steps += session.membership_count() as u64;
+        self.counters.add_steps(session.membership_count() as u64);
         if !self.give_places(now, key) {
             self.clients.credits.push(key);
         }
@@ -264,7 +264,7 @@ impl Shard {
                 session.give_places(connection, full, GIVEN_AT_ONCE, |owner, filter, count| {
                     given.push((owner, filter.into(), count));
                 });
-            self.counters.steps += GIVEN_AT_ONCE.min(session.membership_count()) as u64;
+            self.counters.add_steps(GIVEN_AT_ONCE.min(session.membership_count()) as u64);
             for (owner, filter, count) in given {
                 self.credit_group(now, key, owner, filter, count);
             }
@@ -320,7 +320,7 @@ impl Shard {
             return;
         }
         let mut returned = self.take_unsent(key, |_| true);
-        self.counters.steps += memberships.len() as u64;
+        self.counters.add_steps(memberships.len() as u64);
         for (number, owner, filter) in memberships {
             let returned = returned.remove(&number).unwrap_or_default();
             if owner == self.id {
@@ -354,7 +354,7 @@ impl Shard {
             return;
         }
         let mut returned = session.take_unacknowledged();
-        self.counters.steps += (session.inflight.len() + memberships.len()) as u64;
+        self.counters.add_steps((session.inflight.len() + memberships.len()) as u64);
         let mut unsent = self.take_unsent(key, |_| true);
         for membership in memberships {
             let mut messages = returned.remove(&membership.number).unwrap_or_default();
@@ -388,7 +388,7 @@ impl Shard {
         if session.queue.is_empty() {
             return Returned::new();
         }
-        self.counters.steps += session.queue.len() as u64;
+        self.counters.add_steps(session.queue.len() as u64);
         session.take_unsent(is_left)
     }
 

@@ -79,6 +79,15 @@ impl Shard {
     /// The absent have the store but for the reserve; above that those that hold most lose first.
     #[inline]
     pub(super) fn check_store(&mut self, now: Instant) {
+        // All marks are above what the absent may have.
+        if self.stored.bytes() > self.limits.absent_bytes_max() || self.store.is_holding {
+            self.check_full_store(now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn check_full_store(&mut self, now: Instant) {
         if self.stored.bytes() > self.limits.absent_bytes_max() {
             self.shed_absent(now);
         }
@@ -91,8 +100,6 @@ impl Shard {
         }
     }
 
-    #[cold]
-    #[inline(never)]
     fn shed_absent(&mut self, now: Instant) {
         let bytes_max = self.limits.absent_bytes_max();
         let mut left = SHED_COUNT_MAX;

@@ -202,7 +202,7 @@ impl Shard {
         options: SubscriptionOptions,
         subscription_id: u32,
     ) -> Outcome {
-        self.counters.steps += 1;
+        self.counters.add_steps(1);
         let parsed =
             match parse_filter(text, self.limits.filter_size_max, self.limits.filter_levels_max) {
                 Ok(parsed) => parsed,
@@ -241,7 +241,7 @@ impl Shard {
                 session.filters.reserve_exact(1);
             }
             let moved = session.filters.len() - place;
-            self.counters.steps += steps::of_bytes(moved * size_of::<Box<str>>());
+            self.counters.add_steps(steps::of_bytes(moved * size_of::<Box<str>>()));
             session.filters.insert(place, text.into());
             self.clients.subscription_count += 1;
         }
@@ -342,7 +342,7 @@ impl Shard {
         text: &str,
         unsent: &mut Returned,
     ) -> ReasonCode {
-        self.counters.steps += 1;
+        self.counters.add_steps(1);
         let Some(session) = self.clients.session(key) else { return ReasonCode::UnspecifiedError };
         // [MQTT-3.10.4-1]
         match session.filters.binary_search_by(|filter| (**filter).cmp(text)) {
@@ -355,7 +355,7 @@ impl Shard {
                     session.end_overlap(text);
                 }
                 self.clients.subscription_count -= 1;
-                self.counters.steps += steps::of_bytes(moved * size_of::<Box<str>>());
+                self.counters.add_steps(steps::of_bytes(moved * size_of::<Box<str>>()));
                 match text.starts_with("$share/") {
                     true => self.leave_group(now, key, text, unsent),
                     false => self.remove_subscription(key, text),

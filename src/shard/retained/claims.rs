@@ -69,6 +69,8 @@ pub(in crate::shard) struct Word {
 }
 
 pub(in crate::shard) struct Claims {
+    /// Somebody has asked: before that there are no leases either.
+    has_begun: bool,
     /// By owner.
     leases: Vec<Lease>,
     waiting: HashMap<ConnectionId, Waiting, ahash::RandomState>,
@@ -88,6 +90,7 @@ impl Claims {
             leases: vec![Lease::default(); shard_count.into()],
             waiting: HashMap::with_hasher(hash.state()),
             last_request: 0,
+            has_begun: false,
             asks: VecDeque::new(),
             returned: Room::default(),
             held: Vec::new(),
@@ -101,6 +104,7 @@ impl Claims {
     }
 
     pub fn push(&mut self, ask: Ask) {
+        self.has_begun = true;
         self.asks.push_back(ask);
     }
 }
@@ -302,7 +306,15 @@ impl Shard {
     }
 
     /// Answers for the room of messages, with all that was sent before the questions taken in.
+    #[inline(always)]
     pub(in crate::shard) fn answer_asks(&mut self, now: Instant) {
+        if self.claims.has_begun {
+            self.answer_all_asks(now);
+        }
+    }
+
+    #[inline(never)]
+    fn answer_all_asks(&mut self, now: Instant) {
         if !self.claims.returned.is_none() {
             let returned = std::mem::take(&mut self.claims.returned);
             self.retained.end_lease(returned);
