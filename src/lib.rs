@@ -16,6 +16,7 @@ pub mod codec;
 pub mod topic;
 
 pub mod bridge;
+pub mod store;
 
 pub mod pipeline;
 pub mod session;

@@ -44,17 +44,10 @@
 
 mod error;
 mod files;
-mod format;
 mod lock;
-mod log;
-#[cfg(test)]
-mod model;
 #[cfg(test)]
 mod process_tests;
 mod reader;
-mod recovery;
-mod segment;
-mod states;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -64,97 +57,17 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::shell::executor::{self, Semaphore, sleep};
+use crate::store::log::{Log, Step};
+use crate::store::states::Mark;
 use files::Files;
-use log::{Log, Step};
 use reader::Reader;
-use states::Mark;
 
+pub use crate::store::recovery::Cut;
+pub use crate::store::states::State;
+pub use crate::store::{Backlog, Full, SpoolSettings, SyncPolicy};
 pub use error::SpoolError;
 pub use lock::refuse_if_taken;
 pub use reader::Chunk;
-pub use recovery::Cut;
-pub use states::State;
-
-/// When what was written is synced to the disk. Whatever the policy, a commit that has returned survives SIGKILL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyncPolicy {
-    /// A commit returns when its messages are on the disk.
-    EachBatch,
-    /// At most so long after they were written, ms. The spool does it by itself.
-    Interval(u64),
-    /// When the kernel likes.
-    Never,
-}
-
-/// The bounds of a spool. Sizes in bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SpoolSettings {
-    /// A file is closed at this size; at most a quarter of `bytes_max` is used.
-    pub segment_size: u64,
-    /// All files; one message may have half of it.
-    pub bytes_max: u64,
-    pub messages_max: u64,
-    /// Messages in the batch in memory. One message may pass it.
-    pub batch_size_max: usize,
-    /// Committed messages kept in memory, so that a link that keeps up reads no file.
-    pub memory_max: usize,
-    pub sync: SyncPolicy,
-}
-
-impl Default for SpoolSettings {
-    fn default() -> SpoolSettings {
-        SpoolSettings {
-            segment_size: 16 << 20,
-            bytes_max: 1 << 30,
-            messages_max: 10_000_000,
-            batch_size_max: 1 << 20,
-            memory_max: 4 << 20,
-            sync: SyncPolicy::Interval(100),
-        }
-    }
-}
-
-impl SpoolSettings {
-    /// The smallest `bytes_max`.
-    pub const BYTES_MIN: u64 = 64 << 10;
-
-    /// The largest record of a message.
-    fn message_size_ceiling(&self) -> u64 {
-        self.bytes_max / 2
-    }
-
-    fn bounded(mut self) -> SpoolSettings {
-        self.bytes_max = self.bytes_max.max(SpoolSettings::BYTES_MIN);
-        self.segment_size = self.segment_size.min(self.bytes_max / 4);
-        self
-    }
-}
-
-/// Why a message was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// The batch: commit, then push it again.
-    Batch,
-    /// `messages_max` are not done.
-    Messages,
-    /// The files have `bytes_max`.
-    Bytes,
-    /// It would never fit.
-    TooLarge,
-}
-
-/// What is not done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Pushed ones that are not committed yet included.
-    pub messages: u64,
-    /// Of their records.
-    pub bytes: u64,
-    /// When the oldest was pushed, ms since 1970, up to a second early.
-    pub oldest_time_ms: Option<u64>,
-    /// Of all files.
-    pub disk_bytes: u64,
-}
 
 /// The log of one bridge connection; see the module.
 #[derive(Debug)]

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::error::SpoolError;
-use super::log::{Found, Step};
-use super::recovery::{Cut, Recovery};
 use crate::shell::executor::files::{Directory, File};
 use crate::shell::executor::{Semaphore, spawn};
+use crate::store::log::{Found, Step};
+use crate::store::recovery::{Cut, Recovery};
 
 /// How much of a file is read at once.
 pub const READ_SIZE: usize = 256 * 1024;

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use super::Inner;
 use super::error::SpoolError;
 use super::files::READ_SIZE;
-use super::format::{Decoded, MESSAGE_OVERHEAD, Record};
-use super::log::Log;
-use super::segment::Segment;
-use super::states::State;
 use crate::shell::executor::files::{self, File};
+use crate::store::format::{Decoded, MESSAGE_OVERHEAD, Record};
+use crate::store::log::Log;
+use crate::store::segment::Segment;
+use crate::store::states::State;
 
 /// Some messages of the backlog, in order.
 #[derive(Debug, Default)]

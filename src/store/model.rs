@@ -1,6 +1,8 @@
 //! The log against a model: random operations and failures, and a crash at every byte that was written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 
 use super::format::{Decoded, Head, Record};
 use super::log::{Found, Log, Step};
@@ -484,15 +486,12 @@ fn check(seed: u64, fails: bool, seen: &mut BTreeSet<&'static str>) {
     seen.append(&mut world.seen);
 }
 
-/// `SPOOL_SEED=N` repeats one seed.
-fn check_seeds(fails: bool, count: u64, expected: &[&str]) {
+/// A failure comes with its seed, which repeats it alone.
+fn check_seeds(fails: bool, seeds: Range<u64>, expected: &[&str]) {
     let mut seen = BTreeSet::new();
-    if let Some(seed) = std::env::var("SPOOL_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        return check(seed, fails, &mut seen);
-    }
-    for seed in 0..count {
-        println!("seed {seed}");
-        check(seed, fails, &mut seen);
+    for seed in seeds {
+        let life = AssertUnwindSafe(|| check(seed, fails, &mut seen));
+        assert!(panic::catch_unwind(life).is_ok(), "with seed {seed}: what is said above");
     }
     for path in expected {
         assert!(seen.contains(path), "{path}: not reached; {seen:?}");
@@ -508,7 +507,7 @@ fn a_crash_at_any_byte_loses_and_repeats_nothing_that_was_committed() {
         "room was made",
         "a segment was deleted",
     ];
-    check_seeds(false, 60, &expected);
+    check_seeds(false, 0..60, &expected);
 }
 
 #[test]
@@ -521,5 +520,5 @@ fn failed_writes_lose_nothing_and_the_log_goes_on() {
         "something was cut",
         "a segment was deleted",
     ];
-    check_seeds(true, 60, &expected);
+    check_seeds(true, 0..60, &expected);
 }
