@@ -2,6 +2,7 @@
 //!
 //! [`crate::shell`] gives it files; tests, the simulation and a fuzz target give it memory.
 
+mod batch;
 pub mod format;
 pub mod log;
 #[cfg(test)]

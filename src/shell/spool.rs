@@ -36,7 +36,8 @@
 //! # Bounds
 //! Files: `bytes_max`, passed by at most one batch, the records of states and a segment about to be deleted. Memory:
 //! two batches, `memory_max`, one chunk, and some 5 bytes a message. [`Full`] hands the decision to the caller: hold back, drop
-//! the message, or [`Spool::make_room`]. Space comes back by whole segments.
+//! the message, or [`Spool::make_room`]. Space comes back by whole segments. Where nobody is to wait for a disk that is full,
+//! [`Spool::free_segment`] makes space, and [`Spool::abandon`] gives up what could not be written.
 //!
 //! # Power loss
 //! `EachBatch` loses nothing that was committed. `Interval` and `Never` may lose what was not synced, and QoS 2 messages among
@@ -46,12 +47,12 @@ mod error;
 mod files;
 mod lock;
 #[cfg(test)]
-mod process_tests;
+pub(super) mod process_tests;
 mod reader;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -86,6 +87,8 @@ struct Inner {
     turn: Semaphore,
     /// Of a sync in the background; the next commit returns it.
     failure: RefCell<Option<SpoolError>>,
+    /// The last commit failed.
+    has_failed: Cell<bool>,
 }
 
 impl Spool {
@@ -105,6 +108,7 @@ impl Spool {
             files,
             turn: Semaphore::new(1),
             failure: RefCell::new(None),
+            has_failed: Cell::new(false),
         });
         if let SyncPolicy::Interval(interval_ms) = sync {
             let weak = Rc::downgrade(&inner);
@@ -153,6 +157,12 @@ impl Spool {
     /// Puts all that was pushed and marked before the call into the log. Every sequence below the returned one is there.
     pub async fn commit(&self) -> Result<u64, SpoolError> {
         let _turn = self.inner.turn.acquire().await.expect("it is never closed");
+        let outcome = self.commit_in_turn().await;
+        self.inner.has_failed.set(outcome.is_err());
+        outcome
+    }
+
+    async fn commit_in_turn(&self) -> Result<u64, SpoolError> {
         if let Some(failure) = self.inner.failure.take() {
             return Err(failure);
         }
@@ -238,14 +248,38 @@ impl Spool {
 
     /// Drops waiting messages from `from` on, oldest first, until one of `size` bytes has room; says how many. Give the
     /// first sequence that was never sent: messages in flight, and those received, are better not dropped. As space comes
-    /// back by whole segments, up to two segments' messages may go at once; their files go with the next commit.
+    /// back by whole segments, up to two segments' messages may go at once; their files go with the next commit. Messages
+    /// that no commit has begun to write are dropped last, and their sequences may come again.
     pub fn make_room(&self, from: u64, size: usize) -> u64 {
         self.inner.log.borrow_mut().make_room(from, size)
     }
 
-    /// Drops up to `count` waiting messages from `from` on, oldest first; says how many.
-    pub fn drop_oldest(&self, from: u64, count: u64) -> u64 {
-        self.inner.log.borrow_mut().drop_oldest(from, count)
+    /// Whether a commit is under way, or failed and is to be made again: what it writes, and what came behind it, cannot be
+    /// dropped by [`Spool::make_room`].
+    pub fn is_writing(&self) -> bool {
+        self.inner.log.borrow().is_writing()
+    }
+
+    /// Whether messages were pushed that are not committed.
+    pub fn has_uncommitted(&self) -> bool {
+        self.inner.log.borrow().has_uncommitted()
+    }
+
+    /// When the disk is full: drops all messages of the oldest file that can go then, which are those that were not sent
+    /// (`from` is the first); says how many. The next commit deletes the file before it writes. 0: there is no such file.
+    pub fn free_segment(&self, from: u64) -> u64 {
+        // A file that is open keeps its space.
+        if let Ok(mut reader) = self.reader.try_borrow_mut() {
+            *reader = Reader::default();
+        }
+        self.inner.log.borrow_mut().free_segment(from)
+    }
+
+    /// Drops all that was pushed and is not committed, and says how many. Their sequences may come again. `None`: a commit
+    /// has succeeded meanwhile, and nothing was dropped.
+    pub async fn abandon(&self) -> Option<u64> {
+        let _turn = self.inner.turn.acquire().await.expect("it is never closed");
+        self.inner.has_failed.get().then(|| self.inner.log.borrow_mut().abandon())
     }
 
     /// Commits, and syncs whatever the policy: for a clean stop. The directory is free when the spool is dropped; without

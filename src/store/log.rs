@@ -15,13 +15,11 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::batch::{Batch, Changes};
 use super::format::{self, Head, MESSAGE_OVERHEAD, RECORD_SIZE_MAX};
 use super::segment::{Run, Segment};
 use super::states::{Mark, Span, State, States};
 use super::{Backlog, Full, SpoolSettings, SyncPolicy};
-
-/// Spans of changed states that are kept for the next write; with more, a new segment's head takes them all.
-const CHANGES_MAX: usize = 4096;
 
 /// What is to be done with the files next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,26 +39,14 @@ pub enum Step {
     Sync {
         segment: u64,
     },
+    /// The segment has only so many bytes that count.
+    Truncate {
+        segment: u64,
+        size: u64,
+    },
     Delete {
         segment: u64,
     },
-}
-
-/// Messages that are not in a segment yet.
-#[derive(Debug, Default)]
-struct Batch {
-    run: Run,
-    /// Their records.
-    bytes: Vec<u8>,
-}
-
-/// States that changed since they were last written.
-#[derive(Debug, Default)]
-struct Changes {
-    received: Vec<Span>,
-    done: Vec<Span>,
-    /// They were more than fit.
-    overflow: bool,
 }
 
 /// What is being written; it does not change until it is.
@@ -88,6 +74,12 @@ pub struct Log {
     /// By id, ascending. The last takes the writes if `active`.
     segments: VecDeque<Segment>,
     active: bool,
+    /// A batch was given up: the next begins a new segment, as one may have been begun that says so.
+    is_closed: bool,
+    /// Behind what counts of the last segment may be such a batch.
+    is_soiled: bool,
+    /// The first segment that is ours to cut.
+    first_own_segment: u64,
     /// The active segment has bytes that were not synced.
     unsynced: bool,
     next_segment: u64,
@@ -124,9 +116,12 @@ impl Log {
             states: found.states,
             segments: found.segments,
             active: false,
+            is_closed: false,
+            is_soiled: false,
+            first_own_segment: found.next_segment,
             unsynced: false,
             next_segment: found.next_segment,
-            open: Batch { run: Run::new(found.next_sequence), bytes: Vec::new() },
+            open: Batch::new(found.next_sequence),
             sealed: None,
             changes: Changes::default(),
             recent: VecDeque::new(),
@@ -148,7 +143,8 @@ impl Log {
 
     /// All sequences below are in the log; pushed ones from here on are not yet.
     pub fn committed(&self) -> u64 {
-        self.sealed.as_ref().map_or(&self.open.run, |sealed| &sealed.run).first_sequence
+        let open = self.open.first_sequence;
+        self.sealed.as_ref().map_or(open, |sealed| sealed.run.first_sequence)
     }
 
     pub fn next_sequence(&self) -> u64 {
@@ -246,7 +242,7 @@ impl Log {
         let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
         self.live_size
             + spare.map_or(0, |segment| segment.size)
-            + (self.open.bytes.len() + sealed) as u64
+            + (self.open.size() + sealed) as u64
     }
 
     /// Nothing in it is needed and it is large: the next write begins a new one.
@@ -256,14 +252,14 @@ impl Log {
 
     fn messages(&self) -> u64 {
         let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.run.sizes.len());
-        self.unfinished + self.orphans + (sealed + self.open.run.sizes.len()) as u64
+        self.unfinished + self.orphans + (sealed + self.open.count()) as u64
     }
 
     pub fn backlog(&self) -> Backlog {
         let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
         Backlog {
             messages: self.messages(),
-            bytes: self.unfinished_size + (sealed + self.open.bytes.len()) as u64,
+            bytes: self.unfinished_size + (sealed + self.open.size()) as u64,
             oldest_time_ms: self.oldest_time_ms(),
             disk_bytes: self.files_size,
         }
@@ -271,11 +267,14 @@ impl Log {
 
     fn oldest_time_ms(&self) -> Option<u64> {
         let kept = self.segments.iter().find(|segment| segment.unfinished > 0);
-        let runs = kept.map(|segment| &segment.messages).into_iter();
-        let sealed = self.sealed.as_ref().map(|sealed| &sealed.run);
-        let mut runs = runs.chain(sealed).chain([&self.open.run]).filter(|run| !run.is_empty());
-        let run = runs.next()?;
-        run.time_of(self.states.floor().max(run.first_sequence))
+        let kept = kept.map(|segment| &segment.messages);
+        if let Some(run) = kept.or(self.sealed.as_ref().map(|sealed| &sealed.run))
+            && !run.is_empty()
+        {
+            return run.time_of(self.states.floor().max(run.first_sequence));
+        }
+        let open = &self.open.run;
+        open.time_of(self.states.floor().max(open.first_sequence + self.open.dropped as u64))
     }
 
     /// Marks a committed message; `false` when it had that mark, or a higher one, or is not committed.
@@ -308,28 +307,68 @@ impl Log {
         true
     }
 
-    /// Drops waiting messages from `from` on, oldest first, until one of `size` bytes has room. Says how many.
+    /// Drops waiting messages from `from` on, oldest first, until one of `size` bytes has room. Says how many. What is
+    /// being written cannot be dropped, nor what came behind it.
     pub fn make_room(&mut self, from: u64, size: usize) -> u64 {
         let mut dropped = 0;
-        while !self.has_room(size)
-            && let Some(oldest) = self.next_waiting(from)
-        {
-            self.mark(oldest, Mark::Done);
+        while !self.has_room(size) {
+            let is_dropped = match self.next_waiting(from) {
+                Some(oldest) => self.mark(oldest, Mark::Done),
+                None => self.sealed.is_none() && self.open.drop_first(),
+            };
+            if !is_dropped {
+                break;
+            }
             dropped += 1;
         }
         dropped
     }
 
-    /// Drops up to `count` waiting messages from `from` on, oldest first. Says how many.
-    pub fn drop_oldest(&mut self, from: u64, count: u64) -> u64 {
+    /// Drops all messages of the oldest segment whose file can go then, and what waits in front of them: none of its messages
+    /// was sent (`from` is the first that was not) or received, and another segment takes the writes. Says how many; the file
+    /// goes with the next commit's first step, which needs no space.
+    pub fn free_segment(&mut self, from: u64) -> u64 {
+        let older = self.segments.iter().take(self.segments.len().saturating_sub(1));
+        let mut candidates = older.filter(|segment| {
+            let first = self.states.next_unfinished(segment.messages.first_sequence);
+            let waits = segment.unfinished > 0 && segment.waiting == segment.unfinished;
+            waits && !segment.stuck && first >= from
+        });
+        let Some(end) = candidates.next().map(|segment| segment.messages.end()) else { return 0 };
         let mut dropped = 0;
-        while dropped < count
-            && let Some(oldest) = self.next_waiting(from)
-        {
-            self.mark(oldest, Mark::Done);
+        while let Some(next) = self.next_waiting(from).filter(|&next| next < end) {
+            self.mark(next, Mark::Done);
             dropped += 1;
         }
         dropped
+    }
+
+    /// Drops all messages that are not committed; marks stay. Says how many. Only between commits.
+    pub fn abandon(&mut self) -> u64 {
+        let first = self.committed();
+        let mut dropped = self.open.count();
+        if let Some(sealed) = self.sealed.take() {
+            dropped += sealed.run.sizes.len();
+            let later = std::mem::replace(&mut self.changes, sealed.changes);
+            later.received.into_iter().chain(later.done).for_each(|span| self.changes.add(span));
+            self.changes.overflow |= later.overflow;
+            self.is_closed = true;
+            self.soil();
+        }
+        self.open = Batch::new(first);
+        dropped as u64
+    }
+
+    /// Bytes behind what counts of the last segment go. They would come to life again if the segment that has these sequences,
+    /// too, were deleted first.
+    fn soil(&mut self) {
+        let last = self.segments.back();
+        self.is_soiled = last.is_some_and(|last| last.id >= self.first_own_segment);
+    }
+
+    /// A batch is being written.
+    pub fn is_writing(&self) -> bool {
+        self.sealed.is_some()
     }
 
     /// What stands in `segment` from `sequence` on cannot be read: it counts as done. Says how many messages waited there.
@@ -346,17 +385,29 @@ impl Log {
         lost
     }
 
+    /// Messages that were pushed and are not committed.
+    pub fn has_uncommitted(&self) -> bool {
+        let sealed = self.sealed.as_ref().is_some_and(|sealed| !sealed.run.is_empty());
+        sealed || !self.open.run.is_empty()
+    }
+
     /// Whether [`Log::next_step`] has something.
     pub fn wants_commit(&self) -> bool {
         let pending = !(self.open.run.is_empty() && self.changes.is_empty());
         pending
             || self.sealed.is_some()
+            || self.is_soiled
             || self.deletable(|segment| segment.unfinished == 0).is_some()
     }
 
     /// What is to be done next. With `may_seal` (which is cleared then) all that was pushed and marked until now goes into
     /// the log, else only what was sealed before. `None`: nothing is left.
     pub fn next_step(&mut self, may_seal: &mut bool) -> Option<Step> {
+        if self.is_soiled
+            && let Some(Segment { id, size, .. }) = self.segments.back()
+        {
+            return Some(Step::Truncate { segment: *id, size: *size });
+        }
         if let Some(segment) = self.deletable(|segment| segment.unfinished == 0) {
             return Some(Step::Delete { segment });
         }
@@ -406,8 +457,11 @@ impl Log {
     }
 
     fn seal(&mut self) {
-        let next = Batch { run: Run::new(self.open.run.end()), bytes: Vec::new() };
-        let batch = std::mem::replace(&mut self.open, next);
+        let next = Batch::new(self.open.run.end());
+        let mut batch = std::mem::replace(&mut self.open, next);
+        batch.close_gap();
+        let (first, end) = (batch.first_sequence, batch.run.first_sequence);
+        self.states.set(Span { first, end, mark: Mark::Done });
         self.sealed = Some(Sealed {
             run: batch.run,
             bytes: Rc::new(batch.bytes),
@@ -421,7 +475,10 @@ impl Log {
         let active = self.segments.back().filter(|segment| {
             let filled = segment.filled() + sealed.bytes.len() as u64;
             let fits = filled <= self.settings.segment_size || segment.filled() == 0;
-            self.active && fits && !self.is_spent(segment) && !sealed.changes.overflow
+            let goes_on =
+                sealed.run.is_empty() || segment.messages.end() == sealed.run.first_sequence;
+            let takes_more = self.active && !self.is_closed && !self.is_spent(segment);
+            takes_more && fits && goes_on && !sealed.changes.overflow
         });
         if let Some(active) = active {
             return Step::Write {
@@ -456,6 +513,7 @@ impl Log {
                 self.files_size += head.len() as u64;
                 self.segments.iter_mut().for_each(|segment| segment.stuck = false);
                 self.active = true;
+                self.is_closed = false;
                 self.unsynced = false;
                 // The head has them. Those that changed since are in `changes`.
                 if let Some(sealed) = &mut self.sealed {
@@ -482,6 +540,7 @@ impl Log {
                     self.absorb();
                 }
             }
+            Step::Truncate { .. } => self.is_soiled = false,
             Step::Delete { segment } => self.forget(*segment),
         }
     }
@@ -491,13 +550,14 @@ impl Log {
             // The number is not used again; what may lie there has no message that counts.
             Step::Create { .. } => {}
             // The same bytes go to the same place next time.
-            Step::Write { .. } => {}
+            Step::Write { .. } | Step::Truncate { .. } => {}
             Step::Sync { segment } => {
                 if self.segments.back().is_some_and(|last| last.id == *segment) {
                     self.active = false;
                     self.unsynced = false;
-                    if let Some(sealed) = &mut self.sealed {
+                    if let Some(sealed) = self.sealed.as_mut().filter(|sealed| sealed.written) {
                         sealed.written = false;
+                        self.soil();
                     }
                 }
             }
@@ -572,68 +632,37 @@ impl Log {
     }
 }
 
-impl Changes {
-    fn is_empty(&self) -> bool {
-        self.received.is_empty() && self.done.is_empty() && !self.overflow
-    }
-
-    fn add(&mut self, span: Span) {
-        let list = match span.mark {
-            Mark::Received => &mut self.received,
-            Mark::Done => &mut self.done,
-        };
-        match list.last_mut() {
-            Some(last) if last.end == span.first => last.end = span.end,
-            _ if self.overflow => {}
-            _ => list.push(span),
-        }
-        if self.received.len() + self.done.len() > CHANGES_MAX {
-            self.overflow = true;
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.received.len() + self.done.len()
-    }
-
-    /// One record, or nothing.
-    fn encode(&self, segment: u64) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.encoded_size());
-        if self.count() > 0 {
-            format::encode_states(&mut out, segment, self.received.iter().chain(&self.done));
-        }
-        out
-    }
-
-    fn encoded_size(&self) -> usize {
-        if self.count() > 0 { format::states_size(self.count()) } else { 0 }
-    }
-}
-
 #[cfg(test)]
-impl Log {
-    /// The sums are what they sum up.
-    pub fn check(&self) {
-        let (mut live_size, mut unfinished, mut unfinished_size, mut received) = (0, 0, 0, 0);
-        for segment in &self.segments {
-            let (mut all, mut size_sum, mut waiting) = (0, 0, 0);
-            for sequence in segment.messages.first_sequence..segment.messages.end() {
-                let state = self.states.state(sequence);
-                all += u64::from(state.is_some());
-                waiting += u64::from(state == Some(State::Waiting));
-                let size = segment.messages.size_of(sequence).unwrap();
-                size_sum += state.map_or(0, |_| u64::from(size));
+mod checks {
+    use super::*;
+
+    impl Log {
+        /// The sums are what they sum up.
+        pub fn check(&self) {
+            let (mut live_size, mut unfinished, mut unfinished_size, mut received) = (0, 0, 0, 0);
+            for segment in &self.segments {
+                let (mut all, mut size_sum, mut waiting) = (0, 0, 0);
+                for sequence in segment.messages.first_sequence..segment.messages.end() {
+                    let state = self.states.state(sequence);
+                    all += u64::from(state.is_some());
+                    waiting += u64::from(state == Some(State::Waiting));
+                    let size = segment.messages.size_of(sequence).unwrap();
+                    size_sum += state.map_or(0, |_| u64::from(size));
+                }
+                assert_eq!((segment.unfinished, segment.unfinished_size), (all, size_sum));
+                assert_eq!(segment.waiting, waiting);
+                live_size += if all > 0 { segment.size } else { 0 };
+                unfinished += all;
+                unfinished_size += size_sum;
+                received += all - waiting;
             }
-            assert_eq!((segment.unfinished, segment.unfinished_size), (all, size_sum));
-            assert_eq!(segment.waiting, waiting);
-            live_size += if all > 0 { segment.size } else { 0 };
-            unfinished += all;
-            unfinished_size += size_sum;
-            received += all - waiting;
+            let totals = (self.live_size, self.unfinished, self.unfinished_size);
+            assert_eq!(totals, (live_size, unfinished, unfinished_size));
+            assert_eq!(
+                self.files_size,
+                self.segments.iter().map(|segment| segment.size).sum::<u64>()
+            );
+            assert_eq!(self.orphans, self.states.received().count() as u64 - received);
         }
-        let totals = (self.live_size, self.unfinished, self.unfinished_size);
-        assert_eq!(totals, (live_size, unfinished, unfinished_size));
-        assert_eq!(self.files_size, self.segments.iter().map(|segment| segment.size).sum::<u64>());
-        assert_eq!(self.orphans, self.states.received().count() as u64 - received);
     }
 }

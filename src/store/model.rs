@@ -46,6 +46,8 @@ struct World {
     promises: Vec<Promise>,
     /// What was pushed: the last one under a sequence counts.
     pushed: BTreeMap<u64, Vec<u8>>,
+    /// What was given up under a sequence and may be in a file all the same.
+    abandoned: BTreeMap<u64, Vec<Vec<u8>>>,
     /// When a mark was made: events before it.
     marked: BTreeMap<(u64, bool), usize>,
     seen: BTreeSet<&'static str>,
@@ -85,6 +87,7 @@ impl World {
             events: Vec::new(),
             promises: Vec::new(),
             pushed: BTreeMap::new(),
+            abandoned: BTreeMap::new(),
             marked: BTreeMap::new(),
             seen: BTreeSet::new(),
             torn: Vec::new(),
@@ -97,22 +100,13 @@ impl World {
             match self.random.below(10) {
                 0..=3 => self.push(),
                 4..=5 => self.mark(),
-                6 if self.random.below(3) == 0 => {
-                    let from = self.log.floor() + self.random.below(4);
-                    let unfinished = self.log.unfinished(from, usize::MAX);
-                    let dropped = self.log.make_room(from, 60) as usize;
-                    if dropped > 0 {
-                        self.seen.insert("room was made");
-                    }
-                    let waiting = unfinished.iter().filter(|(_, state)| *state == State::Waiting);
-                    for &(sequence, _) in waiting.take(dropped) {
-                        self.marked.entry((sequence, true)).or_insert(self.events.len());
-                    }
-                }
+                6 if self.random.below(2) == 0 => self.drop_some(),
                 6..=8 => {
                     let outcome = self.commit(fails);
                     if outcome {
                         self.promise();
+                    } else if self.random.below(3) == 0 {
+                        self.abandon();
                     }
                 }
                 _ => {
@@ -159,6 +153,42 @@ impl World {
         }
     }
 
+    fn drop_some(&mut self) {
+        let from = self.log.floor() + self.random.below(4);
+        let before = self.log.unfinished(from, usize::MAX);
+        let uncommitted = self.log.next_sequence() - self.log.committed();
+        let (dropped, path) = match self.random.below(2) {
+            0 => (self.log.make_room(from, 60), "room was made"),
+            _ => (self.log.free_segment(from), "a segment was given up"),
+        };
+        if dropped > 0 {
+            self.seen.insert(path);
+        }
+        let mut committed = 0;
+        for (sequence, _) in before {
+            if self.log.state(sequence).is_none() {
+                self.marked.entry((sequence, true)).or_insert(self.events.len());
+                committed += 1;
+            }
+        }
+        if committed < dropped {
+            self.seen.insert("what was not committed was dropped");
+        }
+        assert!(committed <= dropped && dropped <= committed + uncommitted);
+    }
+
+    /// After a commit that failed.
+    fn abandon(&mut self) {
+        let first = self.log.committed();
+        for (&sequence, bytes) in self.pushed.range(first..) {
+            self.abandoned.entry(sequence).or_default().push(bytes.clone());
+        }
+        if self.log.abandon() > 0 {
+            self.seen.insert("a batch was given up");
+        }
+        assert!(!self.log.has_uncommitted() && self.log.committed() == first);
+    }
+
     /// Whether it succeeded.
     fn commit(&mut self, fails: bool) -> bool {
         let mut may_seal = true;
@@ -192,6 +222,7 @@ impl World {
                 Event::Write(*segment, *offset, [&states[..], &messages[..]].concat())
             }
             Step::Sync { segment } => Event::Sync(*segment),
+            Step::Truncate { segment, size } => Event::Truncate(*segment, *size as usize),
             Step::Delete { segment } => {
                 self.seen.insert("a segment was deleted");
                 Event::Delete(*segment)
@@ -238,7 +269,7 @@ impl World {
                 self.seen.insert("a sync failed");
                 vec![]
             }
-            Step::Delete { .. } => vec![],
+            Step::Truncate { .. } | Step::Delete { .. } => vec![],
         };
         events.into_iter().for_each(|event| self.happens(event));
     }
@@ -339,9 +370,11 @@ impl World {
         for &sequence in self.pushed.keys().filter(|&&sequence| sequence < found.next_sequence) {
             let now = found.states.state(sequence);
             if now == Some(State::Waiting) {
-                assert_eq!(
-                    recovered.messages.get(&sequence),
-                    self.pushed.get(&sequence),
+                let bytes = &recovered.messages[&sequence];
+                let given_up = self.abandoned.get(&sequence);
+                let is_given_up = given_up.is_some_and(|all| all.contains(bytes));
+                assert!(
+                    is_given_up || bytes == &self.pushed[&sequence],
                     "{sequence} has other bytes"
                 );
             }
@@ -372,6 +405,8 @@ impl World {
         self.torn = recovered.cuts;
         let next = recovered.found.next_sequence;
         self.pushed.retain(|sequence, _| *sequence < next);
+        self.pushed.extend(recovered.messages);
+        self.abandoned.clear();
         self.log = Log::new(self.settings.clone(), BOOT, recovered.found);
         self.log.check();
         self.begun = self.files.clone();
@@ -505,6 +540,8 @@ fn a_crash_at_any_byte_loses_and_repeats_nothing_that_was_committed() {
         "the files were full",
         "there were too many messages",
         "room was made",
+        "what was not committed was dropped",
+        "a segment was given up",
         "a segment was deleted",
     ];
     check_seeds(false, 0..60, &expected);
@@ -518,6 +555,7 @@ fn failed_writes_lose_nothing_and_the_log_goes_on() {
         "a sync failed",
         "a step was not answered",
         "something was cut",
+        "a batch was given up",
         "a segment was deleted",
     ];
     check_seeds(true, 0..60, &expected);

@@ -51,6 +51,14 @@ impl Run {
         self.times[..behind].last().map(|&(_, time_ms)| time_ms)
     }
 
+    /// Forgets the first `count`.
+    pub fn drop_first(&mut self, count: usize) {
+        self.sizes.drain(..count);
+        self.first_sequence += count as u64;
+        let behind = self.times.partition_point(|&(first, _)| first <= self.first_sequence);
+        self.times.drain(..behind.saturating_sub(1));
+    }
+
     /// Appends a run that begins where this one ends.
     fn join(&mut self, run: Run) {
         assert_eq!(self.end(), run.first_sequence);
@@ -115,7 +123,9 @@ impl Segment {
         self.unfinished += run.sizes.len() as u64;
         self.waiting += run.sizes.len() as u64;
         self.size = offset;
-        self.messages.join(run);
+        if !run.is_empty() {
+            self.messages.join(run);
+        }
     }
 
     /// Takes in one record that was found at the end; its state is counted later.

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -21,6 +21,9 @@ const RETRY: Duration = Duration::from_millis(1_000);
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
 /// What needs no commit of its own is committed this often.
 const IDLE_COMMIT: Duration = Duration::from_millis(1_000);
+
+/// Between two lines about a log that cannot be written.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Publishers are held back from this part of the bounds on, and let go below the other.
 const HOLD_PERCENT: u64 = 90;
@@ -66,11 +69,26 @@ pub struct Outbound {
     pub is_holding: Cell<bool>,
     /// Why the last commit failed; empty: it did not.
     pub failure: RefCell<String>,
+    /// Nothing can be written and nobody is to wait for it: what comes is dropped, until the next try.
+    is_shedding: Cell<bool>,
+    /// Messages dropped because the log could not be written, and not told of yet.
+    shed: Cell<u64>,
+    is_failure_new: Cell<bool>,
+    silent_until: Cell<Option<Instant>>,
     has_pushed: Signal,
     /// Something was committed, or waits for the link.
     pub has_work: Rc<Signal>,
     /// Something was committed, or could not be.
     has_committed: Rc<Signal>,
+}
+
+/// How a commit went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Written,
+    /// Files that are deleted would help.
+    NoSpace,
+    Failed,
 }
 
 /// By shard: the oldest message that is not committed.
@@ -105,6 +123,10 @@ impl Outbound {
             dropped: Cell::default(),
             is_holding: Cell::new(false),
             failure: RefCell::default(),
+            is_shedding: Cell::new(false),
+            shed: Cell::new(0),
+            is_failure_new: Cell::new(false),
+            silent_until: Cell::new(None),
             has_pushed: Signal::default(),
             has_work: Rc::default(),
             has_committed,
@@ -117,6 +139,11 @@ impl Outbound {
 
     /// Takes a record that must not be lost.
     pub fn store(&self, origin: Origin, record: Vec<u8>) {
+        if self.is_shedding.get() {
+            self.shed(1);
+            // Its publisher waits for nothing; what tells it so is awake already.
+            return;
+        }
         if self.overflow.borrow().is_empty() {
             match self.push(origin, &record) {
                 Ok(()) => {}
@@ -221,7 +248,9 @@ impl Outbound {
                 let count = spool.make_room(self.unsent.get(), record.len());
                 self.lose(|dropped| dropped.full += count);
                 match spool.push(record) {
-                    Err(Full::Messages | Full::Bytes) if count == 0 => {
+                    // What is being written can be dropped when it is written.
+                    Err(Full::Messages | Full::Bytes) if spool.is_writing() => Err(Full::Batch),
+                    Err(Full::Messages | Full::Bytes) => {
                         // All that is there is under way to the remote.
                         self.lose(|dropped| dropped.full += 1);
                         return Ok(());
@@ -261,20 +290,99 @@ impl Outbound {
     /// Commits what was pushed, as long as the connection lives.
     pub async fn run_commits(self: Rc<Self>) {
         let Some(spool) = &self.spool else { return };
+        let mut failure_count = 0;
         loop {
             futures_lite::future::or(self.has_pushed.wait(), sleep(IDLE_COMMIT)).await;
+            self.tell();
             while spool.wants_commit() || !self.overflow.borrow().is_empty() {
-                if !self.commit(spool).await {
-                    sleep(RETRY).await;
-                } else if !self.push_overflow() {
+                let outcome = self.commit(spool).await;
+                if outcome != Outcome::Written {
+                    failure_count += 1;
+                    let may_drop = outcome == Outcome::NoSpace || failure_count > 1;
+                    if may_drop && self.drop_unwritten(spool, outcome).await {
+                        continue;
+                    }
+                    self.tell();
+                    self.pause(spool).await;
+                    continue;
+                }
+                failure_count = 0;
+                if !self.push_overflow() {
                     sleep(ROOM_PAUSE).await;
                 }
             }
         }
     }
 
-    /// One commit; whether it succeeded. On failure everything stays as it is, for the next try.
-    pub async fn commit(&self, spool: &Spool) -> bool {
+    /// Until the next try.
+    async fn pause(&self, spool: &Spool) {
+        let has_waiting = spool.has_uncommitted() || !self.overflow.borrow().is_empty();
+        let may_wait = self.when_full == WhenFull::Hold || has_waiting || self.is_shedding.get();
+        match may_wait {
+            true => sleep(RETRY).await,
+            // Only marks could not be written: a message that comes is not to wait for their next try.
+            false => futures_lite::future::or(self.has_pushed.wait(), sleep(RETRY)).await,
+        }
+        self.is_shedding.set(false);
+    }
+
+    /// After a commit that failed, where publishers are not to wait: drops what `when_full` says. `true`: there is space now,
+    /// so try at once.
+    async fn drop_unwritten(&self, spool: &Spool, outcome: Outcome) -> bool {
+        let has_waiting = spool.has_uncommitted() || !self.overflow.borrow().is_empty();
+        if self.when_full == WhenFull::Hold || !has_waiting {
+            return false;
+        }
+        if self.when_full == WhenFull::DropOldest && outcome == Outcome::NoSpace {
+            let count = spool.free_segment(self.unsent.get());
+            if count > 0 {
+                self.shed(count);
+                return true;
+            }
+        }
+        let Some(count) = spool.abandon().await else { return true };
+        let overflowed = std::mem::take(&mut *self.overflow.borrow_mut()).len() as u64;
+        self.overflow_bytes.set(0);
+        {
+            let Progress { open, committing } = &mut *self.progress.borrow_mut();
+            open.fill(None);
+            committing.fill(None);
+        }
+        self.shed(count + overflowed);
+        self.is_shedding.set(true);
+        self.has_committed.raise();
+        false
+    }
+
+    fn shed(&self, count: u64) {
+        self.lose(|dropped| dropped.full += count);
+        self.shed.set(self.shed.get() + count);
+    }
+
+    /// Says, now and then, why commits fail and how many messages were dropped for it.
+    fn tell(&self) {
+        let now = Instant::now();
+        let (failure, count) = (self.failure.borrow(), self.shed.get());
+        let has_news = count > 0 || self.is_failure_new.get() && !failure.is_empty();
+        if !has_news || self.silent_until.get().is_some_and(|until| now < until) {
+            return;
+        }
+        match self.when_full {
+            WhenFull::Hold => warn!("bridge: {failure}; publishers wait until then"),
+            _ if failure.is_empty() => {
+                warn!("bridge: its log can be written again; {count} more messages were dropped");
+            }
+            _ => warn!(
+                "bridge: {failure}; its publishers do not wait: {count} messages were dropped"
+            ),
+        }
+        self.is_failure_new.set(false);
+        self.shed.set(0);
+        self.silent_until.set(Some(now + SILENCE));
+    }
+
+    /// One commit. On failure everything stays as it is, for the next try.
+    pub async fn commit(&self, spool: &Spool) -> Outcome {
         let _turn = self.turn.acquire().await.expect("it is never closed");
         {
             let Progress { open, committing } = &mut *self.progress.borrow_mut();
@@ -283,25 +391,24 @@ impl Outbound {
                 *committing = committing.take().or(opened);
             }
         }
-        let outcome = spool.commit().await;
-        let is_good = outcome.is_ok();
-        match outcome {
+        let outcome = match spool.commit().await {
             Ok(_) => {
                 self.progress.borrow_mut().committing.fill(None);
                 self.failure.borrow_mut().clear();
+                Outcome::Written
             }
             Err(error) => {
                 let text = error.to_string();
-                if *self.failure.borrow() != text {
-                    warn!("bridge: {text}");
-                }
+                let is_new = *self.failure.borrow() != text;
+                self.is_failure_new.set(is_new || self.is_failure_new.get());
                 self.failure.replace(text);
+                if error.wants_space() { Outcome::NoSpace } else { Outcome::Failed }
             }
-        }
+        };
         self.update_hold();
         self.has_committed.raise();
         self.has_work.raise();
-        is_good
+        outcome
     }
 
     /// Pushes what overflowed; `false` when the log has no room for the first of it.
@@ -347,8 +454,11 @@ impl Outbound {
 mod tests {
     use super::*;
     use crate::shell::executor::each_io::{for_each_io, run};
+    use crate::shell::spool::process_tests::{child, on_a_disk_of_its_own, survived};
     use crate::shell::spool::tests::{Folder, settings};
+    use crate::shell::spool::{SpoolSettings, SyncPolicy};
     use futures_lite::future::poll_once;
+    use std::path::Path;
 
     #[test]
     fn shards_hear_of_a_message_when_the_log_has_it() {
@@ -379,5 +489,128 @@ mod tests {
                 assert!(turn_count > 20, "no commit took its time");
             });
         });
+    }
+
+    fn numbered(number: u64, size: usize) -> Vec<u8> {
+        let mut record = vec![b'.'; size];
+        record[..8].copy_from_slice(&number.to_le_bytes());
+        record
+    }
+
+    async fn numbers_in(spool: &Spool) -> Vec<u64> {
+        let mut found = Vec::new();
+        let mut from = spool.floor();
+        loop {
+            let chunk = spool.read(from, 1 << 20, 1000).await.unwrap();
+            if chunk.is_empty() {
+                return found;
+            }
+            for (sequence, record) in chunk.iter() {
+                found.push(u64::from_le_bytes(record[..8].try_into().unwrap()));
+                from = sequence + 1;
+            }
+        }
+    }
+
+    #[test]
+    fn a_burst_before_the_first_commit_loses_its_oldest() {
+        for_each_io(|io| {
+            run(io, async {
+                for (messages_max, bytes_max) in [(100, 1 << 20), (100_000, 64 << 10)] {
+                    let folder = Folder::new("burst");
+                    let batch_size_max = 1 << 20;
+                    let settings =
+                        SpoolSettings { messages_max, bytes_max, batch_size_max, ..settings() };
+                    let spool = Spool::open(&folder.path, settings).await.unwrap();
+                    let bridge = BridgeSettings::new("north");
+                    assert_eq!(bridge.when_full, WhenFull::DropOldest);
+                    let outbound = Outbound::new(&bridge, Some(spool), 1, Rc::default());
+                    for number in 1..=1000 {
+                        let generation = Generation::from_number(number);
+                        outbound.store(Origin { shard: 0, generation }, numbered(number, 200));
+                    }
+                    let spool = outbound.spool().unwrap();
+                    assert_eq!(outbound.commit(spool).await, Outcome::Written);
+                    assert_eq!(outbound.oldest_unwritten(0), None);
+                    let kept = numbers_in(spool).await;
+                    let dropped = outbound.dropped.get().full;
+                    assert!(kept.len() as u64 >= messages_max.min(250), "{}", kept.len());
+                    assert_eq!(kept, (dropped + 1..=1000).collect::<Vec<_>>());
+                }
+            });
+        });
+    }
+
+    /// On a file system of 400 KiB.
+    async fn fill_the_disk(directory: &Path, when_full: WhenFull) {
+        let ballast = directory.join("ballast");
+        std::fs::write(&ballast, vec![1; 100 << 10]).unwrap();
+        let settings = SpoolSettings {
+            bytes_max: 10 << 20,
+            segment_size: 32 << 10,
+            sync: SyncPolicy::EachBatch,
+            ..settings()
+        };
+        let spool = Spool::open(&directory.join("spool"), settings).await.unwrap();
+        let bridge = BridgeSettings { when_full, ..BridgeSettings::new("north") };
+        let outbound = Rc::new(Outbound::new(&bridge, Some(spool), 1, Rc::default()));
+        let work = publish_beyond(&outbound, &ballast, when_full);
+        futures_lite::future::or(outbound.clone().run_commits(), work).await;
+    }
+
+    async fn publish_beyond(outbound: &Outbound, ballast: &Path, when_full: WhenFull) {
+        let mut number = 0;
+        let mut publish = async |count| {
+            for _ in 0..count {
+                number += 1;
+                let generation = Generation::from_number(number);
+                outbound.store(Origin { shard: 0, generation }, numbered(number, 1000));
+                if number % 20 > 0 {
+                    continue;
+                }
+                let until = std::time::Instant::now() + Duration::from_secs(60);
+                while outbound.oldest_unwritten(0).is_some() {
+                    assert!(std::time::Instant::now() < until, "publishers are held");
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+            number
+        };
+        let last = publish(1000).await;
+        let spool = outbound.spool().unwrap();
+        let kept = numbers_in(spool).await;
+        let dropped = outbound.dropped.get().full;
+        assert!(dropped > 400 && kept.len() > 100, "{dropped} dropped, {} kept", kept.len());
+        assert_eq!(dropped + kept.len() as u64, last, "each is in the log or counted");
+        let first = if when_full == WhenFull::DropOldest { dropped } else { 0 };
+        assert_eq!(kept, (first + 1..=first + kept.len() as u64).collect::<Vec<_>>());
+        // With space nothing is dropped any more, once it was tried again.
+        std::fs::remove_file(ballast).unwrap();
+        sleep(RETRY + Duration::from_millis(200)).await;
+        let last = publish(20).await;
+        assert_eq!(outbound.dropped.get().full, dropped);
+        let kept = numbers_in(spool).await;
+        assert_eq!(kept[kept.len() - 20..], (last - 19..=last).collect::<Vec<_>>());
+    }
+
+    fn check_full_disk(test: &str, when_full: WhenFull) {
+        if let Some((io, directory)) = child() {
+            return run(io, async {
+                fill_the_disk(&directory, when_full).await;
+                survived();
+            });
+        }
+        let name = format!("shell::bridges::outbound::tests::{test}");
+        for_each_io(|io| on_a_disk_of_its_own(&name, io));
+    }
+
+    #[test]
+    fn a_full_disk_drops_whole_files_and_holds_nobody() {
+        check_full_disk("a_full_disk_drops_whole_files_and_holds_nobody", WhenFull::DropOldest);
+    }
+
+    #[test]
+    fn a_full_disk_drops_what_arrives_and_holds_nobody() {
+        check_full_disk("a_full_disk_drops_what_arrives_and_holds_nobody", WhenFull::DropNewest);
     }
 }

@@ -38,6 +38,12 @@ impl SpoolError {
         let SpoolError::Io { source, .. } = self else { return false };
         matches!(source.raw_os_error(), Some(ENOSPC | EDQUOT | EFBIG))
     }
+
+    /// Whether files that are deleted would help.
+    pub fn wants_space(&self) -> bool {
+        let SpoolError::Io { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(ENOSPC | EDQUOT))
+    }
 }
 
 impl fmt::Display for SpoolError {
@@ -72,7 +78,7 @@ impl fmt::Display for SpoolError {
                 write!(f, "{doing} {}: {source}", path.display())?;
                 f.write_str(match source.raw_os_error() {
                     Some(ENOSPC | EDQUOT) => {
-                        "; make space: nothing is lost, and the bridge goes on by itself when there is some"
+                        "; make space: the bridge goes on by itself when there is some"
                     }
                     Some(EFBIG) => "; raise the limit of file sizes (ulimit -f)",
                     Some(EROFS) => "; mount it for writing",

@@ -67,6 +67,12 @@ impl Files {
                     .map_err(|error| SpoolError::io("writing", &self.path_of(*segment), error))
             }
             Step::Sync { segment } => self.sync(*segment).await,
+            Step::Truncate { segment, size } => {
+                let path = self.path_of(*segment);
+                self.truncate(&path, *size)
+                    .await
+                    .map_err(|error| SpoolError::io("cutting", &path, error))
+            }
             Step::Delete { segment } => {
                 let path = self.path_of(*segment);
                 match self.directory.remove(&path).await {
@@ -191,11 +197,17 @@ impl Files {
             let path = self.path_of(segment);
             if good_size == 0 {
                 let _ = self.directory.remove(&path).await;
-            } else if let Ok(file) = self.directory.open_for_writing(&path).await {
-                let _ = file.truncate(good_size).await;
-                let _ = file.close().await;
+            } else {
+                let _ = self.truncate(&path, good_size).await;
             }
         }
+    }
+
+    async fn truncate(&self, path: &Path, size: u64) -> io::Result<()> {
+        let file = self.directory.open_for_writing(path).await?;
+        let outcome = file.truncate(size).await;
+        file.close().await?;
+        outcome
     }
 }
 

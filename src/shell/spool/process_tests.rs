@@ -20,13 +20,13 @@ const CHILD_IO: &str = "RINGMQ_SPOOL_CHILD_IO";
 
 /// This test again, in a process of its own that gets `directory`.
 fn child_of(test: &str, io: Io, directory: &Path) -> Command {
-    let mut command = child::again(&format!("shell::spool::process_tests::{test}"));
+    let mut command = child::again(test);
     command.env(CHILD, directory).env(CHILD_IO, io.to_string());
     command
 }
 
 /// In a child: its backend and directory.
-fn child() -> Option<(Io, PathBuf)> {
+pub fn child() -> Option<(Io, PathBuf)> {
     let directory = std::env::var_os(CHILD)?;
     let name = std::env::var(CHILD_IO).unwrap();
     let io = [Io::Uring, Io::Epoll].into_iter().find(|io| io.to_string() == name).unwrap();
@@ -130,7 +130,7 @@ fn kill_while_it_writes(io: Io) {
     let mut random = Random::new(5);
     let mut torn = 0;
     for round in 0..12 {
-        let name = "sigkill_while_it_writes_loses_and_repeats_nothing";
+        let name = "shell::spool::process_tests::sigkill_while_it_writes_loses_and_repeats_nothing";
         let child = Child::spawn(&mut child_of(name, io, &folder.path)).unwrap();
         let lines = read_for(child, 30 + random.below(120), |child| {
             if round == 0 {
@@ -227,6 +227,11 @@ async fn fill_the_disk(directory: &Path) {
     drop(spool);
     let spool = Spool::open(&directory.join("spool"), settings).await.unwrap();
     assert_eq!((drain(&spool, 1 << 20, 1000).await, spool.cuts()), (left, &[][..]));
+    survived();
+}
+
+/// Said by a child at its end.
+pub fn survived() {
     say("survived", &[]);
 }
 
@@ -235,13 +240,14 @@ fn a_full_disk_is_told_and_the_spool_goes_on_when_there_is_space() {
     if let Some((io, directory)) = child() {
         return run(io, fill_the_disk(&directory));
     }
-    for_each_io(fill_a_disk_of_its_own);
+    let name = "shell::spool::process_tests::a_full_disk_is_told_and_the_spool_goes_on_when_there_is_space";
+    for_each_io(|io| on_a_disk_of_its_own(name, io));
 }
 
-fn fill_a_disk_of_its_own(io: Io) {
-    let folder = Folder::new("full");
+/// The test again, in a child that has a file system of 400 KiB.
+pub fn on_a_disk_of_its_own(name: &str, io: Io) {
+    let folder = Folder::new(name.rsplit("::").next().unwrap());
     std::fs::create_dir_all(&folder.path).unwrap();
-    let name = "a_full_disk_is_told_and_the_spool_goes_on_when_there_is_space";
     let child = child_of(name, io, &folder.path);
     // A small file system of its own, which goes with the process.
     let mount = "mount -t tmpfs -o size=400k none \"$0\" || exit 77; exec \"$@\"";
