@@ -18,7 +18,7 @@
 //!
 //! # Sequences
 //! They rise and are never given out twice in one directory's life, also after a complete drain. They have **gaps**:
-//! messages that were done out of order or dropped, and, after a torn record or a reboot, a jump of
+//! messages that were done out of order or dropped, and, after damage or a reboot, a jump of
 //! billions, so that no sequence that the remote may remember comes again. A jump leads half a round away modulo 65,000: packet
 //! ids that are sequences modulo 65,000 are unique among up to 32,500 messages in flight.
 //!
@@ -53,6 +53,7 @@ mod reader;
 pub(super) mod tests;
 
 use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -63,7 +64,7 @@ use crate::store::states::Mark;
 use files::Files;
 use reader::Reader;
 
-pub use crate::store::recovery::Cut;
+pub use crate::store::recovery::{Cut, CutKind};
 pub use crate::store::states::State;
 pub use crate::store::{Backlog, Full, SpoolSettings, SyncPolicy};
 pub use error::SpoolError;
@@ -102,7 +103,7 @@ impl Spool {
             tracing::warn!(directory = %directory.display(), "spool: {cut}");
         }
         let sync = settings.sync;
-        let log = Log::new(settings, files::boot_id(), found);
+        let log = Log::new(settings, files::boot_id(), random_key(), found);
         let inner = Rc::new(Inner {
             log: RefCell::new(log),
             files,
@@ -171,7 +172,11 @@ impl Spool {
         loop {
             let step = self.inner.log.borrow_mut().next_step(&mut may_seal);
             let Some(step) = step else { break };
-            self.inner.run(step).await?;
+            if let Err(error) = self.inner.run(step).await
+                && !self.inner.log.borrow().can_make_space()
+            {
+                return Err(error);
+            }
         }
         Ok(self.inner.log.borrow().committed())
     }
@@ -319,6 +324,11 @@ impl Inner {
         }
         outcome
     }
+}
+
+/// The keys of std's hash maps come from the system's random numbers.
+fn random_key() -> u64 {
+    RandomState::new().hash_one(time_ms())
 }
 
 fn time_ms() -> u64 {

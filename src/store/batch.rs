@@ -90,10 +90,10 @@ impl Changes {
     }
 
     /// One record, or nothing.
-    pub fn encode(&self, segment: u64) -> Vec<u8> {
+    pub fn encode(&self, place: u64, key: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.encoded_size());
         if self.count() > 0 {
-            format::encode_states(&mut out, segment, self.received.iter().chain(&self.done));
+            format::encode_states(&mut out, place, self.received.iter().chain(&self.done), key);
         }
         out
     }

@@ -1,30 +1,49 @@
-//! The bytes of a segment: its head, and records with a checksum each; encoding and decoding, without I/O.
+//! The bytes of a segment: its head, and records with checksums; encoding and decoding, without I/O.
 //!
 //! ```text
 //! segment  head record*
 //! head     magic 8 | version 4 | crc32 4 (of both) | segment 8 | first sequence 8 | floor 8 | boot id 16
-//!          | span count 4 | span*  | crc32 4 (of all before)
-//! record   crc32 4 (of all behind) | body size 4 | kind 1 | body
-//! message  sequence 8 | time, ms since 1970, 8 | bytes          kind 1
-//! states   segment 8 | span*                                    kind 2
+//!          | key 8 | span count 4 | span*  | crc32 4 (of all before)
+//! record   check 4 (of the 25 behind) | check of the body 4 | body size 4 | kind 1 | sequence 8 | time 8 | body
+//! message  bytes; time: ms since 1970                                      kind 1
+//! states   span*; sequence: that of the next message; time: 0              kind 2
 //! span     first sequence 8 | count 8 | mark 1
 //! ```
 //! All numbers are little-endian. The head carries every state that is not to be had from the messages themselves, so a
 //! segment never needs what an older one says about states. Decoding takes any bytes: it cannot panic.
+//!
+//! The first check is the lower half of XXH3-64 seeded with the key; that of the body is a crc32 that begins with the
+//! key's upper half. The key is a random number that leaves the machine in no packet: a message whose bytes look like a
+//! record has the right checks with a probability of 2^-64, so behind damage the next record can be looked for byte by
+//! byte. What a record's first 29 bytes say is checked before its body is looked at: looking costs the same whatever the
+//! bytes claim.
+//!
+//! Version 1 is read: no key, crc32, other records.
+//! ```text
+//! record   crc32 4 (of all behind) | body size 4 | kind 1 | body
+//! message  sequence 8 | time 8 | bytes          kind 1
+//! states   segment 8 | span*                    kind 2
+//! ```
 
-use crc32fast::hash as crc32;
+use crc32fast::{Hasher, hash as crc32};
+use twox_hash::XxHash3_64;
 
 use super::states::{Mark, Span};
 
 pub const MAGIC: [u8; 8] = *b"RQ-SPOOL";
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-/// A head without spans.
+/// The smallest head of any version.
 pub const HEAD_SIZE_MIN: usize = 64;
-const HEAD_FIXED: usize = HEAD_SIZE_MIN - CRC_SIZE;
-pub const RECORD_HEAD_SIZE: usize = 9;
+/// Where what both versions have ends: magic to boot id.
+const HEAD_COMMON: usize = 56;
+pub const RECORD_HEAD_SIZE: usize = 29;
 /// What a message takes beside its own bytes.
-pub const MESSAGE_OVERHEAD: usize = RECORD_HEAD_SIZE + 16;
+pub const MESSAGE_OVERHEAD: usize = RECORD_HEAD_SIZE;
+/// Of a record, from where the first check counts.
+const CHECKED_FROM: usize = 4;
+const V1_RECORD_HEAD_SIZE: usize = 9;
+const V1_MESSAGE_OVERHEAD: usize = V1_RECORD_HEAD_SIZE + 16;
 /// The largest record: a body that claims more is torn.
 pub const RECORD_SIZE_MAX: usize = 1 << 29;
 const SPAN_SIZE: usize = 17;
@@ -32,6 +51,24 @@ const CRC_SIZE: usize = 4;
 
 const KIND_MESSAGE: u8 = 1;
 const KIND_STATES: u8 = 2;
+
+/// How the records of a segment are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    V1,
+    /// With the key of their checks.
+    V2(u64),
+}
+
+impl Format {
+    /// What a message takes beside its own bytes.
+    pub fn message_overhead(self) -> usize {
+        match self {
+            Format::V1 => V1_MESSAGE_OVERHEAD,
+            Format::V2(_) => MESSAGE_OVERHEAD,
+        }
+    }
+}
 
 /// What stands at the front of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +80,7 @@ pub struct Head {
     pub floor: u64,
     /// The boot of the machine in which this was written.
     pub boot: [u8; 16],
+    pub format: Format,
     /// Sequences from `floor` that are received or done.
     pub spans: Vec<Span>,
 }
@@ -50,8 +88,16 @@ pub struct Head {
 /// One record, borrowed from the bytes it was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
-    Message { sequence: u64, time_ms: u64, bytes: &'a [u8] },
-    States { segment: u64, spans: Spans<'a> },
+    Message {
+        sequence: u64,
+        time_ms: u64,
+        bytes: &'a [u8],
+    },
+    /// `place`: the sequence of the message behind it, in version 1 the segment.
+    States {
+        place: u64,
+        spans: Spans<'a>,
+    },
 }
 
 /// What some bytes begin with.
@@ -65,7 +111,12 @@ pub enum Decoded<T> {
     Incomplete {
         size: usize,
     },
+    /// No head or record begins here.
     Torn,
+    /// A record of this size begins here; its body is not what was written.
+    Damaged {
+        size: usize,
+    },
     /// A head of a version that this program does not know.
     Version(u32),
 }
@@ -86,19 +137,21 @@ impl Iterator for Spans<'_> {
 
 impl Head {
     pub fn encode(&self) -> Vec<u8> {
-        let size = HEAD_SIZE_MIN + self.spans.len() * SPAN_SIZE;
-        let mut out = Vec::with_capacity(size);
+        let mut out = Vec::with_capacity(HEAD_SIZE_MIN + 8 + self.spans.len() * SPAN_SIZE);
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        let version: u32 = if self.format == Format::V1 { 1 } else { VERSION };
+        out.extend_from_slice(&version.to_le_bytes());
         out.extend_from_slice(&crc32(&out).to_le_bytes());
         out.extend_from_slice(&self.segment.to_le_bytes());
         out.extend_from_slice(&self.first_sequence.to_le_bytes());
         out.extend_from_slice(&self.floor.to_le_bytes());
         out.extend_from_slice(&self.boot);
+        if let Format::V2(key) = self.format {
+            out.extend_from_slice(&key.to_le_bytes());
+        }
         out.extend_from_slice(&(self.spans.len() as u32).to_le_bytes());
         self.spans.iter().for_each(|span| encode_span(&mut out, span));
         out.extend_from_slice(&crc32(&out).to_le_bytes());
-        debug_assert_eq!(out.len(), size);
         out
     }
 
@@ -107,20 +160,24 @@ impl Head {
         if bytes[..known] != MAGIC[..known] {
             return Decoded::Torn;
         }
-        let Some(fixed) = bytes.get(..HEAD_FIXED) else {
+        let Some(common) = bytes.get(..HEAD_SIZE_MIN) else {
             return Decoded::Incomplete { size: HEAD_SIZE_MIN };
         };
         // A newer version may have another head, but it has this much.
-        if crc32(&fixed[..12]) != u32_at(fixed, 12) {
+        if crc32(&common[..12]) != u32_at(common, 12) {
             return Decoded::Torn;
         }
-        let version = u32_at(fixed, 8);
-        if version != VERSION {
-            return Decoded::Version(version);
-        }
-        let size = (u32_at(fixed, 56) as usize)
+        let (format, count_at) = match u32_at(common, 8) {
+            1 => (Format::V1, HEAD_COMMON),
+            VERSION => (Format::V2(u64_at(common, HEAD_COMMON)), HEAD_COMMON + 8),
+            version => return Decoded::Version(version),
+        };
+        let Some(fixed) = bytes.get(..count_at + 4) else {
+            return Decoded::Incomplete { size: count_at + 4 + CRC_SIZE };
+        };
+        let size = (u32_at(fixed, count_at) as usize)
             .checked_mul(SPAN_SIZE)
-            .and_then(|spans| spans.checked_add(HEAD_SIZE_MIN))
+            .and_then(|spans| spans.checked_add(fixed.len() + CRC_SIZE))
             .filter(|&size| size <= RECORD_SIZE_MAX);
         let Some(size) = size else { return Decoded::Torn };
         let Some(whole) = bytes.get(..size) else { return Decoded::Incomplete { size } };
@@ -128,14 +185,15 @@ impl Head {
         if crc32(covered) != u32_at(crc, 0) {
             return Decoded::Torn;
         }
-        let Some(spans) = checked_spans(&covered[HEAD_FIXED..]) else { return Decoded::Torn };
+        let Some(spans) = checked_spans(&covered[fixed.len()..]) else { return Decoded::Torn };
         let mut boot = [0; 16];
-        boot.copy_from_slice(&fixed[40..56]);
+        boot.copy_from_slice(&fixed[40..HEAD_COMMON]);
         let value = Head {
             segment: u64_at(fixed, 16),
             first_sequence: u64_at(fixed, 24),
             floor: u64_at(fixed, 32),
             boot,
+            format,
             spans: spans.collect(),
         };
         Decoded::Whole { value, size }
@@ -143,11 +201,45 @@ impl Head {
 }
 
 impl<'a> Record<'a> {
-    pub fn decode(bytes: &'a [u8]) -> Decoded<Record<'a>> {
+    pub fn decode(bytes: &'a [u8], format: Format) -> Decoded<Record<'a>> {
+        match format {
+            Format::V1 => Record::decode_v1(bytes),
+            Format::V2(key) => Record::decode_v2(bytes, key),
+        }
+    }
+
+    fn decode_v2(bytes: &'a [u8], key: u64) -> Decoded<Record<'a>> {
         let Some(head) = bytes.get(..RECORD_HEAD_SIZE) else {
             return Decoded::Incomplete { size: RECORD_HEAD_SIZE };
         };
-        let size = RECORD_HEAD_SIZE + u32_at(head, 4) as usize;
+        let size = RECORD_HEAD_SIZE + u32_at(head, 8) as usize;
+        // The cheap look first: where a record is looked for, this is asked at every byte.
+        let is_record = matches!(head[12], KIND_MESSAGE | KIND_STATES) && size <= RECORD_SIZE_MAX;
+        if !is_record || head_check(&head[CHECKED_FROM..], key) != u32_at(head, 0) {
+            return Decoded::Torn;
+        }
+        let Some(body) = bytes.get(RECORD_HEAD_SIZE..size) else {
+            return Decoded::Incomplete { size };
+        };
+        if body_check(body, key) != u32_at(head, 4) {
+            return Decoded::Damaged { size };
+        }
+        let (sequence, time_ms) = (u64_at(head, 13), u64_at(head, 21));
+        let value = match head[12] {
+            KIND_MESSAGE => Record::Message { sequence, time_ms, bytes: body },
+            _ => match checked_spans(body) {
+                Some(spans) => Record::States { place: sequence, spans },
+                None => return Decoded::Damaged { size },
+            },
+        };
+        Decoded::Whole { value, size }
+    }
+
+    fn decode_v1(bytes: &'a [u8]) -> Decoded<Record<'a>> {
+        let Some(head) = bytes.get(..V1_RECORD_HEAD_SIZE) else {
+            return Decoded::Incomplete { size: V1_RECORD_HEAD_SIZE };
+        };
+        let size = V1_RECORD_HEAD_SIZE + u32_at(head, 4) as usize;
         if size > RECORD_SIZE_MAX || !matches!(head[8], KIND_MESSAGE | KIND_STATES) {
             return Decoded::Torn;
         }
@@ -155,7 +247,7 @@ impl<'a> Record<'a> {
         if crc32(&whole[CRC_SIZE..]) != u32_at(whole, 0) {
             return Decoded::Torn;
         }
-        let body = &whole[RECORD_HEAD_SIZE..];
+        let body = &whole[V1_RECORD_HEAD_SIZE..];
         let value = match head[8] {
             KIND_MESSAGE if body.len() >= 16 => Record::Message {
                 sequence: u64_at(body, 0),
@@ -163,7 +255,7 @@ impl<'a> Record<'a> {
                 bytes: &body[16..],
             },
             KIND_STATES if body.len() >= 8 => match checked_spans(&body[8..]) {
-                Some(spans) => Record::States { segment: u64_at(body, 0), spans },
+                Some(spans) => Record::States { place: u64_at(body, 0), spans },
                 None => return Decoded::Torn,
             },
             _ => return Decoded::Torn,
@@ -174,43 +266,60 @@ impl<'a> Record<'a> {
 
 /// Begins a message record, whose bytes are to be appended behind it; [`close_message`] ends it. Says where it begins.
 pub fn open_message(out: &mut Vec<u8>, sequence: u64, time_ms: u64) -> usize {
-    let start = out.len();
-    out.extend_from_slice(&[0; RECORD_HEAD_SIZE]);
-    out.extend_from_slice(&sequence.to_le_bytes());
-    out.extend_from_slice(&time_ms.to_le_bytes());
-    start
+    open_record(out, KIND_MESSAGE, sequence, time_ms)
 }
 
-/// Fills in size and checksum of the message record that began at `start` and ends where `out` does.
-pub fn close_message(out: &mut [u8], start: usize) {
-    close_record(out, start, KIND_MESSAGE);
+/// Fills in size and checks of the message record that began at `start` and ends where `out` does.
+pub fn close_message(out: &mut [u8], start: usize, key: u64) {
+    close_record(out, start, key);
 }
 
 /// Size of a record of `count` states.
 pub fn states_size(count: usize) -> usize {
-    RECORD_HEAD_SIZE + 8 + count * SPAN_SIZE
+    RECORD_HEAD_SIZE + count * SPAN_SIZE
 }
 
-/// Appends a record of states.
+/// Appends a record of states; `place`: the sequence of the message behind it.
 pub fn encode_states<'s>(
     out: &mut Vec<u8>,
-    segment: u64,
+    place: u64,
     spans: impl IntoIterator<Item = &'s Span>,
+    key: u64,
 ) {
-    let start = out.len();
-    out.extend_from_slice(&[0; RECORD_HEAD_SIZE]);
-    out.extend_from_slice(&segment.to_le_bytes());
+    let start = open_record(out, KIND_STATES, place, 0);
     spans.into_iter().for_each(|span| encode_span(out, span));
-    close_record(out, start, KIND_STATES);
+    close_record(out, start, key);
 }
 
-fn close_record(out: &mut [u8], start: usize, kind: u8) {
-    let body_size = out.len() - start - RECORD_HEAD_SIZE;
-    assert!(body_size + RECORD_HEAD_SIZE <= RECORD_SIZE_MAX);
-    out[start + 4..start + 8].copy_from_slice(&(body_size as u32).to_le_bytes());
-    out[start + 8] = kind;
-    let crc = crc32(&out[start + CRC_SIZE..]);
-    out[start..start + CRC_SIZE].copy_from_slice(&crc.to_le_bytes());
+fn open_record(out: &mut Vec<u8>, kind: u8, sequence: u64, time_ms: u64) -> usize {
+    let start = out.len();
+    let mut head = [0; RECORD_HEAD_SIZE];
+    head[12] = kind;
+    head[13..21].copy_from_slice(&sequence.to_le_bytes());
+    head[21..].copy_from_slice(&time_ms.to_le_bytes());
+    out.extend_from_slice(&head);
+    start
+}
+
+fn close_record(out: &mut [u8], start: usize, key: u64) {
+    let (head, body) = out[start..].split_at_mut(RECORD_HEAD_SIZE);
+    assert!(body.len() + RECORD_HEAD_SIZE <= RECORD_SIZE_MAX);
+    head[4..8].copy_from_slice(&body_check(body, key).to_le_bytes());
+    head[8..12].copy_from_slice(&(body.len() as u32).to_le_bytes());
+    let check = head_check(&head[CHECKED_FROM..], key);
+    head[..4].copy_from_slice(&check.to_le_bytes());
+}
+
+/// Quicker than crc32 for the few bytes of a head.
+fn head_check(bytes: &[u8], key: u64) -> u32 {
+    XxHash3_64::oneshot_with_seed(key, bytes) as u32
+}
+
+/// Quicker than XXH3 from some 200 bytes on. Whatever the bytes, each key gives another sum.
+fn body_check(bytes: &[u8], key: u64) -> u32 {
+    let mut hasher = Hasher::new_with_initial((key >> 32) as u32);
+    hasher.update(bytes);
+    hasher.finalize()
 }
 
 fn encode_span(out: &mut Vec<u8>, span: &Span) {
@@ -257,15 +366,26 @@ mod tests {
             Span { first: 8, end: 9, mark: Mark::Received },
             Span { first: 12, end: 20, mark: Mark::Done },
         ];
-        Head { segment: 3, first_sequence: 40, floor: 7, boot: [9; 16], spans }
+        Head { segment: 3, first_sequence: 40, floor: 7, boot: [9; 16], format: V2, spans }
+    }
+
+    const KEY: u64 = 0x1234_5678_9abc_def0;
+    const V2: Format = Format::V2(KEY);
+
+    /// A record of version 1, as the program that knew no other wrote it.
+    fn v1_record(kind: u8, body: &[u8]) -> Vec<u8> {
+        let mut covered = (body.len() as u32).to_le_bytes().to_vec();
+        covered.push(kind);
+        covered.extend_from_slice(body);
+        [&crc32(&covered).to_le_bytes()[..], &covered].concat()
     }
 
     fn records() -> Vec<u8> {
         let mut out = Vec::new();
         let start = open_message(&mut out, 40, 1_700_000_000_000);
         out.extend_from_slice(b"payload");
-        close_message(&mut out, start);
-        encode_states(&mut out, 3, &head().spans);
+        close_message(&mut out, start, KEY);
+        encode_states(&mut out, 41, &head().spans, KEY);
         out
     }
 
@@ -278,14 +398,44 @@ mod tests {
         let message =
             Record::Message { sequence: 40, time_ms: 1_700_000_000_000, bytes: b"payload" };
         let size = MESSAGE_OVERHEAD + 7;
-        assert_eq!(Record::decode(&bytes), Decoded::Whole { value: message, size });
-        let Decoded::Whole { value: Record::States { segment: 3, spans }, size: rest } =
-            Record::decode(&bytes[size..])
+        assert_eq!(Record::decode(&bytes, V2), Decoded::Whole { value: message, size });
+        let Decoded::Whole { value: Record::States { place: 41, spans }, size: rest } =
+            Record::decode(&bytes[size..], V2)
         else {
             panic!("no states");
         };
         assert_eq!(spans.collect::<Vec<_>>(), head().spans);
         assert_eq!(size + rest, bytes.len());
+    }
+
+    #[test]
+    fn version_1_is_read() {
+        let head = Head { format: Format::V1, ..head() };
+        let bytes = head.encode();
+        assert_eq!(bytes.len(), 64 + 2 * SPAN_SIZE);
+        assert_eq!(Head::decode(&bytes), Decoded::Whole { value: head, size: bytes.len() });
+        let body = [&40u64.to_le_bytes()[..], &5u64.to_le_bytes(), b"payload"].concat();
+        let bytes = v1_record(KIND_MESSAGE, &body);
+        let message = Record::Message { sequence: 40, time_ms: 5, bytes: b"payload" };
+        let whole = Decoded::Whole { value: message, size: V1_MESSAGE_OVERHEAD + 7 };
+        assert_eq!(Record::decode(&bytes, Format::V1), whole);
+        assert_eq!(Record::decode(&bytes, V2), Decoded::Torn);
+    }
+
+    #[test]
+    fn a_record_of_another_key_is_none() {
+        let bytes = records();
+        for bit in 0..64 {
+            assert_eq!(Record::decode(&bytes, Format::V2(KEY ^ 1 << bit)), Decoded::Torn);
+        }
+    }
+
+    #[test]
+    fn a_damaged_body_does_not_hide_where_the_next_record_begins() {
+        let mut bytes = records();
+        bytes[MESSAGE_OVERHEAD + 3] ^= 4;
+        let size = MESSAGE_OVERHEAD + 7;
+        assert_eq!(Record::decode(&bytes, V2), Decoded::Damaged { size });
     }
 
     #[test]
@@ -300,7 +450,7 @@ mod tests {
         for bit in 0..whole.len() * 8 {
             let mut bytes = whole.to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(!matches!(Record::decode(&bytes), Decoded::Whole { .. }), "bit {bit}");
+            assert!(!matches!(Record::decode(&bytes, V2), Decoded::Whole { .. }), "bit {bit}");
         }
     }
 
@@ -315,7 +465,7 @@ mod tests {
         }
         let whole = &records()[..MESSAGE_OVERHEAD + 7];
         for size in 0..whole.len() {
-            let Decoded::Incomplete { size: wanted } = Record::decode(&whole[..size]) else {
+            let Decoded::Incomplete { size: wanted } = Record::decode(&whole[..size], V2) else {
                 panic!("{size}");
             };
             assert!(wanted > size && wanted <= whole.len());
@@ -333,7 +483,7 @@ mod tests {
                 bytes[at] = random.number() as u8;
             }
             bytes.truncate(random.below(bytes.len() as u64 + 1) as usize);
-            match (Head::decode(&bytes), Record::decode(&bytes)) {
+            match (Head::decode(&bytes), Record::decode(&bytes, V2)) {
                 (Decoded::Whole { .. }, _) | (_, Decoded::Whole { .. }) => whole += 1,
                 _ => torn += 1,
             }

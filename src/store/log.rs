@@ -10,13 +10,14 @@
 //! - After a failed sync nothing is known about the segment's unsynced bytes: the batch goes into a new segment. What an
 //!   older segment holds from a newer one's first sequence on does not count.
 //! - A segment's head holds all states, and is synced before any older segment is deleted: deletion loses no state.
-//! - That a message's segment is gone says that the message is done, so deletion need not wait for state records.
+//! - A segment is deleted when it is recorded elsewhere that all its messages are done or received, so a segment that is
+//!   missing is noticed. Only after a write has failed, maybe for lack of space, is it deleted at once.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::batch::{Batch, Changes};
-use super::format::{self, Head, MESSAGE_OVERHEAD, RECORD_SIZE_MAX};
+use super::format::{self, Format, Head, MESSAGE_OVERHEAD, RECORD_SIZE_MAX};
 use super::segment::{Run, Segment};
 use super::states::{Mark, Span, State, States};
 use super::{Backlog, Full, SpoolSettings, SyncPolicy};
@@ -70,6 +71,8 @@ pub struct Recent {
 pub struct Log {
     settings: SpoolSettings,
     boot: [u8; 16],
+    /// Of the checks of all records.
+    key: u64,
     states: States,
     /// By id, ascending. The last takes the writes if `active`.
     segments: VecDeque<Segment>,
@@ -86,6 +89,11 @@ pub struct Log {
     open: Batch,
     sealed: Option<Sealed>,
     changes: Changes,
+    /// Batches that were sealed, and the last of them that is in a segment.
+    sealed_count: u64,
+    recorded: u64,
+    /// The last write failed.
+    is_short: bool,
     recent: VecDeque<Recent>,
     recent_size: usize,
     /// Received messages whose segment is gone.
@@ -109,10 +117,12 @@ pub struct Found {
 }
 
 impl Log {
-    pub fn new(settings: SpoolSettings, boot: [u8; 16], found: Found) -> Log {
+    /// `key`: a random number that nobody can know.
+    pub fn new(settings: SpoolSettings, boot: [u8; 16], key: u64, found: Found) -> Log {
         let mut log = Log {
             settings,
             boot,
+            key,
             states: found.states,
             segments: found.segments,
             active: false,
@@ -124,6 +134,9 @@ impl Log {
             open: Batch::new(found.next_sequence),
             sealed: None,
             changes: Changes::default(),
+            sealed_count: 0,
+            recorded: 0,
+            is_short: false,
             recent: VecDeque::new(),
             recent_size: 0,
             orphans: found.orphans,
@@ -209,7 +222,7 @@ impl Log {
             self.open.bytes.truncate(start);
             return Err(full);
         }
-        format::close_message(&mut self.open.bytes, start);
+        format::close_message(&mut self.open.bytes, start, self.key);
         self.open.run.add(size as u32, time_ms);
         Ok(sequence)
     }
@@ -293,6 +306,7 @@ impl Log {
             return true;
         };
         let segment = &mut self.segments[index];
+        segment.recorded_by = self.sealed_count + 1;
         segment.waiting -= u64::from(before == Some(State::Waiting));
         if mark == Mark::Done {
             let size = u64::from(segment.messages.size_of(sequence).unwrap_or(0));
@@ -371,12 +385,16 @@ impl Log {
         self.sealed.is_some()
     }
 
-    /// What stands in `segment` from `sequence` on cannot be read: it counts as done. Says how many messages waited there.
-    pub fn lose(&mut self, segment: u64, sequence: u64) -> u64 {
-        let Some(segment) = self.segments.iter().find(|other| other.id == segment) else {
+    /// What stands in `segment` from `sequence` on cannot be read, up to the record of `next`, if there is one, which begins
+    /// at that offset: it counts as done. Says how many messages waited there.
+    pub fn lose(&mut self, segment: u64, sequence: u64, next: Option<(u64, u64)>) -> u64 {
+        let Some(segment) = self.segments.iter_mut().find(|other| other.id == segment) else {
             return 0;
         };
-        let end = segment.messages.end();
+        if let Some((next, offset)) = next {
+            segment.note_found(next, offset);
+        }
+        let end = next.map_or(segment.messages.end(), |(next, _)| next);
         let mut lost = 0;
         while let Some(next) = self.next_waiting(sequence).filter(|&next| next < end) {
             self.mark(next, Mark::Done);
@@ -408,7 +426,9 @@ impl Log {
         {
             return Some(Step::Truncate { segment: *id, size: *size });
         }
-        if let Some(segment) = self.deletable(|segment| segment.unfinished == 0) {
+        if self.is_short
+            && let Some(segment) = self.deletable(|segment| segment.unfinished == 0)
+        {
             return Some(Step::Delete { segment });
         }
         if self.sealed.is_none() && std::mem::take(may_seal) {
@@ -424,9 +444,15 @@ impl Log {
             }
             return Some(self.write_or_create());
         }
+        let is_recorded =
+            |segment: &Segment| segment.unfinished == 0 && segment.recorded_by <= self.recorded;
+        if let Some(segment) = self.deletable(is_recorded) {
+            return Some(Step::Delete { segment });
+        }
         // Received messages need no bytes, only their states, which are all written here.
         if self.live_size * 2 > self.settings.bytes_max
-            && let Some(segment) = self.deletable(|segment| segment.waiting == 0)
+            && let Some(segment) = self
+                .deletable(|segment| segment.waiting == 0 && segment.recorded_by <= self.recorded)
         {
             return Some(match self.unsynced() {
                 Some(segment) => Step::Sync { segment },
@@ -434,6 +460,11 @@ impl Log {
             });
         }
         None
+    }
+
+    /// After a step that failed: whether files can be deleted before it is tried again.
+    pub fn can_make_space(&self) -> bool {
+        self.is_short && self.deletable(|segment| segment.unfinished == 0).is_some()
     }
 
     /// The active segment, if it has bytes that were not synced.
@@ -462,6 +493,7 @@ impl Log {
         batch.close_gap();
         let (first, end) = (batch.first_sequence, batch.run.first_sequence);
         self.states.set(Span { first, end, mark: Mark::Done });
+        self.sealed_count += 1;
         self.sealed = Some(Sealed {
             run: batch.run,
             bytes: Rc::new(batch.bytes),
@@ -484,7 +516,7 @@ impl Log {
             return Step::Write {
                 segment: active.id,
                 offset: active.size,
-                states: sealed.changes.encode(active.id),
+                states: sealed.changes.encode(sealed.run.first_sequence, self.key),
                 messages: Rc::clone(&sealed.bytes),
             };
         }
@@ -500,6 +532,7 @@ impl Log {
             first_sequence: sealed.run.first_sequence,
             floor: self.states.floor(),
             boot: self.boot,
+            format: Format::V2(self.key),
             spans: self.states.spans().collect(),
         };
         Step::Create { segment, head: head.encode() }
@@ -509,13 +542,16 @@ impl Log {
         match step {
             Step::Create { segment, head } => {
                 let first = self.committed();
-                self.segments.push_back(Segment::new(*segment, first, head.len() as u64));
+                let format = Format::V2(self.key);
+                self.segments.push_back(Segment::new(*segment, first, head.len() as u64, format));
+                self.is_short = false;
                 self.files_size += head.len() as u64;
                 self.segments.iter_mut().for_each(|segment| segment.stuck = false);
                 self.active = true;
                 self.is_closed = false;
                 self.unsynced = false;
                 // The head has them. Those that changed since are in `changes`.
+                self.recorded = self.sealed_count;
                 if let Some(sealed) = &mut self.sealed {
                     sealed.changes = Changes::default();
                     if sealed.run.is_empty() {
@@ -524,6 +560,7 @@ impl Log {
                 }
             }
             Step::Write { .. } => {
+                self.is_short = false;
                 self.unsynced = true;
                 let Some(sealed) = &mut self.sealed else { return };
                 sealed.written = true;
@@ -548,13 +585,15 @@ impl Log {
     pub fn step_failed(&mut self, step: &Step) {
         match step {
             // The number is not used again; what may lie there has no message that counts.
-            Step::Create { .. } => {}
+            Step::Create { .. } => self.is_short = true,
             // The same bytes go to the same place next time.
-            Step::Write { .. } | Step::Truncate { .. } => {}
+            Step::Write { .. } => self.is_short = true,
+            Step::Truncate { .. } => {}
             Step::Sync { segment } => {
                 if self.segments.back().is_some_and(|last| last.id == *segment) {
                     self.active = false;
                     self.unsynced = false;
+                    self.is_short = true;
                     if let Some(sealed) = self.sealed.as_mut().filter(|sealed| sealed.written) {
                         sealed.written = false;
                         self.soil();
@@ -573,6 +612,7 @@ impl Log {
         let (Some(sealed), Some(segment)) = (self.sealed.take(), self.segments.back_mut()) else {
             return;
         };
+        self.recorded = self.sealed_count;
         let Sealed { run, bytes, changes, .. } = sealed;
         let states_size = changes.encoded_size() as u64;
         let size_before = if segment.unfinished > 0 { segment.size } else { 0 };

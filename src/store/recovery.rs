@@ -1,9 +1,9 @@
-//! What a directory's segments say after a stop or a crash, without I/O: read in order, up to the first torn record of each.
+//! What a directory's segments say after a stop, a crash or damage, without I/O: read in order, bad bytes passed over.
 
 use std::collections::VecDeque;
 use std::fmt;
 
-use super::format::{Decoded, HEAD_SIZE_MIN, Head, MESSAGE_OVERHEAD, Record};
+use super::format::{Decoded, Format, HEAD_SIZE_MIN, Head, RECORD_HEAD_SIZE, Record};
 use super::log::Found;
 use super::segment::Segment;
 use super::states::{Mark, Span, State, States};
@@ -18,31 +18,53 @@ pub const FIRST_SEQUENCE: u64 = 1;
 /// What recovery could not use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
+    pub kind: CutKind,
+    /// Of [`CutKind::Missing`], the one behind what is missing.
     pub segment: u64,
-    /// Where the first torn record begins; 0: the segment's head is torn.
+    /// Where the bad bytes begin; 0: the segment's head is bad.
     pub offset: u64,
-    /// Bytes from there to the end of the file.
+    /// Of the bad bytes.
     pub size: u64,
-    /// At most so many messages were in the log, waiting, and are lost. What is cut from the newest segment is not
-    /// counted: after a crash it was never committed.
+    /// At most so many messages that waited are lost. In front of other messages it is how many did, unless bytes were lost
+    /// that said of some that they were done.
     pub messages_lost: u64,
+    /// So many fit into the bad bytes.
+    messages_max: u64,
 }
 
-impl Cut {
-    /// More messages did not fit.
-    fn messages_max(&self) -> u64 {
-        let head_size = if self.offset == 0 { HEAD_SIZE_MIN } else { 0 };
-        self.size.saturating_sub(head_size as u64).div_ceil(MESSAGE_OVERHEAD as u64)
-    }
+/// Where bytes could not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutKind {
+    /// From the offset to the end: what a crash leaves of the last write, or damage.
+    Tail,
+    /// In front of good records.
+    Damage,
+    /// Files that are not there.
+    Missing,
 }
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "segment {} is torn at byte {}: {} bytes are cut, at most {} messages lost",
-            self.segment, self.offset, self.size, self.messages_lost
-        )
+        let Cut { segment, offset, size, .. } = self;
+        let lost = match self.messages_lost {
+            0 => "no message lost".to_string(),
+            1 => "at most 1 message lost".to_string(),
+            count => format!("at most {count} messages lost"),
+        };
+        match self.kind {
+            CutKind::Tail => write!(
+                f,
+                "segment {segment} is torn at byte {offset}: its last {size} bytes are cut, {lost}; what a crash \
+                 interrupts was not acknowledged to its publisher"
+            ),
+            CutKind::Damage => write!(
+                f,
+                "segment {segment} is damaged at byte {offset}: {size} bytes are passed over, {lost}; check the disk"
+            ),
+            CutKind::Missing => {
+                write!(f, "a file in front of segment {segment} is missing: {lost}")
+            }
+        }
     }
 }
 
@@ -58,22 +80,53 @@ pub struct Recovery {
     next_segment: u64,
     next_sequence: u64,
     boot: Option<[u8; 16]>,
-    /// `first..end` is in no segment; it was cut out by the cut of that index.
-    holes: Vec<(u64, u64, Option<usize>)>,
+    /// Of the newest segment with a head.
+    format: Format,
+    holes: Vec<Hole>,
     cuts: Vec<Cut>,
     /// The segment being read.
     reading: Option<Reading>,
+}
+
+/// `first..end` is in no segment.
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    first: u64,
+    end: u64,
+    /// The first of the cuts that may be why; all behind it may be, up to `cuts_end`.
+    cuts_from: usize,
+    cuts_end: usize,
+    /// The segment behind it.
+    segment: u64,
+    /// The states of all messages before it are known.
+    is_told: bool,
 }
 
 #[derive(Debug)]
 struct Reading {
     id: u64,
     file_size: u64,
-    /// Of the file, how far it was understood.
+    /// Of the file, how far it was read.
     offset: u64,
+    /// It has a head, or is read without.
     has_head: bool,
+    format: Format,
+    /// Where bytes began that are no record, and nothing good was found since.
+    bad_from: Option<u64>,
     torn: bool,
+    /// A record begins where it is torn.
+    ends_in_record: bool,
     wanted: usize,
+}
+
+impl Reading {
+    /// The next bytes are no record, or no head: what follows is read without.
+    fn pass(&mut self, size: usize) {
+        self.has_head = true;
+        self.bad_from.get_or_insert(self.offset);
+        self.offset += size as u64;
+        self.wanted = 1;
+    }
 }
 
 impl Default for Recovery {
@@ -84,6 +137,7 @@ impl Default for Recovery {
             next_segment: 1,
             next_sequence: FIRST_SEQUENCE,
             boot: None,
+            format: Format::V1,
             holes: Vec::new(),
             cuts: Vec::new(),
             reading: None,
@@ -95,8 +149,17 @@ impl Recovery {
     pub fn begin(&mut self, id: u64, file_size: u64) {
         assert!(id >= self.next_segment, "segments are read in order");
         self.next_segment = id + 1;
-        let torn = false;
-        self.reading = Some(Reading { id, file_size, offset: 0, has_head: false, torn, wanted: 1 });
+        self.reading = Some(Reading {
+            id,
+            file_size,
+            offset: 0,
+            has_head: false,
+            format: self.format,
+            bad_from: None,
+            torn: false,
+            ends_in_record: false,
+            wanted: 1,
+        });
     }
 
     /// How many bytes from [`Recovery::offset`] on are needed at least to go on. `None`: no more of this segment.
@@ -105,70 +168,107 @@ impl Recovery {
         (reading.offset < reading.file_size).then_some(reading.wanted)
     }
 
-    /// Of the current segment, how far it was understood.
+    /// Of the current segment, how far it was read.
     pub fn offset(&self) -> u64 {
         self.reading.as_ref().map_or(0, |reading| reading.offset)
     }
 
-    /// Takes the segment's bytes from [`Recovery::offset`] on; says how many it understood.
+    /// Takes the segment's bytes from [`Recovery::offset`] on; says how many it has read.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, UnknownVersion> {
         let mut used = 0;
         while let Some(reading) = self.reading.as_ref().filter(|reading| !reading.torn) {
-            let (id, has_head) = (reading.id, reading.has_head);
-            let understood = if has_head {
-                match Record::decode(&bytes[used..]) {
-                    Decoded::Whole { value, size } if self.take(value, size) => Ok(size),
-                    Decoded::Incomplete { size } => Err(Some(size)),
-                    _ => Err(None),
-                }
-            } else {
-                match Head::decode(&bytes[used..]) {
-                    Decoded::Version(version) => return Err(UnknownVersion(version)),
-                    Decoded::Whole { value, size }
-                        if value.segment == id && self.take_head(&value, size) =>
-                    {
-                        Ok(size)
-                    }
-                    Decoded::Incomplete { size } => Err(Some(size)),
-                    _ => Err(None),
-                }
-            };
+            let (format, has_head) = (reading.format, reading.has_head);
+            let rest = &bytes[used..];
+            let next =
+                if has_head { self.read_record(rest, format) } else { self.read_head(rest)? };
             let Some(reading) = &mut self.reading else { break };
-            match understood {
-                Ok(size) => {
+            match next {
+                Next::Good(size) => {
                     used += size;
                     reading.offset += size as u64;
                     reading.wanted = 1;
                 }
-                Err(Some(wanted)) => {
+                Next::Wanted(wanted) => {
                     reading.wanted = wanted;
-                    reading.torn = reading.offset + wanted as u64 > reading.file_size
+                    let is_behind_end = reading.offset + wanted as u64 > reading.file_size
                         && reading.offset < reading.file_size;
+                    if is_behind_end && !has_head && format != Format::V1 {
+                        reading.pass(1);
+                        used += 1;
+                        continue;
+                    }
+                    reading.torn = is_behind_end;
+                    reading.ends_in_record = has_head && wanted > RECORD_HEAD_SIZE;
                     break;
                 }
-                Err(None) => reading.torn = true,
+                // Of version 1, whose payloads may look like records, nothing behind is believed.
+                Next::Bad(_) if reading.format == Format::V1 => reading.torn = true,
+                Next::Bad(size) => {
+                    reading.pass(size);
+                    used += size;
+                }
             }
         }
         Ok(used)
     }
 
-    /// The segment's file has no more bytes. What was not understood is cut.
+    fn read_head(&mut self, bytes: &[u8]) -> Result<Next, UnknownVersion> {
+        let id = self.reading.as_ref().map_or(0, |reading| reading.id);
+        Ok(match Head::decode(bytes) {
+            Decoded::Version(version) => return Err(UnknownVersion(version)),
+            Decoded::Whole { value, size }
+                if value.segment == id && self.take_head(&value, size) =>
+            {
+                Next::Good(size)
+            }
+            Decoded::Incomplete { size } => Next::Wanted(size),
+            // The segments of one run of the program have one key: with that of the segment before, records are found.
+            _ => Next::Bad(1),
+        })
+    }
+
+    fn read_record(&mut self, bytes: &[u8], format: Format) -> Next {
+        match Record::decode(bytes, format) {
+            Decoded::Whole { value, size } if self.take(value, size) => Next::Good(size),
+            Decoded::Whole { size, .. } | Decoded::Damaged { size } => Next::Bad(size),
+            Decoded::Incomplete { size } => Next::Wanted(size),
+            Decoded::Torn | Decoded::Version(_) => Next::Bad(1),
+        }
+    }
+
+    /// The segment's file has no more bytes. What was not understood at its end is cut.
     pub fn end(&mut self) -> Option<&Cut> {
         let reading = self.reading.take()?;
-        if reading.offset == reading.file_size && reading.has_head {
+        let good_size = reading.bad_from.unwrap_or(reading.offset);
+        if good_size == reading.file_size && reading.has_head {
             return None;
         }
-        self.cuts.push(Cut {
-            segment: reading.id,
-            offset: reading.offset,
-            size: reading.file_size - reading.offset,
-            messages_lost: 0,
-        });
+        self.cut(CutKind::Tail, &reading, good_size, reading.file_size - good_size);
         self.cuts.last()
+    }
+
+    fn cut(&mut self, kind: CutKind, reading: &Reading, offset: u64, size: u64) {
+        let head_size = if offset == 0 { HEAD_SIZE_MIN as u64 } else { 0 };
+        let overhead = reading.format.message_overhead() as u64;
+        let messages_max = match reading {
+            // Version 1 does not check what a torn record says of its size.
+            Reading { ends_in_record: true, bad_from: None, format: Format::V2(_), .. } => 1,
+            _ => size.saturating_sub(head_size).div_ceil(overhead),
+        };
+        let segment = reading.id;
+        self.cuts.push(Cut { kind, segment, offset, size, messages_lost: 0, messages_max });
     }
 
     /// All segments were read. `boot` is that of the machine now.
     pub fn finish(mut self, boot: [u8; 16]) -> (Found, Vec<Cut>) {
+        // No head behind says how many messages there were.
+        let from = self.cuts_in_front();
+        for cut in &mut self.cuts[from..] {
+            cut.messages_lost = cut.messages_max;
+        }
+        for hole in std::mem::take(&mut self.holes) {
+            self.account_for(hole);
+        }
         let mut covered = self.states.floor();
         let runs: Vec<(u64, u64)> = self
             .segments
@@ -177,7 +277,7 @@ impl Recovery {
             .chain([(self.next_sequence, self.next_sequence)])
             .collect();
         for (first, end) in runs {
-            self.fill_hole(covered, first);
+            self.give_up(covered, first);
             covered = covered.max(end);
         }
         // What is cut, or was not synced before the machine went down, may have had sequences that the remote remembers.
@@ -203,21 +303,35 @@ impl Recovery {
         (found, self.cuts)
     }
 
-    /// Messages in no segment: deleted because they were done, or cut. Those that were received have only states left.
-    fn fill_hole(&mut self, first: u64, end: u64) {
+    /// Messages of a hole that waited, as far as is known, were lost with what was cut, or with a file that is missing.
+    fn account_for(&mut self, hole: Hole) {
+        let mut lost = self.give_up(hole.first, hole.end);
+        for cut in &mut self.cuts[hole.cuts_from..hole.cuts_end] {
+            let by_cut = lost.min(cut.messages_max - cut.messages_lost);
+            cut.messages_lost += by_cut;
+            lost -= by_cut;
+        }
+        // A program that wrote version 1 deleted files before it recorded why.
+        if lost > 0 && hole.is_told {
+            let (offset, size, messages_max) = Default::default();
+            let (kind, segment) = (CutKind::Missing, hole.segment);
+            let cut = Cut { kind, segment, offset, size, messages_lost: lost, messages_max };
+            self.cuts.push(cut);
+        }
+    }
+
+    /// Messages in no segment are done, but those that were received, which have only states left. Says how many waited.
+    fn give_up(&mut self, first: u64, end: u64) -> u64 {
+        let mut count = 0;
         let mut at = self.states.next_waiting(first);
         while at < end {
             let next = self.states.spans().find(|span| span.first > at).map_or(end, |s| s.first);
             let next = next.min(end);
-            for &(hole_first, hole_end, cut) in &self.holes {
-                let lost = next.min(hole_end).saturating_sub(at.max(hole_first));
-                if let Some(cut) = cut.and_then(|index| self.cuts.get_mut(index)) {
-                    cut.messages_lost = (cut.messages_lost + lost).min(cut.messages_max());
-                }
-            }
+            count += next - at;
             self.states.set(Span { first: at, end: next, mark: Mark::Done });
             at = self.states.next_waiting(next);
         }
+        count
     }
 
     fn take_head(&mut self, head: &Head, size: usize) -> bool {
@@ -226,57 +340,137 @@ impl Recovery {
         {
             return false;
         }
-        // What an older segment holds from here on does not count: it was written again.
-        for segment in self.segments.iter_mut().rev() {
-            if segment.messages.end() <= head.first_sequence {
-                break;
-            }
-            segment.forget_from(head.first_sequence);
-        }
-        if head.first_sequence > self.next_sequence {
-            let cut_by = self.cuts.len().checked_sub(1).filter(|_| self.cut_since_last_head());
-            self.holes.push((self.next_sequence, head.first_sequence, cut_by));
-        }
-        self.next_sequence = head.first_sequence;
+        self.begin_segment(head.segment, head.first_sequence, size as u64, head.format);
         self.states = States::from_spans(head.floor, &head.spans);
         self.boot = Some(head.boot);
-        self.segments.push_back(Segment::new(head.segment, head.first_sequence, size as u64));
+        self.format = head.format;
         if let Some(reading) = &mut self.reading {
             reading.has_head = true;
+            reading.format = head.format;
         }
         true
     }
 
-    /// The newest segment that has a head, or one behind it, was cut.
-    fn cut_since_last_head(&self) -> bool {
-        match (self.cuts.last(), self.segments.back()) {
-            (Some(cut), Some(segment)) => cut.segment >= segment.id,
-            (cut, None) => cut.is_some(),
-            (None, _) => false,
+    fn begin_segment(&mut self, id: u64, first_sequence: u64, head_size: u64, format: Format) {
+        // What an older segment holds from here on does not count: it was written again.
+        for segment in self.segments.iter_mut().rev() {
+            if segment.messages.end() <= first_sequence {
+                break;
+            }
+            segment.forget_from(first_sequence);
         }
+        self.holes.iter_mut().for_each(|hole| hole.end = hole.end.min(first_sequence));
+        self.holes.retain(|hole| hole.first < hole.end);
+        if first_sequence > self.next_sequence {
+            self.holes.push(Hole {
+                first: self.next_sequence,
+                end: first_sequence,
+                cuts_from: self.cuts_in_front(),
+                cuts_end: self.cuts.len(),
+                segment: id,
+                is_told: format != Format::V1,
+            });
+        }
+        self.next_sequence = first_sequence;
+        self.segments.push_back(Segment::new(id, first_sequence, head_size, format));
+    }
+
+    /// How many cuts are in front of the newest segment's last good record.
+    fn cuts_in_front(&self) -> usize {
+        let newest = self.segments.back().map_or(0, |segment| segment.id);
+        let is_behind =
+            |cut: &Cut| cut.segment > newest || cut.segment == newest && cut.kind == CutKind::Tail;
+        self.cuts.iter().rposition(|cut| !is_behind(cut)).map_or(0, |index| index + 1)
     }
 
     fn take(&mut self, record: Record<'_>, size: usize) -> bool {
+        let Some(reading) = &self.reading else { return false };
+        let (id, format) = (reading.id, reading.format);
+        let place = match record {
+            Record::Message { sequence, .. } => sequence,
+            Record::States { place, .. } if format == Format::V1 => {
+                if place != id {
+                    return false;
+                }
+                self.next_sequence
+            }
+            Record::States { place, .. } => place,
+        };
+        if let Record::States { spans, .. } = &record
+            && spans.clone().any(|span| span.end > place)
+        {
+            return false;
+        }
+        if !self.go_on_at(place) {
+            return false;
+        }
         let Some(segment) = self.segments.back_mut() else { return false };
         match record {
-            Record::Message { sequence, time_ms, .. } => {
-                if sequence != self.next_sequence {
-                    return false;
-                }
+            Record::Message { time_ms, .. } => {
                 segment.found_message(size as u32, time_ms);
                 self.next_sequence += 1;
-                true
             }
-            Record::States { segment: id, spans } => {
-                if id != segment.id || spans.clone().any(|span| span.end > self.next_sequence) {
-                    return false;
-                }
+            Record::States { spans, .. } => {
                 spans.for_each(|span| self.states.set(span));
                 segment.size += size as u64;
-                true
             }
         }
+        true
     }
+
+    /// A good record says that the next message is `place`. It has to be the one behind the last; behind bad bytes, at most as
+    /// many later as fit into them.
+    fn go_on_at(&mut self, place: u64) -> bool {
+        let Some(reading) = self.reading.take() else { return false };
+        let is_next = match reading.bad_from {
+            None => place == self.next_sequence,
+            Some(bad_from) => self.pass_over(&reading, bad_from, place),
+        };
+        let bad_from = reading.bad_from.filter(|_| !is_next);
+        self.reading = Some(Reading { bad_from, ..reading });
+        is_next
+    }
+
+    fn pass_over(&mut self, reading: &Reading, bad_from: u64, place: u64) -> bool {
+        let size = reading.offset - bad_from;
+        let fits = size.div_ceil(reading.format.message_overhead() as u64);
+        let has_head = self.segments.back().is_some_and(|segment| segment.id == reading.id);
+        let Some(count) = place.checked_sub(self.next_sequence) else { return false };
+        // Where the head is bad, the segment may have begun anywhere.
+        if has_head && count > fits {
+            return false;
+        }
+        self.cut(CutKind::Damage, reading, bad_from, size);
+        if !has_head {
+            self.begin_segment(reading.id, place, reading.offset, reading.format);
+            return true;
+        }
+        if count > 0 {
+            self.holes.push(Hole {
+                first: self.next_sequence,
+                end: place,
+                cuts_from: self.cuts.len() - 1,
+                cuts_end: self.cuts.len(),
+                segment: reading.id,
+                is_told: true,
+            });
+        }
+        if let Some(segment) = self.segments.back_mut() {
+            segment.found_damage(size, count);
+            segment.note_found(place, segment.size);
+        }
+        self.next_sequence = place;
+        true
+    }
+}
+
+/// What the bytes at hand begin with.
+enum Next {
+    Good(usize),
+    /// So many bytes are needed to say it.
+    Wanted(usize),
+    /// So many are no record.
+    Bad(usize),
 }
 
 /// A sequence above all that were ever in a segment below `next_segment`, half a round of packet ids away from `last`.

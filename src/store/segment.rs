@@ -1,15 +1,17 @@
 //! What is known of a segment without reading it: sizes, places, times, and how many of its messages are not done.
 
+use super::format::Format;
+
 /// A place is remembered about every so many bytes.
 const PLACE_STEP: u64 = 64 * 1024;
 /// Times are remembered to this precision.
 const TIME_STEP_MS: u64 = 1000;
 
-/// A run of message records, consecutive in sequence.
+/// A run of message records, consecutive in sequence; of one that cannot be read, only the sequence is left.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     pub first_sequence: u64,
-    /// Size of each message's record.
+    /// Size of each message's record; 0: it cannot be read.
     pub sizes: Vec<u32>,
     /// From this sequence on (until the next entry) messages were pushed at this time, ms since 1970, or up to
     /// [`TIME_STEP_MS`] later.
@@ -86,6 +88,9 @@ pub struct Segment {
     pub unfinished_size: u64,
     /// Of these, those that wait.
     pub waiting: u64,
+    pub format: Format,
+    /// The write with this number records the last of its marks.
+    pub recorded_by: u64,
     /// It could not be deleted; tried again when the next segment begins.
     pub stuck: bool,
     /// Sequence and offset of some message records.
@@ -93,9 +98,11 @@ pub struct Segment {
 }
 
 impl Segment {
-    pub fn new(id: u64, first_sequence: u64, head_size: u64) -> Segment {
+    pub fn new(id: u64, first_sequence: u64, head_size: u64, format: Format) -> Segment {
         Segment {
             id,
+            format,
+            recorded_by: 0,
             messages: Run::new(first_sequence),
             head_size,
             size: head_size,
@@ -135,6 +142,22 @@ impl Segment {
         self.size += u64::from(size);
     }
 
+    /// Takes in that the next `size` bytes cannot be read; so many messages were in them.
+    pub fn found_damage(&mut self, size: u64, count: u64) {
+        self.size += size;
+        let sizes = &mut self.messages.sizes;
+        sizes.resize(sizes.len() + count as usize, 0);
+    }
+
+    /// The record of `sequence`, or states before it, begin at `offset`: known because what is in front cannot be read.
+    pub fn note_found(&mut self, sequence: u64, offset: u64) {
+        let at = self.places.partition_point(|&(first, _)| first < sequence);
+        match self.places.get_mut(at) {
+            Some(place) if place.0 == sequence => place.1 = offset,
+            _ => self.places.insert(at, (sequence, offset)),
+        }
+    }
+
     /// Forgets messages from `end` on: a later segment holds them.
     pub fn forget_from(&mut self, end: u64) {
         self.messages.truncate(end);
@@ -160,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_segment_knows_sizes_times_and_places() {
-        let mut segment = Segment::new(1, 10, 64);
+        let mut segment = Segment::new(1, 10, 64, Format::V2(1));
         let mut run = Run::new(10);
         (0..4000u32).for_each(|index| run.add(30 + index % 50, 5000 + u64::from(index)));
         segment.append(20, run.clone());

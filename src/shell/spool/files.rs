@@ -11,7 +11,7 @@ use super::error::SpoolError;
 use crate::shell::executor::files::{Directory, File};
 use crate::shell::executor::{Semaphore, spawn};
 use crate::store::log::{Found, Step};
-use crate::store::recovery::{Cut, Recovery};
+use crate::store::recovery::{Cut, CutKind, Recovery};
 
 /// How much of a file is read at once.
 pub const READ_SIZE: usize = 256 * 1024;
@@ -45,7 +45,8 @@ impl Files {
             files.recover(segment, &mut recovery).await?;
         }
         let (found, cuts) = recovery.finish(boot_id());
-        files.torn.replace(cuts.iter().map(|cut| (cut.segment, cut.offset)).collect());
+        let tails = cuts.iter().filter(|cut| cut.kind == CutKind::Tail);
+        files.torn.replace(tails.map(|cut| (cut.segment, cut.offset)).collect());
         Ok((Rc::new(files), found, cuts))
     }
 

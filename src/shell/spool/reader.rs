@@ -6,7 +6,7 @@ use super::Inner;
 use super::error::SpoolError;
 use super::files::READ_SIZE;
 use crate::shell::executor::files::{self, File};
-use crate::store::format::{Decoded, MESSAGE_OVERHEAD, Record};
+use crate::store::format::{Decoded, Format, MESSAGE_OVERHEAD, RECORD_HEAD_SIZE, Record};
 use crate::store::log::Log;
 use crate::store::segment::Segment;
 use crate::store::states::State;
@@ -101,7 +101,7 @@ impl Reader {
         // Offset and size of what this call has loaded: asking again would not help.
         let mut loaded = None;
         loop {
-            let (missing, end) = {
+            let (missing, format, end) = {
                 let log = inner.log.borrow();
                 let Some(wanted) = log.next_waiting(from) else { return Ok(Chunk::default()) };
                 if let Some(chunk) = self.take_from_memory(&log, wanted, wish) {
@@ -109,9 +109,9 @@ impl Reader {
                 }
                 let segment = log.segment_of(wanted).expect("a message that waits has its segment");
                 let place = self.place_before(segment, wanted);
-                match self.take(&log, place, segment.size, wish) {
+                match self.take(&log, place, segment, wish) {
                     Ok(chunk) => return Ok(chunk),
-                    Err(missing) => (missing, segment.size),
+                    Err(missing) => (missing, segment.format, segment.size),
                 }
             };
             let (place, size) = match missing {
@@ -121,7 +121,12 @@ impl Reader {
             };
             let has_it = |(offset, read): (u64, usize)| offset == place.offset && size <= read;
             if loaded.is_some_and(has_it) || place.offset + size as u64 > end {
-                return Err(self.give_up(inner, place));
+                loaded = None;
+                match self.give_up(inner, place, format, end).await? {
+                    // It was known before.
+                    SpoolError::Damaged { messages_lost: 0, .. } => continue,
+                    damage => return Err(damage),
+                }
             }
             let size = size.max(READ_SIZE);
             loaded = Some((place.offset, size));
@@ -151,7 +156,13 @@ impl Reader {
     }
 
     /// Messages from `place` on as far as the window has them: one at least.
-    fn take(&mut self, log: &Log, place: Place, end: u64, wish: Wish) -> Result<Chunk, Missing> {
+    fn take(
+        &mut self,
+        log: &Log,
+        place: Place,
+        segment: &Segment,
+        wish: Wish,
+    ) -> Result<Chunk, Missing> {
         let covers = |window: &&Window| {
             let size = window.bytes.len() as u64;
             window.segment == place.segment
@@ -165,10 +176,10 @@ impl Reader {
         let mut messages = Vec::new();
         let missing = loop {
             let start = (next.offset - window.offset) as usize;
-            let (record, size) = match Record::decode(&window.bytes[start..]) {
+            let (record, size) = match Record::decode(&window.bytes[start..], segment.format) {
                 Decoded::Whole { value, size } => (value, size),
                 Decoded::Incomplete { size } => break Some(Missing::Bytes(next, size)),
-                Decoded::Torn | Decoded::Version(_) => break Some(Missing::Torn(next)),
+                _ => break Some(Missing::Torn(next)),
             };
             if let Record::Message { sequence, bytes, .. } = record {
                 if sequence != next.sequence {
@@ -181,12 +192,13 @@ impl Reader {
                         break None;
                     }
                     size_sum += bytes.len();
-                    messages.push((sequence, start + MESSAGE_OVERHEAD, start + size));
+                    let overhead = segment.format.message_overhead();
+                    messages.push((sequence, start + overhead, start + size));
                 }
                 next.sequence += 1;
             }
             next.offset += size as u64;
-            if next.offset >= end {
+            if next.offset >= segment.size {
                 break None;
             }
         };
@@ -255,11 +267,82 @@ impl Reader {
         Ok(())
     }
 
-    /// The rest of the segment is given up, as recovery would.
-    fn give_up(&mut self, inner: &Inner, place: Place) -> SpoolError {
+    /// What cannot be read is given up, as recovery would: up to the next record that can. Says what is lost.
+    async fn give_up(
+        &mut self,
+        inner: &Inner,
+        place: Place,
+        format: Format,
+        end: u64,
+    ) -> Result<SpoolError, SpoolError> {
+        let next = match format {
+            Format::V1 => None,
+            Format::V2(_) => self.find_next(inner, place, format, end).await?,
+        };
         *self = Reader::default();
-        let messages_lost = inner.log.borrow_mut().lose(place.segment, place.sequence);
+        let messages_lost = inner.log.borrow_mut().lose(place.segment, place.sequence, next);
         let path = inner.files.path_of(place.segment);
-        SpoolError::Damaged { path, offset: place.offset, messages_lost }
+        Ok(SpoolError::Damaged { path, offset: place.offset, messages_lost })
     }
+
+    /// The first good record behind the bad one at `place`: the message that it is, or stands in front of, and its offset.
+    async fn find_next(
+        &mut self,
+        inner: &Inner,
+        place: Place,
+        format: Format,
+        end: u64,
+    ) -> Result<Option<(u64, u64)>, SpoolError> {
+        let mut offset = place.offset + 1;
+        let mut size = READ_SIZE;
+        while offset < end {
+            let from = Place { offset, ..place };
+            if let Err(error) = self.load(inner, from, size, end).await {
+                return if inner.log.borrow().has_segment(place.segment) {
+                    Err(error)
+                } else {
+                    Ok(None)
+                };
+            }
+            let bytes = self.window.as_ref().map_or(&[][..], |window| &window.bytes[..]);
+            let (at, wanted) = match find_record(bytes, place.sequence, format) {
+                Found::Record(next, at) => return Ok(Some((next, offset + at as u64))),
+                Found::Part(at, wanted) => (at, wanted),
+            };
+            let reaches_end = offset + bytes.len() as u64 >= end || bytes.len() < size;
+            // What is cut off by the segment's end is no record.
+            let at = if at == 0 && reaches_end { 1 } else { at };
+            if bytes.len() < RECORD_HEAD_SIZE {
+                break;
+            }
+            offset += at as u64;
+            size = wanted.max(READ_SIZE);
+        }
+        Ok(None)
+    }
+}
+
+/// What was found behind bad bytes.
+enum Found {
+    /// The sequence of the message that it is, or stands in front of, and where.
+    Record(u64, usize),
+    /// At this place, with so many bytes, there may be one.
+    Part(usize, usize),
+}
+
+fn find_record(bytes: &[u8], from: u64, format: Format) -> Found {
+    for at in 0..bytes.len() {
+        match Record::decode(&bytes[at..], format) {
+            Decoded::Whole { value, .. } => {
+                let (Record::Message { sequence: next, .. } | Record::States { place: next, .. }) =
+                    value;
+                if next >= from {
+                    return Found::Record(next, at);
+                }
+            }
+            Decoded::Incomplete { size } => return Found::Part(at, size),
+            _ => {}
+        }
+    }
+    Found::Part(bytes.len(), RECORD_HEAD_SIZE)
 }
