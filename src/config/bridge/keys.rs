@@ -269,7 +269,7 @@ pub(super) const FIELDS: &[Field] = &[
         Shape::One(Kind::Choice(POLICIES)),
         "\"drop-oldest\"",
         "\"drop-oldest\"",
-        "A full log, or a full disk, drops the oldest messages (of a disk whole files), the arriving one, or makes publishers wait.",
+        "A full log, or disk, drops the oldest messages (of a disk whole files), the arriving one, or makes publishers wait.",
     ),
     field(
         "forward",
