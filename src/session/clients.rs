@@ -327,7 +327,8 @@ impl Clients {
             .iter()
             .map(|(_, connection)| connection)
             .filter(|c| !c.input.is_empty() && matches!(c.state, ConnectionState::Open(_)))
-            .min_by_key(|c| (c.input_since, c.id))
+            // What a parked one has is whole, and it was told to wait.
+            .min_by_key(|c| (c.park.is_some(), c.input_since, c.id))
             .map(|c| c.id)
     }
 

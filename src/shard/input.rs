@@ -13,10 +13,10 @@ const PARKED_INPUT_MAX: usize = 16 << 10;
 /// Messages of so many bytes are worked on before more are read, while the processor's cache has them.
 const PIPELINE_BYTES: usize = 256 << 10;
 
-/// What a broker that shuts down still listens to: clients get what waits for them.
-fn is_ack(packet_type: PacketType) -> bool {
-    use PacketType::{Pingreq, Puback, Pubcomp, Pubrec};
-    matches!(packet_type, Puback | Pubrec | Pubcomp | Pingreq)
+/// What a broker that shuts down still listens to: clients get what waits for them, and who says goodbye has no will.
+fn is_heard_at_the_end(packet_type: PacketType) -> bool {
+    use PacketType::{Disconnect, Pingreq, Puback, Pubcomp, Pubrec};
+    matches!(packet_type, Puback | Pubrec | Pubcomp | Pingreq | Disconnect)
 }
 
 /// What became of a packet.
@@ -210,7 +210,7 @@ impl Shard {
             return self.park(id, Park::Output);
         }
         let packet_type = frame.packet_type();
-        if is_shutting_down && !packet_type.is_some_and(is_ack) {
+        if is_shutting_down && !packet_type.is_some_and(is_heard_at_the_end) {
             // Not acknowledged, so that it is sent again to whoever comes next.
             return Step::Done;
         }
@@ -350,6 +350,8 @@ impl Shard {
     ) -> Step {
         self.counters.protocol_errors += 1;
         self.notice_closed(now, id, why);
+        // Nothing is sent behind a DISCONNECT. [MQTT-3.14.4-1]
+        self.give_up_claim(now, id);
         self.send_disconnect(id, reason, why);
         self.close(now, id, why);
         Step::Stop

@@ -117,6 +117,8 @@ impl Shard {
             ConnectionState::Open(_) if connection.is_silent(now) => {
                 self.end_for_keep_alive(now, id);
             }
+            // The timer is that of its pause.
+            ConnectionState::Open(_) if connection.park == Some(Park::Rate) => {}
             ConnectionState::Open(_) => self.set_keep_alive_timer(now, id),
             // What is not open yet, or not any more, is not read so.
             ConnectionState::Connecting | ConnectionState::Closing { .. } => {}

@@ -256,8 +256,8 @@ impl Shard {
     /// Gives places to groups' owners as long as a turn allows; whether all groups were looked at.
     fn give_places(&mut self, now: Instant, key: SessionKey) -> bool {
         let full = self.full_credit_of(key);
-        let steps_max = self.steps() + TURN_STEPS_MAX;
-        while self.steps() < steps_max {
+        let mut left = TURN_STEPS_MAX;
+        while left > 0 {
             let Some((session, Some(connection))) = self.clients.pair(key) else { return true };
             let mut given: Vec<(ShardId, Box<str>, u32)> = Vec::new();
             let has_more =
@@ -265,6 +265,9 @@ impl Shard {
                     given.push((owner, filter.into(), count));
                 });
             self.counters.add_steps(GIVEN_AT_ONCE.min(session.membership_count()) as u64);
+            // Each place may bring a message at once.
+            let place_count: u64 = given.iter().map(|(_, _, count)| u64::from(*count)).sum();
+            left = left.saturating_sub(GIVEN_AT_ONCE as u64 + place_count);
             for (owner, filter, count) in given {
                 self.credit_group(now, key, owner, filter, count);
             }

@@ -206,13 +206,19 @@ impl Shard {
     fn end_slow(&mut self, now: Instant, key: SessionKey) {
         let Some((session, Some(connection))) = self.clients.pair(key) else { return };
         let id = connection.id;
-        if connection.park.is_some() {
-            // It waits for us: its acknowledgements stand behind what it publishes.
+        let waits_for_us = match connection.park {
+            // Nothing that it could say would empty its queue.
+            None | Some(Park::Output | Park::Bridge | Park::Acks) => false,
+            // Its acknowledgements stand behind what it publishes.
+            Some(_) => !session.inflight.is_empty(),
+        };
+        if waits_for_us {
             return;
         }
         if session.queue.is_empty() {
             let why = "it takes nothing of what the store holds for it";
             self.counters.slow_clients_closed += 1;
+            self.give_up_claim(now, id);
             self.send_disconnect(id, ReasonCode::QuotaExceeded, why);
             return self.close(now, id, why);
         }

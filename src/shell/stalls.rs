@@ -72,6 +72,11 @@ impl Stalls {
         }
     }
 
+    /// When a look that was begun goes on.
+    pub fn deadline(&self) -> Option<Instant> {
+        (self.due > 0).then_some(self.look_at)
+    }
+
     /// Looks at some connections, if it is time to.
     pub fn look<N: net::Network>(&mut self, now: Instant, sockets: &mut SocketTable, net: &mut N) {
         if self.look_at > now {

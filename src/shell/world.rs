@@ -101,7 +101,9 @@ impl<N: Network> NetWorld<N> {
     pub fn deadline(&self) -> Option<Instant> {
         let looks = self.is_ending && !self.lingering.is_empty();
         let linger_look = looks.then_some(self.linger_look_at);
-        [self.net.deadline(), linger_look, self.lingering.deadline()].into_iter().flatten().min()
+        let deadlines =
+            [self.net.deadline(), linger_look, self.lingering.deadline(), self.stalls.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Closes sockets that have lingered.

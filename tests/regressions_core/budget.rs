@@ -354,3 +354,34 @@ fn who_takes_nothing_does_not_hold_publishers_for_long() {
         assert!(world.shards[0].counters().dropped_stored_full > 0);
     }
 }
+
+#[test]
+fn who_takes_nothing_and_goes_on_publishing_does_not_hold_the_others() {
+    let limits = Limits { queue_bytes_max: 1 << 20, mail_bytes_mark: 64 << 10, ..small_store() };
+    let mut world = World::new(1, limits);
+    let slow = world.client_with(0, "s", |_| ());
+    let other = world.client_with(0, "o", |c| c.session_expiry_s = Some(600));
+    let publisher = world.client_on(0, "p");
+    world.subscribe(slow, "t", QoS::AtMostOnce);
+    world.subscribe(other, "t", QoS::AtLeastOnce);
+    world.settle();
+    for client in [slow, other, publisher] {
+        world.received(client);
+    }
+    world.set_stuck(slow, true);
+    let mut got = Vec::new();
+    for number in 0..200 {
+        world.publish(publisher, "t", &numbered(number), QoS::AtLeastOnce, number + 1);
+        world.publish(slow, "elsewhere", b"still here", QoS::AtLeastOnce, number + 1);
+        world.settle();
+        got.extend(take_all(&mut world, other).iter().map(|payload| number_of(payload)));
+    }
+    assert!(got.len() < 150, "publishers wait at first");
+    for _ in 0..20 {
+        world.now = world.now.plus_ms(1_000);
+        world.settle();
+        got.extend(take_all(&mut world, other).iter().map(|payload| number_of(payload)));
+    }
+    assert_eq!(got, (0..200).collect::<Vec<_>>(), "who reads loses nothing");
+    assert_eq!(world.received(publisher).len(), 200);
+}

@@ -152,7 +152,8 @@ impl Shard {
         {
             return self.admit_again(now, &waiting.message, Claim::Promised).ok_or(Step::Done);
         }
-        let may_ever = size <= self.limits.retained_bytes_max;
+        // Another owner knows its own bound, which is less while it is short of memory.
+        let may_ever = owner != self.id || size <= self.limits.retained_bytes_max;
         let is_recall_needed = owner != self.id || !self.retained.leased().is_none();
         if !may_ever || !is_recall_needed || !is_storable {
             self.refuse_unkept(id, key, &waiting);

@@ -88,6 +88,8 @@ pub enum Outcome {
     Written,
     /// Files that are deleted would help.
     NoSpace,
+    /// It is no fault of the disk: publishers wait, whatever a full log would drop.
+    Passing,
     Failed,
 }
 
@@ -297,8 +299,12 @@ impl Outbound {
             while spool.wants_commit() || !self.overflow.borrow().is_empty() {
                 let outcome = self.commit(spool).await;
                 if outcome != Outcome::Written {
-                    failure_count += 1;
-                    let may_drop = outcome == Outcome::NoSpace || failure_count > 1;
+                    failure_count += u32::from(outcome != Outcome::Passing);
+                    let may_drop = match outcome {
+                        Outcome::NoSpace => true,
+                        Outcome::Failed => failure_count > 1,
+                        Outcome::Written | Outcome::Passing => false,
+                    };
                     if may_drop && self.drop_unwritten(spool, outcome).await {
                         continue;
                     }
@@ -402,7 +408,11 @@ impl Outbound {
                 let is_new = *self.failure.borrow() != text;
                 self.is_failure_new.set(is_new || self.is_failure_new.get());
                 self.failure.replace(text);
-                if error.wants_space() { Outcome::NoSpace } else { Outcome::Failed }
+                match &error {
+                    error if error.wants_space() => Outcome::NoSpace,
+                    error if error.is_passing() => Outcome::Passing,
+                    _ => Outcome::Failed,
+                }
             }
         };
         self.update_hold();

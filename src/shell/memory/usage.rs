@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::control_groups::ControlGroups;
-use crate::shell::check::status_field;
+use crate::shell::check::{Process, status_field};
 
 /// What `/proc/net/sockstat` counts in.
 const SOCKET_PAGE: u64 = 4 << 10;
@@ -20,13 +20,14 @@ const LOOKS_PER_RETURN: u32 = 10;
 #[derive(Debug)]
 pub struct Usage {
     groups: ControlGroups,
-    /// What sockets of the machine held when this began: that was not ours.
-    sockets_before: u64,
+    /// What sockets of the machine held when this began: that was not ours. `None`: others share the machine.
+    sockets_before: Option<u64>,
 }
 
 impl Usage {
     pub fn begin() -> Usage {
-        let sockets_before = machine_sockets().unwrap_or(0);
+        let is_shared = Process::read().container.is_some();
+        let sockets_before = if is_shared { None } else { machine_sockets() };
         Usage { groups: ControlGroups::find(Path::new("/")), sockets_before }
     }
 
@@ -34,12 +35,10 @@ impl Usage {
     pub fn read(&self) -> Option<u64> {
         let status = fs::read_to_string("/proc/self/status").ok()?;
         let own = anonymous(&status)?;
-        // Sockets are counted for a group of one's own, or else for the whole machine.
-        let sockets = self
-            .groups
-            .sockets()
-            .unwrap_or_else(|| machine_sockets().unwrap_or(0).saturating_sub(self.sockets_before));
-        Some(own.saturating_add(sockets))
+        // Sockets are counted for a group of one's own, or else for the whole machine, which a container shares with others.
+        let of_machine = || Some(machine_sockets()?.saturating_sub(self.sockets_before?));
+        let sockets = self.groups.sockets().or_else(of_machine);
+        Some(own.saturating_add(sockets.unwrap_or(0)))
     }
 }
 

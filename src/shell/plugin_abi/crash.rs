@@ -111,8 +111,8 @@ extern "C" fn on_crash(signal: c_int, info: *mut siginfo_t, _context: *mut c_voi
             libc::sigaction(signal, &raw const before[index], ptr::null_mut());
         }
         // A fault comes again when the instruction is tried again, with all that the kernel says of it; who sent the signal
-        // would not.
-        if (*info).si_code <= 0 {
+        // would not. A system call that a filter forbids is not tried again either.
+        if (*info).si_code <= 0 || signal == libc::SIGSYS {
             libc::raise(signal);
         }
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use libc::{EDQUOT, EFBIG, ENOSPC, EROFS};
+use libc::{EAGAIN, EDQUOT, EFBIG, EINTR, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS};
 
 /// Why a spool could not do what was asked. Nothing that was committed is lost by it, [`SpoolError::Damaged`] apart.
 #[derive(Debug)]
@@ -43,6 +43,12 @@ impl SpoolError {
     pub fn wants_space(&self) -> bool {
         let SpoolError::Io { source, .. } = self else { return false };
         matches!(source.raw_os_error(), Some(ENOSPC | EDQUOT))
+    }
+
+    /// Whether the disk is well, and the process is short of descriptors or memory for a while.
+    pub fn is_passing(&self) -> bool {
+        let SpoolError::Io { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM | EINTR | EAGAIN))
     }
 }
 
