@@ -474,9 +474,9 @@ fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<Ended> {
     let mut memory = MemoryWatch::begin(broker.shared.settings.memory_max);
     let mut slept_from = Instant::now();
     let mut looked_at = slept_from;
+    // The first shard publishes it.
+    broker.reports[0].heap.measure();
     loop {
-        // The first shard publishes it.
-        broker.reports[0].heap.measure();
         match signals.reader.read(&mut [0]) {
             Ok(_) if signals.is_ending.load(Ordering::SeqCst) => return Ok(Ended::BySignal),
             Ok(_) => {
@@ -504,6 +504,7 @@ fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<Ended> {
         if slept_from - looked_at < WATCH_INTERVAL {
             continue;
         }
+        broker.reports[0].heap.measure();
         looked_at = slept_from;
         for warning in watch.look(now) {
             warn!("{warning}");
