@@ -2,6 +2,7 @@
 
 mod bridges;
 mod build_time;
+pub mod calendar;
 mod calm;
 pub mod check;
 #[cfg(test)]
