@@ -228,7 +228,12 @@ impl Spool {
         self.inner.log.borrow().floor()
     }
 
-    /// The messages whose PUBREC was recorded and that are not done, in order; they are few.
+    /// Whether a commit is needed before the PUBRELs of [`Spool::received_unfinished`] may leave.
+    pub fn has_unrecorded_received(&self) -> bool {
+        self.inner.log.borrow().has_unrecorded_received()
+    }
+
+    /// The messages whose PUBREC came and that are not done, in order; they are few.
     pub fn received_unfinished(&self) -> Vec<u64> {
         self.inner.log.borrow().states().received().collect()
     }

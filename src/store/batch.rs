@@ -70,6 +70,11 @@ impl Changes {
         self.received.is_empty() && self.done.is_empty() && !self.overflow
     }
 
+    /// Whether messages that were received are among them.
+    pub fn may_have_received(&self) -> bool {
+        !self.received.is_empty() || self.overflow
+    }
+
     pub fn add(&mut self, span: Span) {
         let list = match span.mark {
             Mark::Received => &mut self.received,

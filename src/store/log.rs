@@ -409,6 +409,12 @@ impl Log {
         sealed || !self.open.run.is_empty()
     }
 
+    /// Whether messages are marked as received that are not in the log as such.
+    pub fn has_unrecorded_received(&self) -> bool {
+        let sealed = self.sealed.as_ref().map(|sealed| &sealed.changes);
+        sealed.into_iter().chain([&self.changes]).any(Changes::may_have_received)
+    }
+
     /// Whether [`Log::next_step`] has something.
     pub fn wants_commit(&self) -> bool {
         let pending = !(self.open.run.is_empty() && self.changes.is_empty());

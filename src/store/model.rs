@@ -49,6 +49,8 @@ struct World {
     files: Files,
     events: Vec<Event>,
     promises: Vec<Promise>,
+    /// Events, and the messages that may be released after them: that they were received is recorded.
+    releasable: Vec<(usize, Vec<u64>)>,
     /// What was pushed: the last one under a sequence counts.
     pushed: BTreeMap<u64, Vec<u8>>,
     /// What was given up under a sequence and may be in a file all the same.
@@ -93,6 +95,7 @@ impl World {
             files: Files::new(),
             events: Vec::new(),
             promises: Vec::new(),
+            releasable: Vec::new(),
             pushed: BTreeMap::new(),
             abandoned: BTreeMap::new(),
             marked: BTreeMap::new(),
@@ -124,6 +127,9 @@ impl World {
                 }
             }
             self.log.check();
+            if !self.log.has_unrecorded_received() {
+                self.releasable.push((self.events.len(), self.log.states().received().collect()));
+            }
             let backlog = self.log.backlog();
             assert!(backlog.messages <= self.settings.messages_max);
             let slack = self.settings.segment_size + 2 * self.settings.batch_size_max as u64 + 2000;
@@ -385,6 +391,11 @@ impl World {
         let was = |sequence: u64, is_done: bool| {
             self.marked.get(&(sequence, is_done)).is_some_and(|&at| at <= index)
         };
+        let last = self.releasable.iter().rev().find(|(events, _)| *events <= index);
+        for &sequence in last.filter(|_| exact).into_iter().flat_map(|(_, received)| received) {
+            let now = found.states.state(sequence);
+            assert_ne!(now, Some(State::Waiting), "{sequence} may be released and is sent again");
+        }
         let unfinished = found.states.received().chain(recovered.messages.keys().copied());
         let known = |sequence: &u64| self.pushed.contains_key(sequence);
         assert!(unfinished.into_iter().all(|sequence| known(&sequence)), "never pushed: {found:?}");
@@ -435,6 +446,7 @@ impl World {
         self.begun = self.files.clone();
         self.events.clear();
         self.promises.clear();
+        self.releasable.clear();
         self.marked.clear();
     }
 

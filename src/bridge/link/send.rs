@@ -61,8 +61,11 @@ impl Link {
     }
 
     /// After `LinkEvent::Up`, before anything is sent: the messages whose PUBREC is recorded, in order. Then all others that
-    /// are not done are sent, from the oldest on.
+    /// are not done are sent, from the oldest on. Does nothing if the link was lost since.
     pub fn resume(&mut self, received: impl IntoIterator<Item = u64>) {
+        if !self.is_up() {
+            return;
+        }
         for sequence in received {
             if !self.session_present || !self.window(sequence).takes(sequence) {
                 // The remote had the message; nobody is left to release it from.

@@ -57,6 +57,8 @@ pub struct Line {
     again: RefCell<VecDeque<u64>>,
     /// PUBRECs to record before PUBREL.
     received: RefCell<Vec<u64>>,
+    /// The link came up and has not been resumed: nothing may be sent.
+    is_new: Cell<bool>,
     has_asked_for_retained: Cell<bool>,
     is_stopping: Cell<bool>,
     /// When the process ends: what waits in memory for the remote, and since when that is the same.
@@ -125,6 +127,7 @@ impl Line {
             unlogged_sequence: Cell::new(UNLOGGED),
             again: RefCell::default(),
             received: RefCell::default(),
+            is_new: Cell::new(false),
             has_asked_for_retained: Cell::new(false),
             is_stopping: Cell::new(false),
             standing: Cell::new(None),
@@ -316,6 +319,7 @@ async fn write(hub: &Rc<Hub>, line: &Rc<Line>, mut writer: Writer) -> io::Result
         let now = hub.clock.now();
         line.link.borrow_mut().handle_timeout(now);
         let is_down = line.take_events(hub);
+        line.resume().await?;
         line.record_received(now).await?;
         line.feed(hub).await?;
         line.take_events(hub);
@@ -352,6 +356,7 @@ impl Line {
                 }
                 LinkEvent::Down { why } => {
                     is_down = true;
+                    self.is_new.set(false);
                     self.received.borrow_mut().clear();
                     self.say_down(&why);
                 }
@@ -382,12 +387,7 @@ impl Line {
             info!("bridge {}: connected to {}", self.name, status.address);
             status.last_error.clear();
         }
-        let received = self.outbound.spool().map(|spool| spool.received_unfinished());
-        self.link.borrow_mut().resume(received.unwrap_or_default());
-        if let Some(spool) = self.outbound.spool() {
-            self.outbound.unsent.set(spool.floor());
-        }
-        *self.again.borrow_mut() = self.unlogged.borrow().keys().copied().collect();
+        self.is_new.set(true);
         // A session that the remote still has got them when it began.
         if !session_present || !self.has_asked_for_retained.get() {
             let is_first = !self.has_asked_for_retained.replace(true);
@@ -436,6 +436,24 @@ impl Line {
         self.inbound_bytes.set(self.inbound_bytes.get() + batch.size() - before);
         drop(inbound);
         hub.has_committed.raise();
+    }
+
+    /// Begins a new connection with what the last one left.
+    async fn resume(&self) -> io::Result<()> {
+        if !self.is_new.get() {
+            return Ok(());
+        }
+        if let Some(spool) = self.outbound.spool() {
+            // The last connection may have ended while its PUBRECs were being recorded.
+            if spool.has_unrecorded_received() {
+                spool.commit().await.map_err(io::Error::other)?;
+            }
+            self.link.borrow_mut().resume(spool.received_unfinished());
+            self.outbound.unsent.set(spool.floor());
+        }
+        *self.again.borrow_mut() = self.unlogged.borrow().keys().copied().collect();
+        self.is_new.set(false);
+        Ok(())
     }
 
     /// Puts PUBRECs into the log, then lets PUBRELs leave.

@@ -95,7 +95,9 @@ fn what_was_committed_is_there_after_a_restart_in_order() {
                     assert_eq!(drain(&spool, 4096, 50).await, (1..=500).collect::<Vec<_>>());
                     (1..=100).for_each(|sequence| assert!(spool.done(sequence)));
                     assert!(spool.received(101) && spool.done(103) && !spool.done(103));
+                    assert!(spool.has_unrecorded_received());
                     spool.commit().await.unwrap();
+                    assert!(!spool.has_unrecorded_received());
                     assert_eq!(spool.push(b"never committed"), Ok(501));
                 });
                 run(io, async {
