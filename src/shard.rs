@@ -261,6 +261,27 @@ impl Shard {
     /// credit, parked input.
     pub fn run_stages(&mut self, now: Instant) {
         self.run_pipeline(now);
+        if self.has_chores() {
+            self.do_chores(now);
+        }
+    }
+
+    /// Whether anything but the pipeline has work: a turn of few messages pays for each look.
+    #[inline]
+    fn has_chores(&self) -> bool {
+        let waiting = self.queries.len()
+            | self.answers.len()
+            | self.pulls.len()
+            | self.clients.credits.len()
+            | self.bridges.query_count()
+            | self.parked_on_mail.len()
+            | self.discards.count()
+            | self.drops.count();
+        waiting != 0 || self.claims.has_begun() | self.outbox.is_held() || self.wants_store_look()
+    }
+
+    #[inline(never)]
+    fn do_chores(&mut self, now: Instant) {
         self.answer_asks(now);
         self.answer_queries(now);
         self.take_answers(now);
@@ -307,10 +328,15 @@ impl Shard {
         }
     }
 
+    #[inline]
     fn run_pipeline(&mut self, now: Instant) {
-        if self.arena.held() == 0 {
-            return;
+        if self.arena.held() != 0 {
+            self.run_all_held(now);
         }
+    }
+
+    #[inline(never)]
+    fn run_all_held(&mut self, now: Instant) {
         self.pipeline.admit_to(self.arena.admitted());
         plugin::prepare(&mut self.pipeline);
         if let Some(batch) = self.pipeline.take(Stage::Encode) {
@@ -383,21 +409,22 @@ impl Shard {
 
     /// Nothing to do before the next input or deadline.
     pub fn is_idle(&self) -> bool {
-        self.outbox.is_empty()
-            && self.bridges.is_idle()
+        let waiting = self.clients.flush.len()
+            | self.closes.len()
+            | self.handovers.len()
+            | self.read_changes.len()
+            | self.queries.len()
+            | self.answers.len()
+            | self.pulls.len()
+            | self.last_reads.len()
+            | self.clients.credits.len()
+            | self.drops.count()
+            | self.discards.count();
+        waiting == 0
             && self.arena.held() == 0
-            && self.clients.flush.is_empty()
-            && self.closes.is_empty()
-            && self.handovers.is_empty()
-            && self.read_changes.is_empty()
+            && self.outbox.is_empty()
+            && self.bridges.is_idle()
             && self.claims.is_idle()
-            && self.queries.is_empty()
-            && self.answers.is_empty()
-            && self.pulls.is_empty()
-            && self.last_reads.is_empty()
-            && self.clients.credits.is_empty()
-            && self.drops.is_empty()
-            && self.discards.is_empty()
             && (self.parked_on_mail.is_empty() || self.is_mail_above_mark())
     }
 

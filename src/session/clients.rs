@@ -227,18 +227,30 @@ impl Clients {
         let connection =
             session.connection.and_then(|id| self.connections.get_mut(id.index as usize));
         let Some(connection) = connection else {
-            let before = session.queue.held_bytes();
-            let offer = session.offer(None, context, message, envelope);
-            let held = session.held + session.queue.held_bytes() - before;
-            self.absent.set(key, session.held, held);
-            session.held = held;
-            return Some(offer);
+            return self.offer_to_absent(key, context, message, envelope);
         };
         let offer = session.offer(Some(&mut *connection), context, message, envelope);
         if !connection.is_flush_listed && connection.output.has_bytes() {
             connection.is_flush_listed = true;
             self.flush.push_back(connection.id);
         }
+        Some(offer)
+    }
+
+    #[inline(never)]
+    fn offer_to_absent(
+        &mut self,
+        key: SessionKey,
+        context: &mut Context<'_>,
+        message: &Message<'_>,
+        envelope: Envelope,
+    ) -> Option<Offer> {
+        let session = self.sessions.get_mut(key.index as usize)?;
+        let before = session.queue.held_bytes();
+        let offer = session.offer(None, context, message, envelope);
+        let held = session.held + session.queue.held_bytes() - before;
+        self.absent.set(key, session.held, held);
+        session.held = held;
         Some(offer)
     }
 

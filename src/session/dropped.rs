@@ -95,8 +95,8 @@ impl DropLog {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    pub fn count(&self) -> usize {
+        self.waiting.len()
     }
 
     pub fn take(&mut self) -> Vec<Dropped> {

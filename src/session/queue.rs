@@ -137,6 +137,7 @@ impl Queue {
         if self.is_empty() { Vec::new() } else { self.change(|waiting| waiting.extract(is_wanted)) }
     }
 
+    #[inline(always)]
     fn change<T>(&mut self, change: impl FnOnce(&mut Waiting) -> T) -> T {
         let total = &self.total;
         let waiting = self.waiting.get_or_insert_with(|| Box::new(Waiting::new(total.clone())));

@@ -103,6 +103,11 @@ impl Bridges {
         self.is_empty() && self.queries.is_empty()
     }
 
+    /// Questions for retained messages.
+    pub fn query_count(&self) -> usize {
+        self.queries.len()
+    }
+
     /// Bytes that wait for the lane.
     pub fn outbox_bytes(&self) -> usize {
         self.outbox_bytes + self.open.size()

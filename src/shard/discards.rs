@@ -20,8 +20,9 @@ impl Discards {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.queues.is_empty()
+    /// Queues.
+    pub fn count(&self) -> usize {
+        self.queues.len()
     }
 }
 

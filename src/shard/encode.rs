@@ -48,9 +48,9 @@ impl Shard {
                 }
                 continue;
             }
-            let receiver_count = route.local.len() + route.groups.len();
-            context.counters.delivery_steps +=
-                receiver_count as u64 * (1 + steps::of_bytes(message.size()));
+            let receiver_count = (route.local.len() + route.groups.len()) as u64;
+            let steps_each = 1 + steps::of_bytes(message.size());
+            context.counters.add_delivery_steps(receiver_count * steps_each);
             let topic_hash = || hash.bytes(message.topic);
             let mut receivers = None;
             if HAS_DELIVER {

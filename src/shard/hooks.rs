@@ -449,7 +449,7 @@ impl Shard {
     /// Tells of messages that were dropped since the last time.
     #[inline]
     pub(super) fn tell_drops(&mut self) {
-        if self.drops.is_empty() {
+        if self.drops.count() == 0 {
             return;
         }
         let dropped = self.drops.take();

@@ -192,18 +192,19 @@ impl Shard {
         if let Some(reason) = denied {
             return self.deny_publish(id, key, is_v5, ack, reason);
         }
+        let mut generation = generation;
         // Others cannot be told, so they are kept if there is room.
         if publish.retain && is_v5 {
-            return match self.claim_room(now, id, key, ack, generation) {
-                Ok(generation) => self.acknowledge_publish(id, key, ack, generation),
-                Err(step) => step,
+            generation = match self.claim_room(now, id, key, ack, generation) {
+                Ok(generation) => generation,
+                Err(step) => return step,
             };
         }
         self.acknowledge_publish(id, key, ack, generation)
     }
 
     /// A message was taken: its publisher is answered now, or when the logs of bridges have it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn acknowledge_publish(
         &mut self,
         id: ConnectionId,

@@ -79,10 +79,15 @@ impl Shard {
     /// The absent have the store but for the reserve; above that those that hold most lose first.
     #[inline]
     pub(super) fn check_store(&mut self, now: Instant) {
-        // All marks are above what the absent may have.
-        if self.stored.bytes() > self.limits.absent_bytes_max() || self.store.is_holding {
+        if self.wants_store_look() {
             self.check_full_store(now);
         }
+    }
+
+    /// All marks are above what the absent may have.
+    #[inline]
+    pub(super) fn wants_store_look(&self) -> bool {
+        self.stored.bytes() > self.limits.absent_bytes_max() || self.store.is_holding
     }
 
     #[cold]

@@ -103,6 +103,11 @@ impl Claims {
         self.asks.is_empty() && self.returned.is_none()
     }
 
+    /// Whether there may be anything to do, ever since the first was asked.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     pub fn push(&mut self, ask: Ask) {
         self.has_begun = true;
         self.asks.push_back(ask);
@@ -309,13 +314,9 @@ impl Shard {
     /// Answers for the room of messages, with all that was sent before the questions taken in.
     #[inline(always)]
     pub(in crate::shard) fn answer_asks(&mut self, now: Instant) {
-        if self.claims.has_begun {
-            self.answer_all_asks(now);
+        if !self.claims.has_begun {
+            return;
         }
-    }
-
-    #[inline(never)]
-    fn answer_all_asks(&mut self, now: Instant) {
         if !self.claims.returned.is_none() {
             let returned = std::mem::take(&mut self.claims.returned);
             self.retained.end_lease(returned);
