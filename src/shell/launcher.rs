@@ -1,5 +1,6 @@
 //! Starts one worker a shard, each pinned to its core, watches over them, and ends them in order.
 
+mod ending;
 mod remainder;
 #[cfg(test)]
 mod tests;
@@ -50,14 +51,6 @@ use crate::shell::world::NetWorld;
 /// How often the reports of the shards are looked at, and how often the memory of the process.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How long the lanes and the logs of bridges may take until everything on its way has arrived.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
-/// Beside the time that closing connections have for their last bytes.
-const DISCONNECT_TIME: Duration = Duration::from_secs(1);
-/// How long the kernel may take to let go of what it holds.
-const END_TIME: Duration = Duration::from_secs(6);
-const END_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// The broker cannot run here.
 pub const EXIT_FAILED: u8 = 1;
@@ -210,43 +203,6 @@ impl Broker {
         let bridges = self.bridges_moved.load(Ordering::Relaxed);
         let shards = self.reports.iter().map(|report| report.bytes());
         shards.fold((bridges, 0), |sums, of| (sums.0 + of.0, sums.1 + of.1))
-    }
-
-    /// Ends in phases, each bounded in time, and all of them by `shutdown_max_ms`.
-    pub fn stop(self) -> Result<(), LaunchError> {
-        let orders = &self.shared.orders;
-        let settings = &self.shared.settings;
-        let time_max = Duration::from_millis(settings.shutdown_max_ms);
-        let linger = Duration::from_millis(settings.limits.linger_ms);
-        let end = Instant::now() + time_max;
-        let left = |until: Instant| until.saturating_duration_since(Instant::now());
-        // What clients that are left to the end have for their last bytes is kept back for them.
-        let disconnect_time = (2 * linger + DISCONNECT_TIME).min(time_max / 3);
-        let delivered = end - disconnect_time;
-        if !orders.run_phase(Phase::Drain, DRAIN_TIME.min(left(delivered)), &self.doors) {
-            warn!("messages were still on their way when the time for them was over");
-        }
-        if !orders.run_phase(Phase::Deliver, left(delivered), &self.doors) {
-            warn!(
-                "some clients had not acknowledged everything after {} s: raise shutdown_max_ms",
-                time_max.as_secs()
-            );
-        }
-        if !orders.run_phase(Phase::Disconnect, disconnect_time, &self.doors) {
-            warn!("some clients did not take their last bytes in time");
-        }
-        let end_time = left(end).clamp(END_TIME_MIN, END_TIME);
-        let has_ended = orders.run_phase(Phase::End, end_time, &self.doors);
-        if !has_ended {
-            warn!("the kernel did not let go of a ring in time");
-        }
-        remainder::tell(&self.reports, self.bridges_left.load(Ordering::Relaxed));
-        if has_ended {
-            for worker in self.workers {
-                worker.join().map_err(LaunchError::Executor)?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -14,6 +14,8 @@ use crate::shell::mesh::Door;
 /// Between two rounds that were not quiet: twice as long after each.
 const ROUND_PAUSE: Duration = Duration::from_millis(1);
 const ROUND_PAUSE_MAX: Duration = Duration::from_millis(16);
+/// How often, while reports are awaited, the supervisor looks whether they can still come.
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the workers are to do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,18 +103,24 @@ impl Orders {
         doors.iter().for_each(Door::ring);
     }
 
-    /// By the supervisor: rounds of `phase` until all workers are quiet. `false` when `time` has passed before.
-    pub fn run_phase(&self, phase: Phase, time: Duration, doors: &Arc<[Door]>) -> bool {
+    /// By the supervisor: rounds of `phase` until all workers are quiet. `false` when `time` has passed before, or `give_up`,
+    /// which is asked at each `LOOK_INTERVAL`, says so.
+    pub fn run_phase(
+        &self,
+        phase: Phase,
+        time: Duration,
+        doors: &Arc<[Door]>,
+        mut give_up: impl FnMut() -> bool,
+    ) -> bool {
         let deadline = Instant::now() + time;
         let mut pause = ROUND_PAUSE;
         loop {
             let round = self.begin_round(phase);
             doors.iter().for_each(Door::ring);
-            if self.await_reports(round, deadline) {
-                return true;
-            }
-            if Instant::now() >= deadline {
-                return false;
+            match self.await_reports(round, deadline, &mut give_up) {
+                Some(true) => return true,
+                Some(false) if Instant::now() < deadline => {}
+                _ => return false,
             }
             std::thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
             pause = ROUND_PAUSE_MAX.min(pause * 2);
@@ -128,19 +136,24 @@ impl Orders {
         round
     }
 
-    /// `true` when all have reported and all were quiet.
-    fn await_reports(&self, round: u32, deadline: Instant) -> bool {
+    /// Whether all were quiet; `None`: they have not all reported, and nobody waits for them.
+    fn await_reports(
+        &self,
+        round: u32,
+        deadline: Instant,
+        mut give_up: impl FnMut() -> bool,
+    ) -> Option<bool> {
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             assert_eq!(reports.round, round);
             if reports.count == self.worker_count {
-                return reports.quiet_count == self.worker_count;
+                return Some(reports.quiet_count == self.worker_count);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
+            if left.is_zero() || give_up() {
+                return None;
             }
-            let waited = self.reported.wait_timeout(reports, left);
+            let waited = self.reported.wait_timeout(reports, left.min(LOOK_INTERVAL));
             reports = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -185,8 +198,8 @@ mod tests {
             })
             .collect();
         let doors: Arc<[Door]> = Arc::new([]);
-        assert_eq!(orders.run_phase(Phase::Drain, time, &doors), expected);
-        assert!(orders.run_phase(Phase::End, Duration::from_secs(10), &doors));
+        assert_eq!(orders.run_phase(Phase::Drain, time, &doors, || false), expected);
+        assert!(orders.run_phase(Phase::End, Duration::from_secs(10), &doors, || false));
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     }
 
@@ -194,6 +207,18 @@ mod tests {
     fn a_phase_ends_when_all_are_quiet_in_one_round() {
         check(0, Duration::from_secs(10), true);
         check(10, Duration::from_secs(10), true);
+    }
+
+    #[test]
+    fn a_phase_ends_when_nobody_is_expected_to_report_any_more() {
+        let orders = Orders::new(1);
+        let (began, mut looks) = (Instant::now(), 0);
+        let give_up = || {
+            looks += 1;
+            looks == 3
+        };
+        assert!(!orders.run_phase(Phase::Drain, Duration::MAX / 4, &Arc::new([]).into(), give_up));
+        assert!(looks == 3 && began.elapsed() >= 2 * LOOK_INTERVAL);
     }
 
     #[test]

@@ -13,7 +13,8 @@ impl Beat {
         self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    fn look(&self) -> u64 {
+    /// How often it has turned.
+    pub fn look(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -36,6 +36,23 @@ fn a_plugin_that_never_returns_is_named_and_the_process_ends_for_its_supervisor(
 }
 
 #[test]
+fn a_plugin_that_never_returns_is_named_while_the_broker_ends_too() {
+    // Once the time for a turn is over first, once the time for the end.
+    let cases = [
+        ("auto", ["--stall-max-ms", "3s", "--shutdown-max-ms", "60s"]),
+        ("epoll", ["--stall-max-ms", "60s", "--shutdown-max-ms", "3s"]),
+    ];
+    for (io, limits) in cases {
+        let (mut broker, _sender) = start("loop", &[&["--io", io], &limits[..]].concat());
+        wait_for(&broker, "the plugin loops");
+        broker.signal("TERM");
+        let status = broker.wait().unwrap();
+        assert_eq!(status.code(), Some(3), "{status}: {}", broker.log());
+        wait_for(&broker, "in the publish hook of plugin 'stray'");
+    }
+}
+
+#[test]
 fn the_others_go_on_if_so_configured_and_the_end_of_a_stall_is_told() {
     let arguments = ["--stall-max-ms", "2s", "--stall-action", "continue"];
     let (broker, mut sender) = start("while", &arguments);

@@ -4,6 +4,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "ringmq_plugin.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -30,9 +31,11 @@ static int32_t publish(void *instance, const ringmq_api *api, ringmq_call call, 
                        const ringmq_message *message)
 {
     (void)instance, (void)api, (void)call, (void)client;
-    if (is_topic(message, "loop"))
+    if (is_topic(message, "loop")) {
+        fputs("the plugin loops\n", stderr);
         while (is_looping)
             ;
+    }
     if (is_topic(message, "while"))
         loop_ms(4500);
     if (is_topic(message, "crash"))
