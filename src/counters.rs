@@ -29,6 +29,8 @@ pub struct Counters {
     pub connects_evicted: u64,
     pub connects_displaced: u64,
     pub keep_alives_expired: u64,
+    /// Connections whose packets took too long to arrive.
+    pub packets_timed_out: u64,
     /// Connections that the kernel gave up (ETIMEDOUT).
     pub connections_timed_out: u64,
     pub protocol_errors: u64,
@@ -52,6 +54,9 @@ pub struct Counters {
     pub wills_refused: u64,
     pub subscriptions_refused: u64,
     pub frames_evicted: u64,
+    pub refused_by_size: u64,
+    pub refused_by_receive_max: u64,
+    pub refused_by_alias: u64,
     pub refused_by_topic: u64,
     pub refused_by_payload_format: u64,
     pub refused_by_qos: u64,

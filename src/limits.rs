@@ -21,6 +21,10 @@ pub const LOGGED_TEXT_SIZE_MAX: usize = 256;
 /// What a client may still send on a connection that was closed, before it has read why.
 pub const LINGER_BYTES_MAX: usize = 1 << 20;
 
+/// What a packet of which a part has arrived brings in each period of one and a half keep alives, unless its end comes in it:
+/// so much counts as a packet, or slow networks would never get a large one through. [MQTT-3.1.2-22]
+pub const PACKET_PROGRESS_MIN: usize = 1_000;
+
 /// Steps of work that a turn gives one connection, or one session that goes on by itself, before others get theirs.
 pub const TURN_STEPS_MAX: u64 = 50_000;
 
@@ -100,6 +104,8 @@ pub struct Limits {
     pub turn_time_max_ms: u64,
     /// Time from accept to a whole CONNECT.
     pub connect_timeout_ms: u64,
+    /// Time from the first byte of any later packet to its last.
+    pub packet_time_max_ms: u64,
     /// Time a closing connection has for its last bytes, and then its client to read them.
     pub linger_ms: u64,
     /// Closed connections that are read until their clients close, too.
@@ -177,6 +183,8 @@ impl Limits {
         flapping_ban_s: 300,
         turn_time_max_ms: 0,
         connect_timeout_ms: 10_000,
+        // What the largest packet of the defaults takes at 2 kB/s, and some more.
+        packet_time_max_ms: 600_000,
         linger_ms: 2_000,
         lingering_max: 1_000,
         shutdown_stall_ms: 5_000,

@@ -62,6 +62,11 @@ impl SessionKey {
     pub fn as_u64(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
+
+    /// What `as_u64` was of.
+    pub fn from_u64(number: u64) -> SessionKey {
+        SessionKey { index: number as u32, generation: (number >> 32) as u32 }
+    }
 }
 
 /// What one session's subscriptions ask for a message.

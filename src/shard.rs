@@ -4,6 +4,7 @@
 //! run in one test thread from a seed.
 
 mod acks;
+mod begun;
 pub mod bridge_mail;
 mod bridges;
 mod connect;
@@ -27,6 +28,7 @@ mod output;
 mod post;
 mod publish;
 mod rates;
+mod refusals;
 mod repeats;
 mod retained;
 mod router;
@@ -44,6 +46,7 @@ pub use counters::Gauges;
 pub use events::{About, Event, Notice};
 pub use mail::{LANES, Lane, Mail};
 pub use origin::Origin;
+pub use refusals::Refusal;
 pub use shutdown::Remainder;
 pub use store::Loser;
 
@@ -176,6 +179,7 @@ pub struct Shard {
     closes: VecDeque<ConnectionId>,
     handovers: VecDeque<Handover>,
     connecting: connecting::Connecting,
+    begun: begun::Begun,
     read_changes: VecDeque<ConnectionId>,
     parked_on_mail: VecDeque<ConnectionId>,
     /// Connections that end when their sockets were read once more.
@@ -244,6 +248,7 @@ impl Shard {
             closes: VecDeque::new(),
             handovers: VecDeque::new(),
             connecting: connecting::Connecting::default(),
+            begun: begun::Begun::default(),
             read_changes: VecDeque::new(),
             parked_on_mail: VecDeque::new(),
             last_reads: VecDeque::new(),
@@ -276,7 +281,7 @@ impl Shard {
             | self.bridges.query_count()
             | self.parked_on_mail.len()
             | self.discards.count()
-            | self.drops.count();
+            | self.drops.chore_count();
         waiting != 0 || self.claims.has_begun() | self.outbox.is_held() || self.wants_store_look()
     }
 
@@ -293,7 +298,7 @@ impl Shard {
         // Parked input may have admitted more.
         self.run_pipeline(now);
         self.free_discards();
-        self.tell_drops();
+        self.tell_drops(now);
     }
 
     /// Copies a message into the arena. `None`: the message is larger than the arena; it is counted and goes nowhere.

@@ -9,23 +9,12 @@ use std::net::SocketAddr;
 
 use crate::shard::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{
-    Close, ConnectionId, Handover, LANES, Lane, Mail, Output, ReadMode, Shard, ShardId,
+    Close, ConnectionId, Handover, LANES, Lane, Mail, Output, ReadMode, Refusal, Shard, ShardId,
 };
 use crate::time::Instant;
 
 /// Up to so many outputs a turn leave at once, each in a call of its own.
 const SENDS_NOW_MAX: usize = 3;
-
-/// Why a connection is not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// More than the process may have.
-    Full,
-    /// More than its address may have.
-    AddressFull,
-    /// Its address connects more often than it may.
-    AddressFast,
-}
 
 /// What one shard's turn needs of its surroundings.
 ///
@@ -115,7 +104,10 @@ pub trait World {
 #[derive(Debug)]
 pub enum Event<'a, S> {
     Accepted(S),
-    AcceptRefused(Refusal),
+    AcceptRefused {
+        refusal: Refusal,
+        peer: Option<SocketAddr>,
+    },
     /// No descriptor, or no memory, was left for a connection: accepting pauses.
     AcceptFailed,
     Received {
@@ -204,11 +196,7 @@ fn take_events<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
             Event::Accepted(socket) => {
                 open(shard, world, now, socket, None);
             }
-            Event::AcceptRefused(refusal) => match refusal {
-                Refusal::Full => shard.counters().accepts_refused += 1,
-                Refusal::AddressFull => shard.counters().refused_by_address += 1,
-                Refusal::AddressFast => shard.counters().refused_by_connect_rate += 1,
-            },
+            Event::AcceptRefused { refusal, peer } => shard.refuse_accept(now, refusal, peer),
             Event::AcceptFailed => shard.counters().accept_backoffs += 1,
             Event::Ended { connection, is_read_out: true } => {
                 shard.handle_close(now, connection);
@@ -228,7 +216,7 @@ fn open<W: World>(
 ) -> Option<ConnectionId> {
     // The shard gives the place of a connection that it hands over to the next one that it opens.
     hand_over(shard, world, now);
-    if let Some(gone) = shard.displace_connecting() {
+    if let Some(gone) = shard.displace_connecting(now) {
         world.close(gone, false);
     }
     let Addresses { peer, listener } = match shard.wants_addresses() {
@@ -236,7 +224,8 @@ fn open<W: World>(
         false => Addresses::default(),
     };
     let Some(connection) = shard.handle_open(now, peer, deadline) else {
-        shard.counters().accepts_refused += 1;
+        let peer = peer.or_else(|| world.addresses(&socket).peer);
+        shard.refuse_accept(now, Refusal::Full, peer);
         world.refuse(socket);
         return None;
     };

@@ -232,6 +232,12 @@ pub static KEYS: &[Key] = &[
     ),
     limit!(
         Network,
+        packet_time_max_ms,
+        Kind::Time { unit: Milliseconds, min: 1_000, max: 604_800_000 },
+        "Time that a packet may take to arrive while its client keeps sending. The default fits 1 MiB at 2 kB/s."
+    ),
+    limit!(
+        Network,
         linger_ms,
         Kind::Time { unit: Milliseconds, min: 0, max: 60_000 },
         "Time that a connection being closed has for its last bytes, and its client to read them and close, too."
@@ -616,7 +622,7 @@ pub static KEYS: &[Key] = &[
         Memory,
         shard_frames_bytes_max,
         size(64 * KIB, 16 * TIB),
-        "All packets of which only a part has arrived; above it the oldest one's connection is closed."
+        "All packets of which only a part has arrived; above it the connection of the slowest is closed."
     ),
     limit!(
         Memory,

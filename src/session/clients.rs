@@ -1,9 +1,6 @@
 //! The sessions and connections of one shard, and which of them have something to send.
 
-use super::{
-    Connection, ConnectionId, ConnectionState, Context, Envelope, Holders, Offer, Session,
-    SessionKey,
-};
+use super::{Connection, ConnectionId, Context, Envelope, Holders, Offer, Session, SessionKey};
 use crate::arena::{Gauge, Message, Run};
 use crate::codec::QoS;
 use crate::hash::{KeyedHash, PartedTable};
@@ -331,17 +328,6 @@ impl Clients {
 
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.sessions.iter().map(|(_, session)| session)
-    }
-
-    /// The client's connection whose unfinished frame began first.
-    pub fn oldest_unfinished(&self) -> Option<ConnectionId> {
-        self.connections
-            .iter()
-            .map(|(_, connection)| connection)
-            .filter(|c| !c.input.is_empty() && matches!(c.state, ConnectionState::Open(_)))
-            // What a parked one has is whole, and it was told to wait.
-            .min_by_key(|c| (c.park.is_some(), c.input_since, c.id))
-            .map(|c| c.id)
     }
 
     fn next_generation(&mut self) -> u32 {

@@ -111,8 +111,8 @@ pub struct Connection {
     pub timer: Option<Instant>,
     /// Input that cannot be used yet: the first part of a frame, or what came while parked.
     pub input: InputBuffer,
-    /// When the first byte of `input` came.
-    pub input_since: Instant,
+    /// The place of its packet of which a part has arrived, or of its input that waits, in the shard's list.
+    pub begun: Option<u32>,
     pub output: OutputBuffer,
     pub aliases_in: Option<Box<InboundAliases>>,
     pub aliases_out: Option<Box<OutboundAliases>>,
@@ -160,7 +160,7 @@ impl Connection {
             last_received: now,
             timer: None,
             input: InputBuffer::new(input_total),
-            input_since: now,
+            begun: None,
             output: OutputBuffer::new(output_total),
             aliases_in: None,
             aliases_out: None,

@@ -1,5 +1,6 @@
 //! Why a message did not reach somebody.
 
+use crate::time::Instant;
 use std::fmt;
 
 /// By the limit that was met, or by who refused it.
@@ -35,6 +36,32 @@ impl DropReason {
         DropReason::Denied,
     ];
 
+    /// What an operator hears of it, and the keys that set the limit that was met (empty: the client did). `None`: nothing, as
+    /// no limit was met.
+    pub fn told(self) -> Option<(&'static str, &'static str)> {
+        Some(match self {
+            DropReason::QueueFull => {
+                ("its queue was full", "queue_messages_max and queue_bytes_max")
+            }
+            DropReason::StoreFull => {
+                ("the store of waiting messages was full", "shard_stored_bytes_max")
+            }
+            DropReason::GroupFull => (
+                "a shared subscription had no member to take it",
+                "group_messages_max and group_bytes_max",
+            ),
+            DropReason::TooLarge => ("larger than its client takes", ""),
+            DropReason::RetainedFull => {
+                ("there is no room", "retained_messages_max and retained_bytes_max")
+            }
+            DropReason::OfflineQos0 | DropReason::Expired | DropReason::Denied => return None,
+        })
+    }
+
+    fn bit(self) -> u16 {
+        1 << self as u16
+    }
+
     /// A short name without spaces.
     pub fn name(self) -> &'static str {
         match self {
@@ -65,15 +92,26 @@ pub struct Dropped {
     pub why: DropReason,
 }
 
-/// Messages that were dropped, until somebody is told; empty unless somebody wants to know.
+/// Messages that were dropped, until somebody is told: all of them if hooks want to know, and now and then one of each reason
+/// that is for the log.
 #[derive(Debug, Default)]
 pub struct DropLog {
     is_on: bool,
+    /// `WORK` while something waits, and the bits of reasons of which the log wants no other example now. 0: nothing is to do.
+    state: u16,
     waiting: Vec<Dropped>,
+    /// For the log.
+    examples: Vec<Dropped>,
+    quiet_until: Instant,
 }
 
 /// Drops kept between two tellings; what is dropped beyond is only counted, where it happened.
 const WAITING_MAX: usize = 4096;
+
+/// Between two examples of a reason.
+const QUIET_MS: u64 = 10_000;
+
+const WORK: u16 = 1 << DropReason::ALL.len();
 
 impl DropLog {
     pub fn set(&mut self, is_on: bool) {
@@ -82,24 +120,81 @@ impl DropLog {
 
     #[inline]
     pub fn push(&mut self, client_id: Option<&str>, topic: &[u8], why: DropReason) {
-        if self.is_on {
+        if self.is_on || self.state & why.bit() == 0 {
             self.keep(client_id, topic, why);
         }
     }
 
     #[cold]
     fn keep(&mut self, client_id: Option<&str>, topic: &[u8], why: DropReason) {
-        if self.waiting.len() < WAITING_MAX {
-            let topic = String::from_utf8_lossy(topic).into();
-            self.waiting.push(Dropped { client_id: client_id.map(Box::from), topic, why });
+        let is_example = self.state & why.bit() == 0 && why.told().is_some();
+        let is_kept = self.is_on && self.waiting.len() < WAITING_MAX;
+        if !is_example && !is_kept {
+            return;
+        }
+        let topic = String::from_utf8_lossy(topic).into();
+        let dropped = Dropped { client_id: client_id.map(Box::from), topic, why };
+        self.state |= WORK;
+        if is_example {
+            self.state |= why.bit();
+            self.examples.push(dropped.clone());
+        }
+        if is_kept {
+            self.waiting.push(dropped);
         }
     }
 
-    pub fn count(&self) -> usize {
-        self.waiting.len()
+    /// Whose message the last drop was, if it is this reason's and waits for the log.
+    pub fn name_last(&mut self, why: DropReason, client_id: &str) {
+        if let Some(last) = self.examples.last_mut().filter(|last| last.why == why) {
+            last.client_id.get_or_insert_with(|| client_id.into());
+        }
     }
 
-    pub fn take(&mut self) -> Vec<Dropped> {
-        std::mem::take(&mut self.waiting)
+    /// 0: nothing waits to be told.
+    #[inline]
+    pub fn count(&self) -> usize {
+        usize::from(self.state & WORK)
+    }
+
+    /// The same, or some reason has had its example and is to have one again in time.
+    #[inline]
+    pub fn chore_count(&self) -> usize {
+        usize::from(self.state)
+    }
+
+    /// All that waits for hooks, and the examples for the log.
+    pub fn take(&mut self, now: Instant) -> (Vec<Dropped>, Vec<Dropped>) {
+        if !self.examples.is_empty() {
+            self.quiet_until = now.plus_ms(QUIET_MS);
+        } else if self.quiet_until <= now {
+            self.state = 0;
+        }
+        self.state &= !WORK;
+        (std::mem::take(&mut self.waiting), std::mem::take(&mut self.examples))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_gets_one_example_of_a_reason_now_and_then() {
+        let mut drops = DropLog::default();
+        let mut told = Vec::new();
+        for at in [0, 1, 2, 9_999, 10_000, 10_001, 10_002] {
+            for why in DropReason::ALL {
+                drops.push(Some("c"), format!("{at}").as_bytes(), why);
+            }
+            let (hooks, examples) = drops.take(Instant(at));
+            assert!(hooks.is_empty() && drops.count() == 0);
+            told.extend(examples.into_iter().map(|one| format!("{} {}", one.topic, one.why)));
+        }
+        let reasons = ["queue_full", "store_full", "group_full", "too_large", "retained_full"];
+        let expected = ["0", "10001"].map(|at| reasons.map(|why| format!("{at} {why}")));
+        assert_eq!(told, expected.concat());
+        drops.take(Instant(90_000));
+        assert_eq!(drops.chore_count(), 0);
     }
 }

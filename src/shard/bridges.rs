@@ -280,7 +280,7 @@ impl Shard {
         if version == ProtocolVersion::V5 {
             // [MQTT-3.3.4-7]
             let why = "more messages are unacknowledged than the receive maximum";
-            return Some(self.refuse(now, id, ReasonCode::ReceiveMaximumExceeded, why));
+            return Some(self.refuse_at_receive_max(now, id, why));
         }
         // A 3.x client was told no maximum: it is not read until some are answered.
         Some(self.park(id, Park::Acks))

@@ -2,6 +2,7 @@
 
 use super::hooks::tell;
 use super::input::Step;
+use super::publish::{RETAINED_KEYS, TOPIC_KEYS};
 use super::{About, ConnectionId, Event, Notice, Shard, ShardId};
 use crate::arena::{Claim, Draft, Meta, Stored, stored_size};
 use crate::codec::{self, Connack, Connect, DecodeError, ProtocolVersion, QoS, ReasonCode};
@@ -19,6 +20,26 @@ struct Granted {
     expiry_s: u32,
     keep_alive_s: u16,
     inflight_max: u16,
+}
+
+/// Why a CONNECT is refused.
+struct Refused {
+    reason: ReasonCode,
+    why: &'static str,
+    /// The keys that set the limit which was met; empty: none was.
+    keys: &'static str,
+    /// The plugin that denied it.
+    denier: Option<String>,
+}
+
+impl Refused {
+    fn new(reason: ReasonCode, why: &'static str) -> Refused {
+        Refused::at_limit(reason, why, "")
+    }
+
+    fn at_limit(reason: ReasonCode, why: &'static str, keys: &'static str) -> Refused {
+        Refused { reason, why, keys, denier: None }
+    }
 }
 
 impl Shard {
@@ -40,7 +61,10 @@ impl Shard {
         error: &DecodeError,
     ) -> Step {
         self.counters.protocol_errors += 1;
-        self.notice_stranger(now, id, rest, &error.to_string());
+        // That it is too large was told with its size.
+        if *error != DecodeError::PacketTooLarge {
+            self.notice_stranger(now, id, rest, &error.to_string());
+        }
         // Behind the name comes the level.
         let name_size = match body {
             [high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])),
@@ -81,8 +105,8 @@ impl Shard {
             connection.wants_problem_information = connect.request_problem_information;
             connection.packet_size_max = connect.packet_size_max.unwrap_or(u32::MAX);
         }
-        if let Err((reason, why)) = self.check_connect(connect) {
-            return self.refuse_connect(now, id, connect, reason, (why, None));
+        if let Err(refusal) = self.check_connect(connect) {
+            return self.refuse_connect(now, id, connect, refusal);
         }
         let assigned = connect.client_id.is_empty().then(|| self.draw_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
@@ -100,53 +124,47 @@ impl Shard {
         // The session and the connection that the client has stay as they are.
         if assigned.is_none() && self.is_flapping(now, id, client_id) {
             self.counters.refused_as_flapping += 1;
-            return self.refuse_connect(
-                now,
-                id,
-                connect,
-                ReasonCode::Banned,
-                ("the client connects too often", None),
-            );
+            let why = "the client connects too often";
+            let keys = "flapping_connects_max, flapping_window_s and flapping_ban_s";
+            let refusal = Refused::at_limit(ReasonCode::Banned, why, keys);
+            return self.refuse_connect(now, id, connect, refusal);
         }
         if existing.is_none() && self.is_lagging() {
             self.counters.refused_by_lag += 1;
-            let why = ("the server is busy", None);
-            return self.refuse_connect(now, id, connect, ReasonCode::ServerBusy, why);
+            let why = "the server is busy";
+            let refusal = Refused::at_limit(ReasonCode::ServerBusy, why, "turn_time_max_ms");
+            return self.refuse_connect(now, id, connect, refusal);
         }
         if existing.is_none() && self.is_memory_short() {
             self.counters.refused_by_memory += 1;
-            let why = ("the process is short of memory", None);
-            return self.refuse_connect(now, id, connect, ReasonCode::QuotaExceeded, why);
+            let why = "the process is short of memory";
+            let refusal = Refused::at_limit(ReasonCode::QuotaExceeded, why, "memory_max");
+            return self.refuse_connect(now, id, connect, refusal);
         }
         if existing.is_none() && self.clients.session_count() >= self.limits.sessions_max {
             self.counters.sessions_refused += 1;
-            return self.refuse_connect(
-                now,
-                id,
-                connect,
-                ReasonCode::QuotaExceeded,
-                ("too many sessions", None),
-            );
+            let why = "too many sessions";
+            let refusal = Refused::at_limit(ReasonCode::QuotaExceeded, why, "sessions_max");
+            return self.refuse_connect(now, id, connect, refusal);
         }
         let will = match self.will_of(connect) {
             Ok(will) => will,
-            Err((reason, why)) => {
-                return self.refuse_connect(now, id, connect, reason, (why, None));
-            }
+            Err(refusal) => return self.refuse_connect(now, id, connect, refusal),
         };
         let bounds = match self.ask_connect(now, id, client_id, connect, will.as_deref()) {
             Ok(bounds) => bounds,
             Err(reason) => {
                 let denier = self.denier();
-                let why = ("a plugin denied the connection", denier);
-                return self.refuse_connect(now, id, connect, reason, why);
+                let why = "a plugin denied the connection";
+                let refusal = Refused { denier, ..Refused::new(reason, why) };
+                return self.refuse_connect(now, id, connect, refusal);
             }
         };
         let granted = self.granted(connect, &bounds);
         if !self.connack_fits(connect, assigned.as_deref(), &granted) {
             let why = "the maximum packet size is too small for CONNACK";
-            let reason = ReasonCode::PacketTooLarge;
-            return self.refuse_connect(now, id, connect, reason, (why, None));
+            let refusal = Refused::new(ReasonCode::PacketTooLarge, why);
+            return self.refuse_connect(now, id, connect, refusal);
         }
         let (key, is_resumed) = self.session_for(now, client_id, connect.clean_start);
         self.open_connection(now, id, key, connect, &granted);
@@ -182,13 +200,11 @@ impl Shard {
         Step::Done
     }
 
-    fn check_connect(&self, connect: &Connect<'_>) -> Result<(), (ReasonCode, &'static str)> {
+    fn check_connect(&mut self, connect: &Connect<'_>) -> Result<(), Refused> {
         if connect.auth_method.is_some() {
             // [MQTT-4.12.0-1]
-            return Err((
-                ReasonCode::BadAuthenticationMethod,
-                "no authentication method is supported",
-            ));
+            let why = "no authentication method is supported";
+            return Err(Refused::new(ReasonCode::BadAuthenticationMethod, why));
         }
         let is_id_needed = match connect.version {
             ProtocolVersion::V31 => true,
@@ -197,7 +213,8 @@ impl Shard {
         };
         if connect.client_id.is_empty() && is_id_needed {
             // [MQTT-3.1.3-8]
-            return Err((ReasonCode::ClientIdentifierNotValid, "a client identifier is needed"));
+            let why = "a client identifier is needed";
+            return Err(Refused::new(ReasonCode::ClientIdentifierNotValid, why));
         }
         if let Some(will) = &connect.will {
             if connect.version == ProtocolVersion::V5 {
@@ -205,28 +222,43 @@ impl Shard {
             }
             let (size_max, levels_max) =
                 (self.limits.filter_size_max, self.limits.filter_levels_max);
-            if check_name(will.topic, size_max, levels_max).is_err() || is_system(will.topic) {
-                return Err((ReasonCode::TopicNameInvalid, "the will topic is not allowed"));
+            if check_name(will.topic, size_max, levels_max).is_err() {
+                self.counters.refused_by_topic += 1;
+                let (reason, why) =
+                    (ReasonCode::TopicNameInvalid, "the will topic is too long or too deep");
+                return Err(Refused::at_limit(reason, why, TOPIC_KEYS));
+            }
+            if is_system(will.topic) {
+                self.counters.refused_by_topic += 1;
+                let why = "the will topic is not allowed";
+                return Err(Refused::new(ReasonCode::TopicNameInvalid, why));
             }
             let is_format_wrong = self.limits.payload_format_checked
                 && will.payload_format_utf8
                 && simdutf8::basic::from_utf8(will.payload).is_err();
             if is_format_wrong {
-                return Err((ReasonCode::PayloadFormatInvalid, "the will payload is not UTF-8"));
+                self.counters.refused_by_payload_format += 1;
+                let why = "the will payload is not UTF-8";
+                let reason = ReasonCode::PayloadFormatInvalid;
+                return Err(Refused::at_limit(reason, why, "payload_format_checked"));
             }
         }
         Ok(())
     }
 
     /// Whether the will asks for what the broker does not have. Who is not 5.0 cannot be told, and gets what there is.
-    fn check_will(&self, will: &codec::Will<'_>) -> Result<(), (ReasonCode, &'static str)> {
+    fn check_will(&mut self, will: &codec::Will<'_>) -> Result<(), Refused> {
         // [MQTT-3.2.2-12]
         if will.qos as u8 > self.limits.qos_max {
-            return Err((ReasonCode::QosNotSupported, "the will's QoS is above the maximum"));
+            self.counters.refused_by_qos += 1;
+            let why = "the will's QoS is above the maximum";
+            return Err(Refused::at_limit(ReasonCode::QosNotSupported, why, "qos_max"));
         }
         // [MQTT-3.2.2-13]
         if will.retain && !self.limits.retain_available() {
-            return Err((ReasonCode::RetainNotSupported, "no message is retained, nor a will"));
+            self.counters.retained_refused += 1;
+            let why = "no message is retained, nor a will";
+            return Err(Refused::at_limit(ReasonCode::RetainNotSupported, why, RETAINED_KEYS));
         }
         Ok(())
     }
@@ -237,14 +269,16 @@ impl Shard {
         now: Instant,
         id: ConnectionId,
         connect: &Connect<'_>,
-        reason: ReasonCode,
-        (why, denier): (&str, Option<String>),
+        refusal: Refused,
     ) -> Step {
+        let Refused { reason, why, keys, denier } = refusal;
         self.counters.connections_refused += 1;
-        self.events.notice(now, About::Login, || {
+        let peer = self.clients.connection(id).and_then(|connection| connection.addresses().peer);
+        self.events.notice(now, (About::Login, keys), || {
             let told = denier.map(|plugin| format!("plugin '{plugin}' denied it ({reason:?})"));
             Notice {
                 user_name: connect.user_name.map(Box::from),
+                peer,
                 ..Notice::new(About::Login, id, connect.client_id, told.as_deref().unwrap_or(why))
             }
         });
@@ -267,10 +301,7 @@ impl Shard {
         }
     }
 
-    fn will_of(
-        &mut self,
-        connect: &Connect<'_>,
-    ) -> Result<Option<Box<Will>>, (ReasonCode, &'static str)> {
+    fn will_of(&mut self, connect: &Connect<'_>) -> Result<Option<Box<Will>>, Refused> {
         let Some(will) = &connect.will else { return Ok(None) };
         let mut joined = Vec::new();
         let meta = Meta {
@@ -290,10 +321,9 @@ impl Shard {
         };
         if self.will_bytes.bytes() + stored_size(draft.size()) > self.limits.shard_wills_bytes_max {
             self.counters.wills_refused += 1;
-            return Err((
-                ReasonCode::QuotaExceeded,
-                "the wills of all clients exceed their budget",
-            ));
+            let why = "the wills of all clients exceed their budget";
+            let reason = ReasonCode::QuotaExceeded;
+            return Err(Refused::at_limit(reason, why, "shard_wills_bytes_max"));
         }
         Ok(Some(Box::new(Will {
             stored: Stored::from_draft(&draft, &self.will_bytes),

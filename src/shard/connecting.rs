@@ -58,12 +58,15 @@ impl Connecting {
 
 impl Shard {
     /// Where there are as many connections as may be, the oldest without CONNECT makes room for a new one: its id is gone.
-    pub fn displace_connecting(&mut self) -> Option<ConnectionId> {
+    pub fn displace_connecting(&mut self, now: Instant) -> Option<ConnectionId> {
         if self.is_shutting_down || self.clients.connection_count() < self.limits.connections_max {
             return None;
         }
         let oldest = self.connecting.oldest()?;
         self.counters.connects_displaced += 1;
+        let peer = self.clients.connection(oldest).and_then(|one| one.addresses().peer);
+        let what = "it had not said CONNECT and made room for another";
+        self.notice_unnamed(now, None, peer, what, "connections_max");
         self.drop_connection(oldest);
         Some(oldest)
     }
@@ -73,7 +76,9 @@ impl Shard {
         while self.connect_bytes.bytes() > self.limits.shard_connects_bytes_max {
             let Some(id) = self.connecting.oldest_begun() else { return };
             self.counters.connects_evicted += 1;
-            self.close(now, id, "the CONNECTs of which a part has arrived exceed their budget");
+            let why = "the CONNECTs of which a part has arrived exceed their budget";
+            self.notice_unnamed(now, Some(id), None, why, "shard_connects_bytes_max");
+            self.close(now, id, why);
         }
     }
 
@@ -142,6 +147,9 @@ impl Shard {
             return Step::Wait;
         }
         self.counters.connects_too_large += 1;
+        let size = codec::frame_size(bytes).ok().flatten().unwrap_or_default();
+        let what = format!("its CONNECT has {size} bytes");
+        self.notice_unnamed(now, Some(id), None, &what, "connect_size_max");
         self.refuse_connect_error(now, id, (body, bytes), &DecodeError::PacketTooLarge)
     }
 

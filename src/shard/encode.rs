@@ -3,7 +3,7 @@
 use super::hooks::{Plugged, is_wanted};
 use super::{Shard, context, sharing, steps};
 use crate::pipeline::Batch;
-use crate::session::encode;
+use crate::session::{DropReason, SessionKey, encode};
 use crate::stages::Route;
 use crate::stages::encode::{deliver, deliver_run};
 use crate::stages::plugin::MessageView;
@@ -93,7 +93,15 @@ impl Shard {
                 let owner = hash.owner(message.topic, self.shard_count);
                 if owner == self.id {
                     let (limits, counters) = (context.limits, &mut *context.counters);
+                    let refused_before = counters.retained_refused;
                     self.retained.store(limits, counters, context.drops, now, &message);
+                    if context.counters.retained_refused != refused_before
+                        && message.meta.is_origin
+                        && let key = SessionKey::from_u64(message.meta.publisher)
+                        && let Some(session) = self.clients.session(key)
+                    {
+                        context.drops.name_last(DropReason::RetainedFull, &session.client_id);
+                    }
                 } else if message.meta.is_origin {
                     remote |= 1 << owner;
                 }

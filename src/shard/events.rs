@@ -16,6 +16,9 @@ const EVENTS_MAX: usize = 1024;
 const NOTICES_MAX: u32 = 5;
 const NOTICES_MS: u64 = 10_000;
 
+/// What a notice is about, and the keys that set the limit which was met (empty: none was): its kind.
+pub(super) type NoticeKind = (About, &'static str);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Connected { client_id: Box<str>, peer: Option<SocketAddr>, version: u8, is_resumed: bool },
@@ -29,7 +32,10 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     pub about: About,
-    pub connection: ConnectionId,
+    /// The keys that set the limit which was met; empty: none was.
+    pub keys: &'static str,
+    /// `None`: it never was one here, or is not known.
+    pub connection: Option<ConnectionId>,
     /// Empty: none.
     pub client_id: Box<str>,
     pub user_name: Option<Box<str>>,
@@ -41,7 +47,7 @@ pub struct Notice {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
-    /// Somebody who does not speak MQTT.
+    /// Somebody who does not speak MQTT, or is not let in before.
     Stranger,
     /// A CONNECT that was refused.
     Login,
@@ -49,13 +55,29 @@ pub enum About {
     Subscription,
     /// A connection that ended for what its client did.
     Client,
+    /// A message that a client sent and that went nowhere.
+    Message,
+    /// A retained message that was not kept.
+    Retained,
+    /// A message that somebody should have got.
+    Delivery,
+    /// A client that is not read for a while.
+    Pause,
+    /// What a client had sent and nobody read.
+    Cut,
 }
 
 impl Notice {
-    pub fn new(about: About, connection: ConnectionId, client_id: &str, what: &str) -> Notice {
+    pub fn new(
+        about: About,
+        connection: impl Into<Option<ConnectionId>>,
+        client_id: &str,
+        what: &str,
+    ) -> Notice {
         Notice {
             about,
-            connection,
+            keys: "",
+            connection: connection.into(),
             client_id: client_id.into(),
             user_name: None,
             peer: None,
@@ -72,9 +94,15 @@ impl fmt::Display for Notice {
             About::Login => "refused",
             About::Subscription => "refused a subscription of",
             About::Client => "closed",
+            About::Message => "refused a message of",
+            About::Retained => "did not keep a retained message of",
+            About::Delivery => "dropped a message for",
+            About::Pause => "paused",
+            About::Cut => "cut off",
         })?;
         match (&*self.client_id, self.about) {
             (_, About::Stranger) => {}
+            ("", About::Retained | About::Delivery) => f.write_str(" some client")?,
             ("", _) => f.write_str(" a client without an id")?,
             (client_id, _) => write!(f, " client {}", Quoted(client_id))?,
         }
@@ -82,6 +110,9 @@ impl fmt::Display for Notice {
             write!(f, " with user name {}", Quoted(user_name))?;
         }
         write!(f, "{}: {}", From(&self.peer), self.what)?;
+        if !self.keys.is_empty() {
+            write!(f, "; see {}", self.keys)?;
+        }
         match self.held_back {
             0 => Ok(()),
             count => write!(f, " ({} since the last line)", counted(count, "more like it")),
@@ -127,8 +158,8 @@ pub(super) struct Events {
     waiting: VecDeque<Event>,
     /// Connections of notices that wait, whose addresses nobody asked for yet.
     nameless: VecDeque<ConnectionId>,
-    /// By what they are about.
-    told: [Told; 4],
+    /// By their kind; there are no more of them than limits and what notices are about.
+    told: Vec<(NoticeKind, Told)>,
 }
 
 /// How many notices of a kind were told since when.
@@ -172,11 +203,18 @@ impl Events {
     }
 
     /// `make` is called only for what is told.
-    pub fn notice(&mut self, now: Instant, about: About, make: impl FnOnce() -> Notice) {
-        let Some(held_back) = self.told[about as usize].ask(now) else { return };
-        let notice = Notice { held_back, ..make() };
-        if notice.peer.is_none() && self.nameless.len() < EVENTS_MAX {
-            self.nameless.push_back(notice.connection);
+    pub fn notice(&mut self, now: Instant, kind: NoticeKind, make: impl FnOnce() -> Notice) {
+        let place = self.told.iter().position(|(known, _)| *known == kind).unwrap_or_else(|| {
+            self.told.push((kind, Told::default()));
+            self.told.len() - 1
+        });
+        let Some(held_back) = self.told[place].1.ask(now) else { return };
+        let notice = Notice { held_back, keys: kind.1, ..make() };
+        debug_assert_eq!(notice.about, kind.0);
+        if let (None, Some(connection)) = (notice.peer, notice.connection)
+            && self.nameless.len() < EVENTS_MAX
+        {
+            self.nameless.push_back(connection);
         }
         self.keep(Event::Noticed(Box::new(notice)));
     }
@@ -196,7 +234,7 @@ impl Events {
     pub fn name(&mut self, connection: ConnectionId, peer: Option<SocketAddr>) {
         for event in &mut self.waiting {
             if let Event::Noticed(notice) = event
-                && notice.connection == connection
+                && notice.connection == Some(connection)
             {
                 notice.peer = notice.peer.or(peer);
             }
@@ -222,7 +260,8 @@ mod tests {
         let mut events = Events::default();
         let mut told = Vec::new();
         for at in [0, 1, 2, 3, 4, 5, 6, 9_999, 10_000] {
-            events.notice(Instant(20_000 + at), About::Login, || notice(About::Login, "c"));
+            let kind = (About::Login, "");
+            events.notice(Instant(20_000 + at), kind, || notice(About::Login, "c"));
             while let Some(event) = events.poll() {
                 told.push(event.to_string());
             }
@@ -230,8 +269,17 @@ mod tests {
         assert_eq!(told.len(), 6, "{told:?}");
         assert_eq!(told[0], "refused client 'c': bad user name or password");
         assert!(told[5].ends_with("password (3 more like it since the last line)"), "{told:?}");
-        // Another kind has lines of its own.
-        events.notice(Instant(20_005), About::Client, || notice(About::Client, ""));
+        // Another kind has lines of its own, and so has another limit.
+        for _ in 0..9 {
+            events.notice(Instant(20_005), (About::Login, "sessions_max"), || {
+                notice(About::Login, "d")
+            });
+        }
+        for _ in 0..5 {
+            let told = events.poll().expect("it is told").to_string();
+            assert_eq!(told, "refused client 'd': bad user name or password; see sessions_max");
+        }
+        events.notice(Instant(20_005), (About::Client, ""), || notice(About::Client, ""));
         let event = events.poll().expect("it is told");
         assert_eq!(event.to_string(), "closed a client without an id: bad user name or password");
     }
@@ -241,8 +289,9 @@ mod tests {
         let mut events = Events::default();
         let notice = Notice { user_name: Some("bob".into()), ..notice(About::Login, "c") };
         let connection = notice.connection;
-        events.notice(Instant(20_000), About::Login, || notice);
-        assert_eq!(events.poll_nameless(), Some(connection));
+        events.notice(Instant(20_000), (About::Login, ""), || notice);
+        assert_eq!(events.poll_nameless(), connection);
+        let connection = connection.expect("it has one");
         events.name(connection, Some(([10, 0, 0, 1], 7).into()));
         let told = events.poll().expect("it is told").to_string();
         assert!(

@@ -5,10 +5,11 @@ mod held;
 use super::bridge_mail::BridgeId;
 use super::publish::Published;
 use super::timers::Timer;
-use super::{ConnectionId, Shard};
+use super::{About, ConnectionId, Notice, Shard};
 use crate::arena::{Draft, Generation, Message};
 use crate::codec::{Connect, ReasonCode, ReasonSet};
-use crate::session::{Clients, DropReason, Profile, Session, SessionKey, Will};
+use crate::printable::Quoted;
+use crate::session::{Clients, DropReason, Dropped, Profile, Session, SessionKey, Will};
 use crate::stages::plugin::{
     ClientView, ConnectView, EditBuffers, HookEvent, HookFigures, HookSet, Hooks, MessageEdit,
     MessageView, Receivers, SessionLimits, Verdict,
@@ -448,11 +449,26 @@ impl Shard {
 
     /// Tells of messages that were dropped since the last time.
     #[inline]
-    pub(super) fn tell_drops(&mut self) {
-        if self.drops.count() == 0 {
-            return;
+    pub(super) fn tell_drops(&mut self, now: Instant) {
+        if self.drops.chore_count() != 0 {
+            self.tell_some_drops(now);
         }
-        let dropped = self.drops.take();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_some_drops(&mut self, now: Instant) {
+        let (dropped, examples) = self.drops.take(now);
+        for Dropped { client_id, topic, why } in &examples {
+            let Some((what, keys)) = why.told() else { continue };
+            let about = match why {
+                DropReason::RetainedFull => About::Retained,
+                _ => About::Delivery,
+            };
+            let what = format!("topic {}, {what}", Quoted(topic));
+            let client_id = client_id.as_deref().unwrap_or_default();
+            self.events.notice(now, (about, keys), || Notice::new(about, None, client_id, &what));
+        }
         let Some(plugged) = &mut self.plugged else { return };
         for drop in &dropped {
             plugged.hooks.event(&HookEvent::Dropped {

@@ -1,7 +1,7 @@
 //! Bytes from a connection into packets, and input that must wait.
 
-use super::{About, ConnectionId, Notice, ReadMode, Shard, context, stranger};
-use crate::codec::{self, DecodeError, Frame, Packet, PacketType, ProtocolVersion, ReasonCode};
+use super::{ConnectionId, ReadMode, Shard, context};
+use crate::codec::{self, Frame, Packet, PacketType, ProtocolVersion, ReasonCode};
 use crate::limits::LINGER_BYTES_MAX;
 use crate::session::connection::ConnectionState;
 use crate::session::{Park, SessionKey};
@@ -49,9 +49,10 @@ impl Shard {
             self.read_input(now, id);
             return self.check_input(now);
         }
-        let head_size = match connection.input.is_empty() {
-            true => 0,
-            false => self.complete_frame(now, id, bytes),
+        debug_assert!(connection.begun.is_some() || connection.input.is_empty());
+        let head_size = match connection.begun {
+            None => 0,
+            Some(_) => self.complete_frame(now, id, bytes),
         };
         if head_size < bytes.len() {
             let used = head_size + self.read_packets(now, id, &bytes[head_size..]);
@@ -65,8 +66,12 @@ impl Shard {
         }
     }
 
-    /// Completes the frame whose first part is kept, and uses it; returns how many of `bytes` that took.
+    /// Completes the frame whose first part is kept, and uses it, or passes over more of one; returns how many of `bytes` that
+    /// took.
     fn complete_frame(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
+        if let Some(taken) = self.pass_over(now, id, bytes) {
+            return taken;
+        }
         let Some(connection) = self.clients.connection(id) else { return bytes.len() };
         let mut taken = 0;
         let (input, pool) = (&mut connection.input, &mut self.input_pool);
@@ -119,10 +124,11 @@ impl Shard {
             }
             connection.input = input;
             // More of an unfinished frame makes it no younger.
-            if used > 0 {
-                connection.input_since = now;
-            }
+            self.note_input(now, id, used > 0);
         } else {
+            if let Some(connection) = self.clients.connection(id) {
+                self.begun.end_kept(&mut connection.begun);
+            }
             input.recycle(&mut self.input_pool);
         }
         self.check_input(now);
@@ -158,7 +164,13 @@ impl Shard {
                     }
                     step
                 }
-                Err(error) => self.fail_at(now, id, rest, &error),
+                Err(error) => match self.refuse_frame(now, id, rest, &error) {
+                    Ok(passed) => {
+                        used += passed;
+                        continue;
+                    }
+                    Err(step) => step,
+                },
             };
             match step {
                 Step::Done => {}
@@ -295,76 +307,6 @@ impl Shard {
         }
     }
 
-    /// Ends a connection whose input begins with what cannot be decoded. [MQTT-4.13.1-1]
-    pub(super) fn fail_at(
-        &mut self,
-        now: Instant,
-        id: ConnectionId,
-        rest: &[u8],
-        error: &DecodeError,
-    ) -> Step {
-        let connection = self.clients.connection(id);
-        if connection.is_some_and(|one| one.state == ConnectionState::Connecting) {
-            self.notice_stranger(now, id, rest, &error.to_string());
-        }
-        self.fail(now, id, error)
-    }
-
-    /// Tells of a connection whose first bytes are no CONNECT, and what they look like.
-    #[cold]
-    pub(super) fn notice_stranger(
-        &mut self,
-        now: Instant,
-        id: ConnectionId,
-        bytes: &[u8],
-        why: &str,
-    ) {
-        self.events.notice(now, About::Stranger, || {
-            let looks_like = stranger::protocol_of(bytes);
-            let told = looks_like.map(|protocol| format!("this looks like {protocol}"));
-            Notice::new(About::Stranger, id, "", told.as_deref().unwrap_or(why))
-        });
-    }
-
-    /// Ends a connection that sent what cannot be decoded. [MQTT-4.13.1-1]
-    pub(super) fn fail(&mut self, now: Instant, id: ConnectionId, error: &DecodeError) -> Step {
-        let is_connecting = self
-            .clients
-            .connection(id)
-            .is_some_and(|connection| connection.state == ConnectionState::Connecting);
-        if is_connecting {
-            self.counters.protocol_errors += 1;
-            self.close(now, id, &error.to_string());
-            return Step::Stop;
-        }
-        self.refuse(now, id, error.reason(), &error.to_string())
-    }
-
-    /// Ends an open connection for what it did: DISCONNECT with a reason, where the protocol has one.
-    pub(super) fn refuse(
-        &mut self,
-        now: Instant,
-        id: ConnectionId,
-        reason: ReasonCode,
-        why: &str,
-    ) -> Step {
-        self.counters.protocol_errors += 1;
-        self.notice_closed(now, id, why);
-        // Nothing is sent behind a DISCONNECT. [MQTT-3.14.4-1]
-        self.give_up_claim(now, id);
-        self.send_disconnect(id, reason, why);
-        self.close(now, id, why);
-        Step::Stop
-    }
-
-    #[cold]
-    fn notice_closed(&mut self, now: Instant, id: ConnectionId, why: &str) {
-        let key = self.clients.connection(id).and_then(|connection| connection.session());
-        let Some(session) = key.and_then(|key| self.clients.session(key)) else { return };
-        let client_id = &session.client_id;
-        self.events.notice(now, About::Client, || Notice::new(About::Client, id, client_id, why));
-    }
-
     /// Lets a connection's input wait.
     pub(super) fn park(&mut self, id: ConnectionId, park: Park) -> Step {
         if let Some(connection) = self.clients.connection(id)
@@ -442,29 +384,26 @@ impl Shard {
         if connection.is_closing() {
             return;
         }
-        if connection.input.is_empty() {
-            connection.input_since = now;
-        }
         connection.input.append(bytes, &mut self.input_pool);
         if connection.state == ConnectionState::Connecting {
             self.connecting.begin(id);
-        } else if connection.park.is_some() {
+            return;
+        }
+        let is_parked = connection.park.is_some();
+        self.note_input(now, id, false);
+        if is_parked {
             self.update_read_mode(id);
         }
     }
 
-    /// Over the budget of unfinished frames the connection with the oldest one goes.
+    /// Over the budget of unfinished frames the connection with the slowest one goes.
     pub(super) fn check_input(&mut self, now: Instant) {
         self.check_connect_bytes(now);
         while self.frame_bytes.bytes() > self.limits.shard_frames_bytes_max {
-            let Some(id) = self.clients.oldest_unfinished() else { return };
+            let Some(id) = self.slowest_begun() else { return };
             self.counters.frames_evicted += 1;
-            self.refuse(
-                now,
-                id,
-                ReasonCode::QuotaExceeded,
-                "unfinished packets of all clients exceed their budget",
-            );
+            let why = "unfinished packets of all clients exceed their budget";
+            self.refuse_at(now, id, ReasonCode::QuotaExceeded, why, "shard_frames_bytes_max");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Before a connection ends that did nothing wrong, what its socket already holds is read and worked on: a take-over, a
 //! timer, or a send that failed must not throw away what the client has sent in time.
 
-use super::{ConnectionId, Shard};
+use super::{About, ConnectionId, Shard};
 use crate::session::Park;
 use crate::session::connection::ConnectionState;
 use crate::time::Instant;
@@ -19,6 +19,8 @@ enum Why {
     TakenOver(ConnectionId),
     /// Its time has passed.
     Silent,
+    /// The time of its packet has passed, of which a part has arrived.
+    Late,
     /// A send on it has failed.
     Broken,
 }
@@ -33,7 +35,7 @@ impl Shard {
     /// What waits in front of the bytes that follow is used, above all marks.
     pub fn begin_last_read(&mut self, now: Instant) {
         let LastRead { connection: id, why } = *self.last_reads.front().expect("it was polled");
-        if matches!(why, Why::Silent) {
+        if matches!(why, Why::Silent | Why::Late) {
             return;
         }
         self.give_up_claim(now, id);
@@ -50,6 +52,7 @@ impl Shard {
         match why {
             Why::TakenOver(successor) => self.let_take_over(now, connection, successor, has_more),
             Why::Silent => self.end_if_silent(now, connection),
+            Why::Late => self.end_if_late(now, connection),
             // It may have ended in another way meanwhile.
             Why::Broken if self.clients.connection(connection).is_some() => {
                 self.handle_close(now, connection);
@@ -84,6 +87,11 @@ impl Shard {
         self.last_reads.push_back(LastRead { connection, why: Why::Silent });
     }
 
+    /// The same for a packet that takes too long: its rest may be there.
+    pub(super) fn read_before_late(&mut self, connection: ConnectionId) {
+        self.last_reads.push_back(LastRead { connection, why: Why::Late });
+    }
+
     fn let_take_over(
         &mut self,
         now: Instant,
@@ -102,7 +110,12 @@ impl Shard {
                 connection.is_peer_gone = false;
                 self.update_read_mode(old);
             }
-            _ => self.counters.takeovers_cut += u64::from(has_more),
+            _ if has_more => {
+                self.counters.takeovers_cut += 1;
+                let what = "on its old connection was more than is used when it connects again";
+                self.notice_client(now, About::Cut, successor, what, "takeover_bytes_max");
+            }
+            _ => {}
         }
         let has_ended = self.clients.connection(successor).is_some_and(|c| c.has_ended);
         if has_ended {

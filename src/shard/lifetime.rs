@@ -69,6 +69,7 @@ impl Shard {
                 Timer::Sys => shard.on_sys_timer(now),
                 Timer::Tick => shard.on_tick(now),
                 Timer::Store => shard.on_store_timer(now),
+                Timer::Packets => shard.on_packet_timer(now),
             });
         }
     }
@@ -89,6 +90,7 @@ impl Shard {
         connection.park = None;
         connection.pending = None;
         drop(connection.input.take());
+        self.begun.end(&mut connection.begun);
         let is_flushed = connection.output.size() == 0;
         if is_flushed {
             // It is gone at the end of this turn.
@@ -122,7 +124,8 @@ impl Shard {
     /// Forgets a connection that has no session any more.
     pub(super) fn drop_connection(&mut self, id: ConnectionId) {
         self.set_connection_timer(id, None);
-        if let Some(connection) = self.clients.remove_connection(id) {
+        if let Some(mut connection) = self.clients.remove_connection(id) {
+            self.begun.end(&mut connection.begun);
             if connection.state == ConnectionState::Connecting {
                 self.connecting.remove(id);
             }
@@ -252,6 +255,8 @@ impl Shard {
             }
             ConnectionState::Connecting => {
                 self.counters.connects_timed_out += 1;
+                let why = "no whole CONNECT arrived in time";
+                self.notice_unnamed(now, Some(id), None, why, "connect_timeout_ms");
                 self.close(now, id, "no CONNECT arrived in time");
             }
         }

@@ -2,12 +2,16 @@
 
 use super::hooks::Publisher;
 use super::input::Step;
-use super::{ConnectionId, Shard};
+use super::{About, ConnectionId, Shard};
 use crate::arena::{Claim, Draft, Generation, Meta};
 use crate::codec::{self, PacketId, ProtocolVersion, Publish, QoS, ReasonCode};
 use crate::session::SessionKey;
 use crate::time::Instant;
 use crate::topic::{check_name, is_system};
+
+/// The keys that set how long and deep a topic may be, and how much is retained.
+pub(super) const TOPIC_KEYS: &str = "filter_size_max and filter_levels_max";
+pub(super) const RETAINED_KEYS: &str = "retained_messages_max and retained_bytes_max";
 
 /// What became of a message at its origin. A denied message stays in its slot until the stages have acked it, unread; a
 /// refused one has no slot, and its generation is none.
@@ -78,13 +82,14 @@ impl Shard {
         if publish.qos as u8 > self.limits.qos_max {
             self.counters.refused_by_qos += 1;
             let why = "the QoS is above the maximum";
-            return Some(self.refuse(now, id, ReasonCode::QosNotSupported, why));
+            return Some(self.refuse_at(now, id, ReasonCode::QosNotSupported, why, "qos_max"));
         }
         // [MQTT-3.2.2-14]
         if publish.retain && !self.limits.retain_available() {
             self.counters.retained_refused += 1;
             let why = "no message is retained";
-            return Some(self.refuse(now, id, ReasonCode::RetainNotSupported, why));
+            let reason = ReasonCode::RetainNotSupported;
+            return Some(self.refuse_at(now, id, reason, why, RETAINED_KEYS));
         }
         None
     }
@@ -121,13 +126,15 @@ impl Shard {
             Ok(topic) if found => self.accept(now, id, key, version, publish, topic),
             _ => {
                 // [MQTT-3.3.2-9]
-                let why = "the topic alias is not defined, or above the maximum";
-                let reason = match publish.topic.is_empty() && alias <= self.limits.topic_alias_max
-                {
-                    true => ReasonCode::ProtocolError,
-                    false => ReasonCode::TopicAliasInvalid,
-                };
-                self.refuse(now, id, reason, why)
+                if publish.topic.is_empty() && alias <= self.limits.topic_alias_max {
+                    let why = "the topic alias is not defined";
+                    self.refuse(now, id, ReasonCode::ProtocolError, why)
+                } else {
+                    self.counters.refused_by_alias += 1;
+                    let why = "the topic alias is above the maximum";
+                    let reason = ReasonCode::TopicAliasInvalid;
+                    self.refuse_at(now, id, reason, why, "topic_alias_max")
+                }
             }
         };
         self.topic_scratch = topic;
@@ -168,7 +175,7 @@ impl Shard {
             {
                 // [MQTT-3.3.4-7]
                 let why = "more QoS 2 messages are unfinished than the receive maximum";
-                return self.refuse(now, id, ReasonCode::ReceiveMaximumExceeded, why);
+                return self.refuse_at_receive_max(now, id, why);
             }
             session.received_qos2.insert(packet_id);
         }
@@ -276,7 +283,21 @@ impl Shard {
         Ok(())
     }
 
-    /// The message is not taken; the connection stays where the protocol can say so.
+    /// [MQTT-3.3.4-9]
+    #[cold]
+    pub(super) fn refuse_at_receive_max(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        why: &str,
+    ) -> Step {
+        self.counters.refused_by_receive_max += 1;
+        self.refuse_at(now, id, ReasonCode::ReceiveMaximumExceeded, why, "receive_max")
+    }
+
+    /// The message is not taken. A 5.0 client is told, at QoS 0 by the end of its connection; another hears what it would have
+    /// heard of any message, and the operator is told.
+    #[cold]
     fn refuse_publish(
         &mut self,
         now: Instant,
@@ -286,13 +307,20 @@ impl Shard {
         publish: &Publish<'_>,
         reason: ReasonCode,
     ) -> Step {
-        match (version, publish.packet_id) {
-            (ProtocolVersion::V5, None) => {
-                self.refuse(now, id, reason, "a QoS 0 message was refused")
+        let (why, keys) = match reason {
+            ReasonCode::TopicNameInvalid => ("its topic is too long or too deep", TOPIC_KEYS),
+            ReasonCode::PayloadFormatInvalid => {
+                ("its payload is marked as UTF-8 and is not", "payload_format_checked")
             }
-            (_, None) => Step::Done,
-            // A 3.x client gets the ack: it has no way to hear of a refusal but losing its connection.
-            (_, Some(packet_id)) => {
+            _ => ("its topic is the broker's own", ""),
+        };
+        if version == ProtocolVersion::V5 && publish.packet_id.is_none() {
+            return self.refuse_at(now, id, reason, why, keys);
+        }
+        self.notice_client(now, About::Message, id, why, keys);
+        match publish.packet_id {
+            None => Step::Done,
+            Some(packet_id) => {
                 let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
                 self.acknowledge_in_turn(id, key, ack, reason);
                 Step::Done

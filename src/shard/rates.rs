@@ -3,7 +3,7 @@
 //! Each client has a bucket of tokens for messages and one for bytes, which hold what it may send within a second. A message is
 //! read while both have some, and may take more than is there: the client pays before its next one.
 
-use super::Shard;
+use super::{About, Shard};
 use crate::codec::{Frame, PacketType, frame_size};
 use crate::hash::KeyedHash;
 use crate::limits::Limits;
@@ -41,6 +41,12 @@ impl Bucket {
             let grown = elapsed_ms.saturating_mul(i64::from(rate));
             *tokens = tokens.saturating_add(grown).min(full(rate));
         }
+    }
+
+    /// Takes a message of so many bytes.
+    fn charge(&mut self, size: usize) {
+        self.messages = self.messages.saturating_sub(TOKEN);
+        self.bytes = self.bytes.saturating_sub(size as i64 * TOKEN);
     }
 
     /// Until when there are no tokens; `None`: there are some.
@@ -95,6 +101,8 @@ impl Shard {
         let bucket = self.rates.buckets.entry(key).or_insert(fresh);
         bucket.fill(&self.limits, now);
         let Some(until) = bucket.empty_until(&self.limits) else { return true };
+        let what = "it publishes faster than it may";
+        self.notice_client(now, About::Pause, id, what, "message_rate_max and byte_rate_max");
         self.park(id, Park::Rate);
         self.set_connection_timer(id, Some(until));
         false
@@ -108,9 +116,18 @@ impl Shard {
         }
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         if let Some(bucket) = key.and_then(|key| self.rates.buckets.get_mut(&key)) {
-            bucket.messages = bucket.messages.saturating_sub(TOKEN);
-            bucket.bytes = bucket.bytes.saturating_sub(frame.size as i64 * TOKEN);
+            bucket.charge(frame.size);
         }
+    }
+
+    /// A message was passed over: what it took of the network counts.
+    pub(super) fn charge_passed(&mut self, now: Instant, id: ConnectionId, size: usize) {
+        let key = self.clients.connection(id).and_then(|connection| connection.session());
+        let Some(key) = key.filter(|_| self.rates.is_on) else { return };
+        let fresh = Bucket::new(&self.limits, now);
+        let bucket = self.rates.buckets.entry(key).or_insert(fresh);
+        bucket.fill(&self.limits, now);
+        bucket.charge(size);
     }
 
     /// The client may be read again.

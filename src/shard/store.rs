@@ -3,7 +3,7 @@
 
 use super::mail::Control;
 use super::timers::Timer;
-use super::{Shard, ShardId, context};
+use super::{About, Shard, ShardId, context};
 use crate::codec::{PacketId, ReasonCode};
 use crate::session::queue::QueueLimits;
 use crate::session::{DropReason, Park, Session, SessionKey};
@@ -223,6 +223,7 @@ impl Shard {
         if session.queue.is_empty() {
             let why = "it takes nothing of what the store holds for it";
             self.counters.slow_clients_closed += 1;
+            self.notice_client(now, About::Client, id, why, "shard_stored_bytes_max");
             self.give_up_claim(now, id);
             self.send_disconnect(id, ReasonCode::QuotaExceeded, why);
             return self.close(now, id, why);

@@ -1,8 +1,9 @@
 //! SUBSCRIBE and UNSUBSCRIBE: a reason code per filter, SUBACK when every shard knows of the interest.
 
 use super::input::Step;
+use super::publish::TOPIC_KEYS;
 use super::router::{Options, Subscriber};
-use super::{About, ConnectionId, Notice, Shard, steps};
+use super::{About, ConnectionId, Shard, steps};
 use crate::codec::{
     self, ProtocolVersion, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe,
     SubscriptionOptions, Unsuback, Unsubscribe,
@@ -17,14 +18,19 @@ use std::rc::Rc;
 
 /// What a filter of a SUBSCRIBE came to.
 enum Outcome {
-    Refused(ReasonCode),
+    /// At the limit that these keys set; empty: it was none.
+    Refused(ReasonCode, &'static str),
     /// By a plugin.
     Denied(ReasonCode),
     /// Whether other shards must confirm it first.
-    Granted {
-        qos: QoS,
-        is_waiting: bool,
-    },
+    Granted { qos: QoS, is_waiting: bool },
+}
+
+/// What the broker does not have, and CONNACK says so.
+struct Unavailable {
+    reason: ReasonCode,
+    why: &'static str,
+    key: &'static str,
 }
 
 impl Shard {
@@ -41,9 +47,9 @@ impl Shard {
         }
         let version = self.clients.connection(id).map(|connection| connection.version);
         let is_v5 = version == Some(ProtocolVersion::V5);
-        if is_v5 && let Some((reason, why)) = self.unavailable_of(subscribe) {
+        if is_v5 && let Some(Unavailable { reason, why, key }) = self.unavailable_of(subscribe) {
             self.counters.subscriptions_refused += 1;
-            return self.refuse(now, id, reason, why);
+            return self.refuse_at(now, id, reason, why, key);
         }
         let is_no_local_shared = |(filter, options): (&str, SubscriptionOptions)| {
             filter.starts_with("$share/") && options.no_local
@@ -67,17 +73,15 @@ impl Shard {
                 options.retain_as_published = true;
             }
             let reason = match self.subscribe(now, id, key, filter, options, subscription_id) {
-                Outcome::Refused(reason) => {
+                Outcome::Refused(reason, keys) => {
                     self.counters.subscriptions_refused += 1;
-                    let limits =
-                        "see subscriptions_per_client_max, filter_size_max and filter_levels_max";
-                    self.notice_refused(now, id, key, filter, limits);
+                    self.notice_refused(now, id, filter, &format!("{reason:?}"), keys);
                     reason
                 }
                 Outcome::Denied(reason) => {
                     let plugin = self.denier().unwrap_or_default();
                     let by = format!("plugin '{plugin}' denied it ({reason:?})");
-                    self.notice_refused(now, id, key, filter, &by);
+                    self.notice_refused(now, id, filter, &by, "");
                     reason
                 }
                 Outcome::Granted { qos, is_waiting } => {
@@ -104,35 +108,40 @@ impl Shard {
         &mut self,
         now: Instant,
         id: ConnectionId,
-        key: SessionKey,
         filter: &str,
         why: &str,
+        keys: &'static str,
     ) {
-        let Some(session) = self.clients.session(key) else { return };
-        let client_id = &session.client_id;
-        self.events.notice(now, About::Subscription, || {
-            let what = format!("{}, {why}", Quoted(filter));
-            Notice::new(About::Subscription, id, client_id, &what)
-        });
+        let what = format!("{}, {why}", Quoted(filter));
+        self.notice_client(now, About::Subscription, id, &what, keys);
     }
 
     /// What a SUBSCRIBE asks for and CONNACK said is not to be had.
-    fn unavailable_of(&self, subscribe: &Subscribe<'_>) -> Option<(ReasonCode, &'static str)> {
+    fn unavailable_of(&self, subscribe: &Subscribe<'_>) -> Option<Unavailable> {
         if !self.limits.subscription_ids_available && subscribe.subscription_id.is_some() {
-            let reason = ReasonCode::SubscriptionIdentifiersNotSupported;
-            return Some((reason, "subscription identifiers are not available"));
+            return Some(Unavailable {
+                reason: ReasonCode::SubscriptionIdentifiersNotSupported,
+                why: "subscription identifiers are not available",
+                key: "subscription_ids_available",
+            });
         }
         subscribe.filters.iter().find_map(|(filter, _)| self.unavailable(filter))
     }
 
-    fn unavailable(&self, filter: &str) -> Option<(ReasonCode, &'static str)> {
+    fn unavailable(&self, filter: &str) -> Option<Unavailable> {
         if !self.limits.shared_available && filter.starts_with("$share/") {
-            let reason = ReasonCode::SharedSubscriptionsNotSupported;
-            return Some((reason, "shared subscriptions are not available"));
+            return Some(Unavailable {
+                reason: ReasonCode::SharedSubscriptionsNotSupported,
+                why: "shared subscriptions are not available",
+                key: "shared_available",
+            });
         }
         if !self.limits.wildcard_available && has_wildcards(filter) {
-            let reason = ReasonCode::WildcardSubscriptionsNotSupported;
-            return Some((reason, "wildcard subscriptions are not available"));
+            return Some(Unavailable {
+                reason: ReasonCode::WildcardSubscriptionsNotSupported,
+                why: "wildcard subscriptions are not available",
+                key: "wildcard_available",
+            });
         }
         None
     }
@@ -207,14 +216,14 @@ impl Shard {
             match parse_filter(text, self.limits.filter_size_max, self.limits.filter_levels_max) {
                 Ok(parsed) => parsed,
                 // The filter is well formed, and too long or too deep.
-                Err(_) => return Outcome::Refused(ReasonCode::QuotaExceeded),
+                Err(_) => return Outcome::Refused(ReasonCode::QuotaExceeded, TOPIC_KEYS),
             };
-        if let Some((reason, _)) = self.unavailable(text) {
-            return Outcome::Refused(reason);
+        if let Some(Unavailable { reason, key, .. }) = self.unavailable(text) {
+            return Outcome::Refused(reason, key);
         }
         let depth_min = self.limits.wildcard_depth_min;
         if depth_min > 0 && wildcard_depth(parsed.filter).is_some_and(|depth| depth < depth_min) {
-            return Outcome::Refused(ReasonCode::TopicFilterInvalid);
+            return Outcome::Refused(ReasonCode::TopicFilterInvalid, "wildcard_depth_min");
         }
         // [MQTT-3.2.2-10]
         let qos_max = QoS::from_bits(self.limits.qos_max).unwrap_or_default();
@@ -224,17 +233,19 @@ impl Shard {
         };
         let subscriptions_max = self.limits.subscriptions_per_client_max;
         let Some(session) = self.clients.session(key) else {
-            return Outcome::Refused(ReasonCode::UnspecifiedError);
+            return Outcome::Refused(ReasonCode::UnspecifiedError, "");
         };
         let subscriptions_max = session.bounds().subscriptions_max.unwrap_or(subscriptions_max);
         let place = session.filters.binary_search_by(|filter| (**filter).cmp(text));
         if let Err(place) = place {
             if session.filters.len() >= subscriptions_max {
-                return Outcome::Refused(ReasonCode::QuotaExceeded);
+                let key = "subscriptions_per_client_max";
+                return Outcome::Refused(ReasonCode::QuotaExceeded, key);
             }
             let overlapping_max = self.limits.overlapping_subscriptions_max;
             if parsed.share.is_none() && !session.overlap(text, overlapping_max) {
-                return Outcome::Refused(ReasonCode::QuotaExceeded);
+                let key = "overlapping_subscriptions_max";
+                return Outcome::Refused(ReasonCode::QuotaExceeded, key);
             }
             if session.filters.is_empty() {
                 // Most clients have one.

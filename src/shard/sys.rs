@@ -91,12 +91,16 @@ impl Report {
         say("refused/connect_rates", &counters.refused_by_connect_rate);
         say("refused/memory", &counters.refused_by_memory);
         say("memory/shortages", &counters.memory_shortages);
+        say("refused/packets_too_large", &counters.refused_by_size);
+        say("refused/receive_max", &counters.refused_by_receive_max);
+        say("refused/topic_aliases", &counters.refused_by_alias);
         say("refused/topics", &counters.refused_by_topic);
         say("refused/payload_formats", &counters.refused_by_payload_format);
         say("refused/qos", &counters.refused_by_qos);
         say("refused/too_large", &counters.refused_by_arena);
         say("closed/protocol_errors", &counters.protocol_errors);
         say("closed/keep_alives", &counters.keep_alives_expired);
+        say("closed/packets_timed_out", &counters.packets_timed_out);
         say("closed/connects_timed_out", &counters.connects_timed_out);
         say("closed/timed_out", &counters.connections_timed_out);
         say("closed/slow", &counters.slow_clients_closed);

@@ -16,6 +16,8 @@ pub enum Timer {
     Tick,
     /// It is seen whether clients take what fills the store.
     Store,
+    /// A packet of which a part has arrived takes too long.
+    Packets,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,7 @@ impl Entry {
             Timer::Sys => (2, 0, 0),
             Timer::Tick => (3, 0, 0),
             Timer::Store => (4, 0, 0),
+            Timer::Packets => (5, 0, 0),
         };
         let due = deadline.0.min(u64::MAX >> KIND_BITS) << KIND_BITS | kind;
         Entry { due, of: u64::from(index) << 32 | u64::from(generation) }
@@ -58,7 +61,8 @@ impl Entry {
             1 => Timer::Session(SessionKey { index, generation }),
             2 => Timer::Sys,
             3 => Timer::Tick,
-            _ => Timer::Store,
+            4 => Timer::Store,
+            _ => Timer::Packets,
         }
     }
 }

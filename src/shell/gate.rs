@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::shard::Origin;
+use crate::shard::{Origin, Refusal};
 use crate::time::Instant;
-use crate::turn::Refusal;
 
 /// Addresses that are remembered without a connection, until what they may open in a second is theirs again.
 const IDLE_ADDRESSES_MAX: usize = 65_536;

@@ -180,6 +180,35 @@ const RULES: &[Rule] = &[
         sentence: "connections closed: their clients published above the maximum QoS; raise qos_max",
     },
     Rule {
+        count: |counters| counters.refused_by_size,
+        sentence: "packets refused: larger than packet_size_max",
+    },
+    Rule {
+        count: |counters| counters.refused_by_receive_max,
+        sentence: "connections closed: their clients had more messages unacknowledged than receive_max",
+    },
+    Rule {
+        count: |counters| counters.refused_by_alias,
+        sentence: "connections closed: their clients used a topic alias above topic_alias_max",
+    },
+    Rule {
+        count: |counters| counters.refused_by_topic,
+        sentence: "messages refused: their topics were the broker's own, or longer or deeper than filter_size_max and \
+                   filter_levels_max",
+    },
+    Rule {
+        count: |counters| counters.refused_by_payload_format,
+        sentence: "messages refused: marked as UTF-8, and it was none; see payload_format_checked",
+    },
+    Rule {
+        count: |counters| counters.packets_timed_out,
+        sentence: "connections closed: a packet took longer to arrive than packet_time_max_ms",
+    },
+    Rule {
+        count: |counters| counters.connects_timed_out,
+        sentence: "connections closed: no whole CONNECT arrived within connect_timeout_ms",
+    },
+    Rule {
         count: |counters| counters.sessions_refused,
         sentence: "sessions refused: raise sessions_max",
     },

@@ -185,7 +185,9 @@ impl<N: Network> World for NetWorld<N> {
             net::Event::Accepted { socket } => {
                 match self.gate.enter(self.now, || peer_address(&socket).ok()) {
                     Ok(origin) => Event::Accepted(Admitted { socket, origin }),
-                    Err(refusal) => Event::AcceptRefused(refusal),
+                    Err(refusal) => {
+                        Event::AcceptRefused { refusal, peer: peer_address(&socket).ok() }
+                    }
                 }
             }
             net::Event::AcceptFailed { error } => {

@@ -5,6 +5,7 @@
 #[path = "../conformance/broker.rs"]
 mod broker;
 mod closing;
+mod limits;
 mod logs;
 mod mosquitto;
 mod refusals;

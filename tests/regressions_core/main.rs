@@ -2,10 +2,12 @@
 
 mod budget;
 mod credit;
+mod limits;
 mod rates;
 mod repeats;
 mod retained_room;
 mod shortage;
+mod slow_packets;
 mod steps;
 mod world;
 

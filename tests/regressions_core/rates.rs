@@ -134,6 +134,10 @@ fn a_client_that_connects_too_often_is_banned_and_its_session_stays() {
     assert!(told[..5].iter().all(|reason| *reason == ReasonCode::Success), "{told:?}");
     assert!(told[5..].iter().all(|reason| *reason == ReasonCode::Banned), "{told:?}");
     assert_eq!(shard.counters().refused_as_flapping, 5);
+    let line = shard.poll_event().expect("it is told").to_string();
+    assert!(line.starts_with("refused client 'c' from 192.0.2.1:1: "), "{line}");
+    let keys = "; see flapping_connects_max, flapping_window_s and flapping_ban_s";
+    assert!(line.ends_with(keys), "{line}");
     // Who is banned has taken nothing over.
     let gauges = shard.gauges();
     assert_eq!((gauges.sessions, gauges.connected_sessions, gauges.connections), (1, 1, 1));

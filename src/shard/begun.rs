@@ -1,0 +1,351 @@
+//! Packets of clients of which a part has arrived: how fast they must come, how long they may take, which of them goes first
+//! where room lacks, and those that are too large and passed over.
+//!
+//! Whole packets never come here. Input that waits because its connection is parked is listed, too: it owes nothing, and goes
+//! last.
+
+use super::input::Step;
+use super::timers::Timer;
+use super::{About, ConnectionId, Shard};
+use crate::codec::{self, DecodeError, PacketId, ProtocolVersion, QoS, ReasonCode};
+use crate::limits::PACKET_PROGRESS_MIN;
+use crate::session::connection::ConnectionState;
+use crate::time::Instant;
+use slab::Slab;
+use std::collections::BTreeSet;
+
+/// Between two looks while a packet that takes too long is still there.
+const LOOK_MS: u64 = 1_000;
+/// So many packets that take too long end in one look.
+const LATE_MAX: usize = 1_000;
+
+/// No clock comes there.
+const NEVER: Instant = Instant(u64::MAX);
+
+#[derive(Debug)]
+struct BegunPacket {
+    connection: ConnectionId,
+    /// When its first byte came; `NEVER`: its connection is parked.
+    since: Instant,
+    /// When it had last brought what it must bring in a period; `NEVER`: its connection is parked.
+    progress_at: Instant,
+    /// How much of it had come then.
+    counted: usize,
+    passing: Option<Passing>,
+}
+
+/// A PUBLISH that is too large: its bytes are thrown away as they come.
+#[derive(Clone, Copy, Debug)]
+struct Passing {
+    size: usize,
+    left: usize,
+    /// Its packet identifier, and whether it is of QoS 2.
+    ack: Option<(PacketId, bool)>,
+}
+
+/// All of them, by place; an entry of an order is an instant and a place.
+#[derive(Debug, Default)]
+pub(super) struct Begun {
+    packets: Slab<BegunPacket>,
+    by_age: BTreeSet<(Instant, u32)>,
+    by_progress: BTreeSet<(Instant, u32)>,
+    timer: Option<Instant>,
+}
+
+impl Begun {
+    /// The packet at `place`, of which `brought` bytes are there; made if there is none. Returns whether it has brought what
+    /// it must bring in a period. `is_new`: it is another one than the last time.
+    fn note(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        place: &mut Option<u32>,
+        (brought, is_new, is_parked): (usize, bool, bool),
+    ) -> bool {
+        let at = if is_parked { NEVER } else { now };
+        let index = match *place {
+            Some(index) => {
+                let was_parked = self.packets[index as usize].since == NEVER;
+                if is_new || is_parked || was_parked {
+                    self.set_since(index, at);
+                    self.set_progress(index, at, 0);
+                }
+                index
+            }
+            None => {
+                let packet = BegunPacket {
+                    connection: id,
+                    since: at,
+                    progress_at: at,
+                    counted: 0,
+                    passing: None,
+                };
+                let index = self.packets.insert(packet) as u32;
+                self.by_age.insert((at, index));
+                self.by_progress.insert((at, index));
+                *place = Some(index);
+                index
+            }
+        };
+        let counted = self.packets[index as usize].counted;
+        let has_progress = !is_parked && brought.saturating_sub(counted) >= PACKET_PROGRESS_MIN;
+        if has_progress {
+            self.set_progress(index, now, brought);
+        }
+        has_progress
+    }
+
+    fn set_since(&mut self, index: u32, since: Instant) {
+        let packet = &mut self.packets[index as usize];
+        if packet.since != since {
+            self.by_age.remove(&(packet.since, index));
+            self.by_age.insert((since, index));
+            packet.since = since;
+        }
+    }
+
+    fn set_progress(&mut self, index: u32, at: Instant, counted: usize) {
+        let packet = &mut self.packets[index as usize];
+        // What is passed over holds nothing, so it stands behind all others.
+        let at = if packet.passing.is_some() { NEVER } else { at };
+        packet.counted = counted;
+        if packet.progress_at != at {
+            self.by_progress.remove(&(packet.progress_at, index));
+            self.by_progress.insert((at, index));
+            packet.progress_at = at;
+        }
+    }
+
+    /// Nothing unfinished is at `place` any more.
+    #[inline]
+    pub fn end(&mut self, place: &mut Option<u32>) {
+        if let Some(index) = place.take() {
+            self.remove(index);
+        }
+    }
+
+    /// As `end`, of a connection that goes on: what is passed over has not ended with what is kept.
+    #[inline]
+    pub fn end_kept(&mut self, place: &mut Option<u32>) {
+        if place.is_some_and(|index| self.packets[index as usize].passing.is_none()) {
+            self.end(place);
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        let packet = self.packets.remove(index as usize);
+        self.by_age.remove(&(packet.since, index));
+        self.by_progress.remove(&(packet.progress_at, index));
+    }
+
+    /// Those that have begun so long ago.
+    fn late(&self, now: Instant, time_max_ms: u64) -> impl Iterator<Item = ConnectionId> {
+        let is_late = move |(since, _): &&(Instant, u32)| {
+            *since != NEVER && since.plus_ms(time_max_ms) <= now
+        };
+        let late = self.by_age.iter().take_while(is_late);
+        late.map(|(_, index)| self.packets[*index as usize].connection)
+    }
+
+    fn is_late(&self, place: Option<u32>, now: Instant, time_max_ms: u64) -> bool {
+        let packet = place.map(|index| &self.packets[index as usize]);
+        packet
+            .is_some_and(|packet| packet.since != NEVER && packet.since.plus_ms(time_max_ms) <= now)
+    }
+
+    /// When the first of them will have taken too long.
+    fn deadline(&self, time_max_ms: u64) -> Option<Instant> {
+        let (since, _) = self.by_age.first()?;
+        (*since != NEVER).then(|| since.plus_ms(time_max_ms))
+    }
+}
+
+impl Shard {
+    /// An open connection keeps input. `is_new`: its first byte is not the one that was the first before.
+    pub(super) fn note_input(&mut self, now: Instant, id: ConnectionId, is_new: bool) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        if !matches!(connection.state, ConnectionState::Open(_)) {
+            return;
+        }
+        let state = (connection.input.len(), is_new, connection.park.is_some());
+        if self.begun.note(now, id, &mut connection.begun, state) {
+            // As good as a packet. [MQTT-3.1.2-22]
+            connection.last_received = now;
+        }
+        self.start_packet_timer();
+    }
+
+    /// The timer is not moved as packets come and go: it is set anew when it has passed.
+    fn start_packet_timer(&mut self) {
+        if self.begun.timer.is_none()
+            && let Some(deadline) = self.begun.deadline(self.limits.packet_time_max_ms)
+        {
+            self.timers.set(Timer::Packets, &mut self.begun.timer, Some(deadline));
+        }
+    }
+
+    /// Ends packets that take too long, unless the rest of them is there already.
+    pub(super) fn on_packet_timer(&mut self, now: Instant) {
+        self.begun.timer = None;
+        let late = self.begun.late(now, self.limits.packet_time_max_ms).take(LATE_MAX);
+        let late: Vec<ConnectionId> = late.collect();
+        self.counters.add_steps(late.len() as u64);
+        late.iter().for_each(|id| self.read_before_late(*id));
+        match late.is_empty() {
+            true => self.start_packet_timer(),
+            false => {
+                let again = Some(now.plus_ms(LOOK_MS));
+                self.timers.set(Timer::Packets, &mut self.begun.timer, again);
+            }
+        }
+    }
+
+    /// All that the client had sent was worked on.
+    pub(super) fn end_if_late(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        if !self.begun.is_late(connection.begun, now, self.limits.packet_time_max_ms) {
+            return;
+        }
+        self.counters.packets_timed_out += 1;
+        let why = "a packet took too long to arrive";
+        self.refuse_at(now, id, ReasonCode::QuotaExceeded, why, "packet_time_max_ms");
+    }
+
+    /// Over the budget of what has not arrived whole, the packet goes that has not brought `PACKET_PROGRESS_MIN` for longest:
+    /// what keeps its rate is spared, and so is what is whole and was told to wait.
+    pub(super) fn slowest_begun(&mut self) -> Option<ConnectionId> {
+        let Shard { begun, clients, .. } = self;
+        let by_progress = begun.by_progress.iter();
+        // What is being read, or is passed over, holds nothing that could be freed.
+        by_progress.map(|(_, index)| begun.packets[*index as usize].connection).find(|id| {
+            clients.connection(*id).is_some_and(|connection| !connection.input.is_empty())
+        })
+    }
+
+    /// A packet at the start of `rest` that cannot be read: a PUBLISH of a client that cannot be told why is passed over, and
+    /// the bytes of it that have come are counted; else the connection ends.
+    #[cold]
+    pub(super) fn refuse_frame(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        rest: &[u8],
+        error: &DecodeError,
+    ) -> Result<usize, Step> {
+        let Some(connection) = self.clients.connection(id) else { return Err(Step::Stop) };
+        let ConnectionState::Open(_) = connection.state else { return Err(Step::Stop) };
+        if *error != DecodeError::PacketTooLarge || connection.version == ProtocolVersion::V5 {
+            return Err(self.fail_at(now, id, rest, error));
+        }
+        if connection.park.is_some() {
+            return Err(Step::Wait);
+        }
+        let start = match codec::publish_start(rest) {
+            Ok(Some(start)) => start,
+            // Its packet identifier has not come yet.
+            Ok(None) => return Err(Step::Wait),
+            Err(DecodeError::OtherPacket) => return Err(self.fail_at(now, id, rest, error)),
+            Err(error) => return Err(self.fail_at(now, id, rest, &error)),
+        };
+        self.counters.refused_by_size += 1;
+        let what = format!("a packet of {} bytes", start.size);
+        self.notice_client(now, About::Message, id, &what, "packet_size_max");
+        let ack = start.packet_id.map(|id| (id, start.qos == QoS::ExactlyOnce));
+        let here = start.size.min(rest.len());
+        let passing = Passing { size: start.size, left: start.size - here, ack };
+        if passing.left == 0 {
+            self.end_passing(now, id, passing);
+            return Ok(here);
+        }
+        let Some(connection) = self.clients.connection(id) else { return Err(Step::Stop) };
+        self.begun.note(now, id, &mut connection.begun, (here, false, false));
+        if let Some(index) = connection.begun {
+            self.begun.packets[index as usize].passing = Some(passing);
+            self.begun.set_progress(index, now, here);
+        }
+        self.start_packet_timer();
+        Ok(here)
+    }
+
+    /// More of a packet that is passed over; how many of `bytes` are its. `None`: none is.
+    pub(super) fn pass_over(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        bytes: &[u8],
+    ) -> Option<usize> {
+        let connection = self.clients.connection(id)?;
+        let index = connection.begun?;
+        let passing = self.begun.packets[index as usize].passing.as_mut()?;
+        let taken = passing.left.min(bytes.len());
+        passing.left -= taken;
+        let passing = *passing;
+        if passing.left == 0 {
+            self.begun.end(&mut connection.begun);
+            connection.last_received = now;
+            self.end_passing(now, id, passing);
+            return Some(taken);
+        }
+        let brought = passing.size - passing.left;
+        if self.begun.note(now, id, &mut connection.begun, (brought, false, false)) {
+            connection.last_received = now;
+        }
+        Some(taken)
+    }
+
+    /// All of it has come: its client hears what it would have heard of any message, and never sends it again.
+    fn end_passing(&mut self, now: Instant, id: ConnectionId, passing: Passing) {
+        self.counters.packets_received += 1;
+        self.counters.publishes_received += 1;
+        self.charge_passed(now, id, passing.size);
+        let key = self.clients.connection(id).and_then(|connection| connection.session());
+        if let (Some(key), Some(ack), false) = (key, passing.ack, self.is_shutting_down) {
+            self.acknowledge_in_turn(id, key, ack, ReasonCode::Success);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    /// What is at each place, as a list would have it.
+    #[test]
+    fn the_orders_hold_what_the_packets_say() {
+        let mut random = Random::new(9);
+        let mut begun = Begun::default();
+        let mut places = [None; 20];
+        let mut brought = [0; 20];
+        for step in 0..20_000 {
+            let now = Instant(1_000 + step / 3);
+            let at = (random.number() % 20) as usize;
+            let id = ConnectionId { index: at as u32, generation: 1 };
+            match random.number() % 6 {
+                0 => begun.end_kept(&mut places[at]),
+                kind => {
+                    let is_new = kind == 1 || places[at].is_none();
+                    brought[at] =
+                        if is_new { 0 } else { brought[at] } + (random.number() % 900) as usize;
+                    begun.note(now, id, &mut places[at], (brought[at], is_new, kind == 2));
+                }
+            }
+            let count = places.iter().flatten().count();
+            assert_eq!(
+                [begun.packets.len(), begun.by_age.len(), begun.by_progress.len()],
+                [count; 3]
+            );
+            for (index, packet) in &begun.packets {
+                assert!(begun.by_age.contains(&(packet.since, index as u32)));
+                assert!(begun.by_progress.contains(&(packet.progress_at, index as u32)));
+                assert!(packet.progress_at >= packet.since);
+                assert_eq!(places[packet.connection.index as usize], Some(index as u32));
+            }
+            let late = begun.late(now, 500).count();
+            let is_late = |place: &&Option<u32>| begun.is_late(**place, now, 500);
+            assert_eq!(late, places.iter().filter(is_late).count());
+        }
+        places.iter_mut().for_each(|place| begun.end(place));
+        assert!(begun.by_age.is_empty() && begun.by_progress.is_empty());
+    }
+}
