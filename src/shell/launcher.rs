@@ -89,10 +89,11 @@ pub fn run(settings: Settings) -> Result<(), LaunchError> {
     let settings = &broker.shared.settings;
     let shards = counted(settings.shard_count().into(), "shards");
     info!("{shards} on cores {}", cores_text(&settings.cores));
-    match supervise(&mut signals, &broker).map_err(LaunchError::System)? {
+    let mut watch = Watch::new(&broker.reports);
+    match supervise(&mut signals, &broker, &mut watch).map_err(LaunchError::System)? {
         Ended::BySignal => {
             info!("shutting down");
-            broker.stop()
+            broker.end(watch)
         }
         Ended::ByStall => Err(LaunchError::Stalled),
     }
@@ -423,8 +424,7 @@ enum Ended {
 }
 
 /// Looks at the shards' reports until a signal asks for the end, or a shard stands still and that is to end the process.
-fn supervise(signals: &mut Signals, broker: &Broker) -> std::io::Result<Ended> {
-    let mut watch = Watch::new(&broker.reports);
+fn supervise(signals: &mut Signals, broker: &Broker, watch: &mut Watch) -> std::io::Result<Ended> {
     let mut calm = Calm::default();
     let mut stalls = Stalls::new(broker.reports.len(), broker.shared.settings.stall_max_ms);
     let mut memory = MemoryWatch::begin(broker.shared.settings.memory_max);

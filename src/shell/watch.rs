@@ -279,8 +279,8 @@ const RULES: &[Rule] = &[
 ];
 
 /// Looks at the reports of all shards.
-pub struct Watch<'a> {
-    reports: &'a [Arc<Report>],
+pub struct Watch {
+    reports: Vec<Arc<Report>>,
     rules: Vec<RuleState>,
     stages: Vec<StageState>,
     calls: Vec<CallState>,
@@ -310,10 +310,10 @@ struct CallState {
     is_told: bool,
 }
 
-impl<'a> Watch<'a> {
-    pub fn new(reports: &'a [Arc<Report>]) -> Watch<'a> {
+impl Watch {
+    pub fn new(reports: &[Arc<Report>]) -> Watch {
         Watch {
-            reports,
+            reports: reports.to_vec(),
             rules: vec![RuleState::default(); RULES.len()],
             stages: vec![StageState::default(); reports.len() * STAGES.len()],
             calls: vec![CallState::default(); reports.len()],
@@ -321,9 +321,16 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// What to warn of now.
-    pub fn look(&mut self, now: Instant) -> Vec<String> {
+    /// The limits that were hit since they were told last: nothing is told later.
+    pub fn look_last(&mut self) -> Vec<String> {
         let snapshots: Vec<Snapshot> = self.reports.iter().map(|report| report.get()).collect();
+        let mut warnings = self.look_at_limits(&snapshots, Instant(u64::MAX));
+        self.loser_silent_until = Instant::default();
+        warnings.extend(self.look_for_loser(Instant::default()));
+        warnings
+    }
+
+    fn look_at_limits(&mut self, snapshots: &[Snapshot], now: Instant) -> Vec<String> {
         let mut warnings = Vec::new();
         for (rule, state) in RULES.iter().zip(&mut self.rules) {
             let count: u64 =
@@ -333,6 +340,13 @@ impl<'a> Watch<'a> {
                 *state = RuleState { told: count, silent_until: now.plus_ms(SILENCE_MS) };
             }
         }
+        warnings
+    }
+
+    /// What to warn of now.
+    pub fn look(&mut self, now: Instant) -> Vec<String> {
+        let snapshots: Vec<Snapshot> = self.reports.iter().map(|report| report.get()).collect();
+        let mut warnings = self.look_at_limits(&snapshots, now);
         for (shard, snapshot) in snapshots.iter().enumerate() {
             for (stage, name) in STAGES.iter().enumerate() {
                 let (held, acked) = (snapshot.held_by_stage[stage], snapshot.acked_by_stage[stage]);
@@ -423,6 +437,13 @@ mod tests {
         let warnings = watch.look(Instant(11_000));
         assert!(matches!(&warnings[..], [line] if line.starts_with("5 messages dropped")));
         assert!(watch.look(Instant(60_000)).is_empty());
+        // What is counted while nothing is said about its limit is said in the end.
+        report(&reports, 0, |snapshot| snapshot.counters.refused_by_size = 1);
+        assert_eq!(watch.look(Instant(60_000)).len(), 1);
+        report(&reports, 0, |snapshot| snapshot.counters.refused_by_size = 4);
+        assert!(watch.look(Instant(60_001)).is_empty());
+        assert_eq!(watch.look_last(), ["3 packets refused: larger than packet_size_max"]);
+        assert!(watch.look_last().is_empty());
     }
 
     #[test]

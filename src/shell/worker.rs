@@ -109,8 +109,9 @@ impl<N: Network> Worker<N> {
         self.shard.disconnect_all(self.now);
     }
 
-    /// Tells what ends with the process.
-    pub fn report_remainder(&self) {
+    /// Tells what ends with the process, and what was counted since the last report.
+    pub fn report_remainder(&mut self) {
+        self.report(self.now);
         self.report.set_remainder(self.shard.remainder());
     }
 

@@ -116,6 +116,30 @@ fn a_connection_that_is_one_too_many_is_counted_and_told_with_its_address() {
 }
 
 #[test]
+fn what_was_counted_since_the_last_report_is_told_in_the_end() {
+    for io in WORLDS {
+        let options = ["--shards", "2", "--packet-size-max", "1000", "--io", io];
+        let mut broker = Broker::start(&options).unwrap();
+        let mut client = join(&broker, b"a", 0);
+        let mut refuse = |count: usize| {
+            client.write_all(&publish(20_000).repeat(count)).unwrap();
+            let mut acks = vec![0; 4 * count];
+            client.read_exact(&mut acks).unwrap();
+            assert_eq!(acks, [0x40, 2, 0, 5].repeat(count));
+        };
+        refuse(1);
+        until_told(&broker, &["INFO refused a message of client 'a'", "; see packet_size_max"]);
+        until_told(&broker, &["1 packet refused: larger than packet_size_max"]);
+        // The limit was told a moment ago, so the next line of it would be due in ten seconds.
+        refuse(3);
+        broker.signal("TERM");
+        assert!(broker.wait().unwrap().success());
+        until_told(&broker, &["3 packets refused: larger than packet_size_max"]);
+        until_told(&broker, &["stopped; "]);
+    }
+}
+
+#[test]
 fn a_packet_that_keeps_its_rate_arrives_and_a_trickle_does_not() {
     let tries = WORLDS.map(|io| {
         thread::spawn(move || {

@@ -9,6 +9,7 @@ use super::{Broker, LaunchError, millis, remainder, tell_stall};
 use crate::config::StallAction;
 use crate::shell::shutdown::{LOOK_INTERVAL, Phase};
 use crate::shell::standstill::Stalls;
+use crate::shell::watch::Watch;
 
 /// How long the lanes and the logs of bridges may take until everything on its way has arrived.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -21,6 +22,12 @@ const END_TIME_MIN: Duration = Duration::from_millis(500);
 impl Broker {
     /// Ends in phases, each bounded in time, and all of them by `shutdown_max_ms`.
     pub fn stop(self) -> Result<(), LaunchError> {
+        let watch = Watch::new(&self.reports);
+        self.end(watch)
+    }
+
+    /// As `stop`. Limits that were hit and that `watch` has not told are.
+    pub(super) fn end(self, mut watch: Watch) -> Result<(), LaunchError> {
         let settings = &self.shared.settings;
         let time_max = Duration::from_millis(settings.shutdown_max_ms);
         let linger = Duration::from_millis(settings.limits.linger_ms);
@@ -51,6 +58,7 @@ impl Broker {
         if !has_ended {
             warn!("the kernel did not let go of a ring in time");
         }
+        watch.look_last().iter().for_each(|warning| warn!("{warning}"));
         remainder::tell(&self.reports, self.bridges_left.load(Ordering::Relaxed));
         if has_ended {
             for worker in self.workers {
