@@ -3,6 +3,7 @@
 //! Tasks, all on one thread: one takes what shards hand over and tells them how far the logs have come; each connection has
 //! one that commits its log and one that keeps its link to the remote.
 
+mod deletions;
 mod identity;
 mod intake;
 mod line;

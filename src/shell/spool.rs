@@ -59,7 +59,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::shell::executor::{self, Semaphore, sleep};
-use crate::store::log::{Log, Step};
+use crate::store::log::{Freed, Log, Step};
 use crate::store::states::Mark;
 use files::Files;
 use reader::Reader;
@@ -275,9 +275,14 @@ impl Spool {
         self.inner.log.borrow().has_uncommitted()
     }
 
+    /// Of the messages that were pushed and are not committed.
+    pub fn uncommitted_size(&self) -> usize {
+        self.inner.log.borrow().uncommitted_size()
+    }
+
     /// When the disk is full: drops all messages of the oldest file that can go then, which are those that were not sent
-    /// (`from` is the first); says how many. The next commit deletes the file before it writes. 0: there is no such file.
-    pub fn free_segment(&self, from: u64) -> u64 {
+    /// (`from` is the first). The next commit deletes the file before it writes. `None`: there is no such file.
+    pub fn free_segment(&self, from: u64) -> Option<Freed> {
         // A file that is open keeps its space.
         if let Ok(mut reader) = self.reader.try_borrow_mut() {
             *reader = Reader::default();

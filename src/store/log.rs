@@ -106,6 +106,15 @@ pub struct Log {
     files_size: u64,
 }
 
+/// A segment that was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freed {
+    /// Those that were dropped.
+    pub messages: u64,
+    /// Of its file.
+    pub size: u64,
+}
+
 /// What recovery found.
 #[derive(Debug)]
 pub struct Found {
@@ -252,10 +261,7 @@ impl Log {
     fn disk_size(&self) -> u64 {
         let spare =
             self.segments.back().filter(|last| last.unfinished == 0 && !self.is_spent(last));
-        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
-        self.live_size
-            + spare.map_or(0, |segment| segment.size)
-            + (self.open.size() + sealed) as u64
+        self.live_size + spare.map_or(0, |segment| segment.size) + self.uncommitted_size() as u64
     }
 
     /// Nothing in it is needed and it is large: the next write begins a new one.
@@ -269,10 +275,9 @@ impl Log {
     }
 
     pub fn backlog(&self) -> Backlog {
-        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
         Backlog {
             messages: self.messages(),
-            bytes: self.unfinished_size + (sealed + self.open.size()) as u64,
+            bytes: self.unfinished_size + self.uncommitted_size() as u64,
             oldest_time_ms: self.oldest_time_ms(),
             disk_bytes: self.files_size,
         }
@@ -339,22 +344,28 @@ impl Log {
     }
 
     /// Drops all messages of the oldest segment whose file can go then, and what waits in front of them: none of its messages
-    /// was sent (`from` is the first that was not) or received, and another segment takes the writes. Says how many; the file
-    /// goes with the next commit's first step, which needs no space.
-    pub fn free_segment(&mut self, from: u64) -> u64 {
+    /// was sent (`from` is the first that was not) or received, and another segment takes the writes. The file goes with the
+    /// next commit's first step, which needs no space. `None`: there is no such segment.
+    pub fn free_segment(&mut self, from: u64) -> Option<Freed> {
         let older = self.segments.iter().take(self.segments.len().saturating_sub(1));
         let mut candidates = older.filter(|segment| {
             let first = self.states.next_unfinished(segment.messages.first_sequence);
             let waits = segment.unfinished > 0 && segment.waiting == segment.unfinished;
             waits && !segment.stuck && first >= from
         });
-        let Some(end) = candidates.next().map(|segment| segment.messages.end()) else { return 0 };
-        let mut dropped = 0;
+        let segment = candidates.next()?;
+        let (end, mut freed) = (segment.messages.end(), Freed { messages: 0, size: segment.size });
         while let Some(next) = self.next_waiting(from).filter(|&next| next < end) {
             self.mark(next, Mark::Done);
-            dropped += 1;
+            freed.messages += 1;
         }
-        dropped
+        Some(freed)
+    }
+
+    /// Of the messages that were pushed and are not committed.
+    pub fn uncommitted_size(&self) -> usize {
+        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
+        self.open.size() + sealed
     }
 
     /// Drops all messages that are not committed; marks stay. Says how many. Only between commits.

@@ -176,7 +176,10 @@ impl World {
         let uncommitted = self.log.next_sequence() - self.log.committed();
         let (dropped, path) = match self.random.below(2) {
             0 => (self.log.make_room(from, 60), "room was made"),
-            _ => (self.log.free_segment(from), "a segment was given up"),
+            _ => {
+                let freed = self.log.free_segment(from);
+                (freed.map_or(0, |freed| freed.messages), "a segment was given up")
+            }
         };
         if dropped > 0 {
             self.seen.insert(path);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use super::deletions::{Deletions, Verdict};
 use super::record::Record;
 use super::signal::Signal;
 use crate::arena::Generation;
@@ -74,6 +75,8 @@ pub struct Outbound {
     /// Messages dropped because the log could not be written, and not told of yet.
     shed: Cell<u64>,
     is_failure_new: Cell<bool>,
+    /// Of files of the log, for space.
+    deletions: RefCell<Deletions>,
     silent_until: Cell<Option<Instant>>,
     has_pushed: Signal,
     /// Something was committed, or waits for the link.
@@ -128,6 +131,7 @@ impl Outbound {
             is_shedding: Cell::new(false),
             shed: Cell::new(0),
             is_failure_new: Cell::new(false),
+            deletions: RefCell::default(),
             silent_until: Cell::new(None),
             has_pushed: Signal::default(),
             has_work: Rc::default(),
@@ -339,12 +343,14 @@ impl Outbound {
         if self.when_full == WhenFull::Hold || !has_waiting {
             return false;
         }
-        if self.when_full == WhenFull::DropOldest && outcome == Outcome::NoSpace {
-            let count = spool.free_segment(self.unsent.get());
-            if count > 0 {
-                self.shed(count);
-                return true;
-            }
+        if self.when_full == WhenFull::DropOldest
+            && outcome == Outcome::NoSpace
+            && self.may_delete(spool)
+            && let Some(freed) = spool.free_segment(self.unsent.get())
+        {
+            self.deletions.borrow_mut().note_deleted(freed.size);
+            self.shed(freed.messages);
+            return true;
         }
         let Some(count) = spool.abandon().await else { return true };
         let overflowed = std::mem::take(&mut *self.overflow.borrow_mut()).len() as u64;
@@ -358,6 +364,20 @@ impl Outbound {
         self.is_shedding.set(true);
         self.has_committed.raise();
         false
+    }
+
+    /// Whether a file of the log goes because the disk is full.
+    fn may_delete(&self, spool: &Spool) -> bool {
+        let wanted = spool.uncommitted_size() as u64;
+        let verdict = self.deletions.borrow_mut().judge(Instant::now(), wanted);
+        if let Verdict::Vain(pause) = verdict {
+            warn!(
+                "bridge: files of its log were deleted and the disk is as full as before: the rest stays, and what \
+                 arrives is dropped until there is space; another file may go in {} s",
+                pause.as_secs()
+            );
+        }
+        verdict == Verdict::May
     }
 
     fn shed(&self, count: u64) {
@@ -397,8 +417,10 @@ impl Outbound {
                 *committing = committing.take().or(opened);
             }
         }
+        let size = spool.uncommitted_size() as u64;
         let outcome = match spool.commit().await {
             Ok(_) => {
+                self.deletions.borrow_mut().note_written(size);
                 self.progress.borrow_mut().committing.fill(None);
                 self.failure.borrow_mut().clear();
                 Outcome::Written
@@ -601,6 +623,79 @@ mod tests {
         assert_eq!(outbound.dropped.get().full, dropped);
         let kept = numbers_in(spool).await;
         assert_eq!(kept[kept.len() - 20..], (last - 19..=last).collect::<Vec<_>>());
+    }
+
+    /// On a file system of 400 KiB, where a second link to each file keeps what it takes.
+    async fn fill_a_disk_that_keeps_all(directory: &Path) {
+        let settings = SpoolSettings {
+            bytes_max: 10 << 20,
+            segment_size: 16 << 10,
+            sync: SyncPolicy::EachBatch,
+            ..settings()
+        };
+        let (log, links) = (directory.join("spool"), directory.join("links"));
+        let spool = Spool::open(&log, settings).await.unwrap();
+        let bridge = BridgeSettings::new("north");
+        assert_eq!(bridge.when_full, WhenFull::DropOldest);
+        let outbound = Rc::new(Outbound::new(&bridge, Some(spool), 1, Rc::default()));
+        let work = publish_in_vain(&outbound, &log, &links);
+        futures_lite::future::or(outbound.clone().run_commits(), work).await;
+    }
+
+    async fn publish_in_vain(outbound: &Outbound, log: &Path, links: &Path) {
+        let mut number = 0;
+        let mut publish = async |count| {
+            for _ in 0..count {
+                number += 1;
+                let generation = Generation::from_number(number);
+                outbound.store(Origin { shard: 0, generation }, numbered(number, 1000));
+                let until = std::time::Instant::now() + Duration::from_secs(60);
+                while outbound.oldest_unwritten(0).is_some() {
+                    assert!(std::time::Instant::now() < until, "publishers are held");
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+            number
+        };
+        let before = publish(150).await;
+        assert_eq!(outbound.dropped.get().full, 0);
+        std::fs::create_dir(links).unwrap();
+        for entry in std::fs::read_dir(log).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::hard_link(entry.path(), links.join(entry.file_name())).unwrap();
+        }
+        let ballast = std::fs::File::create(links.join("ballast")).unwrap();
+        while std::io::Write::write(&mut &ballast, &[1; 4096]).is_ok_and(|size| size == 4096) {}
+        // Several tries.
+        let mut last = before;
+        for _ in 0..3 {
+            last = publish(20).await;
+            sleep(RETRY + Duration::from_millis(200)).await;
+        }
+        let spool = outbound.spool().unwrap();
+        let kept = numbers_in(spool).await;
+        let dropped = outbound.dropped.get().full;
+        assert_eq!(dropped + kept.len() as u64, last, "each is in the log or counted");
+        let of_backlog = kept.iter().filter(|&&number| number <= before).count();
+        assert!(of_backlog > 50 && dropped >= 40, "{of_backlog} of {before} kept");
+        std::fs::remove_dir_all(links).unwrap();
+        let last = publish(20).await;
+        assert_eq!(outbound.dropped.get().full, dropped);
+        let kept = numbers_in(spool).await;
+        assert_eq!(kept[kept.len() - 20..], (last - 19..=last).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_disk_that_deletion_does_not_empty_keeps_the_backlog() {
+        const NAME: &str = "a_disk_that_deletion_does_not_empty_keeps_the_backlog";
+        if let Some((io, directory)) = child() {
+            return run(io, async {
+                fill_a_disk_that_keeps_all(&directory).await;
+                survived();
+            });
+        }
+        let name = format!("shell::bridges::outbound::tests::{NAME}");
+        for_each_io(|io| on_a_disk_of_its_own(&name, io));
     }
 
     fn check_full_disk(test: &str, when_full: WhenFull) {
