@@ -7,6 +7,7 @@ mod deletions;
 mod identity;
 mod intake;
 mod line;
+mod opening;
 mod outbound;
 mod record;
 mod refusals;
@@ -30,20 +31,23 @@ use futures_lite::future::or;
 use crate::arena::Message;
 use crate::bridge::{Direction, Echo, ForwardIndex, InMessage, Origin, Return, WrongRule};
 use crate::codec::ReasonCode;
-use crate::config::bridge::{BridgeSettings, SpoolSync};
+use crate::config::bridge::BridgeSettings;
 use crate::shard::bridge_mail::FromBridges;
 use crate::shell::clock::Clock;
 use crate::shell::executor::{self, Handle, sleep};
 use crate::shell::io::Io;
 use crate::shell::mesh::BridgeEnd;
 use crate::shell::shutdown::{Order, Orders, Phase};
-use crate::shell::spool::{Spool, SpoolError, SpoolSettings, SyncPolicy};
+use crate::shell::spool::SpoolError;
 use crate::time::Instant;
 use intake::{Asked, Ledger};
 use line::Line;
+use opening::Opener;
 use outbound::Outbound;
 use record::Record;
 use signal::Signal;
+
+pub use opening::Patience;
 
 /// How often orders are looked at, and what could not be done is tried again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -141,6 +145,7 @@ pub struct Setup {
     pub orders: Arc<Orders>,
     /// Where logs are kept whose bridge names no other place.
     pub data_dir: PathBuf,
+    pub patience: Patience,
     pub sys_interval_ms: u64,
     /// Time without progress after which a remote is waited for no longer when the process ends.
     pub shutdown_stall_ms: u64,
@@ -209,6 +214,7 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
     let Setup { settings, packet_size_max, index, end, clock, data_dir, .. } = setup;
     let has_committed: Rc<Signal> = Rc::default();
     let shard_count = end.shards.len() as u16;
+    let mut opener = Opener::new(setup.patience);
     let mut bridges = Vec::new();
     for (id, mut settings) in (0u16..).zip(settings) {
         settings.packet_size_max = settings.packet_size_max.min(packet_size_max);
@@ -219,7 +225,7 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
         let mut lines = Vec::new();
         for line in 0..settings.connections {
             let spool = match stores {
-                true => Some(open_spool(&settings, &folder, line).await?),
+                true => Some(opener.open(&settings, &folder.join(line.to_string())).await?),
                 false => None,
             };
             let outbound = Outbound::new(&settings, spool, shard_count, has_committed.clone());
@@ -255,29 +261,6 @@ pub fn log_directory(settings: &BridgeSettings, data_dir: &Path) -> PathBuf {
     };
     // The executor opens no relative paths.
     std::path::absolute(&directory).unwrap_or(directory)
-}
-
-async fn open_spool(
-    settings: &BridgeSettings,
-    folder: &Path,
-    line: u16,
-) -> Result<Spool, BridgesError> {
-    let sync = match settings.spool_sync {
-        SpoolSync::EachBatch => SyncPolicy::EachBatch,
-        SpoolSync::Interval => SyncPolicy::Interval(settings.spool_sync_ms),
-        SpoolSync::Never => SyncPolicy::Never,
-    };
-    let spool_settings = SpoolSettings {
-        segment_size: settings.spool_segment_size,
-        bytes_max: settings.spool_bytes_max,
-        messages_max: settings.spool_messages_max,
-        memory_max: settings.memory_bytes_max,
-        sync,
-        ..SpoolSettings::default()
-    };
-    Spool::open(&folder.join(line.to_string()), spool_settings)
-        .await
-        .map_err(|error| BridgesError::Spool { bridge: settings.name.clone(), error })
 }
 
 /// Takes what comes from the shards until the end.
@@ -407,6 +390,8 @@ pub enum BridgesError {
     /// A rule that cannot be.
     Rule(String),
     Executor(String),
+    /// The process was told to end before they could start.
+    Ended,
 }
 
 impl fmt::Display for BridgesError {
@@ -421,6 +406,7 @@ impl fmt::Display for BridgesError {
             BridgesError::Executor(error) => {
                 write!(f, "the executor of the bridges cannot run: {error}")
             }
+            BridgesError::Ended => f.write_str("the process was told to end"),
         }
     }
 }

@@ -46,6 +46,15 @@ pub enum Level {
 /// Examines everything that `serve` needs, and raises the limits on open files and locked memory as far as allowed.
 /// The ports are bound for a moment. The cores of the settings are filled in.
 pub fn run_checks(settings: &Settings) -> Vec<Finding> {
+    run(settings, directories::check)
+}
+
+/// As `run_checks`, without what a start waits for by itself.
+pub fn run_checks_for_start(settings: &Settings) -> Vec<Finding> {
+    run(settings, directories::check_for_start)
+}
+
+fn run(settings: &Settings, check_directories: fn(&Settings) -> Vec<Finding>) -> Vec<Finding> {
     let process = Process::read();
     // The limit is raised first: a ring counts towards it.
     let locked = memory::check_locked(settings, &process);
@@ -62,7 +71,7 @@ pub fn run_checks(settings: &Settings) -> Vec<Finding> {
     findings.push(memory::check_bounds(settings));
     findings.extend(check_configuration(settings));
     findings.extend(bridges::check(settings));
-    findings.extend(directories::check(settings));
+    findings.extend(check_directories(settings));
     findings.extend(listeners::check(settings));
     findings
 }

@@ -190,7 +190,7 @@ fn load(options: &ArgMatches) -> Result<Configuration, Vec<String>> {
 /// Runs the checks and, if nothing forbids it, the broker.
 fn start(settings: Settings, serve: impl FnOnce(Settings) -> Result<(), LaunchError>) -> ExitCode {
     let logs = logs::start(settings.log_level, settings.log_format);
-    let findings = check::run_checks(&settings);
+    let findings = check::run_checks_for_start(&settings);
     for finding in &findings {
         match finding.level {
             Level::Ok => tracing::debug!("{}", finding.sentence()),

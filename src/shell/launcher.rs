@@ -24,7 +24,7 @@ use crate::config::kind::cores_text;
 use crate::config::{LogFormat, Settings, StallAction};
 use crate::printable::counted;
 use crate::shard::{Mail, Shard, ShardId, ShardSettings};
-use crate::shell::bridges::{self, BridgesError};
+use crate::shell::bridges::{self, BridgesError, Patience};
 use crate::shell::build_time;
 use crate::shell::calm::Calm;
 use crate::shell::check::{Process, Refusal};
@@ -51,6 +51,9 @@ use crate::shell::world::NetWorld;
 /// How often the reports of the shards are looked at, and how often the memory of the process.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a broker that ends takes at most beside `shutdown_max_ms`, as far as its successor waits for it.
+const PREDECESSOR_SLACK: Duration = Duration::from_secs(2);
 
 /// The broker cannot run here.
 pub const EXIT_FAILED: u8 = 1;
@@ -82,7 +85,13 @@ struct Shared {
 pub fn run(settings: Settings) -> Result<(), LaunchError> {
     let mut signals = watch_signals().map_err(LaunchError::System)?;
     crash::install(settings.log_format == LogFormat::Json);
-    let broker = Broker::start(settings)?;
+    let broker = match Broker::start_until(settings, Vec::new(), signals.is_ending.clone()) {
+        Err(LaunchError::Bridges(BridgesError::Ended)) => {
+            info!("shutting down before the start was over");
+            return Ok(());
+        }
+        started => started?,
+    };
     for address in broker.addresses() {
         info!("listening on {address} ({})", broker.shared.io);
     }
@@ -120,6 +129,15 @@ impl Broker {
 
     /// As `start`, with plugins of the caller's behind those of the settings.
     pub fn start_with(settings: Settings, plugins: Vec<Installed>) -> Result<Broker, LaunchError> {
+        Broker::start_until(settings, plugins, Arc::default())
+    }
+
+    /// Waits for nobody any more once `is_ending` is raised.
+    fn start_until(
+        settings: Settings,
+        plugins: Vec<Installed>,
+        is_ending: Arc<AtomicBool>,
+    ) -> Result<Broker, LaunchError> {
         let configured = settings.plugins.iter().map(plugins::install);
         let configured: Vec<_> =
             configured.collect::<Result<_, _>>().map_err(LaunchError::Plugin)?;
@@ -174,6 +192,10 @@ impl Broker {
                 clock: shared.clock,
                 orders: shared.orders.clone(),
                 data_dir: settings.data_dir.clone(),
+                patience: Patience {
+                    time_max: Duration::from_millis(settings.shutdown_max_ms) + PREDECESSOR_SLACK,
+                    is_ending,
+                },
                 sys_interval_ms: settings.limits.sys_interval_ms,
                 shutdown_stall_ms: settings.limits.shutdown_stall_ms,
                 moved: bridges_moved.clone(),

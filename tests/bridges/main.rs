@@ -330,6 +330,37 @@ fn two_sites_with_the_same_configuration_leave_each_other_alone() {
 }
 
 #[test]
+fn a_successor_waits_for_the_logs_of_a_broker_that_still_ends() {
+    let folder = folder("successor");
+    for io in ["auto", "epoll"] {
+        let options = format!("io = \"{io}\"\nshutdown_stall_ms = \"60s\"\n");
+        let configuration = options + &forwarding(process::free_address(), "");
+        let mut before = Process::ringmq(&folder, &format!("before-{io}"), 2, &configuration);
+        // A client that reads nothing, so that what waits for it keeps the broker from its end.
+        let mut busy = client::Client::connect(before.address, "busy", V5, false).unwrap();
+        busy.subscribe("t/#", QoS::AtLeastOnce).unwrap();
+        busy.read(Duration::from_secs(1)).unwrap();
+        flow::publish_all(before.address, QoS::AtLeastOnce, 20);
+        before.ask_to_end();
+        before.await_log("shutting down");
+        // One that is told to end while it waits, then one that is not.
+        let mut impatient = before.successor(&format!("impatient-{io}"));
+        impatient.await_log("waiting until that has ended");
+        impatient.ask_to_end();
+        assert_eq!(impatient.await_end().code(), Some(0), "{}", impatient.log());
+        let mut after = before.successor(&format!("after-{io}"));
+        after.await_log("waiting until that has ended");
+        assert!(!after.log().contains("listening"), "{}", after.log());
+        // It reads on until the broker says goodbye.
+        while busy.read(Duration::from_secs(10)).is_ok_and(|got| !got.is_empty()) {}
+        assert_eq!(before.await_end().code(), Some(0), "{}", before.log());
+        after.await_log("listening on");
+        flow::publish_all(after.address, QoS::AtLeastOnce, 20);
+        after.stop();
+    }
+}
+
+#[test]
 fn a_ring_of_three_passes_a_message_once_around() {
     let folder = folder("ring");
     for protocol in ["5.0", "3.1.1"] {

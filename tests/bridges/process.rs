@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,23 @@ impl Process {
 
     /// Starts it, and waits until it answers.
     pub fn run(&mut self) {
+        self.spawn();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while greet(self.address).is_err() {
+            assert!(
+                Instant::now() < deadline,
+                "{:?} does not answer: {}",
+                self.command,
+                self.log()
+            );
+            let status = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(status.is_none(), "{:?} ended with {status:?}: {}", self.command, self.log());
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts it.
+    fn spawn(&mut self) {
         assert!(self.child.is_none());
         let log = File::options().append(true).create(true).open(&self.log).unwrap();
         let child = Command::new(&self.command[0])
@@ -89,16 +106,43 @@ impl Process {
             .spawn()
             .unwrap();
         self.child = Some(child);
+    }
+
+    /// The same once more, with a log of its own, while this one may still run.
+    pub fn successor(&self, name: &str) -> Process {
+        let log = self.log.with_file_name(format!("{name}.log"));
+        let (command, address) = (self.command.clone(), self.address);
+        let mut successor = Process { command, address, log, child: None };
+        successor.spawn();
+        successor
+    }
+
+    /// SIGTERM, and nothing is waited for.
+    pub fn ask_to_end(&self) {
+        let id = self.child.as_ref().expect("it runs").id();
+        kill(Pid::from_raw(id as i32), Signal::SIGTERM).unwrap();
+    }
+
+    /// How it ends by itself, within half a minute.
+    pub fn await_end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = self.child.as_mut().expect("it ran").try_wait().unwrap() {
+                self.child = None;
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end: {}", self.log());
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until its log has this.
+    pub fn await_log(&mut self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while greet(self.address).is_err() {
-            assert!(
-                Instant::now() < deadline,
-                "{:?} does not answer: {}",
-                self.command,
-                self.log()
-            );
-            let status = self.child.as_mut().unwrap().try_wait().unwrap();
-            assert!(status.is_none(), "{:?} ended with {status:?}: {}", self.command, self.log());
+        while !self.log().contains(text) {
+            let status = self.child.as_mut().expect("it runs").try_wait().unwrap();
+            assert!(status.is_none(), "it ended with {status:?}: {}", self.log());
+            assert!(Instant::now() < deadline, "no '{text}': {}", self.log());
             sleep(Duration::from_millis(10));
         }
     }

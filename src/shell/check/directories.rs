@@ -15,9 +15,18 @@ const SUBJECT: &str = "directories";
 
 /// A finding for each directory that `serve` would write to. Nothing is left there.
 pub fn check(settings: &Settings) -> Vec<Finding> {
+    examine(settings, true)
+}
+
+/// As `check`, but for those that are in use: a start waits for a broker before it that still ends.
+pub fn check_for_start(settings: &Settings) -> Vec<Finding> {
+    examine(settings, false)
+}
+
+fn examine(settings: &Settings, is_to_be_free: bool) -> Vec<Finding> {
     let storing: Vec<_> = settings.bridges.iter().filter(|bridge| bridge.stores()).collect();
     let mut findings: Vec<_> =
-        storing.iter().map(|bridge| judge(bridge, &settings.data_dir)).collect();
+        storing.iter().map(|bridge| judge(bridge, &settings.data_dir, is_to_be_free)).collect();
     findings.extend(find_shared(&storing, &settings.data_dir));
     let is_chosen = settings.data_dir != Settings::default().data_dir;
     if is_chosen && !storing.iter().any(|bridge| bridge.spool_dir.as_os_str().is_empty()) {
@@ -29,7 +38,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-fn judge(bridge: &BridgeSettings, data_dir: &Path) -> Finding {
+fn judge(bridge: &BridgeSettings, data_dir: &Path, is_to_be_free: bool) -> Finding {
     let (directory, key) = (log_directory(bridge, data_dir), key_of(bridge));
     for line in 0..bridge.connections {
         let directory = directory.join(line.to_string());
@@ -37,7 +46,7 @@ fn judge(bridge: &BridgeSettings, data_dir: &Path) -> Finding {
             let what = format!("bridge {}: {key}: {refused}", bridge.name);
             return Finding::fail(SUBJECT, what, refused.remedy(key));
         }
-        if let Err(taken) = spool::refuse_if_taken(&directory) {
+        if is_to_be_free && let Err(taken) = spool::refuse_if_taken(&directory) {
             let sentence = format!("bridge {}: {taken}", bridge.name);
             let (what, remedy) = sentence.rsplit_once(": ").unwrap_or((&sentence, ""));
             return Finding::fail(SUBJECT, what, remedy);
@@ -175,6 +184,23 @@ mod tests {
 
     fn settings(data_dir: &Path, bridges: Vec<BridgeSettings>) -> Settings {
         Settings { data_dir: data_dir.to_owned(), bridges, ..Settings::default() }
+    }
+
+    #[test]
+    fn a_directory_in_use_fails_the_check_and_is_left_to_the_start() {
+        let folder = folder("directories-taken");
+        fs::create_dir_all(folder.join("1")).unwrap();
+        let lock = fs::File::create(folder.join("1/lock")).unwrap();
+        lock.lock().unwrap();
+        let settings = settings(&folder, vec![storing("north", &folder)]);
+        let found = check(&settings);
+        assert!(found.len() == 1 && found[0].level == Level::Fail, "{found:?}");
+        assert!(found[0].what.contains("is in use by"), "{found:?}");
+        let found = check_for_start(&settings);
+        assert!(found.len() == 1 && found[0].level == Level::Ok, "{found:?}");
+        drop(lock);
+        assert_eq!(check(&settings)[0].level, Level::Ok);
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -28,6 +28,16 @@ pub struct Holder {
     pub name: String,
 }
 
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Holder { process_id, name } = self;
+        match name.as_str() {
+            "" => write!(f, "process {process_id}"),
+            name => write!(f, "process {process_id} ({name})"),
+        }
+    }
+}
+
 impl SpoolError {
     pub(super) fn io(doing: &'static str, path: &Path, source: io::Error) -> SpoolError {
         SpoolError::Io { doing, path: path.to_owned(), source }
@@ -59,12 +69,7 @@ impl fmt::Display for SpoolError {
                 let directory = directory.display();
                 write!(f, "the bridge's directory {directory} is in use by ")?;
                 match holder {
-                    Some(Holder { process_id, name }) if name.is_empty() => {
-                        write!(f, "process {process_id}")?;
-                    }
-                    Some(Holder { process_id, name }) => {
-                        write!(f, "process {process_id} ({name})")?
-                    }
+                    Some(holder) => write!(f, "{holder}")?,
                     None => write!(f, "another process")?,
                 }
                 write!(f, ": stop it, or give each broker and each bridge a directory of its own")
