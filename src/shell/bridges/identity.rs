@@ -53,7 +53,7 @@ pub fn settle(
         Err(error) if stores => return Err(wrong(error.to_string())),
         Err(_) => {}
     }
-    if has_log(folder) {
+    if has_lived(folder) {
         warn!(
             "bridge {}: its log was begun with the client id '{}', which every site with this configuration has; it stays, \
              because the remote's session belongs to it. If there is another site, give each a client_id of its own",
@@ -118,7 +118,7 @@ fn read(path: &Path) -> io::Result<Option<String>> {
     let id = text.trim_end_matches(['\n', '\r']);
     let is_fit = !id.is_empty() && text.len() as u64 <= KEPT_SIZE_MAX;
     if !is_fit || id.chars().any(char::is_control) {
-        let what = "it holds no client id; write the one that the bridge had into it, or remove the file for a new one";
+        let what = "it holds no client id; write the one that the bridge had into it, or remove the file for another one";
         return Err(io::Error::new(ErrorKind::InvalidData, what));
     }
     Ok(Some(id.to_owned()))
@@ -139,13 +139,15 @@ fn keep(folder: &Path, path: &Path, id: &str) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Whether some connection of the bridge has a log: a folder with a number and a segment in it.
-fn has_log(folder: &Path) -> bool {
-    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
-    entries(folder)
+/// Whether some connection of the bridge had a log before bridges had ids of their own: a folder with a number. It may hold no
+/// segment, as the first is made with the first message: the remote may have a session all the same, and messages in it.
+///
+/// A bridge that never stored anything left nothing by which it could be known.
+fn has_lived(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
         .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<u16>().is_ok()))
-        .flat_map(|entry| entries(&entry.path()).collect::<Vec<_>>())
-        .any(|entry| entry.path().extension().is_some_and(|extension| extension == "log"))
+        .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_symlink()))
 }
 
 #[cfg(test)]
@@ -191,8 +193,9 @@ mod tests {
     fn an_old_log_keeps_the_old_id_and_a_given_id_is_nobody_elses_matter() {
         let folder = Folder::new("identity-old");
         fs::create_dir_all(folder.path.join("0")).unwrap();
-        fs::write(folder.path.join("0/00000000000000000001.log"), "").unwrap();
-        for _ in 0..2 {
+        // Whatever was stored: it has had a session.
+        for file in ["0/lock", "0/00000000000000000001.log"] {
+            fs::write(folder.path.join(file), "").unwrap();
             let settings = settled("north", &folder.path, true).unwrap();
             assert_eq!(settings.client_id_of(0), "ringmq-north");
             assert_eq!(settings.client_id_of(1), "ringmq-north-1");
