@@ -13,14 +13,17 @@
 //! - A segment is deleted when it is recorded elsewhere that all its messages are done or received, so a segment that is
 //!   missing is noticed. Only after a write has failed, maybe for lack of space, is it deleted at once.
 
+mod space;
+mod steps;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::batch::{Batch, Changes};
-use super::format::{self, Format, Head, MESSAGE_OVERHEAD, RECORD_SIZE_MAX};
+use super::format;
 use super::segment::{Run, Segment};
 use super::states::{Mark, Span, State, States};
-use super::{Backlog, Full, SpoolSettings, SyncPolicy};
+use super::{Backlog, Full, SpoolSettings};
 
 /// What is to be done with the files next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,39 +239,6 @@ impl Log {
         Ok(sequence)
     }
 
-    /// Whether a message of so many bytes has room in the log, whatever waits in the batch.
-    pub fn has_room(&self, size: usize) -> bool {
-        self.messages() < self.settings.messages_max
-            && self.disk_size() + (size + MESSAGE_OVERHEAD) as u64 <= self.settings.bytes_max
-    }
-
-    /// `size` bytes of record are at `start` of the open batch; what was there before is not counted yet.
-    fn judge(&self, start: usize, size: usize) -> Result<(), Full> {
-        if size > RECORD_SIZE_MAX || size as u64 > self.settings.message_size_ceiling() {
-            return Err(Full::TooLarge);
-        }
-        if start > 0 && start + size > self.settings.batch_size_max {
-            return Err(Full::Batch);
-        }
-        // The record itself is in the open batch already.
-        if self.disk_size() > self.settings.bytes_max {
-            return Err(Full::Bytes);
-        }
-        Ok(())
-    }
-
-    /// Bytes of the files that are needed, and what is about to be written.
-    fn disk_size(&self) -> u64 {
-        let spare =
-            self.segments.back().filter(|last| last.unfinished == 0 && !self.is_spent(last));
-        self.live_size + spare.map_or(0, |segment| segment.size) + self.uncommitted_size() as u64
-    }
-
-    /// Nothing in it is needed and it is large: the next write begins a new one.
-    fn is_spent(&self, segment: &Segment) -> bool {
-        segment.unfinished == 0 && segment.filled() * 2 >= self.settings.segment_size
-    }
-
     fn messages(&self) -> u64 {
         let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.run.sizes.len());
         self.unfinished + self.orphans + (sealed + self.open.count()) as u64
@@ -326,71 +296,6 @@ impl Log {
         true
     }
 
-    /// Drops waiting messages from `from` on, oldest first, until one of `size` bytes has room. Says how many. What is
-    /// being written cannot be dropped, nor what came behind it.
-    pub fn make_room(&mut self, from: u64, size: usize) -> u64 {
-        let mut dropped = 0;
-        while !self.has_room(size) {
-            let is_dropped = match self.next_waiting(from) {
-                Some(oldest) => self.mark(oldest, Mark::Done),
-                None => self.sealed.is_none() && self.open.drop_first(),
-            };
-            if !is_dropped {
-                break;
-            }
-            dropped += 1;
-        }
-        dropped
-    }
-
-    /// Drops all messages of the oldest segment whose file can go then, and what waits in front of them: none of its messages
-    /// was sent (`from` is the first that was not) or received, and another segment takes the writes. The file goes with the
-    /// next commit's first step, which needs no space. `None`: there is no such segment.
-    pub fn free_segment(&mut self, from: u64) -> Option<Freed> {
-        let older = self.segments.iter().take(self.segments.len().saturating_sub(1));
-        let mut candidates = older.filter(|segment| {
-            let first = self.states.next_unfinished(segment.messages.first_sequence);
-            let waits = segment.unfinished > 0 && segment.waiting == segment.unfinished;
-            waits && !segment.stuck && first >= from
-        });
-        let segment = candidates.next()?;
-        let (end, mut freed) = (segment.messages.end(), Freed { messages: 0, size: segment.size });
-        while let Some(next) = self.next_waiting(from).filter(|&next| next < end) {
-            self.mark(next, Mark::Done);
-            freed.messages += 1;
-        }
-        Some(freed)
-    }
-
-    /// Of the messages that were pushed and are not committed.
-    pub fn uncommitted_size(&self) -> usize {
-        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
-        self.open.size() + sealed
-    }
-
-    /// Drops all messages that are not committed; marks stay. Says how many. Only between commits.
-    pub fn abandon(&mut self) -> u64 {
-        let first = self.committed();
-        let mut dropped = self.open.count();
-        if let Some(sealed) = self.sealed.take() {
-            dropped += sealed.run.sizes.len();
-            let later = std::mem::replace(&mut self.changes, sealed.changes);
-            later.received.into_iter().chain(later.done).for_each(|span| self.changes.add(span));
-            self.changes.overflow |= later.overflow;
-            self.is_closed = true;
-            self.soil();
-        }
-        self.open = Batch::new(first);
-        dropped as u64
-    }
-
-    /// Bytes behind what counts of the last segment go. They would come to life again if the segment that has these sequences,
-    /// too, were deleted first.
-    fn soil(&mut self) {
-        let last = self.segments.back();
-        self.is_soiled = last.is_some_and(|last| last.id >= self.first_own_segment);
-    }
-
     /// A batch is being written.
     pub fn is_writing(&self) -> bool {
         self.sealed.is_some()
@@ -426,232 +331,6 @@ impl Log {
         sealed.into_iter().chain([&self.changes]).any(Changes::may_have_received)
     }
 
-    /// Whether [`Log::next_step`] has something.
-    pub fn wants_commit(&self) -> bool {
-        let pending = !(self.open.run.is_empty() && self.changes.is_empty());
-        pending
-            || self.sealed.is_some()
-            || self.is_soiled
-            || self.deletable(|segment| segment.unfinished == 0).is_some()
-    }
-
-    /// What is to be done next. With `may_seal` (which is cleared then) all that was pushed and marked until now goes into
-    /// the log, else only what was sealed before. `None`: nothing is left.
-    pub fn next_step(&mut self, may_seal: &mut bool) -> Option<Step> {
-        if self.is_soiled
-            && let Some(Segment { id, size, .. }) = self.segments.back()
-        {
-            return Some(Step::Truncate { segment: *id, size: *size });
-        }
-        if self.is_short
-            && let Some(segment) = self.deletable(|segment| segment.unfinished == 0)
-        {
-            return Some(Step::Delete { segment });
-        }
-        if self.sealed.is_none() && std::mem::take(may_seal) {
-            let pending = !(self.open.run.is_empty() && self.changes.is_empty());
-            if pending {
-                self.seal();
-            }
-        }
-        if let Some(sealed) = &self.sealed {
-            if sealed.written {
-                let segment = self.segments.back()?.id;
-                return Some(Step::Sync { segment });
-            }
-            return Some(self.write_or_create());
-        }
-        let is_recorded =
-            |segment: &Segment| segment.unfinished == 0 && segment.recorded_by <= self.recorded;
-        if let Some(segment) = self.deletable(is_recorded) {
-            return Some(Step::Delete { segment });
-        }
-        // Received messages need no bytes, only their states, which are all written here.
-        if self.live_size * 2 > self.settings.bytes_max
-            && let Some(segment) = self
-                .deletable(|segment| segment.waiting == 0 && segment.recorded_by <= self.recorded)
-        {
-            return Some(match self.unsynced() {
-                Some(segment) => Step::Sync { segment },
-                None => Step::Delete { segment },
-            });
-        }
-        None
-    }
-
-    /// After a step that failed: whether files can be deleted before it is tried again.
-    pub fn can_make_space(&self) -> bool {
-        self.is_short && self.deletable(|segment| segment.unfinished == 0).is_some()
-    }
-
-    /// The active segment, if it has bytes that were not synced.
-    pub fn unsynced(&self) -> Option<u64> {
-        let active = self.segments.back().filter(|_| self.active && self.unsynced);
-        active.map(|segment| segment.id)
-    }
-
-    /// The segment to sync beside the steps; what is written from now on is unsynced again. If it fails, say so with
-    /// [`Log::step_failed`].
-    pub fn begin_sync(&mut self) -> Option<u64> {
-        let segment = self.unsynced();
-        self.unsynced = false;
-        segment
-    }
-
-    /// The last segment stays: it has the states.
-    fn deletable(&self, is_free: impl Fn(&Segment) -> bool) -> Option<u64> {
-        let older = self.segments.iter().take(self.segments.len().saturating_sub(1));
-        older.filter(|segment| !segment.stuck).find(|segment| is_free(segment)).map(|s| s.id)
-    }
-
-    fn seal(&mut self) {
-        let next = Batch::new(self.open.run.end());
-        let mut batch = std::mem::replace(&mut self.open, next);
-        batch.close_gap();
-        let (first, end) = (batch.first_sequence, batch.run.first_sequence);
-        self.states.set(Span { first, end, mark: Mark::Done });
-        self.sealed_count += 1;
-        self.sealed = Some(Sealed {
-            run: batch.run,
-            bytes: Rc::new(batch.bytes),
-            changes: std::mem::take(&mut self.changes),
-            written: false,
-        });
-    }
-
-    fn write_or_create(&mut self) -> Step {
-        let sealed = self.sealed.as_ref().expect("something is sealed");
-        let active = self.segments.back().filter(|segment| {
-            let filled = segment.filled() + sealed.bytes.len() as u64;
-            let fits = filled <= self.settings.segment_size || segment.filled() == 0;
-            let goes_on =
-                sealed.run.is_empty() || segment.messages.end() == sealed.run.first_sequence;
-            let takes_more = self.active && !self.is_closed && !self.is_spent(segment);
-            takes_more && fits && goes_on && !sealed.changes.overflow
-        });
-        if let Some(active) = active {
-            return Step::Write {
-                segment: active.id,
-                offset: active.size,
-                states: sealed.changes.encode(sealed.run.first_sequence, self.key),
-                messages: Rc::clone(&sealed.bytes),
-            };
-        }
-        if self.settings.sync != SyncPolicy::Never
-            && let Some(segment) = self.unsynced()
-        {
-            return Step::Sync { segment };
-        }
-        let segment = self.next_segment;
-        self.next_segment += 1;
-        let head = Head {
-            segment,
-            first_sequence: sealed.run.first_sequence,
-            floor: self.states.floor(),
-            boot: self.boot,
-            format: Format::V2(self.key),
-            spans: self.states.spans().collect(),
-        };
-        Step::Create { segment, head: head.encode() }
-    }
-
-    pub fn step_done(&mut self, step: &Step) {
-        match step {
-            Step::Create { segment, head } => {
-                let first = self.committed();
-                let format = Format::V2(self.key);
-                self.segments.push_back(Segment::new(*segment, first, head.len() as u64, format));
-                self.is_short = false;
-                self.files_size += head.len() as u64;
-                self.segments.iter_mut().for_each(|segment| segment.stuck = false);
-                self.active = true;
-                self.is_closed = false;
-                self.unsynced = false;
-                // The head has them. Those that changed since are in `changes`.
-                self.recorded = self.sealed_count;
-                if let Some(sealed) = &mut self.sealed {
-                    sealed.changes = Changes::default();
-                    if sealed.run.is_empty() {
-                        self.sealed = None;
-                    }
-                }
-            }
-            Step::Write { .. } => {
-                self.is_short = false;
-                self.unsynced = true;
-                let Some(sealed) = &mut self.sealed else { return };
-                sealed.written = true;
-                // A message that is done and not known to be so is, at most, repeated as QoS 1 allows, or released
-                // again: no sync for that.
-                let wants_sync = !sealed.run.is_empty() || !sealed.changes.received.is_empty();
-                if self.settings.sync != SyncPolicy::EachBatch || !wants_sync {
-                    self.absorb();
-                }
-            }
-            Step::Sync { .. } => {
-                self.unsynced = false;
-                if self.sealed.as_ref().is_some_and(|sealed| sealed.written) {
-                    self.absorb();
-                }
-            }
-            Step::Truncate { .. } => self.is_soiled = false,
-            Step::Delete { segment } => self.forget(*segment),
-        }
-    }
-
-    pub fn step_failed(&mut self, step: &Step) {
-        match step {
-            // The number is not used again; what may lie there has no message that counts.
-            Step::Create { .. } => self.is_short = true,
-            // The same bytes go to the same place next time.
-            Step::Write { .. } => self.is_short = true,
-            Step::Truncate { .. } => {}
-            Step::Sync { segment } => {
-                if self.segments.back().is_some_and(|last| last.id == *segment) {
-                    self.active = false;
-                    self.unsynced = false;
-                    self.is_short = true;
-                    if let Some(sealed) = self.sealed.as_mut().filter(|sealed| sealed.written) {
-                        sealed.written = false;
-                        self.soil();
-                    }
-                }
-            }
-            Step::Delete { segment } => {
-                let stuck = self.segments.iter_mut().find(|other| other.id == *segment);
-                stuck.into_iter().for_each(|segment| segment.stuck = true);
-            }
-        }
-    }
-
-    /// What is sealed is in the last segment now.
-    fn absorb(&mut self) {
-        let (Some(sealed), Some(segment)) = (self.sealed.take(), self.segments.back_mut()) else {
-            return;
-        };
-        self.recorded = self.sealed_count;
-        let Sealed { run, bytes, changes, .. } = sealed;
-        let states_size = changes.encoded_size() as u64;
-        let size_before = if segment.unfinished > 0 { segment.size } else { 0 };
-        segment.append(states_size, run.clone());
-        if segment.unfinished > 0 {
-            self.live_size += segment.size - size_before;
-        }
-        self.files_size += states_size + bytes.len() as u64;
-        self.unfinished += run.sizes.len() as u64;
-        self.unfinished_size += bytes.len() as u64;
-        self.keep_recent(run, bytes);
-    }
-
-    fn keep_recent(&mut self, run: Run, bytes: Rc<Vec<u8>>) {
-        if run.is_empty() {
-            return;
-        }
-        self.recent_size += bytes.capacity();
-        self.recent.push_back(Recent { run, bytes });
-        self.forget_recent();
-    }
-
     /// Of the messages in memory, drops the oldest: those that are too many, and those that nobody will read again.
     fn forget_recent(&mut self) {
         while let Some(oldest) = self.recent.front()
@@ -660,20 +339,6 @@ impl Log {
         {
             self.recent_size -= oldest.bytes.capacity();
             self.recent.pop_front();
-        }
-    }
-
-    fn forget(&mut self, id: u64) {
-        let Ok(index) = self.segments.binary_search_by_key(&id, |segment| segment.id) else {
-            return;
-        };
-        let Some(segment) = self.segments.remove(index) else { return };
-        self.files_size -= segment.size;
-        self.orphans += segment.unfinished;
-        self.unfinished -= segment.unfinished;
-        self.unfinished_size -= segment.unfinished_size;
-        if segment.unfinished > 0 {
-            self.live_size -= segment.size;
         }
     }
 

@@ -1,0 +1,111 @@
+//! What has room in the log, and what goes when there is none.
+
+use super::{Batch, Freed, Log};
+use crate::store::Full;
+use crate::store::format::{MESSAGE_OVERHEAD, RECORD_SIZE_MAX};
+use crate::store::segment::Segment;
+use crate::store::states::Mark;
+
+impl Log {
+    /// Whether a message of so many bytes has room in the log, whatever waits in the batch.
+    pub fn has_room(&self, size: usize) -> bool {
+        self.messages() < self.settings.messages_max
+            && self.disk_size() + (size + MESSAGE_OVERHEAD) as u64 <= self.settings.bytes_max
+    }
+
+    /// `size` bytes of record are at `start` of the open batch; what was there before is not counted yet.
+    pub(super) fn judge(&self, start: usize, size: usize) -> Result<(), Full> {
+        if size > RECORD_SIZE_MAX || size as u64 > self.settings.message_size_ceiling() {
+            return Err(Full::TooLarge);
+        }
+        if start > 0 && start + size > self.settings.batch_size_max {
+            return Err(Full::Batch);
+        }
+        // The record itself is in the open batch already.
+        if self.disk_size() > self.settings.bytes_max {
+            return Err(Full::Bytes);
+        }
+        Ok(())
+    }
+
+    /// Bytes of the files that are needed, and what is about to be written.
+    fn disk_size(&self) -> u64 {
+        let spare =
+            self.segments.back().filter(|last| last.unfinished == 0 && !self.is_spent(last));
+        self.live_size + spare.map_or(0, |segment| segment.size) + self.uncommitted_size() as u64
+    }
+
+    /// Nothing in it is needed and it is large: the next write begins a new one.
+    pub(super) fn is_spent(&self, segment: &Segment) -> bool {
+        segment.unfinished == 0 && segment.filled() * 2 >= self.settings.segment_size
+    }
+
+    /// Of the messages that were pushed and are not committed.
+    pub fn uncommitted_size(&self) -> usize {
+        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
+        self.open.size() + sealed
+    }
+
+    /// Drops waiting messages from `from` on, oldest first, until one of `size` bytes has room. Says how many. What is
+    /// being written cannot be dropped, nor what came behind it.
+    pub fn make_room(&mut self, from: u64, size: usize) -> u64 {
+        let mut dropped = 0;
+        while !self.has_room(size) {
+            let is_dropped = match self.next_waiting(from) {
+                Some(oldest) => self.mark(oldest, Mark::Done),
+                None => self.sealed.is_none() && self.open.drop_first(),
+            };
+            if !is_dropped {
+                break;
+            }
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Drops all messages of the oldest segment whose file can go then, and what waits in front of them: none of its messages
+    /// was sent (`from` is the first that was not) or received, and another segment takes the writes. The file goes with the
+    /// next commit's first step, which needs no space. `None`: there is no such segment.
+    pub fn free_segment(&mut self, from: u64) -> Option<Freed> {
+        let older = self.segments.iter().take(self.segments.len().saturating_sub(1));
+        let mut candidates = older.filter(|segment| {
+            let first = self.states.next_unfinished(segment.messages.first_sequence);
+            let waits = segment.unfinished > 0 && segment.waiting == segment.unfinished;
+            waits && !segment.stuck && first >= from
+        });
+        let segment = candidates.next()?;
+        let (end, mut freed) = (segment.messages.end(), Freed { messages: 0, size: segment.size });
+        while let Some(next) = self.next_waiting(from).filter(|&next| next < end) {
+            self.mark(next, Mark::Done);
+            freed.messages += 1;
+        }
+        Some(freed)
+    }
+
+    /// The last segment stays: it has the states.
+    pub(super) fn deletable(&self, is_free: impl Fn(&Segment) -> bool) -> Option<u64> {
+        let older = self.segments.iter().take(self.segments.len().saturating_sub(1));
+        older.filter(|segment| !segment.stuck).find(|segment| is_free(segment)).map(|s| s.id)
+    }
+
+    /// After a step that failed: whether files can be deleted before it is tried again.
+    pub fn can_make_space(&self) -> bool {
+        self.is_short && self.deletable(|segment| segment.unfinished == 0).is_some()
+    }
+
+    /// Drops all messages that are not committed; marks stay. Says how many. Only between commits.
+    pub fn abandon(&mut self) -> u64 {
+        let first = self.committed();
+        let mut dropped = self.open.count();
+        if let Some(sealed) = self.sealed.take() {
+            dropped += sealed.run.sizes.len();
+            let later = std::mem::replace(&mut self.changes, sealed.changes);
+            later.received.into_iter().chain(later.done).for_each(|span| self.changes.add(span));
+            self.changes.overflow |= later.overflow;
+            self.is_closed = true;
+            self.soil();
+        }
+        self.open = Batch::new(first);
+        dropped as u64
+    }
+}
