@@ -6,9 +6,11 @@
 
 mod run;
 mod stored;
+mod trail;
 
 pub use run::Run;
 pub use stored::{Gauge, Stored, stored_size};
+pub use trail::{EMPTY_TRAIL, split_trail};
 
 use crate::time::Instant;
 use std::cell::Cell;
@@ -54,7 +56,7 @@ pub struct Meta {
     pub expires_at: Option<Instant>,
     /// The publishing session on this shard; 0 for a message from elsewhere.
     pub publisher: u64,
-    /// A bridge brought it here: one of ours, or a client that is a bridge. Known where the message was admitted first.
+    /// A bridge brought it here, one of ours or a client that is a bridge: it has a trail behind its properties.
     pub from_bridge: bool,
     /// Of a message with the retain flag: the room that the owner of its topic has set aside for it.
     pub claim: Claim,
@@ -129,9 +131,10 @@ impl<'a> Message<'a> {
 
     /// To admit it, or to keep it.
     pub fn draft(&self) -> Draft<'a> {
+        let properties = &self.bytes[self.topic.len()..self.bytes.len() - self.payload.len()];
         Draft {
             topic: self.topic,
-            properties: [self.properties, &[]],
+            properties: [properties, &[]],
             payload: self.payload,
             meta: self.meta,
         }
@@ -147,10 +150,12 @@ pub enum AdmitError {
 
 /// Outside of every ring.
 const NOWHERE: usize = usize::MAX;
+/// Added to the position of a message with a trail: whoever takes it for another finds nothing.
+const TRAILED: usize = 1 << (usize::BITS - 1);
 
 #[derive(Debug)]
 struct Slot {
-    /// Where in the ring the message begins; `NOWHERE` for one that was denied.
+    /// Where in the ring the message begins, plus `TRAILED` where it has a trail; `NOWHERE` for one that was denied.
     position: usize,
     /// Where the next message may begin, in bytes ever reserved.
     end: u64,
@@ -265,8 +270,10 @@ impl Arena {
         }
         let (position, end) = self.reserve(size)?;
         self.bytes[position..position + size].copy_from_slice(message.bytes);
-        let Message { topic, properties, payload, meta, .. } = *message;
-        Ok(self.fill_next(position, end, [topic, properties, payload].map(<[u8]>::len), meta))
+        let Message { topic, payload, meta, .. } = *message;
+        // A trail goes with the properties.
+        let properties_size = size - topic.len() - payload.len();
+        Ok(self.fill_next(position, end, [topic.len(), properties_size, payload.len()], meta))
     }
 
     /// The next slot has a message whose bytes are at `position`. `sizes` are those of topic, properties and payload.
@@ -323,7 +330,7 @@ impl Arena {
         let (from, front_size) = (last.position, (last.topic_size + last.properties_size) as usize);
         let size = front_size + payload.len();
         let is_large = last.large.is_some() || size >= self.large_message_size;
-        if self.held() == 0 || !self.has_slot() || is_large || from == NOWHERE {
+        if self.held() == 0 || !self.has_slot() || is_large || from >= TRAILED {
             return false;
         }
         let Ok((position, end)) = self.reserve(size) else { return false };
@@ -411,6 +418,16 @@ impl Arena {
         slot.position = NOWHERE;
     }
 
+    /// The last message has a trail behind its properties, if a bridge brought it: to be called for each of those before any
+    /// is read.
+    pub fn trail_last(&mut self) {
+        let index = self.index(self.admitted);
+        let slot = &mut self.slots[index];
+        if slot.meta.from_bridge {
+            slot.position |= TRAILED;
+        }
+    }
+
     /// The last message has room among the retained ones.
     pub fn claim_for_last(&mut self, claim: Claim) {
         assert!(self.held() > 0, "a message claims room while it is held");
@@ -481,11 +498,25 @@ impl Arena {
         if let Some(stored) = &slot.large {
             return Some(stored.message_with(slot.meta));
         }
-        // The one check of bounds finds out what was denied, too.
-        let bytes = self.bytes.get(slot.position..)?.get(..slot.size())?;
+        // The one check of bounds finds out what was denied or has a trail, too.
+        let Some(bytes) = self.bytes.get(slot.position..) else {
+            return self.trailed_message_in(slot);
+        };
+        let bytes = bytes.get(..slot.size())?;
+        debug_assert!(!slot.meta.from_bridge, "a trail is nobody's properties");
         let (topic_size, properties_size) =
             (slot.topic_size as usize, slot.properties_size as usize);
         Some(Message::of(bytes, topic_size, properties_size, slot.meta, None))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn trailed_message_in<'a>(&'a self, slot: &'a Slot) -> Option<Message<'a>> {
+        let bytes = self.bytes.get(slot.position & !TRAILED..)?.get(..slot.size())?;
+        let (topic_size, properties_size) =
+            (slot.topic_size as usize, slot.properties_size as usize);
+        let message = Message::of(bytes, topic_size, properties_size, slot.meta, None);
+        Some(Message::with_trail(message))
     }
 
     fn slot(&self, generation: Generation) -> &Slot {

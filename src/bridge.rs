@@ -3,6 +3,7 @@
 
 mod check;
 mod echo;
+pub mod hops;
 mod index;
 pub mod link;
 mod message;
@@ -10,6 +11,7 @@ mod rule;
 
 pub use check::check;
 pub use echo::{Echo, Origin, Return};
+pub use hops::{Arrival, BrokerId, Keeping, Trail};
 pub use index::{ForwardIndex, Wanted, WrongRule, connection_of};
 pub use link::{Link, LinkEvent, Sent, UNLOGGED};
 pub use message::{InMessage, OutMessage};

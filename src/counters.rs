@@ -49,6 +49,11 @@ pub struct Counters {
     pub dropped_group_full: u64,
     pub dropped_offline_qos0: u64,
     pub dropped_too_large: u64,
+    /// Messages of clients that are bridges, which have been here before, or over too many bridges.
+    pub bridge_loops_ended: u64,
+    pub bridge_paths_too_long: u64,
+    /// Connections that said they are bridges, from addresses that are not believed.
+    pub bridges_unbelieved: u64,
     pub expired: u64,
     pub retained_refused: u64,
     pub wills_refused: u64,

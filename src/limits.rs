@@ -1,8 +1,10 @@
 //! Every bound of the core in one place: what an operator may set, and how the bounds relate.
 
+pub mod networks;
 pub mod relation;
 pub mod size;
 
+pub use networks::Networks;
 pub use relation::Contradiction;
 pub use size::Size;
 
@@ -24,6 +26,9 @@ pub const LINGER_BYTES_MAX: usize = 1 << 20;
 /// What a packet of which a part has arrived brings in each period of one and a half keep alives, unless its end comes in it:
 /// so much counts as a packet, or slow networks would never get a large one through. [MQTT-3.1.2-22]
 pub const PACKET_PROGRESS_MIN: usize = 1_000;
+
+/// Brokers that hand a message on from one to the next by MQTT 5.0: behind so many it is dropped.
+pub const HOPS_MAX: usize = 24;
 
 /// Steps of work that a turn gives one connection, or one session that goes on by itself, before others get theirs.
 pub const TURN_STEPS_MAX: u64 = 50_000;
@@ -143,6 +148,8 @@ pub struct Limits {
     pub sys_interval_ms: u64,
     /// Refuse a PUBLISH that is marked as UTF-8 and is not.
     pub payload_format_checked: bool,
+    /// Where clients come from that are believed when they say that they are bridges.
+    pub bridges_from: Networks,
 }
 
 impl Limits {
@@ -204,6 +211,7 @@ impl Limits {
         group_credit_max: 128,
         sys_interval_ms: 10_000,
         payload_format_checked: true,
+        bridges_from: Networks::LOOPBACK,
     };
 }
 

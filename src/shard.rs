@@ -16,6 +16,7 @@ mod events;
 mod flapping;
 mod groups;
 mod hooks;
+mod hops;
 mod input;
 mod interest;
 mod known;
@@ -176,6 +177,7 @@ pub struct Shard {
     topic_scratch: Vec<u8>,
     /// A client that is a bridge has connected since the shard began.
     has_bridge_clients: bool,
+    hops: hops::Hops,
     closes: VecDeque<ConnectionId>,
     handovers: VecDeque<Handover>,
     connecting: connecting::Connecting,
@@ -245,6 +247,7 @@ impl Shard {
             left_of_run: Vec::new(),
             topic_scratch: Vec::new(),
             has_bridge_clients: false,
+            hops: hops::Hops::default(),
             closes: VecDeque::new(),
             handovers: VecDeque::new(),
             connecting: connecting::Connecting::default(),

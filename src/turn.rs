@@ -283,6 +283,11 @@ fn read_last<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
     while world.can_read_rest()
         && let Some((connection, size_max)) = shard.poll_last_read()
     {
+        if shard.is_place_asked() {
+            let peer = world.peer(connection);
+            shard.handle_place(now, peer);
+            continue;
+        }
         shard.begin_last_read(now);
         let mut left = size_max;
         while let Some(bytes) = world.read_rest(connection, left) {

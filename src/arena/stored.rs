@@ -84,8 +84,10 @@ impl Stored {
 
     /// A copy of its own, whatever the message has.
     pub fn copy_of(message: &Message<'_>, gauge: &Gauge) -> Stored {
-        let Message { bytes, topic, properties, meta, .. } = *message;
-        Stored::copied(bytes, topic.len(), properties.len(), meta, gauge)
+        let Message { bytes, topic, payload, meta, .. } = *message;
+        // A trail goes with the properties.
+        let properties_size = bytes.len() - topic.len() - payload.len();
+        Stored::copied(bytes, topic.len(), properties_size, meta, gauge)
     }
 
     pub fn from_draft(draft: &Draft<'_>, gauge: &Gauge) -> Stored {
@@ -130,7 +132,8 @@ impl Stored {
         let head = &self.0.header.header;
         let (topic_size, properties_size) =
             (head.topic_size as usize, head.properties_size as usize);
-        Message::of(&self.0.slice, topic_size, properties_size, meta, Some(self))
+        let message = Message::of(&self.0.slice, topic_size, properties_size, meta, Some(self));
+        if meta.from_bridge { Message::with_trail(message) } else { message }
     }
 
     /// Somebody else holds it, too.

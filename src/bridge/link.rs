@@ -19,6 +19,7 @@ mod window;
 
 use std::collections::VecDeque;
 
+use super::hops::Keeping;
 use super::index::{WrongRule, compile_rules};
 use super::message::InMessage;
 use super::rule::{Direction, Rule};
@@ -70,6 +71,8 @@ pub struct Link {
     attempts: Attempts,
     /// 3.1.1: the remote takes the bit that says we are a bridge. `None`: not known.
     is_bridge_bit_taken: Option<bool>,
+    /// What the remote said last of hop marks.
+    keeping: Keeping,
     /// Connections with the bit that the remote has closed without a word.
     silent_closings: u32,
     /// How often in a row another client has taken the link over.
@@ -199,6 +202,10 @@ impl Link {
             phase: Phase::Waiting,
             attempts: Attempts::new(settings.addresses.len(), pause_ms, seed),
             is_bridge_bit_taken: None,
+            keeping: match settings.protocol {
+                BridgeProtocol::V311 => Keeping::Nothing,
+                BridgeProtocol::V5 => Keeping::Properties,
+            },
             silent_closings: 0,
             taken_over_count: 0,
             input: Vec::new(),
@@ -355,6 +362,16 @@ impl Link {
     /// Whether the remote keeps from us what we have sent: No Local, or what it grants to bridges.
     pub fn has_no_local(&self) -> bool {
         self.version == ProtocolVersion::V5 || self.is_bridge_bit_taken == Some(true)
+    }
+
+    /// Whether messages have properties on their way.
+    pub fn has_properties(&self) -> bool {
+        self.version == ProtocolVersion::V5
+    }
+
+    /// What becomes of hop marks there.
+    pub fn keeping(&self) -> Keeping {
+        self.keeping
     }
 
     /// Messages of the remote that no rule took.

@@ -351,7 +351,8 @@ impl<'a> PropertyIter<'a> {
         PropertyIter { reader: Reader::new(raw) }
     }
 
-    fn rest(&self) -> &'a [u8] {
+    /// What follows the properties that were given so far.
+    pub fn rest(&self) -> &'a [u8] {
         self.reader.rest()
     }
 }

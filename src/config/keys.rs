@@ -224,6 +224,17 @@ pub static KEYS: &[Key] = &[
         count(0, 1_000_000),
         "Connections that one address (IPv6: one /64) may open within a second. 0: no limit."
     ),
+    Key {
+        name: "bridges_from",
+        group: Group::Network,
+        kind: Kind::Networks,
+        explanation: "Where brokers are whose bridges are believed where a message has been: by 5.0, loops with others end by content.",
+        get: |settings| Value::Networks(settings.limits.bridges_from.clone()),
+        set: |settings, value| {
+            let Value::Networks(networks) = value else { panic!("the kind reads networks") };
+            settings.limits.bridges_from = networks;
+        },
+    },
     limit!(
         Network,
         connect_timeout_ms,
@@ -659,6 +670,7 @@ pub static KEYS: &[Key] = &[
 mod tests {
     use super::super::kind::Written;
     use super::*;
+    use crate::limits::Networks;
 
     /// A value that the key takes and that is not its default.
     fn other_value(key: &Key) -> Value {
@@ -672,6 +684,7 @@ mod tests {
             Kind::Choice(words) => words.iter().map(|word| Value::Word(word)).collect(),
             Kind::Cores => vec![Value::Cores(vec![0, 1, 2, 6])],
             Kind::Addresses => vec![Value::Addresses(vec!["[::1]:5".parse().unwrap()])],
+            Kind::Networks => vec![Value::Networks(Networks::of(Vec::new()))],
             Kind::Text { .. } => vec![Value::Text("a".to_owned())],
             Kind::Texts { .. } => vec![Value::Texts(vec!["a".to_owned()])],
         };

@@ -2,13 +2,19 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use ipnet::IpNet;
+
 use super::duration::{self, TimeUnit};
 use super::url;
-use crate::limits::Size;
+use crate::limits::networks::Shown;
+use crate::limits::{Networks, Size};
 
 /// The highest core number that Linux's affinity masks have room for, plus one.
 const CORE_COUNT_MAX: usize = 1024;
 const LISTENER_COUNT_MAX: usize = 64;
+const NETWORK_COUNT_MAX: usize = 1024;
+/// How no network is written on the command line.
+const NO_NETWORK: &str = "none";
 /// How cores are written that are every core of the process's affinity.
 const ALL_CORES: &str = "all";
 
@@ -21,6 +27,7 @@ pub enum Value {
     /// Empty: every core of the process's affinity.
     Cores(Vec<usize>),
     Addresses(Vec<SocketAddr>),
+    Networks(Networks),
     Text(String),
     Texts(Vec<String>),
 }
@@ -65,6 +72,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     Cores,
     Addresses,
+    /// Addresses without a port, and ranges of them.
+    Networks,
     /// Bytes of UTF-8.
     Text {
         size_min: usize,
@@ -96,6 +105,11 @@ impl Kind {
                 if list.is_empty() || list.len() > LISTENER_COUNT_MAX =>
             {
                 Err(format!("{} addresses are out of bounds", list.len()))
+            }
+            (Kind::Networks, Value::Networks(networks))
+                if networks.list().len() > NETWORK_COUNT_MAX =>
+            {
+                Err(format!("{} networks are out of bounds", networks.list().len()))
             }
             (Kind::Text { size_min, size_max }, Value::Text(text))
                 if !(*size_min..=*size_max).contains(&text.len()) =>
@@ -142,6 +156,10 @@ impl Kind {
                 "1 to {LISTENER_COUNT_MAX} addresses with a port, such as \"0.0.0.0:1883\" or \
                  \"[::]:1883\", or a port alone for 127.0.0.1"
             ),
+            Kind::Networks => format!(
+                "at most {NETWORK_COUNT_MAX} addresses without a port, and ranges of them, such as \"192.0.2.7\" or \
+                 \"10.1.0.0/16\"; [] in a file, {NO_NETWORK} on the command line: nobody"
+            ),
             Kind::Text { size_min: 0, size_max } => {
                 format!("a text in quotes, at most {size_max} bytes")
             }
@@ -163,7 +181,7 @@ impl Kind {
             Kind::Flag => "true|false",
             Kind::Choice(_) => "WORD",
             Kind::Cores => "CORES",
-            Kind::Addresses => "ADDRESS",
+            Kind::Addresses | Kind::Networks => "ADDRESS",
             Kind::Text { .. } | Kind::Texts { .. } => "TEXT",
         }
     }
@@ -179,6 +197,11 @@ impl Kind {
             (_, Value::Cores(cores)) => cores_text(cores),
             (_, Value::Addresses(list)) => {
                 list.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
+            }
+            (_, Value::Networks(networks)) if networks.list().is_empty() => NO_NETWORK.to_owned(),
+            (_, Value::Networks(networks)) => {
+                let shown = networks.list().iter().map(|one| Shown(one).to_string());
+                shown.collect::<Vec<_>>().join(", ")
             }
             (_, Value::Text(text)) => text.clone(),
             (_, Value::Texts(list)) => list.join(", "),
@@ -199,6 +222,10 @@ impl Kind {
             (_, Value::Addresses(list)) => {
                 let quoted: Vec<_> = list.iter().map(|address| format!("\"{address}\"")).collect();
                 format!("[{}]", quoted.join(", "))
+            }
+            (_, Value::Networks(networks)) => {
+                let quoted = networks.list().iter().map(|one| format!("\"{}\"", Shown(one)));
+                format!("[{}]", quoted.collect::<Vec<_>>().join(", "))
             }
             (_, Value::Text(text)) => quoted(text),
             (_, Value::Texts(list)) => {
@@ -235,6 +262,9 @@ impl Kind {
             }
             (Kind::Cores, _) => cores(written).map(Value::Cores),
             (Kind::Addresses, _) => addresses(written).map(Value::Addresses),
+            (Kind::Networks, _) => {
+                networks(written).map(|list| Value::Networks(Networks::of(list)))
+            }
             (Kind::Text { .. }, Argument(text) | Text(text)) => {
                 Some(Value::Text((*text).to_owned()))
             }
@@ -263,6 +293,18 @@ impl Kind {
             }
             (Kind::Addresses, Written::Argument(text) | Written::Text(text)) => {
                 not_an_address(text)
+            }
+            (Kind::Networks, Written::Argument(text) | Written::Text(text)) => {
+                format!("'{text}' is no address and no network")
+            }
+            (Kind::Networks, Written::List(list)) => {
+                match list.iter().find(|one| networks(one).is_none()) {
+                    Some(Written::Argument(text) | Written::Text(text)) => {
+                        format!("'{text}' is no address and no network")
+                    }
+                    Some(wrong) => format!("{wrong} is no address and no network"),
+                    None => format!("{written} is not taken"),
+                }
             }
             (Kind::Addresses, Written::List(list)) => {
                 match list.iter().find(|one| addresses(one).is_none()) {
@@ -405,6 +447,21 @@ fn addresses(written: &Written) -> Option<Vec<SocketAddr>> {
     }
 }
 
+fn networks(written: &Written) -> Option<Vec<IpNet>> {
+    match written {
+        Written::Argument(NO_NETWORK) => Some(Vec::new()),
+        Written::Argument(text) => {
+            text.split(',').map(|one| Networks::parse_one(one.trim())).collect()
+        }
+        Written::Text(text) => Networks::parse_one(text).map(|network| vec![network]),
+        Written::List(list) if !list.iter().any(|one| matches!(one, Written::List(_))) => {
+            let lists: Option<Vec<_>> = list.iter().map(networks).collect();
+            Some(lists?.concat())
+        }
+        _ => None,
+    }
+}
+
 /// What is wrong with an address to listen on, and what it may mean.
 fn not_an_address(text: &str) -> String {
     let wrong = format!("'{text}' is no address with a port");
@@ -497,6 +554,31 @@ mod tests {
                 (List(vec![List(vec![Number(1)])]), None),
             ],
         );
+    }
+
+    #[test]
+    fn networks_are_addresses_and_ranges_of_them() {
+        use Written::{Argument, List, Number, Text};
+        let networks = |list: &[&str]| {
+            let list = list.iter().map(|text| Networks::parse_one(text).unwrap()).collect();
+            Some(Value::Networks(Networks::of(list)))
+        };
+        check(
+            Kind::Networks,
+            &[
+                (Argument("10.1.0.0/16"), networks(&["10.1.0.0/16"])),
+                (Argument("10.1.0.0/16, ::1"), networks(&["10.1.0.0/16", "::1"])),
+                (Argument("none"), networks(&[])),
+                (List(vec![]), networks(&[])),
+                (List(vec![Text("::1"), Text("10.0.0.9/8")]), networks(&["::1", "10.0.0.0/8"])),
+                (Text("none"), None),
+                (Text("127.0.0.1:1883"), None),
+                (Number(1), None),
+                (List(vec![List(vec![Text("::1")])]), None),
+            ],
+        );
+        let wrong = Kind::Networks.read(&List(vec![Text("::1"), Text("here")]));
+        assert_eq!(wrong, Err("'here' is no address and no network".to_owned()));
     }
 
     #[test]

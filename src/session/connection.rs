@@ -9,6 +9,7 @@
 
 use super::{BufferPool, InputBuffer, OutputBuffer, SessionKey};
 use crate::arena::Gauge;
+use crate::bridge::BrokerId;
 use crate::codec::{PacketId, ProtocolVersion, ReasonCode};
 use crate::limits::Limits;
 use crate::time::Instant;
@@ -115,7 +116,10 @@ pub struct Connection {
     pub begun: Option<u32>,
     pub output: OutputBuffer,
     pub aliases_in: Option<Box<InboundAliases>>,
+    /// Always some where there are `marks`: such a connection gets nothing that was encoded for others.
     pub aliases_out: Option<Box<OutboundAliases>>,
+    /// Of a bridge that is believed what it says: the broker that messages for it are marked by.
+    pub marks: Option<Box<BrokerId>>,
     pub pending: Option<Box<PendingSubscribe>>,
     /// Until CONNECT, and only for whoever asks for them.
     pub addresses: Option<Box<Addresses>>,
@@ -164,6 +168,7 @@ impl Connection {
             output: OutputBuffer::new(output_total),
             aliases_in: None,
             aliases_out: None,
+            marks: None,
             pending: None,
             addresses: peer.map(|peer| Box::new(Addresses { peer: Some(peer), listener: None })),
         }

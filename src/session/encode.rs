@@ -2,6 +2,7 @@
 
 use super::{BufferPool, Connection, Context, Envelope};
 use crate::arena::{Gauge, Message, Run, Stored};
+use crate::bridge::{BrokerId, Trail};
 use crate::codec::{self, PacketId, ProtocolVersion, PublishHead, QoS, ReasonCode};
 use crate::time::Instant;
 use crate::topic::OutboundAlias;
@@ -202,7 +203,39 @@ pub fn publish(
         }
     }
     let version = connection.version;
-    let mut head = head(version, context.now, message, envelope, packet_id, dup);
+    let head = head(version, context.now, message, envelope, packet_id, dup);
+    match &connection.marks {
+        None => append_whole(connection, context, message, head),
+        Some(own) => append_marked(**own, connection, context, message, head),
+    }
+}
+
+/// Encodes a PUBLISH for a bridge, with a mark that says where the message has been. Without it where it would be too large
+/// with it: the bridge then knows that it does not know.
+#[cold]
+fn append_marked(
+    own: BrokerId,
+    connection: &mut Connection,
+    context: &mut Context<'_>,
+    message: &Message<'_>,
+    head: PublishHead<'_>,
+) {
+    let mut properties = message.properties.to_vec();
+    Trail::of(message.trail()).put_mark(own, &mut properties);
+    let marked = PublishHead { properties: &properties, ..head };
+    let fits = marked.size(connection.version) <= connection.packet_size_max as usize;
+    append_whole(connection, context, message, if fits { marked } else { head });
+}
+
+/// Encodes a PUBLISH with all that it may have, and defines or uses an alias.
+#[inline]
+fn append_whole(
+    connection: &mut Connection,
+    context: &mut Context<'_>,
+    message: &Message<'_>,
+    mut head: PublishHead<'_>,
+) {
+    let version = connection.version;
     if let Some(aliases) = &mut connection.aliases_out {
         // Room for the alias itself, which `fits` did not count exactly.
         if head.size(version) + 4 <= connection.packet_size_max as usize {
@@ -236,7 +269,8 @@ pub fn publish(
 /// Whether `plain` may send a message to those that are owed nothing else.
 #[inline]
 pub fn is_plain(message: &Message<'_>) -> bool {
-    message.stored.is_none() && message.meta.expires_at.is_none()
+    // A trail stands in front of the payload.
+    message.stored.is_none() && message.meta.expires_at.is_none() && !message.meta.from_bridge
 }
 
 /// As `publish`, for a message that `is_plain` and `fits`, at QoS 0, without identifiers and to a connection without

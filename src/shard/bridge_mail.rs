@@ -7,6 +7,7 @@
 
 use super::mail::{Batch, BatchReader};
 use crate::arena::{Claim, Generation, Message, Meta};
+use crate::bridge::hops::{self, Trail};
 use crate::codec::ReasonCode;
 use crate::time::Instant;
 
@@ -217,6 +218,11 @@ impl InboundBatch {
     }
 
     pub fn push(&mut self, inbound: &InboundMessage<'_>) {
+        self.push_with(inbound, &Trail::default());
+    }
+
+    /// As `push`, for a message that has been elsewhere before.
+    pub fn push_with(&mut self, inbound: &InboundMessage<'_>, trail: &Trail) {
         let meta = Meta {
             qos: inbound.qos,
             retain: inbound.retain,
@@ -227,7 +233,8 @@ impl InboundBatch {
             claim: Claim::None,
         };
         self.0.bytes.extend_from_slice(&inbound.number.to_le_bytes());
-        let parts = [inbound.topic.as_bytes(), inbound.properties, inbound.payload];
+        let properties = hops::with_trail(inbound.properties, trail);
+        let parts = [inbound.topic.as_bytes(), &properties, inbound.payload];
         self.0.push_parts(parts, &meta);
     }
 

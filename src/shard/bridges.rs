@@ -445,6 +445,7 @@ impl Shard {
             };
             let draft = Draft { meta, ..message.draft() };
             let admitted = self.publish(now, &draft, Publisher::Bridge(bridge));
+            self.arena.trail_last();
             if number == 0 {
                 continue;
             }

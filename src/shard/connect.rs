@@ -1,11 +1,15 @@
 //! CONNECT: which shard, whether at all, and the session it begins or resumes.
 
 use super::hooks::tell;
+use super::hops::Belief;
 use super::input::Step;
 use super::publish::{RETAINED_KEYS, TOPIC_KEYS};
 use super::{About, ConnectionId, Event, Notice, Shard, ShardId};
 use crate::arena::{Claim, Draft, Meta, Stored, stored_size};
-use crate::codec::{self, Connack, Connect, DecodeError, ProtocolVersion, QoS, ReasonCode};
+use crate::bridge::hops::{MARKS_ARE_KEPT, MARKS_ARE_NOT_KEPT};
+use crate::codec::{
+    self, Connack, Connect, DecodeError, ProtocolVersion, QoS, ReasonCode, UserProperties,
+};
 use crate::session::connection::ConnectionState;
 use crate::session::{SessionKey, SessionLimits, Will};
 use crate::stages::plugin::HookEvent;
@@ -20,6 +24,7 @@ struct Granted {
     expiry_s: u32,
     keep_alive_s: u16,
     inflight_max: u16,
+    belief: Belief,
 }
 
 /// Why a CONNECT is refused.
@@ -110,6 +115,11 @@ impl Shard {
         }
         let assigned = connect.client_id.is_empty().then(|| self.draw_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let Some(belief) = self.believe(id, connect) else {
+            // This CONNECT is read again.
+            self.counters.packets_received -= 1;
+            return Step::Wait;
+        };
         let existing = self.clients.find(client_id);
         let old = existing
             .and_then(|key| self.clients.session(key))
@@ -160,7 +170,7 @@ impl Shard {
                 return self.refuse_connect(now, id, connect, refusal);
             }
         };
-        let granted = self.granted(connect, &bounds);
+        let granted = Granted { belief, ..self.granted(connect, &bounds) };
         if !self.connack_fits(connect, assigned.as_deref(), &granted) {
             let why = "the maximum packet size is too small for CONNACK";
             let refusal = Refused::new(ReasonCode::PacketTooLarge, why);
@@ -183,6 +193,7 @@ impl Shard {
         self.update_session_timer(key);
         let connack = self.connack(connect, is_resumed, assigned.as_deref(), &granted);
         self.send_connack(id, &connack);
+        self.notice_unbelieved(now, id, client_id, belief);
         self.update_read_mode(id);
         let version = connect.version as u8;
         // Nobody asks for them later.
@@ -310,7 +321,8 @@ impl Shard {
             is_origin: true,
             expires_at: None,
             publisher: 0,
-            from_bridge: connect.is_bridge(),
+            // This broker publishes it, and is the first that does.
+            from_bridge: false,
             claim: Claim::None,
         };
         let draft = Draft {
@@ -389,6 +401,8 @@ impl Shard {
         connection.aliases_out =
             (is_v5 && alias_out_max > 0).then(|| Box::new(OutboundAliases::new(alias_out_max)));
         self.has_bridge_clients |= connect.is_bridge();
+        self.mark_for(id, granted.belief);
+        let Some(connection) = self.clients.connection(id) else { return };
         let deadline = (keep_alive_s > 0).then(|| now.plus_ms(u64::from(connection.keep_alive_ms)));
         self.count_as_client(id);
         self.set_connection_timer(id, deadline);
@@ -402,6 +416,7 @@ impl Shard {
             expiry_s: self.granted_expiry_s(connect, expiry_max_s),
             keep_alive_s: granted_keep_alive_s(connect, keep_alive_max_s),
             inflight_max: bounds.inflight_max.unwrap_or(limits.inflight_max).max(1),
+            belief: Belief::NotAsked,
         }
     }
 
@@ -422,7 +437,7 @@ impl Shard {
         granted: &Granted,
     ) -> Connack<'a> {
         let limits = &self.limits;
-        let Granted { expiry_s, keep_alive_s, .. } = *granted;
+        let Granted { expiry_s, keep_alive_s, belief, .. } = *granted;
         let asked_expiry_s = connect.session_expiry_s.unwrap_or(0);
         Connack {
             session_present,
@@ -441,6 +456,11 @@ impl Shard {
             shared_available: (!limits.shared_available).then_some(false),
             // [MQTT-3.1.2-21]
             server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
+            user_properties: UserProperties::from_raw(match belief {
+                Belief::NotAsked => &[],
+                Belief::Believed => MARKS_ARE_KEPT,
+                Belief::Refused => MARKS_ARE_NOT_KEPT,
+            }),
             ..Connack::default()
         }
     }

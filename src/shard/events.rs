@@ -65,6 +65,8 @@ pub enum About {
     Pause,
     /// What a client had sent and nobody read.
     Cut,
+    /// A client that is a bridge.
+    Bridge,
 }
 
 impl Notice {
@@ -99,6 +101,7 @@ impl fmt::Display for Notice {
             About::Delivery => "dropped a message for",
             About::Pause => "paused",
             About::Cut => "cut off",
+            About::Bridge => "bridge:",
         })?;
         match (&*self.client_id, self.about) {
             (_, About::Stranger) => {}

@@ -6,7 +6,7 @@ use super::bridge_mail::BridgeId;
 use super::publish::Published;
 use super::timers::Timer;
 use super::{About, ConnectionId, Notice, Shard};
-use crate::arena::{Draft, Generation, Message};
+use crate::arena::{Draft, Generation, Message, split_trail};
 use crate::codec::{Connect, ReasonCode, ReasonSet};
 use crate::printable::Quoted;
 use crate::session::{Clients, DropReason, Dropped, Profile, Session, SessionKey, Will};
@@ -242,6 +242,8 @@ impl Shard {
         };
         let mut verdict = Verdict::Allow;
         let mut changed = None;
+        let trailed;
+        let from_bridge = draft.meta.from_bridge;
         if self.hook_set.contains(HookSet::PUBLISH) {
             let Plugged { hooks, buffers, joined, held, .. } = &mut **plugged;
             // Text is not checked twice.
@@ -250,6 +252,11 @@ impl Shard {
                 _ => MessageView::text(draft.topic),
             };
             let properties = join(draft.properties, joined);
+            // Where the message has been is no hook's to see.
+            let (properties, trail) = match from_bridge {
+                true => split_trail(properties),
+                false => (properties, &[][..]),
+            };
             let view = MessageView::with(topic, properties, draft.payload, &draft.meta, now);
             let mut edit = MessageEdit::new(view, buffers, &self.limits);
             verdict = hooks.publish(&client, &mut edit);
@@ -260,13 +267,22 @@ impl Shard {
             }
             if verdict == Verdict::Allow
                 && !self.hook_set.contains(HookSet::AUTHORIZE_PUBLISH)
+                && !from_bridge
                 && let Publisher::Client(key, topic) = publisher
                 && let Some(appended_size) = edit.held()
             {
                 held.begin(key, topic, appended_size);
             }
             if verdict == Verdict::Allow && edit.is_changed() {
-                changed = Some(edit.finish(draft.meta, now));
+                let edited = edit.finish(draft.meta, now);
+                changed = Some(match from_bridge {
+                    true => {
+                        let [first, second] = edited.properties;
+                        trailed = [first, second, trail].concat();
+                        Draft { properties: [&trailed, &[]], ..edited }
+                    }
+                    false => edited,
+                });
                 self.counters.publishes_changed += 1;
             }
         }
@@ -275,6 +291,7 @@ impl Shard {
             return Published::REFUSED;
         };
         self.counters.admitted += 1;
+        self.arena.trail_last();
         let allowed = Published { generation, denied: None };
         if !is_in_row {
             plugged.hooks.pause();

@@ -5,6 +5,7 @@ use super::{About, ConnectionId, Shard};
 use crate::session::Park;
 use crate::session::connection::ConnectionState;
 use crate::time::Instant;
+use std::net::SocketAddr;
 
 /// A connection whose socket is read once more, and why it then ends.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,8 @@ enum Why {
     Late,
     /// A send on it has failed.
     Broken,
+    /// It says that it is a bridge: where it comes from decides whether it is believed. Nothing is read.
+    Unplaced,
 }
 
 impl Shard {
@@ -30,6 +33,18 @@ impl Shard {
     pub fn poll_last_read(&mut self) -> Option<(ConnectionId, usize)> {
         let last_read = self.last_reads.front()?;
         Some((last_read.connection, self.limits.takeover_bytes_max))
+    }
+
+    /// Whether `handle_place` is to follow, and no read.
+    pub fn is_place_asked(&self) -> bool {
+        self.last_reads.front().is_some_and(|last_read| matches!(last_read.why, Why::Unplaced))
+    }
+
+    /// Where the connection comes from; its CONNECT is read again. Returns it if it is gone.
+    pub fn handle_place(&mut self, now: Instant, peer: Option<SocketAddr>) {
+        let LastRead { connection, .. } = self.last_reads.pop_front().expect("it was polled");
+        self.take_place(connection, peer);
+        self.end_wait(now, connection);
     }
 
     /// What waits in front of the bytes that follow is used, above all marks.
@@ -59,6 +74,7 @@ impl Shard {
                 return Some(connection);
             }
             Why::Broken => {}
+            Why::Unplaced => debug_assert!(false, "it was not to be read"),
         }
         None
     }
@@ -80,6 +96,27 @@ impl Shard {
         }
         self.last_reads.push_back(LastRead { connection: old, why: Why::TakenOver(successor) });
         false
+    }
+
+    /// A CONNECT waits until it is known where it comes from.
+    pub(super) fn ask_place(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.clients.connection(id) {
+            connection.park = Some(Park::TakeOver);
+        }
+        self.last_reads.push_back(LastRead { connection: id, why: Why::Unplaced });
+    }
+
+    /// A CONNECT that waited is read again.
+    fn end_wait(&mut self, now: Instant, id: ConnectionId) {
+        self.unpark(now, id, Park::TakeOver);
+        // It may wait for more.
+        let has_ended = self
+            .clients
+            .connection(id)
+            .is_some_and(|c| c.has_ended && c.park != Some(Park::TakeOver));
+        if has_ended {
+            self.handle_close(now, id);
+        }
     }
 
     /// A timer ends the connection unless its socket brings something.

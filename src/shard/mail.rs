@@ -214,9 +214,11 @@ impl Batch {
 
     #[inline]
     fn push_flagged(&mut self, message: &Message<'_>, flags: u8) {
-        let Message { bytes, topic, properties, payload, meta, .. } = message;
+        let Message { bytes, topic, payload, meta, .. } = message;
         self.bytes.reserve(HEADER_SIZE + bytes.len());
-        self.push_header([topic, properties, payload].map(|part| part.len()), meta, flags);
+        // A trail goes with the properties.
+        let properties_size = bytes.len() - topic.len() - payload.len();
+        self.push_header([topic.len(), properties_size, payload.len()], meta, flags);
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -308,7 +310,8 @@ impl<'a> BatchReader<'a> {
             claim: claim_of(flags),
         };
         let bytes = self.take(topic_size + properties_size + payload_size);
-        Some(Message::of(bytes, topic_size, properties_size, meta, None))
+        let message = Message::of(bytes, topic_size, properties_size, meta, None);
+        Some(if meta.from_bridge { Message::with_trail(message) } else { message })
     }
 
     pub fn next_addressed(&mut self) -> Option<(Address, Message<'a>)> {

@@ -35,6 +35,9 @@ impl Shard {
                 self.counters.admitted += 1;
             } else {
                 self.admit_piece(now, &message);
+                if message.meta.from_bridge {
+                    self.arena.trail_last();
+                }
             }
         }
     }

@@ -180,19 +180,18 @@ impl Shard {
             session.received_qos2.insert(packet_id);
         }
         let mut joined = Vec::new();
-        let properties = publish.properties.halves(&mut joined);
-        let meta = Meta {
-            qos: publish.qos as u8,
-            retain: publish.retain,
-            is_origin: true,
-            expires_at: publish.message_expiry_s.map(|s| now.plus_s(u64::from(s))),
-            publisher: key.as_u64(),
-            from_bridge: self.has_bridge_clients && self.is_bridge(id),
-            claim: Claim::None,
+        let Published { generation, denied } = if self.has_bridge_clients && self.is_bridge(id) {
+            match self.publish_of_bridge(now, id, key, publish, topic) {
+                Ok(published) => published,
+                Err(step) => return step,
+            }
+        } else {
+            let properties = publish.properties.halves(&mut joined);
+            let meta = meta_of(now, key, publish);
+            let draft =
+                Draft { topic: topic.as_bytes(), properties, payload: publish.payload, meta };
+            self.publish(now, &draft, Publisher::Client(key, topic))
         };
-        let draft = Draft { topic: topic.as_bytes(), properties, payload: publish.payload, meta };
-        let Published { generation, denied } =
-            self.publish(now, &draft, Publisher::Client(key, topic));
         let Some(packet_id) = publish.packet_id else { return Step::Done };
         let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
         let is_v5 = version == ProtocolVersion::V5;
@@ -233,7 +232,7 @@ impl Shard {
     }
 
     /// Whether the client bridges from another broker.
-    fn is_bridge(&mut self, id: ConnectionId) -> bool {
+    pub(super) fn is_bridge(&mut self, id: ConnectionId) -> bool {
         self.clients.connection(id).is_some_and(|connection| connection.is_bridge)
     }
 
@@ -336,6 +335,20 @@ impl Shard {
     #[inline]
     fn send_pubrec(&mut self, id: ConnectionId, packet_id: PacketId, reason: ReasonCode) {
         self.answer(id, |version, _, out| codec::encode_pubrec(version, packet_id, reason, out));
+    }
+}
+
+/// What travels with a client's message.
+#[inline(always)]
+pub(super) fn meta_of(now: Instant, key: SessionKey, publish: &Publish<'_>) -> Meta {
+    Meta {
+        qos: publish.qos as u8,
+        retain: publish.retain,
+        is_origin: true,
+        expires_at: publish.message_expiry_s.map(|s| now.plus_s(u64::from(s))),
+        publisher: key.as_u64(),
+        from_bridge: false,
+        claim: Claim::None,
     }
 }
 

@@ -31,7 +31,9 @@ impl Shard {
         let Some(front) = known.front(frame, connection.version) else { return 0 };
         let Some(mut next) = front.repeat(bytes, packet_size_max) else { return 0 };
         let ConnectionState::Open(key) = connection.state else { return 0 };
-        let is_read = connection.park.is_none()
+        // A bridge's message has a mark, which is no property of it.
+        let is_read = !connection.is_bridge
+            && connection.park.is_none()
             && connection.output.size() < self.limits.output_size_max.saturating_mul(2);
         if !is_read {
             return 0;

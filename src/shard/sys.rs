@@ -123,6 +123,9 @@ impl Report {
         say("bridges/messages/sent", &counters.bridge_messages_sent);
         say("bridges/messages/received", &counters.bridge_messages_received);
         say("bridges/acks_withheld", &counters.acks_withheld);
+        say("bridges/dropped/loops", &counters.bridge_loops_ended);
+        say("bridges/dropped/hops", &counters.bridge_paths_too_long);
+        say("bridges/unbelieved", &counters.bridges_unbelieved);
     }
 }
 

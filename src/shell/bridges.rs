@@ -11,6 +11,7 @@ mod opening;
 mod outbound;
 mod record;
 mod refusals;
+mod returns;
 mod signal;
 mod status;
 
@@ -28,8 +29,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_lite::future::or;
 
-use crate::arena::Message;
-use crate::bridge::{Direction, Echo, ForwardIndex, InMessage, Origin, Return, WrongRule};
+use crate::bridge::{BrokerId, Direction, Echo, ForwardIndex, WrongRule};
 use crate::codec::ReasonCode;
 use crate::config::bridge::BridgeSettings;
 use crate::shard::bridge_mail::FromBridges;
@@ -44,9 +44,10 @@ use intake::{Asked, Ledger};
 use line::Line;
 use opening::Opener;
 use outbound::Outbound;
-use record::Record;
+use returns::Drops;
 use signal::Signal;
 
+pub use identity::system_seed;
 pub use opening::Patience;
 
 /// How often orders are looked at, and what could not be done is tried again.
@@ -63,42 +64,13 @@ pub struct Bridge {
     pub lines: Vec<Rc<Line>>,
     /// What was sent and may come back; `None`: nobody looks.
     echo: Option<RefCell<Echo>>,
-    pub echo_count: std::cell::Cell<u64>,
+    /// Dropped for their content, their way, and the length of it.
+    pub echoes: Drops,
+    pub loops: Drops,
+    pub paths_too_long: Drops,
 }
 
 impl Bridge {
-    /// Whether a message came over a bridge and would go back to where it was.
-    fn is_echo(&self, now: Instant, topic: &str, message: &Message<'_>) -> bool {
-        let Some(echo) = &self.echo else { return false };
-        let is_echo = echo.borrow_mut().is_echo(now, Return::Around, topic, message.payload);
-        self.echo_count.set(self.echo_count.get() + u64::from(is_echo));
-        is_echo
-    }
-
-    /// Whether a message that this bridge brings in is one that it has sent, which a remote without no-local gives back, or
-    /// one that was `given` to a neighbour's bridge.
-    fn is_return(
-        &self,
-        now: Instant,
-        given: &RefCell<Echo>,
-        has_no_local: bool,
-        message: &InMessage,
-    ) -> bool {
-        let Some(echo) = &self.echo else { return false };
-        let (topic, payload) = (message.remote_topic(), message.payload());
-        let is_echo = !has_no_local && echo.borrow_mut().is_echo(now, Return::Same, topic, payload)
-            || given.borrow_mut().is_echo(now, Return::Around, topic, payload);
-        self.echo_count.set(self.echo_count.get() + u64::from(is_echo));
-        is_echo
-    }
-
-    fn note_sent(&self, now: Instant, record: &Record<'_>) {
-        if let Some(echo) = &self.echo {
-            let origin = if record.from_bridge { Origin::Bridge } else { Origin::Here };
-            echo.borrow_mut().note(now, origin, record.topic, record.payload);
-        }
-    }
-
     fn acknowledge(&self, now: Instant, numbers: &[u64], reason: ReasonCode) {
         for number in numbers {
             if let Some(line) = self.lines.get(line::line_of(*number)) {
@@ -111,6 +83,8 @@ impl Bridge {
 /// What all tasks share.
 pub struct Hub {
     bridges: Vec<Bridge>,
+    /// What this broker is called in hop marks.
+    broker_id: BrokerId,
     /// What clients that are bridges were given, and may come back over one of ours.
     given: RefCell<Echo>,
     index: Arc<ForwardIndex>,
@@ -125,6 +99,8 @@ pub struct Hub {
     /// Something was committed, or could not be.
     has_committed: Rc<Signal>,
     said: RefCell<BTreeMap<String, String>>,
+    /// Mail of the shards was taken elsewhere than in `serve`.
+    has_moved: std::cell::Cell<bool>,
     /// The process is ending: nothing more comes in.
     is_ending: std::cell::Cell<bool>,
     moved: Arc<AtomicU64>,
@@ -137,6 +113,8 @@ pub struct Hub {
 pub struct Setup {
     pub io: Io,
     pub settings: Vec<BridgeSettings>,
+    /// What this broker is called in hop marks.
+    pub broker_id: BrokerId,
     /// The largest packet of a remote that the shards have room for.
     pub packet_size_max: usize,
     pub index: Arc<ForwardIndex>,
@@ -232,10 +210,19 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
             lines.push(Rc::new(Line::new(id, line, &settings, Rc::new(outbound))?));
         }
         let echo = settings.echo_detection.then(|| RefCell::new(Echo::new(fastrand::u64(..))));
-        bridges.push(Bridge { id, settings, lines, echo, echo_count: Default::default() });
+        bridges.push(Bridge {
+            id,
+            settings,
+            lines,
+            echo,
+            echoes: Drops::default(),
+            loops: Drops::default(),
+            paths_too_long: Drops::default(),
+        });
     }
     Ok(Hub {
         bridges,
+        broker_id: setup.broker_id,
         given: RefCell::new(Echo::new(fastrand::u64(..))),
         index,
         clock,
@@ -246,6 +233,7 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
         scratch: RefCell::default(),
         has_committed,
         said: RefCell::default(),
+        has_moved: Default::default(),
         is_ending: Default::default(),
         moved: setup.moved,
         shutdown_stall_ms: setup.shutdown_stall_ms,
@@ -268,7 +256,8 @@ async fn serve(hub: &Rc<Hub>, orders: &Orders) {
     let mut carried_out = Order::START;
     let mut has_moved = true;
     loop {
-        has_moved |= hub.take_mail();
+        has_moved |= hub.take_mail() | hub.has_moved.take();
+        hub.take_arrivals();
         let is_all_told = hub.tell_shards();
         has_moved |= hub.flush_inbound();
         let order = orders.current();
@@ -305,6 +294,13 @@ impl Hub {
     /// Ready when a shard's lane holds something.
     fn poll_arrival(&self, context: &mut std::task::Context<'_>) -> Poll<()> {
         self.end.borrow().poll_arrival(context)
+    }
+
+    /// Looks again at messages of the remotes that may be echoes.
+    fn take_arrivals(&self) {
+        self.bridges.iter().flat_map(|bridge| &bridge.lines).for_each(|line| {
+            line.take_arrivals(self);
+        });
     }
 
     /// Hands messages of the remotes to the shards, as far as their lanes have room; whether any were.

@@ -146,12 +146,17 @@ fn option(key: &'static Key) -> Arg {
     Arg::new(key.name)
         .long(key.option())
         .value_name(shape)
-        .action(if key.kind == Kind::Addresses { ArgAction::Append } else { ArgAction::Set })
+        .action(if is_list(key) { ArgAction::Append } else { ArgAction::Set })
         .allow_hyphen_values(true)
         .global(true)
         .help_heading(key.group.title())
         .hide_short_help(!is_common)
         .help(format!("{} [default: {default}]", key.explanation))
+}
+
+/// The option may stand several times.
+fn is_list(key: &Key) -> bool {
+    matches!(key.kind, Kind::Addresses | Kind::Networks)
 }
 
 /// The file first, then the options.
@@ -176,8 +181,7 @@ fn load(options: &ArgMatches) -> Result<Configuration, Vec<String>> {
         if written.is_empty() {
             continue;
         }
-        let written =
-            if key.kind == Kind::Addresses { Written::List(written) } else { written.remove(0) };
+        let written = if is_list(key) { Written::List(written) } else { written.remove(0) };
         let option = format!("--{}", key.option());
         match key.kind.read(&written) {
             Ok(value) => configuration.set(key, value, Origin::CommandLine(option)),

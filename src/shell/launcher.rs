@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use tracing::{debug, error, info, warn};
 
-use crate::bridge::ForwardIndex;
+use crate::bridge::{BrokerId, ForwardIndex};
 use crate::config::kind::cores_text;
 use crate::config::{LogFormat, Settings, StallAction};
 use crate::printable::counted;
@@ -75,6 +75,8 @@ struct Shared {
     facts: Vec<(&'static str, String)>,
     plugins: Arc<[Installed]>,
     seed: u64,
+    /// What the broker is called in hop marks.
+    broker_id: BrokerId,
     /// By shard: what it is to listen on once everything runs.
     listeners: Arc<[Mutex<Vec<OwnedFd>>]>,
     /// What bridges want of the shards' messages.
@@ -168,6 +170,7 @@ impl Broker {
             )),
             forward: bridging.as_ref().map(|bridging| bridging.index.clone()),
             seed: fastrand::u64(..),
+            broker_id: BrokerId::from_number(bridges::system_seed()),
             listeners: (0..shard_count).map(|_| Mutex::default()).collect(),
             settings: Arc::new(settings),
         };
@@ -186,6 +189,7 @@ impl Broker {
             let setup = bridges::Setup {
                 io: shared.io,
                 settings: settings.bridges.clone(),
+                broker_id: shared.broker_id,
                 packet_size_max: settings.limits.bridge_packet_size_max(),
                 index,
                 end,
@@ -354,6 +358,7 @@ fn work_on<N: Network>(
             }
         }
     }
+    shard.set_broker_id(shared.broker_id);
     if let Some(rules) = &shared.forward {
         shard.set_bridges(rules.clone());
     }

@@ -1,6 +1,7 @@
 //! The world in memory: lanes as queues, and sockets as bytes that stand still until somebody moves them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 use super::{Adoption, Event, Step, World, advance, turn};
 use crate::shard::bridge_mail::{FromBridges, ToBridges};
@@ -198,6 +199,8 @@ pub struct Memory {
     pub sockets: Vec<Socket>,
     /// What shards sent to the bridges, and which shards did.
     pub to_bridges: Vec<(ShardId, ToBridges)>,
+    /// Where clients come from.
+    pub peer: Option<SocketAddr>,
     /// By shard.
     from_bridges: Vec<VecDeque<FromBridges>>,
     lanes: Lanes<SocketId>,
@@ -213,6 +216,7 @@ impl Memory {
         Memory {
             sockets: Vec::new(),
             to_bridges: Vec::new(),
+            peer: None,
             from_bridges: empty(shard_count),
             lanes: Lanes::new(shard_count, lane_capacity),
             tables: vec![BTreeMap::new(); shard_count],
@@ -389,6 +393,10 @@ impl World for MemoryWorld<'_> {
         let place = lane.iter().position(may_come)?;
         self.has_moved = true;
         lane.remove(place)
+    }
+
+    fn peer(&mut self, _connection: ConnectionId) -> Option<SocketAddr> {
+        self.memory.peer
     }
 
     fn adopt(&mut self, connection: ConnectionId, id: SocketId, mode: ReadMode) {

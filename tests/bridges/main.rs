@@ -3,6 +3,7 @@
 
 mod client;
 mod flow;
+mod hops;
 #[allow(dead_code, reason = "the replay uses the rest")]
 mod process;
 mod proxy;
@@ -411,8 +412,8 @@ fn a_ring_of_three_passes_a_message_once_around() {
         for (n, watcher) in watchers.iter_mut().enumerate() {
             let mut got = Vec::new();
             flow::collect(watcher, &mut got, Duration::from_secs(2));
-            // Where it began it is seen when it is published, and when it has come around.
-            let expected = if n == 0 { 40 } else { 20 };
+            // Where it began it is seen when it is published, and, without hop marks, when it has come around.
+            let expected = if n == 0 && protocol == "3.1.1" { 40 } else { 20 };
             assert_eq!(got.len(), expected, "{protocol}, broker {n}");
         }
     }
@@ -427,8 +428,8 @@ fn two_brokers_that_bridge_to_each_other_pass_a_message_once() {
     );
     let both = [forward, subscribe].concat();
     for (place, (rules, seen)) in [
-        // The rules of each; what each sees of a message of its own and of the other's. Two that forward see their own once
-        // more, when it comes around.
+        // The rules of each; what each sees of a message of its own and of the other's. Without hop marks, two that forward see
+        // their own once more, when it comes around.
         ([Some(forward), Some(forward)], [[2, 1], [1, 2]]),
         ([Some(both.as_str()), None], [[1, 1], [1, 1]]),
         ([Some(subscribe), Some(subscribe)], [[1, 1], [1, 1]]),
@@ -472,7 +473,8 @@ fn two_brokers_that_bridge_to_each_other_pass_a_message_once() {
                 publisher.flush().unwrap();
                 for (n, watcher) in watchers.iter_mut().enumerate() {
                     let mut got = Vec::new();
-                    let expected = 20 * seen[origin][n];
+                    let times = if protocol == "5.0" { 1 } else { seen[origin][n] };
+                    let expected = 20 * times;
                     flow::collect_until(watcher, &mut got, expected, Duration::from_secs(10));
                     flow::collect(watcher, &mut got, Duration::from_millis(250));
                     assert_eq!(got.len(), expected, "{protocol} {place}: of {origin} at {n}");

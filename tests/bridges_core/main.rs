@@ -4,6 +4,8 @@
 #[allow(dead_code)] // other tests use the rest
 mod world;
 
+mod hops;
+
 use ringmq::arena::Generation;
 use ringmq::bridge::ForwardIndex;
 use ringmq::codec::{Packet, PacketId, ProtocolVersion, Publish, QoS};

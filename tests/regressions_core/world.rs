@@ -64,6 +64,12 @@ impl World {
         client
     }
 
+    /// Clients that connect from now on come from there.
+    #[allow(dead_code, reason = "who asks where clients come from is tested with bridges")]
+    pub fn set_peer(&mut self, peer: std::net::SocketAddr) {
+        self.memory.peer = Some(peer);
+    }
+
     /// Opens a connection that says nothing yet.
     #[allow(dead_code, reason = "only regressions say CONNECT as they like")]
     pub fn dial(&mut self, version: ProtocolVersion) -> usize {

@@ -1,5 +1,6 @@
 //! CONNECT, CONNACK and SUBSCRIBE: how a link comes up.
 
+use super::super::hops::Keeping;
 use super::attempts::Failure;
 use super::{Alive, Link, LinkEvent, Phase, Remote, SUBSCRIBE_ID_FIRST};
 use crate::codec::{
@@ -79,6 +80,9 @@ impl Link {
             self.is_bridge_bit_taken = Some(true);
         }
         self.silent_closings = 0;
+        if self.version == ProtocolVersion::V5 {
+            self.keeping = Keeping::of(&connack.user_properties);
+        }
         let settings = &self.settings;
         let remote_size_max =
             connack.packet_size_max.map_or(PACKET_SIZE_CEILING, |max| max as usize);

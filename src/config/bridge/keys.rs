@@ -192,7 +192,7 @@ pub(super) const FIELDS: &[Field] = &[
         Shape::One(Kind::Flag),
         "true",
         "true",
-        "Messages that come back over a bridge within a minute are not sent on again.",
+        "Of links without hop marks, as 3.1.1. true: a genuine repeat within a minute is dropped, too. false: loops never end.",
     ),
     field(
         "connect_properties",

@@ -203,6 +203,7 @@ impl Shard {
         draft.meta.claim = claim;
         let admitted = self.admit(now, &draft);
         debug_assert!(admitted.is_some(), "the arena had room for it before");
+        self.arena.trail_last();
         admitted
     }
 

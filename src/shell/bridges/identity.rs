@@ -98,7 +98,8 @@ fn make(name: &str) -> String {
     id
 }
 
-fn system_seed() -> u64 {
+/// By the system's chance.
+pub fn system_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let mut seed = [0; 8];
     match File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed)) {

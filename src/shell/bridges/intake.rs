@@ -29,12 +29,7 @@ pub struct Ledger {
 impl Hub {
     /// Takes what the lanes hold; whether there was something.
     pub fn take_mail(&self) -> bool {
-        if self
-            .bridges
-            .iter()
-            .flat_map(|bridge| &bridge.lines)
-            .any(|line| line.outbound.is_flooded())
-        {
+        if self.is_flooded() {
             return false;
         }
         let now = self.clock.now();
@@ -58,6 +53,12 @@ impl Hub {
             }
         }
         has_mail
+    }
+
+    /// Some log has no room for what was taken: nothing more is.
+    pub fn is_flooded(&self) -> bool {
+        let mut lines = self.bridges.iter().flat_map(|bridge| &bridge.lines);
+        lines.any(|line| line.outbound.is_flooded())
     }
 
     fn take_messages(&self, now: Instant, shard: ShardId, batch: &BridgeBatch) {
@@ -157,7 +158,7 @@ impl Hub {
         if left_ms == Some(0) {
             return outbound.lose(|dropped| dropped.expired += 1);
         }
-        if message.from_bridge && bridge.is_echo(now, topic, body) {
+        if message.from_bridge && bridge.is_echo(now, line.keeping(), topic, body) {
             return;
         }
         let record = Record {
@@ -168,6 +169,7 @@ impl Hub {
             topic,
             local_topic,
             properties: body.properties,
+            trail: body.trail(),
             payload: body.payload,
         };
         let mut bytes = Vec::with_capacity(record.size());

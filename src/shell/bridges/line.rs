@@ -1,5 +1,7 @@
 //! One connection of a bridge: its link, its socket, and what goes between link, log and shards.
 
+mod arrivals;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -17,13 +19,13 @@ use super::refusals::Told;
 use super::signal::Signal;
 use super::{Bridge, BridgesError, Hub, unix_ms};
 use crate::bridge::{
-    InMessage, Link, LinkEvent, OutMessage, Sent, UNLOGGED, Wanted, connection_of,
+    InMessage, Keeping, Link, LinkEvent, OutMessage, Sent, Trail, UNLOGGED, Wanted,
 };
 use crate::codec::{QoS, ReasonCode};
 use crate::config::bridge::{BridgeSettings, RemoteAddress};
 use crate::printable::Quoted;
 use crate::shard::ShardId;
-use crate::shard::bridge_mail::{FromBridges, InboundBatch, InboundMessage};
+use crate::shard::bridge_mail::{FromBridges, InboundBatch};
 use crate::shell::executor::net::{self, Reader, Writer};
 use crate::shell::executor::{sleep, spawn};
 use crate::time::Instant;
@@ -49,7 +51,14 @@ pub struct Line {
     link: RefCell<Link>,
     /// By shard.
     inbound: RefCell<HashMap<ShardId, InboundBatch>>,
+    /// Of `inbound` and `arrivals`.
     inbound_bytes: Cell<usize>,
+    /// Messages of the remote, with their numbers, that may be echoes of what is not known yet.
+    arrivals: RefCell<VecDeque<(u64, InMessage)>>,
+    /// Properties of a message that is sent.
+    marked: RefCell<Vec<u8>>,
+    /// Whether the operator was told what the remote makes of hop marks.
+    keeping_told: Cell<Keeping>,
     /// Messages above QoS 0 that no log holds and the remote has not finished, by sequence.
     unlogged: RefCell<BTreeMap<u64, Vec<u8>>>,
     unlogged_sequence: Cell<u64>,
@@ -123,6 +132,9 @@ impl Line {
             link: RefCell::new(link),
             inbound: RefCell::default(),
             inbound_bytes: Cell::new(0),
+            arrivals: RefCell::default(),
+            marked: RefCell::default(),
+            keeping_told: Cell::default(),
             unlogged: RefCell::default(),
             unlogged_sequence: Cell::new(UNLOGGED),
             again: RefCell::default(),
@@ -190,18 +202,6 @@ impl Line {
         let number = number & ((1 << 48) - 1);
         self.link.borrow_mut().acked_inbound(now, number, reason);
         self.outbound.has_work.raise();
-    }
-
-    /// Messages of the remote for a shard.
-    pub fn take_inbound(&self, shard: ShardId) -> Option<InboundBatch> {
-        let batch = self.inbound.borrow_mut().remove(&shard)?;
-        self.inbound_bytes.set(self.inbound_bytes.get() - batch.size());
-        Some(batch)
-    }
-
-    /// Whether messages of the remote wait for a shard's lane.
-    pub fn has_inbound(&self) -> bool {
-        !self.inbound.borrow().is_empty()
     }
 
     /// Gives memory back that was needed for what has passed.
@@ -360,7 +360,7 @@ impl Line {
                     self.received.borrow_mut().clear();
                     self.say_down(&why);
                 }
-                LinkEvent::Inbound { number, message } => self.on_inbound(hub, number, &message),
+                LinkEvent::Inbound { number, message } => self.on_inbound(hub, number, message),
                 LinkEvent::Received { sequence } if sequence > UNLOGGED => {
                     self.link.borrow_mut().release(hub.clock.now(), sequence);
                 }
@@ -387,6 +387,7 @@ impl Line {
             info!("bridge {}: connected to {}", self.name, status.address);
             status.last_error.clear();
         }
+        self.tell_keeping();
         self.is_new.set(true);
         // A session that the remote still has got them when it began.
         if !session_present || !self.has_asked_for_retained.get() {
@@ -397,6 +398,24 @@ impl Line {
         }
     }
 
+    /// Says that the remote takes this bridge for a client, once.
+    fn tell_keeping(&self) {
+        let keeping = self.link.borrow().keeping();
+        let is_new = self.keeping_told.replace(keeping) != keeping;
+        if is_new && keeping == Keeping::Nothing && self.link.borrow().has_properties() {
+            warn!(
+                "bridge {}: {} does not believe what this bridge says of a message's way, so loops are recognised by content:                  name this broker's address in bridges_from there",
+                self.name,
+                self.status.borrow().address
+            );
+        }
+    }
+
+    /// What becomes of hop marks on this connection.
+    pub fn keeping(&self) -> Keeping {
+        self.link.borrow().keeping()
+    }
+
     fn on_done(&self, sequence: u64) {
         if sequence > UNLOGGED {
             self.unlogged.borrow_mut().remove(&sequence);
@@ -404,38 +423,6 @@ impl Line {
             spool.done(sequence);
         }
         self.outbound.has_work.raise();
-    }
-
-    fn on_inbound(&self, hub: &Hub, number: u64, message: &InMessage) {
-        if hub.is_ending.get() {
-            // Its subscribers are about to be sent away. Not acknowledged, it stays with the remote.
-            return;
-        }
-        let bridge = &hub.bridges[usize::from(self.bridge)];
-        let now = hub.clock.now();
-        self.status.borrow_mut().received += 1;
-        let has_no_local = self.link.borrow().has_no_local();
-        if bridge.is_return(now, &hub.given, has_no_local, message) {
-            self.link.borrow_mut().acked_inbound(now, number, ReasonCode::Success);
-            return;
-        }
-        let shard = connection_of(message.topic(), hub.shard_count());
-        let mut inbound = self.inbound.borrow_mut();
-        let batch = inbound.entry(shard).or_default();
-        let before = batch.size();
-        let number = if number == 0 { 0 } else { u64::from(self.index) << 48 | number };
-        batch.push(&InboundMessage {
-            number,
-            topic: message.topic(),
-            properties: message.properties(),
-            payload: message.payload(),
-            qos: message.qos as u8,
-            retain: message.retain,
-            expires_at: message.message_expiry_s.map(|left| now.plus_s(left.into())),
-        });
-        self.inbound_bytes.set(self.inbound_bytes.get() + batch.size() - before);
-        drop(inbound);
-        hub.has_committed.raise();
     }
 
     /// Begins a new connection with what the last one left.
@@ -552,7 +539,7 @@ impl Line {
             message_expiry_s: left_ms.map(|left| Instant(left).seconds_left(Instant::ZERO)),
         };
         let now = hub.clock.now();
-        let outcome = self.link.borrow_mut().send(now, sequence, &message);
+        let outcome = self.send_marked(hub, now, sequence, &record, &message);
         match outcome {
             Sent::Taken => {
                 self.status.borrow_mut().sent += 1;
@@ -569,6 +556,36 @@ impl Line {
             Sent::NoRoom => {}
         }
         outcome
+    }
+}
+
+impl Line {
+    /// Sends a message with a mark that says where it has been; without it where that would be too large.
+    fn send_marked(
+        &self,
+        hub: &Hub,
+        now: Instant,
+        sequence: u64,
+        record: &Record<'_>,
+        message: &OutMessage<'_>,
+    ) -> Sent {
+        let mut link = self.link.borrow_mut();
+        if link.keeping() == Keeping::Nothing {
+            return link.send(now, sequence, message);
+        }
+        let trail = match record.trail {
+            // Of an earlier version's log.
+            [] if record.from_bridge => Trail::UNKNOWN,
+            trail => Trail::of(trail),
+        };
+        let mut properties = self.marked.borrow_mut();
+        properties.clear();
+        properties.extend_from_slice(message.properties);
+        trail.put_mark(hub.broker_id, &mut properties);
+        match link.send(now, sequence, &OutMessage { properties: &properties, ..*message }) {
+            Sent::TooLarge => link.send(now, sequence, message),
+            sent => sent,
+        }
     }
 }
 

@@ -4,12 +4,16 @@
 //! version 1 | qos, flags 1 | expires at 8 | topic size 2 | local topic size 2 | properties size 4 | topic | local topic |
 //! properties | payload
 //! ```
+//! In version 2 the trail of a message that a bridge brought stands behind its properties, and is part of their size.
+//!
 //! Numbers are little endian; `expires at` is milliseconds since 1970, 0: never. An empty local topic is the same as the
 //! topic.
 
+use crate::arena::split_trail;
 use crate::codec::QoS;
 
 const VERSION: u8 = 1;
+const VERSION_WITH_TRAIL: u8 = 2;
 const RETAIN: u8 = 0x04;
 const FROM_BRIDGE: u8 = 0x08;
 const HEADER_SIZE: usize = 18;
@@ -28,34 +32,41 @@ pub struct Record<'a> {
     pub local_topic: &'a str,
     /// Encoded, as they travel on.
     pub properties: &'a [u8],
+    /// Where the message has been, as `Message::trail`; empty: nowhere, or that was not written down.
+    pub trail: &'a [u8],
     pub payload: &'a [u8],
 }
 
 impl<'a> Record<'a> {
     pub fn size(&self) -> usize {
         let local_size = if self.is_same() { 0 } else { self.local_topic.len() };
-        HEADER_SIZE + self.topic.len() + local_size + self.properties.len() + self.payload.len()
+        let properties_size = self.properties.len() + self.trail.len();
+        HEADER_SIZE + self.topic.len() + local_size + properties_size + self.payload.len()
     }
 
     pub fn encode(&self, out: &mut Vec<u8>) {
         let local_topic = if self.is_same() { "" } else { self.local_topic };
         let retain = if self.retain { RETAIN } else { 0 };
         let from_bridge = if self.from_bridge { FROM_BRIDGE } else { 0 };
-        out.extend_from_slice(&[VERSION, self.qos as u8 | retain | from_bridge]);
+        let version = if self.trail.is_empty() { VERSION } else { VERSION_WITH_TRAIL };
+        out.extend_from_slice(&[version, self.qos as u8 | retain | from_bridge]);
         out.extend_from_slice(&self.expires_at_ms.unwrap_or(0).to_le_bytes());
         out.extend_from_slice(&(self.topic.len() as u16).to_le_bytes());
         out.extend_from_slice(&(local_topic.len() as u16).to_le_bytes());
-        out.extend_from_slice(&(self.properties.len() as u32).to_le_bytes());
+        let properties_size = self.properties.len() + self.trail.len();
+        out.extend_from_slice(&(properties_size as u32).to_le_bytes());
         out.extend_from_slice(self.topic.as_bytes());
         out.extend_from_slice(local_topic.as_bytes());
         out.extend_from_slice(self.properties);
+        out.extend_from_slice(self.trail);
         out.extend_from_slice(self.payload);
     }
 
     /// `None`: not what `encode` writes.
     pub fn decode(bytes: &'a [u8]) -> Option<Record<'a>> {
         let (header, rest) = bytes.split_first_chunk::<HEADER_SIZE>()?;
-        if header[0] != VERSION {
+        let has_trail = header[0] == VERSION_WITH_TRAIL;
+        if header[0] != VERSION && !has_trail {
             return None;
         }
         let expires_at_ms = u64::from_le_bytes(header[2..10].try_into().ok()?);
@@ -65,6 +76,10 @@ impl<'a> Record<'a> {
         let (topic, rest) = rest.split_at_checked(topic_size)?;
         let (local_topic, rest) = rest.split_at_checked(local_size)?;
         let (properties, payload) = rest.split_at_checked(properties_size)?;
+        let (properties, trail) = match has_trail {
+            true => split_trail(properties),
+            false => (properties, &[][..]),
+        };
         let topic = std::str::from_utf8(topic).ok()?;
         let local_topic = std::str::from_utf8(local_topic).ok()?;
         Some(Record {
@@ -75,6 +90,7 @@ impl<'a> Record<'a> {
             topic,
             local_topic: if local_topic.is_empty() { topic } else { local_topic },
             properties,
+            trail,
             payload,
         })
     }
@@ -99,6 +115,7 @@ mod tests {
                 topic: "site/a",
                 local_topic: "a",
                 properties: b"props",
+                trail: &[],
                 payload: b"payload",
             },
             Record {
@@ -109,7 +126,19 @@ mod tests {
                 topic: "a",
                 local_topic: "a",
                 properties: b"",
+                trail: &[],
                 payload: b"",
+            },
+            Record {
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                from_bridge: true,
+                expires_at_ms: None,
+                topic: "a",
+                local_topic: "b",
+                properties: b"props",
+                trail: &[1, 2, 3, 4, 5, 6, 7, 8, 1, 10],
+                payload: b"payload",
             },
         ];
         for record in records {

@@ -111,7 +111,9 @@ fn status_of(bridge: &Bridge) -> Vec<(String, String)> {
     say("messages/dropped/unfit", &sums.dropped_unfit);
     say("messages/dropped/expired", &sums.dropped_expired);
     say("messages/dropped/too_large", &sums.oversized);
-    say("messages/dropped/echoes", &bridge.echo_count.get());
+    say("messages/dropped/echoes", &bridge.echoes.count());
+    say("messages/dropped/loops", &bridge.loops.count());
+    say("messages/dropped/hops", &bridge.paths_too_long.count());
     say("holding", &u8::from(bridge.lines.iter().any(|line| line.outbound.is_holding.get())));
     lines
 }

@@ -3,8 +3,9 @@
 //! Two towards the shard, so that news of the log is never behind messages that the shard cannot take yet; one towards the
 //! bridges. A shard is woken by its door as by other shards; the bridges' executor by the waker that it left.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
@@ -25,6 +26,10 @@ pub struct BridgePort {
     publish_bytes: Arc<AtomicUsize>,
     waker: Arc<AtomicWaker>,
     written: bool,
+    /// What `has_room` said last.
+    had_room: Cell<bool>,
+    /// The lane had no room for all that there was.
+    is_behind: Arc<AtomicBool>,
     /// Messages were asked for when the lanes were last looked at.
     takes_messages: bool,
     /// Items that `next` still gives; `None`: a round begins.
@@ -35,6 +40,7 @@ pub struct BridgePort {
 pub struct ShardLanes {
     from: Consumer<ToBridges>,
     from_bytes: Arc<AtomicUsize>,
+    is_behind: Arc<AtomicBool>,
     control: Producer<FromBridges>,
     publish: Lane<FromBridges>,
     doors: Arc<[Door]>,
@@ -75,6 +81,7 @@ pub fn connect(doors: &Arc<[Door]>, bytes_max: usize) -> (Vec<BridgePort>, Bridg
         let (control, control_in) = RingBuffer::new(LANE_ITEMS);
         let (publish, publish_in) = RingBuffer::new(LANE_ITEMS);
         let (to_bytes, publish_bytes) = (Arc::default(), Arc::default());
+        let is_behind: Arc<AtomicBool> = Arc::default();
         ports.push(BridgePort {
             to: Lane { producer: to, bytes: Arc::clone(&to_bytes), bytes_max },
             control: control_in,
@@ -82,12 +89,15 @@ pub fn connect(doors: &Arc<[Door]>, bytes_max: usize) -> (Vec<BridgePort>, Bridg
             publish_bytes: Arc::clone(&publish_bytes),
             waker: waker.clone(),
             written: false,
+            had_room: Cell::new(true),
+            is_behind: is_behind.clone(),
             takes_messages: true,
             left: None,
         });
         shards.push(ShardLanes {
             from,
             from_bytes: to_bytes,
+            is_behind,
             control,
             publish: Lane { producer: publish, bytes: publish_bytes, bytes_max },
             doors: doors.clone(),
@@ -99,7 +109,12 @@ pub fn connect(doors: &Arc<[Door]>, bytes_max: usize) -> (Vec<BridgePort>, Bridg
 
 impl BridgePort {
     pub fn has_room(&self) -> bool {
-        self.to.has_room()
+        let has_room = self.to.has_room();
+        self.had_room.set(has_room);
+        if !has_room {
+            self.is_behind.store(true, Ordering::Release);
+        }
+        has_room
     }
 
     /// The lane has room.
@@ -109,8 +124,11 @@ impl BridgePort {
         self.written = true;
     }
 
-    /// Wakes the bridges if something was sent since the last call.
+    /// All that the lane has room for was sent. Wakes the bridges if something was since the last call.
     pub fn wake(&mut self) {
+        if self.had_room.get() && self.is_behind.load(Ordering::Relaxed) {
+            self.is_behind.store(false, Ordering::Release);
+        }
         if std::mem::take(&mut self.written) {
             self.waker.wake();
         }
@@ -201,5 +219,11 @@ impl BridgeEnd {
 
     pub fn has_mail(&self) -> bool {
         self.shards.iter().any(|shard| !shard.from.is_empty())
+    }
+
+    /// Whether some shard has more to tell than its lane had room for. Where that is asked before the lanes are looked at, a no
+    /// means that they hold all that the shards had told before they last sent something.
+    pub fn is_any_behind(&self) -> bool {
+        self.shards.iter().any(|shard| shard.is_behind.load(Ordering::Acquire))
     }
 }

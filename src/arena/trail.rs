@@ -1,0 +1,36 @@
+//! The trail of a message that a bridge brought: where it has been. The trail stands behind the message's properties, and
+//! only who asks for it sees it.
+//!
+//! ```text
+//! brokers 8 each | flags 1 | size of all of it 1
+//! ```
+//! What the brokers and the flags mean is `bridge::hops`'s.
+
+use super::Message;
+
+/// The trail of a message that has been nowhere before.
+pub const EMPTY_TRAIL: &[u8] = &[0, 2];
+
+/// The properties of a message that a bridge brought, and its trail behind them.
+pub fn split_trail(properties: &[u8]) -> (&[u8], &[u8]) {
+    let size = properties.last().map_or(0, |size| usize::from(*size));
+    debug_assert!(size >= EMPTY_TRAIL.len(), "what a bridge brought has a trail");
+    properties.split_at(properties.len().saturating_sub(size))
+}
+
+impl<'a> Message<'a> {
+    /// As `of`, for a message that a bridge brought, with a trail behind its properties.
+    #[cold]
+    #[inline(never)]
+    pub fn with_trail(mut message: Message<'a>) -> Message<'a> {
+        debug_assert!(message.meta.from_bridge);
+        (message.properties, _) = split_trail(message.properties);
+        message
+    }
+
+    /// Where the message has been, if a bridge brought it; else it is empty.
+    pub fn trail(&self) -> &'a [u8] {
+        let start = self.topic.len() + self.properties.len();
+        &self.bytes[start..self.bytes.len() - self.payload.len()]
+    }
+}

@@ -1,0 +1,344 @@
+//! Hop marks: brokers that bridge to each other by MQTT 5.0 tell each other where a message has been.
+//!
+//! On such a link a message has a user property more. Its value names the brokers that have handed the message on, the first
+//! one first, each by the number that it drew when it started:
+//!
+//! ```text
+//! ringmq-path  0011223344556677,8899aabbccddeeff
+//! ringmq-path  ?8899aabbccddeeff          before, it came over a hop that keeps no marks
+//! ```
+//! A broker that finds itself named has had the message, and drops it. So a loop ends where it closes, whatever topics and
+//! payloads are, and nothing else is dropped. The mark is taken off before clients or plugins see the message, and travels
+//! within the broker as the message's trail (`arena::split_trail`).
+//!
+//! A number holds until its broker ends. A broker that has forgotten its retained messages takes them back from its
+//! neighbours, and two brokers that run from copies of one folder are two.
+
+use std::borrow::Cow;
+
+use crate::arena::{EMPTY_TRAIL, split_trail};
+use crate::codec::{
+    BRIDGE_PROPERTY, Property, PropertyIter, UserProperties, put_user_property_name,
+};
+use crate::limits::HOPS_MAX;
+
+/// The user property of a message that says where it has been.
+pub const MARK_PROPERTY: &str = "ringmq-path";
+
+/// What a broker says to a bridge in CONNACK, under `codec::BRIDGE_PROPERTY`, encoded: marks are read and written.
+pub const MARKS_ARE_KEPT: &[u8] = b"\x26\0\x0dringmq-bridge\0\x05marks";
+/// The same: the bridge is a client like any other.
+pub const MARKS_ARE_NOT_KEPT: &[u8] = b"\x26\0\x0dringmq-bridge\0\x06client";
+
+/// In front of a path whose beginning is not known.
+const GAP: char = '?';
+/// The flag of a trail that says the same.
+const HAS_GAP: u8 = 1;
+/// Hexadecimal digits of a number.
+const DIGITS: usize = 16;
+
+// The size of a trail is a byte.
+const _: () = assert!(HOPS_MAX * size_of::<u64>() + EMPTY_TRAIL.len() <= u8::MAX as usize);
+
+/// What a broker is called in marks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BrokerId(u64);
+
+impl BrokerId {
+    /// Drawn by chance: no other broker must have the same.
+    pub fn from_number(number: u64) -> BrokerId {
+        BrokerId(number)
+    }
+
+    fn digits(self) -> [u8; DIGITS] {
+        let mut digits = [0; DIGITS];
+        for (place, digit) in digits.iter_mut().enumerate() {
+            *digit = b"0123456789abcdef"[(self.0 >> (4 * (DIGITS - 1 - place)) & 15) as usize];
+        }
+        digits
+    }
+
+    fn parse(text: &str) -> Option<BrokerId> {
+        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() != DIGITS || !text.bytes().all(is_digit) {
+            return None;
+        }
+        u64::from_str_radix(text, 16).ok().map(BrokerId)
+    }
+}
+
+/// Where a message has been before it came to this broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trail {
+    brokers: [BrokerId; HOPS_MAX],
+    count: usize,
+    /// It came over a hop that keeps no marks: where it was before is not known.
+    pub has_gap: bool,
+}
+
+/// A message as it arrives over a link between brokers.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Arrival<'a> {
+    New {
+        /// Without its mark.
+        properties: Cow<'a, [u8]>,
+        trail: Trail,
+    },
+    /// It has been here.
+    Returned,
+    /// As many brokers as may be have handed it on.
+    TooFar,
+}
+
+/// What becomes of marks on a link to a remote broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keeping {
+    /// Nothing is known of them there, and a broker of 5.0 hands user properties on: they come back to us.
+    #[default]
+    Properties,
+    /// They are read and written there, too.
+    Marks,
+    /// They are shown to clients there and prove nothing, or there are no properties.
+    Nothing,
+}
+
+impl Keeping {
+    /// What the remote said in CONNACK.
+    pub fn of(properties: &UserProperties<'_>) -> Keeping {
+        let said = properties.iter().find(|(name, _)| *name == BRIDGE_PROPERTY);
+        match said {
+            None => Keeping::Properties,
+            Some((_, "marks")) => Keeping::Marks,
+            Some(_) => Keeping::Nothing,
+        }
+    }
+}
+
+/// What a value of the property comes to.
+enum Path {
+    Known(Trail),
+    TooLong,
+    /// It is no path: the property is somebody's own.
+    Foreign,
+}
+
+impl Trail {
+    /// Of a message that came over a hop that keeps no marks.
+    pub const UNKNOWN: Trail = Trail { brokers: [BrokerId(0); HOPS_MAX], count: 0, has_gap: true };
+
+    /// Reads `Message::trail`.
+    pub fn of(trail: &[u8]) -> Trail {
+        let mut read = Trail::default();
+        let Some((brokers, [flags, _])) = trail.split_last_chunk::<2>() else { return read };
+        read.has_gap = flags & HAS_GAP != 0;
+        for number in brokers.as_chunks::<8>().0 {
+            read.push(BrokerId(u64::from_le_bytes(*number)));
+        }
+        read
+    }
+
+    /// Appends it as `Message::trail` gives it.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        for broker in self.brokers() {
+            out.extend_from_slice(&broker.0.to_le_bytes());
+        }
+        let size = self.count * size_of::<u64>() + EMPTY_TRAIL.len();
+        out.extend_from_slice(&[if self.has_gap { HAS_GAP } else { 0 }, size as u8]);
+    }
+
+    pub fn brokers(&self) -> &[BrokerId] {
+        &self.brokers[..self.count]
+    }
+
+    /// Appends the property that says: there, and then at `own`.
+    pub fn put_mark(&self, own: BrokerId, out: &mut Vec<u8>) {
+        let value_size = usize::from(self.has_gap) + self.count * (DIGITS + 1) + DIGITS;
+        put_user_property_name(out, MARK_PROPERTY, value_size);
+        out.extend_from_slice(&(value_size as u16).to_be_bytes());
+        if self.has_gap {
+            out.push(GAP as u8);
+        }
+        for broker in self.brokers() {
+            out.extend_from_slice(&broker.digits());
+            out.push(b',');
+        }
+        out.extend_from_slice(&own.digits());
+    }
+
+    /// `false`: it is as long as may be.
+    fn push(&mut self, broker: BrokerId) -> bool {
+        let Some(place) = self.brokers.get_mut(self.count) else { return false };
+        *place = broker;
+        self.count += 1;
+        true
+    }
+}
+
+/// Takes the mark off a message that came over a link between brokers to the broker `own`. `unmarked`: what is known of a
+/// message that has none. Of several properties with the name the last one is the mark: those before it are a client's.
+pub fn arrive(properties: &[u8], own: BrokerId, unmarked: Trail) -> Arrival<'_> {
+    let Some((start, end, value)) = find_mark(properties) else {
+        return Arrival::New { properties: Cow::Borrowed(properties), trail: unmarked };
+    };
+    match parse(value) {
+        Path::Foreign => Arrival::New { properties: Cow::Borrowed(properties), trail: unmarked },
+        Path::Known(trail) if trail.brokers().contains(&own) => Arrival::Returned,
+        // This broker could not add itself.
+        Path::Known(trail) if trail.count == HOPS_MAX => Arrival::TooFar,
+        Path::TooLong => Arrival::TooFar,
+        Path::Known(trail) => {
+            let (front, back) = (&properties[..start], &properties[end..]);
+            let properties = match back.is_empty() {
+                true => Cow::Borrowed(front),
+                false => Cow::Owned([front, back].concat()),
+            };
+            Arrival::New { properties, trail }
+        }
+    }
+}
+
+/// The last property with the name: where it begins and ends, and its value.
+fn find_mark(properties: &[u8]) -> Option<(usize, usize, &str)> {
+    let mut found = None;
+    let mut iter = PropertyIter::new(properties);
+    let mut start = 0;
+    while let Some(property) = iter.next() {
+        let end = properties.len() - iter.rest().len();
+        if let Property::UserProperty(MARK_PROPERTY, value) = property {
+            found = Some((start, end, value));
+        }
+        start = end;
+    }
+    found
+}
+
+fn parse(value: &str) -> Path {
+    let (has_gap, brokers) = match value.strip_prefix(GAP) {
+        Some(brokers) => (true, brokers),
+        None => (false, value),
+    };
+    let mut trail = Trail { has_gap, ..Trail::default() };
+    for text in brokers.split(',') {
+        let Some(broker) = BrokerId::parse(text) else { return Path::Foreign };
+        if !trail.push(broker) {
+            return Path::TooLong;
+        }
+    }
+    Path::Known(trail)
+}
+
+/// Properties of a message that a bridge brought: those that travel on, and behind them its trail.
+pub fn with_trail(properties: &[u8], trail: &Trail) -> Vec<u8> {
+    let trail_size = trail.count * size_of::<u64>() + EMPTY_TRAIL.len();
+    let mut all = Vec::with_capacity(properties.len() + trail_size);
+    all.extend_from_slice(properties);
+    trail.encode(&mut all);
+    debug_assert_eq!(split_trail(&all).0, properties);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::put_user_property;
+
+    fn id(number: u64) -> BrokerId {
+        BrokerId::from_number(number)
+    }
+
+    fn property(name: &str, value: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put_user_property(&mut bytes, name, value);
+        bytes
+    }
+
+    fn trail_of(has_gap: bool, brokers: &[u64]) -> Trail {
+        let mut trail = Trail { has_gap, ..Trail::default() };
+        assert!(brokers.iter().all(|broker| trail.push(id(*broker))));
+        trail
+    }
+
+    #[test]
+    fn a_mark_says_where_a_message_has_been_and_is_taken_off() {
+        let own = [property("a", "1"), property("b", "2")].concat();
+        for trail in [trail_of(false, &[]), trail_of(true, &[]), trail_of(true, &[1, u64::MAX])] {
+            for behind in [Vec::new(), property("c", "3")] {
+                let mut properties = own.clone();
+                trail.put_mark(id(7), &mut properties);
+                properties.extend_from_slice(&behind);
+                let mut expected = trail;
+                assert!(expected.push(id(7)));
+                let arrived = arrive(&properties, id(9), Trail::UNKNOWN);
+                let properties_without = Cow::Owned([&own[..], &behind].concat());
+                assert_eq!(
+                    arrived,
+                    Arrival::New { properties: properties_without, trail: expected }
+                );
+                for one in expected.brokers() {
+                    assert_eq!(arrive(&properties, *one, Trail::UNKNOWN), Arrival::Returned);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_property_of_that_name_that_is_no_mark_stays() {
+        let marked = property(MARK_PROPERTY, "0000000000000001");
+        for value in
+            ["", "?", ",", "1", "000000000000000G", "000000000000000A", "0000000000000001,"]
+        {
+            let properties = [marked.clone(), property(MARK_PROPERTY, value)].concat();
+            for unmarked in [Trail::UNKNOWN, Trail::default()] {
+                let expected =
+                    Arrival::New { properties: Cow::Borrowed(&properties[..]), trail: unmarked };
+                assert_eq!(arrive(&properties, id(1), unmarked), expected, "{value}");
+            }
+        }
+        // A client's own stands in front of the mark of its broker.
+        let mut properties = marked.clone();
+        Trail::default().put_mark(id(2), &mut properties);
+        let expected =
+            Arrival::New { properties: Cow::Borrowed(&marked[..]), trail: trail_of(false, &[2]) };
+        assert_eq!(arrive(&properties, id(1), Trail::UNKNOWN), expected);
+    }
+
+    #[test]
+    fn what_connack_says_is_a_user_property() {
+        for (bytes, kept) in
+            [(MARKS_ARE_KEPT, Keeping::Marks), (MARKS_ARE_NOT_KEPT, Keeping::Nothing)]
+        {
+            assert_eq!(Keeping::of(&UserProperties::from_raw(bytes)), kept);
+            assert_eq!(UserProperties::from_raw(bytes).size(), bytes.len());
+        }
+        assert_eq!(Keeping::of(&UserProperties::default()), Keeping::Properties);
+    }
+
+    #[test]
+    fn a_path_has_a_bound() {
+        let mut trail = Trail::default();
+        for number in 0..HOPS_MAX as u64 {
+            let mut properties = Vec::new();
+            trail.put_mark(id(number), &mut properties);
+            assert!(trail.push(id(number)));
+            let is_last = number + 1 == HOPS_MAX as u64;
+            let arrived = arrive(&properties, id(999), Trail::UNKNOWN);
+            assert_eq!(arrived == Arrival::TooFar, is_last, "{number}");
+        }
+        let value = vec!["0000000000000001"; 3000].join(",");
+        let properties = property(MARK_PROPERTY, &value);
+        assert_eq!(arrive(&properties, id(999), Trail::UNKNOWN), Arrival::TooFar);
+        let bytes = with_trail(b"p", &trail);
+        assert_eq!(split_trail(&bytes).0, b"p");
+    }
+
+    #[test]
+    fn a_trail_reads_back_behind_the_properties() {
+        for trail in [trail_of(false, &[]), trail_of(true, &[3]), trail_of(false, &[1, 2, 3])] {
+            let bytes = with_trail(b"properties", &trail);
+            let (properties, raw) = split_trail(&bytes);
+            assert_eq!((properties, Trail::of(raw)), (&b"properties"[..], trail));
+        }
+        assert_eq!(Trail::of(EMPTY_TRAIL), Trail::default());
+        assert_eq!(Trail::of(b""), Trail::default(), "of a message that no bridge brought");
+    }
+}

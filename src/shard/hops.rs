@@ -1,0 +1,161 @@
+//! Clients that are bridges of other brokers: which of them are believed, and where their messages have been.
+
+use super::events::{About, Notice};
+use super::hooks::Publisher;
+use super::input::Step;
+use super::publish::{Published, meta_of};
+use super::{ConnectionId, Shard};
+use crate::arena::{Draft, Meta};
+use crate::bridge::hops::{self, Arrival, BrokerId, Trail};
+use crate::codec::{Connect, ProtocolVersion, Publish, QoS, ReasonCode};
+use crate::session::SessionKey;
+use crate::time::Instant;
+use crate::topic::OutboundAliases;
+use std::net::SocketAddr;
+
+/// What CONNACK tells a bridge that asked: see `codec::BRIDGE_PROPERTY`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Belief {
+    /// The client is no bridge, or of a version without marks.
+    NotAsked,
+    /// Marks are read and written.
+    Believed,
+    /// It comes from an address that `bridges_from` does not name.
+    Refused,
+}
+
+/// What a shard knows of hop marks.
+#[derive(Debug, Default)]
+pub(super) struct Hops {
+    /// What this broker is called in marks.
+    own: BrokerId,
+    has_told_return: bool,
+    has_told_bound: bool,
+}
+
+impl Shard {
+    /// What the broker is called in marks, on all its shards; to be set before the first connection.
+    pub fn set_broker_id(&mut self, id: BrokerId) {
+        self.hops.own = id;
+    }
+
+    /// Whether a client that says it is a bridge is believed. `None`: it is not known yet where it comes from; its CONNECT is
+    /// read again when it is.
+    pub(super) fn believe(&mut self, id: ConnectionId, connect: &Connect<'_>) -> Option<Belief> {
+        if connect.version != ProtocolVersion::V5 || !connect.is_bridge() {
+            return Some(Belief::NotAsked);
+        }
+        let addresses = self.clients.connection(id).and_then(|c| c.addresses.as_deref());
+        let Some(addresses) = addresses else {
+            self.ask_place(id);
+            return None;
+        };
+        let is_named = addresses.peer.is_some_and(|peer| self.limits.bridges_from.has(peer.ip()));
+        Some(if is_named { Belief::Believed } else { Belief::Refused })
+    }
+
+    /// Where a connection comes from that waits with its CONNECT for that.
+    pub(super) fn take_place(&mut self, id: ConnectionId, peer: Option<SocketAddr>) {
+        if let Some(connection) = self.clients.connection(id) {
+            connection.addresses.get_or_insert_default().peer = peer;
+        }
+    }
+
+    /// What becomes of messages for a bridge.
+    pub(super) fn mark_for(&mut self, id: ConnectionId, belief: Belief) {
+        let own = self.hops.own;
+        if let Some(connection) = self.clients.connection(id)
+            && belief == Belief::Believed
+        {
+            connection.marks = Some(Box::new(own));
+            connection.aliases_out.get_or_insert_with(|| Box::new(OutboundAliases::new(0)));
+        }
+    }
+
+    /// Publishes a message of a client that is a bridge. `Err`: it goes nowhere, and its publisher was answered.
+    #[cold]
+    pub(super) fn publish_of_bridge(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Result<Published, Step> {
+        let own = self.hops.own;
+        let has_marks = self.clients.connection(id).is_some_and(|c| c.marks.is_some());
+        let mut joined = Vec::new();
+        publish.properties.pieces().for_each(|piece| joined.extend_from_slice(piece));
+        let arrival = match has_marks {
+            true => hops::arrive(&joined, own, Trail::UNKNOWN),
+            // Whatever its properties say, they are its own.
+            false => Arrival::New { properties: joined.as_slice().into(), trail: Trail::UNKNOWN },
+        };
+        let (properties, trail) = match arrival {
+            Arrival::New { properties, trail } => (properties, trail),
+            Arrival::Returned => {
+                self.counters.bridge_loops_ended += 1;
+                let has_told = std::mem::replace(&mut self.hops.has_told_return, true);
+                let what = "its message has been here before: a loop of bridges ends here. \
+                            More such are counted in $SYS/broker/bridges/dropped/loops";
+                return Err(self.drop_of_bridge(now, id, key, publish, (what, has_told)));
+            }
+            Arrival::TooFar => {
+                self.counters.bridge_paths_too_long += 1;
+                let has_told = std::mem::replace(&mut self.hops.has_told_bound, true);
+                let what = "its message has come over as many bridges as may be, and is dropped. \
+                            More such are counted in $SYS/broker/bridges/dropped/hops";
+                return Err(self.drop_of_bridge(now, id, key, publish, (what, has_told)));
+            }
+        };
+        let all = hops::with_trail(&properties, &trail);
+        let draft = Draft {
+            topic: topic.as_bytes(),
+            properties: [&all, &[]],
+            payload: publish.payload,
+            meta: Meta { from_bridge: true, ..meta_of(now, key, publish) },
+        };
+        let published = self.publish(now, &draft, Publisher::Client(key, topic));
+        self.arena.trail_last();
+        Ok(published)
+    }
+
+    /// A message of a bridge goes nowhere; its publisher has done what it should.
+    fn drop_of_bridge(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        publish: &Publish<'_>,
+        (what, has_told): (&str, bool),
+    ) -> Step {
+        if !has_told {
+            let session = self.clients.session(key);
+            let client_id = session.map(|session| session.client_id.clone()).unwrap_or_default();
+            let notice = || Notice::new(About::Bridge, id, &client_id, what);
+            self.events.notice(now, About::Bridge, notice);
+        }
+        if let Some(packet_id) = publish.packet_id {
+            let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
+            self.acknowledge_in_turn(id, key, ack, ReasonCode::Success);
+        }
+        Step::Done
+    }
+
+    /// Tells of a bridge that is taken for a client like any other.
+    pub(super) fn notice_unbelieved(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        client_id: &str,
+        belief: Belief,
+    ) {
+        if belief != Belief::Refused {
+            return;
+        }
+        self.counters.bridges_unbelieved += 1;
+        let what = "it says that it is a bridge, and bridges_from does not name its address: what it says of where \
+                    messages have been is not believed, and loops are recognised by content";
+        self.events.notice(now, About::Bridge, || Notice::new(About::Bridge, id, client_id, what));
+    }
+}

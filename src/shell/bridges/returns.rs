@@ -1,0 +1,277 @@
+//! Messages that come back over a bridge: told by their hop marks where these are kept, else by what was sent before.
+
+use std::cell::{Cell, RefCell};
+
+use tracing::{info, warn};
+
+use super::record::Record;
+use super::{Bridge, Hub};
+use crate::arena::Message;
+use crate::bridge::{
+    Arrival, Echo, InMessage, Keeping, Origin, Return, Trail, connection_of, hops,
+};
+use crate::printable::Quoted;
+use crate::time::Instant;
+
+/// Messages that are dropped for one reason: the first is told, all are counted.
+#[derive(Default)]
+pub struct Drops(Cell<u64>);
+
+impl Drops {
+    pub fn count(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn add(&self, tell_first: impl FnOnce()) {
+        if self.0.get() == 0 {
+            tell_first();
+        }
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+/// What becomes of a message of the remote.
+pub enum Judgement {
+    /// It is handed on, with these properties, as it came by this trail.
+    New { properties: Vec<u8>, trail: Trail },
+    /// It was here.
+    Dropped,
+    /// Shards have told of messages that were not heard of yet: what it may be an echo of is not known.
+    Open,
+}
+
+impl Bridge {
+    /// Whether a message that came over a bridge is, by its content, one that was sent over this one: looked at where its hop
+    /// marks do not tell. `keeping`: what becomes of marks on the connection that it would leave by.
+    pub fn is_echo(
+        &self,
+        now: Instant,
+        keeping: Keeping,
+        topic: &str,
+        message: &Message<'_>,
+    ) -> bool {
+        let Some(echo) = &self.echo else { return false };
+        if keeping != Keeping::Nothing && !Trail::of(message.trail()).has_gap {
+            return false;
+        }
+        let is_echo = echo.borrow_mut().is_echo(now, Return::Around, topic, message.payload);
+        if is_echo {
+            self.count_echo(topic);
+        }
+        is_echo
+    }
+
+    pub fn note_sent(&self, now: Instant, record: &Record<'_>) {
+        if let Some(echo) = &self.echo {
+            let origin = if record.from_bridge { Origin::Bridge } else { Origin::Here };
+            echo.borrow_mut().note(now, origin, record.topic, record.payload);
+        }
+    }
+
+    /// Whether a message that this bridge brings in is one that it has sent, which a remote without no-local gives back, or
+    /// one that was `given` to a neighbour's bridge.
+    fn is_return(
+        &self,
+        now: Instant,
+        given: &RefCell<Echo>,
+        has_no_local: bool,
+        message: &InMessage,
+    ) -> bool {
+        let Some(echo) = &self.echo else { return false };
+        let (topic, payload) = (message.remote_topic(), message.payload());
+        // Other connections are other clients there.
+        let is_kept_from_us = has_no_local && connection_of(topic, self.settings.connections) == 0;
+        let is_echo = !is_kept_from_us
+            && echo.borrow_mut().is_echo(now, Return::Same, topic, payload)
+            || given.borrow_mut().is_echo(now, Return::Around, topic, payload);
+        if is_echo {
+            self.count_echo(topic);
+        }
+        is_echo
+    }
+
+    fn count_echo(&self, topic: &str) {
+        let name = &self.settings.name;
+        self.echoes.add(|| {
+            warn!(
+                "bridge {name}: a message to {} is dropped as one that comes back, because the same was sent within a minute. \
+                 Further ones are counted in $SYS/bridges/{name}/messages/dropped/echoes; see echo_detection",
+                Quoted(topic)
+            );
+        });
+    }
+}
+
+impl Hub {
+    /// Whether a message of the remote is new here.
+    pub fn judge(
+        &self,
+        now: Instant,
+        bridge: &Bridge,
+        (keeping, has_no_local): (Keeping, bool),
+        message: &InMessage,
+    ) -> Judgement {
+        let name = &bridge.settings.name;
+        let arrival = match keeping {
+            Keeping::Marks => hops::arrive(message.properties(), self.broker_id, Trail::UNKNOWN),
+            // A broker that knows of no marks has clients, whose messages begin there.
+            Keeping::Properties => {
+                hops::arrive(message.properties(), self.broker_id, Trail::default())
+            }
+            Keeping::Nothing => {
+                let properties = message.properties().into();
+                Arrival::New { properties, trail: Trail::UNKNOWN }
+            }
+        };
+        let (properties, trail) = match arrival {
+            Arrival::New { properties, trail } => (properties, trail),
+            Arrival::Returned => {
+                bridge.loops.add(|| {
+                    info!(
+                        "bridge {name}: a message to {} has been here before: a loop of bridges ends here. Further ones are \
+                         counted in $SYS/bridges/{name}/messages/dropped/loops",
+                        Quoted(message.topic())
+                    );
+                });
+                return Judgement::Dropped;
+            }
+            Arrival::TooFar => {
+                bridge.paths_too_long.add(|| {
+                    warn!(
+                        "bridge {name}: a message to {} has come over as many bridges as may be, and is dropped. Further ones \
+                         are counted in $SYS/bridges/{name}/messages/dropped/hops",
+                        Quoted(message.topic())
+                    );
+                });
+                return Judgement::Dropped;
+            }
+        };
+        if bridge.echo.is_some() && trail.has_gap {
+            if !self.has_caught_up() {
+                return Judgement::Open;
+            }
+            if bridge.is_return(now, &self.given, has_no_local, message) {
+                return Judgement::Dropped;
+            }
+        }
+        Judgement::New { properties: properties.into_owned(), trail }
+    }
+
+    /// Takes what the shards have told. Whether that is all that they had to tell before they sent what may have come back: a
+    /// shard tells before it sends, but for what its lane has no room for.
+    fn has_caught_up(&self) -> bool {
+        // Before the lanes are looked at: what was left behind may be in them by now, and is then not missed.
+        let is_behind = self.end.borrow().is_any_behind();
+        let is_flooded = self.is_flooded();
+        if self.take_mail() {
+            self.has_moved.set(true);
+        }
+        !is_behind && !is_flooded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::{Claim, Generation, Meta};
+    use crate::bridge::{BrokerId, ForwardIndex};
+    use crate::codec::{Publish, QoS};
+    use crate::config::bridge::{BridgeProtocol, BridgeSettings, RuleSettings};
+    use crate::shard::Mail;
+    use crate::shard::bridge_mail::{BridgeBatch, ToBridges};
+    use crate::shell::bridges::{Setup, open};
+    use crate::shell::clock::Clock;
+    use crate::shell::executor::each_io::{for_each_io, run};
+    use crate::shell::io::Io;
+    use crate::shell::mesh::{self, BridgePort, bridge_lanes};
+    use crate::shell::shutdown::Orders;
+    use crate::shell::spool::tests::Folder;
+    use std::sync::Arc;
+
+    /// A bridge that subscribes by 3.1.1, and the end of the one shard.
+    async fn hub_and_port(io: Io, folder: &Folder) -> (Hub, BridgePort) {
+        let settings = BridgeSettings {
+            protocol: BridgeProtocol::V311,
+            subscribe: vec![RuleSettings::new("#")],
+            ..BridgeSettings::new("north")
+        };
+        let ports = mesh::connect::<Mail>(1, 1 << 20).unwrap();
+        let (mut lanes, end) = bridge_lanes::connect(&ports[0].doors(), 1 << 20);
+        let index = Arc::new(ForwardIndex::compile(std::slice::from_ref(&settings)).unwrap());
+        let hub = open(Setup {
+            io,
+            settings: vec![settings],
+            broker_id: BrokerId::from_number(1),
+            packet_size_max: 1 << 20,
+            index,
+            end,
+            clock: Clock::new(),
+            orders: Arc::new(Orders::new(1)),
+            data_dir: folder.path.clone(),
+            sys_interval_ms: 0,
+            shutdown_stall_ms: 0,
+            moved: Arc::default(),
+            left: Arc::default(),
+        });
+        (hub.await.unwrap(), lanes.remove(0))
+    }
+
+    /// What a shard tells of a message that it gives to a client that is a bridge.
+    fn given(topic: &str) -> ToBridges {
+        let meta = Meta {
+            qos: 0,
+            retain: true,
+            is_origin: true,
+            expires_at: None,
+            publisher: 1,
+            from_bridge: false,
+            claim: Claim::None,
+        };
+        let mut batch = BridgeBatch::default();
+        let message = Message::of(topic.as_bytes(), topic.len(), 0, meta, None);
+        batch.push(&[], Generation::NONE, false, &message);
+        ToBridges::Messages(batch)
+    }
+
+    fn arrive(hub: &Hub, topic: &str) {
+        let message = InMessage::new(topic, topic, &Publish::default(), QoS::AtMostOnce, true);
+        hub.bridges[0].lines[0].on_inbound(hub, 0, message);
+    }
+
+    #[test]
+    fn an_echo_that_is_faster_than_the_word_of_what_was_given_is_one() {
+        for_each_io(|io| {
+            run(io, async move {
+                let folder = Folder::new("returns");
+                let (hub, mut port) = hub_and_port(io, &folder).await;
+                let line = &hub.bridges[0].lines[0];
+                let echoes = || hub.bridges[0].echoes.count();
+                assert!(port.has_room());
+                port.send(given("kept/1"));
+                port.wake();
+                arrive(&hub, "kept/1");
+                assert_eq!((echoes(), line.has_inbound()), (1, false));
+                // The lane is full, and the shard has more to tell.
+                while port.has_room() {
+                    port.send(given("other"));
+                }
+                port.wake();
+                for topic in ["kept/2", "kept/3"] {
+                    arrive(&hub, topic);
+                }
+                assert_eq!((echoes(), line.has_inbound()), (1, true));
+                assert!(line.take_inbound(0).is_none(), "they wait");
+                assert!(port.has_room());
+                port.send(given("kept/2"));
+                line.take_arrivals(&hub);
+                assert_eq!(echoes(), 1, "more may follow in the same turn");
+                assert!(port.has_room());
+                port.wake();
+                line.take_arrivals(&hub);
+                assert_eq!(echoes(), 2);
+                assert!(line.take_inbound(0).is_some(), "the third is no echo");
+                assert!(!line.has_inbound());
+            });
+        });
+    }
+}
