@@ -4,10 +4,12 @@
 //! and its bytes are used again only after the generation was released. A handle is a generation: reading a released
 //! one finds nothing, and is counted.
 
+mod budget;
 mod run;
 mod stored;
 mod trail;
 
+pub use budget::{Budget, allocated, map_size, tree_size};
 pub use run::Run;
 pub use stored::{Gauge, Stored, stored_size};
 pub use trail::{EMPTY_TRAIL, split_trail};

@@ -57,6 +57,8 @@ pub struct Counters {
     pub expired: u64,
     pub retained_refused: u64,
     pub wills_refused: u64,
+    /// Sessions, subscriptions, aliases and QoS 2 messages that the budget of metadata had no room for.
+    pub refused_by_metadata: u64,
     pub subscriptions_refused: u64,
     pub frames_evicted: u64,
     pub refused_by_size: u64,

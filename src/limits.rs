@@ -139,6 +139,9 @@ pub struct Limits {
     pub shard_connects_bytes_max: usize,
     /// Per shard in total: wills.
     pub shard_wills_bytes_max: usize,
+    /// Per shard in total, as memory: sessions, subscriptions, aliases, windows of packet ids, what is known of other shards'
+    /// subscriptions, and remembered routes.
+    pub shard_metadata_bytes_max: usize,
     /// Messages that wait in a shared group for a member with room.
     pub group_messages_max: usize,
     pub group_bytes_max: usize,
@@ -206,6 +209,7 @@ impl Limits {
         shard_frames_bytes_max: 64 << 20,
         shard_connects_bytes_max: 16 << 20,
         shard_wills_bytes_max: 64 << 20,
+        shard_metadata_bytes_max: 256 << 20,
         group_messages_max: 10_000,
         group_bytes_max: 16 << 20,
         group_credit_max: 128,
@@ -248,6 +252,22 @@ impl Limits {
     /// Below it they go on.
     pub const fn stored_bytes_low(&self) -> usize {
         self.absent_bytes_ceiling()
+    }
+
+    /// Of metadata, what a shard may hold of other shards' subscriptions.
+    pub const fn metadata_interest_max(&self, shard_count: u16) -> usize {
+        if shard_count > 1 { self.shard_metadata_bytes_max / 8 * 3 } else { 0 }
+    }
+
+    /// Of metadata, what remembered routes may hold.
+    pub const fn metadata_routes_max(&self) -> usize {
+        self.shard_metadata_bytes_max / 8
+    }
+
+    /// Of metadata, what the clients of one of so many shards may cause there.
+    pub const fn metadata_own_max(&self, shard_count: u16) -> usize {
+        let others = self.metadata_interest_max(shard_count) + self.metadata_routes_max();
+        self.shard_metadata_bytes_max - others
     }
 
     /// The largest packet of a remote broker whose message the arena takes, with the longest topic that an alias or a rule

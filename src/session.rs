@@ -40,7 +40,7 @@ pub use profile::Profile;
 pub use seen::Seen;
 pub use will::Will;
 
-use crate::arena::{Gauge, Message, Run, stored_size};
+use crate::arena::{Budget, Gauge, Message, Run, allocated, stored_size};
 use crate::codec::{PacketId, QoS};
 use crate::counters::Counters;
 use crate::limits::Limits;
@@ -141,7 +141,9 @@ pub struct Session {
     /// Seconds the session outlives its connection; 0: not at all; `u32::MAX`: for ever.
     pub expiry_s: u32,
     /// Filters subscribed to, sorted; shared ones as `$share/...`.
-    pub filters: Vec<Box<str>>,
+    filters: Vec<Box<str>>,
+    /// What the texts of the filters take.
+    filters_size: usize,
     /// Of the filters that are not shared; `None`: there were always too few to overlap too often.
     overlaps: Option<Box<Overlaps>>,
     /// `None`: the client has never subscribed to a group.
@@ -168,6 +170,8 @@ pub struct Session {
     pub is_slow: bool,
     /// What is known to the list of the absent of what it holds; 0: it is not listed.
     held: usize,
+    /// What was counted of it last, its windows of packet ids aside.
+    counted: usize,
     /// Messages dropped because a limit of this session was met.
     pub dropped: u64,
     /// `None`: nobody asks for it.
@@ -175,17 +179,18 @@ pub struct Session {
 }
 
 impl Session {
-    /// `stored` counts what waits for all sessions of the shard.
-    pub fn new(key: SessionKey, client_id: &str, stored: &Gauge) -> Session {
+    /// `stored` counts what waits for all sessions of the shard, `metadata` what else they hold.
+    pub fn new(key: SessionKey, client_id: &str, stored: &Gauge, metadata: &Budget) -> Session {
         Session {
             key,
             client_id: client_id.into(),
             connection: None,
             expiry_s: 0,
             filters: Vec::new(),
+            filters_size: 0,
             overlaps: None,
             memberships: None,
-            inflight: Inflight::default(),
+            inflight: Inflight::new(metadata.clone()),
             queue: Queue::new(stored.clone()),
             received_qos2: PacketIdSet::default(),
             held_acks: None,
@@ -198,6 +203,7 @@ impl Session {
             is_short_of_places: false,
             is_slow: false,
             held: 0,
+            counted: 0,
             dropped: 0,
             profile: None,
         }
@@ -239,6 +245,69 @@ impl Session {
         if let Some(overlaps) = &mut self.overlaps {
             overlaps.remove(filter);
         }
+    }
+
+    pub fn filters(&self) -> &[Box<str>] {
+        &self.filters
+    }
+
+    /// Where the filter is, or is to be put.
+    pub fn find_filter(&self, text: &str) -> Result<usize, usize> {
+        self.filters.binary_search_by(|filter| (**filter).cmp(text))
+    }
+
+    pub fn insert_filter(&mut self, place: usize, text: &str) {
+        if self.filters.is_empty() {
+            // Most clients have one.
+            self.filters.reserve_exact(1);
+        }
+        self.filters.insert(place, text.into());
+        self.filters_size += allocated(text.len());
+    }
+
+    pub fn remove_filter(&mut self, place: usize) {
+        let text = self.filters.remove(place);
+        self.filters_size -= allocated(text.len());
+        if self.filters.capacity() > 4 * self.filters.len().max(1) {
+            self.filters.shrink_to(2 * self.filters.len());
+        }
+    }
+
+    pub fn take_filters(&mut self) -> Vec<Box<str>> {
+        self.filters_size = 0;
+        std::mem::take(&mut self.filters)
+    }
+
+    /// Counts in the budget of metadata what it holds now.
+    pub fn recount(&mut self) {
+        let bytes = self.bytes();
+        self.inflight.budget().change(self.counted, bytes);
+        self.counted = bytes;
+    }
+
+    /// It ends, and counts no more.
+    fn end_count(&mut self) {
+        let budget = self.inflight.budget().clone();
+        budget.change(self.counted, 0);
+        self.counted = 0;
+        self.received_qos2.clear(&budget);
+    }
+
+    /// The memory that it holds beside its messages and its windows of packet ids: in looks that their number does not matter for.
+    fn bytes(&self) -> usize {
+        let filters = allocated(self.filters.capacity() * size_of::<Box<str>>());
+        let overlaps = self.overlaps.as_ref().map_or(0, |overlaps| overlaps.bytes());
+        let memberships = self.memberships.as_ref().map_or(0, |memberships| memberships.bytes());
+        let fetch = self.fetch.as_ref().map_or(0, |fetch| fetch.bytes());
+        let profile = self.profile.as_ref().map_or(0, |profile| profile.bytes());
+        let id = allocated(self.client_id.len());
+        id + filters + self.filters_size + overlaps + memberships + fetch + profile
+    }
+
+    /// Whether there is memory to remember one more QoS 2 message of the client.
+    #[inline]
+    pub fn may_receive_qos2(&mut self) -> bool {
+        !self.received_qos2.is_full() || self.received_qos2.grow(self.inflight.budget())
     }
 
     /// Whether anything of this session outlives its connection.
@@ -351,8 +420,7 @@ impl Session {
         if self.inflight.has_unsent() && !self.resend(connection, context) {
             return;
         }
-        while let Some(queued) = self.queue.front() {
-            let qos = queued.envelope.qos;
+        while let Some(qos) = self.queue.front().map(|queued| queued.envelope.qos) {
             if !self.may_send(connection, context.limits, qos) {
                 break;
             }
@@ -440,28 +508,31 @@ impl Session {
         if let Some(fetch) = &mut self.fetch {
             fetch.disconnect();
         }
-        if !self.is_resumable() {
-            self.received_qos2 = PacketIdSet::default();
+        if !self.is_resumable() || self.received_qos2.is_empty() {
+            self.received_qos2.clear(self.inflight.budget());
         }
     }
 
     /// Remembers that a message with the retain flag went by, for answers that are still on their way.
     pub fn saw_retained(&mut self, topic_hash: u64) {
         if let Some(fetch) = &mut self.fetch {
-            fetch.seen.get_or_insert_default().push(topic_hash);
+            let budget = self.inflight.budget();
+            fetch.seen.get_or_insert_with(|| Box::new(Seen::new(budget.clone()))).push(topic_hash);
         }
     }
 
     /// Fetches no more for a subscription.
     pub fn end_pull(&mut self, filter: &str) {
-        self.fetch.take_if(|fetch| {
-            fetch.pulls.retain(|pull| *pull.filter != *filter);
-            fetch.pulls.is_empty()
-        });
+        let Some(fetch) = &mut self.fetch else { return };
+        fetch.retain(|pull| *pull.filter != *filter);
+        if fetch.pulls.is_empty() {
+            self.fetch = None;
+        }
+        self.recount();
     }
 
     #[inline]
-    fn may_send(&self, connection: &Connection, limits: &Limits, qos: QoS) -> bool {
+    fn may_send(&mut self, connection: &Connection, limits: &Limits, qos: QoS) -> bool {
         let has_place = qos == QoS::AtMostOnce || self.inflight.has_room(connection.quota);
         has_place && connection.has_room(limits)
     }

@@ -24,6 +24,7 @@ mod lag;
 mod last_read;
 mod lifetime;
 mod mail;
+mod metadata;
 mod origin;
 mod output;
 mod post;
@@ -158,6 +159,7 @@ pub struct Shard {
     stored: Gauge,
     store: store::Store,
     will_bytes: Gauge,
+    metadata: metadata::Metadata,
     output_bytes: Gauge,
     /// Memory of clients' input that cannot be used yet; of CONNECTs of which a part has arrived.
     frame_bytes: Gauge,
@@ -197,7 +199,8 @@ impl Shard {
         assert!(id < shard_count);
         let hash = KeyedHash::new(seed);
         let totals = Totals::default();
-        let Totals { connect_input: connect_bytes, output: output_bytes, stored } = totals.clone();
+        let Totals { connect_input: connect_bytes, output: output_bytes, stored, metadata } =
+            totals.clone();
         let mut shard = Shard {
             id,
             shard_count,
@@ -210,7 +213,7 @@ impl Shard {
             ),
             pipeline: Pipeline::default(),
             clients: Clients::new(hash.clone(), totals),
-            router: Router::new(&hash, limits.route_cache_max),
+            router: Router::new(&hash, limits.route_cache_max, limits.metadata_routes_max()),
             groups: Groups::new(hash.state(), stored.clone()),
             retained: retained::Kept::new(&hash),
             claims: retained::Claims::new(shard_count, &hash),
@@ -233,6 +236,7 @@ impl Shard {
             stored,
             store: store::Store::default(),
             will_bytes: Gauge::default(),
+            metadata: metadata::Metadata::new(metadata),
             output_bytes,
             frame_bytes: Gauge::default(),
             connect_bytes,
@@ -261,6 +265,7 @@ impl Shard {
             limits,
             limits_with_memory: None,
         };
+        shard.begin_metadata();
         shard.start_sys(now);
         shard
     }

@@ -8,7 +8,9 @@ pub mod retained;
 pub mod shared;
 
 pub use alias::{AliasError, InboundAliases, OutboundAlias, OutboundAliases};
-pub use filter::{FilterError, ShareError, Subscribed, has_wildcards, matches, parse_filter};
+pub use filter::{
+    FilterError, ShareError, Subscribed, filter_of, has_wildcards, matches, parse_filter,
+};
 pub use index::Index;
 pub use name::{NameError, check_name, is_system};
 pub use retained::{RetainedStore, ScanEnd};

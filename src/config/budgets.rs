@@ -27,7 +27,7 @@ macro_rules! budget {
     };
 }
 
-const BUDGETS: [Budget; 6] = [
+const BUDGETS: [Budget; 7] = [
     budget!(shard_stored_bytes_max, |limits| {
         // A queue's own default shrinks with the store.
         let hold = |size, default| if size == default { limits.packet_size_max } else { size };
@@ -40,6 +40,7 @@ const BUDGETS: [Budget; 6] = [
     budget!(shard_frames_bytes_max, |limits| limits.packet_size_max),
     budget!(shard_connects_bytes_max, Limits::connect_packet_size_max),
     budget!(shard_wills_bytes_max, |_| 64 << 10),
+    budget!(shard_metadata_bytes_max, |_| 1 << 20),
     budget!(retained_bytes_max, |_| 64 << 10),
 ];
 

@@ -642,6 +642,12 @@ pub static KEYS: &[Key] = &[
         "All CONNECTs of which only a part has arrived; above it the oldest one's connection is closed."
     ),
     limit!(Memory, shard_wills_bytes_max, size(4 * KIB, 16 * TIB), "All wills."),
+    limit!(
+        Memory,
+        shard_metadata_bytes_max,
+        size(64 * KIB, 16 * TIB),
+        "Sessions, subscriptions, aliases, packet ids, and what is known of other shards' subscriptions; above it, 0x97."
+    ),
     Key {
         name: "log_level",
         group: Group::Reports,

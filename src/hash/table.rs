@@ -8,6 +8,8 @@ use hashbrown::HashTable;
 #[derive(Debug)]
 pub struct PartedTable<T> {
     parts: Box<[HashTable<T>]>,
+    /// What the parts have allocated.
+    allocated: usize,
 }
 
 const PART_COUNT: usize = 256;
@@ -17,7 +19,8 @@ const CAPACITY_KEPT: usize = 7;
 
 impl<T> Default for PartedTable<T> {
     fn default() -> PartedTable<T> {
-        PartedTable { parts: (0..PART_COUNT).map(|_| HashTable::new()).collect() }
+        let parts = (0..PART_COUNT).map(|_| HashTable::new()).collect();
+        PartedTable { parts, allocated: 0 }
     }
 }
 
@@ -32,7 +35,10 @@ impl<T> PartedTable<T> {
 
     /// Adds an entry that is not there. `hash_of` computes the hash of any entry again.
     pub fn insert(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) {
-        self.parts[part(hash)].insert_unique(hash, entry, hash_of);
+        let part = &mut self.parts[part(hash)];
+        let before = part.allocation_size();
+        part.insert_unique(hash, entry, hash_of);
+        self.allocated = self.allocated - before + part.allocation_size();
     }
 
     pub fn remove(
@@ -44,15 +50,16 @@ impl<T> PartedTable<T> {
         let part = &mut self.parts[part(hash)];
         let (entry, _) = part.find_entry(hash, is_it).ok()?.remove();
         if part.capacity() > CAPACITY_KEPT.max(8 * part.len()) {
+            self.allocated -= part.allocation_size();
             part.shrink_to(CAPACITY_KEPT.max(2 * part.len()), hash_of);
+            self.allocated += part.allocation_size();
         }
         Some(entry)
     }
 
     /// The memory held, without what entries hold elsewhere.
     pub fn bytes(&self) -> usize {
-        let parts: usize = self.parts.iter().map(HashTable::allocation_size).sum();
-        parts + size_of_val(&*self.parts)
+        self.allocated + size_of_val(&*self.parts)
     }
 }
 

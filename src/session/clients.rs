@@ -1,7 +1,7 @@
 //! The sessions and connections of one shard, and which of them have something to send.
 
 use super::{Connection, ConnectionId, Context, Envelope, Holders, Offer, Session, SessionKey};
-use crate::arena::{Gauge, Message, Run};
+use crate::arena::{Budget, Gauge, Message, Run, allocated, tree_size};
 use crate::codec::QoS;
 use crate::hash::{KeyedHash, PartedTable};
 use crate::time::Instant;
@@ -28,6 +28,8 @@ pub struct Clients {
     pub subscription_count: usize,
     totals: Totals,
     absent: Holders,
+    /// What the client ids take.
+    ids_size: usize,
 }
 
 /// Count what all connections and sessions hold together.
@@ -38,6 +40,8 @@ pub struct Totals {
     pub output: Gauge,
     /// Messages that wait for sessions or are in flight.
     pub stored: Gauge,
+    /// What sessions and connections hold beside messages, input and output, and what a shard holds for them.
+    pub metadata: Budget,
 }
 
 impl Clients {
@@ -54,6 +58,7 @@ impl Clients {
             subscription_count: 0,
             totals,
             absent: Holders::default(),
+            ids_size: 0,
         }
     }
 
@@ -75,8 +80,32 @@ impl Clients {
         self.connections.len()
     }
 
+    /// What sessions and connections take without all that their clients ask for.
+    pub fn bytes(&self) -> usize {
+        self.table_bytes() + self.ids_size
+    }
+
+    /// The same without client ids, which sessions count.
+    pub fn table_bytes(&self) -> usize {
+        let absent_count = self.sessions.len().saturating_sub(self.connected_count);
+        let timer_count = self.connections.len() + absent_count;
+        allocated(self.sessions.capacity() * size_of::<Session>())
+            + allocated(self.connections.capacity() * size_of::<Connection>())
+            + tree_size(timer_count, 2 * size_of::<u64>())
+            + self.directory.bytes()
+    }
+
+    /// What one more session takes at once, where places for more have to be made.
+    pub fn session_growth(&self) -> usize {
+        match self.sessions.len() < self.sessions.capacity() {
+            true => 0,
+            false => grown_by(self.sessions.capacity()) * size_of::<Session>(),
+        }
+    }
+
     pub fn open(&mut self, peer: Option<SocketAddr>, now: Instant) -> ConnectionId {
         let generation = self.next_generation();
+        make_place(&mut self.connections);
         let entry = self.connections.vacant_entry();
         let id = ConnectionId { index: entry.key() as u32, generation };
         entry.insert(Connection::new(
@@ -134,9 +163,13 @@ impl Clients {
     pub fn create(&mut self, client_id: &str) -> SessionKey {
         debug_assert!(self.find(client_id).is_none(), "a client id has one session");
         let generation = self.next_generation();
+        make_place(&mut self.sessions);
         let entry = self.sessions.vacant_entry();
         let key = SessionKey { index: entry.key() as u32, generation };
-        entry.insert(Session::new(key, client_id, &self.totals.stored));
+        let mut session = Session::new(key, client_id, &self.totals.stored, &self.totals.metadata);
+        session.recount();
+        entry.insert(session);
+        self.ids_size += allocated(client_id.len());
         let Clients { sessions, directory, hash, .. } = self;
         let hash_of = |index: &u32| hash.bytes(sessions[*index as usize].client_id.as_bytes());
         directory.insert(hash_of(&key.index), key.index, hash_of);
@@ -148,7 +181,9 @@ impl Clients {
         let Clients { sessions, directory, hash, .. } = self;
         let hash_of = |index: &u32| hash.bytes(sessions[*index as usize].client_id.as_bytes());
         directory.remove(hash_of(&key.index), |index| *index == key.index, hash_of);
-        let session = self.sessions.remove(key.index as usize);
+        let mut session = self.sessions.remove(key.index as usize);
+        session.end_count();
+        self.ids_size -= allocated(session.client_id.len());
         self.absent.set(key, session.held, 0);
         Some(session)
     }
@@ -333,5 +368,16 @@ impl Clients {
     fn next_generation(&mut self) -> u32 {
         self.generation = self.generation.wrapping_add(1).max(1);
         self.generation
+    }
+}
+
+/// Places by which a slab of so many grows: by a quarter, so that little of it is empty.
+fn grown_by(capacity: usize) -> usize {
+    (capacity / 4).max(4)
+}
+
+fn make_place<T>(slab: &mut Slab<T>) {
+    if slab.len() == slab.capacity() {
+        slab.reserve_exact(grown_by(slab.capacity()));
     }
 }

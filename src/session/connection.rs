@@ -71,6 +71,8 @@ pub enum Park {
 pub struct PendingSubscribe {
     pub packet_id: PacketId,
     pub reasons: Vec<ReasonCode>,
+    /// Shared filters whose groups are on other shards, with their places among the reasons.
+    pub joins: Vec<(Box<str>, usize)>,
     /// Filters whose announcement or group is not confirmed yet.
     pub waiting: usize,
 }

@@ -1,13 +1,16 @@
 //! Retained messages that a session's subscriptions still have to be given.
 
 use super::{Envelope, Seen};
+use crate::arena::allocated;
 use std::collections::VecDeque;
 
 /// What a session fetches: there while it has a pull.
 #[derive(Debug, Default)]
 pub struct Fetch {
-    /// One subscription after the other.
+    /// One subscription after the other; they come and go by `push`, `pop` and `retain`.
     pub pulls: VecDeque<Pull>,
+    /// What the pulls hold beside their places.
+    pulls_size: usize,
     /// Topics that reached the session with the retain flag while it fetches; `None`: none yet.
     pub seen: Option<Box<Seen>>,
 }
@@ -29,7 +32,35 @@ pub struct Pull {
     pub seen_from: u64,
 }
 
+impl Pull {
+    /// What it holds beside its place, where it has come to aside.
+    fn size(&self) -> usize {
+        let ids = self.envelope.ids.as_ref().map_or(0, |ids| size_of_val(&**ids) + 16);
+        allocated(self.filter.len())
+            + allocated(ids)
+            + allocated(self.shards.capacity() * size_of::<u16>())
+    }
+}
+
 impl Fetch {
+    /// The memory held, what was seen aside, in bytes.
+    pub fn bytes(&self) -> usize {
+        allocated(size_of::<Fetch>())
+            + allocated(self.pulls.capacity() * size_of::<Pull>())
+            + self.pulls_size
+    }
+
+    pub fn pop(&mut self) {
+        if let Some(pull) = self.pulls.pop_front() {
+            self.pulls_size -= pull.size();
+        }
+    }
+
+    pub fn retain(&mut self, is_kept: impl Fn(&Pull) -> bool) {
+        self.pulls.retain(is_kept);
+        self.pulls_size = self.pulls.iter().map(Pull::size).sum();
+    }
+
     /// The first pull has nobody to wait for.
     pub fn is_ready(&self) -> bool {
         self.pulls.front().is_some_and(|pull| !pull.is_asked)
@@ -38,6 +69,7 @@ impl Fetch {
     /// Adds what a subscription that was made now asks for.
     pub fn push(&mut self, mut pull: Pull) {
         pull.seen_from = self.seen.as_ref().map_or(0, |seen| seen.next());
+        self.pulls_size += pull.size();
         self.pulls.push_back(pull);
     }
 

@@ -9,7 +9,7 @@
 //! ```
 
 use super::Envelope;
-use crate::arena::Stored;
+use crate::arena::{Budget, Stored, allocated};
 use crate::codec::{PacketId, QoS};
 use std::collections::VecDeque;
 
@@ -39,6 +39,8 @@ pub struct Inflight {
     sent_count: u16,
     /// Sent on this connection and not done.
     outstanding: u16,
+    /// Counts the memory of all windows, and what else sessions hold.
+    budget: Budget,
 }
 
 const ID_MAX: usize = u16::MAX as usize;
@@ -48,21 +50,61 @@ const FLOWS_MAX: usize = 65_000;
 const _: () = assert!(FLOWS_MAX < ID_MAX);
 /// Flows for each place of the quota: a client that acknowledges all but one may not make the window grow for ever.
 const FLOWS_PER_PLACE: usize = 8;
+/// Flows that any window has memory for: a client that acknowledges goes on, however much others hold.
+const FLOWS_MIN: usize = 4;
 
 impl Default for Inflight {
     fn default() -> Inflight {
-        Inflight { flows: VecDeque::new(), front_id: 1, sent_count: 0, outstanding: 0 }
+        Inflight::new(Budget::default())
     }
 }
 
+impl Drop for Inflight {
+    fn drop(&mut self) {
+        self.budget.change(memory_of(self.flows.capacity()), 0);
+    }
+}
+
+/// What a window with room for so many flows takes.
+fn memory_of(flow_count: usize) -> usize {
+    allocated(flow_count * size_of::<Flow>())
+}
+
 impl Inflight {
-    /// Whether one more message may be sent under `quota`, after all that must be sent again.
+    /// `budget` is that of all sessions of the shard.
+    pub fn new(budget: Budget) -> Inflight {
+        Inflight { flows: VecDeque::new(), front_id: 1, sent_count: 0, outstanding: 0, budget }
+    }
+
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Whether one more message may be sent under `quota`, after all that must be sent again. Then there is memory for it.
     #[inline]
-    pub fn has_room(&self, quota: u16) -> bool {
-        let flows_max = FLOWS_MAX.min(usize::from(quota) * FLOWS_PER_PLACE);
+    pub fn has_room(&mut self, quota: u16) -> bool {
         self.outstanding < quota
             && usize::from(self.sent_count) == self.flows.len()
-            && self.flows.len() < flows_max
+            && (self.flows.len() < self.flows.capacity() || self.grow(quota))
+    }
+
+    /// Takes memory for more flows, up to the bound of the window, if the budget has it.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, quota: u16) -> bool {
+        let flows_max = FLOWS_MAX.min(usize::from(quota) * FLOWS_PER_PLACE);
+        let before = self.flows.capacity();
+        if before >= flows_max {
+            return false;
+        }
+        let target = (2 * before).max(FLOWS_MIN).min(flows_max);
+        let needed = memory_of(target) - memory_of(before);
+        if before >= FLOWS_MIN && !self.budget.has_room(needed) {
+            return false;
+        }
+        self.flows.reserve_exact(target - self.flows.len());
+        self.budget.change(memory_of(before), memory_of(self.flows.capacity()));
+        true
     }
 
     /// How many more messages may be sent under `quota`, besides all that must be sent again.
@@ -194,9 +236,15 @@ impl Inflight {
             self.pop_front();
         }
         if self.flows.is_empty() && self.flows.capacity() > 64 {
-            self.flows = VecDeque::new();
+            self.give_memory_back();
         }
         true
+    }
+
+    #[cold]
+    fn give_memory_back(&mut self) {
+        self.budget.change(memory_of(self.flows.capacity()), 0);
+        self.flows = VecDeque::new();
     }
 
     #[inline]
@@ -259,6 +307,11 @@ mod tests {
         Envelope { qos, ..Envelope::default() }
     }
 
+    fn send(inflight: &mut Inflight, qos: QoS) -> PacketId {
+        assert!(inflight.has_room(10));
+        inflight.send(envelope(qos), None)
+    }
+
     #[test]
     fn an_id_is_never_given_out_while_it_is_unacknowledged() {
         let mut random = Random::new(1);
@@ -294,7 +347,8 @@ mod tests {
             }
             assert_eq!(inflight.unacknowledged_count(), model.len());
             assert_eq!(usize::from(inflight.outstanding), model.len());
-            assert_eq!(inflight.has_room(quota), inflight.free_places(quota) > 0);
+            // A smaller quota leaves a window the memory that it has.
+            assert!(inflight.has_room(quota) || inflight.free_places(quota) == 0);
             let free = usize::from(quota).saturating_sub(model.len());
             assert!(usize::from(inflight.free_places(quota)) <= free);
         }
@@ -304,7 +358,7 @@ mod tests {
     #[test]
     fn a_client_that_never_acknowledges_one_message_bounds_its_window() {
         let mut inflight = Inflight::default();
-        let first = inflight.send(envelope(QoS::AtLeastOnce), None);
+        let first = send(&mut inflight, QoS::AtLeastOnce);
         let mut count = 1;
         while inflight.has_room(10) {
             let id = inflight.send(envelope(QoS::AtLeastOnce), None);
@@ -317,11 +371,42 @@ mod tests {
     }
 
     #[test]
+    fn a_window_grows_as_far_as_the_budget_goes_and_gives_back_what_it_had() {
+        let budget = Budget::new(10_000);
+        let mut windows: Vec<Inflight> = (0..40).map(|_| Inflight::new(budget.clone())).collect();
+        let mut lengths = Vec::new();
+        for inflight in &mut windows {
+            while inflight.has_room(1_000) {
+                inflight.send(envelope(QoS::AtLeastOnce), None);
+            }
+            lengths.push(inflight.len());
+        }
+        // Who comes late has a few places, and they go round.
+        assert!(lengths[0] > 100 && lengths[39] == FLOWS_MIN, "{lengths:?}");
+        assert!(budget.bytes() < 10_000 + 40 * memory_of(FLOWS_MIN), "{budget:?}");
+        let last = &mut windows[39];
+        for _ in 0..100 {
+            let front = last.front_id().unwrap();
+            last.finish(front, FlowState::AwaitPuback);
+            assert!(last.has_room(1_000));
+            last.send(envelope(QoS::AtLeastOnce), None);
+        }
+        let before = budget.bytes();
+        let first = &mut windows[0];
+        while let Some(front) = first.front_id() {
+            first.finish(front, FlowState::AwaitPuback);
+        }
+        assert!(budget.bytes() + 4_000 < before, "what is not needed is given back");
+        drop(windows);
+        assert_eq!(budget.bytes(), 0);
+    }
+
+    #[test]
     fn what_was_not_acknowledged_is_sent_again_in_order_and_under_the_quota() {
         let mut inflight = Inflight::default();
         let ids: Vec<PacketId> =
             [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]
-                .map(|qos| inflight.send(envelope(qos), None))
+                .map(|qos| send(&mut inflight, qos))
                 .to_vec();
         inflight.finish(ids[0], FlowState::AwaitPuback);
         inflight.received(ids[1]);
@@ -341,8 +426,8 @@ mod tests {
     #[test]
     fn an_ack_for_a_message_not_sent_again_yet_is_taken() {
         let mut inflight = Inflight::default();
-        let first = inflight.send(envelope(QoS::AtLeastOnce), None);
-        let second = inflight.send(envelope(QoS::AtLeastOnce), None);
+        let first = send(&mut inflight, QoS::AtLeastOnce);
+        let second = send(&mut inflight, QoS::AtLeastOnce);
         inflight.disconnect();
         assert!(inflight.finish(second, FlowState::AwaitPuback));
         assert_eq!(inflight.resend(5).unwrap().0, first);

@@ -2,7 +2,7 @@
 
 use super::inflight::FlowState;
 use super::{Connection, Session};
-use crate::arena::Stored;
+use crate::arena::{Stored, allocated, tree_size};
 use crate::codec::QoS;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -12,6 +12,8 @@ use std::rc::Rc;
 pub struct Memberships {
     by_number: BTreeMap<u32, Membership>,
     numbers: BTreeMap<Rc<str>, u32>,
+    /// What the texts of the filters take.
+    texts_size: usize,
     /// Memberships ever begun.
     last_number: u32,
     /// Those from this number on have still to be looked at for places to give; 0: no such look has begun.
@@ -20,6 +22,11 @@ pub struct Memberships {
 
 /// Messages that a session gives back, by the numbers of the memberships they came through, in their order.
 pub type Returned = BTreeMap<u32, Vec<Stored>>;
+
+/// What a filter takes with the counts of those who share it.
+fn text_size(filter: &str) -> usize {
+    allocated(filter.len() + 2 * size_of::<usize>())
+}
 
 /// A session's place in a shared subscription.
 #[derive(Debug)]
@@ -47,6 +54,14 @@ impl Memberships {
     pub fn count(&self) -> usize {
         self.by_number.len()
     }
+
+    /// The memory held, in bytes: an estimate.
+    pub fn bytes(&self) -> usize {
+        allocated(size_of::<Memberships>())
+            + tree_size(self.by_number.len(), size_of::<(u32, Membership)>())
+            + tree_size(self.numbers.len(), size_of::<(Rc<str>, u32)>())
+            + self.texts_size
+    }
 }
 
 impl Session {
@@ -70,6 +85,7 @@ impl Session {
         memberships.last_number += 1;
         let number = memberships.last_number;
         let filter: Rc<str> = filter.into();
+        memberships.texts_size += text_size(&filter);
         memberships.numbers.insert(Rc::clone(&filter), number);
         memberships.by_number.insert(number, Membership { number, filter, owner, qos, places });
         (number, places)
@@ -137,6 +153,7 @@ impl Session {
     pub fn leave(&mut self, filter: &str) -> Option<Membership> {
         let memberships = self.memberships.as_mut()?;
         let number = memberships.numbers.remove(filter)?;
+        memberships.texts_size -= text_size(filter);
         memberships.by_number.remove(&number)
     }
 
@@ -150,6 +167,7 @@ impl Session {
     pub fn leave_all(&mut self) -> Vec<Membership> {
         let Some(memberships) = &mut self.memberships else { return Vec::new() };
         memberships.numbers.clear();
+        memberships.texts_size = 0;
         std::mem::take(&mut memberships.by_number).into_values().collect()
     }
 

@@ -1,6 +1,6 @@
 //! What is on its way to one client: one contiguous buffer that fills while another is in flight.
 
-use crate::arena::{Gauge, Stored};
+use crate::arena::{Gauge, Stored, allocated};
 
 /// A payload that leaves by reference, behind the first `at` bytes of the buffer.
 #[derive(Clone, Debug)]
@@ -71,6 +71,11 @@ impl BufferPool {
             self.bytes += capacity;
             self.free.push(buffer);
         }
+    }
+
+    /// Capacity of all free buffers.
+    pub fn bytes(&self) -> usize {
+        self.bytes + allocated(self.free.capacity() * size_of::<Vec<u8>>())
     }
 
     /// Free buffers.

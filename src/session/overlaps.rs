@@ -1,5 +1,6 @@
 //! How many subscriptions of a session one topic may match.
 
+use crate::arena::{allocated, tree_size};
 use crate::topic::has_wildcards;
 use std::collections::BTreeMap;
 
@@ -10,6 +11,8 @@ use std::collections::BTreeMap;
 pub struct Overlaps {
     /// How many filters have each pattern.
     patterns: BTreeMap<Box<str>, u32>,
+    /// What the texts of the patterns take.
+    texts_size: usize,
 }
 
 impl Overlaps {
@@ -25,7 +28,21 @@ impl Overlaps {
     }
 
     pub fn add(&mut self, filter: &str) {
-        *self.patterns.entry(pattern(filter)).or_default() += 1;
+        let pattern = pattern(filter);
+        let size = allocated(pattern.len());
+        let count = self.patterns.entry(pattern).or_default();
+        if *count == 0 {
+            self.texts_size += size;
+        }
+        *count += 1;
+    }
+
+    /// The memory held, in bytes: an estimate.
+    pub fn bytes(&self) -> usize {
+        let entry_size = size_of::<(Box<str>, u32)>();
+        allocated(size_of::<Overlaps>())
+            + tree_size(self.patterns.len(), entry_size)
+            + self.texts_size
     }
 
     /// Takes back an `add`.
@@ -35,6 +52,7 @@ impl Overlaps {
         *count -= 1;
         if *count == 0 {
             self.patterns.remove(&pattern);
+            self.texts_size -= allocated(pattern.len());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is known of a client beside its session: kept only while hooks ask for it.
 
 use super::SessionLimits;
+use crate::arena::allocated;
 use crate::codec::ProtocolVersion;
 use std::net::SocketAddr;
 
@@ -13,4 +14,12 @@ pub struct Profile {
     pub version: ProtocolVersion,
     /// Bounds that a hook has set.
     pub limits: SessionLimits,
+}
+
+impl Profile {
+    /// The memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        let user_name = self.user_name.as_ref().map_or(0, |name| allocated(name.len()));
+        allocated(size_of::<Profile>()) + user_name
+    }
 }

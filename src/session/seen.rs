@@ -1,25 +1,59 @@
 //! Topics that a session saw go by with the retain flag while it fetches retained messages.
 
+use crate::arena::{Budget, allocated};
 use std::collections::VecDeque;
 
 /// The last of them, by hash, each with a number: one list serves all fetches, however early each began.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Seen {
     hashes: VecDeque<u64>,
     /// The number of the first that is remembered.
     first: u64,
+    /// Counts the memory of all such lists, and what else sessions hold.
+    budget: Budget,
 }
 
 /// Topics remembered.
 const SEEN_MAX: usize = 4096;
 
+/// Topics remembered though the budget has no room for them.
+const SEEN_MIN: usize = 64;
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.budget.change(memory_of(self.hashes.capacity()), 0);
+    }
+}
+
+fn memory_of(topic_count: usize) -> usize {
+    allocated(topic_count * size_of::<u64>())
+}
+
 impl Seen {
+    pub fn new(budget: Budget) -> Seen {
+        Seen { hashes: VecDeque::new(), first: 0, budget }
+    }
+
     pub fn push(&mut self, hash: u64) {
-        if self.hashes.len() >= SEEN_MAX {
+        if self.hashes.len() == self.hashes.capacity() && !self.grow() {
             self.hashes.pop_front();
             self.first += 1;
         }
         self.hashes.push_back(hash);
+    }
+
+    /// Takes memory for more topics, up to their bound, if the budget has it.
+    fn grow(&mut self) -> bool {
+        let before = self.hashes.capacity();
+        let target = (2 * before).max(SEEN_MIN);
+        let has_room =
+            target == SEEN_MIN || self.budget.has_room(memory_of(target) - memory_of(before));
+        if target > SEEN_MAX || !has_room {
+            return false;
+        }
+        self.hashes.reserve_exact(target - self.hashes.len());
+        self.budget.change(memory_of(before), memory_of(self.hashes.capacity()));
+        true
     }
 
     /// The number of the first topic that is remembered: what is older was forgotten.
@@ -45,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_was_seen_before_a_number_does_not_count_and_the_oldest_is_forgotten() {
-        let mut seen = Seen::default();
+        let mut seen = Seen::new(Budget::default());
         for hash in 0..5_000u64 {
             assert_eq!(seen.next(), hash);
             seen.push(hash);

@@ -25,6 +25,8 @@ struct Granted {
     keep_alive_s: u16,
     inflight_max: u16,
     belief: Belief,
+    /// Aliases that the client may define.
+    topic_alias_max: u16,
 }
 
 /// Why a CONNECT is refused.
@@ -157,6 +159,13 @@ impl Shard {
             let refusal = Refused::at_limit(ReasonCode::QuotaExceeded, why, "sessions_max");
             return self.refuse_connect(now, id, connect, refusal);
         }
+        if existing.is_none() && !self.has_room_for_session(client_id) {
+            self.counters.refused_by_metadata += 1;
+            let why = "what clients hold beside messages exceeds its budget";
+            let key = "shard_metadata_bytes_max";
+            let refusal = Refused::at_limit(ReasonCode::QuotaExceeded, why, key);
+            return self.refuse_connect(now, id, connect, refusal);
+        }
         let will = match self.will_of(connect) {
             Ok(will) => will,
             Err(refusal) => return self.refuse_connect(now, id, connect, refusal),
@@ -184,11 +193,13 @@ impl Shard {
             session.expiry_s = granted.expiry_s;
             session.will = will;
             session.profile = profile;
+            session.recount();
             session.ends_at = Deadline::NONE;
             session.will_at = Deadline::NONE;
         }
         self.clients.list_absent(key);
         self.clients.connected_count += 1;
+        self.count_tables();
         self.counters.connections_opened += 1;
         self.update_session_timer(key);
         let connack = self.connack(connect, is_resumed, assigned.as_deref(), &granted);
@@ -387,8 +398,9 @@ impl Shard {
     ) {
         let keep_alive_s = granted.keep_alive_s;
         let is_v5 = connect.version == ProtocolVersion::V5;
-        let alias_in_max = if is_v5 { self.limits.topic_alias_max } else { 0 };
+        let alias_in_max = granted.topic_alias_max;
         let alias_out_max = connect.topic_alias_max.min(self.limits.topic_alias_out_max);
+        let budget = self.metadata.budget();
         let Some(connection) = self.clients.connection(id) else { return };
         connection.state = ConnectionState::Open(key);
         connection.is_bridge = connect.is_bridge();
@@ -396,10 +408,10 @@ impl Shard {
         // One and a half times. [MQTT-3.1.2-22]
         connection.keep_alive_ms = u32::from(keep_alive_s) * 1500;
         connection.last_received = now;
-        connection.aliases_in =
-            (alias_in_max > 0).then(|| Box::new(InboundAliases::new(alias_in_max)));
-        connection.aliases_out =
-            (is_v5 && alias_out_max > 0).then(|| Box::new(OutboundAliases::new(alias_out_max)));
+        connection.aliases_in = (alias_in_max > 0)
+            .then(|| Box::new(InboundAliases::within(budget.clone(), alias_in_max)));
+        connection.aliases_out = (is_v5 && alias_out_max > 0)
+            .then(|| Box::new(OutboundAliases::within(budget, alias_out_max)));
         self.has_bridge_clients |= connect.is_bridge();
         self.mark_for(id, granted.belief);
         let Some(connection) = self.clients.connection(id) else { return };
@@ -417,6 +429,10 @@ impl Shard {
             keep_alive_s: granted_keep_alive_s(connect, keep_alive_max_s),
             inflight_max: bounds.inflight_max.unwrap_or(limits.inflight_max).max(1),
             belief: Belief::NotAsked,
+            topic_alias_max: match connect.version {
+                ProtocolVersion::V5 if self.has_room_for_aliases() => limits.topic_alias_max,
+                _ => 0,
+            },
         }
     }
 
@@ -437,7 +453,7 @@ impl Shard {
         granted: &Granted,
     ) -> Connack<'a> {
         let limits = &self.limits;
-        let Granted { expiry_s, keep_alive_s, belief, .. } = *granted;
+        let Granted { expiry_s, keep_alive_s, topic_alias_max, belief, .. } = *granted;
         let asked_expiry_s = connect.session_expiry_s.unwrap_or(0);
         Connack {
             session_present,
@@ -447,7 +463,7 @@ impl Shard {
             packet_size_max: (limits.packet_size_max < crate::limits::PACKET_SIZE_CEILING)
                 .then_some(limits.packet_size_max as u32),
             assigned_client_id: assigned,
-            topic_alias_max: (limits.topic_alias_max > 0).then_some(limits.topic_alias_max),
+            topic_alias_max: (topic_alias_max > 0).then_some(topic_alias_max),
             // [MQTT-3.2.2-9]
             qos_max: QoS::from_bits(limits.qos_max),
             retain_available: (!limits.retain_available()).then_some(false),

@@ -26,6 +26,14 @@ pub struct Gauges {
     pub frame_bytes: usize,
     pub connect_bytes: usize,
     pub will_bytes: usize,
+    /// What clients cause beside messages, input and output; what is known of other shards' subscriptions; remembered routes.
+    pub metadata_bytes: usize,
+    pub interest_bytes: usize,
+    pub route_bytes: usize,
+    /// What waits for other shards.
+    pub mail_bytes: usize,
+    /// Empty buffers that are kept to be used again.
+    pub spare_bytes: usize,
     pub arena_used: usize,
     pub arena_held: u64,
     /// Messages that encode, plugin and bridge have not acknowledged.
@@ -62,6 +70,11 @@ impl Shard {
             frame_bytes: self.frame_bytes.bytes(),
             connect_bytes: self.connect_bytes.bytes(),
             will_bytes: self.will_bytes.bytes(),
+            metadata_bytes: self.metadata_bytes(),
+            interest_bytes: self.router.interest.bytes(),
+            route_bytes: self.router.route_bytes(),
+            mail_bytes: self.outbox.bytes(),
+            spare_bytes: self.pool.bytes() + self.input_pool.bytes() + self.outbox.spare_bytes(),
             arena_used: self.arena.used(),
             arena_held: self.arena.held(),
             held_by_stage: by_stage(&|stage| admitted.count_since(self.pipeline.acked(stage))),

@@ -6,12 +6,12 @@
 
 use super::ShardId;
 use super::mail::GroupKey;
-use crate::arena::{Gauge, Stored};
+use crate::arena::{Gauge, Stored, allocated, map_size};
 use crate::codec::QoS;
 use crate::session::queue::{Queue, QueueLimits, Queued};
 use crate::session::{DropLog, DropReason, Envelope, SessionKey};
 use crate::time::Instant;
-use crate::topic::Members;
+use crate::topic::{Members, filter_of};
 use slab::Slab;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -79,7 +79,7 @@ pub(super) struct Group {
 impl Group {
     /// The topic filter without share name.
     pub fn filter(&self) -> &str {
-        self.text.splitn(3, '/').nth(2).unwrap_or_default()
+        filter_of(&self.text)
     }
 
     /// Messages above QoS 0 that wait.
@@ -146,12 +146,43 @@ pub(super) struct Groups {
     number: u32,
     by_text: HashMap<Box<str>, u32, ahash::RandomState>,
     stored: Gauge,
+    /// What the texts of the groups take, and their members.
+    texts_size: usize,
+    members_size: usize,
 }
 
 impl Groups {
     /// `stored` counts what waits in the groups.
     pub fn new(state: ahash::RandomState, stored: Gauge) -> Groups {
-        Groups { groups: Slab::new(), number: 0, by_text: HashMap::with_hasher(state), stored }
+        Groups {
+            groups: Slab::new(),
+            number: 0,
+            by_text: HashMap::with_hasher(state),
+            stored,
+            texts_size: 0,
+            members_size: 0,
+        }
+    }
+
+    /// The memory held, what waits aside, in bytes: an estimate.
+    pub fn bytes(&self) -> usize {
+        allocated(self.groups.capacity() * size_of::<Group>())
+            + map_size(self.by_text.capacity(), size_of::<(Box<str>, u32)>())
+            + self.texts_size
+            + self.members_size
+    }
+
+    /// Changes the members of a group.
+    pub fn change_members<T>(
+        &mut self,
+        index: u32,
+        change: impl FnOnce(&mut Members<Member, MemberOptions>) -> T,
+    ) -> Option<T> {
+        let members = &mut self.groups.get_mut(index as usize)?.members;
+        self.members_size -= members.bytes();
+        let changed = change(members);
+        self.members_size += members.bytes();
+        Some(changed)
     }
 
     pub fn find(&self, text: &str) -> Option<u32> {
@@ -177,12 +208,15 @@ impl Groups {
             backlog: Queue::new(self.stored.clone()),
         });
         self.by_text.insert(text.into(), index);
+        self.texts_size += 2 * allocated(text.len());
         (index, true)
     }
 
     pub fn remove(&mut self, index: u32) -> Option<Group> {
         let group = self.groups.try_remove(index as usize)?;
         self.by_text.remove(&group.text);
+        self.texts_size -= 2 * allocated(group.text.len());
+        self.members_size -= group.members.bytes();
         Some(group)
     }
 

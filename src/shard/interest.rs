@@ -6,6 +6,7 @@
 
 use super::mail::Control;
 use super::{ConnectionId, Shard, ShardId};
+use crate::arena::allocated;
 use crate::time::Instant;
 
 /// An announcement that not every shard has acked.
@@ -26,6 +27,9 @@ pub(super) struct Join {
     pub shard: ShardId,
     pub connection: ConnectionId,
 }
+
+/// Places that an empty table keeps.
+const ANNOUNCEMENTS_KEPT: usize = 1_024;
 
 impl Shard {
     fn others(&self) -> impl Iterator<Item = ShardId> + use<> {
@@ -57,6 +61,7 @@ impl Shard {
             }
             let announcement =
                 Announcement { version, missing, waiting: Vec::new(), joins: Vec::new() };
+            self.metadata.announced += allocated(filter.len());
             self.announcements.insert(filter.into(), announcement);
         }
         match self.announcements.get_mut(filter) {
@@ -84,7 +89,7 @@ impl Shard {
         if self.shard_count == 1 || self.router.subscriptions.subscriber_count(filter) > 0 {
             return;
         }
-        self.announcements.remove(filter);
+        self.end_announcement(filter);
         self.announcement_version += 1;
         let version = self.announcement_version;
         for shard in self.others() {
@@ -93,6 +98,15 @@ impl Shard {
                 Control::Interest { filter: filter.into(), version, is_added: false },
             );
         }
+    }
+
+    fn end_announcement(&mut self, filter: &str) -> Option<Announcement> {
+        let announcement = self.announcements.remove(filter)?;
+        self.metadata.announced -= allocated(filter.len());
+        if self.announcements.is_empty() && self.announcements.capacity() > ANNOUNCEMENTS_KEPT {
+            self.announcements.shrink_to(0);
+        }
+        Some(announcement)
     }
 
     pub(super) fn on_interest(
@@ -125,7 +139,7 @@ impl Shard {
         if announcement.missing != 0 {
             return;
         }
-        let Some(announcement) = self.announcements.remove(filter) else { return };
+        let Some(announcement) = self.end_announcement(filter) else { return };
         for id in announcement.waiting {
             self.confirm_subscribe(now, id);
         }

@@ -4,12 +4,15 @@
 //! announcement of a hash is counted.
 
 use super::ShardId;
+use crate::arena::{allocated, map_size};
 use crate::hash::KeyedHash;
 use crate::topic::{Index, has_wildcards};
 use std::collections::HashMap;
 
 /// Shards as bits, in two words: half the alignment of one of 128 bits.
 type ShardSet = [u64; 2];
+
+const EXACT_SIZE: usize = size_of::<(u64, ShardSet)>();
 
 pub(super) struct KnownInterest {
     wildcards: Index<ShardId, ()>,
@@ -68,6 +71,25 @@ impl KnownInterest {
     /// Moves with every change.
     pub fn version(&self) -> u64 {
         self.exact_version + self.wildcards.version()
+    }
+
+    /// The memory held, in bytes: an estimate.
+    pub fn bytes(&self) -> usize {
+        self.wildcards.bytes()
+            + map_size(self.exact.capacity(), EXACT_SIZE)
+            + map_size(self.collisions.capacity(), size_of::<((u64, ShardId), u32)>())
+    }
+
+    /// What each other shard holds of a shard's subscriptions, at most: an estimate.
+    pub fn bytes_of<K: Copy + Ord + std::hash::Hash, V: Copy>(
+        subscriptions: &Index<K, V>,
+    ) -> usize {
+        let wild_count = subscriptions.filter_count() - subscriptions.exact_count();
+        subscriptions.wild_bytes_as::<ShardId>()
+            // Where others have the same filter there is a list.
+            + wild_count * allocated(1)
+            // Half of a table may be empty.
+            + subscriptions.exact_count() * 2 * (EXACT_SIZE + 1)
     }
 
     pub fn filter_count(&self) -> usize {

@@ -29,6 +29,7 @@ impl Shard {
         }
         let id = self.clients.open(peer, now);
         self.connecting.add(id);
+        self.count_tables();
         let deadline = connect_deadline.unwrap_or(now.plus_ms(self.limits.connect_timeout_ms));
         self.set_connection_timer(id, Some(deadline));
         Some(id)
@@ -177,7 +178,7 @@ impl Shard {
         self.run_pipeline(now);
         let Some(session) = self.clients.session(key) else { return };
         let will = session.will.take();
-        let filters = std::mem::take(&mut session.filters);
+        let filters = session.take_filters();
         self.counters.add_steps(filters.len() as u64);
         self.leave_all_groups(now, key);
         for filter in filters.iter().filter(|filter| !filter.starts_with("$share/")) {
@@ -191,6 +192,7 @@ impl Shard {
         self.update_session_timer(key);
         let mut ended = self.clients.remove_session(key);
         self.rates.forget(key);
+        self.count_tables();
         if let Some(session) = &mut ended {
             self.counters.add_steps(session.inflight.len() as u64);
             self.discards.push(std::mem::take(&mut session.queue), None);

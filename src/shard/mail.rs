@@ -78,6 +78,12 @@ pub(super) enum Control {
     Joined {
         connection: ConnectionId,
     },
+    /// There is no room for the member.
+    JoinRefused {
+        filter: Box<str>,
+        session: SessionKey,
+        connection: ConnectionId,
+    },
     /// The member is gone; `returned` is what it did not send.
     Leave {
         filter: Box<str>,
@@ -141,6 +147,7 @@ impl Control {
             Control::Interest { filter, .. }
             | Control::InterestAck { filter, .. }
             | Control::Join { filter, .. }
+            | Control::JoinRefused { filter, .. }
             | Control::Credit { filter, .. } => filter.len(),
             Control::Leave { filter, returned, .. } | Control::Away { filter, returned, .. } => {
                 filter.len() + returned.bytes.len()
@@ -450,6 +457,22 @@ impl Outbox {
         if self.spares.count() < SPARE_COUNT_MAX && batch.bytes.capacity() <= 2 * BATCH_SIZE {
             self.spares.give(batch.bytes);
         }
+    }
+
+    /// Bytes that wait for other shards, about.
+    pub fn bytes(&self) -> usize {
+        let controls = |waiting: &Waiting| -> usize {
+            let acks = waiting.acks.iter().map(|(_, ack)| ack);
+            waiting.control.iter().chain(acks).map(Control::size).sum()
+        };
+        let of =
+            |waiting: &Waiting| waiting.publish_bytes + waiting.member_bytes + controls(waiting);
+        self.to.iter().map(of).sum()
+    }
+
+    /// Capacity of the empty buffers that are kept.
+    pub fn spare_bytes(&self) -> usize {
+        self.spares.bytes()
     }
 
     /// Frees the buffers that were not needed since the last call.

@@ -57,6 +57,9 @@ impl Shard {
                 self.on_join(now, &filter, (from, session), connection, options, credit)
             }
             Control::Joined { connection } => self.confirm_subscribe(now, connection),
+            Control::JoinRefused { filter, session, connection } => {
+                self.on_join_refused(now, session, connection, &filter);
+            }
             Control::Leave { filter, session, returned } => {
                 let returned = self.stored_of(now, &returned);
                 self.on_away(now, (from, session), &filter, returned, true)

@@ -7,7 +7,7 @@ use crate::arena::{Claim, Draft, Generation, Meta};
 use crate::codec::{self, PacketId, ProtocolVersion, Publish, QoS, ReasonCode};
 use crate::session::SessionKey;
 use crate::time::Instant;
-use crate::topic::{check_name, is_system};
+use crate::topic::{AliasError, check_name, is_system};
 
 /// The keys that set how long and deep a topic may be, and how much is retained.
 pub(super) const TOPIC_KEYS: &str = "filter_size_max and filter_levels_max";
@@ -107,26 +107,34 @@ impl Shard {
         let alias = publish.topic_alias.unwrap_or(0);
         let mut topic = std::mem::take(&mut self.topic_scratch);
         topic.clear();
+        let size_max = self.limits.filter_size_max;
         let aliases = self.clients.connection(id).and_then(|c| c.aliases_in.as_deref_mut());
+        let alias_max = aliases.as_ref().map_or(0, |aliases| aliases.max());
         let found = match aliases {
             Some(aliases) if !publish.topic.is_empty() => {
                 topic.extend_from_slice(publish.topic.as_bytes());
-                aliases.set(alias, cut(publish.topic, self.limits.filter_size_max)).is_ok()
+                aliases.set(alias, cut(publish.topic, size_max))
             }
             Some(aliases) => match aliases.get(alias) {
                 Some(known) => {
                     topic.extend_from_slice(known.as_bytes());
-                    true
+                    Ok(())
                 }
-                None => false,
+                None => Err(AliasError::AboveMax),
             },
-            None => false,
+            None => Err(AliasError::AboveMax),
         };
-        let step = match std::str::from_utf8(&topic) {
-            Ok(topic) if found => self.accept(now, id, key, version, publish, topic),
+        let step = match (std::str::from_utf8(&topic), found) {
+            (Ok(topic), Ok(())) => self.accept(now, id, key, version, publish, topic),
+            (_, Err(AliasError::NoMemory)) => {
+                self.counters.refused_by_metadata += 1;
+                let why = "the topic aliases of all clients exceed their budget";
+                let key = "shard_metadata_bytes_max";
+                self.refuse_at(now, id, ReasonCode::QuotaExceeded, why, key)
+            }
             _ => {
                 // [MQTT-3.3.2-9]
-                if publish.topic.is_empty() && alias <= self.limits.topic_alias_max {
+                if publish.topic.is_empty() && alias <= alias_max {
                     let why = "the topic alias is not defined";
                     self.refuse(now, id, ReasonCode::ProtocolError, why)
                 } else {
@@ -177,6 +185,9 @@ impl Shard {
                 let why = "more QoS 2 messages are unfinished than the receive maximum";
                 return self.refuse_at_receive_max(now, id, why);
             }
+            if !session.may_receive_qos2() {
+                return self.refuse_qos2(now, id, key, version, packet_id);
+            }
             session.received_qos2.insert(packet_id);
         }
         let mut joined = Vec::new();
@@ -207,6 +218,26 @@ impl Shard {
             };
         }
         self.acknowledge_publish(id, key, ack, generation)
+    }
+
+    /// There is no memory to remember one more QoS 2 message. Only a 5.0 client can be told so without an end.
+    #[cold]
+    #[inline(never)]
+    fn refuse_qos2(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        version: ProtocolVersion,
+        packet_id: PacketId,
+    ) -> Step {
+        self.counters.refused_by_metadata += 1;
+        let reason = ReasonCode::QuotaExceeded;
+        let why = "the unfinished QoS 2 messages exceed their budget";
+        match version {
+            ProtocolVersion::V5 => self.deny_publish(id, key, true, (packet_id, true), reason),
+            _ => self.refuse_at(now, id, reason, why, "shard_metadata_bytes_max"),
+        }
     }
 
     /// A message was taken: its publisher is answered now, or when the logs of bridges have it.

@@ -105,8 +105,9 @@ impl Shard {
         let Some(fetch) = &mut session.fetch else { return false };
         let Some(pull) = fetch.pulls.front_mut() else { return false };
         let Some(&shard) = pull.shards.front() else {
-            fetch.pulls.pop_front();
+            fetch.pop();
             session.fetch.take_if(|fetch| fetch.pulls.is_empty());
+            session.recount();
             return true;
         };
         if shard != own {

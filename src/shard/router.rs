@@ -1,6 +1,7 @@
 //! Topic to receivers: local sessions, groups owned here, and shards with interest; remembered per topic.
 
 use super::known::KnownInterest;
+use crate::arena::allocated;
 use crate::codec::QoS;
 use crate::hash::KeyedHash;
 use crate::session::SessionKey;
@@ -33,16 +34,20 @@ pub(super) struct Router {
     cache: HashMap<Box<[u8]>, Rc<Route>, ahash::RandomState>,
     cache_versions: (u64, u64),
     cache_max: usize,
-    /// Bytes of all remembered routes, about.
+    /// Bytes of all remembered routes, about, and how many there may be.
     cache_bytes: usize,
+    cache_bytes_max: usize,
 }
+
+/// What a topic takes in the table of routes, half of which may be empty.
+const ENTRY_SIZE: usize = size_of::<(Box<[u8]>, Rc<Route>)>() + 1;
 
 /// What a remembered topic may take on average, in bytes: many topics with many subscribers each are not all
 /// remembered.
 const ROUTE_BYTES_MEAN: usize = 512;
 
 impl Router {
-    pub fn new(hash: &KeyedHash, cache_max: usize) -> Router {
+    pub fn new(hash: &KeyedHash, cache_max: usize, cache_bytes_max: usize) -> Router {
         Router {
             subscriptions: Index::new(hash.clone()),
             interest: KnownInterest::new(hash),
@@ -50,7 +55,13 @@ impl Router {
             cache_versions: (0, 0),
             cache_max,
             cache_bytes: 0,
+            cache_bytes_max: cache_bytes_max.min(cache_max.saturating_mul(ROUTE_BYTES_MEAN)),
         }
+    }
+
+    /// The memory of remembered routes, about.
+    pub fn route_bytes(&self) -> usize {
+        self.cache_bytes
     }
 
     #[inline(always)]
@@ -69,8 +80,8 @@ impl Router {
     /// The route of a topic that is not remembered.
     fn find_route(&mut self, topic: &[u8], steps: &mut u64) -> Rc<Route> {
         let route = Rc::new(self.build(topic, steps));
-        let bytes = topic.len() + route.bytes();
-        let bytes_max = self.cache_max.saturating_mul(ROUTE_BYTES_MEAN);
+        let bytes = allocated(topic.len()) + route.bytes() + 2 * ENTRY_SIZE;
+        let bytes_max = self.cache_bytes_max;
         if self.cache.len() >= self.cache_max || self.cache_bytes + bytes > bytes_max {
             self.forget_routes(steps);
         }
@@ -135,7 +146,7 @@ mod tests {
     #[test]
     fn the_memory_of_remembered_routes_is_bounded() {
         const CACHE_MAX: usize = 100;
-        let mut router = Router::new(&KeyedHash::new(1), CACHE_MAX);
+        let mut router = Router::new(&KeyedHash::new(1), CACHE_MAX, usize::MAX);
         let options =
             Options { qos: QoS::AtMostOnce, no_local: false, retain_as_published: false, id: 7 };
         let mut most = 0;

@@ -174,8 +174,8 @@ impl Shard {
         // A member that subscribes again still has what it was given.
         let is_member = group.members.get(&member).is_some();
         let credit = if is_member { group.members.credit_of(&member) } else { credit };
-        group.members.join(member, options, credit);
         let filter: Box<str> = group.filter().into();
+        self.groups.change_members(index, |members| members.join(member, options, credit));
         if is_new {
             let entry = Options {
                 qos: QoS::ExactlyOnce,
@@ -197,6 +197,10 @@ impl Shard {
         options: MemberOptions,
         credit: u32,
     ) {
+        self.count_tables();
+        if !self.is_member(text, &member) && !self.has_room_for_member(text, 0) {
+            return self.refuse_join(member, connection, text);
+        }
         let (filter, is_new) = self.add_member(text, member, options, credit);
         self.announce(&filter, is_new, None);
         let join = Join { shard: member.0, connection };
@@ -204,6 +208,11 @@ impl Shard {
             self.confirm_join(now, join);
         }
         self.serve_group(now, text);
+    }
+
+    fn is_member(&mut self, text: &str, member: &Member) -> bool {
+        let index = self.groups.find(text);
+        index.and_then(|i| self.groups.get(i)).is_some_and(|g| g.members.get(member).is_some())
     }
 
     /// The group's filter is known everywhere: the member may tell its client.
@@ -408,10 +417,11 @@ impl Shard {
         let Some(group) = self.groups.get(index) else { return };
         take_back(group, returned, &mut context!(self, now));
         if is_gone {
-            group.members.leave(&member);
+            self.groups.change_members(index, |members| members.leave(&member));
         } else {
             group.members.clear_credit(&member);
         }
+        let Some(group) = self.groups.get(index) else { return };
         if group.members.is_empty() {
             let filter: Box<str> = group.filter().into();
             let left_count = group.acknowledged_backlog_count();

@@ -20,6 +20,7 @@ impl Shard {
             self.limits_with_memory = Some(Box::new(self.limits.clone()));
             self.counters.memory_shortages += 1;
             self.lower_limits();
+            self.metadata.set_bounds(&self.limits, self.shard_count);
             self.check_input(now);
             // Buffers that were busy once are idle when they are seen so a second time.
             self.pool.trim();
@@ -31,6 +32,7 @@ impl Shard {
             return;
         };
         self.limits = *configured;
+        self.metadata.set_bounds(&self.limits, self.shard_count);
     }
 
     pub(super) fn is_memory_short(&self) -> bool {
@@ -43,6 +45,7 @@ impl Shard {
             self.stored.bytes() + self.stored.bytes() / 3,
             self.output_bytes.bytes(),
             self.will_bytes.bytes(),
+            self.metadata_bound_for_held(),
             self.frame_bytes.bytes().min(self.limits.packet_size_max),
             self.connect_bytes.bytes().min(self.limits.connect_packet_size_max()),
         ];
@@ -50,6 +53,7 @@ impl Shard {
             shard_stored_bytes_max,
             shard_output_bytes_max,
             shard_wills_bytes_max,
+            shard_metadata_bytes_max,
             shard_frames_bytes_max,
             shard_connects_bytes_max,
             ..
@@ -58,6 +62,7 @@ impl Shard {
             shard_stored_bytes_max,
             shard_output_bytes_max,
             shard_wills_bytes_max,
+            shard_metadata_bytes_max,
             shard_frames_bytes_max,
             shard_connects_bytes_max,
         ];

@@ -96,7 +96,8 @@ impl Shard {
             self.pump(now, key);
             return Step::Done;
         }
-        let pending = PendingSubscribe { packet_id: subscribe.packet_id, reasons, waiting };
+        let joins = self.joins_of(subscribe, &reasons);
+        let pending = PendingSubscribe { packet_id: subscribe.packet_id, reasons, joins, waiting };
         if let Some(connection) = self.clients.connection(id) {
             connection.pending = Some(Box::new(pending));
         }
@@ -104,7 +105,22 @@ impl Shard {
         Step::Done
     }
 
-    fn notice_refused(
+    /// Granted filters whose groups other shards own, and may still refuse.
+    fn joins_of(
+        &self,
+        subscribe: &Subscribe<'_>,
+        reasons: &[ReasonCode],
+    ) -> Vec<(Box<str>, usize)> {
+        let filters = subscribe.filters.iter().zip(reasons).enumerate();
+        filters
+            .filter(|(_, ((filter, _), reason))| {
+                filter.starts_with("$share/") && !reason.is_error()
+            })
+            .map(|(place, ((filter, _), _))| (filter.into(), place))
+            .collect()
+    }
+
+    pub(super) fn notice_refused(
         &mut self,
         now: Instant,
         id: ConnectionId,
@@ -236,28 +252,33 @@ impl Shard {
             return Outcome::Refused(ReasonCode::UnspecifiedError, "");
         };
         let subscriptions_max = session.bounds().subscriptions_max.unwrap_or(subscriptions_max);
-        let place = session.filters.binary_search_by(|filter| (**filter).cmp(text));
+        let place = session.find_filter(text);
         if let Err(place) = place {
-            if session.filters.len() >= subscriptions_max {
+            if session.filters().len() >= subscriptions_max {
                 let key = "subscriptions_per_client_max";
                 return Outcome::Refused(ReasonCode::QuotaExceeded, key);
             }
+            if !self.has_room_for_subscription(text) {
+                self.counters.refused_by_metadata += 1;
+                return Outcome::Refused(ReasonCode::QuotaExceeded, "shard_metadata_bytes_max");
+            }
+            let Some(session) = self.clients.session(key) else {
+                return Outcome::Refused(ReasonCode::UnspecifiedError, "");
+            };
             let overlapping_max = self.limits.overlapping_subscriptions_max;
             if parsed.share.is_none() && !session.overlap(text, overlapping_max) {
                 let key = "overlapping_subscriptions_max";
                 return Outcome::Refused(ReasonCode::QuotaExceeded, key);
             }
-            if session.filters.is_empty() {
-                // Most clients have one.
-                session.filters.reserve_exact(1);
-            }
-            let moved = session.filters.len() - place;
+            let moved = session.filters().len() - place;
             self.counters.add_steps(steps::of_bytes(moved * size_of::<Box<str>>()));
-            session.filters.insert(place, text.into());
+            session.insert_filter(place, text);
+            session.recount();
             self.clients.subscription_count += 1;
         }
         if parsed.share.is_some() {
             let is_waiting = self.join(now, id, key, text, options, subscription_id);
+            self.recount(key);
             return Outcome::Granted { qos: options.qos, is_waiting };
         }
         let entry = Options {
@@ -280,7 +301,16 @@ impl Shard {
         if wants_retained {
             self.begin_pull(key, &parsed, options.qos, subscription_id);
         }
+        self.recount(key);
         Outcome::Granted { qos: options.qos, is_waiting }
+    }
+
+    /// Counts a session and the tables as they are now.
+    fn recount(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session(key) {
+            session.recount();
+        }
+        self.count_tables();
     }
 
     fn begin_pull(
@@ -346,7 +376,7 @@ impl Shard {
         Step::Done
     }
 
-    fn unsubscribe(
+    pub(super) fn unsubscribe(
         &mut self,
         now: Instant,
         key: SessionKey,
@@ -356,11 +386,11 @@ impl Shard {
         self.counters.add_steps(1);
         let Some(session) = self.clients.session(key) else { return ReasonCode::UnspecifiedError };
         // [MQTT-3.10.4-1]
-        match session.filters.binary_search_by(|filter| (**filter).cmp(text)) {
+        match session.find_filter(text) {
             Err(_) => ReasonCode::NoSubscriptionExisted,
             Ok(place) => {
-                session.filters.remove(place);
-                let moved = session.filters.len() - place;
+                session.remove_filter(place);
+                let moved = session.filters().len() - place;
                 session.end_pull(text);
                 if !text.starts_with("$share/") {
                     session.end_overlap(text);
@@ -372,6 +402,7 @@ impl Shard {
                     false => self.remove_subscription(key, text),
                 }
                 self.tell_unsubscribed(key, text);
+                self.recount(key);
                 ReasonCode::Success
             }
         }

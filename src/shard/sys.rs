@@ -64,6 +64,11 @@ impl Report {
         say("bytes/frames", &gauges.frame_bytes);
         say("bytes/connects", &gauges.connect_bytes);
         say("bytes/wills", &gauges.will_bytes);
+        say("bytes/metadata", &gauges.metadata_bytes);
+        say("bytes/interest", &gauges.interest_bytes);
+        say("bytes/routes", &gauges.route_bytes);
+        say("bytes/mail", &gauges.mail_bytes);
+        say("bytes/spare", &gauges.spare_bytes);
         say("bytes/retained", &gauges.retained_bytes);
         say("retained/count", &gauges.retained_messages);
         say("arena/used", &gauges.arena_used);
@@ -80,6 +85,7 @@ impl Report {
         say("dropped/expired", &counters.expired);
         say("refused/retained", &counters.retained_refused);
         say("refused/wills", &counters.wills_refused);
+        say("refused/metadata", &counters.refused_by_metadata);
         say("refused/subscriptions", &counters.subscriptions_refused);
         say("refused/connections", &counters.connections_refused);
         say("refused/flapping", &counters.refused_as_flapping);

@@ -171,9 +171,14 @@ const RULES: &[Rule] = &[
         sentence: "wills refused: raise shard_wills_bytes_max",
     },
     Rule {
+        count: |counters| counters.refused_by_metadata,
+        sentence: "new sessions, subscriptions, topic aliases or QoS 2 messages refused: what clients hold beside messages filled \
+                   its part of a shard; raise shard_metadata_bytes_max",
+    },
+    Rule {
         count: |counters| counters.subscriptions_refused,
         sentence: "subscriptions refused; see subscriptions_per_client_max, overlapping_subscriptions_max, \
-                   filter_size_max, filter_levels_max, wildcard_available, wildcard_depth_min, subscription_ids_available and shared_available",
+                   shard_metadata_bytes_max, filter_size_max, filter_levels_max, wildcard_available, wildcard_depth_min, subscription_ids_available and shared_available",
     },
     Rule {
         count: |counters| counters.refused_by_qos,

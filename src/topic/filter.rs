@@ -84,6 +84,11 @@ pub fn has_wildcards(filter: &str) -> bool {
 }
 
 // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+/// The topic filter of a valid `$share/NAME/filter`.
+pub fn filter_of(shared: &str) -> &str {
+    shared.splitn(3, '/').nth(2).unwrap_or_default()
+}
+
 fn split_share(shared: &str) -> Result<Subscribed<'_>, ShareError> {
     let (name, filter) = match shared.split_once('/') {
         Some((name, filter)) => (name, filter),

@@ -6,6 +6,7 @@ mod trie;
 
 use std::hash::Hash;
 
+use crate::arena::allocated;
 use crate::hash::{KeyedHash, PartedTable};
 use crate::topic::filter::has_wildcards;
 
@@ -30,6 +31,8 @@ pub struct Index<K, V> {
     wild_count: usize,
     /// Subscribers that a filter without wildcards has had at most since there were none at all.
     exact_most: usize,
+    /// Filters without wildcards that have a subscriber.
+    exact_count: usize,
     /// What exact filters and their subscribers hold outside the table.
     exact_size: usize,
 }
@@ -51,6 +54,7 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
             subscription_count: 0,
             wild_count: 0,
             exact_most: 0,
+            exact_count: 0,
             exact_size: 0,
         }
     }
@@ -124,6 +128,18 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         1 + self.exact_most + self.wild_count + self.wild.node_count()
     }
 
+    /// What an index with keys of type `Other`, which only knows that somebody subscribes, takes for the filters with wildcards:
+    /// an estimate.
+    pub fn wild_bytes_as<Other>(&self) -> usize {
+        let node_size = size_of::<nodes::Node<Other, ()>>() + size_of::<nodes::NodeIndex>() * 2;
+        self.wild.node_count() * node_size + self.wild.names_size()
+    }
+
+    /// Filters without wildcards that have a subscriber.
+    pub fn exact_count(&self) -> usize {
+        self.exact_count
+    }
+
     /// The memory held, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
         self.exact.bytes() + self.exact_size + self.wild.bytes()
@@ -144,7 +160,8 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
             let subscribers = Subscribers::One(key, value);
             let exact = Exact { filter: filter.into(), subscribers };
             self.exact.insert(hash, exact, |exact| self.hash.bytes(exact.filter.as_bytes()));
-            self.exact_size += filter.len();
+            self.exact_count += 1;
+            self.exact_size += allocated(filter.len());
             self.exact_most = self.exact_most.max(1);
             return (None, true);
         };
@@ -166,7 +183,8 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         if last {
             let is_it = |exact: &Exact<K, V>| *exact.filter == *filter;
             self.exact.remove(hash, is_it, |exact| self.hash.bytes(exact.filter.as_bytes()));
-            self.exact_size -= filter.len();
+            self.exact_count -= 1;
+            self.exact_size -= allocated(filter.len());
         }
         Some((value, last))
     }
@@ -197,6 +215,36 @@ mod tests {
             assert_eq!(index.subscriber_count(filter), 2);
             assert_eq!(found(&index, "a/b"), [(1, 11), (2, 20)]);
             assert_eq!((index.get(filter, 1), index.get(filter, 3)), (Some(11), None));
+        }
+    }
+
+    #[test]
+    fn the_memory_that_is_told_is_that_which_is_held() {
+        for (count, subscriber_count, prefix, size) in [
+            (5_000, 1, "a", 10),
+            (5_000, 1, "a/+/c", 10),
+            (300, 1, "+", 4_000),
+            (300, 1, "x", 4_000),
+            (50, 40, "few/+", 5),
+            (50, 40, "few", 5),
+            (3, 9_000, "many/#", 0),
+            (3, 9_000, "many", 0),
+            (2_000, 1, "a/b/c/d/e/f/g/h/i/j/+", 100),
+        ] {
+            let mut index: Index<(u32, u32, u32), u64> = Index::new(KeyedHash::new(7));
+            let empty = index.bytes();
+            let held = allocation_counter::measure(|| {
+                for n in 0..count {
+                    let filter = format!("{n}{:x<size$}/{prefix}", "");
+                    (0..subscriber_count).for_each(|key| _ = index.insert(&filter, (key, 1, 1), 7));
+                }
+            });
+            let held = held.bytes_current + 16 * held.count_current;
+            let told = (index.bytes() - empty) as i64;
+            assert!(
+                told * 10 >= held * 8 && told * 8 <= held * 10,
+                "{count} of {prefix}: {told} are told, {held} are held"
+            );
         }
     }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use slab::Slab;
 
+use crate::arena::{allocated, tree_size};
+
 /// A shared group: members in the order of their turns. Only members with credit, room for a message, have a turn.
 ///
 /// Invariant: a member is in the ring of turns if and only if its credit is above 0.
@@ -89,6 +91,12 @@ impl<M: Copy + Ord, V: Copy> Members<M, V> {
 
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    /// The memory held, in bytes: an estimate.
+    pub fn bytes(&self) -> usize {
+        tree_size(self.places.len(), size_of::<(M, usize)>())
+            + allocated(self.members.capacity() * size_of::<Member<M, V>>())
     }
 
     pub fn len(&self) -> usize {

@@ -94,6 +94,18 @@ impl<S> Lanes<S> {
         }
     }
 
+    /// What is on its way, about.
+    pub fn bytes(&self) -> usize {
+        let size = |item: &Item<S>| match item {
+            Item::Mail(mail) => mail.size(),
+            Item::Adopt(adoption) => adoption.bytes.len(),
+        };
+        let adoptions = self.arriving.iter().flatten();
+        let departing = self.departing.iter().flatten().map(|(_, adoption)| adoption);
+        let adopted: usize = adoptions.chain(departing).map(|one| one.bytes.len()).sum();
+        adopted + self.queues.iter().flatten().map(size).sum::<usize>()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.queues.iter().all(VecDeque::is_empty)
             && self.arriving.iter().all(VecDeque::is_empty)

@@ -42,6 +42,7 @@ const BUDGETS: &[&str] = &[
     "--shard-output-bytes-max=16MiB",
     "--shard-frames-bytes-max=8MiB",
     "--shard-wills-bytes-max=4MiB",
+    "--shard-metadata-bytes-max=24MiB",
     "--retained-bytes-max=8MiB",
     "--group-bytes-max=1MiB",
     "--mail-bytes-mark=1MiB",

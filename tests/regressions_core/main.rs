@@ -3,6 +3,7 @@
 mod budget;
 mod credit;
 mod limits;
+mod metadata;
 mod rates;
 mod repeats;
 mod retained_room;

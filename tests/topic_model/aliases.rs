@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use ringmq::arena::Budget;
 use ringmq::random::Random;
 use ringmq::topic::{AliasError, InboundAliases, OutboundAlias, OutboundAliases};
 
@@ -159,10 +160,16 @@ fn topics_that_come_once_cost_no_memory_once_all_aliases_are_defined() {
 #[test]
 fn a_connection_without_aliases_allocates_nothing_for_them() {
     let mut held = None;
+    let budget = Budget::new(1 << 20);
     let allocated = allocation_counter::measure(|| {
-        let mut none = OutboundAliases::new(0);
+        let budget = || budget.clone();
+        let mut none = OutboundAliases::within(budget(), 0);
         assert_eq!(none.alias("a"), OutboundAlias::None);
-        held = Some((none, OutboundAliases::new(u16::MAX), InboundAliases::new(u16::MAX)));
+        held = Some((
+            none,
+            OutboundAliases::within(budget(), u16::MAX),
+            InboundAliases::within(budget(), u16::MAX),
+        ));
     });
     assert_eq!(allocated.count_total, 0);
 }

@@ -48,7 +48,9 @@ fn the_memory_of_many_subscribers_is_told() {
             index.insert("a/b", key.wrapping_mul(0x9e37_79b9_7f4a_7c15), [1, 2]);
         }
     });
-    let (told, held) = (index.bytes(), allocated.bytes_current as usize);
+    // With two words that the C library needs for an allocation.
+    let held = (allocated.bytes_current + 16 * allocated.count_current) as usize;
+    let told = index.bytes();
     assert!(told.abs_diff(held) < held / 5, "{told} told, {held} held");
 }
 

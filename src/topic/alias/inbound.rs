@@ -1,12 +1,17 @@
 //! The aliases that a client defined.
 
-/// Topics by alias, from 1 to a maximum. The maximum bounds the memory: some 16 bytes for each alias up to the largest in
-/// use, and the topics.
-#[derive(Clone, Debug)]
+use crate::arena::{Budget, allocated};
+
+/// Topics by alias, from 1 to a maximum. The memory is counted in a budget: 16 bytes for each alias up to the largest in use,
+/// and the topics.
+#[derive(Debug)]
 pub struct InboundAliases {
     max: u16,
     /// At index `alias - 1`; empty, which no topic name is, for aliases not defined.
     topics: Vec<Box<str>>,
+    /// What the topics take.
+    topics_size: usize,
+    budget: Budget,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,11 +19,37 @@ pub enum AliasError {
     /// 0 is no alias.
     Zero,
     AboveMax,
+    /// The budget has no room for the topic.
+    NoMemory,
+}
+
+impl Drop for InboundAliases {
+    fn drop(&mut self) {
+        self.budget.change(self.bytes(), 0);
+    }
 }
 
 impl InboundAliases {
+    /// Without a bound of memory beside the maximum.
     pub fn new(max: u16) -> InboundAliases {
-        InboundAliases { max, topics: Vec::new() }
+        InboundAliases::within(Budget::default(), max)
+    }
+
+    pub fn within(budget: Budget, max: u16) -> InboundAliases {
+        let aliases = InboundAliases { max, topics: Vec::new(), topics_size: 0, budget };
+        aliases.budget.change(0, aliases.bytes());
+        aliases
+    }
+
+    pub fn max(&self) -> u16 {
+        self.max
+    }
+
+    fn bytes(&self) -> usize {
+        // Those of connections have an allocation of their own.
+        allocated(size_of::<InboundAliases>())
+            + places_size(self.topics.capacity())
+            + self.topics_size
     }
 
     /// Defines an alias, or gives it another topic.
@@ -28,13 +59,35 @@ impl InboundAliases {
         if alias > self.max {
             return Err(AliasError::AboveMax);
         }
+        // Some clients send the same definition with every message.
+        match self.topics.get(index) {
+            Some(known) if **known == *topic => Ok(()),
+            known => {
+                let known_size = known.map_or(0, |known| allocated(known.len()));
+                self.define(index, topic, known_size)
+            }
+        }
+    }
+
+    fn define(&mut self, index: usize, topic: &str, known_size: usize) -> Result<(), AliasError> {
+        let (before, capacity) = (self.bytes(), self.topics.capacity());
+        let places = match index < capacity {
+            true => capacity,
+            false => (index + 1).max(2 * capacity).min(usize::from(self.max)),
+        };
+        let grown = places_size(places) - places_size(capacity) + allocated(topic.len());
+        if grown > known_size && !self.budget.has_room(grown - known_size) {
+            return Err(AliasError::NoMemory);
+        }
+        if places > capacity {
+            self.topics.reserve_exact(places - self.topics.len());
+        }
         if index >= self.topics.len() {
             self.topics.resize_with(index + 1, Box::default);
         }
-        // Some clients send the same definition with every message.
-        if *self.topics[index] != *topic {
-            self.topics[index] = topic.into();
-        }
+        self.topics[index] = topic.into();
+        self.topics_size = self.topics_size - known_size + allocated(topic.len());
+        self.budget.change(before, self.bytes());
         Ok(())
     }
 
@@ -42,6 +95,10 @@ impl InboundAliases {
         let topic = self.topics.get(usize::from(alias).checked_sub(1)?)?;
         (!topic.is_empty()).then_some(topic)
     }
+}
+
+fn places_size(count: usize) -> usize {
+    allocated(count * size_of::<Box<str>>())
 }
 
 #[cfg(test)]
@@ -64,6 +121,27 @@ mod tests {
         assert_eq!(aliases.set(3, "a"), Ok(()));
         assert_eq!(aliases.set(10, "c/d"), Ok(()));
         assert_eq!(defined(&aliases), [(3, "a".into()), (10, "c/d".into())]);
+    }
+
+    #[test]
+    fn aliases_take_no_more_than_the_budget_has_and_give_it_back() {
+        let budget = Budget::new(10_000);
+        let held = allocation_counter::measure(|| {
+            let mut all: Vec<_> =
+                (0..3).map(|_| InboundAliases::within(budget.clone(), 100)).collect();
+            let topic = "t".repeat(1_000);
+            let count =
+                (0..300).filter(|n| all[n % 3].set(1 + *n as u16 / 3, &topic).is_ok()).count();
+            assert_eq!((count, budget.has_room(1_100)), (9, false), "{budget:?}");
+            // What is known may be said again, or become shorter.
+            assert_eq!(all[0].set(1, &topic), Ok(()));
+            assert_eq!(all[0].set(2, "short"), Ok(()));
+            assert_eq!(all[1].set(50, &topic), Err(AliasError::NoMemory));
+            assert_eq!(all[1].get(50), None);
+            std::mem::forget(all);
+        });
+        let held = held.bytes_current as usize;
+        assert!(budget.bytes() > held && budget.bytes() < held * 6 / 5, "{budget:?} of {held}");
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! The aliases that we define towards a client: for its busiest topics.
 
+use crate::arena::{Budget, allocated};
 use crate::hash::KeyedHash;
 
 /// Chooses aliases. At first every topic gets one; when all are given away, a topic gets the alias of another only when
-/// it is seen more often than that one, so that topics that come once cost neither memory nor bytes on the wire.
-#[derive(Clone, Debug)]
+/// it is seen more often than that one, so that topics that come once cost neither memory nor bytes on the wire. A topic that
+/// the budget of their memory has no room for gets none.
+#[derive(Debug)]
 pub struct OutboundAliases {
     max: u16,
     table: Option<Box<Table>>,
+    budget: Budget,
 }
 
 /// How to name a topic in a PUBLISH. The connection must send what it was told, or close: from `New` on, the alias counts
@@ -32,12 +35,14 @@ const RIVALS: usize = 32;
 const MESSAGES_PER_HALVING: u32 = 32;
 
 /// Parallel arrays: the search reads nothing but the fingerprints.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Table {
     /// Of alias `index + 1`, as in the next two.
     fingerprints: Vec<u32>,
     hits: Vec<u32>,
     topics: Vec<Box<str>>,
+    /// What the topics take.
+    topics_size: usize,
     rivals: [Rival; RIVALS],
     messages_to_halving: u32,
     hash: KeyedHash,
@@ -51,11 +56,29 @@ struct Rival {
     hits: u32,
 }
 
+impl Drop for OutboundAliases {
+    fn drop(&mut self) {
+        self.budget.change(self.bytes(), 0);
+    }
+}
+
 impl OutboundAliases {
-    /// `max` is what the client allows, or less.
+    /// Without a bound of memory beside the maximum. `max` is what the client allows, or less.
     pub fn new(max: u16) -> OutboundAliases {
+        OutboundAliases::within(Budget::default(), max)
+    }
+
+    pub fn within(budget: Budget, max: u16) -> OutboundAliases {
         // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
-        OutboundAliases { max: max.min(ALIASES_MAX), table: None }
+        let aliases = OutboundAliases { max: max.min(ALIASES_MAX), table: None, budget };
+        aliases.budget.change(0, aliases.bytes());
+        aliases
+    }
+
+    fn bytes(&self) -> usize {
+        // Those of connections have an allocation of their own.
+        let table = self.table.as_ref().map_or(0, |table| table.bytes());
+        allocated(size_of::<OutboundAliases>()) + table
     }
 
     /// Counts a message with `topic`, and says how to name the topic in it.
@@ -63,7 +86,19 @@ impl OutboundAliases {
         if self.max == 0 {
             return OutboundAlias::None;
         }
-        self.table.get_or_insert_with(|| Box::new(Table::new(self.max))).alias(topic, self.max)
+        let before = self.bytes();
+        if self.table.is_none() {
+            if !self.budget.has_room(allocated(size_of::<Table>())) {
+                return OutboundAlias::None;
+            }
+            self.table = Some(Box::new(Table::new(self.max)));
+        }
+        let Some(table) = &mut self.table else { return OutboundAlias::None };
+        let alias = table.alias(topic, self.max, &self.budget);
+        if matches!(alias, OutboundAlias::New(_)) || before < allocated(size_of::<Table>()) {
+            self.budget.change(before, self.bytes());
+        }
+        alias
     }
 }
 
@@ -73,6 +108,7 @@ impl Table {
             fingerprints: Vec::new(),
             hits: Vec::new(),
             topics: Vec::new(),
+            topics_size: 0,
             rivals: [Rival::default(); RIVALS],
             messages_to_halving: halving_period(max),
             // Equal fingerprints cost a comparison and blur a count, no more: the key need not be secret.
@@ -80,26 +116,50 @@ impl Table {
         }
     }
 
-    fn alias(&mut self, topic: &str, max: u16) -> OutboundAlias {
+    fn bytes(&self) -> usize {
+        allocated(size_of::<Table>()) + places_size(self.topics.capacity()) + self.topics_size
+    }
+
+    fn alias(&mut self, topic: &str, max: u16, budget: &Budget) -> OutboundAlias {
         self.fade(max);
         let fingerprint = self.hash.bytes(topic.as_bytes()) as u32;
         if let Some(index) = self.find(fingerprint, topic) {
             self.hits[index] += 1;
             return OutboundAlias::Known(alias_at(index));
         }
-        if self.topics.len() < usize::from(max) {
+        let (count, capacity) = (self.topics.len(), self.topics.capacity());
+        let size = allocated(topic.len());
+        if count < usize::from(max) {
+            let places = if count < capacity { capacity } else { (2 * capacity).max(4) };
+            let places = places.min(usize::from(max).max(capacity));
+            let grown = places_size(places) - places_size(capacity);
+            if !budget.has_room(size + grown) {
+                return OutboundAlias::None;
+            }
+            self.reserve(places - count);
             self.fingerprints.push(fingerprint);
             self.hits.push(1);
             self.topics.push(topic.into());
+            self.topics_size += size;
             return OutboundAlias::New(alias_at(self.topics.len() - 1));
+        }
+        if !budget.has_room(size) {
+            return OutboundAlias::None;
         }
         match self.displace(fingerprint) {
             Some(index) => {
+                self.topics_size = self.topics_size - allocated(self.topics[index].len()) + size;
                 self.topics[index] = topic.into();
                 OutboundAlias::New(alias_at(index))
             }
             None => OutboundAlias::None,
         }
+    }
+
+    fn reserve(&mut self, count: usize) {
+        self.fingerprints.reserve_exact(count);
+        self.hits.reserve_exact(count);
+        self.topics.reserve_exact(count);
     }
 
     fn find(&self, fingerprint: u32, topic: &str) -> Option<usize> {
@@ -147,6 +207,10 @@ impl Table {
     }
 }
 
+fn places_size(count: usize) -> usize {
+    2 * allocated(count * size_of::<u32>()) + allocated(count * size_of::<Box<str>>())
+}
+
 fn alias_at(index: usize) -> u16 {
     index as u16 + 1
 }
@@ -177,6 +241,28 @@ mod tests {
         assert_eq!(aliases.alias(&second), OutboundAlias::New(3));
         assert_eq!(aliases.alias(&first), OutboundAlias::Known(2));
         assert_eq!(aliases.alias(&second), OutboundAlias::Known(3));
+    }
+
+    #[test]
+    fn a_topic_without_room_in_the_budget_gets_no_alias() {
+        let budget = Budget::new(5_000);
+        let mut counts = [0; 3];
+        let held = allocation_counter::measure(|| {
+            let mut all: Vec<_> =
+                (0..3).map(|_| OutboundAliases::within(budget.clone(), 16)).collect();
+            for n in 0..90 {
+                let topic = format!("{}/{}", n / 3 % 10, "t".repeat(500));
+                counts[match all[n % 3].alias(&topic) {
+                    OutboundAlias::None => 0,
+                    OutboundAlias::New(_) => 1,
+                    OutboundAlias::Known(_) => 2,
+                }] += 1;
+            }
+            std::mem::forget(all);
+        });
+        assert!(counts.iter().all(|count| *count > 5) && budget.bytes() <= 5_000, "{counts:?}");
+        let held = held.bytes_current as usize;
+        assert!(budget.bytes() > held && budget.bytes() < held * 6 / 5, "{budget:?} of {held}");
     }
 
     #[test]

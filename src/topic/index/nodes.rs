@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use smallvec::SmallVec;
 
+use crate::arena::{allocated, tree_size};
+
 use super::subscribers::Subscribers;
 
 pub type NodeIndex = u32;
@@ -35,7 +37,10 @@ pub struct Nodes<K, V> {
     open: BTreeSet<u32>,
     /// Nodes in use, the root not counted.
     count: usize,
-    size: usize,
+    /// What the chunks take.
+    chunks_size: usize,
+    /// What names hold outside their nodes.
+    names_size: usize,
 }
 
 struct Chunk<K, V> {
@@ -71,7 +76,13 @@ impl<K, V> Node<K, V> {
 impl<K, V> Nodes<K, V> {
     /// With the root alone.
     pub fn new() -> Nodes<K, V> {
-        let mut nodes = Nodes { chunks: Vec::new(), open: BTreeSet::new(), count: 0, size: 0 };
+        let mut nodes = Nodes {
+            chunks: Vec::new(),
+            open: BTreeSet::new(),
+            count: 0,
+            chunks_size: 0,
+            names_size: 0,
+        };
         let root = nodes.add(ROOT, b"");
         debug_assert_eq!(root, ROOT);
         nodes
@@ -90,11 +101,11 @@ impl<K, V> Nodes<K, V> {
         let chunk = &mut self.chunks[number as usize];
         if chunk.nodes.is_empty() {
             *chunk = Chunk::new();
-            self.size += size_of_val(&*chunk.nodes);
+            self.chunks_size += allocated(size_of_val(&*chunk.nodes));
         }
         let place = chunk.free;
         let name = Name::from_slice(name);
-        self.size += outside_size(&name);
+        self.names_size += outside_size(&name);
         let node = &mut chunk.nodes[place as usize];
         chunk.free = node.parent;
         *node = Node::new(parent, name);
@@ -112,11 +123,11 @@ impl<K, V> Nodes<K, V> {
         let chunk = &mut self.chunks[number as usize];
         let vacant = Node::new(chunk.free, Name::new());
         let node = std::mem::replace(&mut chunk.nodes[place as usize], vacant);
-        self.size -= outside_size(&node.name);
+        self.names_size -= outside_size(&node.name);
         chunk.free = place;
         chunk.used_count -= 1;
         if chunk.used_count == 0 {
-            self.size -= size_of_val(&*chunk.nodes);
+            self.chunks_size -= allocated(size_of_val(&*chunk.nodes));
             chunk.nodes = Box::default();
         }
         self.open.insert(number);
@@ -129,7 +140,14 @@ impl<K, V> Nodes<K, V> {
     }
 
     pub fn bytes(&self) -> usize {
-        self.size + self.chunks.capacity() * size_of::<Chunk<K, V>>()
+        let list_size = allocated(self.chunks.capacity() * size_of::<Chunk<K, V>>());
+        let open_size = tree_size(self.open.len(), size_of::<u32>());
+        self.chunks_size + self.names_size + list_size + open_size
+    }
+
+    /// What names hold outside their nodes.
+    pub fn names_size(&self) -> usize {
+        self.names_size
     }
 
     fn add_chunk(&mut self) -> u32 {
@@ -150,7 +168,7 @@ impl<K, V> Chunk<K, V> {
 }
 
 fn outside_size(name: &Name) -> usize {
-    if name.spilled() { name.len() } else { 0 }
+    if name.spilled() { allocated(name.capacity()) } else { 0 }
 }
 
 #[cfg(test)]

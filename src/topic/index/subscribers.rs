@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::arena::{allocated, tree_size};
+
 /// A map that is small when it has few entries. Entries are reported in the order of their keys.
 pub enum Subscribers<K, V> {
     None,
@@ -118,12 +120,14 @@ impl<K, V> Subscribers<K, V> {
         matches!(self, Subscribers::None)
     }
 
-    /// Bytes outside the value itself; for a tree an estimate: its nodes are two thirds full, and have links.
+    /// Bytes outside the value itself; for a tree an estimate.
     pub fn heap_size(&self) -> usize {
         match self {
             Subscribers::None | Subscribers::One(..) => 0,
-            Subscribers::Few(few) => few.capacity() * size_of::<(K, V)>(),
-            Subscribers::Many(many) => many.len() * (size_of::<(K, V)>() * 3 / 2 + 4),
+            Subscribers::Few(few) => allocated(few.capacity() * size_of::<(K, V)>()),
+            Subscribers::Many(many) => {
+                allocated(size_of::<BTreeMap<K, V>>()) + tree_size(many.len(), size_of::<(K, V)>())
+            }
         }
     }
 }

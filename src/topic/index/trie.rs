@@ -109,6 +109,11 @@ impl<K: Copy + Ord, V: Copy> Trie<K, V> {
         self.nodes.bytes() + self.children.bytes() + self.subscribers_size
     }
 
+    /// What names hold outside their nodes.
+    pub fn names_size(&self) -> usize {
+        self.nodes.names_size()
+    }
+
     /// The root not counted.
     pub fn node_count(&self) -> usize {
         self.nodes.count()

@@ -1,0 +1,245 @@
+//! Metadata: what a shard holds beside messages, input and output. Sessions and connections, their filters, aliases and windows,
+//! the index of subscriptions, groups, what other shards have subscribed to, and remembered routes have a budget together.
+//!
+//! A half of it is for what the shard's own clients cause. Three eighths are for the interest of other shards, each of which
+//! refuses what would pass its share of them; with one shard they are its clients', too. An eighth is for routes.
+//!
+//! Of the own part neither sessions, with their connections, nor all that their clients ask for may have more than three
+//! quarters, so that neither starves the other. The last eighth is for clients that come back, and for the few places that each
+//! window has in any case.
+
+use super::groups::Member;
+use super::interest::Announcement;
+use super::known::KnownInterest;
+use super::mail::Control;
+use super::{ConnectionId, Shard};
+use crate::arena::{Budget, allocated, map_size};
+use crate::codec::ReasonCode;
+use crate::limits::Limits;
+use crate::session::{Returned, SessionKey};
+use crate::time::Instant;
+use crate::topic::{filter_of, has_wildcards};
+
+/// What a level of a filter takes in an index, at most: its node, and the node's place in a table.
+const LEVEL_SIZE: usize = 192;
+/// What an entry of an index, a list of filters or a map of groups takes beside its text, at most.
+const ENTRY_SIZE: usize = 128;
+/// What a group takes beside its texts and its members.
+const GROUP_SIZE: usize = 512;
+
+#[derive(Debug)]
+pub(super) struct Metadata {
+    /// Of what the shard's own clients cause.
+    budget: Budget,
+    /// The own part of the whole budget.
+    own_max: usize,
+    /// Of what is counted, what sessions and connections take without all that they ask for.
+    clients: usize,
+    /// What was counted last of tables, which do not count themselves.
+    tables: usize,
+    /// What tables take that are empty, which is not counted.
+    tables_empty: usize,
+    /// What each other shard may hold of this one's subscriptions.
+    interest_share: usize,
+    /// What announcements that are not acknowledged hold outside their table.
+    pub announced: usize,
+}
+
+impl Metadata {
+    pub fn new(budget: Budget) -> Metadata {
+        Metadata {
+            budget,
+            own_max: 0,
+            clients: 0,
+            tables: 0,
+            tables_empty: 0,
+            interest_share: 0,
+            announced: 0,
+        }
+    }
+
+    pub fn budget(&self) -> Budget {
+        self.budget.clone()
+    }
+
+    /// As `limits` say, on one of so many shards.
+    pub fn set_bounds(&mut self, limits: &Limits, shard_count: u16) {
+        self.own_max = limits.metadata_own_max(shard_count);
+        self.interest_share = limits.metadata_interest_max(shard_count)
+            / usize::from(shard_count.saturating_sub(1).max(1));
+        self.bound_growth();
+    }
+
+    /// What clients may fill in all.
+    fn filled_max(&self) -> usize {
+        self.own_max - self.own_max / 8
+    }
+
+    /// What either sessions or all that they ask for may have.
+    fn part_max(&self) -> usize {
+        self.own_max - self.own_max / 4
+    }
+
+    fn bound_growth(&mut self) {
+        self.budget.set_max(self.filled_max().min(self.part_max().saturating_add(self.clients)));
+    }
+}
+
+impl Shard {
+    /// What tables take now is what a shard has in any case.
+    pub(super) fn begin_metadata(&mut self) {
+        self.metadata.set_bounds(&self.limits, self.shard_count);
+        self.metadata.tables_empty = self.table_bytes();
+    }
+
+    /// Counts tables as they are now: where a client was let in or subscribed, before and after.
+    pub(super) fn count_tables(&mut self) {
+        let tables = self.counted_tables();
+        self.metadata.budget.change(self.metadata.tables, tables);
+        self.metadata.tables = tables;
+        self.metadata.clients = self.clients.bytes();
+        self.metadata.bound_growth();
+    }
+
+    /// What the shard's own clients cause.
+    pub(super) fn metadata_bytes(&self) -> usize {
+        self.metadata.budget.bytes() - self.metadata.tables + self.counted_tables()
+    }
+
+    fn counted_tables(&self) -> usize {
+        self.table_bytes().saturating_sub(self.metadata.tables_empty)
+    }
+
+    fn table_bytes(&self) -> usize {
+        let announcements =
+            map_size(self.announcements.capacity(), size_of::<(Box<str>, Announcement)>());
+        self.clients.table_bytes()
+            + self.router.subscriptions.bytes()
+            + self.groups.bytes()
+            + announcements
+            + self.metadata.announced
+    }
+
+    /// The budget of which what is held is all that clients may have: seven eighths of their part.
+    pub(super) fn metadata_bound_for_held(&self) -> usize {
+        let (whole, own) =
+            (self.limits.shard_metadata_bytes_max, self.limits.metadata_own_max(self.shard_count));
+        let bound =
+            self.metadata.budget.bytes() as u128 * 8 / 7 * whole as u128 / own.max(1) as u128;
+        usize::try_from(bound).unwrap_or(usize::MAX)
+    }
+
+    /// Whether there may be one more session.
+    pub(super) fn has_room_for_session(&mut self, client_id: &str) -> bool {
+        self.count_tables();
+        let needed = self.clients.session_growth() + allocated(client_id.len()) + ENTRY_SIZE;
+        self.metadata.clients + needed <= self.metadata.part_max()
+            && self.metadata.budget.bytes() + needed <= self.metadata.filled_max()
+    }
+
+    /// New clients may define aliases.
+    pub(super) fn has_room_for_aliases(&self) -> bool {
+        self.metadata.budget.bytes() < self.metadata.own_max / 2
+    }
+
+    /// Whether a session may have one more subscription: here, and, where other shards are told of it, there.
+    pub(super) fn has_room_for_subscription(&mut self, text: &str) -> bool {
+        self.count_tables();
+        let listed = 2 * allocated(text.len()) + 2 * ENTRY_SIZE;
+        if !text.starts_with("$share/") {
+            return self.has_room_for_filter(text, listed);
+        }
+        match self.hash.owner(text.as_bytes(), self.shard_count) == self.id {
+            true => self.has_room_for_member(text, listed),
+            false => self.metadata.budget.has_room(listed),
+        }
+    }
+
+    /// Whether a group of this shard may have one more member, which is a session of another shard or needs `listed` bytes here.
+    pub(super) fn has_room_for_member(&mut self, text: &str, listed: usize) -> bool {
+        let needed = listed + ENTRY_SIZE;
+        match self.groups.find(text) {
+            Some(_) => self.metadata.budget.has_room(needed),
+            None => {
+                let needed = needed + GROUP_SIZE + 2 * allocated(text.len());
+                self.has_room_for_filter(filter_of(text), needed)
+            }
+        }
+    }
+
+    fn has_room_for_filter(&self, filter: &str, listed: usize) -> bool {
+        let index = &self.router.subscriptions;
+        if index.subscriber_count(filter) > 0 {
+            return self.metadata.budget.has_room(listed + ENTRY_SIZE);
+        }
+        let needed = match has_wildcards(filter) {
+            true => size_in_tree(filter),
+            false => ENTRY_SIZE + allocated(filter.len()),
+        };
+        // The announcement has a text, too.
+        let announced = if self.shard_count > 1 { allocated(filter.len()) + ENTRY_SIZE } else { 0 };
+        let has_share = self.shard_count == 1
+            || KnownInterest::bytes_of(index) + needed <= self.metadata.interest_share;
+        has_share && self.metadata.budget.has_room(listed + needed + announced)
+    }
+
+    /// A group's owner has no room for a member: its subscription ends before its client hears of it.
+    pub(super) fn on_join_refused(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        connection: ConnectionId,
+        text: &str,
+    ) {
+        self.unsubscribe(now, key, text, &mut Returned::new());
+        // If the client came back meanwhile and asked again, that is refused with it.
+        let current = self.clients.session(key).and_then(|session| session.connection);
+        let pending = current
+            .and_then(|id| self.clients.connection(id))
+            .and_then(|connection| connection.pending.as_deref_mut());
+        if let Some(pending) = pending {
+            for (_, place) in pending.joins.iter().filter(|(joined, _)| **joined == *text) {
+                pending.reasons[*place] = ReasonCode::QuotaExceeded;
+            }
+        }
+        self.counters.refused_by_metadata += 1;
+        self.counters.subscriptions_refused += 1;
+        self.notice_refused(now, connection, key, text, "see shard_metadata_bytes_max");
+        self.confirm_subscribe(now, connection);
+    }
+
+    /// As `confirm_join`, where there is no room for the member of another shard.
+    pub(super) fn refuse_join(&mut self, member: Member, connection: ConnectionId, filter: &str) {
+        let (shard, session) = member;
+        let filter = filter.into();
+        self.outbox.control(shard, Control::JoinRefused { filter, session, connection });
+    }
+}
+
+/// What a filter takes in a tree of levels, at most.
+fn size_in_tree(filter: &str) -> usize {
+    let levels = filter.split('/');
+    levels.map(|level| LEVEL_SIZE + if level.len() > 16 { allocated(level.len()) } else { 0 }).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::KeyedHash;
+    use crate::topic::Index;
+
+    #[test]
+    fn what_a_filter_may_take_is_never_less_than_what_it_takes() {
+        let levels = "+/".repeat(127);
+        let long = format!("+/{}", "x".repeat(4_000));
+        for filter in ["#", "a/+", "a/b/c/#", &levels, &long] {
+            let mut index: Index<[u32; 3], u64> = Index::new(KeyedHash::new(1));
+            // So that a chunk of nodes is there.
+            index.insert("other/+", [0; 3], 0);
+            let (before, there) = (index.bytes(), KnownInterest::bytes_of(&index));
+            index.insert(filter, [1; 3], 0);
+            assert!(index.bytes() - before <= size_in_tree(filter), "{filter}");
+            assert!(KnownInterest::bytes_of(&index) - there <= size_in_tree(filter), "{filter}");
+        }
+    }
+}
