@@ -398,3 +398,22 @@ fn windows_stay_within_the_budget_and_who_acknowledges_goes_on() {
     assert!(gauges.metadata_bytes <= limits.metadata_own_max(1), "{gauges:?}");
     broker.check("windows", 2 * MIB);
 }
+
+#[test]
+fn retained_topics_count_where_they_are_found_by_as_well() {
+    let limits = Limits { retained_bytes_max: 4 * MIB, ..quiet() };
+    let mut broker = Measured::new(1, limits.clone());
+    broker.act(|world| {
+        let client = world.connect("c", |_| ());
+        for number in 0..2_000 {
+            world.retain(client, &format!("{number}/{}", "r".repeat(4_000)), b"1");
+            if number % 100 == 0 {
+                world.settle();
+            }
+        }
+        world.settle();
+    });
+    let gauges = broker.world.shards[0].gauges();
+    assert!(gauges.retained_bytes <= 4 * MIB && gauges.retained_messages < 600, "{gauges:?}");
+    broker.check("retained", 512 << 10);
+}

@@ -6,7 +6,8 @@
 //! first, so nobody is refused while room lies idle.
 
 use super::Room;
-use crate::arena::{Claim, Generation, Stored, stored_size};
+use super::room::kept_size;
+use crate::arena::{Claim, Generation, Message, Stored, stored_size};
 use crate::codec::{PacketId, ReasonCode};
 use crate::hash::KeyedHash;
 use crate::session::{ConnectionId, DropReason, Park, SessionKey};
@@ -129,7 +130,7 @@ impl Shard {
         if !message.meta.retain || message.payload.is_empty() {
             return Ok(generation);
         }
-        let size = stored_size(message.size());
+        let (size, waiting_size) = (kept_size_of(&message), stored_size(message.size()));
         let owner = self.hash.owner(message.topic, self.shard_count);
         let room = Room::of_one(size);
         let has_room = match owner == self.id {
@@ -140,7 +141,7 @@ impl Shard {
             self.arena.claim_for_last(Claim::Leased);
             return Ok(generation);
         }
-        let is_storable = self.stored.bytes() + size <= self.limits.shard_stored_bytes_max;
+        let is_storable = self.stored.bytes() + waiting_size <= self.limits.shard_stored_bytes_max;
         let message = self.arena.last().map(|message| Stored::from_message(&message, &self.stored));
         let Some(message) = message else { return Ok(generation) };
         self.arena.deny_last();
@@ -187,7 +188,7 @@ impl Shard {
         let request = self.claims.last_request;
         waiting.request = request;
         let message = waiting.message.message();
-        let (topic, size) = (text(message.topic).into(), stored_size(message.size()));
+        let (topic, size) = (text(message.topic).into(), kept_size_of(&message));
         let wants_lease = self.claims.leases[usize::from(owner)].is_low();
         let ask = Ask { from: self.id, connection, request, topic, size, wants_lease };
         self.claims.waiting.insert(connection, waiting);
@@ -370,6 +371,11 @@ impl Shard {
             self.outbox.control(shard, Control::LeaseRecall);
         }
     }
+}
+
+/// What a message takes once it is retained.
+fn kept_size_of(message: &Message<'_>) -> usize {
+    kept_size(message.topic.len(), message.size())
 }
 
 fn text(topic: &[u8]) -> &str {

@@ -4,7 +4,7 @@
 //! before a message arrives: by a lease, which its holder spends on any topic, or by a promise for one topic. What is kept
 //! and what is set aside never pass the limits together, so a message that claims its room is never refused.
 
-use crate::arena::{Claim, Gauge, Message, Meta, Stored, stored_size};
+use crate::arena::{Claim, Gauge, Message, Meta, Stored, allocated, stored_size, tree_size};
 use crate::counters::Counters;
 use crate::hash::KeyedHash;
 use crate::limits::Limits;
@@ -46,6 +46,19 @@ impl Room {
     }
 }
 
+/// What a message with a topic of so many bytes takes: `size` bytes by itself, and the topic once more where it is found by.
+pub(in crate::shard) fn kept_size(topic_size: usize, size: usize) -> usize {
+    stored_size(size) + entry_size(topic_size)
+}
+
+/// What a topic takes in the order of topics, whatever its message.
+fn entry_size(topic_size: usize) -> usize {
+    allocated(topic_size) + ENTRY_SIZE
+}
+
+/// A place in the tree of topics.
+const ENTRY_SIZE: usize = tree_size(600, size_of::<(Box<str>, Stored)>()) / 600;
+
 /// The room that is promised for the messages of one topic.
 #[derive(Debug)]
 struct Promise {
@@ -65,6 +78,9 @@ pub(in crate::shard) struct Kept {
     bytes: Gauge,
     system_bytes: Gauge,
     system_count: usize,
+    /// What the topics take, those of clients and those of the broker.
+    entries_size: usize,
+    system_entries_size: usize,
     leased: Room,
     promises: HashMap<Box<str>, Promise, ahash::RandomState>,
     /// The sum of what promises set aside.
@@ -83,6 +99,8 @@ impl Kept {
             bytes: Gauge::default(),
             system_bytes: Gauge::default(),
             system_count: 0,
+            entries_size: 0,
+            system_entries_size: 0,
             leased: Room::default(),
             promises: HashMap::with_hasher(hash.state()),
             promised: Room::default(),
@@ -99,12 +117,14 @@ impl Kept {
 
     /// What clients have, apart from what is set aside.
     pub fn used(&self) -> Room {
-        Room { messages: self.store.len() - self.system_count, bytes: self.bytes.bytes() }
+        let bytes = self.bytes.bytes() + self.entries_size;
+        Room { messages: self.store.len() - self.system_count, bytes }
     }
 
     /// What the broker says of itself.
     pub fn system(&self) -> Room {
-        Room { messages: self.system_count, bytes: self.system_bytes.bytes() }
+        let bytes = self.system_bytes.bytes() + self.system_entries_size;
+        Room { messages: self.system_count, bytes }
     }
 
     pub fn leased(&self) -> Room {
@@ -181,7 +201,7 @@ impl Kept {
     fn needed(&self, topic: &str, size: usize, is_held: bool) -> Room {
         match self.store.get(topic) {
             Some(old) if !is_own(topic, old.meta()) => {
-                let freed = if is_held { 0 } else { old.size() };
+                let freed = entry_size(topic.len()) + if is_held { 0 } else { old.size() };
                 Room { messages: 0, bytes: size.saturating_sub(freed) }
             }
             _ => Room::of_one(size),
@@ -203,19 +223,27 @@ impl Kept {
 
     pub fn remove(&mut self, topic: &str) {
         let Some(old) = self.store.remove(topic) else { return };
-        self.system_count -= usize::from(is_own(topic, old.meta()));
+        let is_own = is_own(topic, old.meta());
+        self.system_count -= usize::from(is_own);
+        *self.entries_of(is_own) -= entry_size(topic.len());
         drop(old);
         if !self.promises.is_empty() {
             self.update_promise(topic);
         }
     }
 
+    fn entries_of(&mut self, is_own: bool) -> &mut usize {
+        if is_own { &mut self.system_entries_size } else { &mut self.entries_size }
+    }
+
+    /// The topic has no message.
     fn insert(&mut self, topic: &str, message: &Message<'_>) {
         let is_own = is_own(topic, &message.meta);
         let gauge = if is_own { &self.system_bytes } else { &self.bytes };
         let meta = Meta { claim: Claim::None, ..message.meta };
         let stored = Stored::copy_of(&Message { meta, ..*message }, gauge);
         self.system_count += usize::from(is_own);
+        *self.entries_of(is_own) += entry_size(topic.len());
         self.store.insert(topic, stored);
         if !self.promises.is_empty() {
             self.update_promise(topic);
@@ -233,7 +261,7 @@ impl Kept {
     ) {
         let topic =
             std::str::from_utf8(message.topic).expect("a topic was validated when it was decoded");
-        let size = stored_size(message.size());
+        let size = kept_size(topic.len(), message.size());
         let has_room = match message.meta.claim {
             Claim::None => is_own(topic, &message.meta),
             Claim::Leased => {
@@ -318,7 +346,8 @@ mod tests {
     impl World {
         /// Stores a message whose allocation has `size` bytes; whether it is kept.
         fn store(&mut self, topic: &'static str, size: usize, claim: Claim) -> bool {
-            let bytes = [topic.as_bytes(), &vec![b'x'; size - stored_size(topic.len())]].concat();
+            let bytes = [topic.as_bytes(), &vec![b'x'; size - kept_size(topic.len(), topic.len())]]
+                .concat();
             let meta = Meta {
                 qos: 1,
                 retain: true,
@@ -377,7 +406,7 @@ mod tests {
             let mut aside = Vec::new();
             for _ in 0..400 {
                 let topic = TOPICS[below(TOPICS.len() as u64)];
-                let size = stored_size(topic.len()) + 1 + below(400);
+                let size = kept_size(topic.len(), topic.len()) + 1 + below(400);
                 match below(8) {
                     0 | 1 => refused_count += usize::from(!world.store(topic, size, Claim::None)),
                     2 => {
