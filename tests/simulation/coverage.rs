@@ -41,6 +41,12 @@ pub struct Coverage {
     pub half_connects: u64,
     pub lost_messages: u64,
     pub unkept: u64,
+    pub hostile_filters: u64,
+    pub memory_checked: u64,
+    /// What all shards held at most, added up over the runs.
+    pub memory_most: u64,
+    /// What a shard held on average beyond what was told, at most.
+    pub memory_beyond: u64,
     pub counters: Counters,
 }
 
@@ -64,6 +70,7 @@ impl Coverage {
             (&mut sum.expired, counters.expired),
             (&mut sum.retained_refused, counters.retained_refused),
             (&mut sum.wills_refused, counters.wills_refused),
+            (&mut sum.refused_by_metadata, counters.refused_by_metadata),
             (&mut sum.subscriptions_refused, counters.subscriptions_refused),
             (&mut sum.frames_evicted, counters.frames_evicted),
             (&mut sum.store_holds, counters.store_holds),
@@ -86,6 +93,7 @@ impl Coverage {
         for (into, from) in self.own().into_iter().zip(other.clone().own()) {
             *into.1 += *from.1;
         }
+        self.memory_beyond = self.memory_beyond.max(other.memory_beyond);
         self.count(&other.counters);
     }
 
@@ -125,6 +133,9 @@ impl Coverage {
             ("half_connects", &mut self.half_connects),
             ("lost_messages", &mut self.lost_messages),
             ("unkept", &mut self.unkept),
+            ("hostile_filters", &mut self.hostile_filters),
+            ("memory_checked", &mut self.memory_checked),
+            ("memory_most", &mut self.memory_most),
         ]
     }
 
@@ -154,6 +165,7 @@ impl Coverage {
             ("expired", c.expired),
             ("retained_refused", c.retained_refused),
             ("wills_refused", c.wills_refused),
+            ("refused_by_metadata", c.refused_by_metadata),
             ("subscriptions_refused", c.subscriptions_refused),
             ("frames_evicted", c.frames_evicted),
             ("store_holds", c.store_holds),

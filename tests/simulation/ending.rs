@@ -1,6 +1,7 @@
 //! How a run ends: an auditor reads all retained messages, then all clients go, or the broker shuts down.
 
 use crate::client::Client;
+use crate::memory::counted;
 use crate::world::{ROUNDS_MAX, World};
 
 impl World {
@@ -25,16 +26,16 @@ impl World {
             client.withdraw_will(&mut self.env);
         }
         for host in &mut self.hosts {
-            host.shard.begin_shutdown(self.env.now);
+            counted(|| host.shard.begin_shutdown(self.env.now));
         }
         self.settle();
         for host in &mut self.hosts {
-            let is_over = host.shard.part_from_clients(self.env.now);
+            let is_over = counted(|| host.shard.part_from_clients(self.env.now));
             self.env.coverage.delivered_at_the_end += u64::from(is_over);
         }
         self.settle();
         for host in &mut self.hosts {
-            host.shard.disconnect_all(self.env.now);
+            counted(|| host.shard.disconnect_all(self.env.now));
         }
         self.settle();
         self.env.ledger.check_counts();

@@ -3,10 +3,12 @@
 
 use crate::client::Env;
 use crate::hooks::PlannedHooks;
+use crate::memory::{counted, given_back, uncounted};
 use crate::network::SocketId;
 use ringmq::shard::{ConnectionId, Lane, Mail, Output, ReadMode, Shard, ShardId, ShardSettings};
 use ringmq::time::Instant;
-use ringmq::turn::{Adoption, Event, STEPS, Step, World, advance, memory};
+use ringmq::turn::memory::Lanes as LanesOf;
+use ringmq::turn::{Adoption, Event, STEPS, Step, World, advance};
 use std::collections::{BTreeMap, VecDeque};
 
 /// How often a shard's thread stands still, and how many of its chances to run it misses then at most: others do several
@@ -14,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 const PAUSE_PERCENT: usize = 3;
 const PAUSE_MAX: usize = 40;
 
-pub type Lanes = memory::Lanes<SocketId>;
+pub type Lanes = LanesOf<SocketId>;
 
 pub struct Host {
     pub shard: Shard,
@@ -60,7 +62,7 @@ impl Host {
             limits: env.scenario.limits.clone(),
             seed,
         };
-        let mut shard = Shard::new(settings, env.now);
+        let mut shard = counted(|| Shard::new(settings, env.now));
         shard.set_events(env.is_traced);
         let plan = env.ledger.plan;
         if plan.is_on {
@@ -82,6 +84,16 @@ impl Host {
 
     pub fn sockets(&self) -> &BTreeMap<ConnectionId, SocketId> {
         &self.net.sockets
+    }
+
+    /// What the shard gave away and no other has taken yet, about.
+    pub fn posted_bytes(&self) -> usize {
+        let outputs = self.net.completions.iter().map(|completion| match completion {
+            Completion::Sent(_, output) => output.bytes.capacity(),
+            _ => 0,
+        });
+        self.net.posted.iter().map(|(_, _, mail)| mail.size()).sum::<usize>()
+            + outputs.sum::<usize>()
     }
 
     pub fn has_sockets(&self) -> bool {
@@ -131,13 +143,15 @@ impl Host {
         }
         let step = STEPS[self.step];
         let mut world = Outside { net: &mut self.net, env, lanes };
-        advance(step, &mut self.shard, &mut world, self.now);
+        let (shard, now) = (&mut self.shard, self.now);
+        counted(|| advance(step, shard, &mut world, now));
         if step == Step::Mail && !env.is_calm {
             self.net.let_through(lanes, env.dice.below(self.net.posted.len() + 1));
         }
         self.step = (self.step + 1) % STEPS.len();
-        while let Some(event) = self.shard.poll_event() {
+        while let Some(event) = counted(|| self.shard.poll_event()) {
             println!("{} {:?} shard {}: {event}", env.step, self.now, self.net.id);
+            given_back(event);
         }
     }
 }
@@ -229,7 +243,7 @@ impl World for Outside<'_> {
         Some(match self.net.completions.pop_front()? {
             Completion::Accepted(socket) => Event::Accepted(socket),
             Completion::Received(connection, bytes) => {
-                self.net.lent = bytes;
+                uncounted(|| self.net.lent = bytes);
                 Event::Received { connection, bytes: &self.net.lent }
             }
             Completion::Sent(connection, output) => Event::Sent { connection, output },
@@ -238,7 +252,7 @@ impl World for Outside<'_> {
     }
 
     fn next_mail(&mut self, lane: Lane) -> Option<(ShardId, Mail)> {
-        self.lanes.next_mail(self.net.id, lane)
+        uncounted(|| self.lanes.next_mail(self.net.id, lane))
     }
 
     fn next_adoption(&mut self) -> Option<Adoption<SocketId>> {
@@ -249,16 +263,17 @@ impl World for Outside<'_> {
         self.env.network.sockets[socket].read_mode = mode;
         let has_place = |other: &ConnectionId| other.index == connection.index;
         assert!(!self.net.sockets.keys().any(has_place), "a place is one connection's");
-        self.net.sockets.insert(connection, socket);
+        uncounted(|| self.net.sockets.insert(connection, socket));
     }
 
     fn refuse(&mut self, socket: SocketId) {
         assert!(!self.env.scenario.is_ample, "a connection was turned away");
-        self.env.network.sockets[socket].drop_by_server();
+        let output = uncounted(|| self.env.network.sockets[socket].drop_by_server());
+        assert!(output.is_none(), "nothing was sent");
     }
 
     fn release(&mut self, connection: ConnectionId) -> SocketId {
-        let id = self.net.remove(connection);
+        let id = uncounted(|| self.net.remove(connection));
         let socket = &self.env.network.sockets[id];
         assert_eq!(socket.read_mode, ReadMode::Once);
         assert!(socket.flight.is_none());
@@ -267,13 +282,13 @@ impl World for Outside<'_> {
     }
 
     fn hand_over(&mut self, to: ShardId, adoption: Adoption<SocketId>) {
-        self.lanes.hand_over(self.net.id, to, adoption);
+        uncounted(|| self.lanes.hand_over(self.net.id, to, adoption));
     }
 
     fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&[u8]> {
         let socket = &mut self.env.network.sockets[*self.net.sockets.get(&connection)?];
         let size = 1 + self.env.dice.below(1 << 12);
-        self.net.lent = socket.receive(size.min(size_max));
+        uncounted(|| self.net.lent = socket.receive(size.min(size_max)));
         (!self.net.lent.is_empty()).then_some(&self.net.lent[..])
     }
 
@@ -291,11 +306,11 @@ impl World for Outside<'_> {
     }
 
     fn post(&mut self, to: ShardId, lane: Lane, mail: Mail) {
-        self.net.posted.push_back((to, lane, mail));
+        uncounted(|| self.net.posted.push_back((to, lane, mail)));
     }
 
     fn deliver(&mut self) {
-        self.lanes.depart(self.net.id);
+        uncounted(|| self.lanes.depart(self.net.id));
     }
 
     fn send(
@@ -306,26 +321,31 @@ impl World for Outside<'_> {
     ) -> Option<Output> {
         let env = &mut *self.env;
         let socket = self.net.sockets[&connection];
-        env.network.send(socket, connection, output);
-        let socket = &mut env.network.sockets[socket];
-        if !may_leave_now || socket.is_client_gone || env.dice.chance(50) {
-            return None;
-        }
-        socket.carry(&mut env.dice);
-        let flight = socket.flight.take_if(|flight| flight.is_sent())?;
-        env.coverage.left_now += 1;
-        Some(flight.output)
+        uncounted(|| {
+            env.network.send(socket, connection, output);
+            let socket = &mut env.network.sockets[socket];
+            if !may_leave_now || socket.is_client_gone || env.dice.chance(50) {
+                return None;
+            }
+            socket.carry(&mut env.dice);
+            let flight = socket.flight.take_if(|flight| flight.is_sent())?;
+            env.coverage.left_now += 1;
+            Some(flight.output)
+        })
     }
 
     fn close(&mut self, connection: ConnectionId, _: bool) {
         // What completes late finds nobody.
-        let Some(id) = self.net.sockets.remove(&connection) else { return };
+        let Some(id) = uncounted(|| self.net.sockets.remove(&connection)) else { return };
         let socket = &mut self.env.network.sockets[id];
-        socket.drop_by_server();
+        // Freed within the shard's call.
+        drop(uncounted(|| socket.drop_by_server()));
         if self.env.dice.chance(10) {
-            let bytes = b"late".to_vec();
-            self.net.late.push_back(Completion::Received(connection, bytes));
-            self.net.late.push_back(Completion::Ended(connection, true));
+            uncounted(|| {
+                let bytes = b"late".to_vec();
+                self.net.late.push_back(Completion::Received(connection, bytes));
+                self.net.late.push_back(Completion::Ended(connection, true));
+            });
         }
     }
 }

@@ -11,6 +11,7 @@ mod hooks;
 mod host;
 mod hostile;
 mod ledger;
+mod memory;
 mod network;
 mod scenario;
 mod world;

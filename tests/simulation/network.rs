@@ -62,12 +62,12 @@ impl Socket {
         self.to_server.drain(..count).collect()
     }
 
-    /// The broker closes it. What it sent before may still be read.
-    pub fn drop_by_server(&mut self) {
+    /// The broker closes it. What it sent before may still be read. Returns what was on its way.
+    pub fn drop_by_server(&mut self) -> Option<Output> {
         self.is_server_gone = true;
         self.is_cut |= !self.to_server.is_empty();
         self.to_server.clear();
-        self.flight = None;
+        self.flight.take().map(|flight| flight.output)
     }
 
     /// The broker is done with it.

@@ -113,6 +113,7 @@ fn tighten(dice: &mut Dice, limits: &mut Limits) {
     limits.shard_frames_bytes_max = packet * dice.between(1, 2);
     limits.shard_connects_bytes_max = packet * dice.between(1, 2);
     limits.shard_wills_bytes_max = *dice.pick(&[100, 400, 1 << 20]);
+    limits.shard_metadata_bytes_max = *dice.pick(&[16 << 10, 64 << 10, 1 << 20, 256 << 20]);
     limits.sessions_max = *dice.pick(&[2, 5, 1000]);
     limits.connections_max = *dice.pick(&[3, 8, 1000]);
 }

@@ -7,6 +7,7 @@ use crate::hooks::Plan;
 use crate::host::{Host, Lanes};
 use crate::hostile::Hostile;
 use crate::ledger::{Fate, Ledger};
+use crate::memory;
 use crate::network::Network;
 use crate::scenario::{Scenario, UNFILLED};
 use ringmq::hash::KeyedHash;
@@ -16,6 +17,17 @@ use std::collections::BTreeSet;
 /// Rounds of turns without time advancing, after which a run counts as never coming to rest.
 pub const ROUNDS_MAX: usize = 20_000;
 
+/// All that a shard's gauges tell, as memory: of output they tell what is used, and its buffers double.
+fn told(host: &Host) -> usize {
+    let gauges = host.shard.gauges();
+    let messages =
+        gauges.stored_bytes + gauges.retained_bytes + gauges.system_bytes + gauges.will_bytes;
+    let input = gauges.frame_bytes + gauges.connect_bytes;
+    let metadata = gauges.metadata_bytes + gauges.interest_bytes + gauges.route_bytes;
+    let moving = 2 * (gauges.output_bytes + gauges.mail_bytes) + gauges.spare_bytes;
+    messages + input + metadata + moving
+}
+
 pub struct World {
     pub env: Env,
     seed: u64,
@@ -23,6 +35,8 @@ pub struct World {
     lanes: Lanes,
     pub clients: Vec<Client>,
     hostiles: Vec<Hostile>,
+    /// What the allocator gave to all shards beyond what they told when they were made.
+    memory_at_start: usize,
 }
 
 impl World {
@@ -51,9 +65,13 @@ impl World {
             goodbyes: Vec::new(),
             is_traced: std::env::var_os("SIM_TRACE").is_some(),
         };
-        let hosts = (0..env.scenario.shard_count).map(|i| Host::new(i, seed, &env)).collect();
+        memory::begin();
+        let hosts: Vec<Host> =
+            (0..env.scenario.shard_count).map(|i| Host::new(i, seed, &env)).collect();
         let lanes = Lanes::new(env.scenario.shard_count, env.scenario.lane_capacity);
-        World { env, seed, hosts, lanes, clients, hostiles }
+        let told: usize = hosts.iter().map(told).sum();
+        let memory_at_start = memory::held().saturating_sub(told);
+        World { env, seed, hosts, lanes, clients, hostiles, memory_at_start }
     }
 
     /// The run of a seed; panics when the broker does what it must not.
@@ -138,6 +156,7 @@ impl World {
     /// What holds at every step.
     fn check_bounds(&mut self, host: usize) {
         let limits = &self.env.scenario.limits;
+        let shard_count = self.hosts.len() as u16;
         let shard = &mut self.hosts[host].shard;
         let gauges = shard.gauges();
         // A large message is counted from the moment it is admitted.
@@ -150,6 +169,19 @@ impl World {
             ("frames", gauges.frame_bytes, limits.shard_frames_bytes_max),
             ("connects", gauges.connect_bytes, limits.shard_connects_bytes_max),
             ("wills", gauges.will_bytes, limits.shard_wills_bytes_max),
+            (
+                "metadata",
+                gauges.metadata_bytes,
+                // A few places of windows, and a place for each connection, are there in any case.
+                limits.metadata_own_max(shard_count)
+                    + (gauges.connections + gauges.sessions + 8) * 1024,
+            ),
+            (
+                "interest",
+                gauges.interest_bytes,
+                limits.metadata_interest_max(shard_count) + (128 << 10),
+            ),
+            ("routes", gauges.route_bytes, limits.metadata_routes_max()),
             ("retained", gauges.retained_messages, limits.retained_messages_max),
             ("retained bytes", gauges.retained_bytes, limits.retained_bytes_max),
             ("arena", gauges.arena_used, limits.arena_size),
@@ -168,6 +200,36 @@ impl World {
             assert!(held <= most, "{name}: {held} are held, {most} allowed ({gauges:?})");
         }
         assert_eq!(shard.counters().stale_reads, 0);
+        self.check_memory();
+    }
+
+    /// What the allocator gave to all shards is what they tell, and what they may have beside that.
+    fn check_memory(&mut self) {
+        // Hooks are the world's, and allocate where they like.
+        if self.env.ledger.plan.is_on {
+            return;
+        }
+        let limits = &self.env.scenario.limits;
+        let flights = self.env.network.sockets.iter().filter_map(|s| s.flight.as_ref());
+        let flying: usize = flights.map(|flight| flight.output.bytes.capacity()).sum();
+        let posted: usize = self.hosts.iter().map(Host::posted_bytes).sum();
+        let moving = 2 * (self.lanes.bytes() + posted) + flying;
+        let told = self.hosts.iter().map(told).sum::<usize>() + moving;
+        // Buffers that a shard has once, and what it says of itself.
+        let own = self.hosts.len() * ((256 << 10) + 16 * limits.packet_size_max);
+        let most = self.memory_at_start + told + told / 5 + own;
+        let held = memory::held();
+        self.env.coverage.memory_checked += 1;
+        let beyond = held.saturating_sub(self.memory_at_start + told) / self.hosts.len();
+        let beyond_most = &mut self.env.coverage.memory_beyond;
+        *beyond_most = (beyond as u64).max(*beyond_most);
+        self.env.coverage.memory_most = self.env.coverage.memory_most.max(held as u64);
+        assert!(
+            held <= most,
+            "{held} bytes are held, {told} told, {own} and {} allowed beside them:\n{}",
+            self.memory_at_start,
+            self.describe()
+        );
     }
 
     /// Everybody comes back, reads and acknowledges, until nothing moves any more.
