@@ -204,3 +204,26 @@ fn a_publisher_that_waits_for_room_and_goes_is_still_heard() {
     world.settle();
     assert_eq!(kept(&mut world, "t").len(), 10);
 }
+
+#[test]
+fn a_larger_message_that_is_refused_leaves_the_one_that_its_topic_has() {
+    for shard_count in 1..=2 {
+        for (version, qos) in
+            [(ProtocolVersion::V311, QoS::AtLeastOnce), (ProtocolVersion::V5, QoS::AtMostOnce)]
+        {
+            let limits = Limits { retained_bytes_max: 20_000, ..quiet() };
+            let mut world = World::new(shard_count, limits);
+            let publisher = world.connect("p", |connect| connect.version = version);
+            retain(&mut world, publisher, "r/1", b"old", qos, 1);
+            retain(&mut world, publisher, "r/1", &[b'n'; 30_000], qos, 2);
+            world.settle();
+            assert_eq!(kept(&mut world, "s"), ["r/1=old"], "{shard_count} shards, {version:?}");
+            assert_eq!(refused(&mut world), 1);
+            // One that fits in its place replaces it.
+            retain(&mut world, publisher, "r/1", &[b'n'; 15_000], qos, 3);
+            retain(&mut world, publisher, "r/1", &[b'm'; 15_000], qos, 4);
+            world.settle();
+            assert!(kept(&mut world, "t")[0].starts_with("r/1=mmm"));
+        }
+    }
+}

@@ -274,21 +274,28 @@ impl Kept {
             }
         };
         let is_expired = message.meta.expires_at.is_some_and(|at| at <= now);
-        self.remove(topic);
         if message.payload.is_empty() || is_expired {
-            return;
+            return self.remove(topic);
         }
-        if !has_room && !self.may_insert(limits, topic, size) {
+        // What is refused changes nothing: the message that the topic has stays, as where its publisher is told.
+        if !has_room && !self.may_replace(limits, topic, size) {
             counters.retained_refused += 1;
             drops.push(None, message.topic, DropReason::RetainedFull);
             return;
         }
+        self.remove(topic);
         self.insert(topic, message);
     }
 
-    /// Whether a message that claims nothing has room, its topic being empty.
-    fn may_insert(&self, limits: &Limits, topic: &str, size: usize) -> bool {
+    /// Whether a message that claims nothing has room in the place of the one that its topic has.
+    fn may_replace(&self, limits: &Limits, topic: &str, size: usize) -> bool {
         let mut free = self.free(limits);
+        let old = self.store.get(topic);
+        if let Some(old) = old.filter(|old| !is_own(topic, old.meta())) {
+            // Sessions that hold it keep its bytes.
+            let bytes = if old.is_shared() { 0 } else { old.size() };
+            free.add(Room { messages: 1, bytes });
+        }
         // What is promised for the same topic is needed beyond this message only as far as it is larger.
         match self.promises.get(topic) {
             Some(promise) => {
@@ -362,10 +369,9 @@ mod tests {
             let (limits, counters) = (&self.limits, &mut self.counters);
             self.kept.store(limits, counters, &mut self.drops, Instant(1), &message);
             let is_kept = self.counters.retained_refused == before;
-            match is_kept {
-                true => self.model.insert(topic, size),
-                false => self.model.remove(topic),
-            };
+            if is_kept {
+                self.model.insert(topic, size);
+            }
             is_kept
         }
 
