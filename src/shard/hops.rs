@@ -133,7 +133,7 @@ impl Shard {
             let session = self.clients.session(key);
             let client_id = session.map(|session| session.client_id.clone()).unwrap_or_default();
             let notice = || Notice::new(About::Bridge, id, &client_id, what);
-            self.events.notice(now, About::Bridge, notice);
+            self.events.notice(now, (About::Bridge, ""), notice);
         }
         if let Some(packet_id) = publish.packet_id {
             let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
@@ -156,6 +156,7 @@ impl Shard {
         self.counters.bridges_unbelieved += 1;
         let what = "it says that it is a bridge, and bridges_from does not name its address: what it says of where \
                     messages have been is not believed, and loops are recognised by content";
-        self.events.notice(now, About::Bridge, || Notice::new(About::Bridge, id, client_id, what));
+        let notice = || Notice::new(About::Bridge, id, client_id, what);
+        self.events.notice(now, (About::Bridge, "bridges_from"), notice);
     }
 }

@@ -204,7 +204,8 @@ impl Shard {
         }
         self.counters.refused_by_metadata += 1;
         self.counters.subscriptions_refused += 1;
-        self.notice_refused(now, connection, key, text, "see shard_metadata_bytes_max");
+        let why = "QuotaExceeded";
+        self.notice_refused(now, connection, text, why, "shard_metadata_bytes_max");
         self.confirm_subscribe(now, connection);
     }
 
