@@ -179,7 +179,7 @@ mod tests {
     use crate::config::bridge::{BridgeProtocol, BridgeSettings, RuleSettings};
     use crate::shard::Mail;
     use crate::shard::bridge_mail::{BridgeBatch, ToBridges};
-    use crate::shell::bridges::{Setup, open};
+    use crate::shell::bridges::{Patience, Setup, open};
     use crate::shell::clock::Clock;
     use crate::shell::executor::each_io::{for_each_io, run};
     use crate::shell::io::Io;
@@ -187,6 +187,7 @@ mod tests {
     use crate::shell::shutdown::Orders;
     use crate::shell::spool::tests::Folder;
     use std::sync::Arc;
+    use std::time::Duration;
 
     /// A bridge that subscribes by 3.1.1, and the end of the one shard.
     async fn hub_and_port(io: Io, folder: &Folder) -> (Hub, BridgePort) {
@@ -208,6 +209,7 @@ mod tests {
             clock: Clock::new(),
             orders: Arc::new(Orders::new(1)),
             data_dir: folder.path.clone(),
+            patience: Patience { time_max: Duration::ZERO, is_ending: Arc::default() },
             sys_interval_ms: 0,
             shutdown_stall_ms: 0,
             moved: Arc::default(),
