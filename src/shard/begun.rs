@@ -9,6 +9,7 @@ use super::timers::Timer;
 use super::{About, ConnectionId, Shard};
 use crate::codec::{self, DecodeError, PacketId, ProtocolVersion, QoS, ReasonCode};
 use crate::limits::PACKET_PROGRESS_MIN;
+use crate::session::Park;
 use crate::session::connection::ConnectionState;
 use crate::time::Instant;
 use slab::Slab;
@@ -232,13 +233,19 @@ impl Shard {
         rest: &[u8],
         error: &DecodeError,
     ) -> Result<usize, Step> {
+        let output_size_max = self.limits.output_size_max;
         let Some(connection) = self.clients.connection(id) else { return Err(Step::Stop) };
-        let ConnectionState::Open(_) = connection.state else { return Err(Step::Stop) };
-        if *error != DecodeError::PacketTooLarge || connection.version == ProtocolVersion::V5 {
+        let ConnectionState::Open(key) = connection.state else { return Err(Step::Stop) };
+        let version = connection.version;
+        if *error != DecodeError::PacketTooLarge || version == ProtocolVersion::V5 {
             return Err(self.fail_at(now, id, rest, error));
         }
         if connection.park.is_some() {
             return Err(Step::Wait);
+        }
+        let has_room = connection.output.size() < output_size_max.saturating_mul(2);
+        if !has_room && !connection.is_peer_gone {
+            return Err(self.park(id, Park::Output));
         }
         let start = match codec::publish_start(rest) {
             Ok(Some(start)) => start,
@@ -247,6 +254,11 @@ impl Shard {
             Err(DecodeError::OtherPacket) => return Err(self.fail_at(now, id, rest, error)),
             Err(error) => return Err(self.fail_at(now, id, rest, &error)),
         };
+        if start.packet_id.is_some()
+            && let Some(step) = self.check_held_acks(now, id, key, version)
+        {
+            return Err(step);
+        }
         self.counters.refused_by_size += 1;
         let what = format!("a packet of {} bytes", start.size);
         self.notice_client(now, About::Message, id, &what, "packet_size_max");
@@ -293,7 +305,7 @@ impl Shard {
         Some(taken)
     }
 
-    /// All of it has come: its client hears what it would have heard of any message, and never sends it again.
+    /// All of it has come: its client hears what it would have heard of any message, so that it does not send it again.
     fn end_passing(&mut self, now: Instant, id: ConnectionId, passing: Passing) {
         self.counters.packets_received += 1;
         self.counters.publishes_received += 1;

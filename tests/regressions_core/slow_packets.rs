@@ -248,3 +248,22 @@ fn a_message_that_is_too_large_is_passed_over_at_its_rate() {
         assert_eq!(world.shards[0].counters().packets_timed_out, 1);
     }
 }
+
+#[test]
+fn who_reads_no_answers_gets_so_many_and_is_not_read_any_more() {
+    let limits = Limits { packet_size_max: 256, output_size_max: 1_000, ..quiet() };
+    let mut world = World::new(1, limits);
+    let client = connect(&mut world, "c", V311, 0);
+    world.set_stuck(client, true);
+    let large = publish(V311, 300);
+    for _ in 0..20 {
+        world.send_bytes(client, &large.repeat(100));
+        world.settle();
+    }
+    let gauges = world.shards[0].gauges();
+    assert!((1_000..3_000).contains(&gauges.output_bytes), "{gauges:?}");
+    assert_eq!(world.shards[0].counters().parked_on_output, 1);
+    world.set_stuck(client, false);
+    world.settle();
+    assert_eq!(world.received(client).len(), 2_000, "and goes on when it reads");
+}
