@@ -68,10 +68,10 @@ impl BrokerId {
 }
 
 /// Where a message has been before it came to this broker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trail {
-    brokers: [BrokerId; HOPS_MAX],
-    count: usize,
+    /// At most `HOPS_MAX`.
+    brokers: Vec<BrokerId>,
     /// It came over a hop that keeps no marks: where it was before is not known.
     pub has_gap: bool,
 }
@@ -124,7 +124,7 @@ enum Path {
 
 impl Trail {
     /// Of a message that came over a hop that keeps no marks.
-    pub const UNKNOWN: Trail = Trail { brokers: [BrokerId(0); HOPS_MAX], count: 0, has_gap: true };
+    pub const UNKNOWN: Trail = Trail { brokers: Vec::new(), has_gap: true };
 
     /// Reads `Message::trail`.
     pub fn of(trail: &[u8]) -> Trail {
@@ -139,20 +139,24 @@ impl Trail {
 
     /// Appends it as `Message::trail` gives it.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        for broker in self.brokers() {
+        for broker in &self.brokers {
             out.extend_from_slice(&broker.0.to_le_bytes());
         }
-        let size = self.count * size_of::<u64>() + EMPTY_TRAIL.len();
-        out.extend_from_slice(&[if self.has_gap { HAS_GAP } else { 0 }, size as u8]);
+        out.extend_from_slice(&[if self.has_gap { HAS_GAP } else { 0 }, self.size() as u8]);
+    }
+
+    /// Bytes of `encode`.
+    fn size(&self) -> usize {
+        self.brokers.len() * size_of::<u64>() + EMPTY_TRAIL.len()
     }
 
     pub fn brokers(&self) -> &[BrokerId] {
-        &self.brokers[..self.count]
+        &self.brokers
     }
 
     /// Appends the property that says: there, and then at `own`.
     pub fn put_mark(&self, own: BrokerId, out: &mut Vec<u8>) {
-        let value_size = usize::from(self.has_gap) + self.count * (DIGITS + 1) + DIGITS;
+        let value_size = usize::from(self.has_gap) + self.brokers.len() * (DIGITS + 1) + DIGITS;
         put_user_property_name(out, MARK_PROPERTY, value_size);
         out.extend_from_slice(&(value_size as u16).to_be_bytes());
         if self.has_gap {
@@ -167,10 +171,11 @@ impl Trail {
 
     /// `false`: it is as long as may be.
     fn push(&mut self, broker: BrokerId) -> bool {
-        let Some(place) = self.brokers.get_mut(self.count) else { return false };
-        *place = broker;
-        self.count += 1;
-        true
+        let has_room = self.brokers.len() < HOPS_MAX;
+        if has_room {
+            self.brokers.push(broker);
+        }
+        has_room
     }
 }
 
@@ -184,7 +189,7 @@ pub fn arrive(properties: &[u8], own: BrokerId, unmarked: Trail) -> Arrival<'_> 
         Path::Foreign => Arrival::New { properties: Cow::Borrowed(properties), trail: unmarked },
         Path::Known(trail) if trail.brokers().contains(&own) => Arrival::Returned,
         // This broker could not add itself.
-        Path::Known(trail) if trail.count == HOPS_MAX => Arrival::TooFar,
+        Path::Known(trail) if trail.brokers.len() == HOPS_MAX => Arrival::TooFar,
         Path::TooLong => Arrival::TooFar,
         Path::Known(trail) => {
             let (front, back) = (&properties[..start], &properties[end..]);
@@ -229,8 +234,7 @@ fn parse(value: &str) -> Path {
 
 /// Properties of a message that a bridge brought: those that travel on, and behind them its trail.
 pub fn with_trail(properties: &[u8], trail: &Trail) -> Vec<u8> {
-    let trail_size = trail.count * size_of::<u64>() + EMPTY_TRAIL.len();
-    let mut all = Vec::with_capacity(properties.len() + trail_size);
+    let mut all = Vec::with_capacity(properties.len() + trail.size());
     all.extend_from_slice(properties);
     trail.encode(&mut all);
     debug_assert_eq!(split_trail(&all).0, properties);
@@ -266,13 +270,13 @@ mod tests {
                 let mut properties = own.clone();
                 trail.put_mark(id(7), &mut properties);
                 properties.extend_from_slice(&behind);
-                let mut expected = trail;
+                let mut expected = trail.clone();
                 assert!(expected.push(id(7)));
                 let arrived = arrive(&properties, id(9), Trail::UNKNOWN);
                 let properties_without = Cow::Owned([&own[..], &behind].concat());
                 assert_eq!(
                     arrived,
-                    Arrival::New { properties: properties_without, trail: expected }
+                    Arrival::New { properties: properties_without, trail: expected.clone() }
                 );
                 for one in expected.brokers() {
                     assert_eq!(arrive(&properties, *one, Trail::UNKNOWN), Arrival::Returned);
@@ -289,8 +293,10 @@ mod tests {
         {
             let properties = [marked.clone(), property(MARK_PROPERTY, value)].concat();
             for unmarked in [Trail::UNKNOWN, Trail::default()] {
-                let expected =
-                    Arrival::New { properties: Cow::Borrowed(&properties[..]), trail: unmarked };
+                let expected = Arrival::New {
+                    properties: Cow::Borrowed(&properties[..]),
+                    trail: unmarked.clone(),
+                };
                 assert_eq!(arrive(&properties, id(1), unmarked), expected, "{value}");
             }
         }

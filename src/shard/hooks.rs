@@ -132,7 +132,7 @@ impl Shard {
     }
 
     /// Admits a message at its origin, where it meets its hooks.
-    #[inline]
+    #[inline(always)]
     pub(super) fn publish(
         &mut self,
         now: Instant,

@@ -72,9 +72,26 @@ impl Shard {
         }
     }
 
-    /// Publishes a message of a client that is a bridge. `Err`: it goes nowhere, and its publisher was answered.
+    /// As `accept`, from where a message of a client that is a bridge is to be admitted.
     #[cold]
-    pub(super) fn publish_of_bridge(
+    #[inline(never)]
+    pub(super) fn accept_of_bridge(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        version: ProtocolVersion,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Step {
+        match self.publish_of_bridge(now, id, key, publish, topic) {
+            Ok(published) => self.answer_published(now, id, key, version, publish, published),
+            Err(step) => step,
+        }
+    }
+
+    /// Publishes a message of a client that is a bridge. `Err`: it goes nowhere, and its publisher was answered.
+    fn publish_of_bridge(
         &mut self,
         now: Instant,
         id: ConnectionId,

@@ -190,19 +190,28 @@ impl Shard {
             }
             session.received_qos2.insert(packet_id);
         }
+        if self.has_bridge_clients && self.is_bridge(id) {
+            return self.accept_of_bridge(now, id, key, version, publish, topic);
+        }
         let mut joined = Vec::new();
-        let Published { generation, denied } = if self.has_bridge_clients && self.is_bridge(id) {
-            match self.publish_of_bridge(now, id, key, publish, topic) {
-                Ok(published) => published,
-                Err(step) => return step,
-            }
-        } else {
-            let properties = publish.properties.halves(&mut joined);
-            let meta = meta_of(now, key, publish);
-            let draft =
-                Draft { topic: topic.as_bytes(), properties, payload: publish.payload, meta };
-            self.publish(now, &draft, Publisher::Client(key, topic))
-        };
+        let properties = publish.properties.halves(&mut joined);
+        let meta = meta_of(now, key, publish);
+        let draft = Draft { topic: topic.as_bytes(), properties, payload: publish.payload, meta };
+        let published = self.publish(now, &draft, Publisher::Client(key, topic));
+        self.answer_published(now, id, key, version, publish, published)
+    }
+
+    /// What its publisher hears of a message that was admitted, or is not to be.
+    #[inline(always)]
+    pub(super) fn answer_published(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        version: ProtocolVersion,
+        publish: &Publish<'_>,
+        Published { generation, denied }: Published,
+    ) -> Step {
         let Some(packet_id) = publish.packet_id else { return Step::Done };
         let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
         let is_v5 = version == ProtocolVersion::V5;
