@@ -166,7 +166,8 @@ pub struct Session {
     pub is_credit_due: bool,
     /// The client's window leaves some membership fewer places than the limits do.
     pub is_short_of_places: bool,
-    /// Its client does not take what it gets: until its queue is empty it has no part in what is reserved for those that do.
+    /// Its client does not take what it gets: until its queue is empty it has no part in what is reserved for those
+    /// that do.
     pub is_slow: bool,
     /// What is known to the list of the absent of what it holds; 0: it is not listed.
     held: usize,
@@ -293,7 +294,8 @@ impl Session {
         self.received_qos2.clear(&budget);
     }
 
-    /// The memory that it holds beside its messages and its windows of packet ids: in looks that their number does not matter for.
+    /// The memory that it holds beside its messages and its windows of packet ids: in looks that their number does
+    /// not matter for.
     fn bytes(&self) -> usize {
         let filters = allocated(self.filters.capacity() * size_of::<Box<str>>());
         let overlaps = self.overlaps.as_ref().map_or(0, |overlaps| overlaps.bytes());

@@ -12,8 +12,8 @@ pub const fn allocated(size: usize) -> usize {
     if chunk < 32 { 32 } else { chunk }
 }
 
-/// What a `BTreeMap` takes for `count` entries of `size` bytes that came one by one, about: seven to eight for each node at the
-/// bottom, of which eight have one that links them.
+/// What a `BTreeMap` takes for `count` entries of `size` bytes that came one by one, about: seven to eight for each
+/// node at the bottom, of which eight have one that links them.
 pub const fn tree_size(count: usize, size: usize) -> usize {
     let leaf_size = allocated(11 * size + 16);
     let linking_size = leaf_size + 12 * size_of::<usize>();

@@ -1,12 +1,14 @@
-//! Metadata: what a shard holds beside messages, input and output. Sessions and connections, their filters, aliases and windows,
-//! the index of subscriptions, groups, what other shards have subscribed to, and remembered routes have a budget together.
+//! Metadata: what a shard holds beside messages, input and output. Sessions and connections, their filters, aliases
+//! and windows, the index of subscriptions, groups, what other shards have subscribed to, and remembered routes have
+//! a budget together.
 //!
-//! A half of it is for what the shard's own clients cause. Three eighths are for the interest of other shards, each of which
-//! refuses what would pass its share of them; with one shard they are its clients', too. An eighth is for routes.
+//! A half of it is for what the shard's own clients cause. Three eighths are for the interest of other shards, each
+//! of which refuses what would pass its share of them; with one shard they are its clients', too. An eighth is for
+//! routes.
 //!
-//! Of the own part neither sessions, with their connections, nor all that their clients ask for may have more than three
-//! quarters, so that neither starves the other. The last eighth is for clients that come back, and for the few places that each
-//! window has in any case.
+//! Of the own part neither sessions, with their connections, nor all that their clients ask for may have more than
+//! three quarters, so that neither starves the other. The last eighth is for clients that come back, and for the few
+//! places that each window has in any case.
 
 use super::groups::Member;
 use super::interest::Announcement;
@@ -155,7 +157,8 @@ impl Shard {
         }
     }
 
-    /// Whether a group of this shard may have one more member, which is a session of another shard or needs `listed` bytes here.
+    /// Whether a group of this shard may have one more member, which is a session of another shard or needs `listed`
+    /// bytes here.
     pub(super) fn has_room_for_member(&mut self, text: &str, listed: usize) -> bool {
         let needed = listed + ENTRY_SIZE;
         match self.groups.find(text) {

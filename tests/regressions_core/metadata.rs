@@ -1,5 +1,5 @@
-//! What clients make a shard hold beside messages: it stays within its budget, the budget tells what is allocated, and who
-//! asks for more is told so.
+//! What clients make a shard hold beside messages: it stays within its budget, the budget tells what is allocated,
+//! and who asks for more is told so.
 
 use super::*;
 use allocation_counter::{AllocationInfo, measure};
