@@ -15,6 +15,7 @@ mod inflow;
 mod oversized;
 mod receive;
 mod send;
+mod timeouts;
 mod window;
 
 use std::collections::VecDeque;
@@ -24,8 +25,7 @@ use super::index::{WrongRule, compile_rules};
 use super::message::InMessage;
 use super::rule::{Direction, Rule};
 use crate::codec::{
-    Disconnect, ProtocolVersion, QoS, ReasonCode, encode_pingreq, encode_puback, encode_pubrec,
-    put_user_property,
+    Disconnect, ProtocolVersion, QoS, ReasonCode, encode_puback, encode_pubrec, put_user_property,
 };
 use crate::config::bridge::{BridgeProtocol, BridgeSettings, RemoteAddress};
 use crate::hash::KeyedHash;
@@ -35,6 +35,7 @@ use crate::topic::{InboundAliases, OutboundAliases};
 use attempts::{Attempts, Failure};
 use inflow::Inflow;
 pub use send::Sent;
+use timeouts::{Alive, Lateness};
 use window::Window;
 
 /// Sequences from here on are of messages that no log holds: they have packet identifiers of their own.
@@ -68,6 +69,8 @@ pub struct Link {
     /// Encoded user properties for each message.
     message_properties: Vec<u8>,
     phase: Phase,
+    /// The remote's time has passed, and its socket is read once more.
+    late: Option<Lateness>,
     attempts: Attempts,
     /// 3.1.1: the remote takes the bit that says we are a bridge. `None`: not known.
     is_bridge_bit_taken: Option<bool>,
@@ -123,19 +126,6 @@ enum Phase {
     Up(Alive),
     /// For good.
     Closed,
-}
-
-/// The keep alive of a link that is up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Alive {
-    since: Instant,
-    /// 0: none.
-    keep_alive_ms: u64,
-    sent_at: Instant,
-    received_at: Instant,
-    ping_at: Option<Instant>,
-    /// Some message came to its end.
-    was_of_use: bool,
 }
 
 /// What the remote said in CONNACK.
@@ -200,6 +190,7 @@ impl Link {
             subscribe_rules: compile_rules(0, rules, Direction::Subscribe)?,
             message_properties,
             phase: Phase::Waiting,
+            late: None,
             attempts: Attempts::new(settings.addresses.len(), pause_ms, seed),
             is_bridge_bit_taken: None,
             keeping: match settings.protocol {
@@ -263,6 +254,7 @@ impl Link {
     pub fn handle_connected(&mut self) {
         let Phase::Connecting { deadline } = self.phase else { return };
         self.phase = Phase::Greeting { deadline };
+        self.late = None;
         self.input.clear();
         self.bytes_to_skip = 0;
         self.output.clear();
@@ -274,36 +266,6 @@ impl Link {
         if !matches!(self.phase, Phase::Waiting | Phase::Closed) {
             self.output.clear();
             self.go_down(now, Failure::Passing, why.to_owned());
-        }
-    }
-
-    pub fn handle_timeout(&mut self, now: Instant) {
-        match self.phase {
-            Phase::Connecting { deadline } | Phase::Greeting { deadline } if deadline <= now => {
-                self.go_down(now, Failure::Passing, "it did not answer in time".to_owned());
-            }
-            Phase::Up(mut alive) if alive.due().is_some_and(|due| due <= now) => {
-                if alive.ping_at.is_some() {
-                    let why = "it did not answer a ping in time";
-                    return self.fail(now, ReasonCode::KeepAliveTimeout, why);
-                }
-                // [MQTT-3.1.2-20]
-                encode_pingreq(&mut self.output);
-                alive.ping_at = Some(now);
-                alive.sent_at = now;
-                self.phase = Phase::Up(alive);
-            }
-            _ => {}
-        }
-    }
-
-    /// When `handle_timeout` or `poll_attempt` has something to do.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Waiting => Some(self.attempts.next().1),
-            Phase::Connecting { deadline } | Phase::Greeting { deadline } => Some(deadline),
-            Phase::Up(alive) => alive.due(),
-            Phase::Closed => None,
         }
     }
 
@@ -445,22 +407,10 @@ impl Link {
             }
         }
         self.phase = Phase::Waiting;
+        self.late = None;
         self.input.clear();
         self.logged.clear();
         self.unlogged.clear();
         self.events.push_back(LinkEvent::Down { why });
-    }
-}
-
-impl Alive {
-    fn due(&self) -> Option<Instant> {
-        if self.keep_alive_ms == 0 {
-            return None;
-        }
-        Some(match self.ping_at {
-            Some(at) => at.plus_ms((self.keep_alive_ms / 2).max(1000)),
-            // Early enough for the remote, and often enough to notice that it is gone.
-            None => self.sent_at.min(self.received_at).plus_ms(self.keep_alive_ms * 3 / 4),
-        })
     }
 }

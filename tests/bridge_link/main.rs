@@ -310,9 +310,57 @@ fn a_silent_remote_is_asked_and_then_given_up() {
     link.handle_timeout(due);
     assert_eq!(sent(&mut link, &settings, |packet| packet.packet_type() as u8), [12]);
     let due = link.poll_timeout().unwrap();
-    link.handle_timeout(due);
-    let Some(LinkEvent::Down { why }) = link.poll_event() else { panic!() };
+    let Some(LinkEvent::Down { why }) = give_up(&mut link, due) else { panic!() };
     assert!(why.contains("ping"), "{why}");
+}
+
+/// Calls the link as its owner does whose socket brings nothing.
+fn give_up(link: &mut Link, due: Instant) -> Option<LinkEvent> {
+    (0..1_000).find_map(|ms| {
+        link.handle_timeout(due.plus_ms(ms));
+        link.poll_event()
+    })
+}
+
+#[test]
+fn a_link_that_is_late_is_read_once_more_before_it_is_given_up() {
+    let mut settings = settings(BridgeProtocol::V5);
+    settings.keep_alive_s = 2;
+    let mut link = Link::new(&settings, 0, 1).unwrap();
+    link.poll_attempt(Instant(1)).unwrap();
+    link.handle_connected();
+    // Its owner stood still, and the answer lies in the socket.
+    let mut now = Instant(100_000);
+    link.handle_timeout(now);
+    assert_eq!(link.poll_event(), None);
+    link.handle_bytes(now, &bytes(&settings, &Packet::Connack(Connack::default())));
+    assert_eq!(link.poll_event(), Some(LinkEvent::Up { session_present: false }));
+    for _ in 0..3 {
+        now = link.poll_timeout().unwrap();
+        link.handle_timeout(now);
+        now = now.plus_ms(100_000);
+        link.handle_timeout(now);
+        assert_eq!(link.poll_event(), None);
+        assert!(link.poll_timeout().unwrap() <= now, "it is called again soon");
+        link.handle_bytes(now, &[0xD0, 0]);
+    }
+    // However long the answer to a ping lies in a socket that is not read.
+    now = link.poll_timeout().unwrap();
+    link.handle_timeout(now);
+    for _ in 0..100 {
+        now = now.plus_ms(1_000);
+        link.handle_unread(now);
+        link.handle_timeout(now);
+    }
+    assert_eq!(link.poll_event(), None);
+    let due = link.poll_timeout().unwrap();
+    assert!(matches!(give_up(&mut link, due), Some(LinkEvent::Down { .. })));
+    // The same before CONNACK.
+    let now = link.poll_timeout().unwrap();
+    link.poll_attempt(now).unwrap();
+    link.handle_connected();
+    let due = link.poll_timeout().unwrap();
+    assert!(matches!(give_up(&mut link, due), Some(LinkEvent::Down { .. })));
 }
 
 #[test]

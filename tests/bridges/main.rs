@@ -4,6 +4,7 @@
 mod client;
 mod flow;
 mod hops;
+mod paused;
 #[allow(dead_code, reason = "the replay uses the rest")]
 mod process;
 mod proxy;

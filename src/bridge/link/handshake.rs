@@ -2,7 +2,8 @@
 
 use super::super::hops::Keeping;
 use super::attempts::Failure;
-use super::{Alive, Link, LinkEvent, Phase, Remote, SUBSCRIBE_ID_FIRST};
+use super::timeouts::Alive;
+use super::{Link, LinkEvent, Phase, Remote, SUBSCRIBE_ID_FIRST};
 use crate::codec::{
     BRIDGE_PROPERTY, Connack, Connect, Frame, PacketId, PacketType, ProtocolVersion, QoS,
     ReasonCode, RetainHandling, Suback, Subscribe, SubscribeFilters, SubscriptionOptions,

@@ -17,6 +17,7 @@ const POSTPONED_MAX: u32 = 3;
 impl Link {
     /// Bytes from the socket, in any pieces.
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
+        self.late = None;
         if let Phase::Up(alive) = &mut self.phase {
             alive.received_at = now;
             alive.ping_at = None;

@@ -300,6 +300,7 @@ async fn read(hub: &Rc<Hub>, line: &Rc<Line>, mut reader: Reader) -> io::Result<
     let mut buffer = vec![0; READ_SIZE];
     loop {
         while !line.link.borrow().wants_bytes() || line.inbound_bytes.get() > INBOUND_BYTES_MAX {
+            line.link.borrow_mut().handle_unread(hub.clock.now());
             line.take_events(hub);
             sleep(PAUSE).await;
         }
