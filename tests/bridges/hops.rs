@@ -185,8 +185,8 @@ fn a_ring_with_a_hop_of_3_1_1_passes_a_message_once_around() {
     let protocols = ["5.0", "3.1.1", "5.0"];
     let brokers = ring(&folder("ring-mixed"), protocols);
     let mut watchers: Vec<_> = brokers.iter().map(Watcher::new).collect();
-    for at in 0..3 {
-        retain(&brokers[at], &format!("lamp/{at}"), "ON");
+    for (at, broker) in brokers.iter().enumerate() {
+        retain(broker, &format!("lamp/{at}"), "ON");
         watchers.iter_mut().for_each(|watcher| watcher.await_count(at + 1));
     }
     for (n, watcher) in watchers.iter_mut().enumerate() {

@@ -21,7 +21,7 @@ const ROUNDS: u32 = 2;
 fn answer(stream: &mut TcpStream, received: &mut Vec<u8>, before: impl FnOnce()) -> Option<bool> {
     let mut buffer = [0; 4096];
     loop {
-        while let Some(frame) = next_frame(received, usize::MAX).unwrap() {
+        if let Some(frame) = next_frame(received, usize::MAX).unwrap() {
             let (answer, is_ping) = match Packet::decode(&frame, V5).unwrap() {
                 Packet::Connect(_) => (Packet::Connack(Connack::default()), false),
                 Packet::Pingreq => (Packet::Pingresp, true),
