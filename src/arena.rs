@@ -502,7 +502,10 @@ impl Arena {
         }
         // The one check of bounds finds out what was denied or has a trail, too.
         let Some(bytes) = self.bytes.get(slot.position..) else {
-            return self.trailed_message_in(slot);
+            // Taken apart, so that the others' message need not be where this one is returned.
+            let Message { bytes, topic, properties, payload, meta, stored } =
+                self.trailed_message_in(slot)?;
+            return Some(Message { bytes, topic, properties, payload, meta, stored });
         };
         let bytes = bytes.get(..slot.size())?;
         debug_assert!(!slot.meta.from_bridge, "a trail is nobody's properties");

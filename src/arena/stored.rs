@@ -132,8 +132,23 @@ impl Stored {
         let head = &self.0.header.header;
         let (topic_size, properties_size) =
             (head.topic_size as usize, head.properties_size as usize);
-        let message = Message::of(&self.0.slice, topic_size, properties_size, meta, Some(self));
-        if meta.from_bridge { Message::with_trail(message) } else { message }
+        if meta.from_bridge {
+            // Taken apart, so that the others' message need not be where this one is returned.
+            let Message { bytes, topic, properties, payload, meta, stored } =
+                self.trailed_message_with(meta);
+            return Message { bytes, topic, properties, payload, meta, stored };
+        }
+        Message::of(&self.0.slice, topic_size, properties_size, meta, Some(self))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn trailed_message_with(&self, meta: Meta) -> Message<'_> {
+        let head = &self.0.header.header;
+        let (topic_size, properties_size) =
+            (head.topic_size as usize, head.properties_size as usize);
+        let bytes = &self.0.slice;
+        Message::with_trail(Message::of(bytes, topic_size, properties_size, meta, Some(self)))
     }
 
     /// Somebody else holds it, too.

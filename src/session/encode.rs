@@ -203,32 +203,35 @@ pub fn publish(
         }
     }
     let version = connection.version;
-    let head = head(version, context.now, message, envelope, packet_id, dup);
-    match &connection.marks {
-        None => append_whole(connection, context, message, head),
-        Some(own) => append_marked(**own, connection, context, message, head),
+    if let Some(own) = &connection.marks {
+        let own = **own;
+        let head = head(version, context.now, message, envelope, packet_id, dup);
+        return append_marked(own, connection, context, message, &head);
     }
+    let head = head(version, context.now, message, envelope, packet_id, dup);
+    append_whole(connection, context, message, head);
 }
 
 /// Encodes a PUBLISH for a bridge, with a mark that says where the message has been. Without it where it would be too large
 /// with it: the bridge then knows that it does not know.
 #[cold]
+#[inline(never)]
 fn append_marked(
     own: BrokerId,
     connection: &mut Connection,
     context: &mut Context<'_>,
     message: &Message<'_>,
-    head: PublishHead<'_>,
+    head: &PublishHead<'_>,
 ) {
     let mut properties = message.properties.to_vec();
     Trail::of(message.trail()).put_mark(own, &mut properties);
-    let marked = PublishHead { properties: &properties, ..head };
+    let marked = PublishHead { properties: &properties, ..*head };
     let fits = marked.size(connection.version) <= connection.packet_size_max as usize;
-    append_whole(connection, context, message, if fits { marked } else { head });
+    append_whole(connection, context, message, if fits { marked } else { *head });
 }
 
 /// Encodes a PUBLISH with all that it may have, and defines or uses an alias.
-#[inline]
+#[inline(always)]
 fn append_whole(
     connection: &mut Connection,
     context: &mut Context<'_>,

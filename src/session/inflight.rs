@@ -97,7 +97,9 @@ impl Inflight {
         if before >= flows_max {
             return false;
         }
-        let target = (2 * before).max(FLOWS_MIN).min(flows_max);
+        // Small windows grow in few steps.
+        let factor = if before < 64 { 4 } else { 2 };
+        let target = (factor * before).max(FLOWS_MIN).min(flows_max);
         let needed = memory_of(target) - memory_of(before);
         if before >= FLOWS_MIN && !self.budget.has_room(needed) {
             return false;

@@ -163,6 +163,7 @@ impl Begun {
 
 impl Shard {
     /// An open connection keeps input. `is_new`: its first byte is not the one that was the first before.
+    #[inline(never)]
     pub(super) fn note_input(&mut self, now: Instant, id: ConnectionId, is_new: bool) {
         let Some(connection) = self.clients.connection(id) else { return };
         if !matches!(connection.state, ConnectionState::Open(_)) {
@@ -226,6 +227,7 @@ impl Shard {
     /// A packet at the start of `rest` that cannot be read: a PUBLISH of a client that cannot be told why is passed over, and
     /// the bytes of it that have come are counted; else the connection ends.
     #[cold]
+    #[inline(never)]
     pub(super) fn refuse_frame(
         &mut self,
         now: Instant,
@@ -280,6 +282,7 @@ impl Shard {
     }
 
     /// More of a packet that is passed over; how many of `bytes` are its. `None`: none is.
+    #[inline(never)]
     pub(super) fn pass_over(
         &mut self,
         now: Instant,

@@ -93,9 +93,9 @@ impl Shard {
                 let owner = hash.owner(message.topic, self.shard_count);
                 if owner == self.id {
                     let (limits, counters) = (context.limits, &mut *context.counters);
-                    let refused_before = counters.retained_refused;
-                    self.retained.store(limits, counters, context.drops, now, &message);
-                    if context.counters.retained_refused != refused_before
+                    let is_taken =
+                        self.retained.store(limits, counters, context.drops, now, &message);
+                    if !is_taken
                         && message.meta.is_origin
                         && let key = SessionKey::from_u64(message.meta.publisher)
                         && let Some(session) = self.clients.session(key)

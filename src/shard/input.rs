@@ -68,6 +68,7 @@ impl Shard {
 
     /// Completes the frame whose first part is kept, and uses it, or passes over more of one; returns how many of `bytes` that
     /// took.
+    #[inline(never)]
     fn complete_frame(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
         if let Some(taken) = self.pass_over(now, id, bytes) {
             return taken;

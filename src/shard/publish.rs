@@ -168,27 +168,11 @@ impl Shard {
         {
             return step;
         }
-        if let (QoS::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id) {
-            let Some(session) = self.clients.session(key) else { return Step::Stop };
-            if session.received_qos2.contains(packet_id) {
-                // [MQTT-4.3.3-10]
-                if !session.held_acks.as_ref().is_some_and(|acks| acks.has_qos2(packet_id)) {
-                    self.send_pubrec(id, packet_id, ReasonCode::Success);
-                }
-                return Step::Done;
-            }
-            // A 3.x client was told no maximum; its packet ids bound it.
-            if version == ProtocolVersion::V5
-                && session.received_qos2.len() >= usize::from(self.limits.receive_max)
-            {
-                // [MQTT-3.3.4-7]
-                let why = "more QoS 2 messages are unfinished than the receive maximum";
-                return self.refuse_at_receive_max(now, id, why);
-            }
-            if !session.may_receive_qos2() {
-                return self.refuse_qos2(now, id, key, version, packet_id);
-            }
-            session.received_qos2.insert(packet_id);
+        if publish.qos == QoS::ExactlyOnce
+            && let Some(packet_id) = publish.packet_id
+            && let Some(step) = self.begin_qos2(now, id, key, version, packet_id)
+        {
+            return step;
         }
         if self.has_bridge_clients && self.is_bridge(id) {
             return self.accept_of_bridge(now, id, key, version, publish, topic);
@@ -199,6 +183,39 @@ impl Shard {
         let draft = Draft { topic: topic.as_bytes(), properties, payload: publish.payload, meta };
         let published = self.publish(now, &draft, Publisher::Client(key, topic));
         self.answer_published(now, id, key, version, publish, published)
+    }
+
+    /// Remembers a QoS 2 message; what becomes of one that was here before or is not to be taken.
+    #[inline(never)]
+    fn begin_qos2(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        key: SessionKey,
+        version: ProtocolVersion,
+        packet_id: PacketId,
+    ) -> Option<Step> {
+        let Some(session) = self.clients.session(key) else { return Some(Step::Stop) };
+        if session.received_qos2.contains(packet_id) {
+            // [MQTT-4.3.3-10]
+            if !session.held_acks.as_ref().is_some_and(|acks| acks.has_qos2(packet_id)) {
+                self.send_pubrec(id, packet_id, ReasonCode::Success);
+            }
+            return Some(Step::Done);
+        }
+        // A 3.x client was told no maximum; its packet ids bound it.
+        if version == ProtocolVersion::V5
+            && session.received_qos2.len() >= usize::from(self.limits.receive_max)
+        {
+            // [MQTT-3.3.4-7]
+            let why = "more QoS 2 messages are unfinished than the receive maximum";
+            return Some(self.refuse_at_receive_max(now, id, why));
+        }
+        if !session.may_receive_qos2() {
+            return Some(self.refuse_qos2(now, id, key, version, packet_id));
+        }
+        session.received_qos2.insert(packet_id);
+        None
     }
 
     /// What its publisher hears of a message that was admitted, or is not to be.

@@ -482,6 +482,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("flapping_window_s", "tests/regressions_core/rates.rs"),
     ("flapping_ban_s", "tests/regressions_core/rates.rs"),
     ("arena_size", "tests/admission/main.rs"),
+    ("shard_metadata_bytes_max", "tests/regressions_core/metadata.rs"),
 ];
 
 /// Limits at which nobody is refused and nothing is lost, so that there is nothing to count and to tell, and why.
@@ -507,6 +508,7 @@ const SILENT: &[(&str, &str)] = &[
 /// Keys that limit nothing that somebody may want.
 const NO_LIMITS: &[&str] = &[
     "listen",
+    "bridges_from",
     "cores",
     "shards",
     "io",

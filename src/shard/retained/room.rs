@@ -258,7 +258,7 @@ impl Kept {
         drops: &mut DropLog,
         now: Instant,
         message: &Message<'_>,
-    ) {
+    ) -> bool {
         let topic =
             std::str::from_utf8(message.topic).expect("a topic was validated when it was decoded");
         let size = kept_size(topic.len(), message.size());
@@ -275,16 +275,18 @@ impl Kept {
         };
         let is_expired = message.meta.expires_at.is_some_and(|at| at <= now);
         if message.payload.is_empty() || is_expired {
-            return self.remove(topic);
+            self.remove(topic);
+            return true;
         }
         // What is refused changes nothing: the message that the topic has stays, as where its publisher is told.
         if !has_room && !self.may_replace(limits, topic, size) {
             counters.retained_refused += 1;
             drops.push(None, message.topic, DropReason::RetainedFull);
-            return;
+            return false;
         }
         self.remove(topic);
         self.insert(topic, message);
+        true
     }
 
     /// Whether a message that claims nothing has room in the place of the one that its topic has.
