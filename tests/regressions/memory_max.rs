@@ -54,9 +54,16 @@ fn near_memory_max_nothing_grows_and_the_broker_recovers_when_it_is_read() {
         wait_for(&broker, "near memory_max (100 MiB)");
         let held = anonymous_mib(broker.id());
         assert!((70..=150).contains(&held), "{held} MiB\n{}", broker.log());
-        let mut new = Client::open(broker.address, Version::V5);
-        new.send(&client::connect(Version::V5, "new", &[]));
-        assert_eq!(new.answer(Kind::Connack).number("reason"), Some(0x97));
+        // The broker may be below the bound by what its sockets held a moment ago: then a little more is enough.
+        let is_turned_away = (401..=500).any(|id| {
+            let mut new = Client::open(broker.address, Version::V5);
+            new.send(&client::connect(Version::V5, "new", &[]));
+            let reason = new.answer(Kind::Connack).number("reason");
+            sender.send(&message.publish(Version::V5, 0b010, id));
+            sender.answer(Kind::Puback);
+            reason == Some(0x97)
+        });
+        assert!(is_turned_away, "{}", broker.log());
         // What was kept is there, and when it is gone there is room.
         let mut absent = Client::join(broker.address, Version::V311, "absent", &lasting);
         let mut got = 0;
