@@ -67,6 +67,11 @@ impl Budget {
         self.bytes().saturating_add(bytes) <= self.max()
     }
 
+    /// Whether so many bytes more stay within half of the bound: for what can do with less.
+    pub fn has_ample_room(&self, bytes: usize) -> bool {
+        self.bytes().saturating_add(bytes) <= self.max() / 2
+    }
+
     /// A holder that had `before` bytes has `now`, whatever the bound.
     pub fn change(&self, before: usize, now: usize) {
         debug_assert!(before <= self.bytes(), "a holder gives back what it has");

@@ -20,8 +20,8 @@ impl Networks {
     /// An address, or a network as `address/bits`; bits behind the network's are no matter.
     pub fn parse_one(text: &str) -> Option<IpNet> {
         match text.parse::<IpAddr>() {
-            Ok(address) => Some(IpNet::from(address)),
-            Err(_) => text.parse::<IpNet>().ok().map(|network| network.trunc()),
+            Ok(address) => Some(IpNet::from(address.to_canonical())),
+            Err(_) => text.parse::<IpNet>().ok().and_then(canonical),
         }
     }
 
@@ -36,6 +36,20 @@ impl Networks {
     pub fn has(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// A network of IPv4 that is written as one of IPv6 is what it is; one that reaches beyond those has no meaning.
+fn canonical(network: IpNet) -> Option<IpNet> {
+    let network = network.trunc();
+    match network {
+        IpNet::V6(six)
+            if Ipv6Net::new_assert(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), 96).contains(&six) =>
+        {
+            let IpAddr::V4(address) = network.addr().to_canonical() else { return None };
+            Ipv4Net::new(address, six.prefix_len() - 96).ok().map(IpNet::V4)
+        }
+        _ => Some(network),
     }
 }
 
@@ -54,6 +68,15 @@ impl fmt::Display for Shown<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_of_ipv4_is_one_however_it_is_written() {
+        for text in ["::ffff:10.0.0.1", "::ffff:10.0.0.0/104"] {
+            let networks = Networks::of(vec![Networks::parse_one(text).unwrap()]);
+            assert!(networks.has("10.0.0.1".parse().unwrap()), "{text}");
+            assert!(!networks.has("11.0.0.1".parse().unwrap()), "{text}");
+        }
+    }
 
     #[test]
     fn a_set_has_the_addresses_of_its_networks() {

@@ -101,7 +101,8 @@ impl Inflight {
         let factor = if before < 64 { 4 } else { 2 };
         let target = (factor * before).max(FLOWS_MIN).min(flows_max);
         let needed = memory_of(target) - memory_of(before);
-        if before >= FLOWS_MIN && !self.budget.has_room(needed) {
+        // Windows leave a half to those that cannot do with less: no client is refused for what others have in flight.
+        if before >= FLOWS_MIN && !self.budget.has_ample_room(needed) {
             return false;
         }
         self.flows.reserve_exact(target - self.flows.len());
@@ -237,7 +238,10 @@ impl Inflight {
         while self.flows.front().is_some_and(|flow| flow.state == FlowState::Done) {
             self.pop_front();
         }
-        if self.flows.is_empty() && self.flows.capacity() > 64 {
+        if self.flows.is_empty()
+            && self.flows.capacity() > FLOWS_MIN
+            && (self.flows.capacity() > 64 || !self.budget.has_ample_room(0))
+        {
             self.give_memory_back();
         }
         true
@@ -260,6 +264,9 @@ impl Inflight {
     pub fn disconnect(&mut self) {
         self.sent_count = 0;
         self.outstanding = 0;
+        if self.flows.is_empty() && self.flows.capacity() > 0 {
+            self.give_memory_back();
+        }
     }
 
     /// Takes the messages of all flows for which `is_wanted`, in order; those flows will not be sent again.
@@ -374,7 +381,8 @@ mod tests {
 
     #[test]
     fn a_window_grows_as_far_as_the_budget_goes_and_gives_back_what_it_had() {
-        let budget = Budget::new(10_000);
+        // Half of it is for windows.
+        let budget = Budget::new(20_000);
         let mut windows: Vec<Inflight> = (0..40).map(|_| Inflight::new(budget.clone())).collect();
         let mut lengths = Vec::new();
         for inflight in &mut windows {
@@ -399,6 +407,13 @@ mod tests {
             first.finish(front, FlowState::AwaitPuback);
         }
         assert!(budget.bytes() + 4_000 < before, "what is not needed is given back");
+        let (before, small) = (budget.bytes(), &mut windows[39]);
+        while let Some(front) = small.front_id() {
+            small.finish(front, FlowState::AwaitPuback);
+        }
+        assert_eq!(budget.bytes(), before, "few places stay while the client is there");
+        small.disconnect();
+        assert_eq!(budget.bytes(), before - memory_of(FLOWS_MIN));
         drop(windows);
         assert_eq!(budget.bytes(), 0);
     }

@@ -159,14 +159,15 @@ impl Shard {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Step {
-        if let Err(reason) = self.check_publish(publish, topic) {
-            return self.refuse_publish(now, id, key, version, publish, reason);
-        }
+        // Refusals wait behind acknowledgements that are held, too.
         if publish.packet_id.is_some()
             && self.bridges.is_any()
             && let Some(step) = self.check_held_acks(now, id, key, version)
         {
             return step;
+        }
+        if let Err(reason) = self.check_publish(publish, topic) {
+            return self.refuse_publish(now, id, key, version, publish, reason);
         }
         if publish.qos == QoS::ExactlyOnce
             && let Some(packet_id) = publish.packet_id

@@ -81,6 +81,7 @@ impl Link {
             self.is_bridge_bit_taken = Some(true);
         }
         self.silent_closings = 0;
+        self.late = None;
         if self.version == ProtocolVersion::V5 {
             self.keeping = Keeping::of(&connack.user_properties);
         }

@@ -17,8 +17,9 @@ const POSTPONED_MAX: u32 = 3;
 impl Link {
     /// Bytes from the socket, in any pieces.
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
-        self.late = None;
+        // Before CONNACK is whole a remote has no more time for saying something.
         if let Phase::Up(alive) = &mut self.phase {
+            self.late = None;
             alive.received_at = now;
             alive.ping_at = None;
         }

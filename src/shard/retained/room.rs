@@ -296,7 +296,7 @@ impl Kept {
         if let Some(old) = old.filter(|old| !is_own(topic, old.meta())) {
             // Sessions that hold it keep its bytes.
             let bytes = if old.is_shared() { 0 } else { old.size() };
-            free.add(Room { messages: 1, bytes });
+            free.add(Room { messages: 1, bytes: entry_size(topic.len()) + bytes });
         }
         // What is promised for the same topic is needed beyond this message only as far as it is larger.
         match self.promises.get(topic) {
@@ -389,6 +389,27 @@ mod tests {
                 (self.limits.retained_messages_max, self.limits.retained_bytes_max);
             assert!(Room { messages, bytes }.holds(all), "{all:?} of {messages} and {bytes}");
         }
+    }
+
+    #[test]
+    fn a_message_that_claims_nothing_takes_the_place_of_one_that_is_as_large() {
+        let mut world = World {
+            kept: Kept::new(&KeyedHash::new(1)),
+            limits: Limits { retained_messages_max: 1, ..Limits::default() },
+            counters: Counters::default(),
+            drops: DropLog::default(),
+            model: HashMap::new(),
+            held: Vec::new(),
+        };
+        let size = kept_size(1, 1) + 100;
+        assert!(world.store("a", size, Claim::None));
+        // As in a shortage of memory: no more than there is.
+        world.limits.retained_bytes_max = world.kept.used().bytes;
+        for claimless in [size, size - 50, size] {
+            assert!(world.store("a", claimless, Claim::None), "{claimless}");
+            world.check();
+        }
+        assert!(!world.store("a", size + 100, Claim::None) && !world.store("b", size, Claim::None));
     }
 
     #[test]

@@ -90,6 +90,16 @@ impl Bridge {
         is_echo
     }
 
+    /// Whether a message that this bridge brings in is one that was `given` to a neighbour's bridge.
+    fn is_given(&self, now: Instant, given: &RefCell<Echo>, message: &InMessage) -> bool {
+        let (topic, payload) = (message.remote_topic(), message.payload());
+        let is_echo = given.borrow_mut().is_echo(now, Return::Around, topic, payload);
+        if is_echo {
+            self.count_echo(topic);
+        }
+        is_echo
+    }
+
     fn count_echo(&self, topic: &str) {
         let name = &self.settings.name;
         self.echoes.add(|| {
@@ -146,11 +156,17 @@ impl Hub {
                 return Judgement::Dropped;
             }
         };
-        if bridge.echo.is_some() && trail.has_gap {
+        // Without a mark it may have come around by a bridge that is no broker of ours, over which we gave it without one.
+        let is_unmarked = keeping == Keeping::Properties && trail == Trail::default();
+        if bridge.echo.is_some() && (trail.has_gap || is_unmarked) {
             if !self.has_caught_up() {
                 return Judgement::Open;
             }
-            if bridge.is_return(now, &self.given, has_no_local, message) {
+            let is_return = match is_unmarked {
+                true => bridge.is_given(now, &self.given, message),
+                false => bridge.is_return(now, &self.given, has_no_local, message),
+            };
+            if is_return {
                 return Judgement::Dropped;
             }
         }
@@ -192,10 +208,10 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    /// A bridge that subscribes by 3.1.1, and the end of the one shard.
-    async fn hub_and_port(io: Io, folder: &Folder) -> (Hub, BridgePort) {
+    /// A bridge that subscribes, and the end of the one shard.
+    async fn hub_and_port(io: Io, folder: &Folder, protocol: BridgeProtocol) -> (Hub, BridgePort) {
         let settings = BridgeSettings {
-            protocol: BridgeProtocol::V311,
+            protocol,
             subscribe: vec![RuleSettings::new("#")],
             ..BridgeSettings::new("north")
         };
@@ -244,11 +260,30 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_back_without_a_mark_over_a_neighbour_s_own_bridge_is_an_echo() {
+        for_each_io(|io| {
+            run(io, async move {
+                let folder = Folder::new("unmarked");
+                let (hub, mut port) = hub_and_port(io, &folder, BridgeProtocol::V5).await;
+                let line = &hub.bridges[0].lines[0];
+                assert!(port.has_room());
+                port.send(given("lamp"));
+                port.wake();
+                for (topic, is_echo) in [("lamp", true), ("lamp", false), ("other", false)] {
+                    arrive(&hub, topic);
+                    assert_eq!(line.take_inbound(0).is_none(), is_echo, "{topic}");
+                }
+                assert_eq!(hub.bridges[0].echoes.count(), 1);
+            });
+        });
+    }
+
+    #[test]
     fn an_echo_that_is_faster_than_the_word_of_what_was_given_is_one() {
         for_each_io(|io| {
             run(io, async move {
                 let folder = Folder::new("returns");
-                let (hub, mut port) = hub_and_port(io, &folder).await;
+                let (hub, mut port) = hub_and_port(io, &folder, BridgeProtocol::V311).await;
                 let line = &hub.bridges[0].lines[0];
                 let echoes = || hub.bridges[0].echoes.count();
                 assert!(port.has_room());

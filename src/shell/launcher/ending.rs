@@ -94,7 +94,8 @@ impl<'a> StopStalls<'a> {
         let mut has_stalled = false;
         let is_quiet = broker.shared.orders.run_phase(phase, time, &broker.doors, || {
             let slept = self.looked_at.elapsed();
-            if slept >= LOOK_INTERVAL {
+            // A shard that has ended does not turn.
+            if slept >= LOOK_INTERVAL && phase != Phase::End {
                 self.looked_at = Instant::now();
                 let beats = broker.reports.iter().map(|report| &report.beat);
                 let found = self.stalls.look(beats, millis(LOOK_INTERVAL), millis(slept));
