@@ -140,14 +140,27 @@ impl Shard {
         publisher: Publisher<'_>,
     ) -> Published {
         if self.hook_set.intersects(AT_ORIGIN) {
-            if let Publisher::Client(key, topic) = publisher
-                && let Some(generation) = self.publish_as_held(draft, key, topic)
-            {
-                return Published { generation, denied: None };
-            }
-            return self.publish_hooked(now, draft, publisher);
+            return match draft.meta.from_bridge {
+                true => self.publish_hooked::<true>(now, draft, publisher),
+                false => self.publish_as_hooks_want(now, draft, publisher),
+            };
         }
         Published::of(self.admit(now, draft))
+    }
+
+    #[inline(never)]
+    fn publish_as_hooks_want(
+        &mut self,
+        now: Instant,
+        draft: &Draft<'_>,
+        publisher: Publisher<'_>,
+    ) -> Published {
+        if let Publisher::Client(key, topic) = publisher
+            && let Some(generation) = self.publish_as_held(draft, key, topic)
+        {
+            return Published { generation, denied: None };
+        }
+        self.publish_hooked::<false>(now, draft, publisher)
     }
 
     /// Admits a message for which the hooks have said before what they do.
@@ -207,7 +220,7 @@ impl Shard {
     }
 
     #[inline(never)]
-    fn publish_hooked(
+    fn publish_hooked<const FROM_BRIDGE: bool>(
         &mut self,
         now: Instant,
         draft: &Draft<'_>,
@@ -243,7 +256,6 @@ impl Shard {
         let mut verdict = Verdict::Allow;
         let mut changed = None;
         let trailed;
-        let from_bridge = draft.meta.from_bridge;
         if self.hook_set.contains(HookSet::PUBLISH) {
             let Plugged { hooks, buffers, joined, held, .. } = &mut **plugged;
             // Text is not checked twice.
@@ -253,7 +265,7 @@ impl Shard {
             };
             let properties = join(draft.properties, joined);
             // Where the message has been is no hook's to see.
-            let (properties, trail) = match from_bridge {
+            let (properties, trail) = match FROM_BRIDGE {
                 true => split_trail(properties),
                 false => (properties, &[][..]),
             };
@@ -267,7 +279,7 @@ impl Shard {
             }
             if verdict == Verdict::Allow
                 && !self.hook_set.contains(HookSet::AUTHORIZE_PUBLISH)
-                && !from_bridge
+                && !FROM_BRIDGE
                 && let Publisher::Client(key, topic) = publisher
                 && let Some(appended_size) = edit.held()
             {
@@ -275,7 +287,7 @@ impl Shard {
             }
             if verdict == Verdict::Allow && edit.is_changed() {
                 let edited = edit.finish(draft.meta, now);
-                changed = Some(match from_bridge {
+                changed = Some(match FROM_BRIDGE {
                     true => {
                         let [first, second] = edited.properties;
                         trailed = [first, second, trail].concat();
@@ -291,7 +303,9 @@ impl Shard {
             return Published::REFUSED;
         };
         self.counters.admitted += 1;
-        self.arena.trail_last();
+        if FROM_BRIDGE {
+            self.arena.trail_last();
+        }
         let allowed = Published { generation, denied: None };
         if !is_in_row {
             plugged.hooks.pause();
