@@ -245,6 +245,10 @@ impl Shard {
         if connection.park.is_some() {
             return Err(Step::Wait);
         }
+        if self.rates.is_on && !self.has_tokens(now, id) {
+            return Err(Step::Wait);
+        }
+        let Some(connection) = self.clients.connection(id) else { return Err(Step::Stop) };
         let has_room = connection.output.size() < output_size_max.saturating_mul(2);
         if !has_room && !connection.is_peer_gone {
             return Err(self.park(id, Park::Output));

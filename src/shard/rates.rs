@@ -91,12 +91,15 @@ impl Shard {
     pub(super) fn is_within_rate(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> bool {
         let is_publish = bytes.first().is_some_and(|first| first >> 4 == PacketType::Publish as u8);
         let is_whole = frame_size(bytes).is_ok_and(|size| size.is_some_and(|s| s <= bytes.len()));
+        !is_publish || !is_whole || self.has_tokens(now, id)
+    }
+
+    /// Whether a message of the client may be used now. If not, the connection is parked until it may.
+    pub(super) fn has_tokens(&mut self, now: Instant, id: ConnectionId) -> bool {
         let Some(connection) = self.clients.connection(id) else { return true };
         let is_heard =
             connection.park.is_some() || connection.is_peer_gone || self.is_shutting_down;
-        let Some(key) = connection.session().filter(|_| is_publish && is_whole && !is_heard) else {
-            return true;
-        };
+        let Some(key) = connection.session().filter(|_| !is_heard) else { return true };
         let fresh = Bucket::new(&self.limits, now);
         let bucket = self.rates.buckets.entry(key).or_insert(fresh);
         bucket.fill(&self.limits, now);
@@ -120,14 +123,15 @@ impl Shard {
         }
     }
 
-    /// A message was passed over: what it took of the network counts.
+    /// A message was passed over: it costs what the largest does that is taken, as the client would pay for a debt by
+    /// being read no more, its PINGREQs neither.
     pub(super) fn charge_passed(&mut self, now: Instant, id: ConnectionId, size: usize) {
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         let Some(key) = key.filter(|_| self.rates.is_on) else { return };
         let fresh = Bucket::new(&self.limits, now);
         let bucket = self.rates.buckets.entry(key).or_insert(fresh);
         bucket.fill(&self.limits, now);
-        bucket.charge(size);
+        bucket.charge(size.min(self.limits.packet_size_max));
     }
 
     /// The client may be read again.

@@ -15,7 +15,7 @@ mod returns;
 mod signal;
 mod status;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::poll_fn;
@@ -87,6 +87,8 @@ pub struct Hub {
     broker_id: BrokerId,
     /// What clients that are bridges were given, and may come back over one of ours.
     given: RefCell<Echo>,
+    /// Since when a shard has more to tell than its lane takes, and when that was seen last.
+    behind: Cell<Option<(Instant, Instant)>>,
     index: Arc<ForwardIndex>,
     clock: Clock,
     end: RefCell<BridgeEnd>,
@@ -224,6 +226,7 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
         bridges,
         broker_id: setup.broker_id,
         given: RefCell::new(Echo::new(fastrand::u64(..))),
+        behind: Cell::new(None),
         index,
         clock,
         end: RefCell::new(end),

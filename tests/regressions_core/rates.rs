@@ -62,6 +62,37 @@ fn a_client_over_its_rate_is_not_read_and_loses_nothing() {
 }
 
 #[test]
+fn a_message_above_the_size_costs_what_the_largest_does_and_waits_for_its_turn() {
+    let limits = Limits { byte_rate_max: 1_000, packet_size_max: 2_000, ..quiet() };
+    let mut world = World::new(1, limits);
+    let client = world.connect("c", |connect| {
+        connect.version = ProtocolVersion::V311;
+        connect.keep_alive_s = 60;
+    });
+    world.settle();
+    world.received(client);
+    let pubacks_after = |world: &mut World, seconds: u64| {
+        for _ in 0..10 * seconds {
+            world.now = world.now.plus_ms(100);
+            world.settle();
+        }
+        world.received(client).iter().filter(|packet| packet.starts_with("PUBACK")).count()
+    };
+    for round in 0..3 {
+        // 90,000 bytes in parts: a debt of all of them would be a minute and a half.
+        for id in [1, 2] {
+            world.publish(client, "t", &[b'x'; 45_000], QoS::AtLeastOnce, id);
+        }
+        world.publish(client, "t", b"x", QoS::AtLeastOnce, 3);
+        world.settle();
+        assert_eq!(pubacks_after(&mut world, 0), 1, "round {round}: the second has to wait");
+        assert_eq!(pubacks_after(&mut world, 1), 0, "round {round}");
+        assert_eq!(pubacks_after(&mut world, 5), 2, "round {round}: they have paid by now");
+        assert!(world.is_open(client));
+    }
+}
+
+#[test]
 fn a_client_gets_no_new_rate_by_connecting_again() {
     let mut world = World::new(1, Limits { message_rate_max: 5, ..quiet() });
     let mut answered = 0;

@@ -13,6 +13,9 @@ use crate::bridge::{
 use crate::printable::Quoted;
 use crate::time::Instant;
 
+/// How long a message that may be an echo waits for what shards have no room to tell; then it is judged by what is known.
+const BEHIND_MS: u64 = 1_000;
+
 /// Messages that are dropped for one reason: the first is told, all are counted.
 #[derive(Default)]
 pub struct Drops(Cell<u64>);
@@ -159,7 +162,7 @@ impl Hub {
         // Without a mark it may have come around by a bridge that is no broker of ours, over which we gave it without one.
         let is_unmarked = keeping == Keeping::Properties && trail == Trail::default();
         if bridge.echo.is_some() && (trail.has_gap || is_unmarked) {
-            if !self.has_caught_up() {
+            if !self.has_caught_up(now) {
                 return Judgement::Open;
             }
             let is_return = match is_unmarked {
@@ -174,8 +177,8 @@ impl Hub {
     }
 
     /// Takes what the shards have told. Whether that is all that they had to tell before they sent what may have come back: a
-    /// shard tells before it sends, but for what its lane has no room for.
-    fn has_caught_up(&self) -> bool {
+    /// shard tells before it sends, but for what its lane has no room for. One that does not come to its end is not waited for.
+    fn has_caught_up(&self, now: Instant) -> bool {
         if self.is_flooded() {
             // Nothing is taken before a log has room, and logs get room by what is read from the remotes: nothing may wait.
             return true;
@@ -185,7 +188,14 @@ impl Hub {
         if self.take_mail() {
             self.has_moved.set(true);
         }
-        !is_behind
+        if !is_behind {
+            self.behind.set(None);
+            return true;
+        }
+        let before = self.behind.get().filter(|(_, seen_at)| now.ms_since(*seen_at) < BEHIND_MS);
+        let since = before.map_or(now, |(since, _)| since);
+        self.behind.set(Some((since, now)));
+        now.ms_since(since) >= BEHIND_MS
     }
 }
 
@@ -201,6 +211,7 @@ mod tests {
     use crate::shell::bridges::{Patience, Setup, open};
     use crate::shell::clock::Clock;
     use crate::shell::executor::each_io::{for_each_io, run};
+    use crate::shell::executor::sleep;
     use crate::shell::io::Io;
     use crate::shell::mesh::{self, BridgePort, bridge_lanes};
     use crate::shell::shutdown::Orders;
@@ -311,6 +322,39 @@ mod tests {
                 assert_eq!(echoes(), 2);
                 assert!(line.take_inbound(0).is_some(), "the third is no echo");
                 assert!(!line.has_inbound());
+            });
+        });
+    }
+
+    #[test]
+    fn a_shard_that_never_tells_all_holds_nothing_for_long() {
+        for_each_io(|io| {
+            run(io, async move {
+                let folder = Folder::new("behind");
+                let (hub, mut port) = hub_and_port(io, &folder, BridgeProtocol::V311).await;
+                let line = &hub.bridges[0].lines[0];
+                let began = std::time::Instant::now();
+                arrive(&hub, "first");
+                assert!(line.take_inbound(0).is_some());
+                let mut has_waited = false;
+                while line.take_inbound(0).is_none() {
+                    while port.has_room() {
+                        port.send(given("other"));
+                    }
+                    port.wake();
+                    if !line.has_inbound() {
+                        arrive(&hub, "second");
+                    } else {
+                        line.take_arrivals(&hub);
+                    }
+                    has_waited |= line.has_inbound();
+                    assert!(began.elapsed() < Duration::from_secs(60), "it waits for ever");
+                    sleep(Duration::from_millis(5)).await;
+                }
+                assert!(has_waited);
+                // While that goes on nothing else waits either.
+                arrive(&hub, "third");
+                assert!(line.take_inbound(0).is_some());
             });
         });
     }
