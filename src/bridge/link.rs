@@ -11,6 +11,7 @@
 
 mod attempts;
 mod handshake;
+mod held;
 mod inflow;
 mod oversized;
 mod receive;
@@ -33,6 +34,7 @@ use crate::time::Instant;
 use crate::topic::{InboundAliases, OutboundAliases};
 
 use attempts::{Attempts, Failure};
+use held::Held;
 use inflow::Inflow;
 pub use send::Sent;
 use timeouts::{Alive, Lateness};
@@ -91,8 +93,13 @@ pub struct Link {
     /// The remote's session may know messages up to these sequences.
     logged_through: u64,
     unlogged_through: u64,
-    /// A message that the remote could not take just now, and how often.
-    postponed: Option<(u64, u32)>,
+    held: Held,
+    /// Nothing else is sent before this message.
+    room_is_for: Option<u64>,
+    /// `LinkEvent::Again` that the owner has not heard: what waited goes before all others.
+    again_count: u32,
+    /// Of topics.
+    hash: KeyedHash,
     inflow: Inflow,
     aliases_in: InboundAliases,
     aliases_out: OutboundAliases,
@@ -170,6 +177,19 @@ pub enum LinkEvent {
         filter: String,
         reason: ReasonCode,
     },
+    /// The remote cannot take the message now: it is sent again. Said once a message, and once a topic at a time.
+    Postponed {
+        sequence: u64,
+        reason: ReasonCode,
+    },
+    /// Send this message again now; `forget` it if it is there no more.
+    Due {
+        sequence: u64,
+    },
+    /// Messages from this sequence on that are neither done nor under way were answered by `Sent::Waits`: offer them again.
+    Again {
+        from: u64,
+    },
 }
 
 impl Link {
@@ -180,6 +200,7 @@ impl Link {
         for (name, value) in &settings.message_properties {
             put_user_property(&mut message_properties, name, value);
         }
+        let hash = KeyedHash::new(seed);
         let pause_ms = (settings.reconnect_min_ms, settings.reconnect_max_ms);
         Ok(Link {
             version: match settings.protocol {
@@ -213,8 +234,11 @@ impl Link {
             ),
             logged_through: 0,
             unlogged_through: UNLOGGED,
-            postponed: None,
-            inflow: Inflow::new(KeyedHash::new(seed).state()),
+            held: Held::new(pause_ms, hash.state()),
+            room_is_for: None,
+            again_count: 0,
+            inflow: Inflow::new(hash.state()),
+            hash,
             aliases_in: InboundAliases::new(0),
             aliases_out: OutboundAliases::new(0),
             remote: Remote {
@@ -303,8 +327,10 @@ impl Link {
 
     pub fn poll_event(&mut self) -> Option<LinkEvent> {
         let event = self.events.pop_front()?;
-        if let LinkEvent::Inbound { message, .. } = &event {
-            self.event_bytes -= message.size();
+        match &event {
+            LinkEvent::Inbound { message, .. } => self.event_bytes -= message.size(),
+            LinkEvent::Again { .. } => self.again_count -= 1,
+            _ => {}
         }
         Some(event)
     }
@@ -411,6 +437,7 @@ impl Link {
         self.input.clear();
         self.logged.clear();
         self.unlogged.clear();
+        self.room_is_for = None;
         self.events.push_back(LinkEvent::Down { why });
     }
 }

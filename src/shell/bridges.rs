@@ -4,6 +4,7 @@
 //! one that commits its log and one that keeps its link to the remote.
 
 mod deletions;
+mod feed;
 mod identity;
 mod intake;
 mod line;
@@ -185,6 +186,7 @@ async fn trim(hub: Rc<Hub>) {
             for line in &bridge.lines {
                 line.trim();
                 line.tell_oversized(hub.clock.now(), bridge.settings.packet_size_max);
+                line.tell_postponed(hub.clock.now());
             }
         }
     }

@@ -256,12 +256,12 @@ impl Spool {
         self.inner.log.borrow().backlog()
     }
 
-    /// Drops waiting messages from `from` on, oldest first, until one of `size` bytes has room; says how many. Give the
-    /// first sequence that was never sent: messages in flight, and those received, are better not dropped. As space comes
+    /// Drops waiting messages from `from` on, oldest first, but none `in_flight` (in order), until one of `size` bytes has room;
+    /// says how many. Messages in flight, and those received, are better not dropped. As space comes
     /// back by whole segments, up to two segments' messages may go at once; their files go with the next commit. Messages
     /// that no commit has begun to write are dropped last, and their sequences may come again.
-    pub fn make_room(&self, from: u64, size: usize) -> u64 {
-        self.inner.log.borrow_mut().make_room(from, size)
+    pub fn make_room(&self, from: u64, in_flight: &[u64], size: usize) -> u64 {
+        self.inner.log.borrow_mut().make_room(from, in_flight, size)
     }
 
     /// Whether a commit is under way, or failed and is to be made again: what it writes, and what came behind it, cannot be
@@ -281,13 +281,14 @@ impl Spool {
     }
 
     /// When the disk is full: drops all messages of the oldest file that can go then, which are those that were not sent
-    /// (`from` is the first). The next commit deletes the file before it writes. `None`: there is no such file.
-    pub fn free_segment(&self, from: u64) -> Option<Freed> {
+    /// (`from` is the first, and none is `in_flight`). The next commit deletes the file before it writes. `None`: there is no
+    /// such file.
+    pub fn free_segment(&self, from: u64, in_flight: &[u64]) -> Option<Freed> {
         // A file that is open keeps its space.
         if let Ok(mut reader) = self.reader.try_borrow_mut() {
             *reader = Reader::default();
         }
-        self.inner.log.borrow_mut().free_segment(from)
+        self.inner.log.borrow_mut().free_segment(from, in_flight)
     }
 
     /// Drops all that was pushed and is not committed, and says how many. Their sequences may come again. `None`: a commit

@@ -172,12 +172,15 @@ impl World {
 
     fn drop_some(&mut self) {
         let from = self.log.floor() + self.random.below(4);
+        let mut in_flight: Vec<u64> =
+            (0..self.random.below(3)).map(|_| from + self.random.below(8)).collect();
+        in_flight.sort_unstable();
         let before = self.log.unfinished(from, usize::MAX);
         let uncommitted = self.log.next_sequence() - self.log.committed();
         let (dropped, path) = match self.random.below(2) {
-            0 => (self.log.make_room(from, 60), "room was made"),
+            0 => (self.log.make_room(from, &in_flight, 60), "room was made"),
             _ => {
-                let freed = self.log.free_segment(from);
+                let freed = self.log.free_segment(from, &in_flight);
                 (freed.map_or(0, |freed| freed.messages), "a segment was given up")
             }
         };
@@ -187,6 +190,7 @@ impl World {
         let mut committed = 0;
         for (sequence, _) in before {
             if self.log.state(sequence).is_none() {
+                assert!(!in_flight.contains(&sequence));
                 self.marked.entry((sequence, true)).or_insert(self.events.len());
                 committed += 1;
             }

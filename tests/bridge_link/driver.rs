@@ -224,7 +224,7 @@ impl Driver {
             };
             match self.link.send(broker.now, place as u64 + 1, &message) {
                 Sent::Taken => {}
-                Sent::NoRoom => panic!("there was room"),
+                Sent::NoRoom | Sent::Waits => panic!("there was room"),
                 Sent::TooLarge => {
                     self.totals.too_large += 1;
                     self.log[place].is_too_large = true;

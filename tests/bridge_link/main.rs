@@ -2,6 +2,7 @@
 
 mod broker;
 mod driver;
+mod moody;
 mod rules;
 
 use broker::Broker;
@@ -213,7 +214,8 @@ fn the_limits_of_the_remote_hold() {
 
 #[test]
 fn a_refused_message_is_over_and_one_that_cannot_be_taken_now_is_sent_again() {
-    let settings = settings(BridgeProtocol::V5);
+    let mut settings = settings(BridgeProtocol::V5);
+    settings.reconnect_max_ms = 100_000;
     let puback = |id, reason| {
         let ack = ringmq::codec::Ack::new(ringmq::codec::PacketId::new(id).unwrap(), reason);
         bytes(&settings, &Packet::Puback(ack))
@@ -225,9 +227,59 @@ fn a_refused_message_is_over_and_one_that_cannot_be_taken_now_is_sent_again() {
     link.handle_bytes(now, &puback(1, ReasonCode::NotAuthorized));
     let refused = LinkEvent::Refused { sequence: 1, reason: ReasonCode::NotAuthorized };
     assert_eq!(link.poll_event(), Some(refused));
-    link.handle_bytes(now, &puback(2, ReasonCode::QuotaExceeded));
-    assert!(matches!(link.poll_event(), Some(LinkEvent::Down { .. })));
-    assert!(!link.is_up());
+    link.poll_transmit();
+    // Over the same connection, as what it is to the remote: new. The pauses grow to their bound.
+    let mut now = now;
+    let mut pause_ms = 10;
+    let began = now;
+    let postponed = LinkEvent::Postponed { sequence: 2, reason: ReasonCode::QuotaExceeded };
+    while now.ms_since(began) < 1_000_000 {
+        let reason = [ReasonCode::QuotaExceeded, ReasonCode::PacketIdentifierInUse];
+        link.handle_bytes(now, &puback(2, reason[usize::from(now != began)]));
+        match link.poll_event() {
+            event if now == began => assert_eq!(event.as_ref(), Some(&postponed)),
+            event => assert_eq!(event, None),
+        }
+        assert!(link.is_up());
+        // Its topic waits; others go on, at QoS 0, too.
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+            assert_eq!(link.send(now, 3, &message(qos)), Sent::Waits);
+        }
+        let other = OutMessage { topic: "c", ..message(QoS::AtMostOnce) };
+        assert_eq!(link.send(now, 0, &other), Sent::Taken);
+        link.poll_transmit();
+        assert_eq!(link.send(now, 2, &message(QoS::AtLeastOnce)), Sent::Waits);
+        link.handle_timeout(now.plus_ms(pause_ms - 1));
+        assert_eq!(link.poll_event(), None);
+        now = now.plus_ms(pause_ms);
+        pause_ms = (pause_ms * 2).min(100_000);
+        link.handle_timeout(now);
+        // PINGREQ leaves, too, in so long a time.
+        link.handle_bytes(now, &[0xD0, 0]);
+        link.poll_transmit();
+        assert_eq!(link.poll_event(), Some(LinkEvent::Due { sequence: 2 }));
+        assert_eq!(link.send(now, 2, &message(QoS::AtLeastOnce)), Sent::Taken);
+        let dup = sent(&mut link, &settings, |packet| match packet {
+            Packet::Publish(publish) => publish.dup,
+            packet => panic!("{packet:?}"),
+        });
+        assert_eq!(dup, [false]);
+    }
+    // What waited goes before what comes.
+    link.handle_bytes(now, &puback(2, ReasonCode::Success));
+    assert_eq!(link.room(), 0);
+    assert_eq!(link.send(now, 4, &message(QoS::AtLeastOnce)), Sent::NoRoom);
+    assert_eq!(link.poll_event(), Some(LinkEvent::Done { sequence: 2 }));
+    assert_eq!(link.poll_event(), Some(LinkEvent::Again { from: 3 }));
+    assert_eq!(link.send(now, 3, &message(QoS::AtLeastOnce)), Sent::Taken);
+    assert_eq!(link.send(now, 4, &message(QoS::AtLeastOnce)), Sent::Taken);
+    // One that is there no more lets the others go, too.
+    link.handle_bytes(now, &puback(3, ReasonCode::QuotaExceeded));
+    assert!(matches!(link.poll_event(), Some(LinkEvent::Postponed { sequence: 3, .. })));
+    assert_eq!(link.send(now, 5, &message(QoS::AtLeastOnce)), Sent::Waits);
+    link.forget(3);
+    assert_eq!(link.poll_event(), Some(LinkEvent::Again { from: 4 }));
+    assert_eq!(link.send(now, 5, &message(QoS::AtLeastOnce)), Sent::Taken);
 }
 
 #[test]

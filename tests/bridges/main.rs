@@ -8,6 +8,7 @@ mod paused;
 #[allow(dead_code, reason = "the replay uses the rest")]
 mod process;
 mod proxy;
+mod refusing;
 
 use std::io::Write;
 use std::process::{Command, Stdio};

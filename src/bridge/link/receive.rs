@@ -1,6 +1,7 @@
 //! What arrives over a link.
 
 use super::handshake::failure_of;
+use super::held::Refusal;
 use super::window::Step;
 use super::{Link, LinkEvent, Phase, TAKEN_OVER_WITHIN_MS};
 use crate::bridge::message::InMessage;
@@ -10,9 +11,6 @@ use crate::codec::{
 };
 use crate::printable::Quoted;
 use crate::time::Instant;
-
-/// So often a message that the remote cannot take just now is sent again, each time over a new connection.
-const POSTPONED_MAX: u32 = 3;
 
 impl Link {
     /// Bytes from the socket, in any pieces.
@@ -246,25 +244,18 @@ impl Link {
         }
         self.window(sequence).set(sequence, Step::Finished);
         self.events.push_back(LinkEvent::Done { sequence });
+        self.forget(sequence);
     }
 
     fn on_refused(&mut self, now: Instant, sequence: u64, reason: ReasonCode) {
-        let is_passing =
-            matches!(reason, ReasonCode::QuotaExceeded | ReasonCode::PacketIdentifierInUse);
-        let count = match self.postponed {
-            Some((one, count)) if one == sequence => count + 1,
-            _ => 1,
-        };
-        if is_passing && count <= POSTPONED_MAX {
-            self.postponed = Some((sequence, count));
-            let why = format!("it cannot take a message now: {reason:?}");
-            // Not as useful as it seemed: the pauses grow.
-            if let Phase::Up(alive) = &mut self.phase {
-                alive.was_of_use = false;
-            }
-            return self.fail(now, ReasonCode::UnspecifiedError, &why);
-        }
+        let topic = self.window(sequence).topic_of(sequence);
         self.window(sequence).set(sequence, Step::Finished);
-        self.events.push_back(LinkEvent::Refused { sequence, reason });
+        if !matches!(reason, ReasonCode::QuotaExceeded | ReasonCode::PacketIdentifierInUse) {
+            self.events.push_back(LinkEvent::Refused { sequence, reason });
+            return self.forget(sequence);
+        }
+        if self.held.refuse(now, sequence, topic) == Refusal::First {
+            self.events.push_back(LinkEvent::Postponed { sequence, reason });
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What leaves over a link: messages, and what ends their exchanges.
 
+use super::held::Place;
 use super::window::{Step, Window};
 use super::{Link, LinkEvent, OUTPUT_MARK, Phase, UNLOGGED};
 use crate::bridge::message::OutMessage;
@@ -13,51 +14,117 @@ const ALIAS_SIZE: usize = 3;
 /// What became of a message that was to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// Above QoS 0, `Done` or `Refused` follows while the link is up.
+    /// It is under way. Above QoS 0, `Done`, `Refused` or the like follows while the link is up.
     Taken,
     /// Nothing happened: offer it again when there is room.
     NoRoom,
     /// The remote takes no packet so large: it is never sent.
     TooLarge,
+    /// The remote refuses it, or a message of its topic before it, for now: go on with the next one. `LinkEvent::Due` or
+    /// `LinkEvent::Again` says when to offer it again.
+    Waits,
 }
 
 impl Link {
     /// How many messages it takes now.
     pub fn room(&self) -> usize {
-        if !self.is_up() || self.output.len() >= OUTPUT_MARK {
+        let is_shut = self.held.is_full() || self.room_is_for.is_some() || self.again_count > 0;
+        if is_shut || !self.is_up() || self.output.len() >= OUTPUT_MARK {
             return 0;
         }
-        let quota = self.settings.inflight_max.min(self.remote.receive_max);
-        usize::from(quota).saturating_sub(self.logged.count() + self.unlogged.count())
+        self.window_room()
+    }
+
+    fn window_room(&self) -> usize {
+        let quota = usize::from(self.settings.inflight_max.min(self.remote.receive_max));
+        quota.saturating_sub(self.logged.count() + self.unlogged.count())
+    }
+
+    /// Whether a message that is `Due` may find room.
+    pub fn has_room_again(&self) -> bool {
+        self.is_up() && self.output.len() < OUTPUT_MARK && self.window_room() > 0
     }
 
     /// Sends a message. `sequence` is its place in the log, or counts up from `UNLOGGED + 1`; at QoS 0 nobody looks at it.
-    /// Each of the two kinds comes in rising order since `LinkEvent::Up`.
+    /// Each of the two kinds comes in rising order since `LinkEvent::Up`, but for what waited.
     pub fn send(&mut self, now: Instant, sequence: u64, message: &OutMessage<'_>) -> Sent {
         let qos = message.qos.min(self.remote.qos_max);
         let is_tracked = qos != QoS::AtMostOnce;
         if !self.is_up() || self.output.len() >= OUTPUT_MARK {
             return Sent::NoRoom;
         }
-        if is_tracked && (self.room() == 0 || !self.window(sequence).takes(sequence)) {
+        let topic = match is_tracked || !self.held.is_empty() {
+            true => self.hash.bytes(message.topic.as_bytes()),
+            false => 0,
+        };
+        if is_tracked && self.is_under_way(sequence) {
+            return Sent::Taken;
+        }
+        let place = self.held.place(now, sequence, topic);
+        match place {
+            Place::Waits => return Sent::Waits,
+            // What waited may have the same topic, and goes first.
+            Place::Free if self.again_count > 0 => return Sent::NoRoom,
+            Place::Free | Place::Front { .. } => {}
+        }
+        if is_tracked && !self.has_room_for(sequence, place) {
             return Sent::NoRoom;
         }
         let packet_id = is_tracked.then(|| self.window(sequence).id_of(sequence));
-        let dup = is_tracked && sequence <= *self.through(sequence);
+        // What the remote has refused is a new message to it. [MQTT-3.3.1-1]
+        let is_new = place == Place::Front { is_in_doubt: false };
+        let dup = is_tracked && !is_new && sequence <= *self.through(sequence);
         if !self.encode(message, qos, packet_id, dup) {
             return Sent::TooLarge;
         }
         self.touch(now);
         if is_tracked {
             let step = if qos == QoS::AtLeastOnce { Step::AtLeastOnce } else { Step::ExactlyOnce };
-            self.window(sequence).push(sequence, step);
+            self.window(sequence).push(sequence, step, topic);
+            self.held.sent(sequence);
+            self.room_is_for = self.room_is_for.filter(|one| *one != sequence);
             let through = self.through(sequence);
             *through = sequence.max(*through);
         } else if message.qos != QoS::AtMostOnce {
             // The remote has no more to say of it.
             self.events.push_back(LinkEvent::Done { sequence });
+            self.forget(sequence);
         }
         Sent::Taken
+    }
+
+    /// Whether a message above QoS 0 can be in flight now.
+    fn has_room_for(&mut self, sequence: u64, place: Place) -> bool {
+        let is_front = matches!(place, Place::Front { .. });
+        let has_room = if is_front { self.window_room() > 0 } else { self.room() > 0 };
+        let takes = self.window(sequence).takes(sequence);
+        if is_front && !takes {
+            // Its identifier is too far behind those in flight: nothing else is sent until they are done.
+            self.room_is_for = Some(sequence);
+        }
+        has_room && takes
+    }
+
+    /// Whether the message is in flight.
+    pub fn is_under_way(&self, sequence: u64) -> bool {
+        let window = if sequence > UNLOGGED { &self.unlogged } else { &self.logged };
+        window.step(sequence).is_some()
+    }
+
+    /// What a full log may drop: the messages from this sequence on, but those in flight (in order). `floor`: of the log;
+    /// `unsent`: the first message that was not offered yet, or is to be offered again.
+    pub fn droppable(&self, floor: u64, unsent: u64) -> (u64, Vec<u64>) {
+        let from = if self.held.is_empty() { unsent } else { floor };
+        (from, self.logged.unfinished_from(from))
+    }
+
+    /// A message that was to be sent, and is not in flight, is over: dropped, or gone from the log.
+    pub fn forget(&mut self, sequence: u64) {
+        self.room_is_for = self.room_is_for.filter(|one| *one != sequence);
+        if self.held.release(sequence) {
+            self.again_count += 1;
+            self.events.push_back(LinkEvent::Again { from: sequence + 1 });
+        }
     }
 
     /// After `LinkEvent::Up`, before anything is sent: the messages whose PUBREC is recorded, in order. Then all others that
@@ -70,9 +137,10 @@ impl Link {
             if !self.session_present || !self.window(sequence).takes(sequence) {
                 // The remote had the message; nobody is left to release it from.
                 self.events.push_back(LinkEvent::Done { sequence });
+                self.forget(sequence);
                 continue;
             }
-            self.window(sequence).push(sequence, Step::Released);
+            self.window(sequence).push(sequence, Step::Released, 0);
             self.send_pubrel(sequence);
         }
     }

@@ -4,7 +4,7 @@
 //! connection first lets the socket be read.
 
 use super::attempts::Failure;
-use super::{Link, Phase};
+use super::{Link, LinkEvent, Phase};
 use crate::codec::{ReasonCode, encode_pingreq};
 use crate::time::Instant;
 
@@ -35,6 +35,11 @@ pub(super) struct Lateness {
 impl Link {
     /// Call it again soon while `poll_timeout` names a time that has passed; between two calls the socket is read.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.is_up() {
+            while let Some(sequence) = self.held.poll_due(now) {
+                self.events.push_back(LinkEvent::Due { sequence });
+            }
+        }
         let phase = self.phase;
         match phase {
             Phase::Connecting { deadline } | Phase::Greeting { deadline }
@@ -73,7 +78,7 @@ impl Link {
         match self.phase {
             Phase::Waiting => Some(self.attempts.next().1),
             Phase::Connecting { deadline } | Phase::Greeting { deadline } => Some(deadline),
-            Phase::Up(alive) => alive.due(),
+            Phase::Up(alive) => alive.due().into_iter().chain(self.held.next_due()).min(),
             Phase::Closed => None,
         }
     }

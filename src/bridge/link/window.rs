@@ -21,6 +21,8 @@ pub(super) struct Window {
 struct Flight {
     sequence: u64,
     step: Step,
+    /// The hash of its topic; 0 where nobody asks.
+    topic: u64,
 }
 
 /// How far a message has come.
@@ -80,14 +82,31 @@ impl Window {
         span < u64::from(self.id_count)
     }
 
-    /// Nearly always behind all others: only what was to be released before comes out of order.
-    pub fn push(&mut self, sequence: u64, step: Step) {
+    /// Nearly always behind all others: only what was to be released before, or was refused for a time, comes out of order.
+    pub fn push(&mut self, sequence: u64, step: Step, topic: u64) {
         assert!(self.takes(sequence), "an identifier stands for one message");
         let place = self.flights.partition_point(|flight| flight.sequence < sequence);
-        let is_new = self.flights.get(place).is_none_or(|flight| flight.sequence != sequence);
-        assert!(is_new, "a message is sent once over a connection");
-        self.flights.insert(place, Flight { sequence, step });
+        let flight = Flight { sequence, step, topic };
+        match self.flights.get_mut(place).filter(|known| known.sequence == sequence) {
+            Some(known) => {
+                assert_eq!(known.step, Step::Finished, "a message is in flight once");
+                *known = flight;
+            }
+            None => self.flights.insert(place, flight),
+        }
         self.count += 1;
+    }
+
+    /// The hash of the topic of a message in flight.
+    pub fn topic_of(&self, sequence: u64) -> u64 {
+        self.place(sequence).map_or(0, |place| self.flights[place].topic)
+    }
+
+    /// Those from a sequence on, in order; nearly always none.
+    pub fn unfinished_from(&self, sequence: u64) -> Vec<u64> {
+        let first = self.flights.partition_point(|flight| flight.sequence < sequence);
+        let open = self.flights.range(first..).filter(|flight| flight.step != Step::Finished);
+        open.map(|flight| flight.sequence).collect()
     }
 
     /// The sequence that `id` stands for now.
@@ -124,6 +143,8 @@ impl Window {
     }
 
     fn place(&self, sequence: u64) -> Option<usize> {
+        // Nearly all that is asked for before it is sent.
+        self.flights.back().filter(|newest| newest.sequence >= sequence)?;
         self.flights.binary_search_by_key(&sequence, |flight| flight.sequence).ok()
     }
 }
@@ -150,7 +171,7 @@ mod tests {
                     let oldest = model.keys().next().copied().unwrap_or(sequence);
                     assert_eq!(window.takes(sequence), sequence - oldest < u64::from(id_count));
                     if window.takes(sequence) {
-                        window.push(sequence, Step::ExactlyOnce);
+                        window.push(sequence, Step::ExactlyOnce, sequence % 7);
                         model.insert(sequence, Step::ExactlyOnce);
                     } else {
                         refused_count += 1;
@@ -170,6 +191,7 @@ mod tests {
                     let Some(id) = PacketId::new(id) else { continue };
                     if let Some(one) = window.sequence_of(id) {
                         assert_eq!(window.id_of(one), id);
+                        assert_eq!(window.topic_of(one), one % 7);
                         found.insert(one, window.step(one).unwrap());
                     }
                 }

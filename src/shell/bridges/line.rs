@@ -3,7 +3,7 @@
 mod arrivals;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -12,18 +12,15 @@ use std::time::Duration;
 use futures_lite::future::or;
 use tracing::{info, warn};
 
+use super::feed::Feed;
 use super::intake::Asked;
 use super::outbound::Outbound;
-use super::record::Record;
 use super::refusals::Told;
 use super::signal::Signal;
-use super::{Bridge, BridgesError, Hub, unix_ms};
-use crate::bridge::{
-    InMessage, Keeping, Link, LinkEvent, OutMessage, Sent, Trail, UNLOGGED, Wanted,
-};
-use crate::codec::{QoS, ReasonCode};
+use super::{BridgesError, Hub, unix_ms};
+use crate::bridge::{InMessage, Keeping, Link, LinkEvent, UNLOGGED, Wanted};
+use crate::codec::ReasonCode;
 use crate::config::bridge::{BridgeSettings, RemoteAddress};
-use crate::printable::Quoted;
 use crate::shard::ShardId;
 use crate::shard::bridge_mail::{FromBridges, InboundBatch};
 use crate::shell::executor::net::{self, Reader, Writer};
@@ -31,8 +28,6 @@ use crate::shell::executor::{sleep, spawn};
 use crate::time::Instant;
 
 const READ_SIZE: usize = 64 << 10;
-/// Of the log, read at once.
-const CHUNK_BYTES: usize = 256 << 10;
 /// Messages of the remote that wait for a shard's lane; above it the remote is not read.
 const INBOUND_BYTES_MAX: usize = 1 << 20;
 /// Between two looks whether something has room.
@@ -48,22 +43,17 @@ pub struct Line {
     name: String,
     pub outbound: Rc<Outbound>,
     pub told: Told,
-    link: RefCell<Link>,
+    pub told_postponed: Told,
+    pub(super) link: Rc<RefCell<Link>>,
     /// By shard.
     inbound: RefCell<HashMap<ShardId, InboundBatch>>,
     /// Of `inbound` and `arrivals`.
     inbound_bytes: Cell<usize>,
     /// Messages of the remote, with their numbers, that may be echoes of what is not known yet.
     arrivals: RefCell<VecDeque<(u64, InMessage)>>,
-    /// Properties of a message that is sent.
-    marked: RefCell<Vec<u8>>,
     /// Whether the operator was told what the remote makes of hop marks.
     keeping_told: Cell<Keeping>,
-    /// Messages above QoS 0 that no log holds and the remote has not finished, by sequence.
-    unlogged: RefCell<BTreeMap<u64, Vec<u8>>>,
-    unlogged_sequence: Cell<u64>,
-    /// Of them, those to send again.
-    again: RefCell<VecDeque<u64>>,
+    pub(super) feed: Feed,
     /// PUBRECs to record before PUBREL.
     received: RefCell<Vec<u64>>,
     /// The link came up and has not been resumed: nothing may be sent.
@@ -72,7 +62,9 @@ pub struct Line {
     is_stopping: Cell<bool>,
     /// When the process ends: what waits in memory for the remote, and since when that is the same.
     standing: Cell<Option<(Waiting, Instant)>>,
-    status: RefCell<Status>,
+    /// The link has gone down since the socket was connected.
+    is_down: Cell<bool>,
+    pub(super) status: RefCell<Status>,
 }
 
 /// Messages that no log holds.
@@ -94,6 +86,9 @@ pub struct Status {
     pub sent: u64,
     pub received: u64,
     pub refused: u64,
+    /// Refused for now, each topic's first.
+    pub postponed: u64,
+    pub postponed_reason: Option<ReasonCode>,
     /// Larger than the remote takes, or of no rule.
     pub unfit: u64,
     /// Messages of the remote that were larger than this broker takes.
@@ -119,6 +114,9 @@ impl Line {
             // An earlier process may have sent all that is there.
             link.recovered(spool.committed());
         }
+        let link = Rc::new(RefCell::new(link));
+        let is_first = outbound.link.set(link.clone()).is_ok();
+        assert!(is_first, "a log has one connection");
         let name = match settings.connections {
             1 => settings.name.clone(),
             _ => format!("{}/{index}", settings.name),
@@ -129,20 +127,19 @@ impl Line {
             name,
             outbound,
             told: Told::default(),
-            link: RefCell::new(link),
+            told_postponed: Told::default(),
+            link,
             inbound: RefCell::default(),
             inbound_bytes: Cell::new(0),
             arrivals: RefCell::default(),
-            marked: RefCell::default(),
             keeping_told: Cell::default(),
-            unlogged: RefCell::default(),
-            unlogged_sequence: Cell::new(UNLOGGED),
-            again: RefCell::default(),
+            feed: Feed::new(settings),
             received: RefCell::default(),
             is_new: Cell::new(false),
             has_asked_for_retained: Cell::new(false),
             is_stopping: Cell::new(false),
             standing: Cell::new(None),
+            is_down: Cell::new(false),
             status: RefCell::new(Status {
                 state: "disconnected",
                 is_connected: false,
@@ -152,6 +149,8 @@ impl Line {
                 sent: 0,
                 received: 0,
                 refused: 0,
+                postponed: 0,
+                postponed_reason: None,
                 unfit: 0,
                 oversized: 0,
             }),
@@ -172,7 +171,7 @@ impl Line {
     /// Whether the process waits for the remote no longer: it has acknowledged what no log holds, or is not there, or nothing
     /// has changed for `stall_ms`.
     pub fn is_delivered(&self, now: Instant, stall_ms: u64) -> bool {
-        let unacknowledged = self.unlogged.borrow().len();
+        let unacknowledged = self.feed.unacknowledged_count();
         let waiting = Waiting { unsent: self.outbound.direct_len(), unacknowledged };
         if waiting == (Waiting { unsent: 0, unacknowledged: 0 }) || !self.link.borrow().is_up() {
             return true;
@@ -187,7 +186,7 @@ impl Line {
 
     /// Messages above QoS 0 that no log holds and the remote has not acknowledged.
     pub fn unacknowledged_count(&self) -> usize {
-        self.unlogged.borrow().len() + self.outbound.direct_acknowledged_count()
+        self.feed.unacknowledged_count() + self.outbound.direct_acknowledged_count()
     }
 
     /// Says goodbye and stays down.
@@ -208,10 +207,7 @@ impl Line {
     pub fn trim(&self) {
         self.outbound.trim();
         self.link.borrow_mut().trim();
-        let mut again = self.again.borrow_mut();
-        if again.is_empty() {
-            *again = VecDeque::new();
-        }
+        self.feed.trim();
     }
 
     fn set_state(&self, state: &'static str, is_connected: bool) {
@@ -280,6 +276,7 @@ async fn connect(address: RemoteAddress, timeout: Duration) -> io::Result<(Reade
 /// From the connected socket to its end.
 async fn serve(hub: &Rc<Hub>, line: &Rc<Line>, reader: Reader, writer: Writer) {
     line.link.borrow_mut().handle_connected();
+    line.is_down.set(false);
     let sending = async {
         let ended = write(hub, line, writer).await;
         if line.link.borrow().is_up() {
@@ -319,7 +316,9 @@ async fn write(hub: &Rc<Hub>, line: &Rc<Line>, mut writer: Writer) -> io::Result
     loop {
         let now = hub.clock.now();
         line.link.borrow_mut().handle_timeout(now);
-        let is_down = line.take_events(hub);
+        line.take_events(hub);
+        // What is found out behind this is done in the next round.
+        let is_down = line.is_down.get();
         line.resume().await?;
         line.record_received(now).await?;
         line.feed(hub).await?;
@@ -345,21 +344,19 @@ impl Line {
         self.link.borrow_mut().poll_transmit()
     }
 
-    /// Does what the link tells; whether it is down.
-    fn take_events(self: &Rc<Self>, hub: &Rc<Hub>) -> bool {
-        let mut is_down = false;
+    /// Does what the link tells.
+    pub(super) fn take_events(self: &Rc<Self>, hub: &Rc<Hub>) {
         loop {
-            let Some(event) = self.link.borrow_mut().poll_event() else { return is_down };
+            let Some(event) = self.link.borrow_mut().poll_event() else { return };
             match event {
-                LinkEvent::Up { session_present } => {
-                    is_down = false;
-                    self.on_up(hub, session_present);
-                }
+                LinkEvent::Up { session_present } => self.on_up(hub, session_present),
                 LinkEvent::Down { why } => {
-                    is_down = true;
+                    self.is_down.set(true);
                     self.is_new.set(false);
                     self.received.borrow_mut().clear();
+                    self.feed.stop();
                     self.say_down(&why);
+                    self.outbound.has_work.raise();
                 }
                 LinkEvent::Inbound { number, message } => self.on_inbound(hub, number, message),
                 LinkEvent::Received { sequence } if sequence > UNLOGGED => {
@@ -372,6 +369,13 @@ impl Line {
                     warn!("bridge {}: the remote refuses a message: {reason:?}", self.name);
                     self.on_done(sequence);
                 }
+                LinkEvent::Postponed { sequence: _, reason } => {
+                    let mut status = self.status.borrow_mut();
+                    status.postponed += 1;
+                    status.postponed_reason = Some(reason);
+                }
+                LinkEvent::Due { sequence } => self.feed.on_due(sequence),
+                LinkEvent::Again { from } => self.on_again(from),
                 LinkEvent::SubscribeRefused { filter, reason } => {
                     warn!("bridge {}: the remote refuses '{filter}': {reason:?}", self.name);
                     self.status.borrow_mut().last_error =
@@ -417,9 +421,9 @@ impl Line {
         self.link.borrow().keeping()
     }
 
-    fn on_done(&self, sequence: u64) {
+    pub(super) fn on_done(&self, sequence: u64) {
         if sequence > UNLOGGED {
-            self.unlogged.borrow_mut().remove(&sequence);
+            self.feed.remove(sequence);
         } else if let Some(spool) = self.outbound.spool() {
             spool.done(sequence);
         }
@@ -439,7 +443,7 @@ impl Line {
             self.link.borrow_mut().resume(spool.received_unfinished());
             self.outbound.unsent.set(spool.floor());
         }
-        *self.again.borrow_mut() = self.unlogged.borrow().keys().copied().collect();
+        self.feed.begin();
         self.is_new.set(false);
         Ok(())
     }
@@ -459,134 +463,6 @@ impl Line {
             link.release(now, sequence);
         }
         Ok(())
-    }
-
-    /// Gives the link what it has room for.
-    async fn feed(&self, hub: &Hub) -> io::Result<()> {
-        let bridge = &hub.bridges[usize::from(self.bridge)];
-        self.feed_unlogged(hub, bridge);
-        let Some(spool) = self.outbound.spool() else { return Ok(()) };
-        loop {
-            let room = self.link.borrow().room();
-            let from = self.outbound.unsent.get();
-            if room == 0 || from >= spool.committed() {
-                return Ok(());
-            }
-            let chunk = spool.read(from, CHUNK_BYTES, room).await.map_err(io::Error::other)?;
-            // The link may have been lost meanwhile: then everything begins anew.
-            if chunk.is_empty() || self.outbound.unsent.get() != from {
-                return Ok(());
-            }
-            for (sequence, bytes) in chunk.iter() {
-                match self.send(hub, bridge, sequence, bytes) {
-                    Sent::NoRoom => return Ok(()),
-                    Sent::Taken => {}
-                    Sent::TooLarge => {
-                        spool.done(sequence);
-                    }
-                }
-                self.outbound.unsent.set(sequence + 1);
-            }
-        }
-    }
-
-    fn feed_unlogged(&self, hub: &Hub, bridge: &Bridge) {
-        loop {
-            let Some(sequence) = self.again.borrow().front().copied() else { break };
-            let record = self.unlogged.borrow().get(&sequence).cloned();
-            if let Some(record) = record {
-                match self.send(hub, bridge, sequence, &record) {
-                    Sent::NoRoom => return,
-                    Sent::Taken => {}
-                    Sent::TooLarge => self.on_done(sequence),
-                }
-            }
-            self.again.borrow_mut().pop_front();
-        }
-        while self.link.borrow().room() > 0 {
-            let Some(bytes) = self.outbound.next_direct() else { return };
-            let sequence = self.unlogged_sequence.get() + 1;
-            let is_tracked = Record::decode(&bytes).is_some_and(|r| r.qos != QoS::AtMostOnce);
-            let outcome = self.send(hub, bridge, sequence, &bytes);
-            match outcome {
-                Sent::NoRoom => return self.outbound.put_back(bytes),
-                Sent::Taken if is_tracked => {
-                    self.unlogged_sequence.set(sequence);
-                    self.unlogged.borrow_mut().insert(sequence, bytes);
-                }
-                Sent::Taken | Sent::TooLarge => {}
-            }
-        }
-    }
-
-    /// Sends one record; what cannot be sent is counted.
-    fn send(&self, hub: &Hub, bridge: &Bridge, sequence: u64, bytes: &[u8]) -> Sent {
-        let Some(record) = Record::decode(bytes) else {
-            warn!("bridge {}: a record of the log is no message; left out", self.name);
-            self.outbound.lose(|dropped| dropped.unfit += 1);
-            return Sent::TooLarge;
-        };
-        let left_ms = record.expires_at_ms.map(|at| at.saturating_sub(unix_ms()));
-        if left_ms == Some(0) {
-            self.outbound.lose(|dropped| dropped.expired += 1);
-            return Sent::TooLarge;
-        }
-        let message = OutMessage {
-            topic: record.topic,
-            properties: record.properties,
-            payload: record.payload,
-            qos: record.qos,
-            retain: record.retain,
-            message_expiry_s: left_ms.map(|left| Instant(left).seconds_left(Instant::ZERO)),
-        };
-        let now = hub.clock.now();
-        let outcome = self.send_marked(hub, now, sequence, &record, &message);
-        match outcome {
-            Sent::Taken => {
-                self.status.borrow_mut().sent += 1;
-                bridge.note_sent(now, &record);
-            }
-            Sent::TooLarge => {
-                self.outbound.lose(|dropped| dropped.unfit += 1);
-                warn!(
-                    "bridge {}: a message to {} is larger than the remote takes; dropped",
-                    self.name,
-                    Quoted(record.topic)
-                );
-            }
-            Sent::NoRoom => {}
-        }
-        outcome
-    }
-}
-
-impl Line {
-    /// Sends a message with a mark that says where it has been; without it where that would be too large.
-    fn send_marked(
-        &self,
-        hub: &Hub,
-        now: Instant,
-        sequence: u64,
-        record: &Record<'_>,
-        message: &OutMessage<'_>,
-    ) -> Sent {
-        let mut link = self.link.borrow_mut();
-        if link.keeping() == Keeping::Nothing {
-            return link.send(now, sequence, message);
-        }
-        let trail = match record.trail {
-            // Of an earlier version's log.
-            [] if record.from_bridge => Trail::UNKNOWN,
-            trail => Trail::of(trail),
-        };
-        let mut properties = self.marked.borrow_mut();
-        properties.clear();
-        properties.extend_from_slice(message.properties);
-        trail.put_mark(hub.broker_id, &mut properties);
-        match link.send(now, sequence, &OutMessage { properties: &properties, ..*message }) {
-            Sent::TooLarge => link.send(now, sequence, message),
-            sent => sent,
-        }
     }
 }
 

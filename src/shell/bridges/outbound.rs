@@ -1,6 +1,6 @@
 //! What waits for one bridge connection: in the log what must not be lost, in memory the rest.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use super::deletions::{Deletions, Verdict};
 use super::record::Record;
 use super::signal::Signal;
 use crate::arena::Generation;
+use crate::bridge::Link;
 use crate::codec::QoS;
 use crate::config::bridge::{BridgeSettings, WhenFull};
 use crate::shard::ShardId;
@@ -64,8 +65,10 @@ pub struct Outbound {
     progress: RefCell<Progress>,
     /// One commit at a time: what is open when one begins is written when it ends.
     turn: Semaphore,
-    /// The first sequence that was never handed to the link.
+    /// The first sequence that was not offered to the link since it came up, or is to be offered again.
     pub unsent: Cell<u64>,
+    /// Of the connection, to see what is in flight.
+    pub link: OnceCell<Rc<RefCell<Link>>>,
     pub dropped: Cell<Dropped>,
     pub is_holding: Cell<bool>,
     /// Why the last commit failed; empty: it did not.
@@ -113,6 +116,7 @@ impl Outbound {
         let none = vec![None; usize::from(shard_count)];
         Outbound {
             unsent: Cell::new(spool.as_ref().map_or(0, Spool::floor)),
+            link: OnceCell::new(),
             spool,
             when_full: settings.when_full,
             messages_max: settings.spool_messages_max,
@@ -251,7 +255,8 @@ impl Outbound {
                 return Ok(());
             }
             (Err(Full::Messages | Full::Bytes), WhenFull::DropOldest) => {
-                let count = spool.make_room(self.unsent.get(), record.len());
+                let (from, in_flight) = self.sent(spool);
+                let count = spool.make_room(from, &in_flight, record.len());
                 self.lose(|dropped| dropped.full += count);
                 match spool.push(record) {
                     // What is being written can be dropped when it is written.
@@ -272,6 +277,15 @@ impl Outbound {
             place.get_or_insert(origin.generation);
         }
         Ok(())
+    }
+
+    /// What a full log may drop: everything from the first sequence on, but what is in flight.
+    fn sent(&self, spool: &Spool) -> (u64, Vec<u64>) {
+        let unsent = self.unsent.get();
+        match self.link.get() {
+            Some(link) => link.borrow().droppable(spool.floor(), unsent),
+            None => (unsent, Vec::new()),
+        }
     }
 
     fn overflow(&self, origin: Origin, record: Vec<u8>) {
@@ -346,11 +360,13 @@ impl Outbound {
         if self.when_full == WhenFull::DropOldest
             && outcome == Outcome::NoSpace
             && self.may_delete(spool)
-            && let Some(freed) = spool.free_segment(self.unsent.get())
         {
-            self.deletions.borrow_mut().note_deleted(freed.size);
-            self.shed(freed.messages);
-            return true;
+            let (from, in_flight) = self.sent(spool);
+            if let Some(freed) = spool.free_segment(from, &in_flight) {
+                self.deletions.borrow_mut().note_deleted(freed.size);
+                self.shed(freed.messages);
+                return true;
+            }
         }
         let Some(count) = spool.abandon().await else { return true };
         let overflowed = std::mem::take(&mut *self.overflow.borrow_mut()).len() as u64;

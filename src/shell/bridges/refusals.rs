@@ -15,18 +15,18 @@ const SILENCE_MS: u64 = 10_000;
 /// What one connection of a bridge has told.
 #[derive(Default)]
 pub struct Told {
-    oversized: Cell<u64>,
+    count: Cell<u64>,
     silent_until: Cell<Instant>,
 }
 
 impl Told {
     /// How many messages came since the last line, if one is due.
-    fn is_due(&self, now: Instant, oversized: u64) -> Option<u64> {
-        let count = oversized - self.oversized.get();
+    fn is_due(&self, now: Instant, total: u64) -> Option<u64> {
+        let count = total - self.count.get();
         if count == 0 || self.silent_until.get() > now {
             return None;
         }
-        self.oversized.set(oversized);
+        self.count.set(total);
         self.silent_until.set(now.plus_ms(SILENCE_MS));
         Some(count)
     }
@@ -45,6 +45,22 @@ impl Line {
             );
         }
     }
+
+    /// Says how many messages the remote could not take just now, now and then.
+    pub fn tell_postponed(&self, now: Instant) {
+        let (total, reason) = {
+            let status = self.status.borrow();
+            (status.postponed, status.postponed_reason)
+        };
+        if let (Some(count), Some(reason)) = (self.told_postponed.is_due(now, total), reason) {
+            warn!(
+                "bridge {}: the remote cannot take {} now: {reason:?}; each is sent again after a pause, and what has its topic \
+                 waits behind it",
+                self.name(),
+                counted(count, "messages")
+            );
+        }
+    }
 }
 
 #[cfg(test)]
@@ -54,7 +70,7 @@ mod tests {
     #[test]
     fn what_was_refused_is_told_once_in_a_while_with_what_came_since() {
         let told = Told::default();
-        for (at, oversized, want) in [
+        for (at, total, want) in [
             (0, 0, None),
             (1_000, 3, Some(3)),
             (2_000, 5, None),
@@ -62,7 +78,7 @@ mod tests {
             (30_000, 5, None),
             (31_000, 6, Some(1)),
         ] {
-            assert_eq!(told.is_due(Instant(at), oversized), want, "at {at} ms");
+            assert_eq!(told.is_due(Instant(at), total), want, "at {at} ms");
         }
     }
 }

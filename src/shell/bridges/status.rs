@@ -22,6 +22,7 @@ struct Sums {
     dropped_unfit: u64,
     dropped_expired: u64,
     refused: u64,
+    postponed: u64,
     oversized: u64,
     connected: usize,
 }
@@ -74,6 +75,7 @@ fn status_of(bridge: &Bridge) -> Vec<(String, String)> {
         sums.sent += status.sent;
         sums.received += status.received;
         sums.refused += status.refused;
+        sums.postponed += status.postponed;
         sums.oversized += status.oversized;
         sums.dropped_full += dropped.full;
         sums.dropped_unfit += dropped.unfit + status.unfit;
@@ -107,6 +109,7 @@ fn status_of(bridge: &Bridge) -> Vec<(String, String)> {
     say("messages/sent", &sums.sent);
     say("messages/received", &sums.received);
     say("messages/refused", &sums.refused);
+    say("messages/postponed", &sums.postponed);
     say("messages/dropped/full", &sums.dropped_full);
     say("messages/dropped/unfit", &sums.dropped_unfit);
     say("messages/dropped/expired", &sums.dropped_expired);

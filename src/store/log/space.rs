@@ -46,12 +46,18 @@ impl Log {
         self.open.size() + sealed
     }
 
-    /// Drops waiting messages from `from` on, oldest first, until one of `size` bytes has room. Says how many. What is
-    /// being written cannot be dropped, nor what came behind it.
-    pub fn make_room(&mut self, from: u64, size: usize) -> u64 {
+    /// Drops waiting messages from `from` on, oldest first, but none `in_flight` (in order), until one of `size` bytes has
+    /// room. Says how many. What is being written cannot be dropped, nor what came behind it.
+    pub fn make_room(&mut self, from: u64, in_flight: &[u64], size: usize) -> u64 {
         let mut dropped = 0;
+        let mut at = from;
         while !self.has_room(size) {
-            let is_dropped = match self.next_waiting(from) {
+            while let Some(next) =
+                self.next_waiting(at).filter(|at| in_flight.binary_search(at).is_ok())
+            {
+                at = next + 1;
+            }
+            let is_dropped = match self.next_waiting(at) {
                 Some(oldest) => self.mark(oldest, Mark::Done),
                 None => self.sealed.is_none() && self.open.drop_first(),
             };
@@ -64,17 +70,22 @@ impl Log {
     }
 
     /// Drops all messages of the oldest segment whose file can go then, and what waits in front of them: none of its messages
-    /// was sent (`from` is the first that was not) or received, and another segment takes the writes. The file goes with the
-    /// next commit's first step, which needs no space. `None`: there is no such segment.
-    pub fn free_segment(&mut self, from: u64) -> Option<Freed> {
+    /// was sent (`from` is the first that was not, and none is `in_flight`, in order) or received, and another segment takes
+    /// the writes. The file goes with the next commit's first step, which needs no space. `None`: there is no such segment.
+    pub fn free_segment(&mut self, from: u64, in_flight: &[u64]) -> Option<Freed> {
         let older = self.segments.iter().take(self.segments.len().saturating_sub(1));
         let mut candidates = older.filter(|segment| {
             let first = self.states.next_unfinished(segment.messages.first_sequence);
             let waits = segment.unfinished > 0 && segment.waiting == segment.unfinished;
-            waits && !segment.stuck && first >= from
+            let sent = in_flight.partition_point(|sent| *sent < first);
+            let is_sent = in_flight.get(sent).is_some_and(|sent| *sent < segment.messages.end());
+            waits && !segment.stuck && first >= from && !is_sent
         });
         let segment = candidates.next()?;
-        let (end, mut freed) = (segment.messages.end(), Freed { messages: 0, size: segment.size });
+        let run = &segment.messages;
+        // In front of the segment something may be in flight.
+        let from = if in_flight.is_empty() { from } else { run.first_sequence };
+        let (end, mut freed) = (run.end(), Freed { messages: 0, size: segment.size });
         while let Some(next) = self.next_waiting(from).filter(|&next| next < end) {
             self.mark(next, Mark::Done);
             freed.messages += 1;

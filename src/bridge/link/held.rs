@@ -1,0 +1,178 @@
+//! Messages that the remote refuses for now: each is sent again after a pause that grows, and what has its topic waits behind
+//! it, so that order holds per topic.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::time::Instant;
+
+/// With so many held messages nothing but them is sent. Those in flight may pass it.
+pub(super) const HELD_MAX: usize = 4096;
+
+/// A pause is doubled so often at most: the longest pause is reached before.
+const DOUBLINGS_MAX: u32 = 20;
+
+#[derive(Debug)]
+pub(super) struct Held {
+    pause_min_ms: u64,
+    pause_max_ms: u64,
+    /// By the hash of their topics: the first message of a topic that was refused. Two topics of one hash wait needlessly.
+    fronts: HashMap<u64, u64, ahash::RandomState>,
+    /// By sequence.
+    messages: BTreeMap<u64, Message>,
+    /// Of those whose pause runs, or is over and was not said yet.
+    dues: BTreeSet<(Instant, u64)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    topic: u64,
+    refusals: u32,
+    /// `None`: it is under way, or its owner looks after it.
+    due: Option<Instant>,
+    /// It was sent, and not answered since.
+    is_in_doubt: bool,
+    /// Something of its topic waits.
+    has_followers: bool,
+}
+
+/// Whether a message may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Free,
+    /// The first of its topic, and its pause is over. `is_in_doubt`: the remote may have it.
+    Front {
+        is_in_doubt: bool,
+    },
+    Waits,
+}
+
+/// What follows from a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The first one of the first message of its topic.
+    First,
+    Again,
+    /// It waits behind another one.
+    Behind,
+}
+
+impl Held {
+    pub fn new(pause_ms: (u64, u64), state: ahash::RandomState) -> Held {
+        Held {
+            pause_min_ms: pause_ms.0.max(1),
+            pause_max_ms: pause_ms.1.max(pause_ms.0).max(1),
+            fronts: HashMap::with_hasher(state),
+            messages: BTreeMap::new(),
+            dues: BTreeSet::new(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.messages.len() >= HELD_MAX
+    }
+
+    /// The remote has refused a message for now.
+    pub fn refuse(&mut self, now: Instant, sequence: u64, topic: u64) -> Refusal {
+        if let Some(message) = self.messages.get_mut(&sequence) {
+            message.is_in_doubt = false;
+            let doublings = message.refusals.min(DOUBLINGS_MAX);
+            message.refusals = message.refusals.saturating_add(1);
+            let doubled = self.pause_min_ms.saturating_mul(1 << doublings);
+            self.set_due(sequence, Some(now.plus_ms(doubled.min(self.pause_max_ms))));
+            return Refusal::Again;
+        }
+        let mut has_followers = false;
+        if let Some(&front) = self.fronts.get(&topic) {
+            let message = self.messages.get_mut(&front).expect("a front is held");
+            if front < sequence {
+                message.has_followers = true;
+                return Refusal::Behind;
+            }
+            // This one goes first, though its refusal came later.
+            self.release(front);
+            has_followers = true;
+        }
+        self.fronts.insert(topic, sequence);
+        let message = Message { topic, refusals: 1, due: None, is_in_doubt: false, has_followers };
+        self.messages.insert(sequence, message);
+        self.set_due(sequence, Some(now.plus_ms(self.pause_min_ms)));
+        Refusal::First
+    }
+
+    /// Whether a message of this topic may be sent.
+    pub fn place(&mut self, now: Instant, sequence: u64, topic: u64) -> Place {
+        let Some(&front) = self.fronts.get(&topic) else { return Place::Free };
+        let message = self.messages.get_mut(&front).expect("a front is held");
+        match sequence.cmp(&front) {
+            Ordering::Less => Place::Free,
+            Ordering::Equal if message.due.is_none_or(|due| due <= now) => {
+                Place::Front { is_in_doubt: message.is_in_doubt }
+            }
+            Ordering::Equal => Place::Waits,
+            Ordering::Greater => {
+                message.has_followers = true;
+                Place::Waits
+            }
+        }
+    }
+
+    /// It is under way.
+    pub fn sent(&mut self, sequence: u64) {
+        if let Some(message) = self.messages.get_mut(&sequence) {
+            message.is_in_doubt = true;
+            self.set_due(sequence, None);
+        }
+    }
+
+    /// Another connection has begun: what was under way or being looked after is due.
+    pub fn begin(&mut self, now: Instant) {
+        let forgotten = self.messages.iter().filter(|(_, message)| message.due.is_none());
+        let forgotten: Vec<u64> = forgotten.map(|(sequence, _)| *sequence).collect();
+        for sequence in forgotten {
+            self.set_due(sequence, Some(now));
+        }
+    }
+
+    /// It is over. Whether something may have waited behind it.
+    pub fn release(&mut self, sequence: u64) -> bool {
+        if !self.messages.contains_key(&sequence) {
+            return false;
+        }
+        self.set_due(sequence, None);
+        let message = self.messages.remove(&sequence).expect("it was there");
+        self.fronts.remove(&message.topic);
+        if self.messages.is_empty() {
+            self.fronts.shrink_to_fit();
+        }
+        message.has_followers
+    }
+
+    /// A message whose pause is over; each is said once.
+    pub fn poll_due(&mut self, now: Instant) -> Option<u64> {
+        let &(due, sequence) = self.dues.first()?;
+        if due > now {
+            return None;
+        }
+        self.set_due(sequence, None);
+        Some(sequence)
+    }
+
+    pub fn next_due(&self) -> Option<Instant> {
+        self.dues.first().map(|(due, _)| *due)
+    }
+
+    fn set_due(&mut self, sequence: u64, due: Option<Instant>) {
+        let Some(message) = self.messages.get_mut(&sequence) else { return };
+        if let Some(before) = std::mem::replace(&mut message.due, due) {
+            self.dues.remove(&(before, sequence));
+        }
+        if let Some(due) = due {
+            self.dues.insert((due, sequence));
+        }
+    }
+}
