@@ -13,6 +13,6 @@ pub use check::check;
 pub use echo::{Echo, Origin, Return};
 pub use hops::{Arrival, BrokerId, Keeping, Trail};
 pub use index::{ForwardIndex, Wanted, WrongRule, connection_of};
-pub use link::{Link, LinkEvent, Sent, UNLOGGED};
+pub use link::{Link, LinkEvent, Sent, UNLOGGED, Unwanted};
 pub use message::{InMessage, OutMessage};
 pub use rule::{Direction, Rule, RuleError};

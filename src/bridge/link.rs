@@ -16,6 +16,7 @@ mod inflow;
 mod oversized;
 mod receive;
 mod send;
+mod suspect;
 mod timeouts;
 mod window;
 
@@ -37,6 +38,7 @@ use attempts::{Attempts, Failure};
 use held::Held;
 use inflow::Inflow;
 pub use send::Sent;
+use suspect::Suspicion;
 use timeouts::{Alive, Lateness};
 use window::Window;
 
@@ -94,6 +96,7 @@ pub struct Link {
     logged_through: u64,
     unlogged_through: u64,
     held: Held,
+    suspicion: Suspicion,
     /// Nothing else is sent before this message.
     room_is_for: Option<u64>,
     /// `LinkEvent::Again` that the owner has not heard: what waited goes before all others.
@@ -190,6 +193,20 @@ pub enum LinkEvent {
     Again {
         from: u64,
     },
+    /// Put the message where it bothers nobody, then `forget` it; or `keep` it. Until then send nothing.
+    SetAside {
+        sequence: u64,
+        why: Unwanted,
+    },
+}
+
+/// Why a message cannot be brought to the remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwanted {
+    /// Refused for now, again and again.
+    Refused { reason: ReasonCode, for_ms: u64 },
+    /// So often in a row the remote closed when it had got the message.
+    Closed { times: u32 },
 }
 
 impl Link {
@@ -234,7 +251,8 @@ impl Link {
             ),
             logged_through: 0,
             unlogged_through: UNLOGGED,
-            held: Held::new(pause_ms, hash.state()),
+            held: Held::new(pause_ms, settings.refused_max_s * 1000, hash.state()),
+            suspicion: Suspicion::new(settings.poison_closes_max),
             room_is_for: None,
             again_count: 0,
             inflow: Inflow::new(hash.state()),
@@ -437,6 +455,7 @@ impl Link {
         self.input.clear();
         self.logged.clear();
         self.unlogged.clear();
+        self.suspicion.lost();
         self.room_is_for = None;
         self.events.push_back(LinkEvent::Down { why });
     }

@@ -52,6 +52,12 @@ pub struct BridgeSettings {
     /// Pause before the first try to reconnect; it doubles from there.
     pub reconnect_min_ms: u64,
     pub reconnect_max_ms: u64,
+    /// A message that the remote refuses for now is sent again for so long, then set aside; 0: for ever.
+    pub refused_max_s: u64,
+    /// So often the remote may close in a row over one message; then it is set aside. 0: for ever.
+    pub poison_closes_max: u32,
+    /// Of the file of messages that were set aside.
+    pub aside_bytes_max: u64,
     /// Connections side by side; a topic always takes the same one.
     pub connections: u16,
     /// Messages that come back over a bridge are recognised and not sent on.
@@ -183,6 +189,9 @@ impl BridgeSettings {
             connect_timeout_ms: 10_000,
             reconnect_min_ms: 1_000,
             reconnect_max_ms: 60_000,
+            refused_max_s: 3600,
+            poison_closes_max: 5,
+            aside_bytes_max: 16 << 20,
             connections: 1,
             echo_detection: true,
             connect_properties: Vec::new(),

@@ -3,6 +3,7 @@
 //! Tasks, all on one thread: one takes what shards hand over and tells them how far the logs have come; each connection has
 //! one that commits its log and one that keeps its link to the remote.
 
+pub mod aside;
 mod deletions;
 mod feed;
 mod identity;
@@ -41,6 +42,7 @@ use crate::shell::mesh::BridgeEnd;
 use crate::shell::shutdown::{Order, Orders, Phase};
 use crate::shell::spool::SpoolError;
 use crate::time::Instant;
+use aside::Aside;
 use intake::{Asked, Ledger};
 use line::Line;
 use opening::Opener;
@@ -69,6 +71,8 @@ pub struct Bridge {
     pub echoes: Drops,
     pub loops: Drops,
     pub paths_too_long: Drops,
+    /// What the remote does not take.
+    pub aside: Aside,
 }
 
 impl Bridge {
@@ -167,11 +171,15 @@ async fn run(setup: Setup, opened: Sender<Result<(), BridgesError>>) {
     for line in hub.bridges.iter().flat_map(|bridge| &bridge.lines) {
         executor::spawn(line.outbound.clone().run_commits());
         executor::spawn(line::run(hub.clone(), line.clone()));
+        executor::spawn(feed::set_aside(hub.clone(), line.clone()));
     }
     if sys_interval_ms > 0 {
         executor::spawn(status::run(hub.clone(), sys_interval_ms));
     }
     executor::spawn(trim(hub.clone()));
+    for bridge in 0..hub.bridges.len() {
+        executor::spawn(aside::back::run(hub.clone(), bridge));
+    }
     serve(&hub, &orders).await;
 }
 
@@ -214,6 +222,7 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
             lines.push(Rc::new(Line::new(id, line, &settings, Rc::new(outbound))?));
         }
         let echo = settings.echo_detection.then(|| RefCell::new(Echo::new(fastrand::u64(..))));
+        let aside = aside::back::open(&settings, &lines, &folder).await;
         bridges.push(Bridge {
             id,
             settings,
@@ -222,6 +231,7 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
             echoes: Drops::default(),
             loops: Drops::default(),
             paths_too_long: Drops::default(),
+            aside,
         });
     }
     Ok(Hub {

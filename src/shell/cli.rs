@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::bridges;
 use super::check::{self, Level};
 use super::config_file::{Configuration, Origin};
 use super::launcher::{EXIT_FAILED, EXIT_STALLED, LaunchError};
@@ -28,6 +29,9 @@ const PLUGIN_HEADER: &str = "plugin-header";
 const RUST: &str = "rust";
 const PORT: &str = "port";
 const VERBOSE: &str = "verbose";
+const ASIDE: &str = "aside";
+const BRIDGE: &str = "bridge";
+const SEND: &str = "send";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,6 +41,7 @@ Examples:
   ringmq -p 1884 -v                         on 127.0.0.1:1884, with all that happens in the log
   ringmq -c ringmq.toml
   ringmq check --config ringmq.toml         what is wrong here, and what to do
+  ringmq aside north --config ringmq.toml   what the remote of the bridge north does not take
   ringmq plugin-header > ringmq_plugin.h    what a plugin of your own is built with, explained
 
 Exit codes: 0 ended as told, 1 it cannot run here, 2 the command line or the configuration is wrong,
@@ -73,6 +78,7 @@ pub fn run(
         CHECK => print_findings(&settings),
         _ if !contradictions.is_empty() => refuse(&contradictions),
         CONFIG => print(&configuration.print(&settings), ExitCode::SUCCESS),
+        ASIDE => show_aside(options, &settings),
         _ => start(settings, serve),
     }
 }
@@ -102,6 +108,15 @@ fn command() -> Command {
                 .override_usage("ringmq plugin-header [--rust]")
                 .arg(Arg::new(RUST).long(RUST).action(ArgAction::SetTrue).help(
                     "The same for plugins in Rust: types and numbers, without the explanations",
+                )),
+        )
+        .subcommand(
+            Command::new(ASIDE)
+                .about("Show the messages that a bridge has set aside, or send them again")
+                .override_usage("ringmq aside BRIDGE [--send] --config FILE")
+                .arg(Arg::new(BRIDGE).required(true).help("The name of the bridge"))
+                .arg(Arg::new(SEND).long(SEND).action(ArgAction::SetTrue).help(
+                    "Send them to the remote again: a broker that runs does so within a second, another one when it starts",
                 )),
         )
         .arg(
@@ -220,6 +235,26 @@ fn start(settings: Settings, serve: impl FnOnce(Settings) -> Result<(), LaunchEr
         signal_hook::low_level::exit(code.into());
     }
     ExitCode::from(code)
+}
+
+/// What the bridge named in the options has set aside.
+fn show_aside(options: &ArgMatches, settings: &Settings) -> ExitCode {
+    let name = options.get_one::<String>(BRIDGE).expect("clap requires it");
+    let Some(bridge) = settings.bridges.iter().find(|bridge| bridge.name == *name) else {
+        let names: Vec<_> = settings.bridges.iter().map(|bridge| bridge.name.as_str()).collect();
+        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return refuse(&[format!(
+            "there is no bridge '{name}' in the configuration, which has: {known}; --config names its file"
+        )]);
+    };
+    let folder = bridges::log_directory(bridge, &settings.data_dir);
+    match bridges::aside::command::run(&folder, options.get_flag(SEND)) {
+        Ok(text) => print(&text, ExitCode::SUCCESS),
+        Err(sentence) => {
+            let _ = writeln!(io::stderr(), "error: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn print_findings(settings: &Settings) -> ExitCode {

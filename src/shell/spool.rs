@@ -150,6 +150,11 @@ impl Spool {
         self.inner.log.borrow().has_room(size)
     }
 
+    /// The same for `count` messages of `size` bytes together.
+    pub fn has_room_for(&self, count: u64, size: usize) -> bool {
+        self.inner.log.borrow().has_room_for(count, size)
+    }
+
     /// Whether a commit would do anything.
     pub fn wants_commit(&self) -> bool {
         self.inner.log.borrow().wants_commit()

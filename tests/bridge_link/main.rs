@@ -7,7 +7,7 @@ mod rules;
 
 use broker::Broker;
 use driver::{Driver, Plan};
-use ringmq::bridge::{Link, LinkEvent, OutMessage, Sent};
+use ringmq::bridge::{Link, LinkEvent, OutMessage, Sent, Unwanted};
 use ringmq::codec::{Connack, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, next_frame};
 use ringmq::config::bridge::{
     BridgeProtocol, BridgeSettings, RemoteAddress, RuleSettings, TopicRule,
@@ -437,5 +437,51 @@ fn a_client_id_that_two_sites_have_is_named_for_what_it_is() {
         link.poll_transmit().unwrap();
         link.handle_bytes(now, &bytes(&settings, &Packet::Connack(Connack::default())));
         assert!(matches!(link.poll_event(), Some(LinkEvent::Up { .. })));
+    }
+}
+
+/// How often the remote ends a connection over which a message was sent before that is set aside.
+fn ends_before_it_is_set_aside(end: impl Fn(&mut Link, &BridgeSettings, Instant)) -> Option<u32> {
+    let settings = settings(BridgeProtocol::V5);
+    let mut link = Link::new(&settings, 0, 1).unwrap();
+    let mut now = Instant(1);
+    for count in 1..=20 {
+        now = now.plus_ms(60_000);
+        link.poll_attempt(now).unwrap();
+        link.handle_connected();
+        link.handle_bytes(now, &bytes(&settings, &Packet::Connack(Connack::default())));
+        link.handle_bytes(now, &[0xD0, 0]);
+        for sequence in 1..=3 {
+            link.send(now, sequence, &message(QoS::AtLeastOnce));
+        }
+        assert!(link.is_under_way(1));
+        end(&mut link, &settings, now);
+        assert!(!link.is_up());
+        while let Some(event) = link.poll_event() {
+            if let LinkEvent::SetAside { sequence, why } = event {
+                assert_eq!((sequence, why), (1, Unwanted::Closed { times: count }));
+                return Some(count);
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn only_a_remote_that_may_mean_the_message_has_it_set_aside() {
+    let says = |reason| {
+        move |link: &mut Link, settings: &BridgeSettings, now| {
+            link.handle_bytes(now, &bytes(settings, &Packet::Disconnect(Disconnect::new(reason))));
+        }
+    };
+    let closed = |link: &mut Link, _: &BridgeSettings, now| link.handle_closed(now, "closed");
+    let lost = |link: &mut Link, _: &BridgeSettings, now| link.handle_disconnected(now, "lost");
+    assert_eq!(ends_before_it_is_set_aside(closed), Some(5));
+    assert_eq!(ends_before_it_is_set_aside(lost), None);
+    for reason in [ReasonCode::PayloadFormatInvalid, ReasonCode::NotAuthorized] {
+        assert_eq!(ends_before_it_is_set_aside(says(reason)), Some(5));
+    }
+    for reason in [ReasonCode::ServerShuttingDown, ReasonCode::SessionTakenOver] {
+        assert_eq!(ends_before_it_is_set_aside(says(reason)), None);
     }
 }

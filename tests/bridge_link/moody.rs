@@ -1,10 +1,10 @@
-//! A remote that refuses messages for a time, over connections that break: nothing is lost, QoS 2 comes once, and order holds
-//! per topic.
+//! A remote that refuses messages for a time, or closes over them, over connections that break: nothing is lost, QoS 2 comes
+//! once, order holds per topic, and what cannot be brought is set aside, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{bytes, seeds, settings, version};
-use ringmq::bridge::{Link, LinkEvent, OutMessage, Sent};
+use ringmq::bridge::{Link, LinkEvent, OutMessage, Sent, Unwanted};
 use ringmq::codec::{Ack, Connack, Packet, PacketId, QoS, ReasonCode, next_frame};
 use ringmq::config::bridge::{BridgeProtocol, BridgeSettings};
 use ringmq::random::Random;
@@ -33,15 +33,19 @@ struct Logged {
 struct Remote {
     /// By number: how often it is still refused.
     refusals: BTreeMap<u64, u32>,
+    /// It closes over them.
+    poison: BTreeSet<u64>,
     has_session: bool,
     unreleased: BTreeSet<PacketId>,
     accepted: Vec<u64>,
     refused_count: u32,
+    closing_count: u32,
 }
 
 impl Remote {
-    fn take(&mut self, packet: Packet<'_>) -> Option<Packet<'static>> {
-        match packet {
+    /// The answer; an error: it closes.
+    fn take(&mut self, packet: Packet<'_>) -> Result<Option<Packet<'static>>, ()> {
+        Ok(match packet {
             Packet::Connect(_) => {
                 let session_present = std::mem::replace(&mut self.has_session, true);
                 Some(Packet::Connack(Connack { session_present, ..Connack::default() }))
@@ -49,6 +53,10 @@ impl Remote {
             Packet::Pingreq => Some(Packet::Pingresp),
             Packet::Publish(publish) => {
                 let number = u64::from_le_bytes(*publish.payload.first_chunk().unwrap());
+                if self.poison.contains(&number) {
+                    self.closing_count += 1;
+                    return Err(());
+                }
                 let packet_id = publish.packet_id.unwrap();
                 let left = self.refusals.entry(number).or_default();
                 let is_known = self.unreleased.contains(&packet_id);
@@ -71,7 +79,7 @@ impl Remote {
                 Some(Packet::Pubcomp(Ack::new(ack.packet_id, ReasonCode::Success)))
             }
             _ => None,
-        }
+        })
     }
 }
 
@@ -81,6 +89,8 @@ struct Plan {
     cut_in: u64,
     crash_in: u64,
     drop_in: u64,
+    /// The remote ends without a word, over no message.
+    restart_in: u64,
 }
 
 struct Run {
@@ -99,6 +109,8 @@ struct Run {
     due: VecDeque<u64>,
     /// Since the order was looked at.
     sent: Vec<u64>,
+    aside: Vec<(u64, Unwanted)>,
+    kept_count: u32,
     crash_count: u32,
     drop_count: u32,
 }
@@ -120,6 +132,8 @@ impl Run {
             unsent: 0,
             due: VecDeque::new(),
             sent: Vec::new(),
+            aside: Vec::new(),
+            kept_count: 0,
             crash_count: 0,
             drop_count: 0,
         }
@@ -171,6 +185,11 @@ impl Run {
             self.link.handle_disconnected(self.now, "cut");
             self.events();
         }
+        if self.is_open && self.is_time(self.plan.restart_in) {
+            self.close();
+            self.link.handle_closed(self.now, "closed");
+            self.events();
+        }
         if self.is_time(self.plan.crash_in) {
             self.crash();
         }
@@ -210,18 +229,32 @@ impl Run {
 
     fn transfer(&mut self) {
         let count = self.random.below(self.to_remote.len() as u64 + 1) as usize;
-        let mut used = 0;
+        let (mut used, mut has_closed) = (0, false);
         while let Some(frame) = next_frame(&self.to_remote[used..count], usize::MAX).unwrap() {
             used += frame.size;
             let packet = Packet::decode(&frame, version(&self.settings)).unwrap();
-            if let Some(answer) = self.remote.take(packet) {
-                self.to_link.extend(bytes(&self.settings, &answer));
+            match self.remote.take(packet) {
+                Ok(Some(answer)) => self.to_link.extend(bytes(&self.settings, &answer)),
+                Ok(None) => {}
+                Err(()) => {
+                    has_closed = true;
+                    break;
+                }
             }
         }
         self.to_remote.drain(..used);
-        let count = self.random.below(self.to_link.len() as u64 + 1) as usize;
+        // A reset takes along what was not read.
+        let is_all = has_closed && self.random.below(2) == 0;
+        let count = match is_all {
+            true => self.to_link.len(),
+            false => self.random.below(self.to_link.len() as u64 + 1) as usize,
+        };
         let answers: Vec<u8> = self.to_link.drain(..count).collect();
         self.link.handle_bytes(self.now, &answers);
+        if has_closed {
+            self.close();
+            self.link.handle_closed(self.now, "closed");
+        }
     }
 
     fn events(&mut self) {
@@ -248,6 +281,21 @@ impl Run {
                 }
                 LinkEvent::Due { sequence } => self.due.push_back(sequence),
                 LinkEvent::Again { from } => self.unsent = self.unsent.min(from as usize - 1),
+                LinkEvent::SetAside { sequence, .. }
+                    if self.log[sequence as usize - 1].state == State::Done =>
+                {
+                    // The log has dropped it meanwhile.
+                    self.link.forget(sequence);
+                }
+                LinkEvent::SetAside { sequence, .. } if self.random.below(3) == 0 => {
+                    self.kept_count += 1;
+                    self.link.keep(self.now, sequence);
+                }
+                LinkEvent::SetAside { sequence, why } => {
+                    self.aside.push((sequence, why));
+                    self.log[sequence as usize - 1].state = State::Done;
+                    self.link.forget(sequence);
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -310,6 +358,12 @@ impl Run {
         }
     }
 
+    fn is_unwanted(&self, number: u64) -> bool {
+        // One that was to be refused a few times may have been refused for long: looked at below.
+        let is_refused = self.remote.refusals.get(&number).is_some_and(|left| *left > 0);
+        is_refused || self.remote.poison.contains(&number)
+    }
+
     /// Holds what the remote has against the log.
     fn check(&self, seed: u64) {
         let mut counts = BTreeMap::<u64, u32>::new();
@@ -324,7 +378,25 @@ impl Run {
                 assert!(last.is_none_or(|last| last < *number), "seed {seed}: order of {topic}");
             }
         }
+        let mut aside: Vec<u64> = self.aside.iter().map(|(sequence, _)| sequence - 1).collect();
+        aside.sort_unstable();
+        let is_dropped = |number: &u64| self.log[*number as usize].is_dropped;
+        let unwanted = (0..MESSAGE_COUNT).filter(|number| self.is_unwanted(*number));
+        let unwanted: Vec<u64> = unwanted.filter(|number| !is_dropped(number)).collect();
+        assert_eq!(aside, unwanted, "seed {seed}");
+        for (sequence, why) in &self.aside {
+            match why {
+                Unwanted::Closed { .. } => assert!(self.remote.poison.contains(&(sequence - 1))),
+                Unwanted::Refused { for_ms, .. } => {
+                    assert!(*for_ms >= 1000 * self.settings.refused_max_s);
+                }
+            }
+        }
         for (number, one) in (0..).zip(&self.log) {
+            if self.is_unwanted(number) {
+                assert_eq!(counts.get(&number), None, "seed {seed}");
+                continue;
+            }
             let count = counts.get(&number).copied().unwrap_or(0);
             let is_right = match one.qos {
                 QoS::ExactlyOnce => count == 1 || one.is_dropped && count == 0,
@@ -336,8 +408,9 @@ impl Run {
 }
 
 #[test]
-fn a_moody_remote_gets_everything_once_and_in_order() {
+fn a_moody_remote_gets_all_it_takes_once_and_in_order_and_the_rest_is_set_aside() {
     let (mut refused, mut crashes, mut drops) = (0, 0, 0);
+    let (mut closings, mut kept, mut given_up) = (0, 0, 0);
     let seeds = seeds();
     // They are quick.
     let count = if seeds.end - seeds.start == 1 { 1 } else { 8 * (seeds.end - seeds.start) };
@@ -345,10 +418,17 @@ fn a_moody_remote_gets_everything_once_and_in_order() {
         let mut random = Random::new(seed);
         let mut settings = settings(BridgeProtocol::V5);
         settings.inflight_max = [1, 1 + random.below(40) as u16][random.below(2) as usize];
+        settings.poison_closes_max = 1 + random.below(5) as u32;
+        settings.refused_max_s = 10;
         let plan = Plan {
             cut_in: [0, 5 + random.below(300)][random.below(2) as usize],
             crash_in: [0, 20 + random.below(300)][random.below(2) as usize],
             drop_in: [0, 30][random.below(2) as usize],
+            // One that ends when a message is alone in flight, so often in a row, may mean it.
+            restart_in: match settings.poison_closes_max {
+                5 => 1000 + random.below(1000),
+                _ => 0,
+            },
         };
         let mut run = Run::new(settings, plan, seed);
         let topic_count = 1 + random.below(8);
@@ -356,8 +436,11 @@ fn a_moody_remote_gets_everything_once_and_in_order() {
             let topic = format!("t/{}", random.below(topic_count));
             let qos = [QoS::AtLeastOnce, QoS::ExactlyOnce][random.below(2) as usize];
             run.log.push(Logged { topic, qos, state: State::Waiting, is_dropped: false });
-            if random.below(8) == 0 {
-                run.remote.refusals.insert(number, 1 + random.below(5) as u32);
+            match random.below(40) {
+                0 => drop(run.remote.poison.insert(number)),
+                1 => drop(run.remote.refusals.insert(number, u32::MAX)),
+                2..6 => drop(run.remote.refusals.insert(number, 1 + random.below(5) as u32)),
+                _ => {}
             }
         }
         run.run();
@@ -365,7 +448,12 @@ fn a_moody_remote_gets_everything_once_and_in_order() {
         refused += run.remote.refused_count;
         crashes += run.crash_count;
         drops += run.drop_count;
+        closings += run.remote.closing_count;
+        kept += run.kept_count;
+        given_up += run.aside.len();
     }
-    println!("{refused} refused, {crashes} crashes, {drops} dropped");
+    println!("{refused} refused, {crashes} crashes, {drops} dropped, {closings} closings");
+    println!("{kept} kept, {given_up} given up");
+    assert!(closings > 500 && kept > 50 && given_up > 100);
     assert!(refused > 1000 && crashes > 50 && drops > 50);
 }

@@ -7,7 +7,7 @@ use super::{Link, LinkEvent, Phase, Remote, SUBSCRIBE_ID_FIRST};
 use crate::codec::{
     BRIDGE_PROPERTY, Connack, Connect, Frame, PacketId, PacketType, ProtocolVersion, QoS,
     ReasonCode, RetainHandling, Suback, Subscribe, SubscribeFilters, SubscriptionOptions,
-    UserProperties, put_user_property,
+    UserProperties, encode_pingreq, put_user_property,
 };
 use crate::limits::PACKET_SIZE_CEILING;
 use crate::printable::Quoted;
@@ -117,6 +117,9 @@ impl Link {
         self.held.begin(now);
         self.events.push_back(LinkEvent::Up { session_present });
         self.subscribe();
+        if self.suspicion.begin(now) {
+            encode_pingreq(&mut self.output);
+        }
     }
 
     /// Asks for all filters, each once, with the highest QoS that its rules want.

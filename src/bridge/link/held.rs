@@ -16,6 +16,8 @@ const DOUBLINGS_MAX: u32 = 20;
 pub(super) struct Held {
     pause_min_ms: u64,
     pause_max_ms: u64,
+    /// A message that was refused for so long is given up; 0: never.
+    give_up_ms: u64,
     /// By the hash of their topics: the first message of a topic that was refused. Two topics of one hash wait needlessly.
     fronts: HashMap<u64, u64, ahash::RandomState>,
     /// By sequence.
@@ -27,6 +29,10 @@ pub(super) struct Held {
 #[derive(Clone, Copy, Debug)]
 struct Message {
     topic: u64,
+    /// It was refused last.
+    refused_at: Instant,
+    /// Between refusals, without the times in which it could not be sent.
+    refused_ms: u64,
     refusals: u32,
     /// `None`: it is under way, or its owner looks after it.
     due: Option<Instant>,
@@ -55,13 +61,18 @@ pub(super) enum Refusal {
     Again,
     /// It waits behind another one.
     Behind,
+    /// It was refused for so long that it is given up.
+    GivenUp {
+        for_ms: u64,
+    },
 }
 
 impl Held {
-    pub fn new(pause_ms: (u64, u64), state: ahash::RandomState) -> Held {
+    pub fn new(pause_ms: (u64, u64), give_up_ms: u64, state: ahash::RandomState) -> Held {
         Held {
             pause_min_ms: pause_ms.0.max(1),
             pause_max_ms: pause_ms.1.max(pause_ms.0).max(1),
+            give_up_ms,
             fronts: HashMap::with_hasher(state),
             messages: BTreeMap::new(),
             dues: BTreeSet::new(),
@@ -80,6 +91,14 @@ impl Held {
     pub fn refuse(&mut self, now: Instant, sequence: u64, topic: u64) -> Refusal {
         if let Some(message) = self.messages.get_mut(&sequence) {
             message.is_in_doubt = false;
+            let gap_ms = now.ms_since(message.refused_at).min(2 * self.pause_max_ms);
+            message.refused_at = now;
+            message.refused_ms = message.refused_ms.saturating_add(gap_ms);
+            let for_ms = message.refused_ms;
+            if self.give_up_ms > 0 && for_ms >= self.give_up_ms {
+                self.set_due(sequence, None);
+                return Refusal::GivenUp { for_ms };
+            }
             let doublings = message.refusals.min(DOUBLINGS_MAX);
             message.refusals = message.refusals.saturating_add(1);
             let doubled = self.pause_min_ms.saturating_mul(1 << doublings);
@@ -98,7 +117,15 @@ impl Held {
             has_followers = true;
         }
         self.fronts.insert(topic, sequence);
-        let message = Message { topic, refusals: 1, due: None, is_in_doubt: false, has_followers };
+        let message = Message {
+            topic,
+            refused_at: now,
+            refused_ms: 0,
+            refusals: 1,
+            due: None,
+            is_in_doubt: false,
+            has_followers,
+        };
         self.messages.insert(sequence, message);
         self.set_due(sequence, Some(now.plus_ms(self.pause_min_ms)));
         Refusal::First
@@ -136,6 +163,11 @@ impl Held {
         for sequence in forgotten {
             self.set_due(sequence, Some(now));
         }
+    }
+
+    /// It could not be given up just now.
+    pub fn keep(&mut self, now: Instant, sequence: u64) {
+        self.set_due(sequence, Some(now.plus_ms(self.pause_max_ms)));
     }
 
     /// It is over. Whether something may have waited behind it.

@@ -1,9 +1,10 @@
 //! What arrives over a link.
 
+use super::attempts::Failure;
 use super::handshake::failure_of;
 use super::held::Refusal;
 use super::window::Step;
-use super::{Link, LinkEvent, Phase, TAKEN_OVER_WITHIN_MS};
+use super::{Link, LinkEvent, Phase, TAKEN_OVER_WITHIN_MS, Unwanted};
 use crate::bridge::message::InMessage;
 use crate::codec::{
     Ack, DecodeError, Frame, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode,
@@ -81,7 +82,8 @@ impl Link {
             Ok(Packet::Pubrel(ack)) => self.on_pubrel(&ack),
             Ok(Packet::Pubcomp(ack)) => self.on_pubcomp(&ack),
             Ok(Packet::Suback(suback)) => self.on_suback(&suback),
-            Ok(Packet::Pingresp | Packet::Unsuback(_)) => {}
+            Ok(Packet::Pingresp) => self.suspicion.answered(now),
+            Ok(Packet::Unsuback(_)) => {}
             Ok(Packet::Disconnect(disconnect)) if self.version == ProtocolVersion::V5 => {
                 let mut why = format!("it closes the connection: {:?}", disconnect.reason);
                 for text in
@@ -92,7 +94,12 @@ impl Link {
                 if disconnect.reason == ReasonCode::SessionTakenOver {
                     why.push_str(&self.on_taken_over(now));
                 }
-                self.go_down(now, failure_of(disconnect.reason), why);
+                let failure = match may_mean_message(disconnect.reason) && self.suspect(now) {
+                    // It may well go on without the message.
+                    true => Failure::Passing,
+                    false => failure_of(disconnect.reason),
+                };
+                self.go_down(now, failure, why);
             }
             Ok(packet) => {
                 let what = format!("it sent {:?}, which only clients do", packet.packet_type());
@@ -227,6 +234,9 @@ impl Link {
             }
             _ => self.finish(sequence),
         }
+        if step == expected {
+            self.suspicion.acknowledged();
+        }
     }
 
     fn on_pubcomp(&mut self, ack: &Ack<'_>) {
@@ -247,6 +257,29 @@ impl Link {
         self.forget(sequence);
     }
 
+    /// The remote has closed, perhaps over a message: whether one was in flight.
+    fn suspect(&mut self, now: Instant) -> bool {
+        if !self.is_up() {
+            return false;
+        }
+        let (logged, logged_count) = self.logged.unacknowledged();
+        let (unlogged, unlogged_count) = self.unlogged.unacknowledged();
+        let oldest = logged.or(unlogged);
+        if let (Some(sequence), Some(times)) =
+            (oldest, self.suspicion.closed(now, oldest, logged_count + unlogged_count))
+        {
+            let why = Unwanted::Closed { times };
+            self.events.push_back(LinkEvent::SetAside { sequence, why });
+        }
+        oldest.is_some()
+    }
+
+    /// The remote has closed the connection. Like `handle_disconnected`, but a message may be the reason.
+    pub fn handle_closed(&mut self, now: Instant, why: &str) {
+        self.suspect(now);
+        self.handle_disconnected(now, why);
+    }
+
     fn on_refused(&mut self, now: Instant, sequence: u64, reason: ReasonCode) {
         let topic = self.window(sequence).topic_of(sequence);
         self.window(sequence).set(sequence, Step::Finished);
@@ -254,8 +287,38 @@ impl Link {
             self.events.push_back(LinkEvent::Refused { sequence, reason });
             return self.forget(sequence);
         }
-        if self.held.refuse(now, sequence, topic) == Refusal::First {
-            self.events.push_back(LinkEvent::Postponed { sequence, reason });
+        self.suspicion.finished(sequence, self.quota());
+        match self.held.refuse(now, sequence, topic) {
+            Refusal::First => self.events.push_back(LinkEvent::Postponed { sequence, reason }),
+            Refusal::Again | Refusal::Behind => {}
+            Refusal::GivenUp { for_ms } => {
+                let why = Unwanted::Refused { reason, for_ms };
+                self.events.push_back(LinkEvent::SetAside { sequence, why });
+            }
         }
     }
+}
+
+/// Whether a remote that closes for this reason may mean a message; the others say something of the client or of itself.
+fn may_mean_message(reason: ReasonCode) -> bool {
+    use ReasonCode::*;
+    !matches!(
+        reason,
+        ServerUnavailable
+            | ServerBusy
+            | ServerShuttingDown
+            | KeepAliveTimeout
+            | SessionTakenOver
+            | AdministrativeAction
+            | Banned
+            | UseAnotherServer
+            | ServerMoved
+            | ConnectionRateExceeded
+            | MaximumConnectTime
+            | MessageRateTooHigh
+            | QuotaExceeded
+            | SharedSubscriptionsNotSupported
+            | SubscriptionIdentifiersNotSupported
+            | WildcardSubscriptionsNotSupported
+    )
 }

@@ -36,8 +36,13 @@ impl Link {
     }
 
     fn window_room(&self) -> usize {
-        let quota = usize::from(self.settings.inflight_max.min(self.remote.receive_max));
+        let quota = usize::from(self.suspicion.quota(self.quota()));
         quota.saturating_sub(self.logged.count() + self.unlogged.count())
+    }
+
+    /// The largest number of messages in flight.
+    pub(super) fn quota(&self) -> u16 {
+        self.settings.inflight_max.min(self.remote.receive_max)
     }
 
     /// Whether a message that is `Due` may find room.
@@ -67,7 +72,7 @@ impl Link {
             Place::Free if self.again_count > 0 => return Sent::NoRoom,
             Place::Free | Place::Front { .. } => {}
         }
-        if is_tracked && !self.has_room_for(sequence, place) {
+        if !self.suspicion.lets(is_tracked) || is_tracked && !self.has_room_for(sequence, place) {
             return Sent::NoRoom;
         }
         let packet_id = is_tracked.then(|| self.window(sequence).id_of(sequence));
@@ -81,6 +86,7 @@ impl Link {
         if is_tracked {
             let step = if qos == QoS::AtLeastOnce { Step::AtLeastOnce } else { Step::ExactlyOnce };
             self.window(sequence).push(sequence, step, topic);
+            self.suspicion.sent(now, sequence);
             self.held.sent(sequence);
             self.room_is_for = self.room_is_for.filter(|one| *one != sequence);
             let through = self.through(sequence);
@@ -118,13 +124,19 @@ impl Link {
         (from, self.logged.unfinished_from(from))
     }
 
-    /// A message that was to be sent, and is not in flight, is over: dropped, or gone from the log.
+    /// A message that was to be sent, and is not in flight, is over: set aside, dropped, or gone from the log.
     pub fn forget(&mut self, sequence: u64) {
+        self.suspicion.finished(sequence, self.quota());
         self.room_is_for = self.room_is_for.filter(|one| *one != sequence);
         if self.held.release(sequence) {
             self.again_count += 1;
             self.events.push_back(LinkEvent::Again { from: sequence + 1 });
         }
+    }
+
+    /// A message that was to be set aside could not be: it is sent again after a pause.
+    pub fn keep(&mut self, now: Instant, sequence: u64) {
+        self.held.keep(now, sequence);
     }
 
     /// After `LinkEvent::Up`, before anything is sent: the messages whose PUBREC is recorded, in order. Then all others that

@@ -36,6 +36,7 @@ impl Link {
     /// Call it again soon while `poll_timeout` names a time that has passed; between two calls the socket is read.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.is_up() {
+            self.suspicion.handle_timeout(now);
             while let Some(sequence) = self.held.poll_due(now) {
                 self.events.push_back(LinkEvent::Due { sequence });
             }
@@ -78,7 +79,10 @@ impl Link {
         match self.phase {
             Phase::Waiting => Some(self.attempts.next().1),
             Phase::Connecting { deadline } | Phase::Greeting { deadline } => Some(deadline),
-            Phase::Up(alive) => alive.due().into_iter().chain(self.held.next_due()).min(),
+            Phase::Up(alive) => {
+                let others = [self.held.next_due(), self.suspicion.due()];
+                alive.due().into_iter().chain(others.into_iter().flatten()).min()
+            }
             Phase::Closed => None,
         }
     }

@@ -102,6 +102,15 @@ impl Window {
         self.place(sequence).map_or(0, |place| self.flights[place].topic)
     }
 
+    /// Of the messages that the remote has not acknowledged in any way: the oldest, and how many there are.
+    pub fn unacknowledged(&self) -> (Option<u64>, usize) {
+        let is_open =
+            |flight: &&Flight| matches!(flight.step, Step::AtLeastOnce | Step::ExactlyOnce);
+        let mut open = self.flights.iter().filter(is_open);
+        let oldest = open.next().map(|flight| flight.sequence);
+        (oldest, usize::from(oldest.is_some()) + open.count())
+    }
+
     /// Those from a sequence on, in order; nearly always none.
     pub fn unfinished_from(&self, sequence: u64) -> Vec<u64> {
         let first = self.flights.partition_point(|flight| flight.sequence < sequence);

@@ -1,24 +1,33 @@
-//! What a connection gives its link: what is due again, what only memory holds, then the log.
+//! What a connection gives its link: what is due again, what only memory holds, then the log; and what is set aside instead.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 
-use tracing::warn;
+use tracing::{error, warn};
 
+use super::aside::{Kept, Place, Why};
 use super::line::Line;
 use super::record::Record;
+use super::signal::Signal;
 use super::{Bridge, Hub, unix_ms};
-use crate::bridge::{Keeping, OutMessage, Sent, Trail, UNLOGGED};
+use crate::bridge::{Keeping, OutMessage, Sent, Trail, UNLOGGED, Unwanted};
 use crate::codec::QoS;
-use crate::config::bridge::BridgeSettings;
-use crate::printable::Quoted;
+use crate::config::bridge::{BridgeSettings, WhenFull};
+use crate::printable::{Quoted, counted};
 use crate::shell::spool::{Spool, State};
 use crate::time::Instant;
 
 /// Of the log, read at once.
 const CHUNK_BYTES: usize = 256 << 10;
+
+/// So often a message over which the remote closes is tried again while the file of what is set aside cannot be written.
+const UNWRITABLE_TRIES: u32 = 3;
+
+/// So many messages that are set aside have a line of their own in so long; the others are counted in the next one.
+const LINES_MAX: u32 = 20;
+const LINES_MS: u64 = 60_000;
 
 /// Where a connection is with what waits for its link.
 pub struct Feed {
@@ -30,6 +39,12 @@ pub struct Feed {
     again: RefCell<VecDeque<u64>>,
     /// Messages whose pause is over.
     due: RefCell<VecDeque<u64>>,
+    /// Messages to set aside.
+    unwanted: RefCell<VecDeque<(u64, Unwanted)>>,
+    has_unwanted: Signal,
+    /// In a row.
+    unwritable_tries: Cell<u32>,
+    lines: Lines,
     /// Below, the log is gone through again: some of it is under way, or over.
     seen_through: Cell<u64>,
     waiting_messages_max: usize,
@@ -46,6 +61,10 @@ impl Feed {
             unlogged_sequence: Cell::new(UNLOGGED),
             again: RefCell::default(),
             due: RefCell::default(),
+            unwanted: RefCell::default(),
+            has_unwanted: Signal::default(),
+            unwritable_tries: Cell::new(0),
+            lines: Lines::default(),
             seen_through: Cell::new(0),
             waiting_messages_max: settings.memory_messages_max,
             waiting_bytes_max: settings.memory_bytes_max,
@@ -70,6 +89,14 @@ impl Feed {
             self.seen_through.set(self.seen_through.get().max(sequence + 1));
         }
         self.due.borrow_mut().push_back(sequence);
+    }
+
+    pub fn on_set_aside(&self, sequence: u64, why: Unwanted) {
+        let mut unwanted = self.unwanted.borrow_mut();
+        if !unwanted.iter().any(|(known, _)| *known == sequence) {
+            unwanted.push_back((sequence, why));
+        }
+        self.has_unwanted.raise();
     }
 
     pub fn remove(&self, sequence: u64) {
@@ -110,6 +137,10 @@ impl Line {
     /// Gives the link what it has room for.
     pub(super) async fn feed(self: &Rc<Self>, hub: &Rc<Hub>) -> io::Result<()> {
         let bridge = &hub.bridges[usize::from(self.bridge)];
+        if !self.feed.unwanted.borrow().is_empty() {
+            // It may be what has to go first.
+            return Ok(());
+        }
         self.feed_due(hub, bridge).await?;
         self.feed_unlogged(hub, bridge);
         let Some(spool) = self.outbound.spool() else { return Ok(()) };
@@ -301,7 +332,154 @@ impl Line {
     }
 }
 
+/// Sets aside what the remote does not take, as long as the process lives. A task of its own: a connection that ends leaves
+/// nothing half written.
+pub async fn set_aside(hub: Rc<Hub>, line: Rc<Line>) {
+    loop {
+        line.feed.has_unwanted.wait().await;
+        line.put_aside(&hub).await;
+        line.outbound.has_work.raise();
+    }
+}
+
+impl Line {
+    async fn put_aside(&self, hub: &Hub) {
+        let bridge = &hub.bridges[usize::from(self.bridge)];
+        loop {
+            let Some((sequence, unwanted)) = self.feed.unwanted.borrow().front().copied() else {
+                return;
+            };
+            let is_over = match self.record(sequence).await {
+                // The log has dropped it meanwhile.
+                Ok(None) => true,
+                Ok(Some(record)) => {
+                    let place = Place { connection: self.index, sequence };
+                    let why = match unwanted {
+                        Unwanted::Refused { reason, .. } => Why::Refused(reason),
+                        Unwanted::Closed { .. } => Why::Closed,
+                    };
+                    let put = bridge.aside.put(unix_ms(), place, why, &record).await;
+                    let topic = Record::decode(&record).map_or("", |record| record.topic);
+                    self.is_over(hub.clock.now(), bridge, topic, unwanted, put)
+                }
+                Err(error) => self.is_over(hub.clock.now(), bridge, "", unwanted, Err(error)),
+            };
+            if is_over {
+                self.end(sequence);
+            } else {
+                self.link.borrow_mut().keep(hub.clock.now(), sequence);
+            }
+            self.feed.unwanted.borrow_mut().pop_front();
+        }
+    }
+
+    /// Whether the message is not sent again. One that could be put nowhere is counted as lost, or kept, as the log does it.
+    fn is_over(
+        &self,
+        now: Instant,
+        bridge: &Bridge,
+        topic: &str,
+        unwanted: Unwanted,
+        put: io::Result<Kept>,
+    ) -> bool {
+        let (file, bridge_name) = (bridge.aside.path(), &bridge.settings.name);
+        let file = file.display();
+        let holds = bridge.settings.when_full == WhenFull::Hold;
+        let tries = self.feed.unwritable_tries.get() + 1;
+        self.feed.unwritable_tries.set(if put.is_ok() { 0 } else { tries });
+        let (is_lost, end) = match put {
+            Ok(Kept::Yes) => {
+                self.status.borrow_mut().aside += 1;
+                let end = format!(
+                    "it is set aside in {file}, so its topic has a gap; `ringmq aside {bridge_name}` shows it and sends it again"
+                );
+                (false, end)
+            }
+            Ok(Kept::Full) => {
+                let what = format!(
+                    "{file} is full: empty it with `ringmq aside {bridge_name}`, or raise aside_bytes_max"
+                );
+                (!holds, what)
+            }
+            // One that is refused bothers its own topic only; one that the remote closes over stands in the way of all others.
+            Err(ref error) => {
+                let is_in_the_way = matches!(unwanted, Unwanted::Closed { .. });
+                let is_lost = is_in_the_way && !holds && tries > UNWRITABLE_TRIES;
+                (is_lost, format!("{file} cannot be written: {error}"))
+            }
+        };
+        let is_put = matches!(put, Ok(Kept::Yes));
+        if is_lost {
+            self.outbound.lose(|dropped| dropped.aside += 1);
+        }
+        if let Some(unsaid) = self.feed.lines.take(now) {
+            let story = match unwanted {
+                Unwanted::Refused { reason, for_ms } => {
+                    format!("was refused for {} s, {reason:?}", for_ms / 1000)
+                }
+                Unwanted::Closed { times } => {
+                    format!("made the remote close the connection {times} times")
+                }
+            };
+            let (name, topic) = (self.name(), Quoted(topic));
+            let more = match unsaid {
+                0 => String::new(),
+                _ => format!(" ({} like this before)", counted(unsaid, "messages")),
+            };
+            match (is_put, is_lost) {
+                (true, _) => warn!("bridge {name}: a message to {topic} {story}: {end}{more}"),
+                (_, true) => error!(
+                    "bridge {name}: a message to {topic} {story}: it is dropped, so its topic has a gap: {end}{more}"
+                ),
+                _ => error!(
+                    "bridge {name}: a message to {topic} {story}: it is sent again: {end}{more}"
+                ),
+            }
+        }
+        is_put || is_lost
+    }
+}
+
+/// How many lines the log gets of messages that are set aside.
+#[derive(Default)]
+struct Lines {
+    since: Cell<Instant>,
+    count: Cell<u32>,
+    unsaid: Cell<u64>,
+}
+
+impl Lines {
+    /// Whether a message may have its line now, and how many before it had none.
+    fn take(&self, now: Instant) -> Option<u64> {
+        if now.ms_since(self.since.get()) >= LINES_MS {
+            self.since.set(now);
+            self.count.set(0);
+        }
+        if self.count.get() == LINES_MAX {
+            self.unsaid.set(self.unsaid.get() + 1);
+            return None;
+        }
+        self.count.set(self.count.get() + 1);
+        Some(self.unsaid.take())
+    }
+}
+
 /// Whether the remote answers a record.
 fn is_tracked(bytes: &[u8]) -> bool {
     Record::decode(bytes).is_some_and(|record| record.qos != QoS::AtMostOnce)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_messages_that_are_set_aside_has_a_few_lines_with_the_count_of_all() {
+        let lines = Lines::default();
+        let taken: Vec<_> = (0..50).map(|at| lines.take(Instant(100_000 + at))).collect();
+        assert_eq!(taken[..20], [Some(0); 20]);
+        assert_eq!(taken[20..], [None; 30]);
+        assert_eq!(lines.take(Instant(100_000 + LINES_MS)), Some(30));
+        assert_eq!(lines.take(Instant(100_001 + LINES_MS)), Some(0));
+    }
 }

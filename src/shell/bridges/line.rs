@@ -89,6 +89,8 @@ pub struct Status {
     /// Refused for now, each topic's first.
     pub postponed: u64,
     pub postponed_reason: Option<ReasonCode>,
+    /// In the file of messages that nobody sends.
+    pub aside: u64,
     /// Larger than the remote takes, or of no rule.
     pub unfit: u64,
     /// Messages of the remote that were larger than this broker takes.
@@ -151,6 +153,7 @@ impl Line {
                 refused: 0,
                 postponed: 0,
                 postponed_reason: None,
+                aside: 0,
                 unfit: 0,
                 oversized: 0,
             }),
@@ -286,11 +289,21 @@ async fn serve(hub: &Rc<Hub>, line: &Rc<Line>, reader: Reader, writer: Writer) {
         ended
     };
     let ended = or(read(hub, line, reader), sending).await;
-    let why = match ended {
-        Ok(()) => "it closed the connection".to_string(),
-        Err(error) => error.to_string(),
+    let (why, is_closed) = match ended {
+        Ok(()) => ("it closed the connection".to_string(), true),
+        Err(error) => (error.to_string(), is_closing(&error)),
     };
-    line.link.borrow_mut().handle_disconnected(hub.clock.now(), &why);
+    let mut link = line.link.borrow_mut();
+    match is_closed {
+        true => link.handle_closed(hub.clock.now(), &why),
+        false => link.handle_disconnected(hub.clock.now(), &why),
+    }
+}
+
+/// Whether the remote did it, not the way to it.
+fn is_closing(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
 async fn read(hub: &Rc<Hub>, line: &Rc<Line>, mut reader: Reader) -> io::Result<()> {
@@ -376,6 +389,7 @@ impl Line {
                 }
                 LinkEvent::Due { sequence } => self.feed.on_due(sequence),
                 LinkEvent::Again { from } => self.on_again(from),
+                LinkEvent::SetAside { sequence, why } => self.feed.on_set_aside(sequence, why),
                 LinkEvent::SubscribeRefused { filter, reason } => {
                     warn!("bridge {}: the remote refuses '{filter}': {reason:?}", self.name);
                     self.status.borrow_mut().last_error =

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ pub struct Dropped {
     /// Too large for the log, or mapped to a topic that no message can have.
     pub unfit: u64,
     pub expired: u64,
+    /// The file of what is set aside could not take them.
+    pub aside: u64,
 }
 
 /// Where a stored message came from: who waits for it.
@@ -73,6 +76,9 @@ pub struct Outbound {
     pub is_holding: Cell<bool>,
     /// Why the last commit failed; empty: it did not.
     pub failure: RefCell<String>,
+    /// The next sequences are promised: what comes meanwhile waits.
+    is_reserved: Cell<bool>,
+    is_free: Signal,
     /// Nothing can be written and nobody is to wait for it: what comes is dropped, until the next try.
     is_shedding: Cell<bool>,
     /// Messages dropped because the log could not be written, and not told of yet.
@@ -132,6 +138,8 @@ impl Outbound {
             dropped: Cell::default(),
             is_holding: Cell::new(false),
             failure: RefCell::default(),
+            is_reserved: Cell::new(false),
+            is_free: Signal::default(),
             is_shedding: Cell::new(false),
             shed: Cell::new(0),
             is_failure_new: Cell::new(false),
@@ -154,7 +162,7 @@ impl Outbound {
             // Its publisher waits for nothing; what tells it so is awake already.
             return;
         }
-        if self.overflow.borrow().is_empty() {
+        if self.overflow.borrow().is_empty() && !self.is_reserved.get() {
             match self.push(origin, &record) {
                 Ok(()) => {}
                 Err(Full::TooLarge) => self.lose(|dropped| dropped.unfit += 1),
@@ -165,6 +173,78 @@ impl Outbound {
         }
         self.has_pushed.raise();
         self.update_hold();
+    }
+
+    /// Takes records that were set aside, and waits for room. `note` hears the sequence of the first, before the log has it;
+    /// the others follow in a row. Says how many were taken.
+    pub async fn bring_back(
+        &self,
+        records: &[&[u8]],
+        note: impl AsyncFn(u64) -> io::Result<()>,
+    ) -> io::Result<usize> {
+        let Some(spool) = &self.spool else {
+            note(0).await?;
+            for record in records {
+                while !self.has_direct_room() {
+                    sleep(ROOM_PAUSE).await;
+                }
+                self.keep(record.to_vec());
+            }
+            return Ok(records.len());
+        };
+        let size: usize = records.iter().map(|record| record.len()).sum();
+        // A small log has room for one at a time, if not for more.
+        let records = if size as u64 > self.bytes_max / 4 { &records[..1] } else { records };
+        let count = records.len() as u64;
+        let size: usize = records.iter().map(|record| record.len()).sum();
+        let is_too_large = size as u64 > self.bytes_max / 2;
+        while !self.overflow.borrow().is_empty()
+            || self.is_shedding.get()
+            || !self.failure.borrow().is_empty()
+            || !is_too_large && !spool.has_room_for(count, size)
+        {
+            sleep(ROOM_PAUSE).await;
+        }
+        self.is_reserved.set(true);
+        let taken = match note(spool.next_sequence()).await {
+            Ok(()) => Ok(self.push_in_row(spool, records).await),
+            Err(error) => Err(error),
+        };
+        self.is_reserved.set(false);
+        self.is_free.raise();
+        self.push_overflow();
+        self.has_pushed.raise();
+        taken
+    }
+
+    async fn push_in_row(&self, spool: &Spool, records: &[&[u8]]) -> usize {
+        for (index, record) in records.iter().enumerate() {
+            loop {
+                match spool.push(record) {
+                    Ok(_) => break,
+                    Err(Full::TooLarge) => {
+                        // Those behind it get other sequences than was noted.
+                        self.lose(|dropped| dropped.unfit += 1);
+                        return index + 1;
+                    }
+                    Err(Full::Messages | Full::Bytes) => return index,
+                    Err(Full::Batch) => {
+                        if self.commit(spool).await != Outcome::Written {
+                            sleep(RETRY).await;
+                        }
+                    }
+                }
+            }
+        }
+        records.len()
+    }
+
+    /// Waits until the log has what it was given.
+    pub async fn settle(&self) {
+        let Some(spool) = &self.spool else { return };
+        while self.commit(spool).await != Outcome::Written {
+            sleep(RETRY).await;
+        }
     }
 
     /// Takes a record that waits in memory only; the oldest one goes when there is no room.
@@ -332,7 +412,7 @@ impl Outbound {
                 }
                 failure_count = 0;
                 if !self.push_overflow() {
-                    sleep(ROOM_PAUSE).await;
+                    futures_lite::future::or(self.is_free.wait(), sleep(ROOM_PAUSE)).await;
                 }
             }
         }
@@ -461,6 +541,9 @@ impl Outbound {
 
     /// Pushes what overflowed; `false` when the log has no room for the first of it.
     fn push_overflow(&self) -> bool {
+        if self.is_reserved.get() {
+            return false;
+        }
         loop {
             let Some((origin, record)) = self.overflow.borrow_mut().pop_front() else {
                 return true;

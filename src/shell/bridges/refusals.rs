@@ -54,8 +54,8 @@ impl Line {
         };
         if let (Some(count), Some(reason)) = (self.told_postponed.is_due(now, total), reason) {
             warn!(
-                "bridge {}: the remote cannot take {} now: {reason:?}; each is sent again after a pause, and what has its topic \
-                 waits behind it",
+                "bridge {}: the remote cannot take {} now: {reason:?}; each is sent again, up to refused_max_s, and what has \
+                 its topic waits behind it",
                 self.name(),
                 counted(count, "messages")
             );

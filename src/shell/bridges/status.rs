@@ -23,6 +23,8 @@ struct Sums {
     dropped_expired: u64,
     refused: u64,
     postponed: u64,
+    aside: u64,
+    dropped_aside: u64,
     oversized: u64,
     connected: usize,
 }
@@ -76,6 +78,8 @@ fn status_of(bridge: &Bridge) -> Vec<(String, String)> {
         sums.received += status.received;
         sums.refused += status.refused;
         sums.postponed += status.postponed;
+        sums.aside += status.aside;
+        sums.dropped_aside += dropped.aside;
         sums.oversized += status.oversized;
         sums.dropped_full += dropped.full;
         sums.dropped_unfit += dropped.unfit + status.unfit;
@@ -110,6 +114,8 @@ fn status_of(bridge: &Bridge) -> Vec<(String, String)> {
     say("messages/received", &sums.received);
     say("messages/refused", &sums.refused);
     say("messages/postponed", &sums.postponed);
+    say("messages/aside", &sums.aside);
+    say("messages/dropped/aside", &sums.dropped_aside);
     say("messages/dropped/full", &sums.dropped_full);
     say("messages/dropped/unfit", &sums.dropped_unfit);
     say("messages/dropped/expired", &sums.dropped_expired);

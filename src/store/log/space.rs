@@ -13,6 +13,13 @@ impl Log {
             && self.disk_size() + (size + MESSAGE_OVERHEAD) as u64 <= self.settings.bytes_max
     }
 
+    /// The same for `count` messages of `size` bytes together.
+    pub fn has_room_for(&self, count: u64, size: usize) -> bool {
+        let size = size as u64 + count * MESSAGE_OVERHEAD as u64;
+        self.messages() + count <= self.settings.messages_max
+            && self.disk_size() + size <= self.settings.bytes_max
+    }
+
     /// `size` bytes of record are at `start` of the open batch; what was there before is not counted yet.
     pub(super) fn judge(&self, start: usize, size: usize) -> Result<(), Full> {
         if size > RECORD_SIZE_MAX || size as u64 > self.settings.message_size_ceiling() {
