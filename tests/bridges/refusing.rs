@@ -193,6 +193,37 @@ fn check_poison(io: &str) {
 }
 
 #[test]
+fn what_cannot_be_set_aside_is_dropped_and_told_and_the_rest_goes_on() {
+    thread::scope(|scope| {
+        for (is_writable, reason) in [(true, "is full"), (false, "cannot be written")] {
+            scope.spawn(move || check_no_room(is_writable, reason));
+        }
+    });
+}
+
+fn check_no_room(is_writable: bool, reason: &str) {
+    let folder = folder(&format!("no-room-{is_writable}"));
+    let aside = folder.join("local-data/bridges/north/aside");
+    if !is_writable {
+        std::fs::create_dir_all(&aside).unwrap();
+    }
+    let remote = Remote::default();
+    remote.0.lock().unwrap().poison = Some("poison".to_owned());
+    let more = "poison_closes_max = 1\naside_bytes_max = \"64KiB\"\nwhen_full = \"drop-oldest\"";
+    let local = Process::ringmq(&folder, "local", 1, &forwarding(remote.start(), more));
+    let large = "poison".repeat(7000);
+    publish(local.address, &[("t/a", &large), ("t/b", "1"), ("t/a", &large), ("t/b", "2")]);
+    remote.await_that("the others arrive", |book| {
+        book.accepted.iter().any(|(_, payload)| payload == "2")
+    });
+    let log = local.log();
+    let line = log.lines().find(|line| line.contains("it is dropped, so its topic has a gap"));
+    assert!(line.is_some_and(|line| line.contains(reason)), "{log}");
+    let count = log.matches("is set aside in").count();
+    assert_eq!((count, aside.is_file()), (usize::from(is_writable), is_writable), "{log}");
+}
+
+#[test]
 fn a_message_refused_for_long_is_set_aside_and_goes_back_after_a_restart() {
     thread::scope(|scope| {
         for (io, is_stored) in [("auto", true), ("epoll", true), ("auto", false)] {
