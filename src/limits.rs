@@ -30,6 +30,10 @@ pub const PACKET_PROGRESS_MIN: usize = 1_000;
 /// Brokers that hand a message on from one to the next by MQTT 5.0: behind so many it is dropped.
 pub const HOPS_MAX: usize = 24;
 
+/// What a client may publish while publishers wait for a full store, and its own acknowledgements stand behind that: more
+/// than the sockets of both sides hold.
+pub const PUBLISHED_AHEAD_MAX: usize = 16 << 20;
+
 /// Steps of work that a turn gives one connection, or one session that goes on by itself, before others get theirs.
 pub const TURN_STEPS_MAX: u64 = 50_000;
 

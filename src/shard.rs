@@ -186,6 +186,8 @@ pub struct Shard {
     begun: begun::Begun,
     read_changes: VecDeque<ConnectionId>,
     parked_on_mail: VecDeque<ConnectionId>,
+    /// Of these, connections that are gone.
+    gone_from_mail: usize,
     /// Connections that end when their sockets were read once more.
     last_reads: VecDeque<last_read::LastRead>,
     is_shutting_down: bool,
@@ -258,6 +260,7 @@ impl Shard {
             begun: begun::Begun::default(),
             read_changes: VecDeque::new(),
             parked_on_mail: VecDeque::new(),
+            gone_from_mail: 0,
             last_reads: VecDeque::new(),
             is_shutting_down: false,
             shutdown: shutdown::Shutdown::default(),
@@ -439,6 +442,7 @@ impl Shard {
             && self.bridges.is_idle()
             && self.claims.is_idle()
             && (self.parked_on_mail.is_empty() || self.is_mail_above_mark())
+            && !self.has_readers_to_look_at()
     }
 
     pub fn connection_count(&self) -> usize {

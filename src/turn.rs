@@ -54,6 +54,21 @@ pub trait World {
     /// There is no room for a connection.
     fn refuse(&mut self, socket: Self::Socket);
 
+    /// A connection was accepted above the maximum of the process: another has to go for it, or it has to go itself.
+    fn is_over(&self, _socket: &Self::Socket) -> bool {
+        false
+    }
+
+    /// Closes the socket of a connection that is closed and lingers; `false`: there is none.
+    fn cut_lingering(&mut self) -> bool {
+        false
+    }
+
+    /// Another shard that has connections without CONNECT.
+    fn crowded_shard(&self) -> Option<ShardId> {
+        None
+    }
+
     /// Gives up the socket of a connection that is handed over. Nothing is in flight on it: it was read once and not sent to.
     fn release(&mut self, connection: ConnectionId) -> Self::Socket;
 
@@ -194,7 +209,9 @@ fn take_events<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
             Event::Received { connection, bytes } => shard.handle_bytes(now, connection, bytes),
             Event::Sent { connection, output } => shard.handle_sent(now, connection, output),
             Event::Accepted(socket) => {
-                open(shard, world, now, socket, None);
+                if let Some(socket) = make_place(shard, world, now, socket) {
+                    open(shard, world, now, socket, None);
+                }
             }
             Event::AcceptRefused { refusal, peer } => shard.refuse_accept(now, refusal, peer),
             Event::AcceptFailed => shard.counters().accept_backoffs += 1,
@@ -207,6 +224,46 @@ fn take_events<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
     }
 }
 
+/// Finds a place for a connection that came in above the maximum: one of this shard's, or of another shard's, where the new one
+/// goes. `None`: it is not opened here.
+fn make_place<W: World>(
+    shard: &mut Shard,
+    world: &mut W,
+    now: Instant,
+    socket: W::Socket,
+) -> Option<W::Socket> {
+    if !world.is_over(&socket) || free_place(shard, world, now) {
+        return Some(socket);
+    }
+    if let Some(to) = world.crowded_shard().filter(|_| !shard.is_shutting_down()) {
+        let deadline = shard.connect_deadline(now);
+        world.hand_over(to, Adoption { socket, bytes: Vec::new(), deadline });
+        return None;
+    }
+    refuse_full(shard, world, now, socket);
+    None
+}
+
+fn refuse_full<W: World>(shard: &mut Shard, world: &mut W, now: Instant, socket: W::Socket) {
+    let Addresses { peer, .. } = world.addresses(&socket);
+    shard.refuse_accept(now, Refusal::Full, peer);
+    world.refuse(socket);
+}
+
+/// Frees the place of a connection that is closed and lingers, or that has not said CONNECT; whether there was one.
+fn free_place<W: World>(shard: &mut Shard, world: &mut W, now: Instant) -> bool {
+    if world.cut_lingering() {
+        return true;
+    }
+    // What is handed over is about to be a client.
+    hand_over(shard, world, now);
+    let gone = shard.displace_connecting(now);
+    if let Some(gone) = gone {
+        world.close(gone, false);
+    }
+    gone.is_some()
+}
+
 fn open<W: World>(
     shard: &mut Shard,
     world: &mut W,
@@ -216,7 +273,9 @@ fn open<W: World>(
 ) -> Option<ConnectionId> {
     // The shard gives the place of a connection that it hands over to the next one that it opens.
     hand_over(shard, world, now);
-    if let Some(gone) = shard.displace_connecting(now) {
+    if shard.is_full()
+        && let Some(gone) = shard.displace_connecting(now)
+    {
         world.close(gone, false);
     }
     let Addresses { peer, listener } = match shard.wants_addresses() {
@@ -266,6 +325,11 @@ fn take_bridge_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
 
 fn take_adoptions<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
     while let Some(Adoption { socket, bytes, deadline }) = world.next_adoption() {
+        // One without bytes was sent here for a place; it goes nowhere else.
+        if world.is_over(&socket) && !free_place(shard, world, now) {
+            refuse_full(shard, world, now, socket);
+            continue;
+        }
         if let Some(connection) = open(shard, world, now, socket, Some(deadline)) {
             shard.handle_bytes(now, connection, &bytes);
         }

@@ -27,7 +27,7 @@ pub struct Clients {
     /// Subscriptions of all sessions, shared ones included.
     pub subscription_count: usize,
     totals: Totals,
-    absent: Holders,
+    absent: Holders<SessionKey>,
     /// What the client ids take.
     ids_size: usize,
 }

@@ -102,6 +102,8 @@ pub struct Connection {
     pub has_said_all: bool,
     pub is_flush_listed: bool,
     pub is_close_listed: bool,
+    /// It stands among the connections that wait for mail, whether or not it does so now.
+    pub is_mail_listed: bool,
     /// It published what a bridge without room stores.
     pub is_held_by_bridge: bool,
     /// It said that it is a bridge of another broker.
@@ -159,6 +161,7 @@ impl Connection {
             has_said_all: false,
             is_flush_listed: false,
             is_close_listed: false,
+            is_mail_listed: false,
             is_held_by_bridge: false,
             is_bridge: false,
             packet_size_max: u32::MAX,

@@ -1,31 +1,40 @@
-//! What is stored for sessions; those whose clients are away stand in order, as who holds most loses first.
+//! Who holds most, to an eighth: holders stand in the order of what they hold, as who holds most loses first.
 
 use super::queue::QueueLimits;
-use super::{Context, DropReason, Session, SessionKey};
+use super::{Context, DropReason, Session};
 use crate::arena::Stored;
 use crate::codec::PacketId;
 use std::collections::BTreeSet;
 
-/// Steps of an eighth: a session moves among the others only when it holds noticeably more or less.
-fn class_of(bytes: usize) -> u32 {
-    let log = bytes.max(8).ilog2();
-    log * 8 + (bytes >> (log - 3) & 7) as u32
+/// Steps of an eighth: a holder moves among the others only when it holds noticeably more or less.
+pub(super) fn class_of(amount: usize) -> u32 {
+    if amount < 8 {
+        return amount as u32;
+    }
+    let log = amount.ilog2();
+    log * 8 + (amount >> (log - 3) & 7) as u32
 }
 
-#[derive(Debug, Default)]
-pub struct Holders {
-    by_class: BTreeSet<(u32, SessionKey)>,
+#[derive(Debug)]
+pub struct Holders<K> {
+    by_class: BTreeSet<(u32, K)>,
     bytes: usize,
 }
 
-impl Holders {
+impl<K> Default for Holders<K> {
+    fn default() -> Holders<K> {
+        Holders { by_class: BTreeSet::new(), bytes: 0 }
+    }
+}
+
+impl<K: Copy + Ord> Holders<K> {
     /// What all of them hold; a message that waits for several counts with each.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// A session that held `before` bytes holds `now`; 0: it holds nothing, or its client is there.
-    pub fn set(&mut self, key: SessionKey, before: usize, now: usize) {
+    /// Who held `before` bytes holds `now`; 0: nothing, and is not listed.
+    pub fn set(&mut self, key: K, before: usize, now: usize) {
         self.bytes = self.bytes - before + now;
         let (old, new) = (class_of(before), class_of(now));
         if before > 0 && (now == 0 || old != new) {
@@ -36,8 +45,8 @@ impl Holders {
         }
     }
 
-    /// The session that holds most, or nearly.
-    pub fn largest(&self) -> Option<SessionKey> {
+    /// The one that holds most, or nearly.
+    pub fn largest(&self) -> Option<K> {
         self.by_class.last().map(|(_, key)| *key)
     }
 }
@@ -87,6 +96,7 @@ impl Session {
 mod tests {
     use super::*;
     use crate::random::Random;
+    use crate::session::SessionKey;
 
     #[test]
     fn the_largest_is_found_to_an_eighth() {
@@ -106,7 +116,7 @@ mod tests {
             assert_eq!(holders.bytes(), model.iter().sum::<usize>());
             let most = *model.iter().max().unwrap();
             match holders.largest() {
-                Some(key) => assert!(model[key.index as usize] * 9 / 8 + 8 >= most),
+                Some(key) => assert!(model[key.index as usize] * 9 / 8 >= most),
                 None => assert_eq!(most, 0),
             }
             let listed_count = model.iter().filter(|bytes| **bytes > 0).count();

@@ -57,9 +57,19 @@ impl Connecting {
 }
 
 impl Shard {
-    /// Where there are as many connections as may be, the oldest without CONNECT makes room for a new one: its id is gone.
+    /// Connections that have not said CONNECT.
+    pub fn connecting_count(&self) -> usize {
+        self.connecting.silent.len() + self.connecting.begun.len()
+    }
+
+    /// There are as many connections as may be.
+    pub fn is_full(&self) -> bool {
+        self.clients.connection_count() >= self.limits.connections_max
+    }
+
+    /// The oldest connection without CONNECT makes room for a new one: its id is gone.
     pub fn displace_connecting(&mut self, now: Instant) -> Option<ConnectionId> {
-        if self.is_shutting_down || self.clients.connection_count() < self.limits.connections_max {
+        if self.is_shutting_down {
             return None;
         }
         let oldest = self.connecting.oldest()?;

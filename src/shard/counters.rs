@@ -41,6 +41,8 @@ pub struct Gauges {
     /// The last generation each stage acknowledged.
     pub acked_by_stage: [u64; 3],
     pub mail_is_above_mark: bool,
+    /// Connections listed as waiting for mail.
+    pub parked_on_mail: usize,
     /// Publishers wait for clients whose messages fill the store of this shard or another.
     pub store_is_holding: bool,
     pub interest_filters: usize,
@@ -79,6 +81,7 @@ impl Shard {
             arena_held: self.arena.held(),
             held_by_stage: by_stage(&|stage| admitted.count_since(self.pipeline.acked(stage))),
             acked_by_stage: by_stage(&|stage| self.pipeline.acked(stage).number()),
+            parked_on_mail: self.parked_on_mail.len(),
             mail_is_above_mark: self.outbox.is_mail_above_mark(),
             store_is_holding: self.outbox.is_held(),
             interest_filters: self.router.interest.filter_count(),

@@ -83,6 +83,7 @@ impl Shard {
                         &mut context,
                         receivers,
                     );
+                    self.groups.list_backlog(index);
                 }
             }
             if let Some(receivers) = receivers {

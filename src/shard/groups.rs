@@ -9,7 +9,7 @@ use super::mail::GroupKey;
 use crate::arena::{Gauge, Stored, allocated, map_size};
 use crate::codec::QoS;
 use crate::session::queue::{Queue, QueueLimits, Queued};
-use crate::session::{DropLog, DropReason, Envelope, SessionKey};
+use crate::session::{DropLog, DropReason, Envelope, Holders, SessionKey};
 use crate::time::Instant;
 use crate::topic::{Members, filter_of};
 use slab::Slab;
@@ -74,9 +74,16 @@ pub(super) struct Group {
     pub members: Members<Member, MemberOptions>,
     /// Messages that no member could take yet.
     pub backlog: Queue,
+    /// What the list of those that hold most knows of it.
+    held: usize,
 }
 
 impl Group {
+    /// What is stored for it, as of the last look.
+    pub fn held_bytes(&self) -> usize {
+        self.held
+    }
+
     /// The topic filter without share name.
     pub fn filter(&self) -> &str {
         filter_of(&self.text)
@@ -149,6 +156,7 @@ pub(super) struct Groups {
     /// What the texts of the groups take, and their members.
     texts_size: usize,
     members_size: usize,
+    backlogs: Holders<u32>,
 }
 
 impl Groups {
@@ -161,6 +169,7 @@ impl Groups {
             stored,
             texts_size: 0,
             members_size: 0,
+            backlogs: Holders::default(),
         }
     }
 
@@ -206,6 +215,7 @@ impl Groups {
             text: text.into(),
             members: Members::new(),
             backlog: Queue::new(self.stored.clone()),
+            held: 0,
         });
         self.by_text.insert(text.into(), index);
         self.texts_size += 2 * allocated(text.len());
@@ -217,17 +227,29 @@ impl Groups {
         self.by_text.remove(&group.text);
         self.texts_size -= 2 * allocated(group.text.len());
         self.members_size -= group.members.bytes();
+        self.backlogs.set(index, group.held, 0);
         Some(group)
     }
 
-    /// The group for which most is stored, how much that is, and how much it is for all groups.
-    pub fn largest_backlog(&self) -> (u32, usize, usize) {
-        self.groups.iter().fold((0, 0, 0), |(largest, most, sum), (index, group)| {
-            let bytes = group.backlog.held_bytes();
-            let (largest, most) =
-                if bytes > most { (index as u32, bytes) } else { (largest, most) };
-            (largest, most, sum + bytes)
-        })
+    /// What waits in a group has changed.
+    #[inline]
+    pub fn list_backlog(&mut self, index: u32) {
+        let Some(group) = self.groups.get_mut(index as usize) else { return };
+        let held = group.backlog.held_bytes();
+        if held != group.held {
+            self.backlogs.set(index, group.held, held);
+            group.held = held;
+        }
+    }
+
+    /// The group for which most is stored, or nearly.
+    pub fn largest_backlog(&self) -> Option<u32> {
+        self.backlogs.largest()
+    }
+
+    /// What is stored for all groups.
+    pub fn backlog_bytes(&self) -> usize {
+        self.backlogs.bytes()
     }
 
     pub fn len(&self) -> usize {

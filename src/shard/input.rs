@@ -10,6 +10,9 @@ use crate::time::Instant;
 /// Input a parked connection may hold before it is not read any more; less than a receive buffer or two.
 const PARKED_INPUT_MAX: usize = 16 << 10;
 
+/// So many connections that are gone may stand in the list of those that wait for mail.
+const GONE_MIN: usize = 64;
+
 /// Messages of so many bytes are worked on before more are read, while the processor's cache has them.
 const PIPELINE_BYTES: usize = 256 << 10;
 
@@ -228,7 +231,7 @@ impl Shard {
             return Step::Done;
         }
         if packet_type == Some(PacketType::Publish) {
-            if above_mark && self.must_wait(key) {
+            if above_mark && self.must_wait(key, frame.size) {
                 return self.park(id, Park::Mail);
             }
             if is_held {
@@ -317,7 +320,9 @@ impl Shard {
             match park {
                 Park::Mail => {
                     self.counters.parked_on_mail += 1;
-                    self.parked_on_mail.push_back(id);
+                    if !std::mem::replace(&mut connection.is_mail_listed, true) {
+                        self.parked_on_mail.push_back(id);
+                    }
                 }
                 Park::Output => self.counters.parked_on_output += 1,
                 Park::Bridge => {
@@ -366,10 +371,32 @@ impl Shard {
             if self.is_mail_above_mark() {
                 return;
             }
-            if let Some(id) = self.parked_on_mail.pop_front() {
+            if let Some(id) = self.pop_parked_on_mail() {
                 self.unpark(now, id, Park::Mail);
                 self.run_pipeline(now);
             }
+        }
+    }
+
+    /// The first of the connections that were parked on mail. It may be gone, or wait for something else meanwhile.
+    pub(super) fn pop_parked_on_mail(&mut self) -> Option<ConnectionId> {
+        let id = self.parked_on_mail.pop_front()?;
+        match self.clients.connection(id) {
+            Some(connection) => connection.is_mail_listed = false,
+            None => self.gone_from_mail = self.gone_from_mail.saturating_sub(1),
+        }
+        Some(id)
+    }
+
+    /// A connection is gone that is listed as parked on mail: where many are, the list is rid of them.
+    pub(super) fn forget_parked_on_mail(&mut self) {
+        self.gone_from_mail += 1;
+        if self.gone_from_mail > GONE_MIN.max(self.parked_on_mail.len() / 2) {
+            self.counters.add_steps(self.parked_on_mail.len() as u64);
+            let clients = &mut self.clients;
+            self.parked_on_mail.retain(|id| clients.connection(*id).is_some());
+            self.parked_on_mail.shrink_to(2 * self.parked_on_mail.len());
+            self.gone_from_mail = 0;
         }
     }
 
@@ -382,7 +409,7 @@ impl Shard {
 
     fn append_input(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
         let Some(connection) = self.clients.connection(id) else { return };
-        if connection.is_closing() {
+        if connection.is_closing() || bytes.is_empty() {
             return;
         }
         connection.input.append(bytes, &mut self.input_pool);

@@ -23,16 +23,25 @@ impl Shard {
         peer: Option<SocketAddr>,
         connect_deadline: Option<Instant>,
     ) -> Option<ConnectionId> {
-        if self.is_shutting_down || self.clients.connection_count() >= self.limits.connections_max {
+        if self.is_shutting_down || self.is_full() {
             self.counters.connections_refused += 1;
             return None;
         }
         let id = self.clients.open(peer, now);
         self.connecting.add(id);
         self.count_tables();
-        let deadline = connect_deadline.unwrap_or(now.plus_ms(self.limits.connect_timeout_ms));
+        let deadline = connect_deadline.unwrap_or(self.connect_deadline(now));
         self.set_connection_timer(id, Some(deadline));
         Some(id)
+    }
+
+    pub fn is_shutting_down(&self) -> bool {
+        self.is_shutting_down
+    }
+
+    /// When the CONNECT of a connection that is accepted now must have been processed.
+    pub fn connect_deadline(&self, now: Instant) -> Instant {
+        now.plus_ms(self.limits.connect_timeout_ms)
     }
 
     /// Somebody asks where connections come from: hooks, a debug log, or a limit.
@@ -133,6 +142,9 @@ impl Shard {
             if connection.park == Some(Park::Bridge) {
                 self.forget_parked_on_bridge(id);
             }
+            if connection.is_mail_listed {
+                self.forget_parked_on_mail();
+            }
         }
     }
 
@@ -193,6 +205,7 @@ impl Shard {
         let mut ended = self.clients.remove_session(key);
         self.rates.forget(key);
         self.count_tables();
+        self.forget_ahead(key);
         if let Some(session) = &mut ended {
             self.counters.add_steps(session.inflight.len() as u64);
             self.discards.push(std::mem::take(&mut session.queue), None);

@@ -226,6 +226,11 @@ impl Shard {
     /// Gives waiting messages to members with credit.
     pub(super) fn serve_group(&mut self, now: Instant, text: &str) {
         let Some(index) = self.groups.find(text) else { return };
+        self.give_backlog(now, index);
+        self.groups.list_backlog(index);
+    }
+
+    fn give_backlog(&mut self, now: Instant, index: u32) {
         let Some(group) = self.groups.get(index) else { return };
         let mut context = context!(self, now);
         while group.members.has_credit() {

@@ -3,8 +3,9 @@
 
 use super::mail::Control;
 use super::timers::Timer;
-use super::{About, Shard, ShardId, context};
+use super::{About, ConnectionId, Shard, ShardId, context};
 use crate::codec::{PacketId, ReasonCode};
+use crate::limits::PUBLISHED_AHEAD_MAX;
 use crate::session::queue::QueueLimits;
 use crate::session::{DropReason, Park, Session, SessionKey};
 use crate::time::Instant;
@@ -18,6 +19,8 @@ const LOOK_MS: u64 = 1_000;
 const QUEUE_LOOKS_MAX: u64 = 8;
 /// After so many looks of that kind in a row it counts as absent.
 const STALLED_LOOKS: u32 = 4;
+/// Publishers that wait are looked at so many a turn, whether they are sent messages themselves now.
+const READERS_LOOKED_AT_MAX: usize = 256;
 
 /// How far a client has come.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +53,21 @@ pub(super) struct Store {
     timer: Option<Instant>,
     /// At the last look; empty while nobody waits.
     progress: BTreeMap<SessionKey, Progress>,
+    /// Publishers that go on while others wait; empty while nobody waits.
+    ahead: BTreeMap<SessionKey, Ahead>,
+    /// Messages sent when all publishers that wait were to be looked at; `None`: they are when they can go on.
+    looked_at_sent: Option<u64>,
+    /// Of those publishers so many are still to be looked at.
+    looks_left: usize,
     loser: Option<Loser>,
+}
+
+/// How much a client has published since it acknowledged something, while others wait.
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    /// The first message that it has not acknowledged.
+    front: Option<PacketId>,
+    bytes: usize,
 }
 
 /// Who lost most since somebody asked.
@@ -108,19 +125,19 @@ impl Shard {
     fn shed_absent(&mut self, now: Instant) {
         let bytes_max = self.limits.absent_bytes_max();
         let mut left = SHED_COUNT_MAX;
-        let (mut group, mut group_bytes, mut all_groups) = self.groups.largest_backlog();
         // What one message of many sessions takes counts with each, so both must be above.
         while left > 0
             && self.stored.bytes() > bytes_max
-            && self.clients.held_by_absent() + all_groups > bytes_max
+            && self.clients.held_by_absent() + self.groups.backlog_bytes() > bytes_max
         {
-            let count = match self.clients.largest_absent() {
-                Some((key, bytes)) if bytes >= group_bytes => self.shed_session(now, key),
-                _ => {
-                    let count = self.shed_group(now, group);
-                    (group, group_bytes, all_groups) = self.groups.largest_backlog();
-                    count
-                }
+            let group = self.groups.largest_backlog();
+            let group_bytes =
+                group.and_then(|index| self.groups.get(index)).map_or(0, |one| one.held_bytes());
+            let count = match (self.clients.largest_absent(), group) {
+                (Some((key, bytes)), _) if bytes >= group_bytes => self.shed_session(now, key),
+                (_, Some(group)) => self.shed_group(now, group),
+                (Some((key, _)), None) => self.shed_session(now, key),
+                (None, None) => 0,
             };
             if count == 0 {
                 return;
@@ -155,6 +172,7 @@ impl Shard {
             context.drops.push(None, victim.stored.message().topic, DropReason::StoreFull);
         });
         context.counters.dropped_stored_full += count;
+        self.groups.list_backlog(index);
         count
     }
 
@@ -169,6 +187,7 @@ impl Shard {
             self.outbox.control(to, Control::Hold { is_on });
         }
         self.store.progress = BTreeMap::new();
+        self.begin_looks();
         if is_on {
             self.look_at_progress();
         }
@@ -214,8 +233,11 @@ impl Shard {
         let waits_for_us = match connection.park {
             // Nothing that it could say would empty its queue.
             None | Some(Park::Output | Park::Bridge | Park::Acks) => false,
-            // Its acknowledgements stand behind what it publishes.
-            Some(_) => !session.inflight.is_empty(),
+            // Its acknowledgements stand behind what it publishes, unless it has published more than can stand in front of them.
+            Some(_) => {
+                let ahead = self.store.ahead.get(&key).map_or(0, |ahead| ahead.bytes);
+                !session.inflight.is_empty() && ahead < PUBLISHED_AHEAD_MAX
+            }
         };
         if waits_for_us {
             return;
@@ -237,31 +259,89 @@ impl Shard {
         }
     }
 
-    /// A publisher that is itself sent messages is not held: its acknowledgements stand behind its publishes.
+    /// A publisher that is itself sent messages is not held: its acknowledgements stand behind its publishes. Those that wait
+    /// are looked at when messages were sent since all were.
     pub(super) fn unpark_readers(&mut self, now: Instant) {
-        for _ in 0..self.parked_on_mail.len() {
-            let Some(id) = self.parked_on_mail.pop_front() else { return };
-            let key = self.clients.connection(id).and_then(|connection| connection.session());
-            if key.is_some_and(|key| self.must_wait(key)) {
-                self.parked_on_mail.push_back(id);
+        if self.outbox.is_mail_above_mark() || self.bridges_above_mark() {
+            (self.store.looked_at_sent, self.store.looks_left) = (None, 0);
+            return;
+        }
+        let sent = Some(self.counters.publishes_sent);
+        if self.store.looked_at_sent != sent {
+            self.store.looked_at_sent = sent;
+            self.store.looks_left = self.parked_on_mail.len();
+        }
+        let left = self.store.looks_left.min(self.parked_on_mail.len());
+        let count = left.min(READERS_LOOKED_AT_MAX);
+        self.store.looks_left = left - count;
+        self.counters.add_steps(count as u64);
+        for _ in 0..count {
+            let Some(id) = self.pop_parked_on_mail() else { return };
+            let Some(connection) = self.clients.connection(id) else { continue };
+            if connection.park != Some(Park::Mail) {
+                continue;
+            }
+            if connection.session().is_some_and(|key| self.must_wait(key, 0)) {
+                self.list_parked_on_mail(id);
             } else {
                 self.unpark(now, id, Park::Mail);
             }
         }
     }
 
+    fn list_parked_on_mail(&mut self, id: ConnectionId) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        connection.is_mail_listed = true;
+        self.parked_on_mail.push_back(id);
+    }
+
+    /// Publishers that wait are still to be looked at.
+    pub(super) fn has_readers_to_look_at(&self) -> bool {
+        self.store.looks_left > 0
+    }
+
+    /// A store has begun to hold publishers, or does so no more.
+    fn begin_looks(&mut self) {
+        (self.store.looked_at_sent, self.store.looks_left) = (None, 0);
+        if !self.outbox.is_held() {
+            self.store.ahead = BTreeMap::new();
+        }
+    }
+
     /// Another shard's clients fill what is reserved for them, or do so no more.
     pub(super) fn on_hold_of(&mut self, from: ShardId, is_on: bool) {
         self.outbox.hold(from, is_on);
+        self.begin_looks();
     }
 
-    /// Whether a publisher has to wait: for mail in any case, for a store unless messages are on their way to it.
+    /// A session is gone.
+    pub(super) fn forget_ahead(&mut self, key: SessionKey) {
+        if !self.store.ahead.is_empty() {
+            self.store.ahead.remove(&key);
+        }
+    }
+
+    /// Whether a publisher has to wait with `size` more bytes: for mail in any case, for a store unless messages are on their
+    /// way to it that it may be about to acknowledge.
     #[cold]
     #[inline(never)]
-    pub(super) fn must_wait(&mut self, key: SessionKey) -> bool {
+    pub(super) fn must_wait(&mut self, key: SessionKey, size: usize) -> bool {
         if self.outbox.is_mail_above_mark() || self.bridges_above_mark() {
             return true;
         }
-        self.clients.session(key).is_some_and(|session| session.inflight.is_empty())
+        let Some(session) = self.clients.session(key) else { return false };
+        let (_, front) = session.progress();
+        if front.is_none() {
+            return true;
+        }
+        let ahead = self.store.ahead.entry(key).or_insert(Ahead { front, bytes: 0 });
+        if ahead.front != front {
+            *ahead = Ahead { front, bytes: 0 };
+        }
+        let must_wait = ahead.bytes >= PUBLISHED_AHEAD_MAX;
+        if !must_wait {
+            ahead.bytes += size;
+        }
+        must_wait
     }
 }

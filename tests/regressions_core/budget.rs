@@ -178,7 +178,7 @@ fn who_reads_gets_its_messages_though_the_absent_fill_the_store() {
     assert_eq!(world.messages(reader).len(), 300);
 }
 
-fn small_store() -> Limits {
+pub fn small_store() -> Limits {
     Limits {
         packet_size_max: 16 << 10,
         large_message_size: 16 << 10,
@@ -209,7 +209,7 @@ fn fill_with_the_absent(world: &mut World, publisher: usize) {
 }
 
 /// Reads what has come and acknowledges it; the payloads.
-fn take_all(world: &mut World, client: usize) -> Vec<Vec<u8>> {
+pub fn take_all(world: &mut World, client: usize) -> Vec<Vec<u8>> {
     let mut payloads = Vec::new();
     let mut acks = Vec::new();
     world.packets(client, |packet| {
@@ -226,7 +226,7 @@ fn take_all(world: &mut World, client: usize) -> Vec<Vec<u8>> {
     payloads
 }
 
-fn numbered(number: u16) -> Vec<u8> {
+pub fn numbered(number: u16) -> Vec<u8> {
     let mut payload = vec![b'x'; 10_000];
     payload[..2].copy_from_slice(&number.to_be_bytes());
     payload
@@ -288,8 +288,8 @@ fn of_the_absent_those_that_hold_most_lose_first_and_by_the_policy() {
 }
 
 /// A reader whose network stands still, and a publisher; their shards are one or two.
-fn reader_and_publisher(shard_count: u16) -> (World, usize, usize) {
-    let limits = Limits { queue_bytes_max: 1 << 20, mail_bytes_mark: 64 << 10, ..small_store() };
+pub fn reader_and_publisher(shard_count: u16, limits: Limits) -> (World, usize, usize) {
+    let limits = Limits { queue_bytes_max: 1 << 20, mail_bytes_mark: 64 << 10, ..limits };
     let mut world = World::new(shard_count, limits);
     let reader = world.client_with(0, "r", |c| c.session_expiry_s = Some(600));
     let publisher = world.client_on(usize::from(shard_count) - 1, "p");
@@ -304,7 +304,7 @@ fn reader_and_publisher(shard_count: u16) -> (World, usize, usize) {
 #[test]
 fn publishers_wait_while_clients_that_read_fill_what_is_theirs() {
     for shard_count in [1, 2] {
-        let (mut world, reader, publisher) = reader_and_publisher(shard_count);
+        let (mut world, reader, publisher) = reader_and_publisher(shard_count, small_store());
         for number in 0..200 {
             world.publish(publisher, "t", &numbered(number), QoS::AtLeastOnce, number + 1);
             world.settle();
@@ -329,7 +329,7 @@ fn publishers_wait_while_clients_that_read_fill_what_is_theirs() {
 #[test]
 fn who_takes_nothing_does_not_hold_publishers_for_long() {
     for (is_stuck, shard_count) in [(false, 1), (true, 1), (true, 2)] {
-        let (mut world, slow, publisher) = reader_and_publisher(shard_count);
+        let (mut world, slow, publisher) = reader_and_publisher(shard_count, small_store());
         // Either what it got is never acknowledged, or its network stands still.
         world.set_stuck(slow, is_stuck);
         let other = world.client_with(0, "o", |c| c.session_expiry_s = Some(600));

@@ -4,6 +4,7 @@ mod budget;
 mod credit;
 mod limits;
 mod metadata;
+mod parked;
 mod rates;
 mod repeats;
 mod retained_room;
