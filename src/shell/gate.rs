@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::shard::{Origin, Refusal};
+use crate::shard::{Origin, Refusal, ShardId};
 use crate::time::Instant;
+
+/// Connections above the maximum at a time: each is about to take the place of one that has not said CONNECT, or to be refused.
+pub const OVER_MAX: usize = 64;
 
 /// Addresses that are remembered without a connection, until what they may open in a second is theirs again.
 const IDLE_ADDRESSES_MAX: usize = 65_536;
@@ -18,6 +21,17 @@ pub struct Gate {
     max: usize,
     /// `None`: nobody asks where connections come from.
     by_address: Option<ByAddress>,
+    /// By shard: connections that have not said CONNECT, as of its last turn.
+    connecting: Vec<AtomicUsize>,
+}
+
+/// How a connection was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is counted under.
+    pub origin: Option<Origin>,
+    /// There are more than may be, so another has to go, or this one.
+    pub is_over: bool,
 }
 
 #[derive(Debug)]
@@ -55,13 +69,14 @@ impl State {
 }
 
 impl Gate {
-    pub fn new(max: usize, count_max: usize, rate_max: u64) -> Gate {
+    pub fn new(max: usize, count_max: usize, rate_max: u64, shard_count: u16) -> Gate {
         let by_address = (count_max > 0 || rate_max > 0).then(|| ByAddress {
             count_max,
             rate_max,
             origins: Mutex::default(),
         });
-        Gate { inside: AtomicUsize::new(0), max, by_address }
+        let connecting = (0..shard_count).map(|_| AtomicUsize::new(0)).collect();
+        Gate { inside: AtomicUsize::new(0), max, by_address, connecting }
     }
 
     /// Lets a connection in, or says why not. `peer` is asked for only if somebody wants to know; what it is counted under
@@ -70,21 +85,36 @@ impl Gate {
         &self,
         now: Instant,
         peer: impl FnOnce() -> Option<SocketAddr>,
-    ) -> Result<Option<Origin>, Refusal> {
-        if self.inside.fetch_add(1, Ordering::Relaxed) >= self.max {
+    ) -> Result<Entry, Refusal> {
+        let before = self.inside.fetch_add(1, Ordering::Relaxed);
+        if before >= self.max.saturating_add(OVER_MAX) {
             self.leave(None);
             return Err(Refusal::Full);
         }
-        let Some(by_address) = &self.by_address else { return Ok(None) };
+        let is_over = before >= self.max;
+        let unknown = Entry { origin: None, is_over };
+        let Some(by_address) = &self.by_address else { return Ok(unknown) };
         // A peer that is gone already has no address; the first receive will say so.
-        let Some(origin) = peer().map(Origin::of) else { return Ok(None) };
+        let Some(origin) = peer().map(Origin::of) else { return Ok(unknown) };
         match by_address.enter(now, origin) {
-            Ok(()) => Ok(Some(origin)),
+            Ok(()) => Ok(Entry { origin: Some(origin), is_over }),
             Err(refusal) => {
                 self.leave(None);
                 Err(refusal)
             }
         }
+    }
+
+    /// A shard says how many of its connections have not said CONNECT.
+    pub fn note_connecting(&self, shard: ShardId, count: usize) {
+        self.connecting[usize::from(shard)].store(count, Ordering::Relaxed);
+    }
+
+    /// The shard, but for `own`, with most connections that have not said CONNECT.
+    pub fn most_connecting(&self, own: ShardId) -> Option<ShardId> {
+        let counts = self.connecting.iter().map(|count| count.load(Ordering::Relaxed));
+        let others = (0..).zip(counts).filter(|(shard, count)| *shard != own && *count > 0);
+        others.max_by_key(|(_, count)| *count).map(|(shard, _)| shard)
     }
 
     pub fn leave(&self, origin: Option<Origin>) {
@@ -160,23 +190,43 @@ mod tests {
     use super::*;
 
     fn enter(gate: &Gate, at: u64, address: &str) -> Result<Option<Origin>, Refusal> {
-        gate.enter(Instant(at), || Some(address.parse().unwrap()))
+        let entry = gate.enter(Instant(at), || Some(address.parse().unwrap()))?;
+        assert!(!entry.is_over);
+        Ok(entry.origin)
     }
 
     #[test]
-    fn a_full_gate_opens_when_somebody_leaves() {
-        let gate = Gate::new(2, 0, 0);
-        let ask = || gate.enter(Instant(1), || panic!("nobody asks for addresses"));
-        assert!(ask().is_ok() && ask().is_ok());
+    fn a_few_get_into_a_full_gate_and_are_marked() {
+        let gate = Gate::new(2, 0, 0, 1);
+        let ask = || {
+            let entry = gate.enter(Instant(1), || panic!("nobody asks for addresses"));
+            entry.map(|entry| entry.is_over)
+        };
+        assert_eq!([ask(), ask()], [Ok(false), Ok(false)]);
+        assert!((0..OVER_MAX).all(|_| ask() == Ok(true)));
         assert!(ask() == Err(Refusal::Full) && ask() == Err(Refusal::Full));
         gate.leave(None);
-        assert!(ask().is_ok());
-        assert_eq!(ask(), Err(Refusal::Full));
+        assert_eq!([ask(), ask()], [Ok(true), Err(Refusal::Full)]);
+        (0..OVER_MAX + 1).for_each(|_| gate.leave(None));
+        assert_eq!([ask(), ask()], [Ok(false), Ok(true)]);
+    }
+
+    #[test]
+    fn the_shard_with_most_strangers_is_known_to_the_others() {
+        let gate = Gate::new(2, 0, 0, 3);
+        assert_eq!(gate.most_connecting(0), None);
+        gate.note_connecting(0, 9);
+        gate.note_connecting(1, 2);
+        gate.note_connecting(2, 3);
+        assert_eq!([0, 1, 2].map(|own| gate.most_connecting(own)), [Some(2), Some(0), Some(0)]);
+        gate.note_connecting(0, 0);
+        gate.note_connecting(2, 0);
+        assert_eq!([0, 1, 2].map(|own| gate.most_connecting(own)), [Some(1), None, Some(1)]);
     }
 
     #[test]
     fn an_address_has_so_many_connections_and_takes_none_of_others() {
-        let gate = Gate::new(100, 2, 0);
+        let gate = Gate::new(100, 2, 0, 1);
         let first = enter(&gate, 1, "192.0.2.1:1000").unwrap();
         // The same address, as a socket of both families shows it.
         enter(&gate, 1, "[::ffff:192.0.2.1]:1001").unwrap();
@@ -194,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_address_connects_so_often_within_a_second() {
-        let gate = Gate::new(1_000_000, 0, 5);
+        let gate = Gate::new(1_000_000, 0, 5, 1);
         let mut let_in = 0;
         for ms in 0..10_000 {
             if let Ok(origin) = enter(&gate, 1_000 + ms, "192.0.2.1:1") {
@@ -210,12 +260,12 @@ mod tests {
 
     #[test]
     fn addresses_that_are_gone_are_forgotten() {
-        let gate = Gate::new(1_000_000, 0, 1);
+        let gate = Gate::new(1_000_000, 0, 1, 1);
         let kept = enter(&gate, 0, "192.0.2.1:1").unwrap();
         for number in 0..3 * IDLE_ADDRESSES_MAX as u32 {
             let address = SocketAddr::from((number.to_be_bytes(), 1));
-            let origin = gate.enter(Instant(u64::from(number) / 1000), || Some(address)).unwrap();
-            gate.leave(origin);
+            let entry = gate.enter(Instant(u64::from(number) / 1000), || Some(address)).unwrap();
+            gate.leave(entry.origin);
         }
         assert!(gate.by_address.as_ref().unwrap().origins().states.len() <= IDLE_ADDRESSES_MAX + 1);
         gate.leave(kept);

@@ -163,6 +163,7 @@ impl Broker {
                 settings.connections_max,
                 settings.connections_per_address_max,
                 settings.connect_rate_per_address_max,
+                shard_count,
             )),
             plugins,
             orders: Arc::new(Orders::new(

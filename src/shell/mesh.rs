@@ -21,7 +21,8 @@ use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::shard::{Lane, Mail, Origin, ShardId};
+use crate::shard::{Lane, Mail, ShardId};
+use crate::shell::gate::Entry;
 use crate::shell::net::EventFd;
 use crate::turn;
 use asleep::Asleep;
@@ -39,8 +40,7 @@ pub type Adoption = turn::Adoption<Admitted>;
 #[derive(Debug)]
 pub struct Admitted {
     pub socket: OwnedFd,
-    /// The address that it is counted under.
-    pub origin: Option<Origin>,
+    pub entry: Entry,
 }
 
 /// What the control lane carries.
@@ -365,7 +365,8 @@ mod tests {
         assert!(ports[0].has_room(1, Lane::Publish), "one full lane leaves the others alone");
         let adoption = || {
             let socket = std::fs::File::open("/dev/null").unwrap().into();
-            let socket = Admitted { socket, origin: None };
+            let entry = Entry { origin: None, is_over: false };
+            let socket = Admitted { socket, entry };
             Box::new(Adoption { socket, bytes: b"rest".to_vec(), deadline: Instant(7) })
         };
         let back = ports[0].hand_over(1, adoption()).unwrap_err();

@@ -63,6 +63,7 @@ impl<N: Network> Worker<N> {
         if self.shard.wants_turn_times() {
             self.shard.note_turn_time(self.clock.now().ms_since(now));
         }
+        self.world.note_connecting(self.shard.connecting_count());
         self.world.look_at_lingering();
         self.world.look_at_stalls();
         while let Some(event) = self.shard.poll_event() {

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use crate::shard::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{ConnectionId, Lane, Mail, Origin, Output, ReadMode, ShardId};
-use crate::shell::gate::Gate;
+use crate::shell::gate::{Entry, Gate};
 use crate::shell::mesh::{Admitted, Adoption, Control, Port};
 use crate::shell::net::{self, Lingering, Network, SocketKey};
 use crate::shell::socket::{SocketTable, from_owner, to_owner};
@@ -32,6 +32,8 @@ pub struct NetWorld<N> {
     pub port: Port<Mail>,
     sockets: SocketTable,
     gate: Arc<Gate>,
+    /// What the gate was told last.
+    connecting_told: usize,
     /// The addresses that sockets are counted under, where addresses are counted.
     origins: HashMap<SocketKey, Origin>,
     /// Connections that came with control mail.
@@ -71,6 +73,7 @@ impl<N: Network> NetWorld<N> {
             port,
             sockets: SocketTable::default(),
             gate,
+            connecting_told: 0,
             origins: HashMap::new(),
             arriving: VecDeque::new(),
             departing: VecDeque::new(),
@@ -137,6 +140,14 @@ impl<N: Network> NetWorld<N> {
         self.sockets.get(connection).map_or(0, |key| self.net.confirmed(key))
     }
 
+    /// How many connections of the shard have not said CONNECT, for shards that have none to give a place to another.
+    pub fn note_connecting(&mut self, count: usize) {
+        if count != self.connecting_told {
+            self.connecting_told = count;
+            self.gate.note_connecting(self.port.own(), count);
+        }
+    }
+
     fn note_mail(&mut self) {
         self.has_moved = true;
         self.has_mailed = true;
@@ -184,7 +195,7 @@ impl<N: Network> World for NetWorld<N> {
             }
             net::Event::Accepted { socket } => {
                 match self.gate.enter(self.now, || peer_address(&socket).ok()) {
-                    Ok(origin) => Event::Accepted(Admitted { socket, origin }),
+                    Ok(entry) => Event::Accepted(Admitted { socket, entry }),
                     Err(refusal) => {
                         Event::AcceptRefused { refusal, peer: peer_address(&socket).ok() }
                     }
@@ -240,9 +251,9 @@ impl<N: Network> World for NetWorld<N> {
     }
 
     fn adopt(&mut self, connection: ConnectionId, admitted: Admitted, mode: ReadMode) {
-        let Admitted { socket, origin } = admitted;
+        let Admitted { socket, entry } = admitted;
         let key = self.net.adopt(socket, to_owner(connection));
-        if let Some(origin) = origin {
+        if let Some(origin) = entry.origin {
             self.origins.insert(key, origin);
         }
         self.net.read(key, mode);
@@ -251,7 +262,21 @@ impl<N: Network> World for NetWorld<N> {
 
     fn refuse(&mut self, admitted: Admitted) {
         drop(admitted.socket);
-        self.gate.leave(admitted.origin);
+        self.gate.leave(admitted.entry.origin);
+    }
+
+    fn is_over(&self, admitted: &Admitted) -> bool {
+        admitted.entry.is_over
+    }
+
+    fn cut_lingering(&mut self) -> bool {
+        let Some(key) = self.lingering.cut() else { return false };
+        self.drop_socket(key);
+        true
+    }
+
+    fn crowded_shard(&self) -> Option<ShardId> {
+        self.gate.most_connecting(self.port.own())
     }
 
     fn release(&mut self, connection: ConnectionId) -> Admitted {
@@ -259,7 +284,7 @@ impl<N: Network> World for NetWorld<N> {
         let origin = self.take_origin(key);
         let socket = self.net.release(key);
         let socket = socket.expect("a connection in single shot has nothing in flight");
-        Admitted { socket, origin }
+        Admitted { socket, entry: Entry { origin, is_over: false } }
     }
 
     fn hand_over(&mut self, to: ShardId, adoption: Adoption) {

@@ -98,3 +98,41 @@ fn a_client_that_connects_again_and_again_is_banned() {
         assert_eq!(connect(&broker, "other").expect("an answer").1, 0);
     }
 }
+
+#[test]
+fn strangers_keep_no_client_out_of_a_full_broker() {
+    for own in BROKERS {
+        let broker = start(own, &["--connections-max", "6"]);
+        let clients = ["a", "b"].map(|id| connect(&broker, id).expect("there is room"));
+        let mut strangers = Vec::new();
+        let mut dial = |count: usize| {
+            for number in 0..count {
+                let mut stranger = TcpStream::connect(broker.address).unwrap();
+                // Half of them have begun a CONNECT.
+                let _ = stranger.write_all(&[0x10, 200][..number % 2 * 2]);
+                strangers.push(stranger);
+            }
+        };
+        dial(30);
+        for round in 0..20 {
+            let (_socket, reason) = connect(&broker, &format!("honest-{round}"))
+                .unwrap_or_else(|| panic!("{own:?}: a stranger keeps a client out: {round}"));
+            assert_eq!(reason, 0);
+            dial(3);
+        }
+        assert_says(&broker, "closed before they said CONNECT");
+        // Where all are clients nobody gets in, and none of them is closed.
+        let mut others = Vec::new();
+        while let Some((socket, _)) = connect(&broker, &format!("other-{}", others.len())) {
+            others.push(socket);
+            assert!(others.len() <= 6, "{own:?}");
+        }
+        for (mut socket, _) in clients {
+            socket.write_all(&[0xc0, 0]).unwrap();
+            let mut byte = [0];
+            while byte != [0xd0] {
+                socket.read_exact(&mut byte).expect("PINGRESP");
+            }
+        }
+    }
+}

@@ -5,9 +5,10 @@ use rlimit::Resource;
 use super::Finding;
 use super::process::raise_limit;
 use crate::config::Settings;
+use crate::shell::gate::OVER_MAX;
 
-/// Open files beside the connections: what a process has anyhow, logs, configuration.
-const OWN_FILES: u64 = 32;
+/// Open files beside the connections: what a process has anyhow, logs, configuration; connections above the maximum.
+const OWN_FILES: u64 = 32 + OVER_MAX as u64;
 /// A shard's ring, doorbell and executor; its listeners come on top.
 const SHARD_FILES: u64 = 8;
 

@@ -55,11 +55,9 @@ impl Lingering {
     }
 
     pub fn insert(&mut self, owner: u64, key: SocketKey, now: Instant) {
-        if self.sockets.len() >= self.max
-            && let Some(oldest) = self.pop_oldest()
-        {
-            self.cut_count += 1;
-            self.over.push(oldest);
+        if self.sockets.len() >= self.max {
+            let oldest = self.cut();
+            self.over.extend(oldest);
         }
         if self.order.len() >= PLACES_MIN.max(PLACES_PER_SOCKET * self.sockets.len()) {
             self.order.retain(|(owner, _)| self.sockets.contains_key(owner));
@@ -132,6 +130,13 @@ impl Lingering {
                 self.order.push_back((owner, until));
             }
         }
+    }
+
+    /// Takes the oldest, for its place is needed.
+    pub fn cut(&mut self) -> Option<SocketKey> {
+        let key = self.pop_oldest()?;
+        self.cut_count += 1;
+        Some(key)
     }
 
     fn pop_oldest(&mut self) -> Option<SocketKey> {
