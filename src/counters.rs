@@ -38,6 +38,8 @@ pub struct Counters {
     pub refused_by_lag: u64,
     pub sessions_expired: u64,
     pub sessions_refused: u64,
+    /// Sessions of absent clients that ended for new ones: their addresses had left most behind.
+    pub sessions_displaced: u64,
     /// New sessions that were refused because the process was short of memory, and how often it was.
     pub refused_by_memory: u64,
     pub memory_shortages: u64,

@@ -34,6 +34,15 @@ pub const HOPS_MAX: usize = 24;
 /// than the sockets of both sides hold.
 pub const PUBLISHED_AHEAD_MAX: usize = 16 << 20;
 
+/// Where a limit is met, one address that left more than this part of all sessions behind makes room for others.
+pub const SESSION_SHARE: usize = 8;
+
+/// Of connections without CONNECT, those of an address that has more than this part of all go first.
+pub const CONNECTING_SHARE: usize = 8;
+
+/// A client, or an address, that has so many times what is left free of wills or retained messages gets no more of them.
+pub const FREE_SHARE: usize = 8;
+
 /// Steps of work that a turn gives one connection, or one session that goes on by itself, before others get theirs.
 pub const TURN_STEPS_MAX: u64 = 50_000;
 
@@ -105,6 +114,8 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Connections on this shard.
     pub connections_max: usize,
+    /// What is shared is counted by client and by address; if not, by client alone.
+    pub shares_by_address: bool,
     /// CONNECTs with one client id from one address within the window after which it is banned for a time; 0: no limit.
     pub flapping_connects_max: u32,
     pub flapping_window_s: u32,
@@ -192,6 +203,7 @@ impl Limits {
         sessions_max: 1_000_000,
         // What the usual hard open-file limit of 524,288 has room for.
         connections_max: 100_000,
+        shares_by_address: true,
         flapping_connects_max: 0,
         flapping_window_s: 60,
         flapping_ban_s: 300,

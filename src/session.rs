@@ -4,6 +4,7 @@
 //! is room; else it waits in the session's queue, as a stored copy. Everything for one session leaves in the order
 //! in which it was offered.
 
+pub mod absent;
 pub mod bounds;
 pub mod clients;
 pub mod connection;
@@ -20,10 +21,12 @@ pub mod packet_id;
 pub mod profile;
 pub mod queue;
 pub mod seen;
+pub mod shares;
 pub mod will;
 
 pub mod encode;
 
+pub use absent::Absent;
 pub use bounds::SessionLimits;
 pub use clients::{Clients, Totals};
 pub use connection::{Connection, ConnectionId, ConnectionState, Park, ReadMode};
@@ -38,6 +41,7 @@ pub use output::{BufferPool, Output, OutputBuffer, Part};
 pub use overlaps::Overlaps;
 pub use profile::Profile;
 pub use seen::Seen;
+pub use shares::{HolderName, ShareId, Shares};
 pub use will::Will;
 
 use crate::arena::{Budget, Gauge, Message, Run, allocated, stored_size};
@@ -63,9 +67,10 @@ impl SessionKey {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
-    /// What `as_u64` was of.
-    pub fn from_u64(number: u64) -> SessionKey {
-        SessionKey { index: number as u32, generation: (number >> 32) as u32 }
+    /// The key that gave this number; `None`: it is 0.
+    pub fn from_u64(number: u64) -> Option<SessionKey> {
+        let (generation, index) = ((number >> 32) as u32, number as u32);
+        (generation > 0).then_some(SessionKey { index, generation })
     }
 }
 
@@ -169,10 +174,14 @@ pub struct Session {
     /// Its client does not take what it gets: until its queue is empty it has no part in what is reserved for those
     /// that do.
     pub is_slow: bool,
-    /// What is known to the list of the absent of what it holds; 0: it is not listed.
+    /// What is known to the list of the absent of what it holds; 0: it holds nothing, or its client is there.
     held: usize,
     /// What was counted of it last, its windows of packet ids aside.
     counted: usize,
+    /// The address that its client came from last.
+    address: ShareId,
+    /// When its client left, in seconds, with which it is listed among the absent; 0: it is there.
+    left_s: u32,
     /// Messages dropped because a limit of this session was met.
     pub dropped: u64,
     /// `None`: nobody asks for it.
@@ -205,6 +214,8 @@ impl Session {
             is_slow: false,
             held: 0,
             counted: 0,
+            address: ShareId::ALL,
+            left_s: 0,
             dropped: 0,
             profile: None,
         }

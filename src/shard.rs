@@ -34,6 +34,7 @@ mod refusals;
 mod repeats;
 mod retained;
 mod router;
+mod shares;
 mod sharing;
 mod shortage;
 mod shutdown;
@@ -136,6 +137,7 @@ pub struct Shard {
     groups: Groups,
     retained: retained::Kept,
     claims: retained::Claims,
+    setters: retained::SlotSetters,
     rates: rates::Rates,
     flapping: flapping::Flapping,
     lag: lag::Lag,
@@ -219,6 +221,7 @@ impl Shard {
             groups: Groups::new(hash.state(), stored.clone()),
             retained: retained::Kept::new(&hash),
             claims: retained::Claims::new(shard_count, &hash),
+            setters: retained::SlotSetters::default(),
             rates: rates::Rates::new(&limits, &hash),
             flapping: flapping::Flapping::new(&hash),
             lag: lag::Lag::default(),
@@ -256,7 +259,7 @@ impl Shard {
             hops: hops::Hops::default(),
             closes: VecDeque::new(),
             handovers: VecDeque::new(),
-            connecting: connecting::Connecting::default(),
+            connecting: connecting::Connecting::new(&hash),
             begun: begun::Begun::default(),
             read_changes: VecDeque::new(),
             parked_on_mail: VecDeque::new(),

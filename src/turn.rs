@@ -38,8 +38,8 @@ pub trait World {
         None
     }
 
-    /// Where a connection comes from and where it arrived; asked for only if somebody wants to know.
-    fn addresses(&self, _socket: &Self::Socket) -> Addresses {
+    /// Where a connection comes from and, `with_listener`, where it arrived; asked for only if somebody wants to know.
+    fn addresses(&self, _socket: &Self::Socket, _with_listener: bool) -> Addresses {
         Addresses::default()
     }
 
@@ -245,7 +245,7 @@ fn make_place<W: World>(
 }
 
 fn refuse_full<W: World>(shard: &mut Shard, world: &mut W, now: Instant, socket: W::Socket) {
-    let Addresses { peer, .. } = world.addresses(&socket);
+    let Addresses { peer, .. } = world.addresses(&socket, false);
     shard.refuse_accept(now, Refusal::Full, peer);
     world.refuse(socket);
 }
@@ -279,11 +279,11 @@ fn open<W: World>(
         world.close(gone, false);
     }
     let Addresses { peer, listener } = match shard.wants_addresses() {
-        true => world.addresses(&socket),
+        true => world.addresses(&socket, shard.wants_listeners()),
         false => Addresses::default(),
     };
     let Some(connection) = shard.handle_open(now, peer, deadline) else {
-        let peer = peer.or_else(|| world.addresses(&socket).peer);
+        let peer = peer.or_else(|| world.addresses(&socket, false).peer);
         shard.refuse_accept(now, Refusal::Full, peer);
         world.refuse(socket);
         return None;

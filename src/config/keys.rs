@@ -235,6 +235,11 @@ pub static KEYS: &[Key] = &[
             settings.limits.bridges_from = networks;
         },
     },
+    limit_flag!(
+        Network,
+        shares_by_address,
+        "At a limit the address (IPv6: /64) that holds most loses first, not only the client. false: behind several balancers."
+    ),
     limit!(
         Network,
         connect_timeout_ms,

@@ -1,6 +1,9 @@
 //! The sessions and connections of one shard, and which of them have something to send.
 
-use super::{Connection, ConnectionId, Context, Envelope, Holders, Offer, Session, SessionKey};
+use super::{
+    Absent, Connection, ConnectionId, Context, Envelope, HolderName, Offer, Session, SessionKey,
+    ShareId,
+};
 use crate::arena::{Budget, Gauge, Message, Run, allocated, tree_size};
 use crate::codec::QoS;
 use crate::hash::{KeyedHash, PartedTable};
@@ -27,7 +30,7 @@ pub struct Clients {
     /// Subscriptions of all sessions, shared ones included.
     pub subscription_count: usize,
     totals: Totals,
-    absent: Holders<SessionKey>,
+    absent: Absent,
     /// What the client ids take.
     ids_size: usize,
 }
@@ -50,6 +53,7 @@ impl Clients {
             sessions: Slab::new(),
             connections: Slab::new(),
             directory: PartedTable::default(),
+            absent: Absent::new(&hash),
             hash,
             generation: 0,
             flush: VecDeque::new(),
@@ -57,7 +61,6 @@ impl Clients {
             connected_count: 0,
             subscription_count: 0,
             totals,
-            absent: Holders::default(),
             ids_size: 0,
         }
     }
@@ -184,8 +187,36 @@ impl Clients {
         let mut session = self.sessions.remove(key.index as usize);
         session.end_count();
         self.ids_size -= allocated(session.client_id.len());
-        self.absent.set(key, session.held, 0);
+        self.absent.set_bytes(session.address, key, session.held, 0);
+        if session.left_s > 0 {
+            self.absent.unlist(session.address, key, session.left_s);
+        }
+        self.absent.leave(session.address);
         Some(session)
+    }
+
+    /// The client of a session that is connected came from there.
+    pub fn set_address(&mut self, key: SessionKey, address: Option<HolderName>) {
+        let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
+        debug_assert!(session.key == key && session.held == 0 && session.left_s == 0);
+        let before = std::mem::replace(&mut session.address, self.absent.enter(address));
+        self.absent.leave(before);
+    }
+
+    /// What the address of a session's client is called; `None`: addresses are not told apart.
+    pub fn address_name(&self, key: SessionKey) -> Option<HolderName> {
+        let session = self.sessions.get(key.index as usize).filter(|session| session.key == key)?;
+        self.absent.name(session.address)
+    }
+
+    /// Counts the wills of the address that a session's client came from; `None`: addresses are not told apart.
+    pub fn wills_of(&mut self, key: SessionKey) -> Option<Gauge> {
+        let address = self.session(key)?.address;
+        (address != ShareId::ALL).then(|| self.absent.wills(address))
+    }
+
+    pub fn absent(&self) -> &Absent {
+        &self.absent
     }
 
     /// Sends a message that is plain at QoS 0, if that is all there is to do; `false`: it must be offered.
@@ -281,35 +312,31 @@ impl Clients {
         let before = session.queue.held_bytes();
         let offer = session.offer(None, context, message, envelope);
         let held = session.held + session.queue.held_bytes() - before;
-        self.absent.set(key, session.held, held);
+        self.absent.set_bytes(session.address, key, session.held, held);
         session.held = held;
         Some(offer)
     }
 
-    /// A client has left, or is back: what its session holds counts with that of the absent, or does so no more.
-    pub fn list_absent(&mut self, key: SessionKey) {
+    /// A client has left, or is back: its session counts with those of the absent, or does so no more.
+    pub fn list_absent(&mut self, key: SessionKey, now: Instant) {
         let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
         debug_assert_eq!(session.key, key);
-        let held = if session.connection.is_none() { session.held_bytes() } else { 0 };
-        self.absent.set(key, session.held, held);
+        let is_absent = session.connection.is_none();
+        let held = if is_absent { session.held_bytes() } else { 0 };
+        self.absent.set_bytes(session.address, key, session.held, held);
         session.held = held;
-    }
-
-    /// Of the absent, the session that holds most, or nearly, and how much that is.
-    pub fn largest_absent(&self) -> Option<(SessionKey, usize)> {
-        let key = self.absent.largest()?;
-        Some((key, self.sessions[key.index as usize].held))
-    }
-
-    /// What the absent hold; a message that waits for several counts with each.
-    pub fn held_by_absent(&self) -> usize {
-        self.absent.bytes()
+        if is_absent && session.left_s == 0 {
+            session.left_s = u32::try_from(now.0 / 1000 + 1).unwrap_or(u32::MAX);
+            self.absent.list(session.address, key, session.left_s);
+        } else if !is_absent && session.left_s > 0 {
+            self.absent.unlist(session.address, key, std::mem::take(&mut session.left_s));
+        }
     }
 
     /// Drops a part of what is stored for a session; how many messages that were.
     pub fn shed(&mut self, key: SessionKey, context: &mut Context<'_>) -> Option<u64> {
         let count = self.session(key)?.shed(context);
-        self.list_absent(key);
+        self.list_absent(key, context.now);
         Some(count)
     }
 

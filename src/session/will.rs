@@ -1,11 +1,35 @@
 //! The message a client leaves behind.
 
-use crate::arena::Stored;
+use crate::arena::{Gauge, Stored};
 
 /// A will with its properties; its message expiry begins when it is published.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Will {
     pub stored: Stored,
     pub delay_s: u32,
     pub message_expiry_s: Option<u32>,
+    /// Counts it to the address of its client; `None`: addresses are not told apart.
+    pub charge: Option<Charge>,
+}
+
+impl Will {
+    /// Counts the will to whom `gauge` is, as long as it lives.
+    pub fn count_in(&mut self, gauge: Gauge) {
+        let size = self.stored.size();
+        gauge.add(size);
+        self.charge = Some(Charge { gauge, size });
+    }
+}
+
+/// Bytes that count as long as this lives.
+#[derive(Debug)]
+pub struct Charge {
+    gauge: Gauge,
+    size: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.gauge.subtract(self.size);
+    }
 }

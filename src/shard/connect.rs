@@ -141,32 +141,13 @@ impl Shard {
             let refusal = Refused::at_limit(ReasonCode::Banned, why, keys);
             return self.refuse_connect(now, id, connect, refusal);
         }
-        if existing.is_none() && self.is_lagging() {
-            self.counters.refused_by_lag += 1;
-            let why = "the server is busy";
-            let refusal = Refused::at_limit(ReasonCode::ServerBusy, why, "turn_time_max_ms");
-            return self.refuse_connect(now, id, connect, refusal);
-        }
-        if existing.is_none() && self.is_memory_short() {
-            self.counters.refused_by_memory += 1;
-            let why = "the process is short of memory";
-            let refusal = Refused::at_limit(ReasonCode::QuotaExceeded, why, "memory_max");
-            return self.refuse_connect(now, id, connect, refusal);
-        }
-        if existing.is_none() && self.clients.session_count() >= self.limits.sessions_max {
-            self.counters.sessions_refused += 1;
-            let why = "too many sessions";
-            let refusal = Refused::at_limit(ReasonCode::QuotaExceeded, why, "sessions_max");
-            return self.refuse_connect(now, id, connect, refusal);
-        }
-        if existing.is_none() && !self.has_room_for_session(client_id) {
-            self.counters.refused_by_metadata += 1;
-            let why = "what clients hold beside messages exceeds its budget";
-            let key = "shard_metadata_bytes_max";
-            let refusal = Refused::at_limit(ReasonCode::QuotaExceeded, why, key);
-            return self.refuse_connect(now, id, connect, refusal);
-        }
-        let will = match self.will_of(connect) {
+        let loser =
+            if existing.is_some() { Ok(None) } else { self.may_have_session(id, client_id) };
+        let loser = match loser {
+            Ok(loser) => loser,
+            Err(refusal) => return self.refuse_connect(now, id, connect, refusal),
+        };
+        let will = match self.will_of(id, connect) {
             Ok(will) => will,
             Err(refusal) => return self.refuse_connect(now, id, connect, refusal),
         };
@@ -185,6 +166,9 @@ impl Shard {
             let refusal = Refused::new(ReasonCode::PacketTooLarge, why);
             return self.refuse_connect(now, id, connect, refusal);
         }
+        if let Some(loser) = loser {
+            self.displace_session(now, loser);
+        }
         let (key, is_resumed) = self.session_for(now, client_id, connect.clean_start);
         self.open_connection(now, id, key, connect, &granted);
         let profile = self.profile(id, connect, bounds);
@@ -197,7 +181,8 @@ impl Shard {
             session.ends_at = Deadline::NONE;
             session.will_at = Deadline::NONE;
         }
-        self.clients.list_absent(key);
+        self.clients.list_absent(key, now);
+        self.count_address(id, key);
         self.clients.connected_count += 1;
         self.count_tables();
         self.counters.connections_opened += 1;
@@ -220,6 +205,40 @@ impl Shard {
         self.return_to_groups(now, key);
         self.pump(now, key);
         Step::Done
+    }
+
+    /// Whether a client that has no session may have one, and the session that ends for it.
+    fn may_have_session(
+        &mut self,
+        id: ConnectionId,
+        client_id: &str,
+    ) -> Result<Option<SessionKey>, Refused> {
+        let quota = ReasonCode::QuotaExceeded;
+        if self.is_lagging() {
+            self.counters.refused_by_lag += 1;
+            let why = "the server is busy";
+            return Err(Refused::at_limit(ReasonCode::ServerBusy, why, "turn_time_max_ms"));
+        }
+        if self.is_memory_short() {
+            self.counters.refused_by_memory += 1;
+            let why = "the process is short of memory";
+            return Err(Refused::at_limit(quota, why, "memory_max"));
+        }
+        let is_full = self.clients.session_count() >= self.limits.sessions_max;
+        if !is_full && self.has_room_for_session(client_id) {
+            return Ok(None);
+        }
+        let loser = self.session_to_displace(id);
+        if loser.is_some() {
+            return Ok(loser);
+        }
+        if is_full {
+            self.counters.sessions_refused += 1;
+            return Err(Refused::at_limit(quota, "too many sessions", "sessions_max"));
+        }
+        self.counters.refused_by_metadata += 1;
+        let why = "what clients hold beside messages exceeds its budget";
+        Err(Refused::at_limit(quota, why, "shard_metadata_bytes_max"))
     }
 
     fn check_connect(&mut self, connect: &Connect<'_>) -> Result<(), Refused> {
@@ -323,7 +342,11 @@ impl Shard {
         }
     }
 
-    fn will_of(&mut self, connect: &Connect<'_>) -> Result<Option<Box<Will>>, Refused> {
+    fn will_of(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+    ) -> Result<Option<Box<Will>>, Refused> {
         let Some(will) = &connect.will else { return Ok(None) };
         let mut joined = Vec::new();
         let meta = Meta {
@@ -342,7 +365,7 @@ impl Shard {
             payload: will.payload,
             meta,
         };
-        if self.will_bytes.bytes() + stored_size(draft.size()) > self.limits.shard_wills_bytes_max {
+        if !self.may_keep_will(id, stored_size(draft.size())) {
             self.counters.wills_refused += 1;
             let why = "the wills of all clients exceed their budget";
             let reason = ReasonCode::QuotaExceeded;
@@ -352,6 +375,7 @@ impl Shard {
             stored: Stored::from_draft(&draft, &self.will_bytes),
             delay_s: will.delay_s,
             message_expiry_s: will.message_expiry_s,
+            charge: None,
         })))
     }
 

@@ -3,9 +3,12 @@
 use super::input::Step;
 use super::{ConnectionId, Handover, Shard};
 use crate::codec::{self, DecodeError, Frame, Packet, PacketType, ProtocolVersion};
+use crate::hash::KeyedHash;
+use crate::limits::CONNECTING_SHARE;
 use crate::session::connection::ConnectionState;
+use crate::session::{HolderName, Holders, ShareId, Shares};
 use crate::time::Instant;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What stands in a CONNECT before its level, at most: the longest name of a protocol with its length.
 const BEFORE_LEVEL: usize = 2 + 6;
@@ -21,45 +24,73 @@ fn of_age((generation, index): Age) -> ConnectionId {
     ConnectionId { index, generation }
 }
 
-/// All connections without CONNECT, by their age.
-#[derive(Debug, Default)]
+/// All connections without CONNECT, by their age, and to which address each counts.
+#[derive(Debug)]
 pub(super) struct Connecting {
-    silent: BTreeSet<Age>,
+    silent: BTreeMap<Age, ShareId>,
     /// A part of their CONNECT has arrived.
-    begun: BTreeSet<Age>,
+    begun: BTreeMap<Age, ShareId>,
+    addresses: Shares<BTreeSet<Age>>,
+    by_count: Holders<ShareId>,
 }
 
 impl Connecting {
-    pub fn add(&mut self, id: ConnectionId) {
-        self.silent.insert(age(id));
+    pub fn new(hash: &KeyedHash) -> Connecting {
+        Connecting {
+            silent: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            addresses: Shares::new(hash.state()),
+            by_count: Holders::default(),
+        }
+    }
+
+    pub fn add(&mut self, id: ConnectionId, address: Option<HolderName>) {
+        let address = self.addresses.enter(address);
+        self.silent.insert(age(id), address);
+        let ages = self.addresses.get_mut(address);
+        ages.insert(age(id));
+        self.by_count.set(address, ages.len() - 1, ages.len());
     }
 
     pub fn begin(&mut self, id: ConnectionId) {
-        if self.silent.remove(&age(id)) {
-            self.begun.insert(age(id));
+        if let Some(address) = self.silent.remove(&age(id)) {
+            self.begun.insert(age(id), address);
         }
     }
 
     pub fn remove(&mut self, id: ConnectionId) {
-        if !self.silent.remove(&age(id)) {
-            self.begun.remove(&age(id));
-        }
+        let age = age(id);
+        let address = self.silent.remove(&age).or_else(|| self.begun.remove(&age));
+        let Some(address) = address else { return };
+        let ages = self.addresses.get_mut(address);
+        ages.remove(&age);
+        self.by_count.set(address, ages.len() + 1, ages.len());
+        self.addresses.leave(address);
+    }
+
+    fn len(&self) -> usize {
+        self.silent.len() + self.begun.len()
     }
 
     fn oldest_begun(&self) -> Option<ConnectionId> {
-        self.begun.first().copied().map(of_age)
+        self.begun.first_key_value().map(|(age, _)| of_age(*age))
     }
 
-    fn oldest(&self) -> Option<ConnectionId> {
-        let firsts = [self.silent.first(), self.begun.first()];
-        firsts.into_iter().flatten().min().copied().map(of_age)
+    /// The oldest one of the address with most, if those are more than a share: a flood from there displaces itself. Else the
+    /// oldest of all.
+    fn next_to_go(&self) -> Option<ConnectionId> {
+        let most = self.by_count.largest().map(|address| self.addresses.get(address));
+        let most = most.filter(|ages| ages.len() > (self.len() / CONNECTING_SHARE).max(1));
+        let firsts = [self.silent.first_key_value(), self.begun.first_key_value()];
+        let oldest = || firsts.into_iter().flatten().map(|(age, _)| *age).min();
+        most.and_then(|ages| ages.first().copied()).or_else(oldest).map(of_age)
     }
 }
 
 impl Shard {
     /// Connections that have not said CONNECT.
     pub fn connecting_count(&self) -> usize {
-        self.connecting.silent.len() + self.connecting.begun.len()
+        self.connecting.len()
     }
 
     /// There are as many connections as may be.
@@ -67,12 +98,12 @@ impl Shard {
         self.clients.connection_count() >= self.limits.connections_max
     }
 
-    /// The oldest connection without CONNECT makes room for a new one: its id is gone.
+    /// A connection without CONNECT makes room for a new one: its id is gone.
     pub fn displace_connecting(&mut self, now: Instant) -> Option<ConnectionId> {
         if self.is_shutting_down {
             return None;
         }
-        let oldest = self.connecting.oldest()?;
+        let oldest = self.connecting.next_to_go()?;
         self.counters.connects_displaced += 1;
         let peer = self.clients.connection(oldest).and_then(|one| one.addresses().peer);
         let what = "it had not said CONNECT and made room for another";
@@ -175,4 +206,62 @@ impl Shard {
 
 fn is_connect(first_byte: u8) -> bool {
     first_byte >> 4 == PacketType::Connect as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn id(generation: u32) -> ConnectionId {
+        ConnectionId { index: generation % 7, generation }
+    }
+
+    #[test]
+    fn a_flood_from_one_address_displaces_itself_and_without_one_the_oldest_goes() {
+        let mut connecting = Connecting::new(&KeyedHash::new(1));
+        let name = |number: u64| Some(HolderName::new(number, 0));
+        (0..5).for_each(|number| connecting.add(id(number), name(u64::from(number))));
+        connecting.begin(id(0));
+        assert_eq!(connecting.next_to_go(), Some(id(0)));
+        (5..200).for_each(|number| connecting.add(id(number), name(99)));
+        connecting.begin(id(5));
+        for number in 5..170 {
+            assert_eq!(connecting.next_to_go(), Some(id(number)));
+            connecting.remove(id(number));
+            connecting.add(id(number + 1_000), name(99));
+        }
+        // Nobody tells them apart.
+        let mut connecting = Connecting::new(&KeyedHash::new(1));
+        (0..9).for_each(|number| connecting.add(id(number), None));
+        connecting.begin(id(3));
+        connecting.remove(id(0));
+        assert_eq!(connecting.next_to_go(), Some(id(1)));
+    }
+
+    #[test]
+    fn what_is_added_and_removed_leaves_nothing() {
+        let mut random = Random::new(8);
+        let mut connecting = Connecting::new(&KeyedHash::new(1));
+        let mut open = BTreeSet::new();
+        for number in 0..5_000 {
+            connecting.add(id(number), Some(HolderName::new(random.below(9), 0)));
+            open.insert(number);
+            if random.below(2) == 0 {
+                connecting.begin(id(number));
+            }
+            while open.len() as u64 > random.below(60) {
+                let gone = connecting.next_to_go().expect("some are open");
+                connecting.remove(gone);
+                connecting.remove(gone);
+                assert!(open.remove(&gone.generation));
+            }
+            assert_eq!(connecting.len(), open.len());
+        }
+        while let Some(gone) = connecting.next_to_go() {
+            connecting.remove(gone);
+        }
+        assert_eq!((connecting.len(), connecting.addresses.count()), (0, 0));
+        assert_eq!(connecting.by_count.largest(), None);
+    }
 }

@@ -67,7 +67,7 @@ impl Shard {
             system_bytes: self.retained.system().bytes,
             stored_bytes: self.stored.bytes(),
             stored_messages: self.stored.message_count(),
-            absent_bytes: self.clients.held_by_absent(),
+            absent_bytes: self.clients.absent().bytes(),
             output_bytes: self.output_bytes.bytes(),
             frame_bytes: self.frame_bytes.bytes(),
             connect_bytes: self.connect_bytes.bytes(),

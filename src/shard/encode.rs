@@ -92,19 +92,21 @@ impl Shard {
             let mut remote = if message.meta.is_origin { route.remote } else { 0 };
             if message.meta.retain {
                 let owner = hash.owner(message.topic, self.shard_count);
+                let setter = self.setters.take(generation, &message, &mut self.clients, hash);
                 if owner == self.id {
                     let (limits, counters) = (context.limits, &mut *context.counters);
                     let is_taken =
-                        self.retained.store(limits, counters, context.drops, now, &message);
+                        self.retained.store(limits, counters, context.drops, now, &message, setter);
                     if !is_taken
                         && message.meta.is_origin
-                        && let key = SessionKey::from_u64(message.meta.publisher)
+                        && let Some(key) = SessionKey::from_u64(message.meta.publisher)
                         && let Some(session) = self.clients.session(key)
                     {
                         context.drops.name_last(DropReason::RetainedFull, &session.client_id);
                     }
                 } else if message.meta.is_origin {
-                    remote |= 1 << owner;
+                    self.outbox.publish_to_owner(owner, &message, setter);
+                    remote &= !(1 << owner);
                 }
             }
             self.outbox.publish_to_all(remote, &message);

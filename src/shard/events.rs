@@ -67,6 +67,8 @@ pub enum About {
     Cut,
     /// A client that is a bridge.
     Bridge,
+    /// A session that ended for another's.
+    Session,
 }
 
 impl Notice {
@@ -102,6 +104,7 @@ impl fmt::Display for Notice {
             About::Pause => "paused",
             About::Cut => "cut off",
             About::Bridge => "bridge:",
+            About::Session => "ended the session of",
         })?;
         match (&*self.client_id, self.about) {
             (_, About::Stranger) => {}

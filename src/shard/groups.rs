@@ -79,11 +79,6 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// What is stored for it, as of the last look.
-    pub fn held_bytes(&self) -> usize {
-        self.held
-    }
-
     /// The topic filter without share name.
     pub fn filter(&self) -> &str {
         filter_of(&self.text)

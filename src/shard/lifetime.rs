@@ -1,6 +1,8 @@
 //! Beginnings and ends: connections opened and closed, sessions left and ended, deadlines, shutdown.
 
 use super::hooks::{Publisher, tell};
+use super::publish::Published;
+use super::retained::Setter;
 use super::timers::Timer;
 use super::{Close, ConnectionId, Event, Shard, context};
 use crate::arena::{Draft, Meta, Stored};
@@ -28,7 +30,7 @@ impl Shard {
             return None;
         }
         let id = self.clients.open(peer, now);
-        self.connecting.add(id);
+        self.connecting.add(id, self.holder_name(peer));
         self.count_tables();
         let deadline = connect_deadline.unwrap_or(self.connect_deadline(now));
         self.set_connection_timer(id, Some(deadline));
@@ -46,7 +48,14 @@ impl Shard {
 
     /// Somebody asks where connections come from: hooks, a debug log, or a limit.
     pub fn wants_addresses(&self) -> bool {
-        !self.hook_set.is_empty() || self.events.is_on() || self.limits.flapping_connects_max > 0
+        self.wants_listeners()
+            || self.limits.shares_by_address
+            || self.limits.flapping_connects_max > 0
+    }
+
+    /// Somebody asks at which address connections came in.
+    pub fn wants_listeners(&self) -> bool {
+        !self.hook_set.is_empty() || self.events.is_on()
     }
 
     /// A connection whose client belongs to another shard goes there.
@@ -179,7 +188,7 @@ impl Shard {
             return self.end_session(now, key);
         }
         self.leave_groups_for_now(now, key);
-        self.clients.list_absent(key);
+        self.clients.list_absent(key, now);
         self.check_store(now);
         self.publish_due_will(now, key);
         self.update_session_timer(key);
@@ -188,6 +197,7 @@ impl Shard {
     /// The session and all that belongs to it. [MQTT-4.1.0-2]
     pub(super) fn end_session(&mut self, now: Instant, key: SessionKey) {
         self.run_pipeline(now);
+        let setter = self.will_setter(key);
         let Some(session) = self.clients.session(key) else { return };
         let will = session.will.take();
         let filters = session.take_filters();
@@ -215,8 +225,20 @@ impl Shard {
         // The will is published at the end of the session at the latest, and is not given to what ends. [MQTT-3.1.2-8]
         if let Some(will) = will {
             let publisher = ended.as_ref().map_or(Publisher::Session(key), Publisher::Ended);
-            self.publish_will(now, key, publisher, &will);
+            let Published { generation, denied } = self.publish_will(now, key, publisher, &will);
+            if let Some(setter) = setter.filter(|_| denied.is_none()) {
+                self.setters.push(generation, setter);
+            }
         }
+    }
+
+    /// To whom the will of a session counts that ends, if it is to be retained.
+    fn will_setter(&mut self, key: SessionKey) -> Option<Setter> {
+        let will = self.clients.session(key)?.will.as_ref()?;
+        if !will.stored.meta().retain {
+            return None;
+        }
+        Setter::of(&mut self.clients, &self.hash, key)
     }
 
     fn publish_due_will(&mut self, now: Instant, key: SessionKey) {
@@ -237,7 +259,7 @@ impl Shard {
         key: SessionKey,
         publisher: Publisher<'_>,
         will: &Will,
-    ) {
+    ) -> Published {
         let message = will.stored.message();
         let meta = Meta {
             expires_at: will.message_expiry_s.map(|s| now.plus_s(u64::from(s))),
@@ -246,7 +268,7 @@ impl Shard {
         };
         let draft = Draft { meta, ..message.draft() };
         // A will that is denied is counted, and goes nowhere.
-        self.publish(now, &draft, publisher);
+        self.publish(now, &draft, publisher)
     }
 
     fn on_connection_timer(&mut self, now: Instant, id: ConnectionId) {

@@ -10,7 +10,7 @@ use batch::{HEADER_SIZE, REPEAT};
 
 use super::ShardId;
 use super::groups::MemberOptions;
-use super::retained::{Ask, Room, Word};
+use super::retained::{Ask, Room, Setter, Word};
 use crate::arena::{Message, Run};
 use crate::counters::Counters;
 use crate::session::{BufferPool, ConnectionId, SessionKey};
@@ -392,6 +392,21 @@ impl Outbox {
         waiting.publish_bytes += size;
         self.marks |= u8::from(waiting.publish_bytes > self.mark) * MAIL_MARK;
         number
+    }
+
+    /// To the shard that retains the message, with who has set it.
+    #[inline(never)]
+    pub fn publish_to_owner(
+        &mut self,
+        owner: ShardId,
+        message: &Message<'_>,
+        setter: Option<Setter>,
+    ) {
+        self.publish(owner, message);
+        let Some(setter) = setter else { return };
+        let waiting = &mut self.to[usize::from(owner)];
+        waiting.publishes.open.push_setter(message, setter);
+        waiting.publish_bytes += Setter::SIZE;
     }
 
     /// To each shard whose bit is set in `shards`.

@@ -34,9 +34,13 @@ impl Shard {
             if is_admitted {
                 self.counters.admitted += 1;
             } else {
+                let before = self.arena.admitted();
                 self.admit_piece(now, &message);
                 if message.meta.from_bridge {
                     self.arena.trail_last();
+                }
+                if let Some(setter) = reader.setter.filter(|_| self.arena.admitted() != before) {
+                    self.setters.push(self.arena.admitted(), setter);
                 }
             }
         }

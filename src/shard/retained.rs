@@ -5,9 +5,11 @@
 
 mod claims;
 mod room;
+mod setters;
 
 pub(super) use claims::{Ask, Claims, Word};
 pub(super) use room::{Kept, Room};
+pub(super) use setters::{Setter, SlotSetters};
 
 use super::mail::{Batch, Control};
 use super::{Shard, ShardId, context};

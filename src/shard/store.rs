@@ -125,19 +125,20 @@ impl Shard {
     fn shed_absent(&mut self, now: Instant) {
         let bytes_max = self.limits.absent_bytes_max();
         let mut left = SHED_COUNT_MAX;
+        // A holder is an address with all its sessions, of which the largest loses, or all shared groups.
         // What one message of many sessions takes counts with each, so both must be above.
         while left > 0
             && self.stored.bytes() > bytes_max
-            && self.clients.held_by_absent() + self.groups.backlog_bytes() > bytes_max
+            && self.clients.absent().bytes() + self.groups.backlog_bytes() > bytes_max
         {
-            let group = self.groups.largest_backlog();
-            let group_bytes =
-                group.and_then(|index| self.groups.get(index)).map_or(0, |one| one.held_bytes());
-            let count = match (self.clients.largest_absent(), group) {
-                (Some((key, bytes)), _) if bytes >= group_bytes => self.shed_session(now, key),
+            let count = match (self.clients.absent().largest(), self.groups.largest_backlog()) {
+                (Some((key, bytes)), group)
+                    if group.is_none() || bytes >= self.groups.backlog_bytes() =>
+                {
+                    self.shed_session(now, key)
+                }
                 (_, Some(group)) => self.shed_group(now, group),
-                (Some((key, _)), None) => self.shed_session(now, key),
-                (None, None) => 0,
+                (_, None) => 0,
             };
             if count == 0 {
                 return;

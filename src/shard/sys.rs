@@ -92,6 +92,7 @@ impl Report {
         say("refused/lag", &counters.refused_by_lag);
         say("refused/connects_too_large", &counters.connects_too_large);
         say("refused/sessions", &counters.sessions_refused);
+        say("sessions/displaced", &counters.sessions_displaced);
         say("refused/accepts", &counters.accepts_refused);
         say("refused/addresses", &counters.refused_by_address);
         say("refused/connect_rates", &counters.refused_by_connect_rate);

@@ -168,7 +168,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         count: |counters| counters.wills_refused,
-        sentence: "wills refused: raise shard_wills_bytes_max",
+        sentence: "wills refused: raise shard_wills_bytes_max; see shares_by_address",
     },
     Rule {
         count: |counters| counters.refused_by_metadata,
@@ -216,6 +216,11 @@ const RULES: &[Rule] = &[
     Rule {
         count: |counters| counters.sessions_refused,
         sentence: "sessions refused: raise sessions_max",
+    },
+    Rule {
+        count: |counters| counters.sessions_displaced,
+        sentence: "sessions of absent clients ended for new ones: their addresses had left most of sessions_max behind; raise \
+                   it, or see session_expiry_max_s and shares_by_address",
     },
     Rule {
         count: |counters| counters.refused_as_flapping,

@@ -239,10 +239,11 @@ impl<N: Network> World for NetWorld<N> {
         mail
     }
 
-    fn addresses(&self, admitted: &Admitted) -> Addresses {
+    fn addresses(&self, admitted: &Admitted, with_listener: bool) -> Addresses {
         let socket = &admitted.socket;
         // A peer that is gone already has no address; the first receive will say so.
-        Addresses { peer: peer_address(socket).ok(), listener: local_address(socket).ok() }
+        let listener = if with_listener { local_address(socket).ok() } else { None };
+        Addresses { peer: peer_address(socket).ok(), listener }
     }
 
     fn peer(&mut self, connection: ConnectionId) -> Option<SocketAddr> {

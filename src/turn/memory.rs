@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use super::{Adoption, Event, Step, World, advance, turn};
+use super::{Addresses, Adoption, Event, Step, World, advance, turn};
 use crate::shard::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{ConnectionId, LANES, Lane, Mail, Output, ReadMode, Shard, ShardId};
 use crate::time::Instant;
@@ -126,6 +126,8 @@ const READS_MAX: usize = 10_000;
 
 /// One connection between a client and the shards.
 pub struct Socket {
+    /// Where the client is.
+    peer: Option<SocketAddr>,
     /// What the client has written and no shard has read, write by write.
     to_shard: VecDeque<Vec<u8>>,
     /// How much of the first write was read.
@@ -239,7 +241,13 @@ impl Memory {
 
     /// A client connects to the listener of `shard`.
     pub fn connect(&mut self, shard: usize) -> SocketId {
+        self.connect_from(shard, None)
+    }
+
+    /// The same for a client that is there.
+    pub fn connect_from(&mut self, shard: usize, peer: Option<SocketAddr>) -> SocketId {
         self.sockets.push(Socket {
+            peer,
             to_shard: VecDeque::new(),
             read_count: 0,
             to_client: Vec::new(),
@@ -405,6 +413,11 @@ impl World for MemoryWorld<'_> {
         let place = lane.iter().position(may_come)?;
         self.has_moved = true;
         lane.remove(place)
+    }
+
+    fn addresses(&self, id: &SocketId, _: bool) -> Addresses {
+        let peer = self.memory.sockets[*id].peer.or(self.memory.peer);
+        Addresses { peer, listener: None }
     }
 
     fn peer(&mut self, _connection: ConnectionId) -> Option<SocketAddr> {

@@ -1,8 +1,10 @@
 //! What limits count by address: connections, how fast they are opened, clients that connect again and again.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::broker::Broker;
 
@@ -134,5 +136,38 @@ fn strangers_keep_no_client_out_of_a_full_broker() {
                 socket.read_exact(&mut byte).expect("PINGRESP");
             }
         }
+    }
+}
+
+/// A 5.0 client whose session outlives it connects from an address of the loopback and leaves; the reason code.
+fn visit(broker: &Broker, last_byte: u8, client_id: &str) -> u8 {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, last_byte], 0)).into()).unwrap();
+    socket.connect(&broker.address.into()).unwrap();
+    let mut socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut packet = vec![0x10, 18 + client_id.len() as u8];
+    packet.extend_from_slice(b"\0\x04MQTT\x05\0\0\x3c\x05\x11\0\0\x02\x58\0");
+    packet.push(client_id.len() as u8);
+    packet.extend_from_slice(client_id.as_bytes());
+    socket.write_all(&packet).unwrap();
+    let mut head = [0; 4];
+    socket.read_exact(&mut head).expect("CONNACK");
+    head[3]
+}
+
+#[test]
+fn the_address_that_left_most_sessions_behind_makes_room_for_a_client_of_another() {
+    for own in BROKERS {
+        let broker = start(own, &["--sessions-max", "32", "--connections-max", "32"]);
+        let strange: Vec<u8> =
+            (0..160).map(|number| visit(&broker, 9, &format!("strange-{number}"))).collect();
+        assert!(strange.ends_with(&[0x97; 10]), "{own:?}: {strange:?}");
+        for number in 0..3 {
+            assert_eq!(visit(&broker, 1, &format!("honest-{number}")), 0, "{own:?}");
+        }
+        assert_says(&broker, "ended the session of client 'strange-");
+        assert_says(&broker, "see session_expiry_max_s and shares_by_address");
+        assert_eq!(visit(&broker, 9, "strange-again"), 0x97);
     }
 }

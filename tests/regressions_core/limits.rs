@@ -478,6 +478,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("shutdown_stall_ms", "tests/end_to_end/signals.rs"),
     ("tcp_user_timeout_ms", "tests/regressions/zero_window.rs"),
     ("stall_max_ms", "tests/plugins/astray.rs"),
+    ("shares_by_address", "tests/regressions_core/shares.rs"),
     ("flapping_connects_max", "tests/regressions_core/rates.rs"),
     ("flapping_window_s", "tests/regressions_core/rates.rs"),
     ("flapping_ban_s", "tests/regressions_core/rates.rs"),

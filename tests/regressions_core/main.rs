@@ -8,6 +8,7 @@ mod parked;
 mod rates;
 mod repeats;
 mod retained_room;
+mod shares;
 mod shortage;
 mod slow_packets;
 mod steps;

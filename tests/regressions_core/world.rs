@@ -11,6 +11,7 @@ use ringmq::shard::{Shard, ShardSettings};
 use ringmq::time::Instant;
 use ringmq::turn::Step;
 use ringmq::turn::memory::{Memory, Socket, SocketId};
+use std::net::SocketAddr;
 
 pub const V5: ProtocolVersion = ProtocolVersion::V5;
 
@@ -52,9 +53,29 @@ impl World {
 
     /// Opens a connection and says CONNECT; answers are there after `settle`.
     pub fn connect(&mut self, client_id: &str, change: impl FnOnce(&mut Connect<'_>)) -> usize {
+        self.connect_at(None, client_id, change)
+    }
+
+    /// The same from an address.
+    #[allow(dead_code, reason = "only regressions tell addresses apart")]
+    pub fn connect_from(
+        &mut self,
+        peer: &str,
+        client_id: &str,
+        change: impl FnOnce(&mut Connect<'_>),
+    ) -> usize {
+        self.connect_at(Some(peer.parse().expect("an address")), client_id, change)
+    }
+
+    fn connect_at(
+        &mut self,
+        peer: Option<SocketAddr>,
+        client_id: &str,
+        change: impl FnOnce(&mut Connect<'_>),
+    ) -> usize {
         let mut connect = Connect::new(V5, client_id);
         change(&mut connect);
-        let socket = self.memory.connect(0);
+        let socket = self.memory.connect_from(0, peer);
         self.clients.push(Client { version: connect.version, socket });
         let mut bytes = Vec::new();
         connect.encode(&mut bytes);

@@ -3,6 +3,7 @@
 use crate::arena::{Claim, Message, Meta};
 use crate::session::SessionKey;
 use crate::shard::groups::MemberOptions;
+use crate::shard::retained::Setter;
 use crate::time::Instant;
 
 /// Messages one behind the other in one allocation.
@@ -34,11 +35,13 @@ pub(super) const HEADER_SIZE: usize = 4 + 4 + 4 + 8 + 1;
 const NEVER: u64 = u64::MAX;
 /// The message repeats the one before it in all but its payload.
 pub(super) const REPEAT: u8 = 1 << 4;
-/// Where its claim of room begins.
+/// Where its claim of room begins, of two bits.
 const CLAIM_BIT: u8 = 5;
+/// Behind the message stands who has set it, for the owner of its topic.
+const HAS_SETTER: u8 = 1 << 7;
 
 fn claim_of(flags: u8) -> Claim {
-    match flags >> CLAIM_BIT {
+    match flags >> CLAIM_BIT & 3 {
         0 => Claim::None,
         1 => Claim::Leased,
         _ => Claim::Promised,
@@ -95,7 +98,14 @@ impl Batch {
     }
 
     pub fn reader(&self) -> BatchReader<'_> {
-        BatchReader { rest: &self.bytes, is_repeat: false }
+        BatchReader { rest: &self.bytes, is_repeat: false, setter: None }
+    }
+
+    /// Says who has set the message that was pushed last.
+    pub(super) fn push_setter(&mut self, message: &Message<'_>, setter: Setter) {
+        let flags_at = self.bytes.len() - message.bytes.len() - 1;
+        self.bytes[flags_at] |= HAS_SETTER;
+        self.bytes.extend_from_slice(&setter.to_bytes());
     }
 }
 
@@ -105,6 +115,8 @@ pub(in crate::shard) struct BatchReader<'a> {
     rest: &'a [u8],
     /// The last message that was read repeats the one before it in all but its payload.
     pub is_repeat: bool,
+    /// Who has set it, if it is to be retained.
+    pub setter: Option<Setter>,
 }
 
 impl<'a> BatchReader<'a> {
@@ -149,6 +161,8 @@ impl<'a> BatchReader<'a> {
             claim: claim_of(flags),
         };
         let bytes = self.take(topic_size + properties_size + payload_size);
+        let has_setter = flags & HAS_SETTER != 0;
+        self.setter = has_setter.then(|| Setter::from_bytes(self.take(Setter::SIZE)));
         let message = Message::of(bytes, topic_size, properties_size, meta, None);
         Some(if meta.from_bridge { Message::with_trail(message) } else { message })
     }

@@ -5,8 +5,8 @@
 //! lease does not suffice the message waits for its owner's word. An owner that would have to say no calls all leases back
 //! first, so nobody is refused while room lies idle.
 
-use super::Room;
 use super::room::kept_size;
+use super::{Room, Setter};
 use crate::arena::{Claim, Generation, Message, Stored, stored_size};
 use crate::codec::{PacketId, ReasonCode};
 use crate::hash::KeyedHash;
@@ -53,6 +53,7 @@ pub(in crate::shard) struct Ask {
     pub request: u64,
     pub topic: Box<str>,
     pub size: usize,
+    pub setter: Option<Setter>,
     /// The asker's lease runs low.
     pub wants_lease: bool,
 }
@@ -133,8 +134,9 @@ impl Shard {
         let (size, waiting_size) = (kept_size_of(&message), stored_size(message.size()));
         let owner = self.hash.owner(message.topic, self.shard_count);
         let room = Room::of_one(size);
+        let is_crowded = owner == self.id && self.retained.is_crowded(&self.limits);
         let has_room = match owner == self.id {
-            true => self.retained.lease(&self.limits, room),
+            true => !is_crowded && self.retained.lease(&self.limits, room),
             false => self.spend_lease(owner, room),
         };
         if has_room {
@@ -153,6 +155,12 @@ impl Shard {
             return self.admit_again(now, &message, Claim::None).ok_or(Step::Done);
         }
         let waiting = Waiting { request: 0, message, packet_id, is_qos2 };
+        let setter = Setter::of(&mut self.clients, &self.hash, key);
+        let topic = text(waiting.message.message().topic);
+        if is_crowded && !self.retained.may_set(&self.limits, topic, size, setter) {
+            self.refuse_unkept(id, key, &waiting);
+            return Err(Step::Done);
+        }
         if owner == self.id
             && self.retained.promise(&self.limits, text(waiting.message.message().topic), size)
         {
@@ -165,7 +173,7 @@ impl Shard {
             self.refuse_unkept(id, key, &waiting);
             return Err(Step::Done);
         }
-        self.ask_owner(owner, id, waiting);
+        self.ask_owner(owner, id, waiting, setter);
         self.park(id, Park::Retained);
         Err(Step::Done)
     }
@@ -183,14 +191,20 @@ impl Shard {
         true
     }
 
-    fn ask_owner(&mut self, owner: ShardId, connection: ConnectionId, mut waiting: Waiting) {
+    fn ask_owner(
+        &mut self,
+        owner: ShardId,
+        connection: ConnectionId,
+        mut waiting: Waiting,
+        setter: Option<Setter>,
+    ) {
         self.claims.last_request += 1;
         let request = self.claims.last_request;
         waiting.request = request;
         let message = waiting.message.message();
         let (topic, size) = (text(message.topic).into(), kept_size_of(&message));
         let wants_lease = self.claims.leases[usize::from(owner)].is_low();
-        let ask = Ask { from: self.id, connection, request, topic, size, wants_lease };
+        let ask = Ask { from: self.id, connection, request, topic, size, setter, wants_lease };
         self.claims.waiting.insert(connection, waiting);
         match owner == self.id {
             true => self.claims.push(ask),
@@ -306,7 +320,9 @@ impl Shard {
             messages: LEASE_MAX.messages.min(free.messages / part),
             bytes: LEASE_MAX.bytes.min(free.bytes / part),
         };
+        // Where little is left the owner looks at each message, for some setter may have enough.
         let is_given = self.claims.recalled == 0
+            && !self.retained.is_crowded(&self.limits)
             && room.messages > 0
             && room.bytes > 0
             && self.retained.lease(&self.limits, room);
@@ -339,8 +355,9 @@ impl Shard {
     }
 
     fn answer_ask(&mut self, now: Instant, ask: Ask, is_final: bool) {
-        let is_promised = self.retained.promise(&self.limits, &ask.topic, ask.size);
-        let may_ever = ask.size <= self.limits.retained_bytes_max;
+        let may_set = self.retained.may_set(&self.limits, &ask.topic, ask.size, ask.setter);
+        let is_promised = may_set && self.retained.promise(&self.limits, &ask.topic, ask.size);
+        let may_ever = may_set && ask.size <= self.limits.retained_bytes_max;
         if !is_promised && !is_final && may_ever && !self.retained.leased().is_none() {
             self.claims.held.push(ask);
             return self.recall_leases();

@@ -4,6 +4,7 @@
 //! before a message arrives: by a lease, which its holder spends on any topic, or by a promise for one topic. What is kept
 //! and what is set aside never pass the limits together, so a message that claims its room is never refused.
 
+use super::setters::{Charged, Setter, Setters, is_crowded};
 use crate::arena::{Claim, Gauge, Message, Meta, Stored, allocated, stored_size, tree_size};
 use crate::counters::Counters;
 use crate::hash::KeyedHash;
@@ -57,7 +58,7 @@ fn entry_size(topic_size: usize) -> usize {
 }
 
 /// A place in the tree of topics.
-const ENTRY_SIZE: usize = tree_size(600, size_of::<(Box<str>, Stored)>()) / 600;
+const ENTRY_SIZE: usize = tree_size(600, size_of::<(Box<str>, KeptMessage)>()) / 600;
 
 /// The room that is promised for the messages of one topic.
 #[derive(Debug)]
@@ -71,9 +72,17 @@ struct Promise {
     is_held: bool,
 }
 
+/// A retained message, and to whom it counts.
+#[derive(Debug)]
+struct KeptMessage {
+    stored: Stored,
+    charged: Charged,
+}
+
 /// All retained messages of a shard.
 pub(in crate::shard) struct Kept {
-    store: RetainedStore<Stored>,
+    store: RetainedStore<KeptMessage>,
+    setters: Setters,
     /// Bytes of clients' messages, with those that were replaced while sessions still hold them.
     bytes: Gauge,
     system_bytes: Gauge,
@@ -96,6 +105,7 @@ impl Kept {
     pub fn new(hash: &KeyedHash) -> Kept {
         Kept {
             store: RetainedStore::new(),
+            setters: Setters::new(hash),
             bytes: Gauge::default(),
             system_bytes: Gauge::default(),
             system_count: 0,
@@ -112,7 +122,7 @@ impl Kept {
     }
 
     pub fn get(&self, topic: &str) -> Option<&Stored> {
-        self.store.get(topic)
+        self.store.get(topic).map(|kept| &kept.stored)
     }
 
     /// What clients have, apart from what is set aside.
@@ -165,7 +175,7 @@ impl Kept {
                 (Promise { count, size_max, aside: *aside, is_held: *is_held }, *aside)
             }
             None => {
-                let is_held = self.store.get(topic).is_some_and(Stored::is_shared);
+                let is_held = self.get(topic).is_some_and(Stored::is_shared);
                 let none = Room::default();
                 (Promise { count: 1, size_max: size, aside: none, is_held }, none)
             }
@@ -199,7 +209,7 @@ impl Kept {
 
     /// What a message needs beyond the one that its topic has.
     fn needed(&self, topic: &str, size: usize, is_held: bool) -> Room {
-        match self.store.get(topic) {
+        match self.get(topic) {
             Some(old) if !is_own(topic, old.meta()) => {
                 let freed = entry_size(topic.len()) + if is_held { 0 } else { old.size() };
                 Room { messages: 0, bytes: size.saturating_sub(freed) }
@@ -222,10 +232,11 @@ impl Kept {
     }
 
     pub fn remove(&mut self, topic: &str) {
-        let Some(old) = self.store.remove(topic) else { return };
+        let Some(KeptMessage { stored: old, charged }) = self.store.remove(topic) else { return };
         let is_own = is_own(topic, old.meta());
         self.system_count -= usize::from(is_own);
         *self.entries_of(is_own) -= entry_size(topic.len());
+        self.setters.discharge(charged, entry_size(topic.len()) + old.size());
         drop(old);
         if !self.promises.is_empty() {
             self.update_promise(topic);
@@ -237,14 +248,18 @@ impl Kept {
     }
 
     /// The topic has no message.
-    fn insert(&mut self, topic: &str, message: &Message<'_>) {
+    fn insert(&mut self, topic: &str, message: &Message<'_>, setter: Option<Setter>) {
         let is_own = is_own(topic, &message.meta);
         let gauge = if is_own { &self.system_bytes } else { &self.bytes };
         let meta = Meta { claim: Claim::None, ..message.meta };
         let stored = Stored::copy_of(&Message { meta, ..*message }, gauge);
         self.system_count += usize::from(is_own);
         *self.entries_of(is_own) += entry_size(topic.len());
-        self.store.insert(topic, stored);
+        let setter = setter.filter(|_| !is_own);
+        let size = entry_size(topic.len()) + stored.size();
+        let charged = self.setters.charge(setter, size);
+        let before = self.store.insert(topic, KeptMessage { stored, charged });
+        debug_assert!(before.is_none(), "what a topic had was taken back");
         if !self.promises.is_empty() {
             self.update_promise(topic);
         }
@@ -258,6 +273,7 @@ impl Kept {
         drops: &mut DropLog,
         now: Instant,
         message: &Message<'_>,
+        setter: Option<Setter>,
     ) -> bool {
         let topic =
             std::str::from_utf8(message.topic).expect("a topic was validated when it was decoded");
@@ -279,20 +295,44 @@ impl Kept {
             return true;
         }
         // What is refused changes nothing: the message that the topic has stays, as where its publisher is told.
-        if !has_room && !self.may_replace(limits, topic, size) {
+        let may_set = has_room
+            || (self.may_replace(limits, topic, size) && self.may_set(limits, topic, size, setter));
+        if !may_set {
             counters.retained_refused += 1;
             drops.push(None, message.topic, DropReason::RetainedFull);
             return false;
         }
         self.remove(topic);
-        self.insert(topic, message);
+        self.insert(topic, message, setter);
         true
+    }
+
+    /// So little room is left that who has most of it may get no more.
+    pub fn is_crowded(&self, limits: &Limits) -> bool {
+        is_crowded(self.free(limits), limits)
+    }
+
+    /// Whether the message leaves enough room for other setters.
+    pub fn may_set(
+        &self,
+        limits: &Limits,
+        topic: &str,
+        size: usize,
+        setter: Option<Setter>,
+    ) -> bool {
+        let free = self.free(limits);
+        if !is_crowded(free, limits) {
+            return true;
+        }
+        let entry_size = entry_size(topic.len());
+        let old = self.store.get(topic).map(|kept| (kept.charged, entry_size + kept.stored.size()));
+        self.setters.may_set(setter, size, old, free)
     }
 
     /// Whether a message that claims nothing has room in the place of the one that its topic has.
     fn may_replace(&self, limits: &Limits, topic: &str, size: usize) -> bool {
         let mut free = self.free(limits);
-        let old = self.store.get(topic);
+        let old = self.get(topic);
         if let Some(old) = old.filter(|old| !is_own(topic, old.meta())) {
             // Sessions that hold it keep its bytes.
             let bytes = if old.is_shared() { 0 } else { old.size() };
@@ -314,9 +354,9 @@ impl Kept {
         filter: &str,
         after: Option<&str>,
         visit_max: usize,
-        found: impl FnMut(&str, &Stored) -> bool,
+        mut found: impl FnMut(&str, &Stored) -> bool,
     ) -> ScanEnd {
-        self.store.scan_while(filter, after, visit_max, found)
+        self.store.scan_while(filter, after, visit_max, |topic, kept| found(topic, &kept.stored))
     }
 
     /// As `RetainedStore::scan`.
@@ -325,9 +365,9 @@ impl Kept {
         filter: &str,
         after: Option<&str>,
         visit_max: usize,
-        found: impl FnMut(&str, &Stored),
+        mut found: impl FnMut(&str, &Stored),
     ) -> ScanEnd {
-        self.store.scan(filter, after, visit_max, found)
+        self.store.scan(filter, after, visit_max, |topic, kept| found(topic, &kept.stored))
     }
 }
 
@@ -369,7 +409,7 @@ mod tests {
             let message = Message::of(&bytes, topic.len(), 0, meta, None);
             let before = self.counters.retained_refused;
             let (limits, counters) = (&self.limits, &mut self.counters);
-            self.kept.store(limits, counters, &mut self.drops, Instant(1), &message);
+            self.kept.store(limits, counters, &mut self.drops, Instant(1), &message, None);
             let is_kept = self.counters.retained_refused == before;
             if is_kept {
                 self.model.insert(topic, size);
@@ -506,7 +546,7 @@ mod tests {
                 claim: Claim::None,
             };
             let message = Message::of(&bytes, topic.len(), 0, meta, None);
-            kept.store(&limits, &mut counters, &mut drops, Instant(1), &message);
+            kept.store(&limits, &mut counters, &mut drops, Instant(1), &message, None);
         }
         assert_eq!((kept.system().messages, kept.used().messages), (1, 0));
         assert_eq!(counters.retained_refused, 3);

@@ -1,0 +1,78 @@
+//! Who loses where a limit of all is met: the address that holds most, before a client that holds little.
+//!
+//! Client ids are free, so what is shared counts by client and by address. Each shard keeps the shares of its own budgets.
+
+use super::{About, ConnectionId, Notice, Origin, Shard};
+use crate::limits::{FREE_SHARE, SESSION_SHARE};
+use crate::session::{HolderName, SessionKey};
+use crate::time::Instant;
+use std::net::SocketAddr;
+
+impl Shard {
+    /// What the address of a connection without session is called; `None`: addresses are not told apart.
+    fn address_name(&mut self, id: ConnectionId) -> Option<HolderName> {
+        let peer = self.clients.connection(id).and_then(|connection| connection.addresses().peer);
+        self.holder_name(peer)
+    }
+
+    pub(super) fn holder_name(&self, peer: Option<SocketAddr>) -> Option<HolderName> {
+        self.limits.shares_by_address.then(|| match peer {
+            Some(peer) => Origin::of(peer).name(&self.hash),
+            None => Origin::unknown(&self.hash),
+        })
+    }
+
+    /// A session counts to the address that its client has come from, and so does its will.
+    pub(super) fn count_address(&mut self, id: ConnectionId, key: SessionKey) {
+        let address = self.address_name(id);
+        self.clients.set_address(key, address);
+        let has_will = self.clients.session(key).is_some_and(|session| session.will.is_some());
+        if !has_will {
+            return;
+        }
+        let gauge = self.clients.wills_of(key);
+        let will = self.clients.session(key).and_then(|session| session.will.as_mut());
+        if let (Some(gauge), Some(will)) = (gauge, will) {
+            will.count_in(gauge);
+        }
+    }
+
+    /// The session that ends for that of a new client: of the address that left most sessions behind, if those are more than
+    /// a share of all, the one whose client left first. An address takes nothing from itself, so behind one balancer nobody
+    /// loses a session to others.
+    pub(super) fn session_to_displace(&mut self, id: ConnectionId) -> Option<SessionKey> {
+        let newcomer = self.address_name(id)?;
+        let absent = self.clients.absent();
+        let (address, count, oldest) = absent.most()?;
+        let own = absent.find(newcomer);
+        let own_count = own.map_or(0, |own| absent.count(own));
+        let is_over = count > self.limits.sessions_max / SESSION_SHARE;
+        (is_over && own != Some(address) && own_count < count).then_some(oldest)
+    }
+
+    pub(super) fn displace_session(&mut self, now: Instant, loser: SessionKey) {
+        let keys = "sessions_max and shard_metadata_bytes_max";
+        self.counters.sessions_displaced += 1;
+        if let Some(session) = self.clients.session(loser) {
+            let client_id = &session.client_id;
+            let why = "of all addresses, that of its client has left most sessions behind";
+            // A connection would be of who came, not of who lost.
+            let notice = || Notice::new(About::Session, None, client_id, why);
+            self.events.notice(now, (About::Session, keys), notice);
+        }
+        self.end_session(now, loser);
+    }
+
+    /// Whether there is room for a will of a client that connects: an address leaves some for others.
+    pub(super) fn may_keep_will(&mut self, id: ConnectionId, size: usize) -> bool {
+        let bytes_max = self.limits.shard_wills_bytes_max;
+        let free = bytes_max.saturating_sub(self.will_bytes.bytes());
+        if size > free {
+            return false;
+        }
+        let Some(address) = self.address_name(id) else { return true };
+        let absent = self.clients.absent();
+        let held = absent.find(address).map_or(0, |address| absent.will_bytes(address));
+        held + size <= free.saturating_mul(FREE_SHARE)
+    }
+}
