@@ -3,7 +3,7 @@
 use super::holders::class_of;
 use super::shares::{HolderName, ShareId, Shares};
 use super::{Holders, SessionKey};
-use crate::arena::Gauge;
+use crate::arena::{Gauge, tree_size};
 use crate::hash::KeyedHash;
 use std::collections::BTreeSet;
 
@@ -61,6 +61,15 @@ impl Absent {
     /// What is stored for all of them; a message that waits for several counts with each.
     pub fn bytes(&self) -> usize {
         self.by_bytes.bytes()
+    }
+
+    /// What the orders and the table of addresses take.
+    pub fn table_bytes(&self) -> usize {
+        let listed = self.sessions_by_bytes.len() + self.sessions_by_age.len();
+        self.addresses.bytes()
+            + self.by_bytes.tree_bytes()
+            + self.by_count.tree_bytes()
+            + tree_size(listed, size_of::<(ShareId, u32, SessionKey)>())
     }
 
     /// A session for which `before` bytes were stored has `now`; 0: nothing, or its client is there.

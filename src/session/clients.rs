@@ -96,6 +96,7 @@ impl Clients {
             + allocated(self.connections.capacity() * size_of::<Connection>())
             + tree_size(timer_count, 2 * size_of::<u64>())
             + self.directory.bytes()
+            + self.absent.table_bytes()
     }
 
     /// What one more session takes at once, where places for more have to be made.

@@ -2,7 +2,7 @@
 
 use super::queue::QueueLimits;
 use super::{Context, DropReason, Session};
-use crate::arena::Stored;
+use crate::arena::{Stored, tree_size};
 use crate::codec::PacketId;
 use std::collections::BTreeSet;
 
@@ -43,6 +43,11 @@ impl<K: Copy + Ord> Holders<K> {
         if now > 0 && (before == 0 || old != new) {
             self.by_class.insert((new, key));
         }
+    }
+
+    /// What the order takes.
+    pub fn tree_bytes(&self) -> usize {
+        tree_size(self.by_class.len(), size_of::<(u32, K)>())
     }
 
     /// The one that holds most, or nearly.

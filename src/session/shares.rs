@@ -1,5 +1,6 @@
 //! Who holds how much, told apart by what they are called: a table of bounded size, for client ids and addresses are free.
 
+use crate::arena::{allocated, map_size};
 use slab::Slab;
 use std::collections::HashMap;
 
@@ -116,6 +117,12 @@ impl<T: Default> Shares<T> {
     #[inline]
     pub fn get_mut(&mut self, id: ShareId) -> &mut T {
         &mut self.shares[id.0 as usize].holding
+    }
+
+    /// What the table takes, what holders have aside.
+    pub fn bytes(&self) -> usize {
+        allocated(self.shares.capacity() * size_of::<Share<T>>())
+            + map_size(self.by_name.capacity(), size_of::<(u64, u32)>())
     }
 
     /// Holders that are told apart, crowds included.

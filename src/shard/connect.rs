@@ -30,7 +30,7 @@ struct Granted {
 }
 
 /// Why a CONNECT is refused.
-struct Refused {
+pub(super) struct Refused {
     reason: ReasonCode,
     why: &'static str,
     /// The keys that set the limit which was met; empty: none was.
@@ -166,8 +166,10 @@ impl Shard {
             let refusal = Refused::new(ReasonCode::PacketTooLarge, why);
             return self.refuse_connect(now, id, connect, refusal);
         }
-        if let Some(loser) = loser {
-            self.displace_session(now, loser);
+        if let Some(loser) = loser
+            && let Err(refusal) = self.displace_sessions(now, id, client_id, loser)
+        {
+            return self.refuse_connect(now, id, connect, refusal);
         }
         let (key, is_resumed) = self.session_for(now, client_id, connect.clean_start);
         self.open_connection(now, id, key, connect, &granted);
@@ -236,9 +238,13 @@ impl Shard {
             self.counters.sessions_refused += 1;
             return Err(Refused::at_limit(quota, "too many sessions", "sessions_max"));
         }
+        Err(self.refused_by_metadata())
+    }
+
+    pub(super) fn refused_by_metadata(&mut self) -> Refused {
         self.counters.refused_by_metadata += 1;
         let why = "what clients hold beside messages exceeds its budget";
-        Err(Refused::at_limit(quota, why, "shard_metadata_bytes_max"))
+        Refused::at_limit(ReasonCode::QuotaExceeded, why, "shard_metadata_bytes_max")
     }
 
     fn check_connect(&mut self, connect: &Connect<'_>) -> Result<(), Refused> {

@@ -2,11 +2,15 @@
 //!
 //! Client ids are free, so what is shared counts by client and by address. Each shard keeps the shares of its own budgets.
 
+use super::connect::Refused;
 use super::{About, ConnectionId, Notice, Origin, Shard};
 use crate::limits::{FREE_SHARE, SESSION_SHARE};
 use crate::session::{HolderName, SessionKey};
 use crate::time::Instant;
 use std::net::SocketAddr;
+
+/// So many sessions end at most for one new client: each may have thousands of subscriptions.
+const DISPLACED_MAX: usize = 4;
 
 impl Shard {
     /// What the address of a connection without session is called; `None`: addresses are not told apart.
@@ -50,7 +54,27 @@ impl Shard {
         (is_over && own != Some(address) && own_count < count).then_some(oldest)
     }
 
-    pub(super) fn displace_session(&mut self, now: Instant, loser: SessionKey) {
+    /// Ends the session `loser` for that of a new client, and more where what it held is less than the new one takes.
+    pub(super) fn displace_sessions(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        client_id: &str,
+        loser: SessionKey,
+    ) -> Result<(), Refused> {
+        let mut loser = Some(loser);
+        for _ in 0..DISPLACED_MAX {
+            let Some(key) = loser else { break };
+            self.displace_session(now, key);
+            if self.has_room_for_session(client_id) {
+                return Ok(());
+            }
+            loser = self.session_to_displace(id);
+        }
+        Err(self.refused_by_metadata())
+    }
+
+    fn displace_session(&mut self, now: Instant, loser: SessionKey) {
         let keys = "sessions_max and shard_metadata_bytes_max";
         self.counters.sessions_displaced += 1;
         if let Some(session) = self.clients.session(loser) {
