@@ -49,6 +49,10 @@ pub const TURN_STEPS_MAX: u64 = 50_000;
 /// Steps that no packet, timer or piece of mail takes in one go, but for the delivery of a message to its receivers.
 pub const CALL_STEPS_MAX: u64 = 250_000;
 
+/// Filters of a SUBSCRIBE or UNSUBSCRIBE. Each costs a few bytes and some steps, so the size of a packet does not keep it within
+/// `CALL_STEPS_MAX`.
+pub const PACKET_FILTERS_MAX: usize = 32_768;
+
 /// What happens to a message for a session whose queue is full, once no QoS 0 message is left to drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueuePolicy {

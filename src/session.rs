@@ -174,6 +174,8 @@ pub struct Session {
     /// Its client does not take what it gets: until its queue is empty it has no part in what is reserved for those
     /// that do.
     pub is_slow: bool,
+    /// It is among the sessions whose pulls go on.
+    pub is_pull_listed: bool,
     /// What is known to the list of the absent of what it holds; 0: it holds nothing, or its client is there.
     held: usize,
     /// What was counted of it last, its windows of packet ids aside.
@@ -212,6 +214,7 @@ impl Session {
             is_credit_due: false,
             is_short_of_places: false,
             is_slow: false,
+            is_pull_listed: false,
             held: 0,
             counted: 0,
             address: ShareId::ALL,

@@ -472,7 +472,8 @@ impl Shard {
             let Some((request, filter, after)) = self.bridges.queries.pop_front() else { return };
             let mut messages = BridgeBatch::default();
             let after = after.as_deref();
-            let end = self.retained.scan_while(&filter, after, RETAINED_VISIT_MAX, |_, stored| {
+            let mut left = RETAINED_VISIT_MAX;
+            let end = self.retained.scan_while(&filter, after, &mut left, |_, stored| {
                 let message = stored.message();
                 if message.meta.expires_at.is_none_or(|at| at > now) {
                     messages.push(&[], Generation::NONE, false, &message);

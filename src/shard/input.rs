@@ -484,7 +484,7 @@ impl Shard {
         let mut context = context!(self, now);
         self.clients.pump(key, &mut context);
         if self.clients.session(key).is_some_and(|s| s.wants_pull()) {
-            self.pulls.push_back(key);
+            self.list_pull(key);
         }
     }
 }

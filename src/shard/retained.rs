@@ -15,7 +15,7 @@ use super::mail::{Batch, Control};
 use super::{Shard, ShardId, context};
 use crate::arena::Stored;
 use crate::codec::QoS;
-use crate::limits::Limits;
+use crate::limits::{Limits, TURN_STEPS_MAX};
 use crate::session::{Envelope, Pull, SessionKey, SessionLimits};
 use crate::time::Instant;
 use crate::topic::{ScanEnd, has_wildcards};
@@ -80,23 +80,36 @@ impl Shard {
         })
     }
 
-    /// Each session whose pull can go on fetches, until it has no room.
+    /// A session's pull may go on. Each has one part of a turn, however often it is listed.
+    pub(super) fn list_pull(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session(key)
+            && !session.is_pull_listed
+        {
+            session.is_pull_listed = true;
+            self.pulls.push_back(key);
+        }
+    }
+
+    /// Each session whose pull can go on fetches, until it has no room, or has used its part of the turn.
     pub(super) fn continue_pulls(&mut self, now: Instant) {
         for _ in 0..self.pulls.len() {
             let Some(key) = self.pulls.pop_front() else { return };
-            let mut chunk_count = 0;
-            while self.pull(now, key) {
+            if let Some(session) = self.clients.session(key) {
+                session.is_pull_listed = false;
+            }
+            let (mut chunk_count, mut left) = (0, TURN_STEPS_MAX as usize);
+            while self.pull(now, key, &mut left) {
                 chunk_count += 1;
-                if chunk_count == CHUNKS_PER_TURN {
-                    self.pulls.push_back(key);
+                if chunk_count == CHUNKS_PER_TURN || left == 0 {
+                    self.list_pull(key);
                     break;
                 }
             }
         }
     }
 
-    /// Fetches one chunk; whether there may be another at once.
-    fn pull(&mut self, now: Instant, key: SessionKey) -> bool {
+    /// Fetches one chunk; whether there may be another at once. The topics that it looks at are taken from `steps_left`.
+    fn pull(&mut self, now: Instant, key: SessionKey, steps_left: &mut usize) -> bool {
         let own = self.id;
         let Some((session, Some(connection))) = self.clients.pair(key) else { return false };
         let count_max = chunk_count(&self.limits, &session.bounds());
@@ -136,10 +149,12 @@ impl Shard {
         let hash = &self.hash;
         let mut found: Vec<Stored> = Vec::new();
         let mut bytes = 0;
+        let visit_max = VISIT_MAX.min(*steps_left);
+        let mut visits_left = visit_max;
         let end = self.retained.scan_while(
             &pull.filter,
             pull.after.as_deref(),
-            VISIT_MAX,
+            &mut visits_left,
             |topic, stored| {
                 let is_expired = stored.message().meta.expires_at.is_some_and(|at| at <= now);
                 if !is_expired && !is_seen(hash.bytes(topic.as_bytes())) {
@@ -153,6 +168,9 @@ impl Shard {
                 found.len() < count_max && bytes < bytes_max
             },
         );
+        let visit_count = visit_max - visits_left;
+        *steps_left -= visit_count;
+        self.counters.add_steps(visit_count as u64);
         let is_done = matches!(end, ScanEnd::Done);
         pull.advance(end);
         let is_empty = found.is_empty();
@@ -166,7 +184,7 @@ impl Shard {
         }
         if is_empty && !is_done {
             // Nothing matched among many: others have their turn first.
-            self.pulls.push_back(key);
+            self.list_pull(key);
             return false;
         }
         true
@@ -178,14 +196,16 @@ impl Shard {
             let Query { from, session, request, filter, after, count_max } = query;
             let mut messages = Batch::default();
             let bytes_max = chunk_bytes(&self.limits);
+            let mut left = VISIT_MAX;
             let end =
-                self.retained.scan_while(&filter, after.as_deref(), VISIT_MAX, |_, stored| {
+                self.retained.scan_while(&filter, after.as_deref(), &mut left, |_, stored| {
                     let message = stored.message();
                     if message.meta.expires_at.is_none_or(|at| at > now) {
                         messages.push(&message);
                     }
                     messages.count < count_max && messages.bytes.len() < bytes_max
                 });
+            self.counters.add_steps((VISIT_MAX - left) as u64);
             let more = match end {
                 ScanEnd::Done => None,
                 ScanEnd::More(topic) => Some(topic),
@@ -214,7 +234,7 @@ impl Shard {
         let seen_from = pull.seen_from;
         if fetch.seen.as_ref().is_some_and(|seen| seen_from < seen.first()) {
             // Which topics were seen is not known any more: the same chunk again.
-            return self.pulls.push_back(key);
+            return self.list_pull(key);
         }
         let envelope = pull.envelope.clone();
         pull.advance(more.map_or(ScanEnd::Done, ScanEnd::More));
@@ -236,7 +256,7 @@ impl Shard {
         if let Some(fetch) = self.clients.session(key).and_then(|session| session.fetch.as_mut()) {
             fetch.seen = seen;
         }
-        self.pulls.push_back(key);
+        self.list_pull(key);
     }
 
     /// Removes expired retained messages, some at a time.

@@ -8,6 +8,7 @@ use crate::codec::{
     self, ProtocolVersion, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe,
     SubscriptionOptions, Unsuback, Unsubscribe,
 };
+use crate::limits::PACKET_FILTERS_MAX;
 use crate::printable::Quoted;
 use crate::session::connection::PendingSubscribe;
 use crate::session::{Envelope, Park, Returned, SessionKey};
@@ -177,6 +178,11 @@ impl Shard {
             if let Err(error) = parse_filter(filter, usize::MAX, usize::MAX) {
                 return Some(self.refuse(now, id, ReasonCode::MalformedPacket, &error.to_string()));
             }
+        }
+        if count > PACKET_FILTERS_MAX {
+            self.counters.subscriptions_refused += count as u64;
+            let why = "a packet has more filters than the 32,768 that one may have";
+            return Some(self.refuse(now, id, ReasonCode::QuotaExceeded, why));
         }
         // Only a 5.0 client names a maximum. [MQTT-3.1.2-24]
         if codec::filters_answer_size(count)

@@ -59,24 +59,26 @@ impl<T> RetainedStore<T> {
         &self,
         filter: &str,
         after: Option<&str>,
-        visit_max: usize,
+        mut visit_max: usize,
         mut found: impl FnMut(&str, &T),
     ) -> ScanEnd {
-        self.scan_while(filter, after, visit_max, |topic, message| {
+        self.scan_while(filter, after, &mut visit_max, |topic, message| {
             found(topic, message);
             true
         })
     }
 
-    /// As `scan`; it also ends, to go on later, after a message for which `found` returns false.
+    /// As `scan`; it also ends, to go on later, after a message for which `found` returns false. Each topic that it looks at
+    /// is taken from `visits_left`; it looks at one in any case.
     pub fn scan_while(
         &self,
         filter: &str,
         after: Option<&str>,
-        visit_max: usize,
+        visits_left: &mut usize,
         mut found: impl FnMut(&str, &T) -> bool,
     ) -> ScanEnd {
         if !has_wildcards(filter) {
+            *visits_left = visits_left.saturating_sub(1);
             if let Some(message) = self.messages.get(filter)
                 && after.is_none()
             {
@@ -97,10 +99,9 @@ impl<T> RetainedStore<T> {
             },
         };
         let mut messages = self.messages.range::<str, _>((first, Bound::Unbounded));
-        let mut visit_count = 0;
         while let Some((topic, message)) = messages.next() {
-            visit_count += 1;
-            let mut more = visit_count < visit_max;
+            *visits_left = visits_left.saturating_sub(1);
+            let mut more = *visits_left > 0;
             match step(filter, topic, &mut target) {
                 Step::Match => more &= found(topic, message),
                 Step::Next => {}

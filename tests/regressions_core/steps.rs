@@ -4,7 +4,7 @@ use super::*;
 use ringmq::codec::{
     RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions, TopicFilters, Unsubscribe,
 };
-use ringmq::limits::CALL_STEPS_MAX;
+use ringmq::limits::{CALL_STEPS_MAX, PACKET_FILTERS_MAX, TURN_STEPS_MAX};
 
 /// Subscribes to all filters, some hundred a packet.
 fn subscribe_all(world: &mut World, client: usize, filters: &[String], qos: QoS, id: Option<u32>) {
@@ -147,4 +147,101 @@ fn a_small_message_does_not_become_a_large_one_by_identifiers() {
     world.settle();
     subscribe_all(&mut world, client, &filters[8_000..8_001], QoS::AtMostOnce, None);
     assert_eq!(world.shards[0].gauges().subscriptions, 256 + 2_000);
+}
+
+/// SUBSCRIBE of so many filters, each of which comes before all that were given first.
+fn subscribe_of(count: usize) -> Vec<u8> {
+    let filters: Vec<String> = (0..count).map(|n| format!("{:06}", 199_999 - n)).collect();
+    let options = SubscriptionOptions {
+        qos: QoS::AtMostOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::DoNotSend,
+    };
+    let list: Vec<_> = filters.iter().map(|filter| (filter.as_str(), options)).collect();
+    let mut bytes = Vec::new();
+    let subscribe = Subscribe {
+        packet_id: PacketId::new(1).expect("an id"),
+        subscription_id: None,
+        user_properties: Default::default(),
+        filters: SubscribeFilters::from_list(&list),
+    };
+    subscribe.encode(ProtocolVersion::V5, &mut bytes);
+    bytes
+}
+
+fn unsubscribe_of(count: usize) -> Vec<u8> {
+    let filters: Vec<String> = (0..count).map(|n| format!("{:06}", 199_999 - n)).collect();
+    let list: Vec<&str> = filters.iter().map(String::as_str).collect();
+    let mut bytes = Vec::new();
+    let unsubscribe = Unsubscribe {
+        packet_id: PacketId::new(2).expect("an id"),
+        user_properties: Default::default(),
+        filters: TopicFilters::from_list(&list),
+    };
+    unsubscribe.encode(ProtocolVersion::V5, &mut bytes);
+    bytes
+}
+
+#[test]
+fn a_packet_of_very_many_filters_ends_its_connection_before_any_takes_effect() {
+    for count in [PACKET_FILTERS_MAX, PACKET_FILTERS_MAX + 1, 100_000] {
+        let is_taken = count <= PACKET_FILTERS_MAX;
+        let mut world = World::new(1, quiet());
+        let client = world.connect("c", |_| ());
+        world.received(client);
+        most_steps(&mut world);
+        world.send_bytes(client, &subscribe_of(count));
+        world.settle();
+        let most = most_steps(&mut world);
+        assert!(most < CALL_STEPS_MAX, "a SUBSCRIBE of {count} filters took {most} steps");
+        let answer = if is_taken { "SUBACK" } else { "DISCONNECT QuotaExceeded" };
+        assert_eq!(world.received(client), [answer]);
+        assert_eq!(world.shards[0].gauges().subscriptions > 0, is_taken);
+        let client = world.connect("d", |c| c.session_expiry_s = Some(60));
+        world.send_bytes(client, &subscribe_of(10_000));
+        world.settle();
+        world.received(client);
+        let held = world.shards[0].gauges().subscriptions;
+        most_steps(&mut world);
+        world.send_bytes(client, &unsubscribe_of(count));
+        world.settle();
+        let most = most_steps(&mut world);
+        assert!(most < CALL_STEPS_MAX, "an UNSUBSCRIBE of {count} filters took {most} steps");
+        let answer = if is_taken { "UNSUBACK" } else { "DISCONNECT QuotaExceeded" };
+        assert_eq!(world.received(client), [answer]);
+        let given_up = held - world.shards[0].gauges().subscriptions;
+        assert_eq!(given_up, if is_taken { 10_000 } else { 0 });
+    }
+}
+
+#[test]
+fn who_fetches_few_of_many_retained_messages_takes_no_more_than_a_part_of_a_turn() {
+    let mut world = World::new(1, quiet());
+    let publisher = world.connect("p", |_| ());
+    let count = 150_000;
+    for number in 0..count {
+        // One in each 3,000 is meant: each chunk finds some, and looks at thousands.
+        let last = if number % 3_000 == 0 { "x" } else { "y" };
+        world.retain(publisher, &format!("{number:06}/{last}"), b"m");
+        if number % 1_000 == 0 {
+            world.settle();
+        }
+    }
+    world.settle();
+    assert_eq!(world.shards[0].gauges().retained_messages, count);
+    let client = world.connect("c", |_| ());
+    world.received(client);
+    world.subscribe(client, "+/x", QoS::AtMostOnce);
+    let (mut most, mut turn_count, mut got) = (0, 0, 0);
+    while got < count / 3_000 {
+        let before = world.shards[0].steps();
+        world.turn(0);
+        most = most.max(world.shards[0].steps() - before);
+        got += world.messages(client).len();
+        turn_count += 1;
+        assert!(turn_count < 100, "{got} messages in so many turns");
+    }
+    assert!(most <= TURN_STEPS_MAX + 1_000, "a turn took {most} steps");
+    assert!(turn_count >= 3, "{turn_count} turns");
 }

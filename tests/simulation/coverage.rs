@@ -47,6 +47,8 @@ pub struct Coverage {
     pub memory_most: u64,
     /// What a shard held on average beyond what was told, at most.
     pub memory_beyond: u64,
+    /// The most steps that a call into a shard took.
+    pub call_steps_most: u64,
     pub counters: Counters,
 }
 
@@ -94,6 +96,7 @@ impl Coverage {
             *into.1 += *from.1;
         }
         self.memory_beyond = self.memory_beyond.max(other.memory_beyond);
+        self.call_steps_most = self.call_steps_most.max(other.call_steps_most);
         self.count(&other.counters);
     }
 

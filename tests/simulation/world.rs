@@ -14,6 +14,10 @@ use ringmq::hash::KeyedHash;
 use ringmq::time::Instant;
 use std::collections::BTreeSet;
 
+/// Steps that a packet, a timer or a piece of mail takes at most in worlds as small as these: far below `CALL_STEPS_MAX`, which
+/// none of them could reach.
+const CALL_STEPS_MAX: u64 = 5_000;
+
 /// Rounds of turns without time advancing, after which a run counts as never coming to rest.
 pub const ROUNDS_MAX: usize = 20_000;
 
@@ -200,6 +204,9 @@ impl World {
             assert!(held <= most, "{name}: {held} are held, {most} allowed ({gauges:?})");
         }
         assert_eq!(shard.counters().stale_reads, 0);
+        let steps = shard.take_call_steps_most();
+        assert!(steps <= CALL_STEPS_MAX, "a call took {steps} steps");
+        self.env.coverage.call_steps_most = self.env.coverage.call_steps_most.max(steps);
         self.check_memory();
     }
 

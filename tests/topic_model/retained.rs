@@ -87,7 +87,8 @@ proptest! {
         // Each piece looks at one message at least, and messages come in slower than that at the end.
         for (visit_max, stop, changes) in pieces.iter().cloned().chain(std::iter::repeat((1, false, vec![]))) {
             let mut found_count = 0;
-            let end = pair.store.scan_while(&filter, after.as_deref(), visit_max, |topic, value| {
+            let mut left = visit_max;
+            let end = pair.store.scan_while(&filter, after.as_deref(), &mut left, |topic, value| {
                 assert!(matches(&filter, topic), "{topic:?}");
                 assert_eq!(pair.model.get(topic), Some(value), "{topic:?}");
                 assert!(after.as_deref().is_none_or(|after| after < topic), "{topic:?} after {after:?}");
@@ -97,6 +98,7 @@ proptest! {
             });
             let found_max = if stop { 1 } else { visit_max.max(1) };
             prop_assert!(found_count <= found_max);
+            prop_assert!(found_count.min(visit_max) <= visit_max - left);
             match end {
                 ScanEnd::Done => break,
                 ScanEnd::More(topic) => after = Some(topic),

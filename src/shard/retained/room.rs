@@ -353,10 +353,10 @@ impl Kept {
         &self,
         filter: &str,
         after: Option<&str>,
-        visit_max: usize,
+        visits_left: &mut usize,
         mut found: impl FnMut(&str, &Stored) -> bool,
     ) -> ScanEnd {
-        self.store.scan_while(filter, after, visit_max, |topic, kept| found(topic, &kept.stored))
+        self.store.scan_while(filter, after, visits_left, |topic, kept| found(topic, &kept.stored))
     }
 
     /// As `RetainedStore::scan`.
