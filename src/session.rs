@@ -300,6 +300,11 @@ impl Session {
         self.counted = bytes;
     }
 
+    /// What counts of its client id, and of all that `recount` has looked at.
+    pub fn counted_sizes(&self) -> [usize; 2] {
+        [allocated(self.client_id.len()), self.counted]
+    }
+
     /// It ends, and counts no more.
     fn end_count(&mut self) {
         let budget = self.inflight.budget().clone();

@@ -117,11 +117,15 @@ impl Absent {
         Some((key, self.addresses.get(address).bytes))
     }
 
-    /// The address with most sessions, nearly, how many those are, and the one whose client left first.
-    pub fn most(&self) -> Option<(ShareId, usize, SessionKey)> {
+    /// The address with most sessions, nearly, and how many those are.
+    pub fn most(&self) -> Option<(ShareId, usize)> {
         let address = self.by_count.largest()?;
-        let (.., key) = of_address(&self.sessions_by_age, address).next()?;
-        Some((address, self.addresses.get(address).absent_count, key))
+        Some((address, self.addresses.get(address).absent_count))
+    }
+
+    /// The sessions of an address, those first whose clients left first.
+    pub fn oldest(&self, address: ShareId) -> impl Iterator<Item = SessionKey> {
+        of_address(&self.sessions_by_age, address).map(|(.., key)| key)
     }
 
     /// Sessions that the clients of an address have left behind.

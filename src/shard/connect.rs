@@ -4,6 +4,7 @@ use super::hooks::tell;
 use super::hops::Belief;
 use super::input::Step;
 use super::publish::{RETAINED_KEYS, TOPIC_KEYS};
+use super::shares::Losers;
 use super::{About, ConnectionId, Event, Notice, Shard, ShardId};
 use crate::arena::{Claim, Draft, Meta, Stored, stored_size};
 use crate::bridge::hops::{MARKS_ARE_KEPT, MARKS_ARE_NOT_KEPT};
@@ -30,7 +31,7 @@ struct Granted {
 }
 
 /// Why a CONNECT is refused.
-pub(super) struct Refused {
+struct Refused {
     reason: ReasonCode,
     why: &'static str,
     /// The keys that set the limit which was met; empty: none was.
@@ -141,13 +142,15 @@ impl Shard {
             let refusal = Refused::at_limit(ReasonCode::Banned, why, keys);
             return self.refuse_connect(now, id, connect, refusal);
         }
-        let loser =
-            if existing.is_some() { Ok(None) } else { self.may_have_session(id, client_id) };
-        let loser = match loser {
-            Ok(loser) => loser,
+        let losers = match existing {
+            Some(_) => Ok(Losers::new()),
+            None => self.may_have_session(id, client_id),
+        };
+        let losers = match losers {
+            Ok(losers) => losers,
             Err(refusal) => return self.refuse_connect(now, id, connect, refusal),
         };
-        let will = match self.will_of(id, connect) {
+        let will = match self.will_of(id, existing, connect) {
             Ok(will) => will,
             Err(refusal) => return self.refuse_connect(now, id, connect, refusal),
         };
@@ -166,11 +169,7 @@ impl Shard {
             let refusal = Refused::new(ReasonCode::PacketTooLarge, why);
             return self.refuse_connect(now, id, connect, refusal);
         }
-        if let Some(loser) = loser
-            && let Err(refusal) = self.displace_sessions(now, id, client_id, loser)
-        {
-            return self.refuse_connect(now, id, connect, refusal);
-        }
+        self.displace_sessions(now, &losers);
         let (key, is_resumed) = self.session_for(now, client_id, connect.clean_start);
         self.open_connection(now, id, key, connect, &granted);
         let profile = self.profile(id, connect, bounds);
@@ -209,12 +208,8 @@ impl Shard {
         Step::Done
     }
 
-    /// Whether a client that has no session may have one, and the session that ends for it.
-    fn may_have_session(
-        &mut self,
-        id: ConnectionId,
-        client_id: &str,
-    ) -> Result<Option<SessionKey>, Refused> {
+    /// Whether a client that has no session may have one, and the sessions that end for it.
+    fn may_have_session(&mut self, id: ConnectionId, client_id: &str) -> Result<Losers, Refused> {
         let quota = ReasonCode::QuotaExceeded;
         if self.is_lagging() {
             self.counters.refused_by_lag += 1;
@@ -228,23 +223,19 @@ impl Shard {
         }
         let is_full = self.clients.session_count() >= self.limits.sessions_max;
         if !is_full && self.has_room_for_session(client_id) {
-            return Ok(None);
+            return Ok(Losers::new());
         }
-        let loser = self.session_to_displace(id);
-        if loser.is_some() {
-            return Ok(loser);
+        let losers = self.sessions_to_displace(id, client_id);
+        if !losers.is_empty() {
+            return Ok(losers);
         }
         if is_full {
             self.counters.sessions_refused += 1;
             return Err(Refused::at_limit(quota, "too many sessions", "sessions_max"));
         }
-        Err(self.refused_by_metadata())
-    }
-
-    pub(super) fn refused_by_metadata(&mut self) -> Refused {
         self.counters.refused_by_metadata += 1;
         let why = "what clients hold beside messages exceeds its budget";
-        Refused::at_limit(ReasonCode::QuotaExceeded, why, "shard_metadata_bytes_max")
+        Err(Refused::at_limit(quota, why, "shard_metadata_bytes_max"))
     }
 
     fn check_connect(&mut self, connect: &Connect<'_>) -> Result<(), Refused> {
@@ -351,6 +342,7 @@ impl Shard {
     fn will_of(
         &mut self,
         id: ConnectionId,
+        existing: Option<SessionKey>,
         connect: &Connect<'_>,
     ) -> Result<Option<Box<Will>>, Refused> {
         let Some(will) = &connect.will else { return Ok(None) };
@@ -371,7 +363,7 @@ impl Shard {
             payload: will.payload,
             meta,
         };
-        if !self.may_keep_will(id, stored_size(draft.size())) {
+        if !self.may_keep_will(id, existing, stored_size(draft.size())) {
             self.counters.wills_refused += 1;
             let why = "the wills of all clients exceed their budget";
             let reason = ReasonCode::QuotaExceeded;

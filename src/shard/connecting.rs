@@ -2,6 +2,7 @@
 
 use super::input::Step;
 use super::{ConnectionId, Handover, Shard};
+use crate::arena::tree_size;
 use crate::codec::{self, DecodeError, Frame, Packet, PacketType, ProtocolVersion};
 use crate::hash::KeyedHash;
 use crate::limits::CONNECTING_SHARE;
@@ -12,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What stands in a CONNECT before its level, at most: the longest name of a protocol with its length.
 const BEFORE_LEVEL: usize = 2 + 6;
+
+/// A connection that was opened so long ago has had time for its CONNECT.
+const CONNECT_ON_THE_WAY_MS: u64 = 1_000;
 
 /// Generation and index of a connection, so that the oldest comes first.
 type Age = (u32, u32);
@@ -77,13 +81,23 @@ impl Connecting {
     }
 
     /// The oldest one of the address with most, if those are more than a share: a flood from there displaces itself. Else the
-    /// oldest of all.
-    fn next_to_go(&self) -> Option<ConnectionId> {
-        let most = self.by_count.largest().map(|address| self.addresses.get(address));
+    /// oldest of all; and whether it is of a flood.
+    fn next_to_go(&self) -> Option<(ConnectionId, bool)> {
+        let most = self.by_count.largest().filter(|address| *address != ShareId::ALL);
+        let most = most.map(|address| self.addresses.get(address));
         let most = most.filter(|ages| ages.len() > (self.len() / CONNECTING_SHARE).max(1));
         let firsts = [self.silent.first_key_value(), self.begun.first_key_value()];
         let oldest = || firsts.into_iter().flatten().map(|(age, _)| *age).min();
-        most.and_then(|ages| ages.first().copied()).or_else(oldest).map(of_age)
+        let of_most = most.and_then(|ages| ages.first().copied());
+        of_most.or_else(oldest).map(|age| (of_age(age), of_most.is_some()))
+    }
+
+    /// The memory held, in bytes: an estimate.
+    pub fn bytes(&self) -> usize {
+        tree_size(self.len(), size_of::<(Age, ShareId)>())
+            + tree_size(self.len(), size_of::<Age>())
+            + self.addresses.bytes()
+            + self.by_count.tree_bytes()
     }
 }
 
@@ -103,7 +117,12 @@ impl Shard {
         if self.is_shutting_down {
             return None;
         }
-        let oldest = self.connecting.next_to_go()?;
+        let (oldest, is_of_flood) = self.connecting.next_to_go()?;
+        // Its CONNECT may be on the way.
+        let opened_at = self.clients.connection(oldest)?.last_received;
+        if !is_of_flood && opened_at.plus_ms(CONNECT_ON_THE_WAY_MS) > now {
+            return None;
+        }
         self.counters.connects_displaced += 1;
         let peer = self.clients.connection(oldest).and_then(|one| one.addresses().peer);
         let what = "it had not said CONNECT and made room for another";
@@ -223,11 +242,11 @@ mod tests {
         let name = |number: u64| Some(HolderName::new(number, 0));
         (0..5).for_each(|number| connecting.add(id(number), name(u64::from(number))));
         connecting.begin(id(0));
-        assert_eq!(connecting.next_to_go(), Some(id(0)));
+        assert_eq!(connecting.next_to_go(), Some((id(0), false)));
         (5..200).for_each(|number| connecting.add(id(number), name(99)));
         connecting.begin(id(5));
         for number in 5..170 {
-            assert_eq!(connecting.next_to_go(), Some(id(number)));
+            assert_eq!(connecting.next_to_go(), Some((id(number), true)));
             connecting.remove(id(number));
             connecting.add(id(number + 1_000), name(99));
         }
@@ -236,7 +255,7 @@ mod tests {
         (0..9).for_each(|number| connecting.add(id(number), None));
         connecting.begin(id(3));
         connecting.remove(id(0));
-        assert_eq!(connecting.next_to_go(), Some(id(1)));
+        assert_eq!(connecting.next_to_go(), Some((id(1), false)));
     }
 
     #[test]
@@ -251,14 +270,14 @@ mod tests {
                 connecting.begin(id(number));
             }
             while open.len() as u64 > random.below(60) {
-                let gone = connecting.next_to_go().expect("some are open");
+                let (gone, _) = connecting.next_to_go().expect("some are open");
                 connecting.remove(gone);
                 connecting.remove(gone);
                 assert!(open.remove(&gone.generation));
             }
             assert_eq!(connecting.len(), open.len());
         }
-        while let Some(gone) = connecting.next_to_go() {
+        while let Some((gone, _)) = connecting.next_to_go() {
             connecting.remove(gone);
         }
         assert_eq!((connecting.len(), connecting.addresses.count()), (0, 0));

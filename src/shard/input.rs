@@ -231,11 +231,11 @@ impl Shard {
             return Step::Done;
         }
         if packet_type == Some(PacketType::Publish) {
-            if above_mark && self.must_wait(key, frame.size) {
-                return self.park(id, Park::Mail);
-            }
             if is_held {
                 return self.park(id, Park::Bridge);
+            }
+            if above_mark && self.must_wait(key, frame.size) {
+                return self.park(id, Park::Mail);
             }
             self.counters.packets_received += 1;
             let mut publish = codec::Publish::default();

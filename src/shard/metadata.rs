@@ -118,6 +118,8 @@ impl Shard {
         self.clients.table_bytes()
             + self.router.subscriptions.bytes()
             + self.groups.bytes()
+            + self.connecting.bytes()
+            + self.retained.setters_bytes()
             + announcements
             + self.metadata.announced
     }
@@ -133,10 +135,17 @@ impl Shard {
 
     /// Whether there may be one more session.
     pub(super) fn has_room_for_session(&mut self, client_id: &str) -> bool {
+        self.lacks_for_session(client_id) == [0, 0]
+    }
+
+    /// What the part of sessions, and the budget, lack for one more session.
+    pub(super) fn lacks_for_session(&mut self, client_id: &str) -> [usize; 2] {
         self.count_tables();
         let needed = self.clients.session_growth() + allocated(client_id.len()) + ENTRY_SIZE;
-        self.metadata.clients + needed <= self.metadata.part_max()
-            && self.metadata.budget.bytes() + needed <= self.metadata.filled_max()
+        [
+            (self.metadata.clients + needed).saturating_sub(self.metadata.part_max()),
+            (self.metadata.budget.bytes() + needed).saturating_sub(self.metadata.filled_max()),
+        ]
     }
 
     /// New clients may define aliases.

@@ -2,15 +2,17 @@
 //!
 //! Client ids are free, so what is shared counts by client and by address. Each shard keeps the shares of its own budgets.
 
-use super::connect::Refused;
 use super::{About, ConnectionId, Notice, Origin, Shard};
 use crate::limits::{FREE_SHARE, SESSION_SHARE};
 use crate::session::{HolderName, SessionKey};
 use crate::time::Instant;
+use smallvec::SmallVec;
 use std::net::SocketAddr;
 
 /// So many sessions end at most for one new client: each may have thousands of subscriptions.
 const DISPLACED_MAX: usize = 4;
+
+pub(super) type Losers = SmallVec<[SessionKey; DISPLACED_MAX]>;
 
 impl Shard {
     /// What the address of a connection without session is called; `None`: addresses are not told apart.
@@ -41,37 +43,38 @@ impl Shard {
         }
     }
 
-    /// The session that ends for that of a new client: of the address that left most sessions behind, if those are more than
-    /// a share of all, the one whose client left first. An address takes nothing from itself, so behind one balancer nobody
-    /// loses a session to others.
-    pub(super) fn session_to_displace(&mut self, id: ConnectionId) -> Option<SessionKey> {
-        let newcomer = self.address_name(id)?;
+    /// The sessions that end for that of a new client: of the address that left most sessions behind, if those are more than
+    /// a share of all, those whose clients left first; none if what they hold would not be enough. An address takes nothing
+    /// from itself, so behind one balancer nobody loses a session to others.
+    pub(super) fn sessions_to_displace(&mut self, id: ConnectionId, client_id: &str) -> Losers {
+        let Some(newcomer) = self.address_name(id) else { return Losers::new() };
         let absent = self.clients.absent();
-        let (address, count, oldest) = absent.most()?;
+        let Some((address, count)) = absent.most() else { return Losers::new() };
         let own = absent.find(newcomer);
         let own_count = own.map_or(0, |own| absent.count(own));
-        let is_over = count > self.limits.sessions_max / SESSION_SHARE;
-        (is_over && own != Some(address) && own_count < count).then_some(oldest)
+        let is_over = count > self.clients.session_count() / SESSION_SHARE;
+        if !is_over || own == Some(address) || own_count >= count {
+            return Losers::new();
+        }
+        let mut losers: Losers =
+            self.clients.absent().oldest(address).take(DISPLACED_MAX).collect();
+        // The first of them leaves its place.
+        let growth = self.clients.session_growth();
+        let mut lacks = self.lacks_for_session(client_id).map(|lack| lack.saturating_sub(growth));
+        for (number, key) in losers.iter().enumerate() {
+            let Some(session) = self.clients.session(*key) else { continue };
+            let [id_size, size] = session.counted_sizes();
+            lacks = [lacks[0].saturating_sub(id_size), lacks[1].saturating_sub(size)];
+            if lacks == [0, 0] {
+                losers.truncate(number + 1);
+                return losers;
+            }
+        }
+        Losers::new()
     }
 
-    /// Ends the session `loser` for that of a new client, and more where what it held is less than the new one takes.
-    pub(super) fn displace_sessions(
-        &mut self,
-        now: Instant,
-        id: ConnectionId,
-        client_id: &str,
-        loser: SessionKey,
-    ) -> Result<(), Refused> {
-        let mut loser = Some(loser);
-        for _ in 0..DISPLACED_MAX {
-            let Some(key) = loser else { break };
-            self.displace_session(now, key);
-            if self.has_room_for_session(client_id) {
-                return Ok(());
-            }
-            loser = self.session_to_displace(id);
-        }
-        Err(self.refused_by_metadata())
+    pub(super) fn displace_sessions(&mut self, now: Instant, losers: &[SessionKey]) {
+        losers.iter().for_each(|key| self.displace_session(now, *key));
     }
 
     fn displace_session(&mut self, now: Instant, loser: SessionKey) {
@@ -87,16 +90,27 @@ impl Shard {
         self.end_session(now, loser);
     }
 
-    /// Whether there is room for a will of a client that connects: an address leaves some for others.
-    pub(super) fn may_keep_will(&mut self, id: ConnectionId, size: usize) -> bool {
+    /// Whether there is room for a will of a client that connects: an address leaves some for others. `existing`: its will
+    /// will be over.
+    pub(super) fn may_keep_will(
+        &mut self,
+        id: ConnectionId,
+        existing: Option<SessionKey>,
+        size: usize,
+    ) -> bool {
+        let old = existing.and_then(|key| self.clients.session(key)?.will.as_ref());
+        let old_size = old.map_or(0, |will| will.stored.size());
+        if size <= old_size {
+            return true;
+        }
         let bytes_max = self.limits.shard_wills_bytes_max;
-        let free = bytes_max.saturating_sub(self.will_bytes.bytes());
+        let free = bytes_max.saturating_sub(self.will_bytes.bytes().saturating_sub(old_size));
         if size > free {
             return false;
         }
         let Some(address) = self.address_name(id) else { return true };
         let absent = self.clients.absent();
         let held = absent.find(address).map_or(0, |address| absent.will_bytes(address));
-        held + size <= free.saturating_mul(FREE_SHARE)
+        held.saturating_sub(old_size) + size <= free.saturating_mul(FREE_SHARE)
     }
 }

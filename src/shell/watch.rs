@@ -219,8 +219,8 @@ const RULES: &[Rule] = &[
     },
     Rule {
         count: |counters| counters.sessions_displaced,
-        sentence: "sessions of absent clients ended for new ones: their addresses had left most of sessions_max behind; raise \
-                   it, or see session_expiry_max_s and shares_by_address",
+        sentence: "sessions of absent clients ended for new ones: their addresses had left most behind; raise sessions_max or \
+                   shard_metadata_bytes_max, or see session_expiry_max_s and shares_by_address",
     },
     Rule {
         count: |counters| counters.refused_as_flapping,

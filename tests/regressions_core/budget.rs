@@ -130,6 +130,7 @@ fn who_says_nothing_makes_room_for_who_says_connect() {
     let client = world.connect("client", |_| ());
     let silent = [world.dial(V5), world.dial(V5)];
     world.settle();
+    world.now = world.now.plus_ms(1_000);
     let others = ["other", "third"].map(|name| world.connect(name, |_| ()));
     assert_eq!(others.map(|other| world.is_open(other)), [true, true]);
     assert_eq!(silent.map(|silent| world.is_open(silent)), [false, false]);
@@ -138,6 +139,29 @@ fn who_says_nothing_makes_room_for_who_says_connect() {
     let fourth = world.dial(V5);
     world.settle();
     assert_eq!([client, others[0], fourth].map(|c| world.is_open(c)), [true, true, false]);
+}
+
+/// On a network a CONNECT comes a while behind its connection, and others come in between.
+#[test]
+fn newcomers_of_several_addresses_do_not_displace_each_other_before_their_connects_can_arrive() {
+    let mut world = World::new(1, Limits { connections_max: 3, ..quiet() });
+    let client = world.connect("client", |_| ());
+    let waiting = ["10.0.0.1:1", "10.0.0.2:1"].map(|peer| world.dial_from(peer));
+    world.settle();
+    for number in 3..10 {
+        world.now = world.now.plus_ms(100);
+        let late = world.dial_from(&format!("10.0.0.{number}:1"));
+        world.settle();
+        assert_eq!(
+            [client, waiting[0], waiting[1], late].map(|c| world.is_open(c)),
+            [true, true, true, false]
+        );
+    }
+    // Now they have had time.
+    world.now = world.now.plus_ms(1_000);
+    let late = world.dial_from("10.0.0.99:1");
+    world.settle();
+    assert_eq!([waiting[0], waiting[1], late].map(|c| world.is_open(c)), [false, true, true]);
 }
 
 #[test]

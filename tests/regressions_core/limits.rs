@@ -202,6 +202,7 @@ static ROWS: &[Row] = &[
         set: |limits| limits.connections_max = 2,
         provoke: |scene| {
             let silent = scene.dial();
+            scene.world.now = scene.world.now.plus_ms(1_000);
             scene.connect();
             scene.culprit = Some(silent);
         },

@@ -99,6 +99,12 @@ impl World {
         self.clients.len() - 1
     }
 
+    pub fn dial_from(&mut self, peer: &str) -> usize {
+        let socket = self.memory.connect_from(0, Some(peer.parse().expect("an address")));
+        self.clients.push(Client { version: V5, socket });
+        self.clients.len() - 1
+    }
+
     /// A client id whose session is on `shard`.
     pub fn client_on(&mut self, shard: usize, prefix: &str) -> usize {
         self.client_with(shard, prefix, |_| ())

@@ -199,7 +199,7 @@ pub(super) const FIELDS: &[Field] = &[
         size(64 * KIB, 64 << 30),
         "\"16MiB\"",
         "\"16MiB\"",
-        "Size of the file aside in spool_dir; `ringmq aside NAME` shows it. What does not fit is dropped and counted.",
+        "Size of the file aside in spool_dir; `ringmq aside NAME` shows it. What does not fit is dropped; with hold, kept.",
     ),
     field(
         "connections",

@@ -307,6 +307,11 @@ impl Kept {
         true
     }
 
+    /// What the table of setters takes.
+    pub fn setters_bytes(&self) -> usize {
+        self.setters.bytes()
+    }
+
     /// So little room is left that who has most of it may get no more.
     pub fn is_crowded(&self, limits: &Limits) -> bool {
         is_crowded(self.free(limits), limits)

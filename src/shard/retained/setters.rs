@@ -97,6 +97,11 @@ impl Setters {
         Setters(Shares::new(hash.state()))
     }
 
+    /// The memory held, in bytes: an estimate.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
     /// Counts a message to who has set it; `None`: to nobody.
     pub fn charge(&mut self, setter: Option<Setter>, size: usize) -> Charged {
         let Some(Setter { client, address }) = setter else { return Charged::default() };

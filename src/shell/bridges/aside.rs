@@ -97,6 +97,8 @@ pub struct Aside {
     turn: Semaphore,
     /// Offsets of messages that are back, which could not be noted yet.
     pub unnoted: RefCell<BTreeSet<u64>>,
+    /// The folder is known to name the file though power fails.
+    is_listed: Cell<bool>,
 }
 
 impl Aside {
@@ -118,6 +120,7 @@ impl Aside {
             soiled_from: Cell::new(None),
             turn,
             unnoted: RefCell::default(),
+            is_listed: Cell::new(false),
         }
     }
 
@@ -146,8 +149,9 @@ impl Aside {
         let closed = file.close().await;
         let kept = kept?;
         closed?;
-        if is_new {
+        if !self.is_listed.get() {
             directory.sync().await?;
+            self.is_listed.set(true);
         }
         Ok(kept)
     }
