@@ -232,7 +232,11 @@ fn make_place<W: World>(
     now: Instant,
     socket: W::Socket,
 ) -> Option<W::Socket> {
-    if !world.is_over(&socket) || free_place(shard, world, now) {
+    if !world.is_over(&socket) {
+        return Some(socket);
+    }
+    let peer = world.addresses(&socket, false).peer;
+    if free_place(shard, world, now, peer) {
         return Some(socket);
     }
     if let Some(to) = world.crowded_shard().filter(|_| !shard.is_shutting_down()) {
@@ -251,13 +255,18 @@ fn refuse_full<W: World>(shard: &mut Shard, world: &mut W, now: Instant, socket:
 }
 
 /// Frees the place of a connection that is closed and lingers, or that has not said CONNECT; whether there was one.
-fn free_place<W: World>(shard: &mut Shard, world: &mut W, now: Instant) -> bool {
+fn free_place<W: World>(
+    shard: &mut Shard,
+    world: &mut W,
+    now: Instant,
+    peer: Option<SocketAddr>,
+) -> bool {
     if world.cut_lingering() {
         return true;
     }
     // What is handed over is about to be a client.
     hand_over(shard, world, now);
-    let gone = shard.displace_connecting(now);
+    let gone = shard.displace_connecting(now, peer);
     if let Some(gone) = gone {
         world.close(gone, false);
     }
@@ -274,7 +283,7 @@ fn open<W: World>(
     // The shard gives the place of a connection that it hands over to the next one that it opens.
     hand_over(shard, world, now);
     if shard.is_full()
-        && let Some(gone) = shard.displace_connecting(now)
+        && let Some(gone) = shard.displace_connecting(now, world.addresses(&socket, false).peer)
     {
         world.close(gone, false);
     }
@@ -326,7 +335,10 @@ fn take_bridge_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
 fn take_adoptions<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
     while let Some(Adoption { socket, bytes, deadline }) = world.next_adoption() {
         // One without bytes was sent here for a place; it goes nowhere else.
-        if world.is_over(&socket) && !free_place(shard, world, now) {
+        let peer = world.is_over(&socket).then(|| world.addresses(&socket, false).peer);
+        if let Some(peer) = peer
+            && !free_place(shard, world, now, peer)
+        {
             refuse_full(shard, world, now, socket);
             continue;
         }

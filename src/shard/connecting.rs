@@ -10,6 +10,7 @@ use crate::session::connection::ConnectionState;
 use crate::session::{HolderName, Holders, ShareId, Shares};
 use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 /// What stands in a CONNECT before its level, at most: the longest name of a protocol with its length.
 const BEFORE_LEVEL: usize = 2 + 6;
@@ -92,6 +93,11 @@ impl Connecting {
         of_most.or_else(oldest).map(|age| (of_age(age), of_most.is_some()))
     }
 
+    fn is_of(&self, id: ConnectionId, address: HolderName) -> bool {
+        let own = self.silent.get(&age(id)).or_else(|| self.begun.get(&age(id)));
+        own.is_some() && own.copied() == self.addresses.find(address)
+    }
+
     /// The memory held, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
         tree_size(self.len(), size_of::<(Age, ShareId)>())
@@ -112,15 +118,21 @@ impl Shard {
         self.clients.connection_count() >= self.limits.connections_max
     }
 
-    /// A connection without CONNECT makes room for a new one: its id is gone.
-    pub fn displace_connecting(&mut self, now: Instant) -> Option<ConnectionId> {
+    /// A connection without CONNECT makes room for a new one from `peer`: its id is gone.
+    pub fn displace_connecting(
+        &mut self,
+        now: Instant,
+        peer: Option<SocketAddr>,
+    ) -> Option<ConnectionId> {
         if self.is_shutting_down {
             return None;
         }
         let (oldest, is_of_flood) = self.connecting.next_to_go()?;
-        // Its CONNECT may be on the way.
+        let name = self.holder_name(peer);
+        let is_own = name.is_some_and(|name| self.connecting.is_of(oldest, name));
         let opened_at = self.clients.connection(oldest)?.last_received;
-        if !is_of_flood && opened_at.plus_ms(CONNECT_ON_THE_WAY_MS) > now {
+        if !is_of_flood && !is_own && opened_at.plus_ms(CONNECT_ON_THE_WAY_MS) > now {
+            // Its CONNECT may be on the way.
             return None;
         }
         self.counters.connects_displaced += 1;
