@@ -283,3 +283,18 @@ fn panic_at(place: &str, io: Io) {
     };
     let _ = handle.unwrap().join();
 }
+
+/// As one is that the end of the work has woken: it may run once more before the thread ends.
+#[test]
+fn a_task_that_runs_when_the_work_has_ended_harms_nobody() {
+    for_each_io(|io| {
+        for _ in 0..20 {
+            let work = || async {
+                drop(spawn(async {
+                    sleep(Duration::from_secs(60)).await;
+                }));
+            };
+            run_side(io, "side", work).expect("an executor").join().expect("it ends");
+        }
+    });
+}

@@ -1,7 +1,7 @@
 //! Executors of glommio: each has a ring of the kernel's.
 
-use std::io;
 use std::time::Duration;
+use std::{io, mem};
 
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 
@@ -43,7 +43,8 @@ pub fn run_side<F: Future<Output = ()> + 'static>(
     make: impl FnOnce() -> F + Send + 'static,
 ) -> Result<ExecutorJoinHandle<()>, String> {
     let run = move || async move {
-        let _entered = Here::Uring.enter();
+        // Of the tasks that `make` leaves some may still run once it has ended, before the thread ends with its executor.
+        mem::forget(Here::Uring.enter());
         make().await;
     };
     builder(Placement::Unbound)
