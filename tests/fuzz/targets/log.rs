@@ -100,7 +100,13 @@ fn act(log: &mut Log, files: &mut Files, pushed: &mut Pushed, input: &mut Input<
             let mark = if input.byte() % 3 == 0 { Mark::Received } else { Mark::Done };
             log.mark(sequence, mark);
         }
-        5 => drop(log.make_room(log.floor() + (input.byte() % 4) as u64, 8 * input.byte())),
+        5 => {
+            let from = log.floor() + (input.byte() % 4) as u64;
+            let size = 8 * input.byte();
+            // Now and then the one behind the first is in flight.
+            let in_flight = [from + 1];
+            log.make_room(from, &in_flight[..size / 8 % 2], size);
+        }
         _ => commit(log, files),
     }
 }
