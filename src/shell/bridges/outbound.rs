@@ -175,15 +175,15 @@ impl Outbound {
         self.update_hold();
     }
 
-    /// Takes records that were set aside, and waits for room. `note` hears the sequence of the first, before the log has it;
-    /// the others follow in a row. Says how many were taken.
+    /// Takes records that were set aside, and waits for room. `note` hears the sequence of the first, before the log has it,
+    /// and how many are to follow in a row: no others, whose sequences would be somebody else's. Says how many were taken.
     pub async fn bring_back(
         &self,
         records: &[&[u8]],
-        note: impl AsyncFn(u64) -> io::Result<()>,
+        note: impl AsyncFn(u64, usize) -> io::Result<()>,
     ) -> io::Result<usize> {
         let Some(spool) = &self.spool else {
-            note(0).await?;
+            note(0, records.len()).await?;
             for record in records {
                 while !self.has_direct_room() {
                     sleep(ROOM_PAUSE).await;
@@ -206,7 +206,7 @@ impl Outbound {
             sleep(ROOM_PAUSE).await;
         }
         self.is_reserved.set(true);
-        let taken = match note(spool.next_sequence()).await {
+        let taken = match note(spool.next_sequence(), records.len()).await {
             Ok(()) => Ok(self.push_in_row(spool, records).await),
             Err(error) => Err(error),
         };

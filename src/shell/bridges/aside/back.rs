@@ -133,9 +133,9 @@ impl Line {
         let mut count = 0;
         while !entries.is_empty() {
             let records: Vec<&[u8]> = entries.iter().map(|entry| &entry.record[..]).collect();
-            let note = async |sequence| {
+            let note = async |sequence, count| {
                 let connection = self.index;
-                aside.note_taken(entries, Place { connection, sequence }).await
+                aside.note_taken(&entries[..count], Place { connection, sequence }).await
             };
             let taken = self.outbound.bring_back(&records, note).await?;
             if taken == 0 {
@@ -221,6 +221,33 @@ mod tests {
             found.extend(chunk.iter().map(|(sequence, bytes)| (sequence, number(bytes))));
             from = last + 1;
         }
+    }
+
+    /// A sequence that was noted of a message which does not get it is another's.
+    #[test]
+    fn no_more_messages_are_noted_than_go_into_the_log_together() {
+        for_each_io(|io| {
+            let folder = Folder::new("aside-small");
+            let path = folder.path.clone();
+            run(io, async move {
+                let spool = Spool::open(&path.join("0"), settings()).await.unwrap();
+                let mut bridge = BridgeSettings::new("north");
+                bridge.spool_bytes_max = 64 << 10;
+                let outbound = Outbound::new(&bridge, Some(spool), 1, Rc::default());
+                for (size, expected) in [(8 << 10, 1), (100, 3)] {
+                    let record = vec![7; size];
+                    let records = [&record[..]; 3];
+                    let next = outbound.spool().unwrap().next_sequence();
+                    let noted = std::cell::Cell::new(None);
+                    let note = async |sequence, count| {
+                        noted.set(Some((sequence, count)));
+                        Ok(())
+                    };
+                    let taken = outbound.bring_back(&records, note).await.unwrap();
+                    assert_eq!((taken, noted.get()), (expected, Some((next, expected))));
+                }
+            });
+        });
     }
 
     #[test]
