@@ -181,6 +181,9 @@ impl Slot {
 pub struct Arena {
     bytes: Box<[u8]>,
     slots: Box<[Slot]>,
+    /// So many messages may be held for one more to be admitted, and for one more repeat: the slots, or less.
+    held_max: usize,
+    repeats_max: usize,
     admitted: Generation,
     released: Generation,
     /// Whose slot is the first.
@@ -233,6 +236,8 @@ impl Arena {
         Arena {
             bytes: vec![0; size].into_boxed_slice(),
             slots,
+            held_max: slot_count,
+            repeats_max: slot_count,
             admitted: Generation::NONE,
             released: Generation::NONE,
             first: Generation::NONE,
@@ -261,6 +266,26 @@ impl Arena {
         let (position, end) = self.reserve(size)?;
         self.copy_in(position, size, draft);
         Ok(self.fill_next(position, end, sizes, draft.meta))
+    }
+
+    /// As `admit`, whatever the bound of `bound_held`.
+    #[cold]
+    pub fn admit_above(&mut self, draft: &Draft<'_>) -> Result<Generation, AdmitError> {
+        let bound = std::mem::replace(&mut self.held_max, self.slots.len());
+        let admitted = self.admit(draft);
+        self.held_max = bound;
+        admitted
+    }
+
+    /// From now on a message is refused as `Full` where so many are held, slots or not.
+    pub fn bound_held(&mut self, held_max: usize) {
+        self.held_max = held_max.min(self.slots.len());
+        self.repeats_max = self.held_max;
+    }
+
+    /// The same for repeats of the last message, until `bound_held` is called again.
+    pub fn bound_repeats(&mut self, held_max: usize) {
+        self.repeats_max = held_max.min(self.slots.len());
     }
 
     /// As `admit`, of a message that was one before: its bytes are in one piece.
@@ -311,7 +336,7 @@ impl Arena {
     pub fn admit_repeat(&mut self, pieces: [&[u8]; 2], payload_size: usize) -> bool {
         let [first, second] = pieces;
         let size = first.len() + second.len();
-        if !self.has_slot() || size >= self.large_message_size {
+        if !self.has_slot_for_repeat() || size >= self.large_message_size {
             return false;
         }
         let Ok((position, end)) = self.reserve(size) else { return false };
@@ -332,7 +357,7 @@ impl Arena {
         let (from, front_size) = (last.position, (last.topic_size + last.properties_size) as usize);
         let size = front_size + payload.len();
         let is_large = last.large.is_some() || size >= self.large_message_size;
-        if self.held() == 0 || !self.has_slot() || is_large || from >= TRAILED {
+        if self.held() == 0 || !self.has_slot_for_repeat() || is_large || from >= TRAILED {
             return false;
         }
         let Ok((position, end)) = self.reserve(size) else { return false };
@@ -478,7 +503,12 @@ impl Arena {
 
     #[inline]
     fn has_slot(&self) -> bool {
-        (self.held() as usize) < self.slots.len()
+        (self.held() as usize) < self.held_max
+    }
+
+    #[inline]
+    fn has_slot_for_repeat(&self) -> bool {
+        (self.held() as usize) < self.repeats_max
     }
 
     /// Bytes in use, allocations of large messages included.

@@ -83,6 +83,8 @@ pub struct Counters {
     pub parked_on_output: u64,
     pub parked_on_bridges: u64,
     pub parked_on_rate: u64,
+    /// Connections that had used their turn.
+    pub parked_on_turns: u64,
     // Bridges.
     pub bridge_messages_sent: u64,
     pub bridge_messages_received: u64,
@@ -107,20 +109,16 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Steps of work (`shard/steps.rs`). Only tests ask for them, so that others do not count.
+    /// Steps of work (`shard/steps.rs`).
     #[inline(always)]
     pub fn add_steps(&mut self, count: u64) {
-        if cfg!(debug_assertions) {
-            self.steps += count;
-        }
+        self.steps += count;
     }
 
     /// The same for messages that go to their receivers.
     #[inline(always)]
     pub fn add_delivery_steps(&mut self, count: u64) {
-        if cfg!(debug_assertions) {
-            self.delivery_steps += count;
-        }
+        self.delivery_steps += count;
     }
 
     /// Messages dropped at any limit, as `$SYS` reports them.

@@ -43,9 +43,6 @@ pub const CONNECTING_SHARE: usize = 8;
 /// A client, or an address, that has so many times what is left free of wills or retained messages gets no more of them.
 pub const FREE_SHARE: usize = 8;
 
-/// Steps of work that a turn gives one connection, or one session that goes on by itself, before others get theirs.
-pub const TURN_STEPS_MAX: u64 = 50_000;
-
 /// Steps that no packet, timer or piece of mail takes in one go, but for the delivery of a message to its receivers.
 pub const CALL_STEPS_MAX: u64 = 250_000;
 
@@ -138,6 +135,8 @@ pub struct Limits {
     pub shutdown_stall_ms: u64,
     /// Bytes of an old connection that are read before another takes its client over.
     pub takeover_bytes_max: usize,
+    /// Steps of work that a turn gives one connection, or one session that goes on by itself, before others get theirs.
+    pub turn_steps_max: u64,
     /// Bytes waiting for another shard, per lane, above which publishers are not read.
     pub mail_bytes_mark: usize,
     /// Arena: the byte ring.
@@ -219,6 +218,7 @@ impl Limits {
         lingering_max: 1_000,
         shutdown_stall_ms: 5_000,
         takeover_bytes_max: 8 << 20,
+        turn_steps_max: 50_000,
         mail_bytes_mark: 4 << 20,
         arena_size: 16 << 20,
         arena_slots: 8192,

@@ -37,7 +37,7 @@ pub use held_acks::{HeldAck, HeldAcks, Ticket};
 pub use holders::Holders;
 pub use input::InputBuffer;
 pub use membership::{Membership, Memberships, Returned};
-pub use output::{BufferPool, Output, OutputBuffer, Part};
+pub use output::{BufferPool, OUTPUT_SLACK, Output, OutputBuffer, OutputTotal, Part};
 pub use overlaps::Overlaps;
 pub use profile::Profile;
 pub use seen::Seen;

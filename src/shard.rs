@@ -43,6 +43,7 @@ mod store;
 mod stranger;
 mod subscribe;
 mod sys;
+mod take_over;
 mod timers;
 
 pub use counters::Gauges;
@@ -56,12 +57,12 @@ pub use store::Loser;
 pub use crate::counters::Counters;
 pub use crate::session::{ConnectionId, Output, Part, ReadMode};
 
-use crate::arena::{Arena, Draft, Gauge, Generation, Message};
+use crate::arena::{Arena, Draft, Gauge, Generation};
 use crate::hash::KeyedHash;
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Stage};
 use crate::random::Random;
-use crate::session::{BufferPool, Clients, DropLog, EncodedOnce, SessionKey, Totals};
+use crate::session::{BufferPool, Clients, DropLog, EncodedOnce, OutputTotal, SessionKey, Totals};
 use crate::stages::plugin::{self, HookSet};
 use crate::time::Instant;
 use groups::Groups;
@@ -162,7 +163,7 @@ pub struct Shard {
     store: store::Store,
     will_bytes: Gauge,
     metadata: metadata::Metadata,
-    output_bytes: Gauge,
+    output_total: OutputTotal,
     /// Memory of clients' input that cannot be used yet; of CONNECTs of which a part has arrived.
     frame_bytes: Gauge,
     connect_bytes: Gauge,
@@ -176,6 +177,9 @@ pub struct Shard {
     drops: DropLog,
     discards: discards::Discards,
     call_steps_most: u64,
+    turn_steps_most: u64,
+    turns: steps::Turns,
+    postponed_mail: post::Postponed,
     /// Who did not get a run in one go.
     left_of_run: Vec<SessionKey>,
     topic_scratch: Vec<u8>,
@@ -192,6 +196,9 @@ pub struct Shard {
     gone_from_mail: usize,
     /// Connections that end when their sockets were read once more.
     last_reads: VecDeque<last_read::LastRead>,
+    /// The same, in the next turn.
+    postponed_reads: VecDeque<last_read::LastRead>,
+    take_overs: take_over::TakeOvers,
     is_shutting_down: bool,
     shutdown: shutdown::Shutdown,
 }
@@ -203,7 +210,7 @@ impl Shard {
         assert!(id < shard_count);
         let hash = KeyedHash::new(seed);
         let totals = Totals::default();
-        let Totals { connect_input: connect_bytes, output: output_bytes, stored, metadata } =
+        let Totals { connect_input: connect_bytes, output: output_total, stored, metadata } =
             totals.clone();
         let mut shard = Shard {
             id,
@@ -242,7 +249,7 @@ impl Shard {
             store: store::Store::default(),
             will_bytes: Gauge::default(),
             metadata: metadata::Metadata::new(metadata),
-            output_bytes,
+            output_total,
             frame_bytes: Gauge::default(),
             connect_bytes,
             pool: BufferPool::default(),
@@ -253,6 +260,9 @@ impl Shard {
             drops: DropLog::default(),
             discards: discards::Discards::default(),
             call_steps_most: 0,
+            turn_steps_most: 0,
+            turns: steps::Turns::new(),
+            postponed_mail: post::Postponed::default(),
             left_of_run: Vec::new(),
             topic_scratch: Vec::new(),
             has_bridge_clients: false,
@@ -265,6 +275,8 @@ impl Shard {
             parked_on_mail: VecDeque::new(),
             gone_from_mail: 0,
             last_reads: VecDeque::new(),
+            postponed_reads: VecDeque::new(),
+            take_overs: take_over::TakeOvers::new(&hash),
             is_shutting_down: false,
             shutdown: shutdown::Shutdown::default(),
             hash,
@@ -272,6 +284,7 @@ impl Shard {
             limits_with_memory: None,
         };
         shard.begin_metadata();
+        shard.bound_held();
         shard.start_sys(now);
         shard
     }
@@ -296,11 +309,14 @@ impl Shard {
             | self.parked_on_mail.len()
             | self.discards.count()
             | self.drops.chore_count();
-        waiting != 0 || self.claims.has_begun() | self.outbox.is_held() || self.wants_store_look()
+        waiting != 0
+            || self.claims.has_begun() | self.outbox.is_held() | self.turns.is_pending
+            || self.wants_store_look()
     }
 
     #[inline(never)]
     fn do_chores(&mut self, now: Instant) {
+        self.take_questions();
         self.answer_asks(now);
         self.answer_queries(now);
         self.take_answers(now);
@@ -309,6 +325,7 @@ impl Shard {
         self.answer_bridges(now);
         self.check_store(now);
         self.unpark_mail(now);
+        self.go_on(now);
         // Parked input may have admitted more.
         self.run_pipeline(now);
         self.free_discards();
@@ -324,27 +341,6 @@ impl Shard {
         };
         self.counters.admitted += 1;
         Some(generation)
-    }
-
-    /// The stages empty the arena, so a message that finds no room then never finds any.
-    #[cold]
-    #[inline(never)]
-    fn admit_after_stages(&mut self, now: Instant, draft: &Draft<'_>) -> Option<Generation> {
-        self.run_pipeline(now);
-        let admitted = self.arena.admit(draft).ok();
-        self.counters.refused_by_arena += u64::from(admitted.is_none());
-        admitted
-    }
-
-    /// As `admit`, of a message in one piece.
-    #[inline]
-    fn admit_piece(&mut self, now: Instant, message: &Message<'_>) {
-        match self.arena.admit_piece(message) {
-            Ok(_) => self.counters.admitted += 1,
-            Err(_) => {
-                self.admit(now, &message.draft());
-            }
-        }
     }
 
     #[inline]
@@ -444,6 +440,7 @@ impl Shard {
             && self.outbox.is_empty()
             && self.bridges.is_idle()
             && self.claims.is_idle()
+            && !self.has_postponed()
             && (self.parked_on_mail.is_empty() || self.is_mail_above_mark())
             && !self.has_readers_to_look_at()
     }

@@ -9,7 +9,7 @@ pub mod shared;
 
 pub use alias::{AliasError, InboundAliases, OutboundAlias, OutboundAliases};
 pub use filter::{
-    FilterError, ShareError, Subscribed, filter_of, has_wildcards, matches, parse_filter,
+    FilterError, ShareError, Subscribed, filter_of, has_wildcards, matches, parse_filter, pattern,
 };
 pub use index::Index;
 pub use name::{NameError, check_name, is_system};

@@ -311,7 +311,9 @@ fn take_control_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
 }
 
 fn take_publish_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
-    take_mail(shard, world, now, Lane::Publish);
+    if shard.takes_publishes() {
+        take_mail(shard, world, now, Lane::Publish);
+    }
 }
 
 fn take_member_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
@@ -327,7 +329,7 @@ fn take_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant, lane: Lan
 fn take_bridge_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
     // What cannot be taken now stays in its lane.
     let takes_messages = shard.takes_bridge_mail();
-    while let Some(mail) = world.next_bridge_mail(takes_messages) {
+    while let Some(mail) = world.next_bridge_mail(takes_messages && !shard.has_inbound_left()) {
         shard.handle_bridge_mail(now, mail);
     }
 }
@@ -354,7 +356,8 @@ fn run_timers<W: World>(shard: &mut Shard, _: &mut W, now: Instant) {
     }
 }
 
-/// Connections that are taken over, or whose time has passed, end when nothing of what they have sent is left.
+/// Connections that are taken over, or whose time has passed, end when nothing of what they have sent is left. That may take
+/// some turns.
 fn read_last<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
     while world.can_read_rest()
         && let Some((connection, size_max)) = shard.poll_last_read()
@@ -366,11 +369,13 @@ fn read_last<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
         }
         shard.begin_last_read(now);
         let mut left = size_max;
-        while let Some(bytes) = world.read_rest(connection, left) {
+        while !shard.is_waiting_for_turn(connection)
+            && let Some(bytes) = world.read_rest(connection, left)
+        {
             left -= bytes.len();
             shard.handle_bytes(now, connection, bytes);
         }
-        if let Some(gone) = shard.handle_last_read(now, left == 0) {
+        if let Some(gone) = shard.handle_last_read(now, left) {
             world.close(gone, false);
         }
     }

@@ -440,6 +440,12 @@ pub static KEYS: &[Key] = &[
         "Refuse a message that is marked as UTF-8 text and is not (MQTT 5)."
     ),
     limit!(
+        Packets,
+        turn_steps_max,
+        count(1_000, 1_000_000_000),
+        "Steps of work, such as a message to a subscriber or a filter looked at, that a turn gives one connection."
+    ),
+    limit!(
         Sessions,
         sessions_max,
         count(1, 100_000_000),

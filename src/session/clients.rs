@@ -1,8 +1,8 @@
 //! The sessions and connections of one shard, and which of them have something to send.
 
 use super::{
-    Absent, Connection, ConnectionId, Context, Envelope, HolderName, Offer, Session, SessionKey,
-    ShareId,
+    Absent, Connection, ConnectionId, Context, Envelope, HolderName, Offer, OutputTotal, Session,
+    SessionKey, ShareId,
 };
 use crate::arena::{Budget, Gauge, Message, Run, allocated, tree_size};
 use crate::codec::QoS;
@@ -40,7 +40,7 @@ pub struct Clients {
 pub struct Totals {
     /// Input of connections that have not said CONNECT.
     pub connect_input: Gauge,
-    pub output: Gauge,
+    pub output: OutputTotal,
     /// Messages that wait for sessions or are in flight.
     pub stored: Gauge,
     /// What sessions and connections hold beside messages, input and output, and what a shard holds for them.

@@ -7,7 +7,7 @@
 //!              +-- CONNECT of another shard's client -> handed over -> gone
 //! ```
 
-use super::{BufferPool, InputBuffer, OutputBuffer, SessionKey};
+use super::{BufferPool, InputBuffer, OutputBuffer, OutputTotal, SessionKey};
 use crate::arena::Gauge;
 use crate::bridge::BrokerId;
 use crate::codec::{PacketId, ProtocolVersion, ReasonCode};
@@ -64,15 +64,24 @@ pub enum Park {
     Retained,
     /// Its client has published faster than it may.
     Rate,
+    /// Its reads have used their turn.
+    Turn,
 }
 
-/// A SUBSCRIBE whose SUBACK waits for other shards.
+/// A SUBACK that waits for other shards.
 #[derive(Debug)]
-pub struct PendingSubscribe {
+pub struct PendingSuback {
     pub packet_id: PacketId,
     pub reasons: Vec<ReasonCode>,
     /// Shared filters whose groups are on other shards, with their places among the reasons.
     pub joins: Vec<(Box<str>, usize)>,
+}
+
+/// SUBACKs that wait for other shards.
+#[derive(Debug, Default)]
+pub struct PendingSubscribe {
+    /// More than one only where no packet waits for the first: before a connection's end, which may then not come.
+    pub answers: Vec<PendingSuback>,
     /// Filters whose announcement or group is not confirmed yet.
     pub waiting: usize,
 }
@@ -96,8 +105,10 @@ pub struct Connection {
     pub is_read_out: bool,
     /// Its time for CONNECT has passed once.
     pub had_grace: bool,
-    /// It ended while it waited to take its client over.
+    /// It ended while its input waited, and is forgotten when that was used: nothing is sent to it any more.
     pub has_ended: bool,
+    /// Its input goes on in the next turn.
+    pub is_turn_listed: bool,
     /// It said DISCONNECT: nothing may follow. [MQTT-3.14.4-2]
     pub has_said_all: bool,
     pub is_flush_listed: bool,
@@ -111,6 +122,8 @@ pub struct Connection {
     /// Largest packet it takes, bytes.
     pub packet_size_max: u32,
     pub keep_alive_ms: u32,
+    /// Steps that its reads have cost in this turn, as far as they were charged.
+    pub turn_steps: u32,
     pub last_received: Instant,
     /// In two words, of which the slab marks an empty place in one: it is told by one comparison.
     pub timer: Option<Instant>,
@@ -143,7 +156,7 @@ impl Connection {
         peer: Option<SocketAddr>,
         now: Instant,
         input_total: Gauge,
-        output_total: Gauge,
+        output_total: OutputTotal,
     ) -> Connection {
         Connection {
             id,
@@ -158,6 +171,7 @@ impl Connection {
             is_read_out: false,
             had_grace: false,
             has_ended: false,
+            is_turn_listed: false,
             has_said_all: false,
             is_flush_listed: false,
             is_close_listed: false,
@@ -166,6 +180,7 @@ impl Connection {
             is_bridge: false,
             packet_size_max: u32::MAX,
             keep_alive_ms: 0,
+            turn_steps: 0,
             last_received: now,
             timer: None,
             input: InputBuffer::new(input_total),

@@ -1,6 +1,8 @@
 //! What is on its way to one client: one contiguous buffer that fills while another is in flight.
 
-use crate::arena::{Gauge, Stored, allocated};
+use crate::arena::{Stored, allocated};
+use std::cell::Cell;
+use std::rc::Rc;
 
 /// A payload that leaves by reference, behind the first `at` bytes of the buffer.
 #[derive(Clone, Debug)]
@@ -92,6 +94,49 @@ impl BufferPool {
     }
 }
 
+/// What buffers hold beyond twice what stands in them, in all: then they are made as small as that.
+pub const OUTPUT_SLACK: usize = POOL_BYTES_MAX;
+
+/// Counts what all buffers of a shard hold.
+#[derive(Clone, Debug, Default)]
+pub struct OutputTotal(Rc<OutputHeld>);
+
+#[derive(Debug, Default)]
+struct OutputHeld {
+    /// What is to be sent.
+    bytes: Cell<usize>,
+    /// The buffers with room for more, and what leaves by reference.
+    memory: Cell<usize>,
+}
+
+impl OutputTotal {
+    pub fn bytes(&self) -> usize {
+        self.0.bytes.get()
+    }
+
+    pub fn memory(&self) -> usize {
+        self.0.memory.get()
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.bytes.set(self.bytes() + bytes);
+    }
+
+    fn subtract(&self, bytes: usize) {
+        debug_assert!(bytes <= self.bytes());
+        self.0.bytes.set(self.bytes() - bytes);
+    }
+
+    fn change_memory(&self, before: usize, after: usize) {
+        debug_assert!(before <= self.memory());
+        self.0.memory.set(self.memory() - before + after);
+    }
+
+    fn is_wasteful(&self) -> bool {
+        self.memory() > 2 * self.bytes() + OUTPUT_SLACK
+    }
+}
+
 /// One connection's output.
 #[derive(Debug)]
 pub struct OutputBuffer {
@@ -99,13 +144,23 @@ pub struct OutputBuffer {
     filling_size: usize,
     /// 0: nothing is in flight.
     in_flight_size: usize,
-    total: Gauge,
+    /// What the buffer that fills, and the one in flight, count as memory.
+    filling_memory: usize,
+    in_flight_memory: usize,
+    total: OutputTotal,
 }
 
 impl OutputBuffer {
-    /// `total` counts the bytes of all buffers of the shard.
-    pub fn new(total: Gauge) -> OutputBuffer {
-        OutputBuffer { filling: Output::default(), filling_size: 0, in_flight_size: 0, total }
+    /// `total` counts all buffers of the shard.
+    pub fn new(total: OutputTotal) -> OutputBuffer {
+        OutputBuffer {
+            filling: Output::default(),
+            filling_size: 0,
+            in_flight_size: 0,
+            filling_memory: 0,
+            in_flight_memory: 0,
+            total,
+        }
     }
 
     /// Bytes waiting and in flight.
@@ -137,7 +192,29 @@ impl OutputBuffer {
         let was_empty = self.filling_size == 0;
         self.filling_size += added;
         self.total.add(added);
+        if was_empty || self.filling_size > self.filling_memory {
+            self.count_memory(pool);
+        }
         was_empty && added > 0
+    }
+
+    /// Counts the buffer that fills as large as it is by now: a few bytes may stand in one that was large before. One that got
+    /// nothing goes back.
+    #[inline(never)]
+    fn count_memory(&mut self, pool: &mut BufferPool) {
+        if self.filling_size == 0 {
+            pool.give(std::mem::take(&mut self.filling.bytes));
+        }
+        let parts_size = self.filling_size - self.filling.bytes.len();
+        let before = self.filling_memory;
+        self.filling_memory = self.filling.bytes.capacity() + parts_size;
+        self.total.change_memory(before, self.filling_memory);
+        if self.total.is_wasteful() {
+            let before = self.filling_memory;
+            self.filling.bytes.shrink_to_fit();
+            self.filling_memory = self.filling.bytes.capacity() + parts_size;
+            self.total.change_memory(before, self.filling_memory);
+        }
     }
 
     /// Appends a stored message's payload by reference.
@@ -149,7 +226,9 @@ impl OutputBuffer {
         }
         self.filling.parts.push(Part { at: self.filling.bytes.len(), stored: stored.clone() });
         self.filling_size += size;
+        self.filling_memory += size;
         self.total.add(size);
+        self.total.change_memory(0, size);
     }
 
     /// The next bytes to send, unless some are in flight or there are none.
@@ -158,15 +237,16 @@ impl OutputBuffer {
             return None;
         }
         self.in_flight_size = self.filling_size;
+        self.in_flight_memory = std::mem::take(&mut self.filling_memory);
         self.filling_size = 0;
         Some(std::mem::take(&mut self.filling))
     }
 
     /// What was in flight has been sent.
     pub fn sent(&mut self, output: Output, pool: &mut BufferPool) -> usize {
-        let size = self.in_flight_size;
+        let size = std::mem::take(&mut self.in_flight_size);
         self.total.subtract(size);
-        self.in_flight_size = 0;
+        self.total.change_memory(std::mem::take(&mut self.in_flight_memory), 0);
         pool.give(output.bytes);
         size
     }
@@ -175,13 +255,14 @@ impl OutputBuffer {
 impl Drop for OutputBuffer {
     fn drop(&mut self) {
         self.total.subtract(self.size());
+        self.total.change_memory(self.filling_memory + self.in_flight_memory, 0);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::{Claim, Draft, Meta};
+    use crate::arena::{Claim, Draft, Gauge, Meta};
 
     #[test]
     fn buffers_that_nobody_needs_are_freed_and_the_others_stay() {
@@ -202,6 +283,34 @@ mod tests {
     }
 
     #[test]
+    fn few_bytes_in_buffers_that_were_large_hold_little_memory() {
+        const LARGE: usize = 256 << 10;
+        let total = OutputTotal::default();
+        let mut pool = BufferPool::default();
+        let mut slow: Vec<OutputBuffer> = Vec::new();
+        for number in 0..2_000 {
+            let mut reader = OutputBuffer::new(total.clone());
+            reader.append(&mut pool, |out| out.extend_from_slice(&[0; LARGE]));
+            let output = reader.take().expect("it has bytes");
+            reader.sent(output, &mut pool);
+            let mut buffer = OutputBuffer::new(total.clone());
+            buffer.append(&mut pool, |out| out.push(1));
+            // Half of them have something in flight behind which more waits.
+            if number % 2 == 0 {
+                let output = buffer.take().expect("it has a byte");
+                std::mem::forget(output);
+                buffer.append(&mut pool, |out| out.push(1));
+            }
+            slow.push(buffer);
+            assert!(total.memory() <= 2 * total.bytes() + OUTPUT_SLACK + LARGE);
+        }
+        let capacity: usize = slow.iter().map(|buffer| buffer.filling.bytes.capacity()).sum();
+        assert!((1..=total.memory()).contains(&capacity), "{capacity}");
+        drop(slow);
+        assert_eq!((total.bytes(), total.memory()), (0, 0));
+    }
+
+    #[test]
     fn parts_leave_between_the_bytes_around_them() {
         let meta = Meta {
             qos: 0,
@@ -214,7 +323,7 @@ mod tests {
         };
         let draft = Draft { topic: b"t", properties: [&[], &[]], payload: b"LARGE", meta };
         let stored = Stored::from_draft(&draft, &Gauge::default());
-        let total = Gauge::default();
+        let total = OutputTotal::default();
         let mut pool = BufferPool::default();
         let mut buffer = OutputBuffer::new(total.clone());
         assert!(buffer.append(&mut pool, |out| out.extend_from_slice(b"ab")));

@@ -1,7 +1,7 @@
 //! How many subscriptions of a session one topic may match.
 
 use crate::arena::{allocated, tree_size};
-use crate::topic::has_wildcards;
+use crate::topic::{has_wildcards, pattern};
 use std::collections::BTreeMap;
 
 /// The patterns of a session's filters. Filters of one pattern have their wildcards at the same levels, and differ in a name
@@ -24,11 +24,11 @@ impl Overlaps {
 
     /// Whether one more filter leaves `pattern_count_max` patterns at most.
     pub fn may_add(&self, filter: &str, pattern_count_max: usize) -> bool {
-        self.patterns.len() < pattern_count_max || self.patterns.contains_key(&*pattern(filter))
+        self.patterns.len() < pattern_count_max || self.patterns.contains_key(&*pattern_of(filter))
     }
 
     pub fn add(&mut self, filter: &str) {
-        let pattern = pattern(filter);
+        let pattern = pattern_of(filter);
         let size = allocated(pattern.len());
         let count = self.patterns.entry(pattern).or_default();
         if *count == 0 {
@@ -47,7 +47,7 @@ impl Overlaps {
 
     /// Takes back an `add`.
     pub fn remove(&mut self, filter: &str) {
-        let pattern = pattern(filter);
+        let pattern = pattern_of(filter);
         let count = self.patterns.get_mut(&pattern).expect("the filter was added");
         *count -= 1;
         if *count == 0 {
@@ -57,13 +57,12 @@ impl Overlaps {
     }
 }
 
-/// The filter without the names of its levels; filters without wildcards have one pattern, as a topic matches one of them.
-fn pattern(filter: &str) -> Box<str> {
+/// Filters without wildcards have one pattern, as a topic matches one of them.
+fn pattern_of(filter: &str) -> Box<str> {
     if !has_wildcards(filter) {
         return "".into();
     }
-    let wildcards = filter.chars().filter(|sign| matches!(sign, '/' | '+' | '#'));
-    wildcards.collect::<String>().into()
+    pattern(filter).into()
 }
 
 #[cfg(test)]

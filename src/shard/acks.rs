@@ -7,6 +7,12 @@ use crate::session::SessionKey;
 use crate::session::inflight::FlowState;
 use crate::time::Instant;
 
+/// Acknowledgements of so many bytes are used before it is looked whether their connection has used its turn.
+const ACKS_AT_ONCE_BYTES: usize = 32 << 10;
+
+/// Fewer are not held against it: the reads of a turn bring little in so small pieces.
+const ACKS_CHARGED_BYTES: usize = 2 << 10;
+
 impl Shard {
     /// Uses the plain acknowledgements at the start of `bytes`, of which one is there: most come many in a row, and what is
     /// the same for all is asked once. Returns how many bytes they had.
@@ -18,6 +24,7 @@ impl Shard {
         bytes: &[u8],
     ) -> usize {
         self.pause_hooks();
+        let bytes = &bytes[..bytes.len().min(ACKS_AT_ONCE_BYTES)];
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         let Some(key) = key else { return bytes.len() };
         let output_size_max = self.limits.output_size_max;
@@ -63,6 +70,10 @@ impl Shard {
         }
         if finished_count > 0 {
             self.pump(now, key);
+        }
+        if used >= ACKS_CHARGED_BYTES {
+            // Each may have made room for a message.
+            self.charge(id, used as u64 / 2);
         }
         used
     }

@@ -51,6 +51,8 @@ pub(super) struct Bridges {
     waiting: Vec<SessionKey>,
     /// Messages of bridges that other bridges' logs must have first, in order.
     inbound: VecDeque<(BridgeId, u64, Ticket)>,
+    /// Messages of remote brokers that are not published yet, and how many of each batch are.
+    pub inbound_left: VecDeque<(BridgeId, InboundBatch, usize)>,
     /// Numbers of messages of bridges that may be answered, by bridge and answer.
     taken: Vec<(BridgeId, ReasonCode, Vec<u64>)>,
     /// Bridges that cannot take more, as bits.
@@ -71,6 +73,7 @@ impl Bridges {
             written: [Generation::NONE; BRIDGE_COUNT_MAX],
             waiting: Vec::new(),
             inbound: VecDeque::new(),
+            inbound_left: VecDeque::new(),
             taken: Vec::new(),
             held: 0,
             parked: VecDeque::new(),
@@ -223,7 +226,17 @@ impl Shard {
 
     /// Whether messages of remote brokers can be taken now; else they stay in their lane.
     pub fn takes_bridge_mail(&self) -> bool {
-        !self.outbox.is_above_mark() && !self.bridges_above_mark()
+        !self.outbox.is_above_mark() && !self.bridges_above_mark() && !self.has_inbound_left()
+    }
+
+    /// Bytes of messages of remote brokers that wait for the next turn.
+    pub(super) fn inbound_bytes(&self) -> usize {
+        self.bridges.inbound_left.iter().map(|(_, messages, _)| messages.size()).sum()
+    }
+
+    /// Messages of remote brokers have used their part of this turn.
+    pub fn has_inbound_left(&self) -> bool {
+        !self.bridges.inbound_left.is_empty()
     }
 
     /// More waits for the bridges than their lane should hold: publishers are not read.
@@ -234,7 +247,10 @@ impl Shard {
 
     pub fn handle_bridge_mail(&mut self, now: Instant, mail: FromBridges) {
         match mail {
-            FromBridges::Publish { bridge, messages } => self.on_inbound(now, bridge, &messages),
+            FromBridges::Publish { bridge, messages } => {
+                self.bridges.inbound_left.push_back((bridge, messages, 0));
+                self.admit_inbound(now);
+            }
             FromBridges::Written { bridge, through } => self.on_written(now, bridge, through),
             FromBridges::Hold { bridge, is_on } => self.on_hold(now, bridge, is_on),
             FromBridges::RetainedQuery { request, filter, after } => {
@@ -281,6 +297,10 @@ impl Shard {
             // [MQTT-3.3.4-7]
             let why = "more messages are unacknowledged than the receive maximum";
             return Some(self.refuse_at_receive_max(now, id, why));
+        }
+        if self.clients.connection(id)?.is_peer_gone {
+            // What it sent before its end is used above all marks.
+            return None;
         }
         // A 3.x client was told no maximum: it is not read until some are answered.
         Some(self.park(id, Park::Acks))
@@ -434,8 +454,31 @@ impl Shard {
         self.bridges.parked.retain(|parked| *parked != id);
     }
 
-    fn on_inbound(&mut self, now: Instant, bridge: BridgeId, messages: &InboundBatch) {
-        for (number, message) in messages.messages() {
+    /// Publishes what remote brokers sent, as much as a turn allows: the rest waits, in its order.
+    pub(super) fn admit_inbound(&mut self, now: Instant) {
+        self.turns.is_pending |= self.has_inbound_left();
+        while self.turns.bridge_steps < self.turn_part()
+            && let Some((bridge, messages, used)) = self.bridges.inbound_left.pop_front()
+        {
+            if let Some(used) = self.admit_inbound_batch(now, bridge, &messages, used) {
+                self.bridges.inbound_left.push_front((bridge, messages, used));
+            }
+        }
+    }
+
+    /// Publishes the messages of a batch but the first `used`; `Some`: so many are used, and the rest is in the next turn.
+    fn admit_inbound_batch(
+        &mut self,
+        now: Instant,
+        bridge: BridgeId,
+        messages: &InboundBatch,
+        used: usize,
+    ) -> Option<usize> {
+        for (place, (number, message)) in messages.messages().enumerate().skip(used) {
+            if self.turns.bridge_steps >= self.turn_part() {
+                return Some(place);
+            }
+            let began = self.steps();
             self.counters.bridge_messages_received += 1;
             let meta = Meta {
                 is_origin: true,
@@ -446,6 +489,7 @@ impl Shard {
             let draft = Draft { meta, ..message.draft() };
             let admitted = self.publish(now, &draft, Publisher::Bridge(bridge));
             self.arena.trail_last();
+            self.turns.bridge_steps += 1 + self.steps() - began;
             if number == 0 {
                 continue;
             }
@@ -464,6 +508,7 @@ impl Shard {
                 None => self.bridges.take_number(bridge, number, ReasonCode::Success),
             }
         }
+        None
     }
 
     /// Answers with retained messages of this shard's, a chunk a turn.

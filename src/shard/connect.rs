@@ -124,12 +124,7 @@ impl Shard {
             return Step::Wait;
         };
         let existing = self.clients.find(client_id);
-        let old = existing
-            .and_then(|key| self.clients.session(key))
-            .and_then(|session| session.connection);
-        if let Some(old) = old
-            && !self.is_read_out(old, id)
-        {
+        if assigned.is_none() && self.waits_for_take_over(id, client_id, existing) {
             // This CONNECT is read again.
             self.counters.packets_received -= 1;
             return Step::Wait;

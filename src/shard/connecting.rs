@@ -136,11 +136,13 @@ impl Shard {
             return None;
         }
         self.counters.connects_displaced += 1;
+        let has_ended = self.clients.connection(oldest).is_some_and(|c| c.has_ended);
         let peer = self.clients.connection(oldest).and_then(|one| one.addresses().peer);
         let what = "it had not said CONNECT and made room for another";
         self.notice_unnamed(now, None, peer, what, "connections_max");
         self.drop_connection(oldest);
-        Some(oldest)
+        // What has ended has no socket any more.
+        (!has_ended).then_some(oldest)
     }
 
     /// Over the budget of unfinished CONNECTs the oldest goes.

@@ -1,7 +1,6 @@
 //! Queues that nobody needs any more: what waits in them is freed some at a time, so that no single packet frees it all.
 
 use super::Shard;
-use crate::limits::TURN_STEPS_MAX;
 use crate::session::DropReason;
 use crate::session::queue::Queue;
 use std::collections::VecDeque;
@@ -29,7 +28,7 @@ impl Discards {
 impl Shard {
     /// Frees as much as a turn allows.
     pub(super) fn free_discards(&mut self) {
-        let mut left = TURN_STEPS_MAX;
+        let mut left = self.limits.turn_steps_max;
         while left > 0
             && let Some((queue, why)) = self.discards.queues.front_mut()
         {

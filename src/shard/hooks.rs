@@ -235,7 +235,7 @@ impl Shard {
         if plugged.end_held() || !is_in_row {
             plugged.hooks.pause();
         }
-        self.make_room(now, size);
+        self.make_room(now, size, draft.meta.publisher);
         let Some(plugged) = &mut self.plugged else {
             return Published::of(self.admit(now, draft));
         };
@@ -298,7 +298,8 @@ impl Shard {
                 self.counters.publishes_changed += 1;
             }
         }
-        let Ok(generation) = self.arena.admit(changed.as_ref().unwrap_or(draft)) else {
+        let draft = changed.as_ref().unwrap_or(draft);
+        let Ok(generation) = self.arena.admit_above(draft) else {
             self.counters.refused_by_arena += 1;
             return Published::REFUSED;
         };
@@ -306,6 +307,7 @@ impl Shard {
         if FROM_BRIDGE {
             self.arena.trail_last();
         }
+        self.turns.note_alone(draft, &self.limits, &self.router, &mut self.arena);
         let allowed = Published { generation, denied: None };
         if !is_in_row {
             plugged.hooks.pause();
@@ -325,9 +327,9 @@ impl Shard {
 
     /// A hook runs once for a message, so what it may make of it has room before it runs.
     #[inline]
-    fn make_room(&mut self, now: Instant, size: usize) {
+    fn make_room(&mut self, now: Instant, size: usize, publisher: u64) {
         if !self.arena.has_room(self.limits.packet_size_max.max(size)) {
-            self.run_pipeline(now);
+            self.run_charged(now, publisher);
             self.pause_hooks();
         }
     }

@@ -13,8 +13,14 @@ const PARKED_INPUT_MAX: usize = 16 << 10;
 /// So many connections that are gone may stand in the list of those that wait for mail.
 const GONE_MIN: usize = 64;
 
+/// Packets that cost no more are not held against their connection: what a turn reads of it has not so many.
+const CHEAP_STEPS: u64 = 8;
+
+/// After so many bytes of packets it is looked whether a connection has used its turn; where something costs much, earlier.
+const LOOK_BYTES: usize = 32 << 10;
+
 /// Messages of so many bytes are worked on before more are read, while the processor's cache has them.
-const PIPELINE_BYTES: usize = 256 << 10;
+pub(super) const PIPELINE_BYTES: usize = 256 << 10;
 
 /// What a broker that shuts down still listens to: clients get what waits for them, and who says goodbye has no will.
 fn is_heard_at_the_end(packet_type: PacketType) -> bool {
@@ -47,6 +53,10 @@ impl Shard {
             return;
         }
         if connection.park.is_some() || connection.state == ConnectionState::Connecting {
+            if connection.has_ended {
+                // What comes behind the end of its socket is nobody's.
+                return;
+            }
             // All of it: what stands behind a CONNECT goes with it to its shard, or is its client's.
             self.append_input(now, id, bytes);
             self.read_input(now, id);
@@ -61,8 +71,8 @@ impl Shard {
             let used = head_size + self.read_packets(now, id, &bytes[head_size..]);
             self.keep_input(now, id, &bytes[used..]);
         }
-        if self.arena.used() >= PIPELINE_BYTES {
-            self.run_pipeline(now);
+        if self.arena.used() >= self.turns.held_bytes_max {
+            self.run_for(now, id);
         }
         if self.is_shutting_down {
             self.update_read_mode(id);
@@ -108,6 +118,7 @@ impl Shard {
 
     /// Uses what is kept of a connection's input, as far as it goes.
     pub(super) fn read_input(&mut self, now: Instant, id: ConnectionId) {
+        self.end_turn_if_used(id);
         let Some(connection) = self.clients.connection(id) else { return };
         if connection.park.is_some() || connection.input.is_empty() {
             return;
@@ -144,48 +155,59 @@ impl Shard {
         let mut known = codec::Known::default();
         let has_rates = self.rates.is_on;
         self.pause_hooks();
-        while used < bytes.len() {
-            let rest = &bytes[used..];
-            if has_rates && !self.is_within_rate(now, id, rest) {
-                break;
-            }
-            let step = match codec::next_frame(rest, self.limits.packet_size_max) {
-                Ok(None) => break,
-                Ok(Some(frame)) => {
-                    let before = self.arena.admitted();
-                    let step = self.read_packet(now, id, &frame, rest, &mut known);
-                    if step == Step::Done {
-                        used += frame.size;
-                        if has_rates {
-                            self.charge_rate(id, &frame);
+        let began = if cfg!(debug_assertions) { self.steps() } else { 0 };
+        let mut look_at = bytes.len().min(LOOK_BYTES);
+        'input: loop {
+            while used < look_at {
+                let rest = &bytes[used..];
+                if has_rates && !self.is_within_rate(now, id, rest) {
+                    break 'input;
+                }
+                let step = match codec::next_frame(rest, self.limits.packet_size_max) {
+                    Ok(None) => break 'input,
+                    Ok(Some(frame)) => {
+                        let before = self.arena.admitted();
+                        let step = self.read_packet(now, id, &frame, rest, &mut known);
+                        if step == Step::Done {
+                            used += frame.size;
+                            if has_rates {
+                                self.charge_rate(id, &frame);
+                                continue;
+                            }
+                            // Only what was admitted is repeated.
+                            if frame.is_plain_publish() && self.arena.admitted() != before {
+                                used += self.read_repeats(id, &frame, &known, &bytes[used..]);
+                            }
                             continue;
                         }
-                        // Only what was admitted is repeated.
-                        if frame.is_plain_publish() && self.arena.admitted() != before {
-                            used += self.read_repeats(id, &frame, &known, &bytes[used..]);
+                        step
+                    }
+                    Err(error) => match self.refuse_frame(now, id, rest, &error) {
+                        Ok(passed) => {
+                            used += passed;
+                            continue;
                         }
-                        continue;
+                        Err(step) => step,
+                    },
+                };
+                match step {
+                    Step::Done => {}
+                    Step::PlainAcks => used += self.read_plain_acks(now, id, rest),
+                    Step::Wait => break 'input,
+                    Step::Stop => {
+                        self.end_held();
+                        self.measure_turn(id, began);
+                        return bytes.len();
                     }
-                    step
-                }
-                Err(error) => match self.refuse_frame(now, id, rest, &error) {
-                    Ok(passed) => {
-                        used += passed;
-                        continue;
-                    }
-                    Err(step) => step,
-                },
-            };
-            match step {
-                Step::Done => {}
-                Step::PlainAcks => used += self.read_plain_acks(now, id, rest),
-                Step::Wait => break,
-                Step::Stop => {
-                    self.end_held();
-                    return bytes.len();
                 }
             }
+            if used >= bytes.len() {
+                break;
+            }
+            self.look_at_held(now, id);
+            look_at = bytes.len().min(used + LOOK_BYTES);
         }
+        self.measure_turn(id, began);
         self.end_held();
         // Whole packets count, not their parts. [MQTT-3.1.2-22]
         if used > 0
@@ -194,6 +216,24 @@ impl Shard {
             connection.last_received = now;
         }
         used
+    }
+
+    /// Messages that were read are given to the stages when they have many bytes together.
+    #[cold]
+    #[inline(never)]
+    fn look_at_held(&mut self, now: Instant, id: ConnectionId) {
+        if self.arena.used() >= self.turns.held_bytes_max {
+            self.run_for(now, id);
+            self.pause_hooks();
+        }
+    }
+
+    /// Runs the stages over what is held, much of which came on this connection.
+    #[cold]
+    #[inline(never)]
+    fn run_for(&mut self, now: Instant, id: ConnectionId) {
+        let key = self.clients.connection(id).and_then(|connection| connection.session());
+        self.run_charged(now, key.map_or(0, SessionKey::as_u64));
     }
 
     #[inline(always)]
@@ -260,16 +300,22 @@ impl Shard {
         version: ProtocolVersion,
         frame: &Frame<'_>,
     ) -> Step {
+        let began = self.steps();
         self.counters.packets_received += 1;
         if frame.packet_type() == Some(PacketType::Connect) {
             // Whatever it says. [MQTT-3.1.0-2]
             return self.refuse(now, id, ReasonCode::ProtocolError, "a second CONNECT");
         }
         self.pause_hooks();
-        match Packet::decode(frame, version) {
+        let step = match Packet::decode(frame, version) {
             Ok(packet) => self.counted(|shard| shard.on_packet(now, id, key, version, packet)),
-            Err(error) => self.fail(now, id, &error),
+            Err(error) => return self.fail(now, id, &error),
+        };
+        let steps = self.steps() - began;
+        if steps > CHEAP_STEPS {
+            self.charge(id, steps);
         }
+        step
     }
 
     fn on_packet(
@@ -314,7 +360,7 @@ impl Shard {
     /// Lets a connection's input wait.
     pub(super) fn park(&mut self, id: ConnectionId, park: Park) -> Step {
         if let Some(connection) = self.clients.connection(id)
-            && !connection.is_peer_gone
+            && (!connection.is_peer_gone || park == Park::Turn)
         {
             connection.park = Some(park);
             match park {
@@ -330,6 +376,10 @@ impl Shard {
                     self.list_parked_on_bridge(id);
                 }
                 Park::Rate => self.counters.parked_on_rate += 1,
+                Park::Turn => {
+                    self.counters.parked_on_turns += 1;
+                    self.list_for_turn(id);
+                }
                 Park::Subscribe | Park::Acks | Park::TakeOver | Park::Retained => {}
             }
             self.update_read_mode(id);
@@ -354,6 +404,11 @@ impl Shard {
     pub(super) fn use_last_input(&mut self, now: Instant, id: ConnectionId) {
         self.give_up_claim(now, id);
         let Some(connection) = self.clients.connection(id) else { return };
+        if connection.park == Some(Park::Turn) && !self.is_shutting_down {
+            // It goes on in the next turn.
+            connection.is_peer_gone = true;
+            return;
+        }
         if connection.park.take().is_none() || self.is_shutting_down {
             return;
         }
@@ -455,9 +510,18 @@ impl Shard {
             }
             (ConnectionState::Closing { .. }, _) => ReadMode::Stopped,
             _ if is_shutting_down && !is_waited_for => ReadMode::Stopped,
+            (ConnectionState::Connecting, Some(_))
+                if connection.input.len() >= PARKED_INPUT_MAX =>
+            {
+                ReadMode::Stopped
+            }
             (ConnectionState::Connecting, _) => ReadMode::Once,
             (_, None) => ReadMode::Many,
-            (_, Some(Park::Subscribe)) if connection.input.len() < PARKED_INPUT_MAX => {
+            // Its socket is read to its end, or as far as may be, in its turn.
+            _ if connection.is_peer_gone => ReadMode::Stopped,
+            (_, Some(Park::Subscribe | Park::Turn))
+                if connection.input.len() < PARKED_INPUT_MAX =>
+            {
                 ReadMode::Many
             }
             (_, Some(_)) => ReadMode::Stopped,
@@ -471,7 +535,7 @@ impl Shard {
     pub fn poll_read_mode(&mut self) -> Option<(ConnectionId, ReadMode)> {
         while let Some(id) = self.read_changes.pop_front() {
             let Some(connection) = self.clients.connection(id) else { continue };
-            if connection.read_mode != connection.read_mode_told {
+            if connection.read_mode != connection.read_mode_told && !connection.has_ended {
                 connection.read_mode_told = connection.read_mode;
                 return Some((id, connection.read_mode));
             }

@@ -85,11 +85,14 @@ impl Shard {
     }
 
     /// A subscription to the filter was taken out of the index: tells the other shards if it was the last one.
-    pub(super) fn withdraw(&mut self, filter: &str) {
+    ///
+    /// Who waits for it to be known has it confirmed: a client may go on behind the end of its own subscription.
+    pub(super) fn withdraw(&mut self, now: Instant, filter: &str) {
+        self.bound_held();
         if self.shard_count == 1 || self.router.subscriptions.subscriber_count(filter) > 0 {
             return;
         }
-        self.end_announcement(filter);
+        let announcement = self.end_announcement(filter);
         self.announcement_version += 1;
         let version = self.announcement_version;
         for shard in self.others() {
@@ -97,6 +100,9 @@ impl Shard {
                 shard,
                 Control::Interest { filter: filter.into(), version, is_added: false },
             );
+        }
+        if let Some(announcement) = announcement {
+            self.confirm(now, announcement);
         }
     }
 
@@ -118,9 +124,10 @@ impl Shard {
     ) {
         if !is_added {
             self.router.interest.remove(&filter, from);
-            return;
+            return self.bound_held();
         }
         self.router.interest.add(&filter, from);
+        self.bound_held();
         self.outbox.control_behind(from, Control::InterestAck { filter, version });
     }
 
@@ -139,7 +146,12 @@ impl Shard {
         if announcement.missing != 0 {
             return;
         }
-        let Some(announcement) = self.end_announcement(filter) else { return };
+        if let Some(announcement) = self.end_announcement(filter) {
+            self.confirm(now, announcement);
+        }
+    }
+
+    fn confirm(&mut self, now: Instant, announcement: Announcement) {
         for id in announcement.waiting {
             self.confirm_subscribe(now, id);
         }

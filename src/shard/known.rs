@@ -68,6 +68,16 @@ impl KnownInterest {
         (shards, visit_count + found_count)
     }
 
+    /// No topic's search looks at more.
+    pub fn visits_max(&self) -> usize {
+        self.wildcards.visits_max()
+    }
+
+    /// No topic's search finds more.
+    pub fn found_max(&self) -> usize {
+        self.wildcards.found_max()
+    }
+
     /// Moves with every change.
     pub fn version(&self) -> u64 {
         self.exact_version + self.wildcards.version()

@@ -1,23 +1,26 @@
 //! Before a connection ends that did nothing wrong, what its socket already holds is read and worked on: a take-over, a
 //! timer, or a send that failed must not throw away what the client has sent in time.
 
-use super::{About, ConnectionId, Shard};
+use super::{ConnectionId, Shard};
 use crate::session::Park;
 use crate::session::connection::ConnectionState;
 use crate::time::Instant;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 /// A connection whose socket is read once more, and why it then ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct LastRead {
     connection: ConnectionId,
     why: Why,
+    /// Bytes that may still be read.
+    left: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Why {
-    /// Its client has connected again, as this connection.
-    TakenOver(ConnectionId),
+    /// Its client, which is named, has connected again, as this connection.
+    TakenOver(ConnectionId, Rc<str>),
     /// Its time has passed.
     Silent,
     /// The time of its packet has passed, of which a part has arrived.
@@ -32,7 +35,7 @@ impl Shard {
     /// The next connection whose socket is to be read: up to its end, or up to so many bytes.
     pub fn poll_last_read(&mut self) -> Option<(ConnectionId, usize)> {
         let last_read = self.last_reads.front()?;
-        Some((last_read.connection, self.limits.takeover_bytes_max))
+        Some((last_read.connection, last_read.left))
     }
 
     /// Whether `handle_place` is to follow, and no read.
@@ -49,23 +52,36 @@ impl Shard {
 
     /// What waits in front of the bytes that follow is used, above all marks.
     pub fn begin_last_read(&mut self, now: Instant) {
-        let LastRead { connection: id, why } = *self.last_reads.front().expect("it was polled");
+        let LastRead { connection: id, why, .. } = self.last_reads.front().expect("it was polled");
+        let id = *id;
         if matches!(why, Why::Silent | Why::Late) {
             return;
         }
         self.give_up_claim(now, id);
         let Some(connection) = self.clients.connection(id) else { return };
         connection.is_peer_gone = true;
-        if connection.park.take().is_some() {
+        // Who waits for its turn goes on in it, and a CONNECT when it may.
+        if !matches!(connection.park, None | Some(Park::Turn | Park::TakeOver)) {
+            connection.park = None;
             self.read_input(now, id);
         }
+        self.update_read_mode(id);
     }
 
-    /// The socket was read. `has_more`: as much was read as may be, and more may be there. Returns a connection that is gone.
-    pub fn handle_last_read(&mut self, now: Instant, has_more: bool) -> Option<ConnectionId> {
-        let LastRead { connection, why } = self.last_reads.pop_front().expect("it was polled");
+    /// The socket was read: all that it held, `left` bytes less than might be, or what the connection's turn allows. Returns
+    /// a connection that is gone.
+    pub fn handle_last_read(&mut self, now: Instant, left: usize) -> Option<ConnectionId> {
+        let LastRead { connection, why, .. } = self.last_reads.pop_front().expect("it was polled");
+        if !matches!(why, Why::Silent | Why::Late) && self.is_waiting_for_turn(connection) {
+            self.postponed_reads.push_back(LastRead { connection, why, left });
+            self.turns.is_pending = true;
+            return None;
+        }
+        let has_more = left == 0;
         match why {
-            Why::TakenOver(successor) => self.let_take_over(now, connection, successor, has_more),
+            Why::TakenOver(successor, client_id) => {
+                self.let_take_over(now, connection, (successor, &client_id), has_more);
+            }
             Why::Silent => self.end_if_silent(now, connection),
             Why::Late => self.end_if_late(now, connection),
             // It may have ended in another way meanwhile.
@@ -81,21 +97,17 @@ impl Shard {
 
     /// As `handle_close`, for a connection whose socket may hold bytes: they are read first.
     pub fn handle_break(&mut self, connection: ConnectionId) {
-        self.last_reads.push_back(LastRead { connection, why: Why::Broken });
+        self.list_last_read(connection, Why::Broken);
     }
 
-    /// Whether the connection that a client takes over may end. If not, its socket is read first, and the new connection
-    /// waits for that.
-    pub(super) fn is_read_out(&mut self, old: ConnectionId, successor: ConnectionId) -> bool {
-        match self.clients.connection(old) {
-            Some(connection) if !connection.is_read_out => {}
-            _ => return true,
-        }
-        if let Some(connection) = self.clients.connection(successor) {
-            connection.park = Some(Park::TakeOver);
-        }
-        self.last_reads.push_back(LastRead { connection: old, why: Why::TakenOver(successor) });
-        false
+    /// Before `successor` takes the client over its old connection is read.
+    pub(super) fn read_before_take_over(
+        &mut self,
+        old: ConnectionId,
+        successor: ConnectionId,
+        client_id: Rc<str>,
+    ) {
+        self.list_last_read(old, Why::TakenOver(successor, client_id));
     }
 
     /// A CONNECT waits until it is known where it comes from.
@@ -103,7 +115,7 @@ impl Shard {
         if let Some(connection) = self.clients.connection(id) {
             connection.park = Some(Park::TakeOver);
         }
-        self.last_reads.push_back(LastRead { connection: id, why: Why::Unplaced });
+        self.list_last_read(id, Why::Unplaced);
     }
 
     /// A CONNECT that waited is read again.
@@ -121,43 +133,17 @@ impl Shard {
 
     /// A timer ends the connection unless its socket brings something.
     pub(super) fn read_before_end(&mut self, connection: ConnectionId) {
-        self.last_reads.push_back(LastRead { connection, why: Why::Silent });
+        self.list_last_read(connection, Why::Silent);
     }
 
     /// The same for a packet that takes too long: its rest may be there.
     pub(super) fn read_before_late(&mut self, connection: ConnectionId) {
-        self.last_reads.push_back(LastRead { connection, why: Why::Late });
+        self.list_last_read(connection, Why::Late);
     }
 
-    fn let_take_over(
-        &mut self,
-        now: Instant,
-        old: ConnectionId,
-        successor: ConnectionId,
-        has_more: bool,
-    ) {
-        if let Some(connection) = self.clients.connection(old) {
-            connection.is_read_out = true;
-        }
-        self.unpark(now, successor, Park::TakeOver);
-        match self.clients.connection(old) {
-            // The new connection was refused, or is gone: the old one lives on as before.
-            Some(connection) if matches!(connection.state, ConnectionState::Open(_)) => {
-                connection.is_read_out = false;
-                connection.is_peer_gone = false;
-                self.update_read_mode(old);
-            }
-            _ if has_more => {
-                self.counters.takeovers_cut += 1;
-                let what = "on its old connection was more than is used when it connects again";
-                self.notice_client(now, About::Cut, successor, what, "takeover_bytes_max");
-            }
-            _ => {}
-        }
-        let has_ended = self.clients.connection(successor).is_some_and(|c| c.has_ended);
-        if has_ended {
-            self.handle_close(now, successor);
-        }
+    fn list_last_read(&mut self, connection: ConnectionId, why: Why) {
+        let left = self.limits.takeover_bytes_max;
+        self.last_reads.push_back(LastRead { connection, why, left });
     }
 
     /// A timer of the connection has passed, and all that its client had sent was worked on.

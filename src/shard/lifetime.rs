@@ -73,6 +73,12 @@ impl Shard {
             return;
         }
         self.use_last_input(now, id);
+        if self.is_waiting_for_turn(id)
+            && let Some(connection) = self.clients.connection(id)
+        {
+            connection.has_ended = true;
+            return;
+        }
         self.run_pipeline(now);
         self.counted(|shard| shard.leave(now, id, "the network connection was closed"));
         self.drop_connection(id);
@@ -110,7 +116,7 @@ impl Shard {
         connection.pending = None;
         drop(connection.input.take());
         self.begun.end(&mut connection.begun);
-        let is_flushed = connection.output.size() == 0;
+        let is_flushed = connection.output.size() == 0 || connection.has_ended;
         if is_flushed {
             // It is gone at the end of this turn.
             return self.list_close(id);
@@ -132,8 +138,11 @@ impl Shard {
     pub fn poll_close(&mut self) -> Option<Close> {
         while let Some(id) = self.closes.pop_front() {
             if let Some(connection) = self.clients.connection(id) {
-                let has_said_all = connection.has_said_all;
+                let (has_said_all, has_ended) = (connection.has_said_all, connection.has_ended);
                 self.drop_connection(id);
+                if has_ended {
+                    continue;
+                }
                 return Some(Close { connection: id, has_said_all });
             }
         }
@@ -174,6 +183,11 @@ impl Shard {
             return;
         }
         session.disconnect();
+        if let Some(connection) = self.clients.connection(id) {
+            // Nobody is to be told of its subscriptions any more.
+            connection.pending = None;
+        }
+        let Some(session) = self.clients.session(key) else { return };
         let client_id = &session.client_id;
         self.events.push(|| Event::Disconnected { client_id: client_id.clone(), why: why.into() });
         tell!(self, key, client => HookEvent::Disconnected { client, why });
@@ -204,7 +218,7 @@ impl Shard {
         self.counters.add_steps(filters.len() as u64);
         self.leave_all_groups(now, key);
         for filter in filters.iter().filter(|filter| !filter.starts_with("$share/")) {
-            self.remove_subscription(key, filter);
+            self.remove_subscription(now, key, filter);
         }
         self.clients.subscription_count -= filters.len();
         if let Some(session) = self.clients.session(key) {
@@ -285,6 +299,10 @@ impl Shard {
                 self.set_keep_alive_timer(now, id);
             }
             ConnectionState::Open(_) => self.read_before_end(id),
+            // Its CONNECT is here.
+            ConnectionState::Connecting if connection.park == Some(Park::TakeOver) => {
+                self.set_connection_timer(id, Some(now.plus_ms(CONNECT_GRACE_MS)));
+            }
             // It may have to move with all that it has sent, so the ring reads it, not we: for that it has some time more.
             ConnectionState::Connecting if !connection.had_grace => {
                 connection.had_grace = true;

@@ -54,7 +54,7 @@ impl Mail {
     pub fn size(&self) -> usize {
         match &self.0 {
             Content::Control(items) => items.iter().map(Control::size).sum(),
-            Content::Publishes(batch) | Content::Members(batch) => batch.bytes.len(),
+            Content::Publishes(batch) | Content::Members(batch) => batch.bytes.capacity(),
         }
     }
 }
@@ -146,7 +146,7 @@ pub(super) enum Control {
 }
 
 impl Control {
-    fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         let text = match self {
             Control::Interest { filter, .. }
             | Control::InterestAck { filter, .. }
@@ -205,6 +205,12 @@ impl Batches {
         }
     }
 
+    /// The memory held.
+    fn memory(&self) -> usize {
+        let closed: usize = self.closed.iter().map(|batch| batch.bytes.capacity()).sum();
+        closed + self.open.bytes.capacity()
+    }
+
     fn oldest(&self) -> Option<u64> {
         let open = (!self.open.bytes.is_empty()).then_some(&self.open);
         self.closed.front().or(open).map(|batch| batch.number)
@@ -231,11 +237,11 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// An empty buffer with room for a batch like the last one, that begins with `size` bytes.
+    /// An empty buffer with room for a batch like the last one, that begins with `size` bytes and is closed at `size_max`.
     #[inline(never)]
-    fn fresh(&self, size: usize, spares: &mut BufferPool) -> Vec<u8> {
+    fn fresh(&self, size: usize, size_max: usize, spares: &mut BufferPool) -> Vec<u8> {
         let mut bytes = spares.take();
-        bytes.reserve(size.max(self.last_batch_size.min(BATCH_SIZE)));
+        bytes.reserve(size.max(self.last_batch_size.min(size_max)));
         bytes
     }
 
@@ -256,6 +262,8 @@ pub(super) struct Outbox {
     /// Buffers of batches that were read, for the next ones: of these shards alone, as connections need smaller ones.
     spares: BufferPool,
     mark: usize,
+    /// A batch is closed at so many bytes; a receiver gets nothing larger but single large messages.
+    batch_size: usize,
     /// Why publishers are not read, as bits.
     marks: u8,
     /// The shards whose stores hold publishers, as bits.
@@ -268,7 +276,7 @@ pub(super) struct Outbox {
     ack_count: usize,
 }
 
-/// A batch is closed at this size, or at the mark; a receiver gets nothing larger but single large messages.
+/// A batch is closed at this size, or at the mark.
 const BATCH_SIZE: usize = 256 << 10;
 
 const MAIL_MARK: u8 = 1;
@@ -284,6 +292,7 @@ impl Outbox {
             receivers: 0,
             spares: BufferPool::default(),
             mark,
+            batch_size: BATCH_SIZE.min(mark),
             marks: 0,
             held_by: 0,
             batch_count: 0,
@@ -299,19 +308,22 @@ impl Outbox {
 
     /// Takes the buffer of a batch that was read. Where more come than go, few are kept.
     pub fn give_back(&mut self, batch: Batch) {
-        if self.spares.count() < SPARE_COUNT_MAX && batch.bytes.capacity() <= 2 * BATCH_SIZE {
+        // Where batches are small, a large buffer would hold few bytes.
+        let is_fit = batch.bytes.capacity() <= 2 * self.batch_size;
+        if is_fit && self.spares.count() < SPARE_COUNT_MAX {
             self.spares.give(batch.bytes);
         }
     }
 
-    /// Bytes that wait for other shards, about.
+    /// The memory of what waits for other shards, about.
     pub fn bytes(&self) -> usize {
         let controls = |waiting: &Waiting| -> usize {
             let acks = waiting.acks.iter().map(|(_, ack)| ack);
             waiting.control.iter().chain(acks).map(Control::size).sum()
         };
-        let of =
-            |waiting: &Waiting| waiting.publish_bytes + waiting.member_bytes + controls(waiting);
+        let of = |waiting: &Waiting| {
+            waiting.publishes.memory() + waiting.members.memory() + controls(waiting)
+        };
         self.to.iter().map(of).sum()
     }
 
@@ -379,8 +391,8 @@ impl Outbox {
     fn publish_behind(&mut self, to: ShardId, message: &Message<'_>, repeated: Option<u64>) -> u64 {
         let size = HEADER_SIZE + message.size();
         let waiting = &mut self.to[usize::from(to)];
-        if !waiting.publishes.has_room(size, BATCH_SIZE.min(self.mark)) {
-            let bytes = waiting.fresh(size, &mut self.spares);
+        if !waiting.publishes.has_room(size, self.batch_size) {
+            let bytes = waiting.fresh(size, self.batch_size, &mut self.spares);
             self.batch_number += 1;
             self.batch_count += 1;
             self.receivers |= 1 << to;
@@ -435,8 +447,8 @@ impl Outbox {
     pub fn member(&mut self, to: ShardId, address: &Address, message: &Message<'_>) {
         let size = HEADER_SIZE + message.size();
         let waiting = &mut self.to[usize::from(to)];
-        if !waiting.members.has_room(size, BATCH_SIZE.min(self.mark)) {
-            let bytes = waiting.fresh(size, &mut self.spares);
+        if !waiting.members.has_room(size, self.batch_size) {
+            let bytes = waiting.fresh(size, self.batch_size, &mut self.spares);
             self.batch_number += 1;
             self.batch_count += 1;
             self.receivers |= 1 << to;

@@ -18,6 +18,7 @@ use super::{ConnectionId, Shard};
 use crate::arena::{Budget, allocated, map_size};
 use crate::codec::ReasonCode;
 use crate::limits::Limits;
+use crate::session::connection::PendingSuback;
 use crate::session::{Returned, SessionKey};
 use crate::time::Instant;
 use crate::topic::{filter_of, has_wildcards};
@@ -210,8 +211,10 @@ impl Shard {
             .and_then(|id| self.clients.connection(id))
             .and_then(|connection| connection.pending.as_deref_mut());
         if let Some(pending) = pending {
-            for (_, place) in pending.joins.iter().filter(|(joined, _)| **joined == *text) {
-                pending.reasons[*place] = ReasonCode::QuotaExceeded;
+            for PendingSuback { joins, reasons, .. } in &mut pending.answers {
+                for (_, place) in joins.iter().filter(|(joined, _)| **joined == *text) {
+                    reasons[*place] = ReasonCode::QuotaExceeded;
+                }
             }
         }
         self.counters.refused_by_metadata += 1;

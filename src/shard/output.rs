@@ -19,6 +19,10 @@ impl Shard {
             let Some(connection) = self.clients.connection(id) else { continue };
             connection.is_flush_listed = false;
             if let Some(output) = connection.output.take() {
+                if connection.has_ended {
+                    connection.output.sent(output, &mut self.pool);
+                    continue;
+                }
                 return Some((id, output));
             }
         }

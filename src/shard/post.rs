@@ -1,8 +1,50 @@
 //! Mail from other shards.
 
 use super::mail::{Batch, Content, Control, Mail};
+use super::retained::Setter;
 use super::{Shard, ShardId, retained};
+use crate::arena::Message;
 use crate::time::Instant;
+use std::collections::VecDeque;
+
+/// Mail of other shards that was taken out of the lanes and is not used yet.
+#[derive(Debug)]
+pub(super) struct Postponed {
+    /// Publishes, and how many bytes of each batch were used.
+    publishes: VecDeque<(Batch, usize)>,
+    /// How many batches of publishes were taken out of the lanes, and how many of them were used.
+    taken_count: u64,
+    used_count: u64,
+    /// All that was in the lanes when this turn began was taken out.
+    has_drained: bool,
+    /// Questions that are answered with all that was sent before them: behind so many batches, once that is known.
+    questions: VecDeque<(Option<u64>, ShardId, Control)>,
+}
+
+impl Default for Postponed {
+    fn default() -> Postponed {
+        Postponed {
+            publishes: VecDeque::new(),
+            taken_count: 0,
+            used_count: 0,
+            has_drained: true,
+            questions: VecDeque::new(),
+        }
+    }
+}
+
+impl Postponed {
+    /// Bytes that it holds, about.
+    pub fn bytes(&self) -> usize {
+        let publishes = self.publishes.iter().map(|(batch, _)| batch.bytes.capacity());
+        publishes.chain(self.questions.iter().map(|(.., question)| question.size())).sum()
+    }
+
+    /// Nothing of it waits, nor do publishes in the lanes wait for it.
+    pub fn is_idle(&self) -> bool {
+        self.publishes.is_empty() && self.questions.is_empty() && self.has_drained
+    }
+}
 
 impl Shard {
     /// One item of a lane from another shard. Control mail of a turn is handed in before publishes, and both before
@@ -15,8 +57,12 @@ impl Shard {
                 }
             }
             Content::Publishes(batch) => {
-                self.on_publishes(now, &batch);
-                self.outbox.give_back(batch);
+                self.counters.mail_messages_received += batch.count as u64;
+                self.postponed_mail.taken_count += 1;
+                if self.postponed_mail.publishes.is_empty() {
+                    return self.admit_batch(now, batch, 0);
+                }
+                self.postponed_mail.publishes.push_back((batch, 0));
             }
             Content::Members(batch) => {
                 self.on_member_mail(now, from, &batch);
@@ -25,24 +71,102 @@ impl Shard {
         }
     }
 
-    fn on_publishes(&mut self, now: Instant, batch: &Batch) {
-        self.counters.mail_messages_received += batch.count as u64;
-        let mut reader = batch.reader();
-        while let Some(message) = reader.next() {
-            let is_admitted = reader.is_repeat
-                && self.arena.admit_repeat([message.bytes, &[]], message.payload.len());
-            if is_admitted {
-                self.counters.admitted += 1;
-            } else {
-                let before = self.arena.admitted();
-                self.admit_piece(now, &message);
-                if message.meta.from_bridge {
-                    self.arena.trail_last();
-                }
-                if let Some(setter) = reader.setter.filter(|_| self.arena.admitted() != before) {
-                    self.setters.push(self.arena.admitted(), setter);
-                }
+    /// Whether publishes that other shards sent are taken out of their lanes: not before those of an earlier turn were used.
+    pub fn takes_publishes(&mut self) -> bool {
+        if self.turns.is_pending {
+            let postponed = &mut self.postponed_mail;
+            postponed.has_drained = postponed.publishes.is_empty();
+        }
+        self.postponed_mail.has_drained
+    }
+
+    /// Takes the questions for which all was used that was sent before them.
+    #[inline]
+    pub(super) fn take_questions(&mut self) {
+        if self.turns.is_pending && !self.postponed_mail.questions.is_empty() {
+            self.take_due_questions();
+        }
+    }
+
+    #[inline(never)]
+    fn take_due_questions(&mut self) {
+        let Postponed { taken_count, used_count, has_drained, .. } = self.postponed_mail;
+        if has_drained {
+            let new = self.postponed_mail.questions.iter_mut().rev();
+            for (behind, ..) in new.take_while(|(behind, ..)| behind.is_none()) {
+                *behind = Some(taken_count);
             }
+        }
+        while let Some((Some(behind), ..)) = self.postponed_mail.questions.front()
+            && *behind <= used_count
+            && let Some((_, from, question)) = self.postponed_mail.questions.pop_front()
+        {
+            self.on_question(from, question);
+        }
+    }
+
+    /// Admits what other shards sent, as much as a turn allows: the rest waits, in its order.
+    pub(super) fn admit_mail(&mut self, now: Instant) {
+        while self.turns.mail_steps < self.turn_part()
+            && let Some((batch, offset)) = self.postponed_mail.publishes.pop_front()
+        {
+            self.admit_batch(now, batch, offset);
+        }
+    }
+
+    /// Admits the messages of a batch from `offset` on. What is left goes on in the next turn.
+    fn admit_batch(&mut self, now: Instant, batch: Batch, offset: usize) {
+        match self.admit_messages(now, &batch, offset) {
+            Some(offset) => self.postponed_mail.publishes.push_front((batch, offset)),
+            None => {
+                self.postponed_mail.used_count += 1;
+                self.outbox.give_back(batch);
+            }
+        }
+    }
+
+    /// The messages of a batch from `offset` on; `Some`: up to there the turn allowed it.
+    fn admit_messages(&mut self, now: Instant, batch: &Batch, offset: usize) -> Option<usize> {
+        let mut reader = batch.reader();
+        reader.take(offset);
+        // Of a batch that goes on, others were admitted in between.
+        let mut may_repeat = false;
+        while let Some(message) = reader.next() {
+            let is_repeat = may_repeat
+                && reader.is_repeat
+                && self.arena.admit_repeat([message.bytes, &[]], message.payload.len());
+            may_repeat = true;
+            if is_repeat {
+                self.counters.admitted += 1;
+                continue;
+            }
+            if self.arena.admit_piece(&message).is_ok() {
+                self.counters.admitted += 1;
+                self.complete_last(&message, reader.setter);
+                continue;
+            }
+            let (held, began) = (self.arena.held(), self.steps());
+            may_repeat = self.admit(now, &message.draft()).is_some();
+            if may_repeat {
+                self.complete_last(&message, reader.setter);
+            }
+            self.turns.mail_steps += self.steps() - began + held;
+            self.turns.is_pending = true;
+            if self.turns.mail_steps >= self.turn_part() && !reader.is_empty() {
+                return Some(batch.bytes.len() - reader.left());
+            }
+        }
+        None
+    }
+
+    /// What came with the message that was admitted last.
+    #[inline]
+    fn complete_last(&mut self, message: &Message<'_>, setter: Option<Setter>) {
+        if message.meta.from_bridge {
+            self.arena.trail_last();
+        }
+        if let Some(setter) = setter {
+            self.setters.push(self.arena.admitted(), setter);
         }
     }
 
@@ -76,6 +200,26 @@ impl Shard {
             Control::Credit { filter, session, count } => {
                 self.on_credit(now, (from, session), &filter, count)
             }
+            question @ (Control::RetainedQuery { .. }
+            | Control::RetainedAnswer { .. }
+            | Control::RoomAsk(_)
+            | Control::LeaseBack(_)) => {
+                self.postponed_mail.questions.push_back((None, from, question));
+                self.turns.is_pending = true;
+            }
+            Control::Hold { is_on } => self.on_hold_of(from, is_on),
+            Control::RoomWord(word) => self.on_word(now, from, *word),
+            Control::PromiseBack { topic } => self.retained.end_promise(&topic),
+            Control::LeaseAsk => self.on_lease_ask(from),
+            Control::Lease(room) => self.take_lease(from, room),
+            Control::LeaseRecall => self.on_lease_recall(now, from),
+            Control::Counters(report) => self.take_report(now, from, *report),
+        }
+    }
+
+    /// What is worked on with all publishes used that were sent before it.
+    fn on_question(&mut self, from: ShardId, question: Control) {
+        match question {
             Control::RetainedQuery { session, request, filter, after, count_max } => {
                 let query = retained::Query { from, session, request, filter, after, count_max };
                 self.queries.push_back(query)
@@ -83,15 +227,9 @@ impl Shard {
             Control::RetainedAnswer { session, request, messages, more } => {
                 self.answers.push_back(retained::Answer { session, request, messages, more })
             }
-            Control::Hold { is_on } => self.on_hold_of(from, is_on),
             Control::RoomAsk(ask) => self.claims.push(ask),
-            Control::RoomWord(word) => self.on_word(now, from, *word),
-            Control::PromiseBack { topic } => self.retained.end_promise(&topic),
-            Control::LeaseAsk => self.on_lease_ask(from),
-            Control::Lease(room) => self.take_lease(from, room),
-            Control::LeaseRecall => self.on_lease_recall(now, from),
             Control::LeaseBack(room) => self.on_lease_back(room),
-            Control::Counters(report) => self.take_report(now, from, *report),
+            _ => unreachable!("the others wait for nothing"),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::mail::{Batch, Control};
 use super::{Shard, ShardId, context};
 use crate::arena::Stored;
 use crate::codec::QoS;
-use crate::limits::{Limits, TURN_STEPS_MAX};
+use crate::limits::Limits;
 use crate::session::{Envelope, Pull, SessionKey, SessionLimits};
 use crate::time::Instant;
 use crate::topic::{ScanEnd, has_wildcards};
@@ -24,10 +24,10 @@ use std::collections::VecDeque;
 /// Retained messages fetched at a time, and bytes after which a chunk ends.
 const CHUNK_COUNT_MAX: usize = 64;
 const CHUNK_BYTES: usize = 64 << 10;
-/// Chunks that one session fetches of its own shard before others have their turn.
-const CHUNKS_PER_TURN: usize = 64;
 /// Topics looked at for one chunk.
 const VISIT_MAX: usize = 4096;
+/// Chunks that one session fetches of its own shard before others have their turn.
+const CHUNKS_PER_TURN: usize = 64;
 
 /// Another shard's question.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Shard {
             if let Some(session) = self.clients.session(key) {
                 session.is_pull_listed = false;
             }
-            let (mut chunk_count, mut left) = (0, TURN_STEPS_MAX as usize);
+            let (mut chunk_count, mut left) = (0, self.limits.turn_steps_max as usize);
             while self.pull(now, key, &mut left) {
                 chunk_count += 1;
                 if chunk_count == CHUNKS_PER_TURN || left == 0 {

@@ -92,6 +92,20 @@ impl Router {
         route
     }
 
+    /// How many receivers a message of this topic has, if that is remembered.
+    pub fn weight(&self, topic: &[u8]) -> Option<u64> {
+        let versions = (self.subscriptions.version(), self.interest.version());
+        let route = self.cache.get(topic).filter(|_| versions == self.cache_versions)?;
+        Some((route.local.len() + route.groups.len()) as u64)
+    }
+
+    /// No message costs more steps to find its receivers and to be offered to them, its bytes apart.
+    pub fn weight_max(&self) -> u64 {
+        let (subscriptions, interest) = (&self.subscriptions, &self.interest);
+        let found_max = 2 * subscriptions.found_max() + interest.found_max();
+        (found_max + subscriptions.visits_max() + interest.visits_max()) as u64
+    }
+
     fn forget_routes(&mut self, steps: &mut u64) {
         *steps += self.cache.len() as u64;
         self.cache.clear();

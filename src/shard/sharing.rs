@@ -8,7 +8,7 @@ use super::router::{Options, Subscriber};
 use super::{ConnectionId, Shard, ShardId, context};
 use crate::arena::{Message, Stored};
 use crate::codec::{QoS, SubscriptionOptions};
-use crate::limits::{Limits, TURN_STEPS_MAX};
+use crate::limits::Limits;
 use crate::session::queue::QueueLimits;
 use crate::session::{
     Clients, Context, DropReason, Membership, Offer, Returned, Session, SessionKey,
@@ -184,6 +184,7 @@ impl Shard {
                 id: 0,
             };
             self.router.subscriptions.insert(&filter, Subscriber::Group(index), entry);
+            self.bound_held();
         }
         (filter, is_new)
     }
@@ -270,7 +271,7 @@ impl Shard {
     /// Gives places to groups' owners as long as a turn allows; whether all groups were looked at.
     fn give_places(&mut self, now: Instant, key: SessionKey) -> bool {
         let full = self.full_credit_of(key);
-        let mut left = TURN_STEPS_MAX;
+        let mut left = self.limits.turn_steps_max;
         while left > 0 {
             let Some((session, Some(connection))) = self.clients.pair(key) else { return true };
             let mut given: Vec<(ShardId, Box<str>, u32)> = Vec::new();
@@ -435,7 +436,7 @@ impl Shard {
                 self.discards.push(group.backlog, Some(DropReason::GroupFull));
             }
             self.router.subscriptions.remove(&filter, Subscriber::Group(index));
-            self.withdraw(&filter);
+            self.withdraw(now, &filter);
             self.count_left_in_group(left_count);
             return;
         }

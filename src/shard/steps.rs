@@ -1,10 +1,100 @@
 //! How much work a shard does, in steps: a session offered; a filter inserted, removed or compared; a message queued, moved
-//! or freed; a timer fired; 4 KiB copied; a packet read. Builds with debug assertions count them, for tests; others have other things to do.
+//! or freed; a timer fired; 4 KiB copied; a packet read.
+//!
+//! A turn gives a connection `turn_steps_max`. What it sent beyond that stays in its input, and nothing of it overtakes the
+//! rest; it goes on in the next turn, after the events of others.
+//!
+//! What a message costs is known when the stages have had it. So the arena holds only as many messages as cost half of a turn
+//! together, whatever their topics (`Arena::bound_held`); then it refuses the next one as if it was full, the stages run, and
+//! who sent the messages is charged. Where so few would be held that this took more than it saves, each message but the repeats of one
+//! whose receivers are counted goes to the stages alone. The way of a message that meets no bound has no look more.
 
-use super::Shard;
+use super::input::PIPELINE_BYTES;
+use super::router::Router;
+use super::{ConnectionId, Shard};
+use crate::arena::{Arena, Draft, Generation};
+use crate::limits::Limits;
+use crate::session::connection::ConnectionState;
+use crate::session::{Park, SessionKey};
+use crate::time::Instant;
+use std::collections::BTreeMap;
 
 /// Bytes whose copy is a step, as a power of two.
 const COPY_SHIFT: u32 = 12;
+
+/// The part of a turn that messages may cost which the stages do not have yet. The rest is what may be used before.
+const HELD_PART: u64 = 2;
+
+/// Where fewer messages than this may be held, each goes to the stages alone.
+const HELD_MIN: u64 = 32;
+
+/// Who has used much of this turn, and who goes on in the next one.
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// The end of the turn has something to do of what follows; looked at instead of all of it.
+    pub is_pending: bool,
+    /// Connections that have been charged in this turn.
+    charged: Vec<ConnectionId>,
+    /// Those that were parked in this turn, and in turns before.
+    parked: Vec<ConnectionId>,
+    due: Vec<ConnectionId>,
+    /// Each message but repeats goes to the stages alone.
+    is_strict: bool,
+    /// The publisher of the message that went in alone, as `Meta::publisher`.
+    last_publisher: u64,
+    /// Bytes of messages that are held before the stages run.
+    pub held_bytes_max: usize,
+    /// Steps that the messages of other shards, and of bridges, have cost in this turn.
+    pub mail_steps: u64,
+    pub bridge_steps: u64,
+    /// What the reads of each connection have taken in this turn, for tests.
+    measured: BTreeMap<ConnectionId, u64>,
+}
+
+impl Turns {
+    pub fn new() -> Turns {
+        Turns {
+            is_pending: false,
+            charged: Vec::new(),
+            parked: Vec::new(),
+            due: Vec::new(),
+            is_strict: false,
+            last_publisher: 0,
+            held_bytes_max: PIPELINE_BYTES,
+            mail_steps: 0,
+            bridge_steps: 0,
+            measured: BTreeMap::new(),
+        }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.parked.is_empty() && self.due.is_empty()
+    }
+
+    /// A message was admitted above the bound: where it goes in alone, what repeats it may follow as far as its receivers are
+    /// counted.
+    pub fn note_alone(
+        &mut self,
+        draft: &Draft<'_>,
+        limits: &Limits,
+        router: &Router,
+        arena: &mut Arena,
+    ) {
+        if !self.is_strict {
+            return;
+        }
+        self.last_publisher = draft.meta.publisher;
+        let each = 1 + of_bytes(draft.size());
+        let weight = router.weight(draft.topic).map(|count| count.max(1) * each);
+        let more = weight.map_or(0, |weight| part_of_turn(limits) / weight);
+        arena.bound_repeats(usize::try_from(arena.held() + more).unwrap_or(usize::MAX));
+    }
+}
+
+/// At least one step, so that everything goes on.
+fn part_of_turn(limits: &Limits) -> u64 {
+    (limits.turn_steps_max / HELD_PART).max(1)
+}
 
 /// The steps of copying so many bytes.
 #[inline(always)]
@@ -43,5 +133,163 @@ impl Shard {
     /// last, deliveries apart: at most `CALL_STEPS_MAX`.
     pub fn take_call_steps_most(&mut self) -> u64 {
         std::mem::take(&mut self.call_steps_most)
+    }
+
+    /// The most steps that the reads of one connection have taken in a turn since this was asked last: `turn_steps_max`, what
+    /// its last packet took, and what it found held. Builds with debug assertions know it.
+    pub fn take_turn_steps_most(&mut self) -> u64 {
+        std::mem::take(&mut self.turn_steps_most)
+    }
+
+    /// Notes what a read of a connection has taken since the shard's steps were `began`.
+    #[inline(always)]
+    pub(super) fn measure_turn(&mut self, id: ConnectionId, began: u64) {
+        if cfg!(debug_assertions) {
+            let taken = self.steps().saturating_sub(began);
+            self.turns.is_pending = true;
+            let sum = self.turns.measured.entry(id).or_default();
+            *sum += taken;
+            self.turn_steps_most = self.turn_steps_most.max(*sum);
+        }
+    }
+
+    /// What may be used of a turn, and what may be held then.
+    pub(super) fn turn_part(&self) -> u64 {
+        part_of_turn(&self.limits)
+    }
+
+    /// What topics match has changed: so many messages may be held from now on.
+    pub(super) fn bound_held(&mut self) {
+        let held_max = self.turn_part() / self.router.weight_max().max(1);
+        self.turns.is_strict = held_max < HELD_MIN;
+        let bytes_max = usize::try_from(held_max.max(1) << COPY_SHIFT).unwrap_or(usize::MAX);
+        self.turns.held_bytes_max = bytes_max.min(PIPELINE_BYTES);
+        let held_max = if self.turns.is_strict { 0 } else { held_max };
+        self.arena.bound_held(usize::try_from(held_max).unwrap_or(usize::MAX));
+    }
+
+    /// As many messages are held as may be, or they fill the arena, so the stages empty it. A message that finds no room then
+    /// never finds any.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn admit_after_stages(
+        &mut self,
+        now: Instant,
+        draft: &Draft<'_>,
+    ) -> Option<Generation> {
+        self.run_charged(now, draft.meta.publisher);
+        let admitted = self.arena.admit_above(draft).ok();
+        self.counters.refused_by_arena += u64::from(admitted.is_none());
+        if admitted.is_some() {
+            self.turns.note_alone(draft, &self.limits, &self.router, &mut self.arena);
+        }
+        admitted
+    }
+
+    /// Runs the stages over what is held, and charges who has sent it: what is held alone its own publisher, else
+    /// `publisher`. Returns what it took.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn run_charged(&mut self, now: Instant, publisher: u64) -> u64 {
+        let (held, began) = (self.arena.held(), self.steps());
+        self.run_pipeline(now);
+        let taken = self.steps() - began + held;
+        let last_publisher = std::mem::take(&mut self.turns.last_publisher);
+        let payer = if self.turns.is_strict { last_publisher } else { publisher };
+        if let Some(key) = SessionKey::from_u64(payer)
+            && let Some(id) = self.clients.session(key).and_then(|session| session.connection)
+        {
+            self.charge(id, taken);
+        }
+        taken
+    }
+
+    /// Holds steps against a connection. Who has used its turn goes on in the next one.
+    #[inline(never)]
+    pub(super) fn charge(&mut self, id: ConnectionId, steps: u64) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        if connection.turn_steps == 0 {
+            self.turns.charged.push(id);
+            self.turns.is_pending = true;
+        }
+        let steps = steps.clamp(1, u64::from(u32::MAX)) as u32;
+        connection.turn_steps = connection.turn_steps.saturating_add(steps);
+        self.end_turn_if_used(id);
+    }
+
+    /// Whether a connection has used its turn: the rest of its input waits then, if it does not already.
+    pub(super) fn end_turn_if_used(&mut self, id: ConnectionId) {
+        let part = self.turn_part();
+        let Some(connection) = self.clients.connection(id) else { return };
+        let is_used = connection.turn_steps > 0 && u64::from(connection.turn_steps) >= part;
+        let is_open = matches!(connection.state, ConnectionState::Open(_));
+        if is_used && is_open && connection.park.is_none() && !self.is_shutting_down {
+            self.park(id, Park::Turn);
+        }
+    }
+
+    /// Whether a connection's input goes on in the next turn.
+    pub fn is_waiting_for_turn(&mut self, id: ConnectionId) -> bool {
+        self.clients.connection(id).is_some_and(|connection| connection.park == Some(Park::Turn))
+    }
+
+    /// Something that has arrived is worked on in the next turn.
+    pub fn has_postponed(&self) -> bool {
+        self.turns.is_pending
+            && (!self.turns.is_idle()
+                || !self.postponed_mail.is_idle()
+                || self.has_inbound_left()
+                || !self.postponed_reads.is_empty())
+    }
+
+    pub(super) fn list_for_turn(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.clients.connection(id)
+            && !connection.is_turn_listed
+        {
+            connection.is_turn_listed = true;
+            self.turns.parked.push(id);
+            self.turns.is_pending = true;
+        }
+    }
+
+    /// Goes on with what was postponed in a turn before this one, as far as this one's account allows, and closes that.
+    #[inline(always)]
+    pub(super) fn go_on(&mut self, now: Instant) {
+        if self.turns.is_pending {
+            self.go_on_with_postponed(now);
+        }
+    }
+
+    #[inline(never)]
+    fn go_on_with_postponed(&mut self, now: Instant) {
+        self.admit_mail(now);
+        self.admit_inbound(now);
+        for id in std::mem::take(&mut self.turns.due) {
+            let Some(connection) = self.clients.connection(id) else { continue };
+            connection.is_turn_listed = false;
+            self.unpark(now, id, Park::Turn);
+            self.end_if_used(now, id);
+        }
+        self.turns.due = std::mem::take(&mut self.turns.parked);
+        self.last_reads.append(&mut self.postponed_reads);
+        self.turns.measured.clear();
+        (self.turns.mail_steps, self.turns.bridge_steps) = (0, 0);
+        let mut charged = std::mem::take(&mut self.turns.charged);
+        for id in charged.drain(..) {
+            if let Some(connection) = self.clients.connection(id) {
+                connection.turn_steps = 0;
+            }
+        }
+        self.turns.charged = charged;
+        self.turns.is_pending = self.has_postponed();
+    }
+
+    /// Ends a connection whose socket has ended before and whose input was used now.
+    fn end_if_used(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        let is_open = matches!(connection.state, ConnectionState::Open(_));
+        if connection.has_ended && is_open && connection.park.is_none() {
+            self.handle_close(now, id);
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::codec::{
 };
 use crate::limits::PACKET_FILTERS_MAX;
 use crate::printable::Quoted;
-use crate::session::connection::PendingSubscribe;
+use crate::session::connection::PendingSuback;
 use crate::session::{Envelope, Park, Returned, SessionKey};
 use crate::time::Instant;
 use crate::topic::{Subscribed, has_wildcards, parse_filter};
@@ -98,9 +98,11 @@ impl Shard {
             return Step::Done;
         }
         let joins = self.joins_of(subscribe, &reasons);
-        let pending = PendingSubscribe { packet_id: subscribe.packet_id, reasons, joins, waiting };
+        let answer = PendingSuback { packet_id: subscribe.packet_id, reasons, joins };
         if let Some(connection) = self.clients.connection(id) {
-            connection.pending = Some(Box::new(pending));
+            let pending = connection.pending.get_or_insert_default();
+            pending.answers.push(answer);
+            pending.waiting += waiting;
         }
         self.park(id, Park::Subscribe);
         Step::Done
@@ -204,7 +206,9 @@ impl Shard {
         }
         let Some(pending) = connection.pending.take() else { return };
         let session = connection.session();
-        self.send_suback(id, pending.packet_id.get(), &pending.reasons);
+        for answer in &pending.answers {
+            self.send_suback(id, answer.packet_id.get(), &answer.reasons);
+        }
         if let Some(key) = session {
             self.pump(now, key);
         }
@@ -295,6 +299,7 @@ impl Shard {
         };
         // [MQTT-3.8.4-3]
         let previous = self.router.subscriptions.insert(text, Subscriber::Session(key), entry);
+        self.bound_held();
         let is_waiting = self.announce(text, previous.is_none(), Some(id));
         let wants_retained = match options.retain_handling {
             // [MQTT-3.3.1-9] [MQTT-3.8.4-4]
@@ -405,7 +410,7 @@ impl Shard {
                 self.counters.add_steps(steps::of_bytes(moved * size_of::<Box<str>>()));
                 match text.starts_with("$share/") {
                     true => self.leave_group(now, key, text, unsent),
-                    false => self.remove_subscription(key, text),
+                    false => self.remove_subscription(now, key, text),
                 }
                 self.tell_unsubscribed(key, text);
                 self.recount(key);
@@ -415,9 +420,9 @@ impl Shard {
     }
 
     /// Takes a subscription that is not shared out of the index.
-    pub(super) fn remove_subscription(&mut self, key: SessionKey, text: &str) {
+    pub(super) fn remove_subscription(&mut self, now: Instant, key: SessionKey, text: &str) {
         self.router.subscriptions.remove(text, Subscriber::Session(key));
-        self.withdraw(text);
+        self.withdraw(now, text);
     }
 }
 

@@ -60,7 +60,7 @@ impl Report {
         say("mail/messages/received", &counters.mail_messages_received);
         say("bytes/stored", &gauges.stored_bytes);
         say("bytes/stored_for_absent", &gauges.absent_bytes);
-        say("bytes/output", &gauges.output_bytes);
+        say("bytes/output", &gauges.output_memory);
         say("bytes/frames", &gauges.frame_bytes);
         say("bytes/connects", &gauges.connect_bytes);
         say("bytes/wills", &gauges.will_bytes);
@@ -124,6 +124,7 @@ impl Report {
         say("parked/output", &counters.parked_on_output);
         say("parked/bridges", &counters.parked_on_bridges);
         say("parked/rates", &counters.parked_on_rate);
+        say("parked/turns", &counters.parked_on_turns);
         if gauges.has_hooks {
             counters.hook_lines(say);
         }

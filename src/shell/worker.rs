@@ -116,14 +116,18 @@ impl<N: Network> Worker<N> {
         self.report.set_remainder(self.shard.remainder());
     }
 
-    /// No turn since the last question received or sent anything, and nothing waits for room in a lane.
+    /// No turn since the last question received or sent anything, and nothing waits for room in a lane, or for its turn.
     pub fn was_quiet(&mut self) -> bool {
-        !std::mem::take(&mut self.world.has_moved) && !self.world.is_held_up()
+        !std::mem::take(&mut self.world.has_moved) && !self.has_left()
+    }
+
+    fn has_left(&self) -> bool {
+        self.world.is_held_up() || self.shard.has_postponed()
     }
 
     /// The same of what goes to and comes from other shards and the bridges.
     pub fn had_no_mail(&mut self) -> bool {
-        !std::mem::take(&mut self.world.has_mailed) && !self.world.is_held_up()
+        !std::mem::take(&mut self.world.has_mailed) && !self.has_left()
     }
 
     /// Every connection is closed, also for the kernel.

@@ -83,6 +83,11 @@ pub fn has_wildcards(filter: &str) -> bool {
     memchr2(b'+', b'#', filter.as_bytes()).is_some()
 }
 
+/// The filter without the names of its levels.
+pub fn pattern(filter: &str) -> String {
+    filter.chars().filter(|sign| matches!(sign, '/' | '+' | '#')).collect()
+}
+
 // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
 /// The topic filter of a valid `$share/NAME/filter`.
 pub fn filter_of(shared: &str) -> &str {

@@ -1,6 +1,7 @@
 //! The subscription index: topic filter to subscribers, and topic to the subscribers of every filter that means it.
 
 mod nodes;
+mod patterns;
 mod subscribers;
 mod trie;
 
@@ -10,6 +11,7 @@ use crate::arena::allocated;
 use crate::hash::{KeyedHash, PartedTable};
 use crate::topic::filter::has_wildcards;
 
+use patterns::Patterns;
 use subscribers::Subscribers;
 use trie::Trie;
 
@@ -23,6 +25,7 @@ use trie::Trie;
 pub struct Index<K, V> {
     exact: PartedTable<Exact<K, V>>,
     wild: Trie<K, V>,
+    patterns: Patterns,
     hash: KeyedHash,
     version: u64,
     filter_count: usize,
@@ -48,6 +51,7 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         Index {
             exact: PartedTable::default(),
             wild: Trie::new(hash.clone()),
+            patterns: Patterns::new(),
             hash,
             version: 0,
             filter_count: 0,
@@ -64,6 +68,7 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         let (previous, first) = if has_wildcards(filter) {
             let change = self.wild.insert(filter, key, value);
             self.wild_count += usize::from(change.previous.is_none());
+            self.patterns.add(&self.hash, filter, change.first, change.count);
             (change.previous, change.first)
         } else {
             self.insert_exact(filter, key, value)
@@ -78,6 +83,9 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         let (value, last) = if has_wildcards(filter) {
             let change = self.wild.remove(filter, key)?;
             self.wild_count -= 1;
+            if change.last {
+                self.patterns.remove(&self.hash, filter);
+            }
             (change.value, change.last)
         } else {
             self.remove_exact(filter, key)?
@@ -123,9 +131,14 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         self.subscription_count
     }
 
-    /// No topic's search looks at more, and finds more: filters, their beginnings, and subscriptions.
-    pub fn matches_max(&self) -> usize {
-        1 + self.exact_most + self.wild_count + self.wild.node_count()
+    /// No topic's search looks at more: filters, and beginnings of filters that they share.
+    pub fn visits_max(&self) -> usize {
+        2 + self.patterns.visits_max()
+    }
+
+    /// No topic's search finds more subscriptions.
+    pub fn found_max(&self) -> usize {
+        self.exact_most + self.patterns.found_max()
     }
 
     /// What an index with keys of type `Other`, which only knows that somebody subscribes, takes for the filters with wildcards:
@@ -142,7 +155,7 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
 
     /// The memory held, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
-        self.exact.bytes() + self.exact_size + self.wild.bytes()
+        self.exact.bytes() + self.exact_size + self.wild.bytes() + self.patterns.bytes()
     }
 
     fn subscribers(&self, filter: &str) -> Option<&Subscribers<K, V>> {
@@ -193,6 +206,7 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     fn index() -> Index<u32, u8> {
         Index::new(KeyedHash::new(7))
@@ -279,6 +293,39 @@ mod tests {
         let mut values: Vec<u8> = found(&index, "a/b").iter().map(|&(_, value)| value).collect();
         values.sort_unstable();
         assert_eq!(values, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn no_topic_finds_or_looks_at_more_than_is_said() {
+        let levels = ["a", "b", "+"];
+        let mut random = Random::new(5);
+        let mut below = |count: u64| random.below(count);
+        let mut index = index();
+        let mut held: Vec<(String, u32)> = Vec::new();
+        for _ in 0..20_000 {
+            if below(3) == 0 && !held.is_empty() {
+                let (filter, key) = held.swap_remove(below(held.len() as u64) as usize);
+                index.remove(&filter, key);
+            } else {
+                let depth = 1 + below(4);
+                let mut filter: Vec<&str> = (0..depth).map(|_| levels[below(3) as usize]).collect();
+                if below(4) == 0 {
+                    filter.push("#");
+                }
+                let (filter, key) = (filter.join("/"), below(6) as u32);
+                if index.insert(&filter, key, 0).is_none() {
+                    held.push((filter, key));
+                }
+            }
+            let topic: Vec<&str> = (0..1 + below(5)).map(|_| levels[below(2) as usize]).collect();
+            let mut found_count = 0;
+            let visit_count = index.matches(&topic.join("/"), |_, _| found_count += 1);
+            assert!(found_count <= index.found_max() && visit_count <= index.visits_max());
+        }
+        for (filter, key) in held {
+            index.remove(&filter, key);
+        }
+        assert_eq!((index.found_max(), index.visits_max()), (0, 2));
     }
 
     #[test]

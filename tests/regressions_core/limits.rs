@@ -505,6 +505,7 @@ const SILENT: &[(&str, &str)] = &[
     ("large_message_size", "a message has another place"),
     ("route_cache_max", "a route is looked up again"),
     ("tcp_rto_max_ms", "the kernel asks more often"),
+    ("turn_steps_max", "a client goes on in the next turn; counted as parked/turns"),
 ];
 
 /// Keys that limit nothing that somebody may want.

@@ -12,6 +12,7 @@ mod shares;
 mod shortage;
 mod slow_packets;
 mod steps;
+mod take_over;
 mod world;
 
 use ringmq::codec::{

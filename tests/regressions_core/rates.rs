@@ -131,7 +131,7 @@ fn connect_as(
     shard.handle_bytes(now, id, &bytes);
     while shard.poll_last_read().is_some() {
         shard.begin_last_read(now);
-        shard.handle_last_read(now, false);
+        shard.handle_last_read(now, 1);
     }
     shard.run_stages(now);
     let mut told = None;

@@ -81,6 +81,8 @@ fn pressing(dice: &mut Dice, packet_size_max: usize) -> Limits {
         retained_messages_max: 1 << 20,
         retained_bytes_max: 1 << 30,
         subscriptions_per_client_max: 1000,
+        overlapping_subscriptions_max: *dice.pick(&[64, 256]),
+        turn_steps_max: *dice.pick(&[1, 3, 20, 200, 50_000, 50_000]),
         mail_bytes_mark: *dice.pick(&[1, 300, 5000, 4 << 20]),
         arena_size,
         arena_slots: *dice.pick(&[1, 2, 8, 512]),

@@ -11,6 +11,7 @@ use crate::memory;
 use crate::network::Network;
 use crate::scenario::{Scenario, UNFILLED};
 use ringmq::hash::KeyedHash;
+use ringmq::session::OUTPUT_SLACK;
 use ringmq::time::Instant;
 use std::collections::BTreeSet;
 
@@ -28,7 +29,7 @@ fn told(host: &Host) -> usize {
         gauges.stored_bytes + gauges.retained_bytes + gauges.system_bytes + gauges.will_bytes;
     let input = gauges.frame_bytes + gauges.connect_bytes;
     let metadata = gauges.metadata_bytes + gauges.interest_bytes + gauges.route_bytes;
-    let moving = 2 * (gauges.output_bytes + gauges.mail_bytes) + gauges.spare_bytes;
+    let moving = gauges.output_memory + 2 * gauges.mail_bytes + gauges.spare_bytes;
     messages + input + metadata + moving
 }
 
@@ -193,6 +194,11 @@ impl World {
             ("sessions", gauges.sessions, limits.sessions_max),
             ("connections", gauges.connections, limits.connections_max),
             (
+                "memory of output",
+                gauges.output_memory,
+                2 * gauges.output_bytes + OUTPUT_SLACK + limits.output_size_max,
+            ),
+            (
                 "output",
                 gauges.output_bytes,
                 // One message may pass the limit, and answers have twice a connection's share.
@@ -204,7 +210,9 @@ impl World {
             assert!(held <= most, "{name}: {held} are held, {most} allowed ({gauges:?})");
         }
         assert_eq!(shard.counters().stale_reads, 0);
-        let steps = shard.take_call_steps_most();
+        let (steps, turn) = (shard.take_call_steps_most(), shard.take_turn_steps_most());
+        let turn_max = limits.turn_steps_max + CALL_STEPS_MAX;
+        assert!(turn <= turn_max, "a connection's turn took {turn} steps, {turn_max} allowed");
         assert!(steps <= CALL_STEPS_MAX, "a call took {steps} steps");
         self.env.coverage.call_steps_most = self.env.coverage.call_steps_most.max(steps);
         self.check_memory();

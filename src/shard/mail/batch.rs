@@ -124,6 +124,11 @@ impl<'a> BatchReader<'a> {
         self.rest.is_empty()
     }
 
+    /// Bytes that were not read.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     pub fn take(&mut self, size: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(size);
         self.rest = rest;

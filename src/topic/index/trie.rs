@@ -18,6 +18,8 @@ pub struct Trie<K, V> {
 
 pub struct Inserted<V> {
     pub previous: Option<V>,
+    /// Subscribers of the filter now.
+    pub count: usize,
     /// The filter had no subscriber before.
     pub first: bool,
 }
@@ -45,7 +47,7 @@ impl<K: Copy + Ord, V: Copy> Trie<K, V> {
         self.subscribers_size -= subscribers.heap_size();
         let previous = subscribers.insert(key, value);
         self.subscribers_size += subscribers.heap_size();
-        Inserted { previous, first }
+        Inserted { previous, count: subscribers.len(), first }
     }
 
     pub fn remove(&mut self, filter: &str, key: K) -> Option<Removed<V>> {
