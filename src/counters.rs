@@ -85,6 +85,8 @@ pub struct Counters {
     pub parked_on_rate: u64,
     /// Connections that had used their turn.
     pub parked_on_turns: u64,
+    /// How often other shards' publishers had to wait until mail was worked off.
+    pub mail_holds: u64,
     // Bridges.
     pub bridge_messages_sent: u64,
     pub bridge_messages_received: u64,

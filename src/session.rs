@@ -37,7 +37,9 @@ pub use held_acks::{HeldAck, HeldAcks, Ticket};
 pub use holders::Holders;
 pub use input::InputBuffer;
 pub use membership::{Membership, Memberships, Returned};
-pub use output::{BufferPool, OUTPUT_SLACK, Output, OutputBuffer, OutputTotal, Part};
+pub use output::{
+    BufferPool, OUTPUT_SLACK, Output, OutputBuffer, OutputTotal, Part, SMALL_CAPACITY,
+};
 pub use overlaps::Overlaps;
 pub use profile::Profile;
 pub use seen::Seen;

@@ -311,9 +311,7 @@ fn take_control_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
 }
 
 fn take_publish_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
-    if shard.takes_publishes() {
-        take_mail(shard, world, now, Lane::Publish);
-    }
+    take_mail(shard, world, now, Lane::Publish);
 }
 
 fn take_member_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {

@@ -94,8 +94,11 @@ impl BufferPool {
     }
 }
 
-/// What buffers hold beyond twice what stands in them, in all: then they are made as small as that.
+/// Where buffers that were large before hold more than this and twice what is to be sent, no more of them are used.
 pub const OUTPUT_SLACK: usize = POOL_BYTES_MAX;
+
+/// Capacity up to which a buffer from the pool counts as what stands in it.
+pub const SMALL_CAPACITY: usize = 1 << 10;
 
 /// Counts what all buffers of a shard hold.
 #[derive(Clone, Debug, Default)]
@@ -105,8 +108,8 @@ pub struct OutputTotal(Rc<OutputHeld>);
 struct OutputHeld {
     /// What is to be sent.
     bytes: Cell<usize>,
-    /// The buffers with room for more, and what leaves by reference.
-    memory: Cell<usize>,
+    /// Capacity of buffers that were large when they came from the pool: few bytes may stand in them.
+    reused: Cell<usize>,
 }
 
 impl OutputTotal {
@@ -114,8 +117,8 @@ impl OutputTotal {
         self.0.bytes.get()
     }
 
-    pub fn memory(&self) -> usize {
-        self.0.memory.get()
+    pub fn reused(&self) -> usize {
+        self.0.reused.get()
     }
 
     fn add(&self, bytes: usize) {
@@ -127,13 +130,15 @@ impl OutputTotal {
         self.0.bytes.set(self.bytes() - bytes);
     }
 
-    fn change_memory(&self, before: usize, after: usize) {
-        debug_assert!(before <= self.memory());
-        self.0.memory.set(self.memory() - before + after);
+    fn add_reused(&self, bytes: usize) {
+        self.0.reused.set(self.reused() + bytes);
     }
 
-    fn is_wasteful(&self) -> bool {
-        self.memory() > 2 * self.bytes() + OUTPUT_SLACK
+    #[cold]
+    #[inline(never)]
+    fn subtract_reused(&self, bytes: usize) {
+        debug_assert!(bytes <= self.reused());
+        self.0.reused.set(self.reused() - bytes);
     }
 }
 
@@ -144,9 +149,9 @@ pub struct OutputBuffer {
     filling_size: usize,
     /// 0: nothing is in flight.
     in_flight_size: usize,
-    /// What the buffer that fills, and the one in flight, count as memory.
-    filling_memory: usize,
-    in_flight_memory: usize,
+    /// What the buffer that fills, and the one in flight, count in `OutputHeld::reused`.
+    filling_reused: usize,
+    in_flight_reused: usize,
     total: OutputTotal,
 }
 
@@ -157,8 +162,8 @@ impl OutputBuffer {
             filling: Output::default(),
             filling_size: 0,
             in_flight_size: 0,
-            filling_memory: 0,
-            in_flight_memory: 0,
+            filling_reused: 0,
+            in_flight_reused: 0,
             total,
         }
     }
@@ -185,6 +190,9 @@ impl OutputBuffer {
     pub fn append(&mut self, pool: &mut BufferPool, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.filling.bytes.capacity() == 0 {
             self.filling.bytes = pool.take();
+            if self.filling.bytes.capacity() > SMALL_CAPACITY {
+                self.count_reused(pool);
+            }
         }
         let before = self.filling.bytes.len();
         write(&mut self.filling.bytes);
@@ -192,29 +200,18 @@ impl OutputBuffer {
         let was_empty = self.filling_size == 0;
         self.filling_size += added;
         self.total.add(added);
-        if was_empty || self.filling_size > self.filling_memory {
-            self.count_memory(pool);
-        }
         was_empty && added > 0
     }
 
-    /// Counts the buffer that fills as large as it is by now: a few bytes may stand in one that was large before. One that got
-    /// nothing goes back.
+    /// The buffer that fills was large before: where those hold too much, it goes back.
     #[inline(never)]
-    fn count_memory(&mut self, pool: &mut BufferPool) {
-        if self.filling_size == 0 {
+    fn count_reused(&mut self, pool: &mut BufferPool) {
+        if self.total.reused() > 2 * self.total.bytes() + OUTPUT_SLACK {
             pool.give(std::mem::take(&mut self.filling.bytes));
+            return;
         }
-        let parts_size = self.filling_size - self.filling.bytes.len();
-        let before = self.filling_memory;
-        self.filling_memory = self.filling.bytes.capacity() + parts_size;
-        self.total.change_memory(before, self.filling_memory);
-        if self.total.is_wasteful() {
-            let before = self.filling_memory;
-            self.filling.bytes.shrink_to_fit();
-            self.filling_memory = self.filling.bytes.capacity() + parts_size;
-            self.total.change_memory(before, self.filling_memory);
-        }
+        self.filling_reused = self.filling.bytes.capacity();
+        self.total.add_reused(self.filling_reused);
     }
 
     /// Appends a stored message's payload by reference.
@@ -226,9 +223,7 @@ impl OutputBuffer {
         }
         self.filling.parts.push(Part { at: self.filling.bytes.len(), stored: stored.clone() });
         self.filling_size += size;
-        self.filling_memory += size;
         self.total.add(size);
-        self.total.change_memory(0, size);
     }
 
     /// The next bytes to send, unless some are in flight or there are none.
@@ -237,16 +232,19 @@ impl OutputBuffer {
             return None;
         }
         self.in_flight_size = self.filling_size;
-        self.in_flight_memory = std::mem::take(&mut self.filling_memory);
+        self.in_flight_reused = std::mem::take(&mut self.filling_reused);
         self.filling_size = 0;
         Some(std::mem::take(&mut self.filling))
     }
 
     /// What was in flight has been sent.
+    #[inline(always)]
     pub fn sent(&mut self, output: Output, pool: &mut BufferPool) -> usize {
         let size = std::mem::take(&mut self.in_flight_size);
         self.total.subtract(size);
-        self.total.change_memory(std::mem::take(&mut self.in_flight_memory), 0);
+        if self.in_flight_reused > 0 {
+            self.total.subtract_reused(std::mem::take(&mut self.in_flight_reused));
+        }
         pool.give(output.bytes);
         size
     }
@@ -255,7 +253,7 @@ impl OutputBuffer {
 impl Drop for OutputBuffer {
     fn drop(&mut self) {
         self.total.subtract(self.size());
-        self.total.change_memory(self.filling_memory + self.in_flight_memory, 0);
+        self.total.subtract_reused(self.filling_reused + self.in_flight_reused);
     }
 }
 
@@ -302,12 +300,15 @@ mod tests {
                 buffer.append(&mut pool, |out| out.push(1));
             }
             slow.push(buffer);
-            assert!(total.memory() <= 2 * total.bytes() + OUTPUT_SLACK + LARGE);
+            assert!(total.reused() <= 2 * total.bytes() + OUTPUT_SLACK + LARGE);
         }
         let capacity: usize = slow.iter().map(|buffer| buffer.filling.bytes.capacity()).sum();
-        assert!((1..=total.memory()).contains(&capacity), "{capacity}");
+        assert!(
+            (1..=total.reused() + slow.len() * SMALL_CAPACITY).contains(&capacity),
+            "{capacity}"
+        );
         drop(slow);
-        assert_eq!((total.bytes(), total.memory()), (0, 0));
+        assert_eq!((total.bytes(), total.reused()), (0, 0));
     }
 
     #[test]

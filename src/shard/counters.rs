@@ -22,9 +22,9 @@ pub struct Gauges {
     pub stored_messages: usize,
     /// Of these, what sessions hold whose clients are away; a message that waits for several counts with each.
     pub absent_bytes: usize,
-    /// What is to be sent, and the memory that holds it.
     pub output_bytes: usize,
-    pub output_memory: usize,
+    /// Capacity of output buffers that were large when they were used again.
+    pub reused_output_bytes: usize,
     pub frame_bytes: usize,
     pub connect_bytes: usize,
     pub will_bytes: usize,
@@ -71,7 +71,7 @@ impl Shard {
             stored_messages: self.stored.message_count(),
             absent_bytes: self.clients.absent().bytes(),
             output_bytes: self.output_total.bytes(),
-            output_memory: self.output_total.memory(),
+            reused_output_bytes: self.output_total.reused(),
             frame_bytes: self.frame_bytes.bytes(),
             connect_bytes: self.connect_bytes.bytes(),
             will_bytes: self.will_bytes.bytes(),

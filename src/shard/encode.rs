@@ -48,9 +48,12 @@ impl Shard {
                 }
                 continue;
             }
-            let receiver_count = (route.local.len() + route.groups.len()) as u64;
-            let steps_each = 1 + steps::of_bytes(message.size());
-            context.counters.add_delivery_steps(receiver_count * steps_each);
+            context.counters.add_delivery_steps(route.local.len() as u64);
+            if message.size() >= steps::COPY_SIZE {
+                let receiver_count = (route.local.len() + route.groups.len()) as u64;
+                let steps_each = steps::of_bytes(message.size());
+                context.counters.add_delivery_steps(receiver_count * steps_each);
+            }
             let topic_hash = || hash.bytes(message.topic);
             let mut receivers = None;
             if HAS_DELIVER {
@@ -70,6 +73,7 @@ impl Shard {
                 }
             }
             for &index in &route.groups {
+                context.counters.add_delivery_steps(1);
                 if let Some(group) = self.groups.get(index) {
                     let clients = &mut self.clients;
                     let receivers = receivers.as_mut();

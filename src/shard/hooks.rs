@@ -299,7 +299,11 @@ impl Shard {
             }
         }
         let draft = changed.as_ref().unwrap_or(draft);
-        let Ok(generation) = self.arena.admit_above(draft) else {
+        let admitted = match self.arena.admit(draft) {
+            Ok(generation) => Some(generation),
+            Err(_) => self.turns.admit_alone(draft, &self.limits, &self.router, &mut self.arena),
+        };
+        let Some(generation) = admitted else {
             self.counters.refused_by_arena += 1;
             return Published::REFUSED;
         };
@@ -307,7 +311,6 @@ impl Shard {
         if FROM_BRIDGE {
             self.arena.trail_last();
         }
-        self.turns.note_alone(draft, &self.limits, &self.router, &mut self.arena);
         let allowed = Published { generation, denied: None };
         if !is_in_row {
             plugged.hooks.pause();

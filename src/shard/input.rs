@@ -16,9 +16,6 @@ const GONE_MIN: usize = 64;
 /// Packets that cost no more are not held against their connection: what a turn reads of it has not so many.
 const CHEAP_STEPS: u64 = 8;
 
-/// After so many bytes of packets it is looked whether a connection has used its turn; where something costs much, earlier.
-const LOOK_BYTES: usize = 32 << 10;
-
 /// Messages of so many bytes are worked on before more are read, while the processor's cache has them.
 pub(super) const PIPELINE_BYTES: usize = 256 << 10;
 
@@ -156,56 +153,48 @@ impl Shard {
         let has_rates = self.rates.is_on;
         self.pause_hooks();
         let began = if cfg!(debug_assertions) { self.steps() } else { 0 };
-        let mut look_at = bytes.len().min(LOOK_BYTES);
-        'input: loop {
-            while used < look_at {
-                let rest = &bytes[used..];
-                if has_rates && !self.is_within_rate(now, id, rest) {
-                    break 'input;
-                }
-                let step = match codec::next_frame(rest, self.limits.packet_size_max) {
-                    Ok(None) => break 'input,
-                    Ok(Some(frame)) => {
-                        let before = self.arena.admitted();
-                        let step = self.read_packet(now, id, &frame, rest, &mut known);
-                        if step == Step::Done {
-                            used += frame.size;
-                            if has_rates {
-                                self.charge_rate(id, &frame);
-                                continue;
-                            }
-                            // Only what was admitted is repeated.
-                            if frame.is_plain_publish() && self.arena.admitted() != before {
-                                used += self.read_repeats(id, &frame, &known, &bytes[used..]);
-                            }
-                            continue;
-                        }
-                        step
-                    }
-                    Err(error) => match self.refuse_frame(now, id, rest, &error) {
-                        Ok(passed) => {
-                            used += passed;
-                            continue;
-                        }
-                        Err(step) => step,
-                    },
-                };
-                match step {
-                    Step::Done => {}
-                    Step::PlainAcks => used += self.read_plain_acks(now, id, rest),
-                    Step::Wait => break 'input,
-                    Step::Stop => {
-                        self.end_held();
-                        self.measure_turn(id, began);
-                        return bytes.len();
-                    }
-                }
-            }
-            if used >= bytes.len() {
+        while used < bytes.len() {
+            let rest = &bytes[used..];
+            if has_rates && !self.is_within_rate(now, id, rest) {
                 break;
             }
-            self.look_at_held(now, id);
-            look_at = bytes.len().min(used + LOOK_BYTES);
+            let step = match codec::next_frame(rest, self.limits.packet_size_max) {
+                Ok(None) => break,
+                Ok(Some(frame)) => {
+                    let before = self.arena.admitted();
+                    let step = self.read_packet(now, id, &frame, rest, &mut known);
+                    if step == Step::Done {
+                        used += frame.size;
+                        if has_rates {
+                            self.charge_rate(id, &frame);
+                            continue;
+                        }
+                        // Only what was admitted is repeated.
+                        if frame.is_plain_publish() && self.arena.admitted() != before {
+                            used += self.read_repeats(id, &frame, &known, &bytes[used..]);
+                        }
+                        continue;
+                    }
+                    step
+                }
+                Err(error) => match self.refuse_frame(now, id, rest, &error) {
+                    Ok(passed) => {
+                        used += passed;
+                        continue;
+                    }
+                    Err(step) => step,
+                },
+            };
+            match step {
+                Step::Done => {}
+                Step::PlainAcks => used += self.read_plain_acks(now, id, rest),
+                Step::Wait => break,
+                Step::Stop => {
+                    self.end_held();
+                    self.measure_turn(id, began);
+                    return bytes.len();
+                }
+            }
         }
         self.measure_turn(id, began);
         self.end_held();
@@ -216,16 +205,6 @@ impl Shard {
             connection.last_received = now;
         }
         used
-    }
-
-    /// Messages that were read are given to the stages when they have many bytes together.
-    #[cold]
-    #[inline(never)]
-    fn look_at_held(&mut self, now: Instant, id: ConnectionId) {
-        if self.arena.used() >= self.turns.held_bytes_max {
-            self.run_for(now, id);
-            self.pause_hooks();
-        }
     }
 
     /// Runs the stages over what is held, much of which came on this connection.

@@ -84,9 +84,12 @@ impl Shard {
         self.drop_connection(id);
     }
 
-    /// Everything whose time has come.
+    /// Everything whose time has come, as far as a turn allows: many wills may be due at once. The rest stays due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(timer) = self.timers.pop_due(now) {
+        let began = self.steps();
+        while self.steps() - began < self.limits.turn_steps_max
+            && let Some(timer) = self.timers.pop_due(now)
+        {
             self.counters.add_steps(1);
             self.counted(|shard| match timer {
                 Timer::Connection(id) => shard.on_connection_timer(now, id),

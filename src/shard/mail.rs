@@ -143,6 +143,10 @@ pub(super) enum Control {
     Hold {
         is_on: bool,
     },
+    /// What was sent to the sender would take it many turns: publishers wait, or do so no more.
+    Busy {
+        is_on: bool,
+    },
 }
 
 impl Control {
@@ -166,6 +170,7 @@ impl Control {
             Control::RoomWord(word) => size_of::<Word>() + word.topic.len(),
             Control::Joined { .. }
             | Control::Hold { .. }
+            | Control::Busy { .. }
             | Control::LeaseAsk
             | Control::Lease(_)
             | Control::LeaseRecall
@@ -266,8 +271,9 @@ pub(super) struct Outbox {
     batch_size: usize,
     /// Why publishers are not read, as bits.
     marks: u8,
-    /// The shards whose stores hold publishers, as bits.
+    /// The shards whose stores hold publishers, and that have much to work off, as bits.
     held_by: u128,
+    busy: u128,
     /// Batches that wait on any publish or member lane.
     batch_count: usize,
     /// Batches ever opened.
@@ -281,6 +287,7 @@ const BATCH_SIZE: usize = 256 << 10;
 
 const MAIL_MARK: u8 = 1;
 const STORE_MARK: u8 = 2;
+const BUSY_MARK: u8 = 4;
 
 /// Buffers of batches that are kept.
 const SPARE_COUNT_MAX: usize = 16;
@@ -295,6 +302,7 @@ impl Outbox {
             batch_size: BATCH_SIZE.min(mark),
             marks: 0,
             held_by: 0,
+            busy: 0,
             batch_count: 0,
             batch_number: 0,
             control_count: 0,
@@ -353,7 +361,7 @@ impl Outbox {
     }
 
     pub fn is_mail_above_mark(&self) -> bool {
-        self.marks & MAIL_MARK != 0
+        self.marks & (MAIL_MARK | BUSY_MARK) != 0
     }
 
     pub fn is_held(&self) -> bool {
@@ -364,8 +372,18 @@ impl Outbox {
     pub fn hold(&mut self, shard: ShardId, is_on: bool) {
         let bit = 1 << shard;
         self.held_by = if is_on { self.held_by | bit } else { self.held_by & !bit };
-        let is_held = self.held_by != 0;
-        self.marks = (self.marks & MAIL_MARK) | if is_held { STORE_MARK } else { 0 };
+        self.set_mark(STORE_MARK, self.held_by != 0);
+    }
+
+    /// A shard has much to work off, or does so no more.
+    pub fn wait_for(&mut self, shard: ShardId, is_on: bool) {
+        let bit = 1 << shard;
+        self.busy = if is_on { self.busy | bit } else { self.busy & !bit };
+        self.set_mark(BUSY_MARK, self.busy != 0);
+    }
+
+    fn set_mark(&mut self, mark: u8, is_on: bool) {
+        self.marks = if is_on { self.marks | mark } else { self.marks & !mark };
     }
 
     pub fn control(&mut self, to: ShardId, control: Control) {
@@ -502,7 +520,7 @@ impl Outbox {
                 let mark = self.mark;
                 let is_above =
                     self.to.iter().any(|w| w.publish_bytes > mark || w.member_bytes > mark);
-                self.marks = (self.marks & STORE_MARK) | (u8::from(is_above) * MAIL_MARK);
+                self.set_mark(MAIL_MARK, is_above);
             }
         }
         Some(Mail(content))

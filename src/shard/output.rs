@@ -20,13 +20,22 @@ impl Shard {
             connection.is_flush_listed = false;
             if let Some(output) = connection.output.take() {
                 if connection.has_ended {
-                    connection.output.sent(output, &mut self.pool);
+                    self.forget_output(id, output);
                     continue;
                 }
                 return Some((id, output));
             }
         }
         None
+    }
+
+    /// The socket has ended: nothing is sent to it any more.
+    #[cold]
+    #[inline(never)]
+    fn forget_output(&mut self, id: ConnectionId, output: Output) {
+        if let Some(connection) = self.clients.connection(id) {
+            connection.output.sent(output, &mut self.pool);
+        }
     }
 
     /// A whole output was sent; gives the buffer back.

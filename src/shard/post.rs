@@ -7,30 +7,23 @@ use crate::arena::Message;
 use crate::time::Instant;
 use std::collections::VecDeque;
 
+/// So many turns of mail may be left before other shards hear that publishers are to wait.
+const BUSY_TURNS: u64 = 8;
+
 /// Mail of other shards that was taken out of the lanes and is not used yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Postponed {
     /// Publishes, and how many bytes of each batch were used.
     publishes: VecDeque<(Batch, usize)>,
+    /// Bytes of them that were not used.
+    left: usize,
     /// How many batches of publishes were taken out of the lanes, and how many of them were used.
     taken_count: u64,
     used_count: u64,
-    /// All that was in the lanes when this turn began was taken out.
-    has_drained: bool,
     /// Questions that are answered with all that was sent before them: behind so many batches, once that is known.
     questions: VecDeque<(Option<u64>, ShardId, Control)>,
-}
-
-impl Default for Postponed {
-    fn default() -> Postponed {
-        Postponed {
-            publishes: VecDeque::new(),
-            taken_count: 0,
-            used_count: 0,
-            has_drained: true,
-            questions: VecDeque::new(),
-        }
-    }
+    /// Other shards were told that publishers are to wait.
+    is_busy: bool,
 }
 
 impl Postponed {
@@ -40,9 +33,9 @@ impl Postponed {
         publishes.chain(self.questions.iter().map(|(.., question)| question.size())).sum()
     }
 
-    /// Nothing of it waits, nor do publishes in the lanes wait for it.
+    /// Nothing of it waits.
     pub fn is_idle(&self) -> bool {
-        self.publishes.is_empty() && self.questions.is_empty() && self.has_drained
+        self.publishes.is_empty() && self.questions.is_empty() && !self.is_busy
     }
 }
 
@@ -59,6 +52,7 @@ impl Shard {
             Content::Publishes(batch) => {
                 self.counters.mail_messages_received += batch.count as u64;
                 self.postponed_mail.taken_count += 1;
+                self.postponed_mail.left += batch.bytes.len();
                 if self.postponed_mail.publishes.is_empty() {
                     return self.admit_batch(now, batch, 0);
                 }
@@ -71,15 +65,6 @@ impl Shard {
         }
     }
 
-    /// Whether publishes that other shards sent are taken out of their lanes: not before those of an earlier turn were used.
-    pub fn takes_publishes(&mut self) -> bool {
-        if self.turns.is_pending {
-            let postponed = &mut self.postponed_mail;
-            postponed.has_drained = postponed.publishes.is_empty();
-        }
-        self.postponed_mail.has_drained
-    }
-
     /// Takes the questions for which all was used that was sent before them.
     #[inline]
     pub(super) fn take_questions(&mut self) {
@@ -90,12 +75,11 @@ impl Shard {
 
     #[inline(never)]
     fn take_due_questions(&mut self) {
-        let Postponed { taken_count, used_count, has_drained, .. } = self.postponed_mail;
-        if has_drained {
-            let new = self.postponed_mail.questions.iter_mut().rev();
-            for (behind, ..) in new.take_while(|(behind, ..)| behind.is_none()) {
-                *behind = Some(taken_count);
-            }
+        let Postponed { taken_count, used_count, .. } = self.postponed_mail;
+        // What was sent before a question has left the lanes by now.
+        let new = self.postponed_mail.questions.iter_mut().rev();
+        for (behind, ..) in new.take_while(|(behind, ..)| behind.is_none()) {
+            *behind = Some(taken_count);
         }
         while let Some((Some(behind), ..)) = self.postponed_mail.questions.front()
             && *behind <= used_count
@@ -114,9 +98,34 @@ impl Shard {
         }
     }
 
+    /// Tells other shards that their publishers are to wait, where what they sent would take many turns, or much memory, and
+    /// that they may go on. Else one client could fill the lanes in front of all others.
+    pub(super) fn tell_busy(&mut self) {
+        let Postponed { left, is_busy, .. } = self.postponed_mail;
+        let steps_left = self.turns.mail_steps * left as u64 / self.turns.mail_bytes.max(1);
+        let mark = self.limits.mail_bytes_mark;
+        let turn = self.limits.turn_steps_max;
+        let wants = match is_busy {
+            false => left > mark || steps_left > turn.saturating_mul(BUSY_TURNS),
+            true => left > mark / 2 || steps_left > turn,
+        };
+        if wants == is_busy {
+            return;
+        }
+        self.postponed_mail.is_busy = wants;
+        self.counters.mail_holds += u64::from(wants);
+        for to in (0..self.shard_count).filter(|to| *to != self.id) {
+            self.outbox.control(to, Control::Busy { is_on: wants });
+        }
+    }
+
     /// Admits the messages of a batch from `offset` on. What is left goes on in the next turn.
     fn admit_batch(&mut self, now: Instant, batch: Batch, offset: usize) {
-        match self.admit_messages(now, &batch, offset) {
+        let goes_on_at = self.admit_messages(now, &batch, offset);
+        let used = goes_on_at.unwrap_or(batch.bytes.len()) - offset;
+        self.postponed_mail.left -= used;
+        self.turns.mail_bytes += used as u64;
+        match goes_on_at {
             Some(offset) => self.postponed_mail.publishes.push_front((batch, offset)),
             None => {
                 self.postponed_mail.used_count += 1;
@@ -208,6 +217,7 @@ impl Shard {
                 self.turns.is_pending = true;
             }
             Control::Hold { is_on } => self.on_hold_of(from, is_on),
+            Control::Busy { is_on } => self.outbox.wait_for(from, is_on),
             Control::RoomWord(word) => self.on_word(now, from, *word),
             Control::PromiseBack { topic } => self.retained.end_promise(&topic),
             Control::LeaseAsk => self.on_lease_ask(from),

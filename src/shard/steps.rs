@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 
 /// Bytes whose copy is a step, as a power of two.
 const COPY_SHIFT: u32 = 12;
+pub(super) const COPY_SIZE: usize = 1 << COPY_SHIFT;
 
 /// The part of a turn that messages may cost which the stages do not have yet. The rest is what may be used before.
 const HELD_PART: u64 = 2;
@@ -46,6 +47,8 @@ pub(super) struct Turns {
     pub held_bytes_max: usize,
     /// Steps that the messages of other shards, and of bridges, have cost in this turn.
     pub mail_steps: u64,
+    /// Bytes of those of other shards.
+    pub mail_bytes: u64,
     pub bridge_steps: u64,
     /// What the reads of each connection have taken in this turn, for tests.
     measured: BTreeMap<ConnectionId, u64>,
@@ -62,6 +65,7 @@ impl Turns {
             last_publisher: 0,
             held_bytes_max: PIPELINE_BYTES,
             mail_steps: 0,
+            mail_bytes: 0,
             bridge_steps: 0,
             measured: BTreeMap::new(),
         }
@@ -71,23 +75,27 @@ impl Turns {
         self.parked.is_empty() && self.due.is_empty()
     }
 
-    /// A message was admitted above the bound: where it goes in alone, what repeats it may follow as far as its receivers are
-    /// counted.
-    pub fn note_alone(
+    /// Admits a message above the bound, for which the stages have emptied the arena. `None`: it is larger than that. Where it
+    /// goes in alone, what repeats it may follow as far as its receivers are counted.
+    #[cold]
+    #[inline(never)]
+    pub fn admit_alone(
         &mut self,
         draft: &Draft<'_>,
         limits: &Limits,
         router: &Router,
         arena: &mut Arena,
-    ) {
+    ) -> Option<Generation> {
+        let generation = arena.admit_above(draft).ok()?;
         if !self.is_strict {
-            return;
+            return Some(generation);
         }
         self.last_publisher = draft.meta.publisher;
         let each = 1 + of_bytes(draft.size());
         let weight = router.weight(draft.topic).map(|count| count.max(1) * each);
         let more = weight.map_or(0, |weight| part_of_turn(limits) / weight);
         arena.bound_repeats(usize::try_from(arena.held() + more).unwrap_or(usize::MAX));
+        Some(generation)
     }
 }
 
@@ -178,11 +186,8 @@ impl Shard {
         draft: &Draft<'_>,
     ) -> Option<Generation> {
         self.run_charged(now, draft.meta.publisher);
-        let admitted = self.arena.admit_above(draft).ok();
+        let admitted = self.turns.admit_alone(draft, &self.limits, &self.router, &mut self.arena);
         self.counters.refused_by_arena += u64::from(admitted.is_none());
-        if admitted.is_some() {
-            self.turns.note_alone(draft, &self.limits, &self.router, &mut self.arena);
-        }
         admitted
     }
 
@@ -234,12 +239,17 @@ impl Shard {
     }
 
     /// Something that has arrived is worked on in the next turn.
+    #[inline]
     pub fn has_postponed(&self) -> bool {
-        self.turns.is_pending
-            && (!self.turns.is_idle()
-                || !self.postponed_mail.is_idle()
-                || self.has_inbound_left()
-                || !self.postponed_reads.is_empty())
+        self.turns.is_pending && self.has_left()
+    }
+
+    #[inline(never)]
+    fn has_left(&self) -> bool {
+        !self.turns.is_idle()
+            || !self.postponed_mail.is_idle()
+            || self.has_inbound_left()
+            || !self.postponed_reads.is_empty()
     }
 
     pub(super) fn list_for_turn(&mut self, id: ConnectionId) {
@@ -263,6 +273,7 @@ impl Shard {
     #[inline(never)]
     fn go_on_with_postponed(&mut self, now: Instant) {
         self.admit_mail(now);
+        self.tell_busy();
         self.admit_inbound(now);
         for id in std::mem::take(&mut self.turns.due) {
             let Some(connection) = self.clients.connection(id) else { continue };
@@ -273,7 +284,7 @@ impl Shard {
         self.turns.due = std::mem::take(&mut self.turns.parked);
         self.last_reads.append(&mut self.postponed_reads);
         self.turns.measured.clear();
-        (self.turns.mail_steps, self.turns.bridge_steps) = (0, 0);
+        (self.turns.mail_steps, self.turns.mail_bytes, self.turns.bridge_steps) = (0, 0, 0);
         let mut charged = std::mem::take(&mut self.turns.charged);
         for id in charged.drain(..) {
             if let Some(connection) = self.clients.connection(id) {

@@ -60,7 +60,7 @@ impl Report {
         say("mail/messages/received", &counters.mail_messages_received);
         say("bytes/stored", &gauges.stored_bytes);
         say("bytes/stored_for_absent", &gauges.absent_bytes);
-        say("bytes/output", &gauges.output_memory);
+        say("bytes/output", &(gauges.output_bytes + gauges.reused_output_bytes));
         say("bytes/frames", &gauges.frame_bytes);
         say("bytes/connects", &gauges.connect_bytes);
         say("bytes/wills", &gauges.will_bytes);
@@ -120,6 +120,7 @@ impl Report {
         say("connects/evicted", &counters.connects_evicted);
         say("connects/displaced", &counters.connects_displaced);
         say("store/holds", &counters.store_holds);
+        say("mail/holds", &counters.mail_holds);
         say("parked/mail", &counters.parked_on_mail);
         say("parked/output", &counters.parked_on_output);
         say("parked/bridges", &counters.parked_on_bridges);

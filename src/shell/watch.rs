@@ -141,6 +141,11 @@ const RULES: &[Rule] = &[
                    shard_stored_bytes_max",
     },
     Rule {
+        count: |counters| counters.mail_holds,
+        sentence: "times publishers waited: what they had sent would have taken another shard many turns; see turn_steps_max \
+                   and mail_bytes_mark",
+    },
+    Rule {
         count: |counters| counters.slow_clients_closed,
         sentence: "clients closed: they acknowledged nothing of what filled a shard's store; see shard_stored_bytes_max",
     },

@@ -61,7 +61,7 @@ fn told(world: &World) -> usize {
                 + gauges.route_bytes
                 + gauges.stored_bytes
                 + gauges.retained_bytes
-                + gauges.output_memory
+                + gauges.output_bytes
         })
         .sum()
 }

@@ -11,7 +11,7 @@ use crate::memory;
 use crate::network::Network;
 use crate::scenario::{Scenario, UNFILLED};
 use ringmq::hash::KeyedHash;
-use ringmq::session::OUTPUT_SLACK;
+use ringmq::session::{OUTPUT_SLACK, SMALL_CAPACITY};
 use ringmq::time::Instant;
 use std::collections::BTreeSet;
 
@@ -29,7 +29,10 @@ fn told(host: &Host) -> usize {
         gauges.stored_bytes + gauges.retained_bytes + gauges.system_bytes + gauges.will_bytes;
     let input = gauges.frame_bytes + gauges.connect_bytes;
     let metadata = gauges.metadata_bytes + gauges.interest_bytes + gauges.route_bytes;
-    let moving = gauges.output_memory + 2 * gauges.mail_bytes + gauges.spare_bytes;
+    let output = 2 * gauges.output_bytes
+        + gauges.reused_output_bytes
+        + 2 * gauges.connections * SMALL_CAPACITY;
+    let moving = output + 2 * gauges.mail_bytes + gauges.spare_bytes;
     messages + input + metadata + moving
 }
 
@@ -194,9 +197,9 @@ impl World {
             ("sessions", gauges.sessions, limits.sessions_max),
             ("connections", gauges.connections, limits.connections_max),
             (
-                "memory of output",
-                gauges.output_memory,
-                2 * gauges.output_bytes + OUTPUT_SLACK + limits.output_size_max,
+                "output buffers",
+                gauges.reused_output_bytes,
+                2 * gauges.output_bytes + OUTPUT_SLACK + 2 * limits.output_size_max,
             ),
             (
                 "output",

@@ -129,7 +129,8 @@ impl Ledger {
         if let Some(newest) = newest
             && id < newest
             && (self.may_overtake(incarnation, id, newest, receipt)
-                || self.may_have_come_back(incarnation, id, &shared))
+                || self.may_have_come_back(incarnation, id, &shared)
+                || self.may_have_been_left(newest, receipt))
         {
             return;
         }
@@ -163,6 +164,11 @@ impl Ledger {
                 let mut subscriptions = other.subscriptions.iter();
                 subscriptions.any(|s| shared.contains(&s.text) && is_acknowledged(s.options.qos))
             })
+    }
+
+    /// Whether the newer message may have found no room among the retained ones: then the one before it stays.
+    fn may_have_been_left(&self, newest: u32, receipt: &Receipt) -> bool {
+        self.may_lose && receipt.retain && self.publications[newest as usize].retain
     }
 
     fn may_overtake(&self, incarnation: usize, id: u32, newest: u32, receipt: &Receipt) -> bool {
