@@ -262,7 +262,7 @@ impl Shard {
             call_steps_most: 0,
             turn_steps_most: 0,
             turns: steps::Turns::new(),
-            postponed_mail: post::Postponed::default(),
+            postponed_mail: post::Postponed::new(shard_count),
             left_of_run: Vec::new(),
             topic_scratch: Vec::new(),
             has_bridge_clients: false,
@@ -296,6 +296,7 @@ impl Shard {
         if self.has_chores() {
             self.do_chores(now);
         }
+        self.end_measure();
     }
 
     /// Whether anything but the pipeline has work: a turn of few messages pays for each look.

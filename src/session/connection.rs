@@ -229,13 +229,18 @@ impl Connection {
         write: impl FnOnce(ProtocolVersion, usize, &mut Vec<u8>),
     ) {
         let (version, size_max) = (self.version, self.packet_size_max as usize);
+        let mut is_cut = false;
         self.output.append(pool, |out| {
             let before = out.len();
             write(version, size_max, out);
             if out.len() - before > size_max {
                 out.truncate(before);
+                is_cut = true;
             }
         });
+        if is_cut {
+            self.output.give_back_empty(pool);
+        }
     }
 
     /// Whether one more message may be added to the output; a message may pass the limit, the next one then waits.

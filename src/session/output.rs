@@ -214,6 +214,16 @@ impl OutputBuffer {
         self.total.add_reused(self.filling_reused);
     }
 
+    /// A buffer in which nothing stands goes back.
+    #[cold]
+    #[inline(never)]
+    pub fn give_back_empty(&mut self, pool: &mut BufferPool) {
+        if self.filling_size == 0 {
+            self.total.subtract_reused(std::mem::take(&mut self.filling_reused));
+            pool.give(std::mem::take(&mut self.filling.bytes));
+        }
+    }
+
     /// Appends a stored message's payload by reference.
     #[inline(never)]
     pub fn append_payload(&mut self, stored: &Stored) {

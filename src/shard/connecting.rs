@@ -127,6 +127,7 @@ impl Shard {
         if self.is_shutting_down {
             return None;
         }
+        self.forget_ended_connecting();
         let (oldest, is_of_flood) = self.connecting.next_to_go()?;
         let name = self.holder_name(peer);
         let is_own = name.is_some_and(|name| self.connecting.is_of(oldest, name));
@@ -136,13 +137,20 @@ impl Shard {
             return None;
         }
         self.counters.connects_displaced += 1;
-        let has_ended = self.clients.connection(oldest).is_some_and(|c| c.has_ended);
         let peer = self.clients.connection(oldest).and_then(|one| one.addresses().peer);
         let what = "it had not said CONNECT and made room for another";
         self.notice_unnamed(now, None, peer, what, "connections_max");
         self.drop_connection(oldest);
-        // What has ended has no socket any more.
-        (!has_ended).then_some(oldest)
+        Some(oldest)
+    }
+
+    /// A CONNECT that waits and whose socket has ended makes no room by going.
+    fn forget_ended_connecting(&mut self) {
+        while let Some((oldest, _)) = self.connecting.next_to_go()
+            && self.clients.connection(oldest).is_some_and(|connection| connection.has_ended)
+        {
+            self.connecting.remove(oldest);
+        }
     }
 
     /// Over the budget of unfinished CONNECTs the oldest goes.

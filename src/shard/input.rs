@@ -13,8 +13,11 @@ const PARKED_INPUT_MAX: usize = 16 << 10;
 /// So many connections that are gone may stand in the list of those that wait for mail.
 const GONE_MIN: usize = 64;
 
-/// Packets that cost no more are not held against their connection: what a turn reads of it has not so many.
+/// Packets that cost no more are not held against their connection one by one.
 const CHEAP_STEPS: u64 = 8;
+
+/// So many packets of one read, which are tiny, are held against their connection.
+const PACKETS_CHARGED: u64 = 4_096;
 
 /// Messages of so many bytes are worked on before more are read, while the processor's cache has them.
 pub(super) const PIPELINE_BYTES: usize = 256 << 10;
@@ -54,8 +57,13 @@ impl Shard {
                 // What comes behind the end of its socket is nobody's.
                 return;
             }
+            // What is passed over is no input, whatever its connection waits for.
+            let passed = match connection.begun {
+                Some(_) => self.pass_over(now, id, bytes).unwrap_or(0),
+                None => 0,
+            };
             // All of it: what stands behind a CONNECT goes with it to its shard, or is its client's.
-            self.append_input(now, id, bytes);
+            self.append_input(now, id, &bytes[passed..]);
             self.read_input(now, id);
             return self.check_input(now);
         }
@@ -153,6 +161,7 @@ impl Shard {
         let has_rates = self.rates.is_on;
         self.pause_hooks();
         let began = if cfg!(debug_assertions) { self.steps() } else { 0 };
+        let received_before = self.counters.packets_received;
         while used < bytes.len() {
             let rest = &bytes[used..];
             if has_rates && !self.is_within_rate(now, id, rest) {
@@ -198,6 +207,10 @@ impl Shard {
         }
         self.measure_turn(id, began);
         self.end_held();
+        let packet_count = self.counters.packets_received - received_before;
+        if packet_count >= PACKETS_CHARGED {
+            self.charge(id, packet_count);
+        }
         // Whole packets count, not their parts. [MQTT-3.1.2-22]
         if used > 0
             && let Some(connection) = self.clients.connection(id)
@@ -495,9 +508,9 @@ impl Shard {
                 ReadMode::Stopped
             }
             (ConnectionState::Connecting, _) => ReadMode::Once,
-            (_, None) => ReadMode::Many,
-            // Its socket is read to its end, or as far as may be, in its turn.
+            // Its socket is read to its end, or as far as may be, before it ends.
             _ if connection.is_peer_gone => ReadMode::Stopped,
+            (_, None) => ReadMode::Many,
             (_, Some(Park::Subscribe | Park::Turn))
                 if connection.input.len() < PARKED_INPUT_MAX =>
             {

@@ -10,32 +10,66 @@ use std::collections::VecDeque;
 /// So many turns of mail may be left before other shards hear that publishers are to wait.
 const BUSY_TURNS: u64 = 8;
 
+/// What one other shard sent and is not used yet.
+#[derive(Debug, Default)]
+struct Sender {
+    /// Publishes, how many bytes of each batch were used, and the number of each among the batches of all.
+    batches: VecDeque<(Batch, usize, u64)>,
+    /// Bytes of them that were not used.
+    left: usize,
+    /// What its messages have cost in this turn, and their bytes, as far as that was counted.
+    steps: u64,
+    bytes: u64,
+}
+
 /// Mail of other shards that was taken out of the lanes and is not used yet.
 #[derive(Debug, Default)]
 pub(super) struct Postponed {
-    /// Publishes, and how many bytes of each batch were used.
-    publishes: VecDeque<(Batch, usize)>,
-    /// Bytes of them that were not used.
-    left: usize,
-    /// How many batches of publishes were taken out of the lanes, and how many of them were used.
+    senders: Vec<Sender>,
+    /// The senders with batches that wait, that have cost something in this turn, and that were told to wait, as bits.
+    waiting: u128,
+    counted: u128,
+    busy: u128,
+    /// Batches of publishes that were taken out of the lanes.
     taken_count: u64,
-    used_count: u64,
     /// Questions that are answered with all that was sent before them: behind so many batches, once that is known.
     questions: VecDeque<(Option<u64>, ShardId, Control)>,
-    /// Other shards were told that publishers are to wait.
-    is_busy: bool,
+}
+
+fn shards_of(mut bits: u128) -> impl Iterator<Item = ShardId> {
+    std::iter::from_fn(move || {
+        let shard = (bits != 0).then(|| bits.trailing_zeros() as ShardId)?;
+        bits &= bits - 1;
+        Some(shard)
+    })
 }
 
 impl Postponed {
-    /// Bytes that it holds, about.
+    pub fn new(shard_count: u16) -> Postponed {
+        let senders = (0..shard_count).map(|_| Sender::default()).collect();
+        Postponed { senders, ..Postponed::default() }
+    }
+
+    fn sender(&mut self, shard: ShardId) -> &mut Sender {
+        &mut self.senders[usize::from(shard)]
+    }
+
+    /// The memory held, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
-        let publishes = self.publishes.iter().map(|(batch, _)| batch.bytes.capacity());
+        let batches = self.senders.iter().flat_map(|sender| &sender.batches);
+        let publishes = batches.map(|(batch, ..)| batch.bytes.capacity());
         publishes.chain(self.questions.iter().map(|(.., question)| question.size())).sum()
     }
 
     /// Nothing of it waits.
     pub fn is_idle(&self) -> bool {
-        self.publishes.is_empty() && self.questions.is_empty() && !self.is_busy
+        self.waiting == 0 && self.busy == 0 && self.questions.is_empty()
+    }
+
+    /// The first batch that waits.
+    fn oldest(&self) -> u64 {
+        let waiting = shards_of(self.waiting).map(|shard| &self.senders[usize::from(shard)]);
+        waiting.filter_map(|sender| Some(sender.batches.front()?.2)).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -51,12 +85,17 @@ impl Shard {
             }
             Content::Publishes(batch) => {
                 self.counters.mail_messages_received += batch.count as u64;
+                let part = self.turn_part();
                 self.postponed_mail.taken_count += 1;
-                self.postponed_mail.left += batch.bytes.len();
-                if self.postponed_mail.publishes.is_empty() {
-                    return self.admit_batch(now, batch, 0);
+                let number = self.postponed_mail.taken_count;
+                let sender = self.postponed_mail.sender(from);
+                sender.left += batch.bytes.len();
+                if sender.batches.is_empty() && sender.steps < part {
+                    return self.admit_batch(now, from, (batch, 0, number));
                 }
-                self.postponed_mail.publishes.push_back((batch, 0));
+                sender.batches.push_back((batch, 0, number));
+                self.postponed_mail.waiting |= 1 << from;
+                self.turns.is_pending = true;
             }
             Content::Members(batch) => {
                 self.on_member_mail(now, from, &batch);
@@ -75,67 +114,112 @@ impl Shard {
 
     #[inline(never)]
     fn take_due_questions(&mut self) {
-        let Postponed { taken_count, used_count, .. } = self.postponed_mail;
         // What was sent before a question has left the lanes by now.
+        let taken_count = self.postponed_mail.taken_count;
         let new = self.postponed_mail.questions.iter_mut().rev();
         for (behind, ..) in new.take_while(|(behind, ..)| behind.is_none()) {
             *behind = Some(taken_count);
         }
+        let oldest = self.postponed_mail.oldest();
         while let Some((Some(behind), ..)) = self.postponed_mail.questions.front()
-            && *behind <= used_count
+            && *behind < oldest
             && let Some((_, from, question)) = self.postponed_mail.questions.pop_front()
         {
             self.on_question(from, question);
         }
     }
 
-    /// Admits what other shards sent, as much as a turn allows: the rest waits, in its order.
+    /// Admits what other shards sent, of each as much as a turn allows: the rest waits, in its order.
     pub(super) fn admit_mail(&mut self, now: Instant) {
-        while self.turns.mail_steps < self.turn_part()
-            && let Some((batch, offset)) = self.postponed_mail.publishes.pop_front()
-        {
-            self.admit_batch(now, batch, offset);
-        }
-    }
-
-    /// Tells other shards that their publishers are to wait, where what they sent would take many turns, or much memory, and
-    /// that they may go on. Else one client could fill the lanes in front of all others.
-    pub(super) fn tell_busy(&mut self) {
-        let Postponed { left, is_busy, .. } = self.postponed_mail;
-        let steps_left = self.turns.mail_steps * left as u64 / self.turns.mail_bytes.max(1);
-        let mark = self.limits.mail_bytes_mark;
-        let turn = self.limits.turn_steps_max;
-        let wants = match is_busy {
-            false => left > mark || steps_left > turn.saturating_mul(BUSY_TURNS),
-            true => left > mark / 2 || steps_left > turn,
-        };
-        if wants == is_busy {
-            return;
-        }
-        self.postponed_mail.is_busy = wants;
-        self.counters.mail_holds += u64::from(wants);
-        for to in (0..self.shard_count).filter(|to| *to != self.id) {
-            self.outbox.control(to, Control::Busy { is_on: wants });
-        }
-    }
-
-    /// Admits the messages of a batch from `offset` on. What is left goes on in the next turn.
-    fn admit_batch(&mut self, now: Instant, batch: Batch, offset: usize) {
-        let goes_on_at = self.admit_messages(now, &batch, offset);
-        let used = goes_on_at.unwrap_or(batch.bytes.len()) - offset;
-        self.postponed_mail.left -= used;
-        self.turns.mail_bytes += used as u64;
-        match goes_on_at {
-            Some(offset) => self.postponed_mail.publishes.push_front((batch, offset)),
-            None => {
-                self.postponed_mail.used_count += 1;
-                self.outbox.give_back(batch);
+        let part = self.turn_part();
+        for from in shards_of(self.postponed_mail.waiting) {
+            while let sender = self.postponed_mail.sender(from)
+                && sender.steps < part
+                && let Some(batch) = sender.batches.pop_front()
+            {
+                self.admit_batch(now, from, batch);
+            }
+            if self.postponed_mail.sender(from).batches.is_empty() {
+                self.postponed_mail.waiting &= !(1 << from);
             }
         }
     }
 
+    /// Tells shards that their publishers are to wait, where what they sent would take many turns, or much memory, and that
+    /// they may go on. Else one client could fill the lanes in front of all others.
+    pub(super) fn tell_busy(&mut self) {
+        let (mark, turn) = (self.limits.mail_bytes_mark, self.limits.turn_steps_max);
+        for to in shards_of(self.postponed_mail.waiting | self.postponed_mail.busy) {
+            let bit = 1 << to;
+            let is_busy = self.postponed_mail.busy & bit != 0;
+            let Sender { left, steps, bytes, .. } = *self.postponed_mail.sender(to);
+            let steps_left = steps.saturating_mul(left as u64) / bytes.max(1);
+            let wants = match is_busy {
+                false => left > mark || steps_left > turn.saturating_mul(BUSY_TURNS),
+                true => left > mark / 2 || steps_left > turn,
+            };
+            if wants != is_busy {
+                self.postponed_mail.busy ^= bit;
+                self.counters.mail_holds += u64::from(wants);
+                self.outbox.control(to, Control::Busy { is_on: wants });
+            }
+        }
+    }
+
+    /// The next turn's account begins.
+    pub(super) fn end_mail_account(&mut self) {
+        for shard in shards_of(std::mem::take(&mut self.postponed_mail.counted)) {
+            let sender = self.postponed_mail.sender(shard);
+            (sender.steps, sender.bytes) = (0, 0);
+        }
+    }
+
+    /// Admits the messages of a batch. What is left goes on in the next turn.
+    fn admit_batch(
+        &mut self,
+        now: Instant,
+        from: ShardId,
+        (batch, offset, number): (Batch, usize, u64),
+    ) {
+        let goes_on_at = self.admit_messages(now, from, &batch, offset);
+        if goes_on_at.is_none() && self.arena.used() >= self.turns.held_bytes_max {
+            let (held, began) = (self.arena.held(), self.steps());
+            self.run_pipeline(now);
+            self.charge_mail(from, self.steps() - began + held);
+        }
+        let used = goes_on_at.unwrap_or(batch.bytes.len()) - offset;
+        let sender = self.postponed_mail.sender(from);
+        sender.left -= used;
+        if sender.steps > 0 {
+            sender.bytes += used as u64;
+        }
+        match goes_on_at {
+            Some(offset) => {
+                sender.batches.push_front((batch, offset, number));
+                self.postponed_mail.waiting |= 1 << from;
+            }
+            None => self.outbox.give_back(batch),
+        }
+    }
+
+    /// Holds steps against a shard; whether it has used its turn.
+    fn charge_mail(&mut self, from: ShardId, steps: u64) -> bool {
+        let part = self.turn_part();
+        self.turns.is_pending = true;
+        self.postponed_mail.counted |= 1 << from;
+        let sender = self.postponed_mail.sender(from);
+        sender.steps += steps;
+        sender.steps >= part
+    }
+
     /// The messages of a batch from `offset` on; `Some`: up to there the turn allowed it.
-    fn admit_messages(&mut self, now: Instant, batch: &Batch, offset: usize) -> Option<usize> {
+    fn admit_messages(
+        &mut self,
+        now: Instant,
+        from: ShardId,
+        batch: &Batch,
+        offset: usize,
+    ) -> Option<usize> {
         let mut reader = batch.reader();
         reader.take(offset);
         // Of a batch that goes on, others were admitted in between.
@@ -159,9 +243,9 @@ impl Shard {
             if may_repeat {
                 self.complete_last(&message, reader.setter);
             }
-            self.turns.mail_steps += self.steps() - began + held;
-            self.turns.is_pending = true;
-            if self.turns.mail_steps >= self.turn_part() && !reader.is_empty() {
+            let steps = self.steps() - began;
+            let is_used = steps > 0 && self.charge_mail(from, steps + held);
+            if is_used && !reader.is_empty() {
                 return Some(batch.bytes.len() - reader.left());
             }
         }

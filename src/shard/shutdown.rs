@@ -69,6 +69,7 @@ impl Shard {
     /// them.
     pub fn begin_shutdown(&mut self, now: Instant) {
         self.run_pipeline(now);
+        self.use_postponed(now);
         self.is_shutting_down = true;
         for id in self.clients.connection_ids() {
             self.forget_claim(id);

@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::session::connection::ConnectionState;
 use crate::session::{Park, SessionKey};
 use crate::time::Instant;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes whose copy is a step, as a power of two.
 const COPY_SHIFT: u32 = 12;
@@ -29,6 +29,24 @@ const HELD_PART: u64 = 2;
 /// Where fewer messages than this may be held, each goes to the stages alone.
 const HELD_MIN: u64 = 32;
 
+/// Turns for what was read before, when the broker ends.
+const LAST_ROUNDS: usize = 100;
+
+/// Turns that all who go on get together in one turn.
+const GO_ON_TURNS: u64 = 8;
+
+/// What the messages cost that are held where each is looked up.
+#[derive(Debug, Default)]
+struct Weighed {
+    steps: u64,
+    /// The last message: what each that repeats it costs, behind which generation they stand, and who sent it.
+    each: u64,
+    through: Generation,
+    publisher: u64,
+    /// It stands alone, as nobody knows what it costs, or as it costs much.
+    is_alone: bool,
+}
+
 /// Who has used much of this turn, and who goes on in the next one.
 #[derive(Debug)]
 pub(super) struct Turns {
@@ -38,17 +56,13 @@ pub(super) struct Turns {
     charged: Vec<ConnectionId>,
     /// Those that were parked in this turn, and in turns before.
     parked: Vec<ConnectionId>,
-    due: Vec<ConnectionId>,
-    /// Each message but repeats goes to the stages alone.
+    due: VecDeque<ConnectionId>,
+    /// What each message may cost is looked up before it is held with others.
     is_strict: bool,
-    /// The publisher of the message that went in alone, as `Meta::publisher`.
-    last_publisher: u64,
+    weighed: Weighed,
     /// Bytes of messages that are held before the stages run.
     pub held_bytes_max: usize,
-    /// Steps that the messages of other shards, and of bridges, have cost in this turn.
-    pub mail_steps: u64,
-    /// Bytes of those of other shards.
-    pub mail_bytes: u64,
+    /// Steps that the messages of bridges have cost in this turn.
     pub bridge_steps: u64,
     /// What the reads of each connection have taken in this turn, for tests.
     measured: BTreeMap<ConnectionId, u64>,
@@ -60,12 +74,10 @@ impl Turns {
             is_pending: false,
             charged: Vec::new(),
             parked: Vec::new(),
-            due: Vec::new(),
+            due: VecDeque::new(),
             is_strict: false,
-            last_publisher: 0,
+            weighed: Weighed::default(),
             held_bytes_max: PIPELINE_BYTES,
-            mail_steps: 0,
-            mail_bytes: 0,
             bridge_steps: 0,
             measured: BTreeMap::new(),
         }
@@ -75,8 +87,8 @@ impl Turns {
         self.parked.is_empty() && self.due.is_empty()
     }
 
-    /// Admits a message above the bound, for which the stages have emptied the arena. `None`: it is larger than that. Where it
-    /// goes in alone, what repeats it may follow as far as its receivers are counted.
+    /// Admits a message above the bound, for which the stages have emptied the arena. `None`: it is larger than that. Where
+    /// messages are weighed, what repeats it may follow as far as its receivers are counted.
     #[cold]
     #[inline(never)]
     pub fn admit_alone(
@@ -87,16 +99,51 @@ impl Turns {
         arena: &mut Arena,
     ) -> Option<Generation> {
         let generation = arena.admit_above(draft).ok()?;
-        if !self.is_strict {
-            return Some(generation);
+        if self.is_strict {
+            let part = part_of_turn(limits);
+            let weight = weight(draft, router);
+            let each = weight.unwrap_or(part).min(part);
+            let is_alone = each == part;
+            let publisher = draft.meta.publisher;
+            self.weighed = Weighed { steps: each, each, through: generation, publisher, is_alone };
+            let more = (part - each) / each;
+            arena.bound_repeats(usize::try_from(arena.held() + more).unwrap_or(usize::MAX));
         }
-        self.last_publisher = draft.meta.publisher;
-        let each = 1 + of_bytes(draft.size());
-        let weight = router.weight(draft.topic).map(|count| count.max(1) * each);
-        let more = weight.map_or(0, |weight| part_of_turn(limits) / weight);
+        Some(generation)
+    }
+
+    /// Admits a message beside others that are held, where all of them cost little enough. `None`: the stages run first.
+    fn admit_weighed(
+        &mut self,
+        draft: &Draft<'_>,
+        limits: &Limits,
+        router: &Router,
+        arena: &mut Arena,
+    ) -> Option<Generation> {
+        if !self.is_strict {
+            return None;
+        }
+        let weighed = &mut self.weighed;
+        let part = part_of_turn(limits);
+        let repeats = arena.admitted().count_since(weighed.through);
+        let each = weight(draft, router)?;
+        let steps = weighed.steps + repeats * weighed.each + each;
+        if steps > part || arena.used() + draft.size() >= self.held_bytes_max {
+            return None;
+        }
+        let generation = arena.admit_above(draft).ok()?;
+        let publisher = draft.meta.publisher;
+        *weighed = Weighed { steps, each, through: generation, publisher, is_alone: false };
+        let more = (part - steps) / each;
         arena.bound_repeats(usize::try_from(arena.held() + more).unwrap_or(usize::MAX));
         Some(generation)
     }
+}
+
+/// What a message costs whose receivers are known.
+fn weight(draft: &Draft<'_>, router: &Router) -> Option<u64> {
+    let count = router.weight(draft.topic)?;
+    Some(count.max(1) * (1 + of_bytes(draft.size())))
 }
 
 /// At least one step, so that everything goes on.
@@ -154,7 +201,6 @@ impl Shard {
     pub(super) fn measure_turn(&mut self, id: ConnectionId, began: u64) {
         if cfg!(debug_assertions) {
             let taken = self.steps().saturating_sub(began);
-            self.turns.is_pending = true;
             let sum = self.turns.measured.entry(id).or_default();
             *sum += taken;
             self.turn_steps_most = self.turn_steps_most.max(*sum);
@@ -185,22 +231,29 @@ impl Shard {
         now: Instant,
         draft: &Draft<'_>,
     ) -> Option<Generation> {
+        let Shard { turns, limits, router, arena, .. } = self;
+        let weighed = match turns.is_strict && arena.held() == 0 {
+            true => turns.admit_alone(draft, limits, router, arena),
+            false => turns.admit_weighed(draft, limits, router, arena),
+        };
+        if weighed.is_some() {
+            return weighed;
+        }
         self.run_charged(now, draft.meta.publisher);
         let admitted = self.turns.admit_alone(draft, &self.limits, &self.router, &mut self.arena);
         self.counters.refused_by_arena += u64::from(admitted.is_none());
         admitted
     }
 
-    /// Runs the stages over what is held, and charges who has sent it: what is held alone its own publisher, else
-    /// `publisher`. Returns what it took.
+    /// Runs the stages over what is held, and charges `publisher`, or who has sent what is held alone. Returns what it took.
     #[cold]
     #[inline(never)]
     pub(super) fn run_charged(&mut self, now: Instant, publisher: u64) -> u64 {
         let (held, began) = (self.arena.held(), self.steps());
         self.run_pipeline(now);
         let taken = self.steps() - began + held;
-        let last_publisher = std::mem::take(&mut self.turns.last_publisher);
-        let payer = if self.turns.is_strict { last_publisher } else { publisher };
+        let weighed = std::mem::take(&mut self.turns.weighed);
+        let payer = if weighed.is_alone { weighed.publisher } else { publisher };
         if let Some(key) = SessionKey::from_u64(payer)
             && let Some(id) = self.clients.session(key).and_then(|session| session.connection)
         {
@@ -262,6 +315,25 @@ impl Shard {
         }
     }
 
+    /// A broker that ends uses what it has read, as far as a moment is enough for it.
+    pub(super) fn use_postponed(&mut self, now: Instant) {
+        for _ in 0..LAST_ROUNDS {
+            if !self.has_postponed() {
+                return;
+            }
+            self.go_on(now);
+            self.run_pipeline(now);
+        }
+    }
+
+    /// Forgets what the reads of a turn have taken.
+    #[inline(always)]
+    pub(super) fn end_measure(&mut self) {
+        if cfg!(debug_assertions) {
+            self.turns.measured.clear();
+        }
+    }
+
     /// Goes on with what was postponed in a turn before this one, as far as this one's account allows, and closes that.
     #[inline(always)]
     pub(super) fn go_on(&mut self, now: Instant) {
@@ -275,16 +347,22 @@ impl Shard {
         self.admit_mail(now);
         self.tell_busy();
         self.admit_inbound(now);
-        for id in std::mem::take(&mut self.turns.due) {
+        let began = self.steps();
+        let all = GO_ON_TURNS.saturating_mul(self.limits.turn_steps_max);
+        while self.steps() - began < all
+            && let Some(id) = self.turns.due.pop_front()
+        {
             let Some(connection) = self.clients.connection(id) else { continue };
             connection.is_turn_listed = false;
             self.unpark(now, id, Park::Turn);
             self.end_if_used(now, id);
         }
-        self.turns.due = std::mem::take(&mut self.turns.parked);
-        self.last_reads.append(&mut self.postponed_reads);
-        self.turns.measured.clear();
-        (self.turns.mail_steps, self.turns.mail_bytes, self.turns.bridge_steps) = (0, 0, 0);
+        // Those that were parked in this turn stand behind those that are left.
+        self.turns.due.extend(self.turns.parked.drain(..));
+        self.postponed_reads.append(&mut self.last_reads);
+        std::mem::swap(&mut self.postponed_reads, &mut self.last_reads);
+        self.end_mail_account();
+        self.turns.bridge_steps = 0;
         let mut charged = std::mem::take(&mut self.turns.charged);
         for id in charged.drain(..) {
             if let Some(connection) = self.clients.connection(id) {

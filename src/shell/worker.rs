@@ -143,6 +143,7 @@ impl<N: Network> Worker<N> {
             .fold(self.report_due, Instant::min);
         // What a turn left for the next one does not wait for an event.
         let longest_ms = match (self.world.is_held_up(), self.shard.is_idle()) {
+            _ if self.shard.has_postponed() => 0,
             (true, _) => RETRY_MS,
             (false, true) => SLEEP_MAX_MS,
             (false, false) => 0,

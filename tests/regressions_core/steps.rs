@@ -334,3 +334,38 @@ fn who_fetches_few_of_many_retained_messages_takes_no_more_than_a_part_of_a_turn
     assert!(most <= quiet().turn_steps_max + 1_000, "a turn took {most} steps");
     assert!(turn_count >= 3, "{turn_count} turns");
 }
+
+#[test]
+fn mail_of_one_message_each_leaves_others_their_turn_and_its_senders_wait() {
+    let (mut world, flooder, receivers, bytes) = flood(2, 25);
+    let mut frames: Vec<&[u8]> = Vec::new();
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        let size = 2 + usize::from(rest[1]);
+        frames.push(&rest[..size]);
+        rest = &rest[size..];
+    }
+    assert_eq!(frames.len(), 300);
+    // The first shard has many turns for one of the second.
+    for frame in &frames[..60] {
+        world.send_bytes(flooder, frame);
+        world.turn(0);
+    }
+    let mut most = 0;
+    for _ in 0..10 {
+        let before = world.shards[1].steps();
+        world.turn(1);
+        most = most.max(world.shards[1].steps() - before);
+    }
+    // A message to 25 receivers with 2,048 filters each costs some 54,000.
+    assert!((50_000..2 * 60_000).contains(&most), "a turn took {most} steps");
+    assert!(world.shards[1].counters().mail_holds > 0, "the first shard was told to wait");
+    world.turn(0);
+    frames[60..].iter().for_each(|frame| world.send_bytes(flooder, frame));
+    world.turn(0);
+    assert_eq!(world.shards[0].counters().parked_on_mail, 1);
+    world.settle();
+    let expected: Vec<String> =
+        (0..300).map(|n| format!("{}/{n}=m", ["a"; 11].join("/"))).collect();
+    receivers.iter().for_each(|receiver| assert_eq!(world.messages(*receiver), expected));
+}

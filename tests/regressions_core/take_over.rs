@@ -31,7 +31,11 @@ fn publishes(topic: &str, count: usize) -> Vec<u8> {
 
 /// Somebody who gets what is published to `t`, and a client `c` that has sent 3,000 messages to it, a few of which were used.
 fn flooded() -> (World, usize, usize) {
-    let mut world = World::new(1, slow());
+    flooded_with(slow())
+}
+
+fn flooded_with(limits: Limits) -> (World, usize, usize) {
+    let mut world = World::new(1, limits);
     let watcher = world.connect("watcher", |_| ());
     world.subscribe(watcher, "t", QoS::AtMostOnce);
     let old = world.connect("c", |_| ());
@@ -210,4 +214,73 @@ fn what_a_bridge_brings_leaves_others_their_turn() {
     let expected: Vec<String> = (0..200).map(|number| format!("{number}/t=x")).collect();
     assert_eq!(got, expected, "all arrive, in their order");
     assert!(most < 2_000 && turn_count > 20, "{most} steps, {turn_count} turns");
+}
+
+#[test]
+fn a_packet_that_is_passed_over_is_no_input_though_its_connection_waits_for_its_turn() {
+    // What it has used is charged to it at once, or when somebody else's message comes.
+    for is_charged_by_another in [false, true] {
+        let limits = Limits { packet_size_max: 2_000, turn_steps_max: 100, ..quiet() };
+        let mut world = World::new(1, limits);
+        let watchers: Vec<usize> =
+            (0..60).map(|n| world.connect(&format!("w{n}"), |_| ())).collect();
+        watchers.iter().for_each(|watcher| world.subscribe(*watcher, "#", QoS::AtMostOnce));
+        let sender = world.connect("c", |c| c.version = ProtocolVersion::V311);
+        let other = world.connect("other", |_| ());
+        world.settle();
+        watchers.iter().for_each(|watcher| drop(world.messages(*watcher)));
+        let publish = |topic: &str, payload: &[u8]| {
+            let mut bytes = Vec::new();
+            let publish = Publish { topic, payload, ..Publish::default() };
+            publish.encode(ProtocolVersion::V311, &mut bytes);
+            bytes
+        };
+        // Each part of the large one's payload would be packets, if anybody took it for some.
+        let hidden = publish("hidden", b"x").repeat(1_000);
+        let large = publish("large", &hidden);
+        let (begin, rest) = large.split_at(100);
+        world.send_bytes(sender, &[&publish("before", b"x"), begin].concat());
+        if is_charged_by_another {
+            world.publish(other, "of another", b"x", QoS::AtMostOnce, 0);
+        }
+        world.turn(0);
+        for part in rest.chunks(500) {
+            world.send_bytes(sender, part);
+            world.publish(other, "of another", b"x", QoS::AtMostOnce, 0);
+            world.turn(0);
+        }
+        world.send_bytes(sender, &publish("behind", b"x"));
+        world.settle();
+        assert!(world.is_open(sender));
+        let got = world.messages(watchers[0]);
+        let of_sender: Vec<&String> = got.iter().filter(|m| !m.starts_with("of")).collect();
+        assert_eq!(of_sender, ["before=x", "behind=x"]);
+    }
+}
+
+#[test]
+fn who_sends_for_ever_does_not_keep_its_client_id() {
+    let limits = Limits { takeover_bytes_max: 20_000, ..slow() };
+    let (mut world, watcher, old) = flooded_with(limits);
+    let successor = dial_as(&mut world, "c", |_| ());
+    let mut turn_count = 0;
+    while world.received(successor).is_empty() {
+        world.send_bytes(old, &publishes("t", 500));
+        world.turn(0);
+        turn_count += 1;
+        assert!(turn_count < 100, "the new connection still waits");
+    }
+    world.settle();
+    assert!(world.messages(watcher).len() >= 3_000, "what was there before was used");
+}
+
+#[test]
+fn a_broker_that_ends_uses_what_was_sent_before_and_waits_for_its_turn() {
+    let (mut world, watcher, old) = flooded();
+    world.lose_later(old);
+    world.turn(0);
+    let now = world.now;
+    world.shards[0].begin_shutdown(now);
+    world.settle();
+    assert_eq!(world.messages(watcher), expected());
 }
