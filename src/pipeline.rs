@@ -98,14 +98,14 @@ impl Pipeline {
         let progress = &mut self.progress[stage as usize];
         assert!(generation <= progress.taken, "a stage acks only what it took");
         progress.acked = progress.acked.max(generation);
-        self.check();
+        self.check(stage);
     }
 
     /// Marks released, and returns, the last message that every stage has acknowledged.
     pub fn release(&mut self) -> Generation {
         let acked = self.progress.iter().map(|progress| progress.acked).min();
         self.released = acked.unwrap_or(self.released);
-        self.check();
+        STAGES.into_iter().for_each(|stage| self.check(stage));
         self.released
     }
 
@@ -118,14 +118,14 @@ impl Pipeline {
         self.progress[stage as usize].acked
     }
 
-    fn check(&self) {
-        for progress in &self.progress {
-            assert!(self.released <= progress.acked);
-            assert!(progress.acked <= progress.taken);
-            assert!(progress.taken <= self.admitted);
-        }
-        assert!(self.progress[Stage::Encode as usize].taken <= self.prepared);
-        assert!(self.progress[Stage::Bridge as usize].taken <= self.prepared);
+    /// What holds for one stage. No ack changes what holds for another.
+    #[inline(always)]
+    fn check(&self, stage: Stage) {
+        let progress = &self.progress[stage as usize];
+        assert!(self.released <= progress.acked);
+        assert!(progress.acked <= progress.taken);
+        assert!(progress.taken <= self.admitted);
+        assert!(stage == Stage::Plugin || progress.taken <= self.prepared);
     }
 }
 
