@@ -36,6 +36,7 @@ pub struct Queue {
 /// What waits. A dropped message leaves an empty place until it reaches the front.
 #[derive(Debug)]
 struct Waiting {
+    /// The first one is never empty.
     places: VecDeque<Option<Queued>>,
     /// Places from which QoS 0 messages can be dropped: the number ever popped plus the index.
     qos0: VecDeque<u64>,
@@ -119,8 +120,8 @@ impl Queue {
     }
 
     #[inline]
-    pub fn front(&mut self) -> Option<&Queued> {
-        if self.is_empty() { None } else { self.waiting.as_mut()?.front() }
+    pub fn front(&self) -> Option<&Queued> {
+        if self.is_empty() { None } else { self.waiting.as_ref()?.front() }
     }
 
     #[inline]
@@ -260,8 +261,7 @@ impl Waiting {
         None
     }
 
-    fn front(&mut self) -> Option<&Queued> {
-        self.skip_empty();
+    fn front(&self) -> Option<&Queued> {
         self.places.front().and_then(|place| place.as_ref())
     }
 
@@ -271,13 +271,13 @@ impl Waiting {
     }
 
     fn pop(&mut self) -> Option<Queued> {
-        self.skip_empty();
         let queued = self.places.pop_front()??;
         if self.qos0.front() == Some(&self.popped) {
             self.qos0.pop_front();
         }
         self.popped += 1;
         self.forget(&queued);
+        self.skip_empty();
         if self.message_count == 0 && self.places.capacity() > PLACES_KEPT {
             self.places = VecDeque::new();
             self.qos0 = VecDeque::new();
@@ -320,6 +320,7 @@ impl Waiting {
             };
             let queued = self.places[(position - self.popped) as usize].take()?;
             self.forget(&queued);
+            self.skip_empty();
             return Some(queued);
         }
         match policy {
@@ -343,7 +344,15 @@ impl Waiting {
         self.bytes -= queued.stored.size();
     }
 
+    #[inline]
     fn skip_empty(&mut self) {
+        if self.places.len() > self.message_count {
+            self.skip_empty_places();
+        }
+    }
+
+    #[inline(never)]
+    fn skip_empty_places(&mut self) {
         while let Some(None) = self.places.front() {
             self.places.pop_front();
             self.popped += 1;
