@@ -489,6 +489,20 @@ impl Session {
         self.is_slow &= is_absent;
         let limits = self.queue_limits(context.limits);
         let queued = Queued { stored: context.encoded.store(message, context.stored), envelope };
+        match self.queue.push_if_room(queued, limits) {
+            Ok(()) => Offer::Queued,
+            Err(queued) => self.enqueue_in_full(context, queued, limits),
+        }
+    }
+
+    /// Queues a message for which others have to go, if they may.
+    #[inline(never)]
+    fn enqueue_in_full(
+        &mut self,
+        context: &mut Context<'_>,
+        queued: Queued,
+        limits: QueueLimits,
+    ) -> Offer {
         let mut victims: Vec<u32> = Vec::new();
         let mut expired_count = 0;
         let (client_id, drops) = (&*self.client_id, &mut *context.drops);
@@ -506,8 +520,8 @@ impl Session {
                 victims.push(victim.envelope.membership);
             }
         });
-        if pushed.is_err() {
-            drops.push(Some(client_id), message.topic, DropReason::QueueFull);
+        if let Err(queued) = &pushed {
+            drops.push(Some(client_id), queued.stored.message().topic, DropReason::QueueFull);
         }
         victims.into_iter().for_each(|membership| self.use_place(membership));
         let offer = if pushed.is_ok() { Offer::Queued } else { Offer::Dropped };

@@ -83,6 +83,18 @@ impl Queue {
         self.waiting.as_ref().map_or(0, |waiting| waiting.taken)
     }
 
+    /// Puts the message at the end if there is room for it; `Err` hands it back.
+    #[inline]
+    pub fn push_if_room(&mut self, queued: Queued, limits: QueueLimits) -> Result<(), Queued> {
+        self.change(|waiting| match waiting.is_full(queued.stored.size(), limits) {
+            true => Err(queued),
+            false => {
+                waiting.push_back(queued);
+                Ok(())
+            }
+        })
+    }
+
     /// Puts the message at the end; `Err` hands it back when it must be dropped. `dropped` is called with each
     /// waiting message that made room.
     pub fn push(
@@ -178,13 +190,18 @@ impl Waiting {
                 None => return Err(queued),
             }
         }
+        self.push_back(queued);
+        Ok(())
+    }
+
+    #[inline]
+    fn push_back(&mut self, queued: Queued) {
         self.compact();
         if queued.envelope.qos == QoS::AtMostOnce {
             self.qos0.push_back(self.popped + self.places.len() as u64);
         }
         self.remember(&queued);
         self.places.push_back(Some(queued));
-        Ok(())
     }
 
     fn expire_if_full(
