@@ -194,12 +194,18 @@ pub fn publish(
             return copy_variant(connection, context, message, envelope, packet_id);
         }
         // What waited in a queue is like what goes at once, unless its payload leaves by reference.
-        if let Some(id) = packet_id
-            && message.meta.expires_at.is_none()
-            && message.payload.len() < context.limits.large_message_size
-        {
-            let asked = (envelope.qos, envelope.retain);
-            return append_acked(connection, context.pool, message, asked, id);
+        let is_whole = message.meta.expires_at.is_none()
+            && message.payload.len() < context.limits.large_message_size;
+        match packet_id {
+            Some(id) if is_whole => {
+                let asked = (envelope.qos, envelope.retain);
+                return append_acked(connection, context.pool, message, asked, id);
+            }
+            // A trail stands in front of the payload.
+            None if is_whole && !message.meta.from_bridge => {
+                return append_plain(connection, context.pool, message, envelope.retain);
+            }
+            _ => {}
         }
     }
     let version = connection.version;
@@ -289,9 +295,20 @@ pub fn plain(
     if context.encoded.is_on {
         return plain_variant(connection, context, message, (QoS::AtMostOnce, retain), None);
     }
+    append_plain(connection, context.pool, message, retain);
+}
+
+/// Encodes a whole PUBLISH at QoS 0 that has nothing optional but its properties, and no trail.
+#[inline(always)]
+fn append_plain(
+    connection: &mut Connection,
+    pool: &mut BufferPool,
+    message: &Message<'_>,
+    retain: bool,
+) {
     let version = connection.version;
     let Message { bytes, topic, properties, .. } = *message;
-    connection.output.append(context.pool, |out| {
+    connection.output.append(pool, |out| {
         codec::encode_plain_publish(version, retain, bytes, topic.len(), properties.len(), out);
     });
 }
