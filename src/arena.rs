@@ -261,7 +261,7 @@ impl Arena {
         let sizes = [draft.topic.len(), draft.properties_size(), draft.payload.len()];
         let size = sizes.iter().sum();
         if size >= self.large_message_size {
-            return self.admit_large(draft, size);
+            return self.admit_large(*draft, size);
         }
         let (position, end) = self.reserve(size)?;
         self.copy_in(position, size, draft);
@@ -396,7 +396,7 @@ impl Arena {
 
     /// A message that gets an allocation of its own.
     #[cold]
-    fn admit_large(&mut self, draft: &Draft<'_>, size: usize) -> Result<Generation, AdmitError> {
+    fn admit_large(&mut self, draft: Draft<'_>, size: usize) -> Result<Generation, AdmitError> {
         if self.used() + size > self.bytes.len() {
             return Err(AdmitError::Full);
         }
@@ -410,7 +410,7 @@ impl Arena {
         slot.payload_size = draft.payload.len() as u32;
         slot.is_repeat = false;
         slot.meta = draft.meta;
-        slot.large = Some(Stored::from_draft(draft, &self.stored_gauge));
+        slot.large = Some(Stored::from_draft(&draft, &self.stored_gauge));
         self.large_bytes += size;
         self.large_count += 1;
         self.admitted = generation;
@@ -575,7 +575,7 @@ impl Arena {
         if used_after > capacity { Err(AdmitError::Full) } else { Ok((position, end)) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn copy_in(&mut self, position: usize, size: usize, draft: &Draft<'_>) {
         let mut place = &mut self.bytes[position..position + size];
         let mut put = |piece: &[u8]| {

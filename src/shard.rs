@@ -334,11 +334,11 @@ impl Shard {
     }
 
     /// Copies a message into the arena. `None`: the message is larger than the arena; it is counted and goes nowhere.
-    #[inline]
+    #[inline(always)]
     fn admit(&mut self, now: Instant, draft: &Draft<'_>) -> Option<Generation> {
         let generation = match self.arena.admit(draft) {
             Ok(generation) => generation,
-            Err(_) => self.admit_after_stages(now, draft)?,
+            Err(_) => self.admit_after_stages(now, *draft)?,
         };
         self.counters.admitted += 1;
         Some(generation)

@@ -142,25 +142,26 @@ impl Shard {
         if self.hook_set.intersects(AT_ORIGIN) {
             return match draft.meta.from_bridge {
                 true => self.publish_hooked::<true>(now, draft, publisher),
-                false => self.publish_as_hooks_want(now, draft, publisher),
+                false => self.publish_as_hooks_want(now, *draft, publisher),
             };
         }
         Published::of(self.admit(now, draft))
     }
 
+    /// By value, as `admit_after_stages`.
     #[inline(never)]
     fn publish_as_hooks_want(
         &mut self,
         now: Instant,
-        draft: &Draft<'_>,
+        draft: Draft<'_>,
         publisher: Publisher<'_>,
     ) -> Published {
         if let Publisher::Client(key, topic) = publisher
-            && let Some(generation) = self.publish_as_held(draft, key, topic)
+            && let Some(generation) = self.publish_as_held(&draft, key, topic)
         {
             return Published { generation, denied: None };
         }
-        self.publish_hooked::<false>(now, draft, publisher)
+        self.publish_hooked::<false>(now, &draft, publisher)
     }
 
     /// Admits a message for which the hooks have said before what they do.

@@ -223,24 +223,25 @@ impl Shard {
     }
 
     /// As many messages are held as may be, or they fill the arena, so the stages empty it. A message that finds no room then
-    /// never finds any.
+    /// never finds any. The draft is a value: a reference would keep those of all messages in memory, where most need registers
+    /// alone.
     #[cold]
     #[inline(never)]
     pub(super) fn admit_after_stages(
         &mut self,
         now: Instant,
-        draft: &Draft<'_>,
+        draft: Draft<'_>,
     ) -> Option<Generation> {
         let Shard { turns, limits, router, arena, .. } = self;
         let weighed = match turns.is_strict && arena.held() == 0 {
-            true => turns.admit_alone(draft, limits, router, arena),
-            false => turns.admit_weighed(draft, limits, router, arena),
+            true => turns.admit_alone(&draft, limits, router, arena),
+            false => turns.admit_weighed(&draft, limits, router, arena),
         };
         if weighed.is_some() {
             return weighed;
         }
         self.run_charged(now, draft.meta.publisher);
-        let admitted = self.turns.admit_alone(draft, &self.limits, &self.router, &mut self.arena);
+        let admitted = self.turns.admit_alone(&draft, &self.limits, &self.router, &mut self.arena);
         self.counters.refused_by_arena += u64::from(admitted.is_none());
         admitted
     }
