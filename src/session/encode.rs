@@ -299,7 +299,7 @@ pub fn plain(
 }
 
 /// Encodes a whole PUBLISH at QoS 0 that has nothing optional but its properties, and no trail.
-#[inline(always)]
+#[inline(never)]
 fn append_plain(
     connection: &mut Connection,
     pool: &mut BufferPool,
@@ -330,7 +330,7 @@ pub fn plain_acked(
 }
 
 /// Encodes a whole PUBLISH at QoS 1 or 2 that has nothing optional but its properties.
-#[inline(always)]
+#[inline(never)]
 fn append_acked(
     connection: &mut Connection,
     pool: &mut BufferPool,
