@@ -8,7 +8,7 @@ use super::properties::{
 };
 use super::reader::Reader;
 use super::var_int;
-use super::writer::{put_binary, put_header, put_header_of, put_u16, put_var_int};
+use super::writer::{FIELD_SIZE_MAX, put_binary, put_header, put_header_of, put_u16, put_var_int};
 use super::{PacketId, ProtocolVersion, QoS};
 
 const DUP: u8 = 0x08;
@@ -299,22 +299,13 @@ pub fn encode_plain_publish(
     let first_byte = first_byte(false, QoS::AtMostOnce, retain);
     if version == ProtocolVersion::V5 {
         let (topic, behind) = message.split_at_checked(topic_size).unwrap_or_default();
-        put_header(out, first_byte, 2 + message.len() + var_int::size(properties_size));
-        put_binary(out, topic);
+        put_start(out, first_byte, 2 + message.len() + var_int::size(properties_size), topic_size);
+        out.extend_from_slice(topic);
         put_var_int(out, properties_size);
         out.extend_from_slice(behind);
         return;
     }
-    let remaining_size = 2 + message.len() - properties_size;
-    if remaining_size < 0x80 {
-        // A write of a constant size is cheaper than three.
-        out.reserve(2 + remaining_size);
-        let [high, low] = (topic_size as u16).to_be_bytes();
-        out.extend_from_slice(&[first_byte, remaining_size as u8, high, low]);
-    } else {
-        put_header(out, first_byte, remaining_size);
-        put_u16(out, topic_size as u16);
-    }
+    put_start(out, first_byte, 2 + message.len() - properties_size, topic_size);
     if properties_size == 0 {
         out.extend_from_slice(message);
         return;
@@ -338,8 +329,9 @@ pub fn encode_plain_acked_publish(
     let first_byte = first_byte(false, qos, retain);
     if version == ProtocolVersion::V5 {
         let properties_size = properties.len();
-        put_header(out, first_byte, size + var_int::size(properties_size) + properties_size);
-        put_binary(out, topic);
+        let size = size + var_int::size(properties_size) + properties_size;
+        put_start(out, first_byte, size, topic.len());
+        out.extend_from_slice(topic);
         put_u16(out, packet_id.get());
         put_var_int(out, properties_size);
         // A copy of nothing is a call.
@@ -347,11 +339,26 @@ pub fn encode_plain_acked_publish(
             out.extend_from_slice(properties);
         }
     } else {
-        put_header(out, first_byte, size);
-        put_binary(out, topic);
+        put_start(out, first_byte, size, topic.len());
+        out.extend_from_slice(topic);
         put_u16(out, packet_id.get());
     }
     out.extend_from_slice(payload);
+}
+
+/// The fixed header and the size of the topic.
+#[inline(always)]
+fn put_start(out: &mut Vec<u8>, first_byte: u8, remaining_size: usize, topic_size: usize) {
+    debug_assert!(topic_size <= FIELD_SIZE_MAX);
+    if remaining_size < 0x80 {
+        // A write of a constant size is cheaper than three.
+        out.reserve(2 + remaining_size);
+        let [high, low] = (topic_size as u16).to_be_bytes();
+        out.extend_from_slice(&[first_byte, remaining_size as u8, high, low]);
+    } else {
+        put_header(out, first_byte, remaining_size);
+        put_u16(out, topic_size as u16);
+    }
 }
 
 #[inline]
