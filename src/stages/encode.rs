@@ -113,11 +113,9 @@ pub fn deliver_run(
     }
     context.encoded.end();
     if !left.is_empty() {
-        for message in run.messages() {
-            // Routes are sorted by session.
-            let is_left = |_: &mut Clients, key: SessionKey| left.binary_search(&key).is_ok();
-            deliver(route, &message, clients, context, || 0, is_left);
-        }
+        // Routes are sorted by session.
+        let is_left = |_: &mut Clients, key: SessionKey| left.binary_search(&key).is_ok();
+        run.for_each(|message| deliver(route, message, clients, context, || 0, is_left));
     }
 }
 
