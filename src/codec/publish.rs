@@ -160,7 +160,7 @@ impl<'a> Publish<'a> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_properties(&mut self, reader: &mut Reader<'a>, known: &mut Known<'a>) -> Result<()> {
         if !known.section.is_empty()
             && let Some(payload) = reader.rest().strip_prefix(known.section)
@@ -170,7 +170,9 @@ impl<'a> Publish<'a> {
             return Ok(());
         }
         let rest = reader.rest();
-        self.decode_properties(reader)?;
+        let mut behind = *reader;
+        *self = self.with_properties(&mut behind)?;
+        *reader = behind;
         let section = rest.get(..rest.len() - reader.rest().len()).unwrap_or_default();
         let is_ours = self.topic_alias.is_some()
             || self.message_expiry_s.is_some()
@@ -183,11 +185,13 @@ impl<'a> Publish<'a> {
         Ok(())
     }
 
-    fn decode_properties(&mut self, reader: &mut Reader<'a>) -> Result<()> {
+    /// By value: what a reference is given to has to be in memory, though most messages come without properties.
+    #[inline(never)]
+    fn with_properties(mut self, reader: &mut Reader<'a>) -> Result<Publish<'a>> {
         let mut section = Section::read_publish(reader)?;
         if section.is_plain() {
             self.properties = ForwardedProperties::from_raw(section.raw());
-            return Ok(());
+            return Ok(self);
         }
         let mut forwarding = Forwarding::default();
         let mut start = 0;
@@ -212,7 +216,7 @@ impl<'a> Publish<'a> {
         }
         self.subscription_ids = section.subscription_ids();
         self.properties = forwarding.of(section.raw());
-        Ok(())
+        Ok(self)
     }
 
     /// The whole packet. `payload_format_utf8` is not written: `properties` say it.

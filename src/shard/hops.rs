@@ -81,11 +81,11 @@ impl Shard {
         id: ConnectionId,
         key: SessionKey,
         version: ProtocolVersion,
-        publish: &Publish<'_>,
+        publish: Publish<'_>,
         topic: &str,
     ) -> Step {
-        match self.publish_of_bridge(now, id, key, publish, topic) {
-            Ok(published) => self.answer_published(now, id, key, version, publish, published),
+        match self.publish_of_bridge(now, id, key, &publish, topic) {
+            Ok(published) => self.answer_published(now, id, key, version, &publish, published),
             Err(step) => step,
         }
     }

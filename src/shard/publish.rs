@@ -55,12 +55,12 @@ impl Shard {
             return self.refuse(now, id, ReasonCode::ProtocolError, why);
         }
         if (publish.retain || publish.qos as u8 > self.limits.qos_max)
-            && let Some(step) = self.check_available(now, id, version, publish)
+            && let Some(step) = self.check_available(now, id, version, *publish)
         {
             return step;
         }
         if version == ProtocolVersion::V5 && publish.topic_alias.is_some() {
-            return self.on_aliased(now, id, key, version, publish);
+            return self.on_aliased(now, id, key, version, *publish);
         }
         self.accept(now, id, key, version, publish, publish.topic)
     }
@@ -73,7 +73,7 @@ impl Shard {
         now: Instant,
         id: ConnectionId,
         version: ProtocolVersion,
-        publish: &Publish<'_>,
+        publish: Publish<'_>,
     ) -> Option<Step> {
         if version != ProtocolVersion::V5 {
             return None;
@@ -102,7 +102,7 @@ impl Shard {
         id: ConnectionId,
         key: SessionKey,
         version: ProtocolVersion,
-        publish: &Publish<'_>,
+        publish: Publish<'_>,
     ) -> Step {
         let alias = publish.topic_alias.unwrap_or(0);
         let mut topic = std::mem::take(&mut self.topic_scratch);
@@ -125,7 +125,7 @@ impl Shard {
             None => Err(AliasError::AboveMax),
         };
         let step = match (std::str::from_utf8(&topic), found) {
-            (Ok(topic), Ok(())) => self.accept(now, id, key, version, publish, topic),
+            (Ok(topic), Ok(())) => self.accept(now, id, key, version, &publish, topic),
             (_, Err(AliasError::NoMemory)) => {
                 self.counters.refused_by_metadata += 1;
                 let why = "the topic aliases of all clients exceed their budget";
@@ -167,7 +167,7 @@ impl Shard {
             return step;
         }
         if let Err(reason) = self.check_publish(publish, topic) {
-            return self.refuse_publish(now, id, key, version, publish, reason);
+            return self.refuse_publish(now, id, key, version, *publish, reason);
         }
         if publish.qos == QoS::ExactlyOnce
             && let Some(packet_id) = publish.packet_id
@@ -176,7 +176,7 @@ impl Shard {
             return step;
         }
         if self.has_bridge_clients && self.is_bridge(id) {
-            return self.accept_of_bridge(now, id, key, version, publish, topic);
+            return self.accept_of_bridge(now, id, key, version, *publish, topic);
         }
         let mut joined = Vec::new();
         let properties = publish.properties.halves(&mut joined);
@@ -361,7 +361,7 @@ impl Shard {
         id: ConnectionId,
         key: SessionKey,
         version: ProtocolVersion,
-        publish: &Publish<'_>,
+        publish: Publish<'_>,
         reason: ReasonCode,
     ) -> Step {
         let (why, keys) = match reason {
