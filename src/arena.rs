@@ -150,6 +150,8 @@ pub enum AdmitError {
     Full,
 }
 
+/// Slots that are used before the ring of them starts over: a swap costs a turn of one message more than a few cache lines.
+const SLOTS_BEFORE_RESTART: usize = 16;
 /// Outside of every ring.
 const NOWHERE: usize = usize::MAX;
 /// Added to the position of a message with a trail: whoever takes it for another finds nothing.
@@ -477,8 +479,10 @@ impl Arena {
             // Empty rings start over, so that a shard that keeps up stays in the same few cache lines. What repeats the last
             // message finds it in its slot.
             let last = self.index(generation);
-            self.slots.swap(0, last);
-            self.first = generation;
+            if last >= SLOTS_BEFORE_RESTART {
+                self.slots.swap(0, last);
+                self.first = generation;
+            }
             self.head = 0;
             self.tail = 0;
             self.position = 0;
