@@ -355,8 +355,7 @@ impl Session {
             }
             return self.enqueue(context, message, envelope);
         };
-        let is_next = self.queue.is_empty() && !self.inflight.has_unsent();
-        if is_next && self.may_send(connection, context.limits, envelope.qos) {
+        if !self.has_waiting() && self.may_send(connection, context.limits, envelope.qos) {
             if self.keeps(&envelope) && !context.may_store(message) {
                 context.counters.dropped_stored_full += 1;
                 self.tell_drop(context, message, DropReason::StoreFull);
@@ -377,8 +376,7 @@ impl Session {
         message: &Message<'_>,
         retain: bool,
     ) -> bool {
-        let is_next = self.queue.is_empty() && !self.inflight.has_unsent();
-        let is_sent = is_next
+        let is_sent = !self.has_waiting()
             && connection.aliases_out.is_none()
             && connection.has_room(context.limits)
             && encode::fits_surely(connection, message);
@@ -426,9 +424,8 @@ impl Session {
         context: &mut Context<'_>,
         run: &Run<'_>,
     ) -> bool {
-        let is_next = self.queue.is_empty() && !self.inflight.has_unsent();
         let size = encode::run_size_max(run);
-        let is_sent = is_next
+        let is_sent = !self.has_waiting()
             && connection.aliases_out.is_none()
             && connection.has_room_for(size, context.limits)
             && size <= connection.packet_size_max as usize;
@@ -436,6 +433,12 @@ impl Session {
             encode::plain_run(connection, context, run);
         }
         is_sent
+    }
+
+    /// Something is in front of what comes next.
+    #[inline]
+    pub fn has_waiting(&self) -> bool {
+        !self.queue.is_empty() || self.inflight.has_unsent()
     }
 
     /// Sends what waits, as far as there is room: first what must be sent again, then the queue.
@@ -457,9 +460,7 @@ impl Session {
 
     /// Retained messages are to be fetched, and nothing is in front of them.
     pub fn wants_pull(&self) -> bool {
-        self.queue.is_empty()
-            && !self.inflight.has_unsent()
-            && self.fetch.as_ref().is_some_and(|fetch| fetch.is_ready())
+        !self.has_waiting() && self.fetch.as_ref().is_some_and(|fetch| fetch.is_ready())
     }
 
     /// Queues a message whatever the connection could take.

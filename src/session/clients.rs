@@ -341,21 +341,30 @@ impl Clients {
         Some(count)
     }
 
-    /// Sends what waits for a session, as far as there is room.
-    pub fn pump(&mut self, key: SessionKey, context: &mut Context<'_>) {
-        let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
+    /// Sends what waits for a session, as far as there is room. Whether its retained messages are to be fetched now.
+    #[inline]
+    pub fn pump(&mut self, key: SessionKey, context: &mut Context<'_>) -> bool {
+        let Some(session) = self.sessions.get_mut(key.index as usize) else { return false };
         if session.key != key {
-            return;
+            return false;
         }
-        let Some(id) = session.connection else { return };
-        let Some(connection) = self.connections.get_mut(id.index as usize) else { return };
-        session.pump(connection, context);
+        let connection =
+            session.connection.and_then(|id| self.connections.get_mut(id.index as usize));
+        let Some(connection) = connection else { return session.wants_pull() };
+        if session.has_waiting() {
+            session.pump(connection, context);
+        }
         // An acknowledgement may have freed a place.
         session.is_credit_due |= session.is_short_of_places;
         if session.is_credit_due {
             self.credits.push(key);
         }
-        self.list_flush(id);
+        let wants_pull = session.wants_pull();
+        if !connection.is_flush_listed && connection.output.has_bytes() {
+            connection.is_flush_listed = true;
+            self.flush.push_back(connection.id);
+        }
+        wants_pull
     }
 
     /// A message of a shared subscription used a place, which its owner gets back when the client has one.

@@ -538,8 +538,7 @@ impl Shard {
     /// Frees a place of a session's output or window and sends what waited for it.
     pub(super) fn pump(&mut self, now: Instant, key: SessionKey) {
         let mut context = context!(self, now);
-        self.clients.pump(key, &mut context);
-        if self.clients.session(key).is_some_and(|s| s.wants_pull()) {
+        if self.clients.pump(key, &mut context) {
             self.list_pull(key);
         }
     }
