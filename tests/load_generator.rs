@@ -9,6 +9,14 @@ fn bench(arguments: &str) -> Output {
     command.output().expect("the bench starts")
 }
 
+/// What the bench prints for people.
+fn bench_table(arguments: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
+    command.arg("--no-output").args(arguments.split_whitespace());
+    let output = command.output().expect("the bench starts");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// Runs the bench and returns the outcome of each scenario. Fails if it found anything wrong.
 fn outcomes(arguments: &str) -> Vec<serde_json::Value> {
     let output = bench(arguments);
@@ -70,6 +78,45 @@ fn what_a_stalled_subscriber_misses_is_what_the_broker_dropped() {
     for fault in ["duplicated", "reordered", "corrupt", "astray"] {
         assert_eq!(outcome["faults"][fault], 0, "{outcome:#}");
     }
+}
+
+/// Of each outcome that the bench prints, whatever it came to.
+fn any_outcomes(arguments: &str) -> Vec<serde_json::Value> {
+    let output = bench(arguments);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let scenarios = report["scenarios"].as_array().expect("a list");
+    scenarios.iter().map(|scenario| scenario["outcome"].clone()).collect()
+}
+
+/// A scenario of each kind that has generator threads, so short that nothing but the meters is judged.
+const EACH_KIND: &str = "--scenario p2p-qos1 --scenario p2p-rate --scenario connect-storm \
+    --scenario stalled-subscriber --stall 0.4 --rounds 1 --seconds 0.4";
+
+#[test]
+fn the_generator_is_measured_in_every_scenario() {
+    // Without a warm-up nothing but the bench itself waits for the threads.
+    let outcomes = any_outcomes(&format!("{EACH_KIND} --warm-up 0"));
+    assert_eq!(outcomes.len(), 4);
+    for outcome in &outcomes {
+        assert!(outcome["generator_cores_used"].as_f64() > Some(0.0), "{outcome:#}");
+    }
+    assert_ne!(outcomes[0]["bound"], "unknown", "{:#}", outcomes[0]);
+    let idle = any_outcomes("--scenario idle --connections 10 --seconds 0.2");
+    assert!(idle[0]["generator_cores_used"].is_f64(), "{:#}", idle[0]);
+}
+
+#[test]
+fn a_slow_generator_is_named_as_the_limit() {
+    // Work of 0.3 ms a message leaves the broker next to nothing to do.
+    let slow = "--warm-up 0.1 --window 10 --burden 300";
+    let outcomes = any_outcomes(&format!("{EACH_KIND} {slow}"));
+    assert_eq!(outcomes.len(), 4);
+    for outcome in &outcomes {
+        let field = if outcome["scenario"] == "p2p-rate" { "bound_at_rate" } else { "bound" };
+        assert_eq!(outcome[field], "generator", "{outcome:#}");
+    }
+    let table = bench_table(&format!("--scenario p2p-rate --seconds 0.3 {slow}"));
+    assert!(table.contains("msg/s were sent: the generator was the limit"), "{table}");
 }
 
 #[test]

@@ -84,12 +84,20 @@ impl Engine {
             thread::Builder::new().name(format!("generator-{index}")).spawn(run)
         };
         let threads: Result<Vec<_>, _> = workers.into_iter().enumerate().map(start).collect();
-        Ok(Engine { shared, threads: threads.map_err(|error| format!("thread: {error}"))? })
+        let threads = threads.map_err(|error| format!("thread: {error}"))?;
+        let engine = Engine { shared, threads };
+        // A thread tells its id before it follows its first orders.
+        engine.wait_until_followed()?;
+        Ok(engine)
     }
 
     /// Gives orders, and returns once all threads follow them, or one has failed.
     pub fn order(&self, change: impl FnOnce(&mut Orders)) -> Result<(), String> {
         self.shared.order(change);
+        self.wait_until_followed()
+    }
+
+    fn wait_until_followed(&self) -> Result<(), String> {
         while !self.shared.is_followed() {
             self.check()?;
             thread::sleep(Duration::from_micros(200));
@@ -115,12 +123,26 @@ impl Engine {
 
     /// The kernel's ids of the generator threads.
     pub fn thread_ids(&self) -> BTreeSet<u32> {
-        self.shared.threads.iter().map(|thread| thread.thread_id.load(Relaxed)).collect()
+        let ids: BTreeSet<u32> =
+            self.shared.threads.iter().map(|thread| thread.thread_id.load(Relaxed)).collect();
+        assert!(!ids.contains(&0), "a thread follows orders once it has told its id");
+        ids
+    }
+
+    /// Nanoseconds since the last time in which a thread on schedule found nothing to do: those of the busiest.
+    pub fn take_idle_ns(&self) -> u64 {
+        let idle = self.shared.threads.iter().map(|thread| thread.idle_ns.swap(0, Relaxed));
+        idle.min().unwrap_or(0)
     }
 
     /// Why the run cannot go on, if it cannot.
     pub fn check(&self) -> Result<(), String> {
-        self.shared.failure().map_or(Ok(()), Err)
+        let ended = self.threads.iter().any(JoinHandle::is_finished);
+        match self.shared.failure() {
+            Some(reason) => Err(reason),
+            None if ended => Err("a generator thread panicked".to_string()),
+            None => Ok(()),
+        }
     }
 
     /// Waits until all that a flow has sent has arrived, or nothing more comes for `patience`.

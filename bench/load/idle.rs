@@ -1,6 +1,9 @@
 //! Idle connections: what each costs the broker in memory, and all of them in processor time.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use nix::unistd::gettid;
 
 use crate::broker::Broker;
 use crate::client::Client;
@@ -14,7 +17,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
     let mut outcome = Outcome::new(&scenario.name);
-    let mut meter = Meter::new(broker.pid, Default::default());
+    // This thread is the whole generator.
+    let mut meter = Meter::new(broker.pid, BTreeSet::from([gettid().as_raw() as u32]));
     bench.wait(SETTLE, || Ok(()))?;
     let fresh = meter.resident_size();
     let mut clients = Vec::with_capacity(scenario.connections);

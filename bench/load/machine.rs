@@ -17,6 +17,15 @@ pub fn now_ns() -> u64 {
     BEGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
+/// Keeps the calling thread busy.
+#[cold]
+pub fn work(span_ns: u64) {
+    let end = now_ns() + span_ns;
+    while now_ns() < end {
+        std::hint::spin_loop();
+    }
+}
+
 /// The cores that a process may run on; 0 is this one.
 pub fn cores_of(pid: u32) -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(pid as i32))?;
@@ -87,6 +96,10 @@ impl ProcessorTime {
             }
         }
         Ok(ProcessorTime { threads })
+    }
+
+    pub fn has(&self, thread: u32) -> bool {
+        self.threads.contains_key(&thread)
     }
 
     /// What each thread used since `earlier`, of those that `wanted` names.

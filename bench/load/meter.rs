@@ -34,7 +34,8 @@ pub struct Usage {
     pub elapsed_s: f64,
     /// Seconds of processor time.
     pub broker_s: Option<f64>,
-    pub generator_s: f64,
+    /// `None`: not measured.
+    pub generator_s: Option<f64>,
     pub bound: Bound,
     /// Other programs used the broker's or the generator's core.
     pub contested: bool,
@@ -88,22 +89,24 @@ impl Meter {
     fn usage(&self, begin: &Reading, end: &Reading, resident_size: Option<u64>) -> Usage {
         let elapsed_ns = (end.at - begin.at).as_nanos() as f64;
         let mine = |thread| self.generator.contains(&thread);
-        let generator = Total::of(end.own.since(&begin.own, mine));
+        let is_measured = !self.generator.is_empty()
+            && self.generator.iter().all(|thread| begin.own.has(*thread) && end.own.has(*thread));
+        let generator = is_measured.then(|| Total::of(end.own.since(&begin.own, mine)));
         let broker = end.broker.as_ref().zip(begin.broker.as_ref());
         let broker = broker.map(|(end, begin)| Total::of(end.since(begin, |_| true)));
         let is_busy = |total: &Total| total.busiest as f64 > BUSY * elapsed_ns;
-        let bound = match &broker {
-            None => Bound::Unknown,
-            Some(broker) if is_busy(broker) => Bound::Broker,
-            Some(_) if is_busy(&generator) => Bound::Generator,
-            Some(_) => Bound::Waiting,
+        let bound = match (&broker, &generator) {
+            (Some(broker), _) if is_busy(broker) => Bound::Broker,
+            (None, _) | (_, None) => Bound::Unknown,
+            (Some(_), Some(generator)) if is_busy(generator) => Bound::Generator,
+            (Some(_), Some(_)) => Bound::Waiting,
         };
-        let totals = broker.iter().chain([&generator]);
+        let totals = broker.iter().chain(&generator);
         let waited_longest = totals.map(|total| total.waited_longest).max().unwrap_or(0);
         Usage {
             elapsed_s: elapsed_ns / 1e9,
             broker_s: broker.map(|broker| broker.ran as f64 / 1e9),
-            generator_s: generator.ran as f64 / 1e9,
+            generator_s: generator.map(|generator| generator.ran as f64 / 1e9),
             bound,
             contested: waited_longest as f64 > CONTESTED * elapsed_ns,
             resident_size,

@@ -78,6 +78,10 @@ pub struct Options {
     /// How long a stalled subscriber does not read, seconds
     #[arg(long, value_name = "S")]
     pub stall: Option<f64>,
+    /// Makes the generator slower by so much work for each message or connection, microseconds: shows that it is named
+    /// as the limit
+    #[arg(long, value_name = "US", hide = true)]
+    pub burden: Option<u64>,
     /// Shards of the bench's own broker
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "broker")]
     pub shards: u16,

@@ -17,9 +17,28 @@ pub enum Bound {
     Generator,
     /// Neither was: they waited for each other.
     Waiting,
-    /// The broker's process is not known.
+    /// The broker's process is not known, or the generator was not measured.
     Unknown,
 }
+
+impl Bound {
+    /// Behind "this much and no more was done:".
+    pub fn words(self) -> &'static str {
+        match self {
+            Bound::Broker => "the broker was the limit",
+            Bound::Generator => "the generator was the limit",
+            Bound::Waiting => "the broker did not take more, and was not busy all the time",
+            Bound::Unknown => "the broker did not take more, and its process is not known",
+        }
+    }
+}
+
+/// A run that sends this much of its rate has kept it.
+const RATE_KEPT: f64 = 0.95;
+/// A generator thread that had nothing to do for this much of the time was not busy.
+const IDLE: f64 = 0.07;
+/// Messages that may be due on either side of a run's edges.
+const DUE_SLACK: f64 = 2.0;
 
 /// Microseconds from when a message was due.
 #[derive(Clone, Debug, Serialize)]
@@ -64,10 +83,14 @@ pub struct Outcome {
     /// Microseconds of the broker's processor time per delivered message, flat out, and at the latency run's rate.
     pub cpu_us_per_message: Option<f64>,
     pub cpu_us_per_message_at_rate: Option<f64>,
-    /// Cores' worth of processor time during the flat-out run.
+    /// Cores' worth of processor time during the flat-out run (where there is none: at a fixed rate). `None`: not measured.
     pub broker_cores_used: Option<f64>,
-    pub generator_cores_used: f64,
+    pub generator_cores_used: Option<f64>,
     pub bound: Bound,
+    /// What kept the run at a fixed rate below its rate; `None`: nothing did.
+    pub bound_at_rate: Option<Bound>,
+    /// Messages (connections in a storm) per second that it sent.
+    pub in_per_s_at_rate: Option<f64>,
     /// Other programs used the broker's or the generator's core during the flat-out run.
     pub contested: bool,
     /// The same of the run at a fixed rate.
@@ -106,8 +129,10 @@ impl Outcome {
             cpu_us_per_message: None,
             cpu_us_per_message_at_rate: None,
             broker_cores_used: None,
-            generator_cores_used: 0.0,
+            generator_cores_used: None,
             bound: Bound::Unknown,
+            bound_at_rate: None,
+            in_per_s_at_rate: None,
             contested: false,
             contested_at_rate: false,
             resident_size: None,
@@ -124,11 +149,44 @@ impl Outcome {
     pub fn set_usage(&mut self, usage: &Usage, delivered: u64) {
         let each = |used: f64| used * 1e6 / delivered as f64;
         self.cpu_us_per_message = usage.broker_s.filter(|_| delivered > 0).map(each);
-        self.broker_cores_used = usage.broker_s.map(|used| used / usage.elapsed_s);
-        self.generator_cores_used = usage.generator_s / usage.elapsed_s;
+        self.set_cores(usage);
         self.bound = usage.bound;
         self.contested = usage.contested;
         self.resident_size = usage.resident_size;
+    }
+
+    fn set_cores(&mut self, usage: &Usage) {
+        self.broker_cores_used = usage.broker_s.map(|used| used / usage.elapsed_s);
+        self.generator_cores_used = usage.generator_s.map(|used| used / usage.elapsed_s);
+    }
+
+    /// Takes over what was used at a fixed `rate`, at which `sent` messages went out and `delivered` came. `idle_ns`: the time
+    /// in which the busiest generator thread had nothing to do.
+    pub fn set_usage_at_rate(
+        &mut self,
+        usage: &Usage,
+        rate: f64,
+        [sent, delivered]: [u64; 2],
+        idle_ns: u64,
+    ) {
+        self.contested_at_rate = usage.contested;
+        self.cpu_us_per_message_at_rate =
+            usage.broker_s.map(|used| used * 1e6 / delivered.max(1) as f64);
+        let in_per_s = sent as f64 / usage.elapsed_s;
+        self.in_per_s_at_rate = Some(in_per_s);
+        // On schedule the generator never sleeps: that its threads run says nothing.
+        let is_idle = idle_ns as f64 / 1e9 > IDLE * usage.elapsed_s;
+        let bound = match usage.bound {
+            Bound::Broker => Bound::Broker,
+            _ if !is_idle => Bound::Generator,
+            Bound::Unknown => Bound::Unknown,
+            Bound::Generator | Bound::Waiting => Bound::Waiting,
+        };
+        let due = RATE_KEPT * rate * usage.elapsed_s - DUE_SLACK;
+        self.bound_at_rate = ((sent as f64) < due).then_some(bound);
+        if self.generator_cores_used.is_none() {
+            self.set_cores(usage);
+        }
     }
 
     pub fn measure(&mut self, name: &'static str, value: f64, unit: &'static str) {

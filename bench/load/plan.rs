@@ -14,6 +14,8 @@ pub struct Flow {
     pub window: u64,
     /// Messages that a publisher sends at once, flat out.
     pub batch: u64,
+    /// Work of the generator for each message besides, nanoseconds.
+    pub burden_ns: u64,
     /// The broker may add user properties.
     pub allow_added_properties: bool,
     /// Its subscribers do not read while a stall is ordered.
@@ -91,6 +93,7 @@ impl Plan {
             layout,
             window: scenario.window,
             batch: scenario.batch(),
+            burden_ns: scenario.burden_ns(),
             allow_added_properties: scenario.allow_added_properties,
             stalls,
         });

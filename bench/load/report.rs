@@ -139,6 +139,12 @@ fn details(outcome: &Outcome) -> String {
         };
         text += &format!("  {:<50} {value:>12} {}\n", measure.name, measure.unit);
     }
+    if let (Some(bound), Some(sent)) = (outcome.bound_at_rate, outcome.in_per_s_at_rate) {
+        let wanted = outcome.latency.as_ref().map_or(0.0, |latency| latency.rate);
+        let (sent, wanted) = (grouped(sent), grouped(wanted));
+        let why = bound.words();
+        text += &format!("{}: {sent} of {wanted} msg/s were sent: {why}\n", outcome.scenario);
+    }
     for failure in &outcome.failures {
         text += &format!("FAILED {}: {failure}\n", outcome.scenario);
     }

@@ -67,6 +67,9 @@ pub struct Scenario {
     /// The messages for the stalled subscriber are more than the broker may keep: what is missing must be what it says
     /// it dropped.
     pub beyond_limits: bool,
+    /// Work that the generator does for each message or connection besides, microseconds: it is slower by that.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub burden_us: u64,
     /// Keys of the configuration, for a broker that the bench starts itself.
     pub broker: BTreeMap<String, toml::Value>,
 }
@@ -97,9 +100,14 @@ impl Default for Scenario {
             stalled_rate: 1000.0,
             stalled_payload: 256,
             beyond_limits: false,
+            burden_us: 0,
             broker: BTreeMap::new(),
         }
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 const BUILT_IN: [(&str, &str); 20] = [
@@ -199,6 +207,7 @@ impl Scenario {
         set(&mut self.connections, options.connections);
         set(&mut self.rounds, options.rounds);
         set(&mut self.stall_s, options.stall);
+        set(&mut self.burden_us, options.burden);
         self.allow_added_properties |= options.allow_added_properties;
         // User properties exist in MQTT 5 only: asking for them asks for it.
         if options.user_properties.is_some_and(|count| count > 0) && options.mqtt.is_none() {
@@ -233,6 +242,9 @@ impl Scenario {
         }
         if !self.flat_out && (self.rate == 0.0 || self.kind != Kind::Traffic) {
             return wrong("flat_out = false is for traffic with a rate".to_string());
+        }
+        if self.burden_us > 1_000_000 {
+            return wrong("burden_us must be at most 1,000,000".to_string());
         }
         let counts = [self.publishers, self.subscribers, self.connections, self.rounds];
         if counts.iter().any(|count| !(1..=99_999).contains(count)) {
@@ -279,6 +291,10 @@ impl Scenario {
     /// How many messages a publisher sends at once, flat out.
     pub fn batch(&self) -> u64 {
         if self.batch > 0 { self.batch } else { self.window.div_ceil(2) }
+    }
+
+    pub fn burden_ns(&self) -> u64 {
+        self.burden_us * 1000
     }
 
     /// The property section of each publish, with its length; nothing for 3.1.1.

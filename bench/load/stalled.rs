@@ -89,6 +89,8 @@ fn stalled_flow(scenario: &Scenario) -> Scenario {
         payload: scenario.stalled_payload,
         // What waits for the subscriber is for the broker to bound, not for the generator.
         window: u64::MAX,
+        // A rate that a slow generator never reaches would keep it from everything else.
+        burden_us: 0,
         ..scenario.clone()
     }
 }

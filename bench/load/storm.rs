@@ -1,6 +1,7 @@
 //! A connect storm: connections that connect, are accepted, subscribe if the scenario has filters, and leave again, some at
 //! a time or on a schedule.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -41,6 +42,8 @@ struct Storm<'a> {
     accepted: AtomicU64,
     failed: AtomicU64,
     stop: AtomicBool,
+    /// Per thread, on schedule: nanoseconds in which there was nothing to do.
+    idle_ns: Vec<AtomicU64>,
     thread_ids: Vec<AtomicU32>,
     /// Latency is recorded while this is set.
     recorded: AtomicBool,
@@ -76,6 +79,7 @@ fn storm(
         accepted: AtomicU64::new(0),
         failed: AtomicU64::new(0),
         stop: AtomicBool::new(false),
+        idle_ns: (0..threads).map(|_| AtomicU64::new(0)).collect(),
         thread_ids: (0..threads).map(|_| AtomicU32::new(0)).collect(),
         recorded: AtomicBool::new(false),
         latency: Mutex::new(new_histogram()),
@@ -110,19 +114,20 @@ impl Storm<'_> {
             self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
         };
         bench.wait(bench.warm_up, check)?;
-        let thread_ids = self.thread_ids.iter().map(|id| id.load(Relaxed)).collect();
-        let mut meter = Meter::new(broker.pid, thread_ids);
+        let mut meter = Meter::new(broker.pid, self.told_thread_ids());
         let counts = || (self.begun.load(Relaxed), self.accepted.load(Relaxed));
         let before = counts();
         self.recorded.store(true, Relaxed);
+        self.take_idle_ns();
         let usage = meter.watch(bench.span, &bench.progress, check)?;
         self.recorded.store(false, Relaxed);
+        let idle_ns = self.take_idle_ns();
         let after = counts();
         let accepted = after.1 - before.1;
-        let cpu = usage.broker_s.map(|used| used * 1e6 / accepted.max(1) as f64);
         outcome.resident_size_max = outcome.resident_size_max.max(meter.resident_size_max);
         if self.rate > 0.0 {
-            outcome.cpu_us_per_message_at_rate = cpu;
+            let counts = [after.0 - before.0, accepted];
+            outcome.set_usage_at_rate(&usage, self.scenario.rate, counts, idle_ns);
             return Ok(());
         }
         outcome.in_per_s = (after.0 - before.0) as f64 / usage.elapsed_s;
@@ -132,6 +137,22 @@ impl Storm<'_> {
             outcome.failures.push("no connection was accepted".to_string());
         }
         Ok(())
+    }
+
+    /// As of an engine.
+    fn take_idle_ns(&self) -> u64 {
+        self.idle_ns.iter().map(|idle| idle.swap(0, Relaxed)).min().unwrap_or(0)
+    }
+
+    /// The kernel's ids of the threads, each of which tells its own before all else.
+    fn told_thread_ids(&self) -> BTreeSet<u32> {
+        let told = |id: &AtomicU32| {
+            while id.load(Relaxed) == 0 {
+                thread::sleep(Duration::from_micros(200));
+            }
+            id.load(Relaxed)
+        };
+        self.thread_ids.iter().map(told).collect()
     }
 
     fn run_thread(&self, index: usize, threads: usize) {
@@ -167,6 +188,8 @@ struct Dial {
 /// One thread's event loop over its connections.
 struct Dialer<'a> {
     storm: &'a Storm<'a>,
+    /// Which thread this is.
+    index: usize,
     poll: Poll,
     /// By token.
     dials: Vec<Option<Dial>>,
@@ -183,6 +206,7 @@ impl<'a> Dialer<'a> {
     fn new(storm: &'a Storm<'a>, index: usize, step: usize) -> Result<Dialer<'a>, String> {
         Ok(Dialer {
             storm,
+            index,
             poll: Poll::new().map_err(|error| format!("epoll: {error}"))?,
             dials: (0..storm.open_max).map(|_| None).collect(),
             free: (0..storm.open_max).rev().collect(),
@@ -197,7 +221,9 @@ impl<'a> Dialer<'a> {
     fn run(&mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(1024);
         let mut swept = Instant::now();
+        let (mut was_idle, mut last) = (false, now_ns());
         while !self.storm.stop.load(Relaxed) {
+            let begun = self.begun;
             self.begin_due()?;
             let sleep =
                 if self.storm.rate > 0.0 { Duration::ZERO } else { Duration::from_millis(2) };
@@ -210,6 +236,11 @@ impl<'a> Dialer<'a> {
             for event in &events {
                 self.serve(event.token().0);
             }
+            let (is_idle, now) = (events.is_empty() && self.begun == begun, now_ns());
+            if is_idle && was_idle {
+                self.storm.idle_ns[self.index].fetch_add(now - last, Relaxed);
+            }
+            (was_idle, last) = (is_idle, now);
             if swept.elapsed() > Duration::from_millis(500) {
                 self.sweep();
                 swept = Instant::now();
@@ -222,7 +253,7 @@ impl<'a> Dialer<'a> {
     /// Begins as many connections as are due, or as may be under way.
     fn begin_due(&mut self) -> Result<(), String> {
         let now = now_ns();
-        while let Some(at) = self.free.last().copied() {
+        loop {
             let mut due_ns = now;
             if self.storm.rate > 0.0 {
                 due_ns = self.begin_ns + (self.begun as f64 * 1e9 / self.storm.rate) as u64;
@@ -230,7 +261,10 @@ impl<'a> Dialer<'a> {
                     break;
                 }
             }
-            self.free.pop();
+            let Some(at) = self.free.pop() else { break };
+            if self.storm.scenario.burden_us > 0 {
+                machine::work(self.storm.scenario.burden_ns());
+            }
             self.dials[at] = Some(self.dial(at, due_ns)?);
             self.begun += 1;
             self.storm.begun.fetch_add(1, Relaxed);

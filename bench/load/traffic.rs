@@ -92,13 +92,14 @@ fn measure_latency(
     })?;
     bench.wait(bench.warm_up + Duration::from_nanos(LEAD_NS), || engine.check())?;
     let before = engine.counts(0);
+    engine.take_idle_ns();
     let usage = meter.watch(bench.span, &bench.progress, || engine.check())?;
-    let delivered = engine.counts(0).delivered - before.delivered;
+    let idle_ns = engine.take_idle_ns();
+    let after = engine.counts(0);
+    let (sent, delivered) = (after.sent - before.sent, after.delivered - before.delivered);
     if !scenario.flat_out {
         outcome.resident_size = usage.resident_size;
     }
-    outcome.contested_at_rate = usage.contested;
-    outcome.cpu_us_per_message_at_rate =
-        usage.broker_s.map(|used| used * 1e6 / delivered.max(1) as f64);
+    outcome.set_usage_at_rate(&usage, scenario.rate, [sent, delivered], idle_ns);
     Ok(())
 }

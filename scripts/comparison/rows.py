@@ -58,7 +58,7 @@ def measure(outcome, name, scale):
 def marks(outcomes):
     """What must be known of the rounds: how many of them were held back by something else than the broker."""
     reasons = {
-        "generator": lambda outcome: outcome["bound"] == "generator",
+        "generator": lambda outcome: "generator" in (outcome["bound"], outcome["bound_at_rate"]),
         "waiting": lambda outcome: outcome["bound"] == "waiting",
         "contested": lambda outcome: outcome["contested"] or outcome["contested_at_rate"],
         "steal": lambda outcome: outcome["steal"] > STEAL_MAX,

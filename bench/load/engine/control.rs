@@ -35,6 +35,8 @@ pub struct ThreadCounts {
     pub thread_id: AtomicU32,
     /// Which orders it follows.
     pub epoch: AtomicU32,
+    /// On schedule a thread never sleeps: nanoseconds of it in which there was nothing to do.
+    pub idle_ns: AtomicU64,
     /// Per flow.
     pub delivered: Vec<AtomicU64>,
     /// Bytes of delivered publishes, whole packets, per flow.

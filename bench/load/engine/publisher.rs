@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::control::{Pace, Shared};
 use super::wire::{Wire, body_range};
+use crate::machine;
 use crate::message::{Block, Stamp, packet_id};
 
 const PUBACK: u8 = 4;
@@ -74,12 +75,11 @@ impl Publisher {
         block: &mut Block,
         shared: &Shared,
         now_ns: u64,
-    ) -> Result<(), String> {
-        if self.wire.is_blocked() {
-            return Ok(());
-        }
+    ) -> Result<u64, String> {
+        let first = self.sequence;
         match pace {
-            Pace::Still => Ok(()),
+            _ if self.wire.is_blocked() => {}
+            Pace::Still => {}
             Pace::Window => {
                 let (credit, window) = self.credit(shared);
                 // Whole batches: writes of a few messages would measure system calls.
@@ -90,7 +90,6 @@ impl Publisher {
                     self.send(block, shared, now_ns, 0, count)?;
                     credit -= count;
                 }
-                Ok(())
             }
             Pace::Rate { interval_ns, .. } => {
                 while self.next_due_ns <= now_ns as f64 && !self.wire.is_blocked() {
@@ -102,9 +101,9 @@ impl Publisher {
                     self.send(block, shared, self.next_due_ns as u64, interval_ns as u64, count)?;
                     self.next_due_ns += interval_ns * count as f64;
                 }
-                Ok(())
             }
         }
+        Ok(self.sequence - first)
     }
 
     fn send(
@@ -118,6 +117,10 @@ impl Publisher {
         let first = Stamp { publisher: self.index as u32, sequence: self.sequence, due_ns };
         let topic = &shared.plan.publishers[self.index].topic;
         let bytes = block.fill(topic, first, step_ns, count as usize);
+        let burden_ns = shared.plan.flows[self.flow].burden_ns;
+        if burden_ns > 0 {
+            machine::work(burden_ns * count);
+        }
         self.sequence += count;
         shared.sent[self.index].store(self.sequence, Relaxed);
         if self.qos == 0 {

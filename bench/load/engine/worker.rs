@@ -117,6 +117,7 @@ impl Worker {
 
     fn run_loop(&mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(1024);
+        let (mut was_idle, mut last) = (false, now_ns());
         loop {
             if let Some(orders) = self.shared.changed_orders(&mut self.epoch) {
                 self.adopt(orders)?;
@@ -141,10 +142,17 @@ impl Worker {
                 }
             }
             let now = now_ns();
+            let mut sent = 0;
             for publisher in &mut self.publishers {
                 let pace = self.orders.paces[publisher.flow];
-                publisher.pump(pace, &mut self.blocks[publisher.flow], &self.shared, now)?;
+                sent +=
+                    publisher.pump(pace, &mut self.blocks[publisher.flow], &self.shared, now)?;
             }
+            let is_idle = on_schedule && events.is_empty() && sent == 0;
+            if is_idle && was_idle {
+                self.shared.threads[self.index].idle_ns.fetch_add(now - last, Relaxed);
+            }
+            (was_idle, last) = (is_idle, now);
         }
     }
 
