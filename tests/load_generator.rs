@@ -1,18 +1,26 @@
 //! The load generator against brokers of its own: every built-in scenario in small, so that none can rot.
 #![cfg(feature = "shell")]
 
-use std::process::{Command, Output};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 fn bench(arguments: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
-    command.args(["--no-output", "--json"]).args(arguments.split_whitespace());
+    command.arg("--json").args(arguments.split_whitespace());
     command.output().expect("the bench starts")
 }
 
 /// What the bench prints for people.
 fn bench_table(arguments: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
-    command.arg("--no-output").args(arguments.split_whitespace());
+    command.args(arguments.split_whitespace());
     let output = command.output().expect("the bench starts");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -107,13 +115,24 @@ fn the_generator_is_measured_in_every_scenario() {
 
 #[test]
 fn a_slow_generator_is_named_as_the_limit() {
-    // Work of 0.3 ms a message leaves the broker next to nothing to do.
+    // Work of 0.3 ms a message, or 3 ms a connection, leaves the broker next to nothing to do.
     let slow = "--warm-up 0.1 --window 10 --burden 300";
-    let outcomes = any_outcomes(&format!("{EACH_KIND} {slow}"));
-    assert_eq!(outcomes.len(), 4);
-    for outcome in &outcomes {
-        let field = if outcome["scenario"] == "p2p-rate" { "bound_at_rate" } else { "bound" };
-        assert_eq!(outcome[field], "generator", "{outcome:#}");
+    let runs = [
+        ("p2p-qos1", "bound", slow),
+        ("p2p-rate", "bound_at_rate", slow),
+        ("stalled-subscriber", "bound", slow),
+        ("connect-storm", "bound", "--warm-up 0.1 --burden 3000"),
+    ];
+    for (scenario, field, slow) in runs {
+        let stall = "--stall 0.4 --rounds 1 --seconds 0.4";
+        let bound =
+            || any_outcomes(&format!("--scenario {scenario} {stall} {slow}"))[0][field].clone();
+        // Whatever else runs here may take the broker's core from it, so that both wait.
+        let mut bounds = vec![bound()];
+        while bounds.len() < 5 && bounds.last() != Some(&"generator".into()) {
+            bounds.push(bound());
+        }
+        assert_eq!(bounds.pop(), Some("generator".into()), "{scenario}, and before: {bounds:?}");
     }
     let table = bench_table(&format!("--scenario p2p-rate --seconds 0.3 {slow}"));
     assert!(table.contains("msg/s were sent: the generator was the limit"), "{table}");
@@ -135,7 +154,9 @@ fn what_cannot_be_run_is_refused_in_a_sentence() {
         ("--scenario no-such", "neither a readable file"),
         ("--qos 3", "it must be 0, 1 or 2"),
         ("--cores 4000", "core 4000 is not among those"),
-        ("--broker 127.0.0.1:1 --scenario p2p-qos0", "connecting to 127.0.0.1:1"),
+        ("--broker nowhere --scenario p2p-qos0", "expected HOST:PORT"),
+        ("--payload 4kB", "write 4KiB"),
+        ("--duration soon", "is no time"),
     ];
     for (arguments, sentence) in refused {
         let output = bench(arguments);
@@ -143,4 +164,146 @@ fn what_cannot_be_run_is_refused_in_a_sentence() {
             String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
         assert!(!output.status.success() && said.contains(sentence), "{arguments}: {said}");
     }
+}
+
+#[test]
+fn a_broker_that_nobody_runs_is_named_within_a_second() {
+    let begin = Instant::now();
+    let output = bench("--broker 127.0.0.1:1");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("--broker 127.0.0.1:1: no broker listens there"), "{said}");
+    // The bench gives up after 0.9 s; the rest is for a busy machine.
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+/// The processes that a process has started and that run.
+fn children(pid: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
+        let process: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        let (_, behind_name) = stat.rsplit_once(") ")?;
+        let parent = behind_name.split(' ').nth(1)?.parse::<u32>().ok()?;
+        (parent == pid && !behind_name.starts_with('Z')).then_some(process)
+    });
+    processes.collect()
+}
+
+/// Waits for a child that is none of `known`.
+fn next_child(bench: &Child, known: &[u32]) -> u32 {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let new = children(bench.id()).into_iter().find(|child| !known.contains(child));
+        if let Some(child) = new {
+            return child;
+        }
+        assert!(Instant::now() < end, "the bench starts a broker for each scenario");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn ctrl_c_prints_what_there_is_so_far_and_ends_the_benchs_own_broker() {
+    let scenarios = "--scenario p2p-qos0 --scenario p2p-qos1 --scenario p2p-qos2";
+    let arguments = format!("{scenarios} --seconds 1.5 --warm-up 0.1 --rate 0 --json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
+    command.args(arguments.split_whitespace()).process_group(0);
+    let bench = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let first = next_child(&bench, &[]);
+    let second = next_child(&bench, &[first]);
+    std::thread::sleep(Duration::from_secs(1));
+    // As a terminal does: to the whole group.
+    kill(Pid::from_raw(-(bench.id() as i32)), Signal::SIGINT).expect("the group is there");
+    let output = bench.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let scenarios = report["scenarios"].as_array().expect("a list");
+    assert_eq!(scenarios.len(), 2, "{report:#}");
+    let (ended, cut) = (&scenarios[0]["outcome"], &scenarios[1]["outcome"]);
+    assert!(ended["out_per_s"].as_f64() > Some(0.0) && ended["interrupted"].is_null(), "{ended:#}");
+    assert!(cut["delivered"].as_u64() > Some(0) && cut["interrupted"] == true, "{cut:#}");
+    for outcome in [ended, cut] {
+        assert_eq!(outcome["faults"]["lost"], 0, "{outcome:#}");
+        assert!(outcome["failures"].is_null(), "{outcome:#}");
+    }
+    assert!(said.contains("interrupted: 2 of 3 scenarios ran"), "{said}");
+    for broker in [first, second] {
+        assert!(!Path::new(&format!("/proc/{broker}")).exists(), "broker {broker} runs on");
+    }
+}
+
+#[test]
+fn no_file_is_written_unless_asked() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-file");
+    let _ = fs::remove_dir_all(&folder);
+    // As in a clone.
+    fs::create_dir_all(folder.join("bench/results")).expect("a folder");
+    let run = |further: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
+        let short =
+            ["--scenario", "p2p-qos0", "--duration", "200ms", "--warm-up", "0", "--rate", "0"];
+        let output = command.args(short).args(further).current_dir(&folder).output();
+        assert!(output.expect("it starts").status.success());
+        let count = |part: &str| fs::read_dir(folder.join(part)).expect(part).count();
+        (count("."), count("bench/results"))
+    };
+    assert_eq!(run(&[]), (1, 0));
+    assert_eq!(run(&["--output", "bench/results"]), (1, 1));
+}
+
+#[test]
+fn sizes_and_times_are_taken_as_people_write_them() {
+    let output = bench("--scenario p2p-qos0 --payload 4k --duration 300ms --warm-up 0s --rate 0");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["seconds"], 0.3);
+    assert_eq!(report["scenarios"][0]["settings"]["payload"], 4096);
+}
+
+/// Ends with the test.
+struct Running {
+    process: Child,
+    address: String,
+}
+
+impl Running {
+    fn ringmq(options: &str) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
+        command.args("serve --listen 127.0.0.1:0 --shards 1".split(' '));
+        command.args(options.split_whitespace()).stderr(Stdio::piped());
+        let mut process = command.spawn().expect("it starts");
+        let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
+        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let (_, rest) = line.split_once("listening on ")?;
+            rest.split_whitespace().next().map(str::to_string)
+        });
+        std::thread::spawn(move || lines.count());
+        Running { process, address: address.expect("it listens") }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_payload_above_the_brokers_limit_is_named_as_that() {
+    let short = "--scenario p2p-qos0 --duration 200ms --warm-up 0 --rate 0 --window 2";
+    let refused = |arguments: &str| {
+        let output = bench(&format!("{short} {arguments}"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        said
+    };
+    let said = refused("--payload 5m");
+    assert!(said.contains("the broker takes 1048576 at most (packet_size_max)"), "{said}");
+    let (_, remedy) = said.trim().split_once("smaller --payload, or ").expect("a remedy");
+    outcomes(&format!("{short} --publishers 2 --subscribers 2 --payload 5m {remedy}"));
+
+    let other = Running::ringmq("--packet-size-max 64KiB --connect-size-max 64KiB");
+    let said = refused(&format!("--payload 64k --broker {}", other.address));
+    assert!(said.contains("the broker takes 65536 at most: use a smaller --payload"), "{said}");
 }

@@ -1,9 +1,9 @@
 //! The broker under test: a RingMQ that the bench starts itself, or any other.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::client::{Client, Target};
 use crate::options::{Options, Subject};
 use crate::scenario::Scenario;
-use crate::{floor, machine};
+use crate::{floor, limits, machine};
 
 /// The hidden first argument with which this program is the broker: one program is enough, and what is measured is never
 /// older than what measures it. Behind it stand the broker's cores and its command line.
@@ -69,9 +69,63 @@ pub struct Said {
 /// How long a broker that is no RingMQ may keep us waiting.
 const IO_PATIENCE: Duration = Duration::from_millis(200);
 
+/// For any of the addresses of a name: where nobody listens is known within a second.
+const REACH_TIME_MAX: Duration = Duration::from_millis(900);
+/// For an answer to CONNECT.
+const GREET_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A broker that is not the bench's own, as it has been found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    target: Target,
+    said: Said,
+    /// The largest packet that it takes, if it says so.
+    pub packet_size_max: Option<usize>,
+}
+
+/// The broker that the command line names, once it has accepted a client; `None`: the bench starts its own.
+pub fn find(options: &Options, mqtt: u8) -> Result<Option<Found>, String> {
+    let Some(broker) = &options.broker else { return Ok(None) };
+    let wrong = |error| format!("--broker {broker}: {error}; expected HOST:PORT");
+    let addresses: Vec<SocketAddr> = broker.to_socket_addrs().map_err(wrong)?.collect();
+    let address = reach(&addresses).map_err(|reason| {
+        format!("--broker {broker}: no broker listens there ({reason}): start it, or name another address")
+    })?;
+    let target = Target { address };
+    let greet = |mqtt| {
+        let client_id = ("ringmq-bench-asks", mqtt, 0);
+        Client::connect_within(GREET_TIME_MAX, &target, client_id, None)
+    };
+    let mut client = greet(mqtt).map_err(|reason| format!("--broker {broker}: {reason}"))?;
+    let said = Said { io: ask_for_io(&mut client), warning: None };
+    // Only 5.0 has a word for it; a broker that does not speak it may close.
+    let packet_size_max = match client.packet_size_max {
+        None if mqtt < 5 => {
+            drop(client);
+            greet(5).ok().and_then(|client| client.packet_size_max)
+        }
+        told => told,
+    };
+    Ok(Some(Found { target, said, packet_size_max }))
+}
+
+/// The first address at which somebody listens.
+fn reach(addresses: &[SocketAddr]) -> Result<SocketAddr, String> {
+    let begin = Instant::now();
+    let mut reason = "the name has no address".to_string();
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = REACH_TIME_MAX.saturating_sub(begin.elapsed());
+        let share = (left / (addresses.len() - tried) as u32).max(Duration::from_millis(1));
+        match TcpStream::connect_timeout(address, share) {
+            Ok(_) => return Ok(*address),
+            Err(error) => reason = format!("{address}: {error}"),
+        }
+    }
+    Err(reason)
+}
+
 /// A RingMQ says it below `$SYS`, others do not.
-fn ask_for_io(target: &Target) -> Option<String> {
-    let mut client = Client::connect(target, "ringmq-bench-asks", 3, 0, None).ok()?;
+fn ask_for_io(client: &mut Client) -> Option<String> {
     client.subscribe(&["$SYS/broker/io".to_string()], 0).ok()?;
     client.next_publish(IO_PATIENCE).ok()?.map(|(_, io)| io)
 }
@@ -125,20 +179,16 @@ pub fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
 }
 
 impl Broker {
-    /// Starts a RingMQ for a scenario, or names the broker that the command line asks for.
+    /// Starts a RingMQ for a scenario, or names the broker that was `found`.
     pub fn start(
         options: &Options,
+        found: Option<&Found>,
         placement: &Placement,
         scenario: &Scenario,
     ) -> Result<Broker, String> {
-        if let Some(broker) = &options.broker {
-            let mut addresses =
-                broker.to_socket_addrs().map_err(|error| format!("--broker {broker}: {error}"))?;
-            let address =
-                addresses.next().ok_or_else(|| format!("--broker {broker}: no address"))?;
-            let (target, pid) = (Target { address }, options.pid);
-            let said = Said { io: ask_for_io(&target), warning: None };
-            return Ok(Broker { target, pid, said, child: None });
+        if let Some(Found { target, said, .. }) = found {
+            let (target, said) = (*target, said.clone());
+            return Ok(Broker { target, pid: options.pid, said, child: None });
         }
         let program =
             std::env::current_exe().map_err(|error| format!("this program's own path: {error}"))?;
@@ -149,12 +199,16 @@ impl Broker {
             Subject::Broker => {
                 command.args([SERVE, &cores, "serve", "--listen", ADDRESS, "--cores", &cores]);
                 command.args(["--shards", &options.shards.to_string(), "--io", &options.io]);
-                command.args(settings(options, scenario)?);
+                for (name, value) in limits::wanted(options, scenario)? {
+                    command.args([format!("--{name}"), value]);
+                }
             }
             Subject::Floor => {
                 command.args([floor::SERVE, &cores, ADDRESS, &options.io]);
             }
         }
+        // Ctrl-C is for the bench: it ends its broker itself, once it has measured.
+        command.process_group(0);
         let spawned =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|error| format!("starting the broker: {error}"))?;
@@ -200,25 +254,6 @@ impl Drop for Broker {
             let _ = child.wait();
         }
     }
-}
-
-/// The options for what a scenario wants of its broker, and what the command line wants instead.
-fn settings(options: &Options, scenario: &Scenario) -> Result<Vec<String>, String> {
-    let mut settings = BTreeMap::new();
-    for (key, value) in &scenario.broker {
-        settings.insert(key.replace('_', "-"), plain(value));
-    }
-    for setting in &options.set {
-        let (key, value) = setting
-            .split_once('=')
-            .ok_or_else(|| format!("--set {setting}: expected KEY=VALUE"))?;
-        settings.insert(key.replace('_', "-"), value.to_string());
-    }
-    Ok(settings.into_iter().flat_map(|(key, value)| [format!("--{key}"), value]).collect())
-}
-
-fn plain(value: &toml::Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), ToString::to_string)
 }
 
 fn read_lines(stderr: ChildStderr) -> Receiver<String> {
@@ -283,6 +318,16 @@ mod tests {
     fn a_list_of_cores_has_ranges() {
         assert_eq!(parse_cores("0-2,5"), Ok(vec![0, 1, 2, 5]));
         assert!(parse_cores("0-x").is_err());
+    }
+
+    #[test]
+    fn a_name_is_reached_where_anyone_listens() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let nobody = "127.0.0.1:1".parse().expect("address");
+        assert_eq!(reach(&[nobody, address]), Ok(address));
+        assert!(reach(&[nobody]).is_err_and(|reason| reason.contains("127.0.0.1:1: ")));
+        assert!(reach(&[]).is_err());
     }
 
     #[test]

@@ -10,6 +10,8 @@ use ringmq::codec::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::interrupt;
+
 /// Where the broker listens.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
@@ -44,6 +46,8 @@ pub struct Client {
     /// What has arrived and was not looked at.
     input: Vec<u8>,
     receive_max: u16,
+    /// The largest packet that the broker takes, if it says so.
+    pub packet_size_max: Option<usize>,
 }
 
 pub fn version(mqtt: u8) -> ProtocolVersion {
@@ -87,29 +91,47 @@ impl Client {
         index: usize,
         receive_size: Option<usize>,
     ) -> Result<Client, String> {
+        let client_id = (client_id, mqtt, index);
+        Client::connect_within(ANSWER_TIME_MAX, target, client_id, receive_size)
+    }
+
+    /// The same where the broker is not to take longer than `patience`.
+    pub fn connect_within(
+        patience: Duration,
+        target: &Target,
+        (client_id, mqtt, index): (&str, u8, usize),
+        receive_size: Option<usize>,
+    ) -> Result<Client, String> {
         let failed = |error: std::io::Error| format!("connecting to {}: {error}", target.address);
+        interrupt::check()?;
         let socket = target.socket(index).map_err(failed)?;
         if let Some(size) = receive_size {
             socket.set_recv_buffer_size(size).map_err(failed)?;
         }
-        socket.connect_timeout(&target.address.into(), ANSWER_TIME_MAX).map_err(failed)?;
+        socket.connect_timeout(&target.address.into(), patience).map_err(failed)?;
         let stream: std::net::TcpStream = socket.into();
         stream.set_read_timeout(Some(Duration::from_millis(100))).map_err(failed)?;
-        let mut client = Client { stream, mqtt, input: Vec::new(), receive_max: u16::MAX };
+        let mut client = Client {
+            stream,
+            mqtt,
+            input: Vec::new(),
+            receive_max: u16::MAX,
+            packet_size_max: None,
+        };
         client.send(&encode_connect(client_id, mqtt))?;
         let answer = |packet: &Packet<'_>| match packet {
             Packet::Connack(connack) if connack.reason == ReasonCode::Success => {
-                Ok(connack.receive_max)
+                Ok((connack.receive_max, connack.packet_size_max))
             }
             Packet::Connack(connack) => {
                 Err(format!("the broker refused client {client_id}: {:?}", connack.reason))
             }
             other => Err(format!("the broker answered CONNECT with {other:?}")),
         };
-        client.receive_max = client
-            .receive(ANSWER_TIME_MAX, answer)?
-            .ok_or("no answer to CONNECT")?
-            .unwrap_or(u16::MAX);
+        let answered = client.receive(patience, answer)?;
+        let (receive_max, packet_size_max) = answered.ok_or("no answer to CONNECT")?;
+        client.receive_max = receive_max.unwrap_or(u16::MAX);
+        client.packet_size_max = packet_size_max.map(|size| size as usize);
         Ok(client)
     }
 
@@ -163,6 +185,7 @@ impl Client {
             if begin.elapsed() > patience {
                 return Ok(None);
             }
+            interrupt::check()?;
             let mut chunk = [0; 4096];
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err("the broker closed a connection".to_string()),

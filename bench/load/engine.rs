@@ -145,8 +145,8 @@ impl Engine {
         }
     }
 
-    /// Waits until all that a flow has sent has arrived, or nothing more comes for `patience`.
-    pub fn drain(&self, flow: usize, patience: Duration) -> Result<(), String> {
+    /// Waits until all that a flow has sent has arrived, or nothing more comes for `patience`. True if all has.
+    pub fn drain(&self, flow: usize, patience: Duration) -> Result<bool, String> {
         let mut last = (self.counts(flow).delivered, Instant::now());
         while !self.shared.at_rest(flow) && last.1.elapsed() < patience {
             self.check()?;
@@ -156,7 +156,8 @@ impl Engine {
                 last = (delivered, Instant::now());
             }
         }
-        self.check()
+        self.check()?;
+        Ok(self.shared.at_rest(flow))
     }
 
     /// Ends the threads and adds up what they found.

@@ -7,6 +7,7 @@ use nix::unistd::gettid;
 
 use crate::broker::Broker;
 use crate::client::Client;
+use crate::interrupt;
 use crate::meter::Meter;
 use crate::outcome::Outcome;
 use crate::run::Bench;
@@ -23,6 +24,9 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     let fresh = meter.resident_size();
     let mut clients = Vec::with_capacity(scenario.connections);
     for index in 0..scenario.connections {
+        if interrupt::came() {
+            break;
+        }
         if index % 1000 == 0 {
             bench.progress.say(&scenario.name, &format!("{index} connections"));
         }
@@ -38,11 +42,16 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
         }
         clients.push(client);
     }
+    if clients.is_empty() {
+        return Err(interrupt::REASON.to_string());
+    }
     bench.wait(SETTLE, || Ok(()))?;
     bench.progress.say(&scenario.name, &format!("{} connections at rest", clients.len()));
     let usage = meter.watch(bench.span, &bench.progress, || Ok(()))?;
     outcome.resident_size_max = meter.resident_size_max;
-    outcome.set_usage(&usage, 0);
+    if usage.is_measured() {
+        outcome.set_usage(&usage, 0);
+    }
     outcome.measure("connections", clients.len() as f64, "");
     if let Some((fresh, with)) = fresh.zip(usage.resident_size) {
         let each = with.saturating_sub(fresh) as f64 / clients.len() as f64;

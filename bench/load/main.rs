@@ -5,6 +5,8 @@ mod client;
 mod engine;
 mod floor;
 mod idle;
+mod interrupt;
+mod limits;
 mod machine;
 mod message;
 mod meter;
@@ -19,6 +21,7 @@ mod stalled;
 mod storm;
 mod tally;
 mod traffic;
+mod units;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -40,7 +43,12 @@ fn main() -> ExitCode {
         return floor::serve(&arguments[2..]);
     }
     let options = Options::parse();
+    if let Err(error) = interrupt::listen() {
+        eprintln!("ringmq-bench: signals: {error}");
+        return ExitCode::from(2);
+    }
     match bench(&options) {
+        Ok(_) if interrupt::came() => ExitCode::from(interrupt::EXIT_CODE),
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(reason) => {
@@ -67,6 +75,12 @@ fn bench(options: &Options) -> Result<bool, String> {
     let scenarios = scenario::chosen(options)?;
     let bench = Bench::new(options, &scenarios)?;
     let outcomes = bench.run_all(options, &scenarios)?;
+    if outcomes.len() < scenarios.len() {
+        eprintln!("interrupted: {} of {} scenarios ran", outcomes.len(), scenarios.len());
+    }
+    if outcomes.is_empty() {
+        return Ok(true);
+    }
     let report = Report::new(options, &bench.placement, &scenarios, &outcomes);
     if options.json {
         println!("{}", report.json());
@@ -74,8 +88,8 @@ fn bench(options: &Options) -> Result<bool, String> {
         println!("{}\n", report.title());
         print!("{}", report::table(&outcomes, bench.placement.shared));
     }
-    if !options.no_output {
-        eprintln!("written to {}", report.write(options)?.display());
+    if let Some(folder) = &options.output {
+        eprintln!("written to {}", report.write(folder)?.display());
     }
     Ok(outcomes.iter().all(Outcome::is_good))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::interrupt;
 use crate::machine::{self, ProcessorTime, Time};
 use crate::outcome::Bound;
 use crate::progress::Progress;
@@ -13,6 +14,9 @@ const BUSY: f64 = 0.93;
 
 /// A thread that was ready for this much of the time, and did not run, had its core taken by others.
 const CONTESTED: f64 = 0.05;
+
+/// Half of the shortest run that the command line allows.
+const MEASURED_S_MIN: f64 = 0.05;
 
 /// Watches a broker's process, where one is known, and the generator's threads.
 #[derive(Debug)]
@@ -42,12 +46,19 @@ pub struct Usage {
     pub resident_size: Option<u64>,
 }
 
+impl Usage {
+    /// The span was not cut so short that its figures would mean nothing.
+    pub fn is_measured(&self) -> bool {
+        self.elapsed_s >= MEASURED_S_MIN
+    }
+}
+
 impl Meter {
     pub fn new(pid: Option<u32>, generator: BTreeSet<u32>) -> Meter {
         Meter { pid, generator, resident_size_max: None }
     }
 
-    /// Waits for `span` while `check` finds nothing wrong, and returns what was used in it.
+    /// Waits for `span` while `check` finds nothing wrong and nobody interrupts, and returns what was used in it.
     pub fn watch(
         &mut self,
         span: Duration,
@@ -58,7 +69,7 @@ impl Meter {
         let end = begin.at + span;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || interrupt::came() {
                 break;
             }
             let step = left.min(Duration::from_millis(100));

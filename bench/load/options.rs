@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::units;
+
 /// What the bench starts and measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Subject {
@@ -39,16 +41,16 @@ pub struct Options {
     /// Messages (connections) per second of the latency run; 0: no such run
     #[arg(long, value_name = "N")]
     pub rate: Option<f64>,
-    /// Length of each measured run, seconds
-    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    /// Length of each measured run: seconds, or 500ms, 10s, 2m
+    #[arg(long, visible_alias = "duration", value_name = "TIME", default_value = "5", value_parser = units::seconds)]
     pub seconds: f64,
-    /// Time before each measurement for everything to warm up, seconds
-    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    /// Time before each measurement for everything to warm up
+    #[arg(long, value_name = "TIME", default_value = "1", value_parser = units::seconds)]
     pub warm_up: f64,
     #[arg(long, value_name = "0|1|2")]
     pub qos: Option<u8>,
-    /// Bytes of payload
-    #[arg(long, value_name = "BYTES")]
+    /// Size of the payload: bytes, or 4k, 64KiB, 1m
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
     pub payload: Option<usize>,
     /// The protocol: 3 is 3.1.1, 5 is 5.0
     #[arg(long, value_name = "3|5")]
@@ -75,8 +77,8 @@ pub struct Options {
     /// How often a stall is repeated
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
-    /// How long a stalled subscriber does not read, seconds
-    #[arg(long, value_name = "S")]
+    /// How long a stalled subscriber does not read
+    #[arg(long, value_name = "TIME", value_parser = units::seconds)]
     pub stall: Option<f64>,
     /// Makes the generator slower by so much work for each message or connection, microseconds: shows that it is named
     /// as the limit
@@ -97,10 +99,10 @@ pub struct Options {
     /// Generator threads [default: one for each core that is not the broker's]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Folder of the JSON file [default: bench/results in the repository, else this one]
+    /// Write the results as a JSON file into this folder, too
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Write no JSON file
-    #[arg(long)]
+    /// Write no file: so it is without --output
+    #[arg(long, hide = true, conflicts_with = "output")]
     pub no_output: bool,
 }

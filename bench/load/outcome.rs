@@ -105,6 +105,9 @@ pub struct Outcome {
     /// What only this kind of scenario measures, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub measures: Vec<Measure>,
+    /// It was ended before its time.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
     /// Why this must count as failed, besides the faults.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<String>,
@@ -141,8 +144,13 @@ impl Outcome {
             delivered: 0,
             faults: Faults::default(),
             measures: Vec::new(),
+            interrupted: false,
             failures: Vec::new(),
         }
+    }
+
+    pub fn failed(scenario: &str, reason: String) -> Outcome {
+        Outcome { failures: vec![reason], ..Outcome::new(scenario) }
     }
 
     /// Takes over what was used during the flat-out run, in which `delivered` messages came.
@@ -191,6 +199,12 @@ impl Outcome {
 
     pub fn measure(&mut self, name: &'static str, value: f64, unit: &'static str) {
         self.measures.push(Measure { name, value, unit });
+    }
+
+    /// It has something to show.
+    pub fn is_begun(&self) -> bool {
+        let counted = self.sent > 0 || !self.measures.is_empty();
+        counted || self.faults.any() || !self.failures.is_empty()
     }
 
     pub fn is_good(&self) -> bool {

@@ -145,6 +145,9 @@ fn details(outcome: &Outcome) -> String {
         let why = bound.words();
         text += &format!("{}: {sent} of {wanted} msg/s were sent: {why}\n", outcome.scenario);
     }
+    if outcome.interrupted {
+        text += &format!("{}: interrupted, this is what there was\n", outcome.scenario);
+    }
     for failure in &outcome.failures {
         text += &format!("FAILED {}: {failure}\n", outcome.scenario);
     }
@@ -256,11 +259,10 @@ impl<'a> Report<'a> {
         serde_json::to_string_pretty(self).expect("plain data")
     }
 
-    /// Writes the report where the options say. Returns the file.
-    pub fn write(&self, options: &Options) -> Result<PathBuf, String> {
-        let folder = options.output.clone().unwrap_or_else(results_folder);
+    /// Writes the report into a folder. Returns the file.
+    pub fn write(&self, folder: &Path) -> Result<PathBuf, String> {
         let path = folder.join(format!("{}-{}.json", self.date.replace(':', ""), self.commit));
-        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         fs::write(&path, self.json() + "\n")
             .map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)
@@ -275,16 +277,6 @@ fn said_in(outcomes: &[Outcome]) -> Said {
         .find(|said| said.io.is_some())
         .cloned()
         .unwrap_or_default()
-}
-
-/// `bench/results` of the repository around the working folder; the working folder itself outside of it.
-fn results_folder() -> PathBuf {
-    let here = std::env::current_dir().unwrap_or_default();
-    let results = here
-        .ancestors()
-        .map(|folder| folder.join("bench/results"))
-        .find(|results| results.is_dir());
-    results.unwrap_or_else(|| Path::new(".").to_path_buf())
 }
 
 fn git(arguments: &[&str]) -> Option<String> {

@@ -3,12 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::broker::{Broker, Placement};
+use crate::broker::{self, Broker, Found, Placement};
 use crate::options::Options;
 use crate::outcome::Outcome;
 use crate::progress::Progress;
 use crate::scenario::{Kind, Scenario};
-use crate::{idle, machine, stalled, storm, traffic};
+use crate::{idle, interrupt, limits, machine, stalled, storm, traffic};
 
 /// What all runs have in common.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Bench {
     /// Of each measurement.
     pub span: Duration,
     pub progress: Progress,
+    /// The broker, if it is not the bench's own.
+    found: Option<Found>,
 }
 
 impl Bench {
@@ -27,6 +29,11 @@ impl Bench {
             return Err("--seconds must be 0.1 to 3600 and --warm-up 0 to 600".to_string());
         }
         let placement = Placement::choose(options)?;
+        let found = broker::find(options, scenarios.first().map_or(3, |scenario| scenario.mqtt))?;
+        let told = found.as_ref().and_then(|found| found.packet_size_max);
+        for scenario in scenarios {
+            limits::check_packet_size(options, scenario, told)?;
+        }
         if !placement.shared {
             machine::pin(&placement.generator).map_err(|error| format!("cores: {error}"))?;
         }
@@ -37,18 +44,39 @@ impl Bench {
         let warm_up = Duration::from_secs_f64(options.warm_up);
         let span = Duration::from_secs_f64(options.seconds);
         let total = scenarios.iter().map(|scenario| expected_time(scenario, warm_up, span)).sum();
-        Ok(Bench { placement, thread_count, warm_up, span, progress: Progress::new(total, true) })
+        let progress = Progress::new(total, true);
+        Ok(Bench { placement, thread_count, warm_up, span, progress, found })
     }
 
-    /// Runs all scenarios, while the progress bar moves.
+    /// Runs all scenarios, while the progress bar moves: fewer if somebody interrupts.
     pub fn run_all(
         &self,
         options: &Options,
         scenarios: &[Scenario],
     ) -> Result<Vec<Outcome>, String> {
-        let outcomes = scenarios.iter().map(|scenario| self.run(options, scenario)).collect();
+        let mut outcomes = Vec::new();
+        for scenario in scenarios {
+            let ran = self.run(options, scenario);
+            let interrupted = interrupt::came();
+            match ran {
+                Ok(outcome) if interrupted && !outcome.is_begun() => {}
+                Ok(outcome) => outcomes.push(outcome),
+                Err(_) if interrupted => {}
+                // What others have shown is not lost by it.
+                Err(reason) if !outcomes.is_empty() => {
+                    outcomes.push(Outcome::failed(&scenario.name, reason));
+                }
+                Err(reason) => {
+                    self.progress.end();
+                    return Err(reason);
+                }
+            }
+            if interrupted {
+                break;
+            }
+        }
         self.progress.end();
-        outcomes
+        Ok(outcomes)
     }
 
     /// Runs one scenario from the start of its broker to the end. What fails within the run is part of its outcome.
@@ -56,18 +84,18 @@ impl Bench {
         let connections = scenario.connections.max(scenario.publishers + scenario.subscribers);
         machine::raise_open_files(connections)?;
         self.progress.say(&scenario.name, "starting the broker");
-        let broker = Broker::start(options, &self.placement, scenario)?;
+        let broker = Broker::start(options, self.found.as_ref(), &self.placement, scenario)?;
         let measured = match scenario.kind {
             Kind::Traffic => traffic::run(self, scenario, &broker),
             Kind::ConnectStorm => storm::run(self, scenario, &broker),
             Kind::Idle => idle::run(self, scenario, &broker),
             Kind::StalledSubscriber => stalled::run(self, scenario, &broker),
         };
-        let mut outcome = measured.unwrap_or_else(|reason| {
-            let mut outcome = Outcome::new(&scenario.name);
-            outcome.failures.push(reason);
-            outcome
+        let mut outcome = measured.unwrap_or_else(|reason| match interrupt::came() {
+            true => Outcome::new(&scenario.name),
+            false => Outcome::failed(&scenario.name, limits::hint(scenario, &reason)),
         });
+        outcome.interrupted = interrupt::came();
         outcome.said = broker.said.clone();
         if let Err(reason) = broker.stop() {
             outcome.failures.push(reason);
@@ -75,7 +103,7 @@ impl Bench {
         Ok(outcome)
     }
 
-    /// Waits while `check` finds nothing wrong.
+    /// Waits while `check` finds nothing wrong, and nobody interrupts.
     pub fn wait(
         &self,
         span: Duration,
@@ -84,7 +112,7 @@ impl Bench {
         let end = Instant::now() + span;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || interrupt::came() {
                 return Ok(());
             }
             let step = left.min(Duration::from_millis(100));

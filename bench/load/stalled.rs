@@ -6,6 +6,7 @@ use crate::broker::Broker;
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::engine::control::Pace;
+use crate::interrupt;
 use crate::machine::now_ns;
 use crate::meter::{Meter, Usage};
 use crate::outcome::Outcome;
@@ -37,7 +38,7 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     let mut drops = scenario.beyond_limits.then(|| DropCounter::new(broker)).transpose()?;
     let dropped_before = drops.as_mut().map_or(Ok(0), DropCounter::settled)?;
     let mut plan = Plan::new(scenario);
-    plan.add(&stalled_flow(scenario), true);
+    plan.add(&flow(scenario), true);
     let engine =
         Engine::start(plan, &broker.target, &bench.placement.generator, bench.thread_count)?;
     let interval_ns = 1e9 / scenario.stalled_rate;
@@ -50,20 +51,31 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     let mut meter = Meter::new(broker.pid, engine.thread_ids());
     let mut rounds = Vec::new();
     for round in 1..=scenario.rounds {
-        rounds.push(run_round(bench, scenario, &engine, &mut meter, round, &mut outcome)?);
+        match run_round(bench, scenario, &engine, &mut meter, round, &mut outcome) {
+            Ok(round) => rounds.push(round),
+            Err(_) if interrupt::came() && !rounds.is_empty() => break,
+            Err(reason) => return Err(reason),
+        }
     }
-    engine.order(|orders| orders.paces.fill(Pace::Still))?;
+    engine.order(|orders| {
+        orders.paces.fill(Pace::Still);
+        orders.stalled = false;
+    })?;
     engine.drain(OTHERS, PATIENCE)?;
-    engine.drain(STALLED, PATIENCE)?;
+    let has_all = engine.drain(STALLED, PATIENCE)?;
     let stalled = engine.counts(STALLED);
     outcome.delivered = engine.counts(OTHERS).delivered + stalled.delivered;
     outcome.resident_size_max = meter.resident_size_max;
     outcome.faults = engine.stop()?.faults;
+    if interrupt::came() && !has_all {
+        // Nobody waits for a subscriber that has stalled just now: what it has not got is not lost.
+        outcome.faults.lost = 0;
+    }
     judge_throughput(&rounds, &mut outcome);
     let longest = rounds.iter().map(|round| round.catch_up).max().unwrap_or_default();
     outcome.measure("caught up after, longest", longest.as_secs_f64(), "s");
     outcome.measure("sent to the stalled subscriber", stalled.sent as f64, "messages");
-    if let Some(drops) = &mut drops {
+    if let Some(drops) = drops.as_mut().filter(|_| !interrupt::came()) {
         judge_drops(drops.settled()? - dropped_before, &mut outcome);
     }
     Ok(outcome)
@@ -78,7 +90,7 @@ struct Round {
 }
 
 /// One publisher and one QoS 1 subscriber, which stalls.
-fn stalled_flow(scenario: &Scenario) -> Scenario {
+pub fn flow(scenario: &Scenario) -> Scenario {
     Scenario {
         publishers: 1,
         subscribers: 1,
@@ -113,6 +125,7 @@ fn run_round(
         engine.order(|orders| orders.stalled = stalled)?;
         let before = engine.counts(OTHERS);
         let usage = meter.watch(span, &bench.progress, || engine.check())?;
+        interrupt::check()?;
         let delivered = engine.counts(OTHERS).delivered - before.delivered;
         Ok((delivered as f64 / usage.elapsed_s, usage, delivered))
     };
@@ -141,6 +154,7 @@ fn catch_up(engine: &Engine, sent: u64) -> Result<Duration, String> {
     let mut last = (engine.reached(STALLED), begin);
     while last.0 < sent {
         engine.check()?;
+        interrupt::check()?;
         if last.1.elapsed() > CATCH_UP_PATIENCE {
             return Err(format!(
                 "the subscriber reads again, has got {} of {sent} messages, and nothing more for {CATCH_UP_PATIENCE:?}",

@@ -16,6 +16,7 @@ use ringmq::codec::{Connack, Packet, ProtocolVersion, ReasonCode, Suback, next_f
 use crate::broker::Broker;
 use crate::client::{Target, encode_connect, encode_subscribe, version};
 use crate::engine::subscriber::new_histogram;
+use crate::interrupt;
 use crate::machine::{self, now_ns};
 use crate::meter::Meter;
 use crate::outcome::{Latency, Outcome};
@@ -55,7 +56,7 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     let mut outcome = Outcome::new(&scenario.name);
     bench.progress.say(&scenario.name, "as fast as it goes");
     storm(bench, scenario, broker, 0.0, &mut outcome)?;
-    if scenario.rate > 0.0 {
+    if scenario.rate > 0.0 && !interrupt::came() {
         bench.progress.say(&scenario.name, "at a fixed rate");
         storm(bench, scenario, broker, scenario.rate, &mut outcome)?;
     }
@@ -101,8 +102,8 @@ fn storm(
     outcome.faults.lost += storm.failed.load(Relaxed);
     outcome.sent += storm.begun.load(Relaxed);
     outcome.delivered += storm.accepted.load(Relaxed);
-    if rate > 0.0 {
-        let latency = storm.latency.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let latency = storm.latency.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if rate > 0.0 && (!interrupt::came() || !latency.is_empty()) {
         outcome.latency = Some(Latency::new(rate, &latency));
     }
     Ok(())
@@ -121,6 +122,9 @@ impl Storm<'_> {
         self.take_idle_ns();
         let usage = meter.watch(bench.span, &bench.progress, check)?;
         self.recorded.store(false, Relaxed);
+        if !usage.is_measured() {
+            return Ok(());
+        }
         let idle_ns = self.take_idle_ns();
         let after = counts();
         let accepted = after.1 - before.1;
@@ -133,7 +137,7 @@ impl Storm<'_> {
         outcome.in_per_s = (after.0 - before.0) as f64 / usage.elapsed_s;
         outcome.out_per_s = accepted as f64 / usage.elapsed_s;
         outcome.set_usage(&usage, accepted);
-        if accepted == 0 {
+        if accepted == 0 && !interrupt::came() {
             outcome.failures.push("no connection was accepted".to_string());
         }
         Ok(())

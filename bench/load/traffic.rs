@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::broker::Broker;
 use crate::engine::Engine;
 use crate::engine::control::Pace;
+use crate::interrupt;
 use crate::machine::now_ns;
 use crate::meter::Meter;
 use crate::outcome::{Latency, Outcome};
@@ -33,7 +34,7 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
         measure_throughput(bench, &engine, &mut meter, &mut outcome)?;
         settle(&engine)?;
     }
-    if scenario.rate > 0.0 {
+    if scenario.rate > 0.0 && !interrupt::came() {
         bench.progress.say(&scenario.name, "at a fixed rate");
         measure_latency(bench, scenario, &engine, &mut meter, &mut outcome)?;
         settle(&engine)?;
@@ -43,7 +44,7 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     (outcome.sent, outcome.delivered) = (counts.sent, counts.delivered);
     let report = engine.stop()?;
     outcome.faults = report.faults;
-    if scenario.rate > 0.0 {
+    if scenario.rate > 0.0 && (!interrupt::came() || !report.latency.is_empty()) {
         outcome.latency = Some(Latency::new(scenario.rate, &report.latency));
     }
     Ok(outcome)
@@ -51,7 +52,8 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
 
 fn settle(engine: &Engine) -> Result<(), String> {
     engine.order(|orders| orders.paces[0] = Pace::Still)?;
-    engine.drain(0, PATIENCE)
+    engine.drain(0, PATIENCE)?;
+    Ok(())
 }
 
 fn measure_throughput(
@@ -64,13 +66,16 @@ fn measure_throughput(
     bench.wait(bench.warm_up, || engine.check())?;
     let before = engine.counts(0);
     let usage = meter.watch(bench.span, &bench.progress, || engine.check())?;
+    if !usage.is_measured() {
+        return Ok(());
+    }
     let after = engine.counts(0);
     let delivered = after.delivered - before.delivered;
     outcome.in_per_s = (after.sent - before.sent) as f64 / usage.elapsed_s;
     outcome.out_per_s = delivered as f64 / usage.elapsed_s;
     outcome.megabytes_per_s = (after.size - before.size) as f64 / usage.elapsed_s / 1e6;
     outcome.set_usage(&usage, delivered);
-    if delivered == 0 {
+    if delivered == 0 && !interrupt::came() {
         outcome.failures.push("nothing was delivered".to_string());
     }
     Ok(())
@@ -94,6 +99,9 @@ fn measure_latency(
     let before = engine.counts(0);
     engine.take_idle_ns();
     let usage = meter.watch(bench.span, &bench.progress, || engine.check())?;
+    if !usage.is_measured() {
+        return Ok(());
+    }
     let idle_ns = engine.take_idle_ns();
     let after = engine.counts(0);
     let (sent, delivered) = (after.sent - before.sent, after.delivered - before.delivered);

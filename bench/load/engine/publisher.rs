@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::control::{Pace, Shared};
-use super::wire::{Wire, body_range};
+use super::wire::{Wire, body_range, unexpected};
 use crate::machine;
 use crate::message::{Block, Stamp, packet_id};
 
@@ -141,9 +141,7 @@ impl Publisher {
                     (PUBACK, 1) | (PUBCOMP, 2) => &mut acked,
                     (PUBREC, 2) => &mut received,
                     _ => {
-                        return Err(format!(
-                            "the broker sent a publisher a packet of type {kind}: {body:02x?}"
-                        ));
+                        return Err(unexpected("publisher", kind, body));
                     }
                 };
                 // In the order of the publishes [MQTT-4.6.0-2] [MQTT-4.6.0-3].

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use hdrhistogram::Histogram;
 
 use super::control::Shared;
-use super::wire::{Wire, body_range};
+use super::wire::{Wire, body_range, unexpected};
 use crate::machine::now_ns;
 use crate::message::{self, Stamp};
 use crate::plan::{NO_CELL, SubscriberPlan};
@@ -94,9 +94,7 @@ impl Subscriber {
                         inbox.out.extend_from_slice(&[0x70, 2, body[0], body[1]])
                     }
                     kind => {
-                        return Err(format!(
-                            "the broker sent a subscriber a packet of type {kind}: {body:02x?}"
-                        ));
+                        return Err(unexpected("subscriber", kind, body));
                     }
                 }
                 at += to;

@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, Read, Write};
 
 use mio::net::TcpStream;
+use ringmq::codec::ReasonCode;
 
 #[derive(Debug)]
 pub struct Wire {
@@ -86,6 +87,24 @@ impl Wire {
             }
         }
         Ok(written)
+    }
+}
+
+const DISCONNECT: u8 = 14;
+
+/// Why a packet of this kind, which nobody asked for, ends the run.
+pub fn unexpected(whom: &str, kind: u8, body: &[u8]) -> String {
+    match (kind, body.first()) {
+        // MQTT 5.0 only.
+        (DISCONNECT, reason) => {
+            let code = reason.copied().unwrap_or(0);
+            let name = ReasonCode::from_u8(code).map(|reason| format!(" ({reason:?})"));
+            format!(
+                "the broker closed a connection with reason 0x{code:02x}{}",
+                name.unwrap_or_default()
+            )
+        }
+        _ => format!("the broker sent a {whom} a packet of type {kind}: {body:02x?}"),
     }
 }
 

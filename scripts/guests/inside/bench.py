@@ -16,7 +16,7 @@ PATIENCE_S = 100
 def scenario(trial, name):
     command = [
         "ringmq-bench", "--shards", str(SHARDS), "--cores", CORES, "--scenario", name, "--seconds", SECONDS,
-        "--warm-up", WARM_UP_S, "--rate", "0", "--no-output", "--json", *trial.world.options,
+        "--warm-up", WARM_UP_S, "--rate", "0", "--json", *trial.world.options,
     ]  # fmt: skip
     done = trial.run(command, patience_s=PATIENCE_S)
     assert done.returncode == 0, f"it ended with {done.returncode}: {outcome(done.stdout)} {done.stderr[-2000:]}"
