@@ -1,6 +1,9 @@
 //! The load generator against brokers of its own: every built-in scenario in small, so that none can rot.
 #![cfg(feature = "shell")]
 
+#[path = "load_generator/double.rs"]
+mod double;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -10,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::double::Manner;
 
 fn bench(arguments: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
@@ -145,7 +150,8 @@ fn a_run_that_loses_messages_ends_with_an_error() {
     let output = bench(&format!("{stall} --set queue-messages-max=1 --set inflight-max=1"));
     assert_eq!(output.status.code(), Some(1));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert!(report["scenarios"][0]["outcome"]["faults"]["lost"].as_u64() > Some(0));
+    let faults = &report["scenarios"][0]["outcome"]["faults"];
+    assert!(faults["dropped"].as_u64() > Some(0) && faults["lost"] == 0, "{faults:#}");
 }
 
 #[test]
@@ -306,4 +312,74 @@ fn a_payload_above_the_brokers_limit_is_named_as_that() {
     let other = Running::ringmq("--packet-size-max 64KiB --connect-size-max 64KiB");
     let said = refused(&format!("--payload 64k --broker {}", other.address));
     assert!(said.contains("the broker takes 65536 at most: use a smaller --payload"), "{said}");
+}
+
+#[test]
+fn what_the_broker_drops_at_a_limit_is_shown_as_dropped_and_not_as_lost() {
+    let beyond = "--scenario fan-in --publishers 50 --window 500 --payload 2k --duration 500ms \
+        --warm-up 0 --rate 0 --set queue-messages-max=100 --set sys-interval-ms=300";
+    let output = bench(beyond);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("up to 25000 messages may wait for one subscriber"), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let outcome = &report["scenarios"][0]["outcome"];
+    let faults = &outcome["faults"];
+    assert!(faults["dropped"].as_u64() > Some(0), "{outcome:#}");
+    assert_eq!(faults["dropped"], outcome["dropped_as_counted"], "{outcome:#}");
+    assert_eq!(faults["lost"], 0, "{outcome:#}");
+    assert!(outcome["warnings"][0].is_string(), "{outcome:#}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn no_more_is_taken_for_dropped_than_the_broker_counts() {
+    let check = |[counted_before, unsaid, counts]: [u64; 3],
+                 expected: [u64; 2],
+                 codes: [i32; 2]| {
+        let manner = Manner { counted_before, unsaid, loses: 100, counts };
+        for (further, code) in ["", "--allow-drops"].iter().zip(codes) {
+            let address = double::start(manner).address;
+            let one = "--scenario p2p-qos0 --publishers 1 --subscribers 1 --rate 0 --warm-up 0";
+            let output = bench(&format!("{one} --duration 300ms --broker {address} {further}"));
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            let outcome = &report["scenarios"][0]["outcome"];
+            let found = ["dropped", "lost"].map(|fault| outcome["faults"][fault].as_u64());
+            assert_eq!(found, expected.map(Some), "{manner:?}: {outcome:#}");
+            assert_eq!(output.status.code(), Some(code), "{manner:?}, {further}: {outcome:#}");
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| check([0, 0, 100], [100, 0], [1, 0]));
+        scope.spawn(|| check([0, 0, 60], [60, 40], [1, 1]));
+        scope.spawn(|| check([0, 0, 0], [0, 100], [1, 1]));
+        // What others lost before is no excuse.
+        scope.spawn(|| check([1000, 0, 0], [0, 100], [1, 1]));
+        scope.spawn(|| check([1000, 100, 0], [0, 100], [1, 1]));
+        scope.spawn(|| check([1000, 0, 250], [100, 0], [1, 0]));
+    });
+}
+
+#[test]
+fn an_interrupted_run_says_what_the_broker_has_dropped_so_far() {
+    let manner = Manner { counted_before: 0, unsaid: 0, loses: 100, counts: 100 };
+    let double = double::start(manner);
+    let address = &double.address;
+    let one = "--scenario p2p-qos0 --publishers 1 --subscribers 1 --rate 0 --warm-up 0 --json";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
+    command.args(format!("{one} --duration 60s --broker {address}").split_whitespace());
+    let bench = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let begin = Instant::now();
+    while double.published() < 1000 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "nothing is published");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The double says its count every 0.2 s.
+    std::thread::sleep(Duration::from_secs(1));
+    kill(Pid::from_raw(bench.id() as i32), Signal::SIGTERM).expect("it runs");
+    let output = bench.wait_with_output().expect("it ends");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let outcome = &report["scenarios"][0]["outcome"];
+    assert_eq!(outcome["interrupted"], true, "{outcome:#}");
+    assert_eq!(outcome["faults"]["dropped"], 100, "{outcome:#}");
+    assert_eq!(outcome["faults"]["lost"], 0, "{outcome:#}");
 }

@@ -1,5 +1,6 @@
 //! The broker under test: a RingMQ that the bench starts itself, or any other.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -81,6 +82,8 @@ pub struct Found {
     said: Said,
     /// The largest packet that it takes, if it says so.
     pub packet_size_max: Option<usize>,
+    /// What it calls itself, if it does.
+    pub version: Option<String>,
 }
 
 /// The broker that the command line names, once it has accepted a client; `None`: the bench starts its own.
@@ -97,7 +100,8 @@ pub fn find(options: &Options, mqtt: u8) -> Result<Option<Found>, String> {
         Client::connect_within(GREET_TIME_MAX, &target, client_id, None)
     };
     let mut client = greet(mqtt).map_err(|reason| format!("--broker {broker}: {reason}"))?;
-    let said = Said { io: ask_for_io(&mut client), warning: None };
+    let about = ask(&mut client).unwrap_or_default();
+    let said = Said { io: about.get(IO_TOPIC).cloned(), warning: None };
     // Only 5.0 has a word for it; a broker that does not speak it may close.
     let packet_size_max = match client.packet_size_max {
         None if mqtt < 5 => {
@@ -106,7 +110,7 @@ pub fn find(options: &Options, mqtt: u8) -> Result<Option<Found>, String> {
         }
         told => told,
     };
-    Ok(Some(Found { target, said, packet_size_max }))
+    Ok(Some(Found { target, said, packet_size_max, version: about.get(VERSION_TOPIC).cloned() }))
 }
 
 /// The first address at which somebody listens.
@@ -124,10 +128,20 @@ fn reach(addresses: &[SocketAddr]) -> Result<SocketAddr, String> {
     Err(reason)
 }
 
-/// A RingMQ says it below `$SYS`, others do not.
-fn ask_for_io(client: &mut Client) -> Option<String> {
-    client.subscribe(&["$SYS/broker/io".to_string()], 0).ok()?;
-    client.next_publish(IO_PATIENCE).ok()?.map(|(_, io)| io)
+/// Where a RingMQ says how it asks for input and output, and where many brokers say what they are.
+const IO_TOPIC: &str = "$SYS/broker/io";
+const VERSION_TOPIC: &str = "$SYS/broker/version";
+
+/// What a broker says of itself, by topic.
+fn ask(client: &mut Client) -> Result<BTreeMap<String, String>, String> {
+    client.subscribe(&[IO_TOPIC, VERSION_TOPIC].map(str::to_string), 0)?;
+    let mut about = BTreeMap::new();
+    while about.len() < 2
+        && let Some((topic, text)) = client.next_publish(IO_PATIENCE)?
+    {
+        about.insert(topic, text);
+    }
+    Ok(about)
 }
 
 /// Which cores the broker has and which the generator.
@@ -224,6 +238,11 @@ impl Broker {
                 Err(reason)
             }
         }
+    }
+
+    /// The bench has started it.
+    pub fn is_own(&self) -> bool {
+        self.child.is_some()
     }
 
     /// Ends the bench's own broker, and says if it did not end well.

@@ -46,6 +46,8 @@ pub struct Client {
     /// What has arrived and was not looked at.
     input: Vec<u8>,
     receive_max: u16,
+    /// It waits for nothing any more once the bench is interrupted.
+    heeds_interrupt: bool,
     /// The largest packet that the broker takes, if it says so.
     pub packet_size_max: Option<usize>,
 }
@@ -91,11 +93,13 @@ impl Client {
         index: usize,
         receive_size: Option<usize>,
     ) -> Result<Client, String> {
+        interrupt::check()?;
         let client_id = (client_id, mqtt, index);
-        Client::connect_within(ANSWER_TIME_MAX, target, client_id, receive_size)
+        let client = Client::connect_within(ANSWER_TIME_MAX, target, client_id, receive_size)?;
+        Ok(Client { heeds_interrupt: true, ..client })
     }
 
-    /// The same where the broker is not to take longer than `patience`.
+    /// The same where the broker is not to take longer than `patience`, and the client works on once the bench is interrupted.
     pub fn connect_within(
         patience: Duration,
         target: &Target,
@@ -103,7 +107,6 @@ impl Client {
         receive_size: Option<usize>,
     ) -> Result<Client, String> {
         let failed = |error: std::io::Error| format!("connecting to {}: {error}", target.address);
-        interrupt::check()?;
         let socket = target.socket(index).map_err(failed)?;
         if let Some(size) = receive_size {
             socket.set_recv_buffer_size(size).map_err(failed)?;
@@ -116,6 +119,7 @@ impl Client {
             mqtt,
             input: Vec::new(),
             receive_max: u16::MAX,
+            heeds_interrupt: false,
             packet_size_max: None,
         };
         client.send(&encode_connect(client_id, mqtt))?;
@@ -185,7 +189,9 @@ impl Client {
             if begin.elapsed() > patience {
                 return Ok(None);
             }
-            interrupt::check()?;
+            if self.heeds_interrupt {
+                interrupt::check()?;
+            }
             let mut chunk = [0; 4096];
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err("the broker closed a connection".to_string()),

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use ringmq::config::Settings;
 use ringmq::config::keys::Key;
 use ringmq::config::kind::Written;
+use ringmq::limits::Limits;
 
+use crate::broker::Found;
 use crate::options::{Options, Subject};
+use crate::plan::{NO_CELL, Plan};
 use crate::scenario::{Kind, Scenario};
 use crate::{message, stalled};
 
@@ -85,6 +88,184 @@ pub fn packet_size(scenario: &Scenario) -> Option<usize> {
     }
 }
 
+/// What one of the broker's limits is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Subscriber,
+    SharedGroup,
+    /// All subscribers together: a message that waits for several counts once.
+    Broker,
+}
+
+/// What a broker keeps for subscribers that are behind: what is more it drops.
+struct Room {
+    scope: Scope,
+    most: u64,
+    is_bytes: bool,
+    /// Behind "the broker keeps so many": where that is said.
+    source: String,
+    /// The key of the bench's own broker.
+    key: Option<&'static str>,
+}
+
+/// The most that may wait at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Demand {
+    scope: Scope,
+    messages: u64,
+    packet_size: u64,
+    publishers: u64,
+}
+
+/// What brokers keep for a subscriber unless told otherwise: the default of Mosquitto's max_queued_messages.
+const USUAL_MESSAGES_MAX: u64 = 1000;
+
+/// What is to be said before a scenario that may have more messages under way than the broker keeps.
+pub fn warning(
+    options: &Options,
+    scenario: &Scenario,
+    found: Option<&Found>,
+) -> Result<Option<String>, String> {
+    if options.subject == Subject::Floor || !is_explained(scenario) {
+        return Ok(None);
+    }
+    let rooms = match found {
+        None => own_rooms(options, scenario)?,
+        Some(found) => rooms_of(found.version.as_deref()),
+    };
+    let demands = demands(scenario, found.is_none());
+    let over = rooms.iter().flat_map(|room| {
+        let asked = demands.iter().filter(|demand| demand.scope == room.scope);
+        asked.filter_map(move |demand| {
+            let unit = if room.is_bytes { demand.packet_size } else { 1 };
+            let wanted = demand.messages.saturating_mul(unit);
+            (wanted > room.most).then_some((wanted as f64 / room.most.max(1) as f64, room, *demand))
+        })
+    });
+    let worst = over.max_by(|one, other| one.0.total_cmp(&other.0));
+    Ok(worst.map(|(_, room, demand)| sentence(scenario, room, demand)))
+}
+
+fn sentence(scenario: &Scenario, room: &Room, demand: Demand) -> String {
+    let for_whom = match room.scope {
+        Scope::Subscriber => "one subscriber",
+        Scope::SharedGroup => "a shared subscription",
+        Scope::Broker => "all subscribers",
+    };
+    let unit = if room.is_bytes { demand.packet_size } else { 1 };
+    let fits = room.most / unit;
+    let way_out = if scenario.kind == Kind::StalledSubscriber && demand.publishers == 0 {
+        "a shorter --stall stays within it".to_string()
+    } else if fits >= demand.publishers {
+        format!("--window {} stays within it", fits / demand.publishers.max(1))
+    } else {
+        "fewer --publishers stay within it".to_string()
+    };
+    let raise = room.key.map_or_else(String::new, |key| {
+        format!(", --set {}={} raises it", key.replace('_', "-"), demand.messages * unit)
+    });
+    let kept = if room.is_bytes {
+        format!("{} bytes ({fits} of them)", room.most)
+    } else {
+        room.most.to_string()
+    };
+    format!(
+        "scenario {}: up to {} messages may wait for {for_whom}, and the broker keeps {kept} ({}): what is more it drops. {way_out}{raise}",
+        scenario.name, demand.messages, room.source
+    )
+}
+
+/// What is lost in this scenario may have been dropped at a limit.
+pub fn is_explained(scenario: &Scenario) -> bool {
+    match scenario.kind {
+        Kind::Traffic => true,
+        // Beyond the limits it judges the drops itself.
+        Kind::StalledSubscriber => !scenario.beyond_limits,
+        Kind::Idle | Kind::ConnectStorm => false,
+    }
+}
+
+fn own_rooms(options: &Options, scenario: &Scenario) -> Result<Vec<Room>, String> {
+    let Limits {
+        queue_messages_max,
+        queue_bytes_max,
+        group_messages_max,
+        group_bytes_max,
+        shard_stored_bytes_max,
+        ..
+    } = settings(options, scenario)?.limits;
+    let room = |scope, most: usize, key: &'static str| Room {
+        scope,
+        most: most as u64,
+        is_bytes: key.contains("bytes"),
+        source: key.to_string(),
+        key: Some(key),
+    };
+    Ok(vec![
+        room(Scope::Subscriber, queue_messages_max, "queue_messages_max"),
+        room(Scope::Subscriber, queue_bytes_max, "queue_bytes_max"),
+        room(Scope::SharedGroup, group_messages_max, "group_messages_max"),
+        room(Scope::SharedGroup, group_bytes_max, "group_bytes_max"),
+        // The sessions may all be one shard's.
+        room(Scope::Broker, shard_stored_bytes_max, "shard_stored_bytes_max"),
+    ])
+}
+
+/// What a broker of which only the name is known keeps by default.
+fn rooms_of(version: Option<&str>) -> Vec<Room> {
+    let version = version.unwrap_or_default().to_ascii_lowercase();
+    let (most, source) = if version.contains("ringmq") {
+        let most = Limits::DEFAULT.queue_messages_max as u64;
+        (most, "queue_messages_max, unless its configuration says otherwise")
+    } else if version.contains("mosquitto") {
+        (
+            USUAL_MESSAGES_MAX,
+            "Mosquitto's max_queued_messages, unless its configuration says otherwise",
+        )
+    } else {
+        (USUAL_MESSAGES_MAX, "a usual default; its own is not known")
+    };
+    vec![Room {
+        scope: Scope::Subscriber,
+        most,
+        is_bytes: false,
+        source: source.to_string(),
+        key: None,
+    }]
+}
+
+/// The windows of all publishers that a subscriber, a shared subscription or the broker gets messages of. `keeps_groups`: the broker
+/// keeps for a shared subscription what its members do not take yet; others hand it to the members at once.
+fn demands(scenario: &Scenario, keeps_groups: bool) -> Vec<Demand> {
+    let packet_size = packet_size(scenario).unwrap_or(0) as u64;
+    let mut demands = Vec::new();
+    if scenario.kind == Kind::StalledSubscriber {
+        let messages = (scenario.stalled_rate * scenario.stall_s) as u64;
+        demands.push(Demand { scope: Scope::Subscriber, messages, packet_size, publishers: 0 });
+    }
+    // At a fixed rate the window is not what is under way.
+    if !scenario.flat_out {
+        return demands;
+    }
+    let plan = Plan::new(scenario);
+    let demand = |scope, publishers: u64, members: u64| {
+        let messages = (publishers * scenario.window).div_ceil(members);
+        Demand { scope, messages, packet_size, publishers: publishers.div_ceil(members) }
+    };
+    for subscriber in &plan.subscribers {
+        let publishers = subscriber.cells.iter().filter(|cell| **cell != NO_CELL).count() as u64;
+        demands.push(match subscriber.group {
+            None => demand(Scope::Subscriber, publishers, 1),
+            Some(_) if keeps_groups => demand(Scope::SharedGroup, publishers, 1),
+            Some((group, _)) => demand(Scope::Subscriber, publishers, plan.groups[group] as u64),
+        });
+    }
+    let publishers = plan.publishers.iter().filter(|publisher| !publisher.cells.is_empty()).count();
+    demands.push(demand(Scope::Broker, publishers as u64, 1));
+    demands.dedup();
+    demands
+}
+
 /// Behind the reason why a run failed: publishes that are large may be the reason.
 pub fn hint(scenario: &Scenario, reason: &str) -> String {
     /// Smaller packets are within every broker's limit.
@@ -102,7 +283,65 @@ pub fn hint(scenario: &Scenario, reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::scenario;
+
+    fn own(text: &str, arguments: &[&str]) -> Option<String> {
+        let options = Options::parse_from(["ringmq-bench"].iter().chain(arguments));
+        let scenario: Scenario = toml::from_str(text).expect(text);
+        warning(&options, &scenario, None).expect("settings")
+    }
+
+    #[test]
+    fn no_built_in_scenario_is_beyond_the_limits_of_its_broker() {
+        for scenario in scenario::built_in() {
+            assert_eq!(warning(&Options::parse_from(["ringmq-bench"]), &scenario, None), Ok(None));
+        }
+    }
+
+    #[test]
+    fn windows_beyond_what_the_broker_keeps_are_warned_of() {
+        let many = "publishers = 200";
+        let said = own(many, &[]).expect("200 x 500 for one subscriber");
+        assert!(said.contains("100000 messages") && said.contains("keeps 10000"), "{said}");
+        assert!(
+            said.contains("--window 50 ") && said.contains("queue-messages-max=100000"),
+            "{said}"
+        );
+        assert_eq!(
+            own(many, &["--set", "queue-messages-max=100000", "--set", "queue-bytes-max=1GiB"]),
+            None
+        );
+        // Each subscriber has one publisher.
+        let pairs = "publishers = 200\nsubscribers = 200\nfilters = [\"bench/{subscriber}\"]";
+        assert_eq!(own(pairs, &[]), None);
+        let said = own("payload = 100000", &[]).expect("500 x 100 kB for one subscriber");
+        assert!(said.contains("queue_bytes_max") && said.contains("--window 167 "), "{said}");
+        let said = own(&format!("{pairs}\npayload = 20000"), &[]).expect("200 x 500 x 20 kB");
+        assert!(
+            said.contains("all subscribers") && said.contains("shard_stored_bytes_max"),
+            "{said}"
+        );
+        let shared = "publishers = 200\nfilters = [\"$share/a/bench/+\"]";
+        assert!(own(shared, &[]).is_some_and(|said| said.contains("group_messages_max")));
+        let stalled = "kind = \"stalled-subscriber\"\nstall_s = 30.0";
+        assert!(own(stalled, &[]).is_some_and(|said| said.contains("30000 messages")));
+        assert_eq!(own("publishers = 200\nflat_out = false\nrate = 10.0", &[]), None);
+    }
+
+    #[test]
+    fn of_other_brokers_the_defaults_are_said() {
+        for (version, most, name) in [
+            (Some("mosquitto version 2.0.11"), 1000, "max_queued_messages"),
+            (Some("ringmq version 0.1.0"), 10_000, "queue_messages_max"),
+            (None, 1000, "its own is not known"),
+        ] {
+            let room = &rooms_of(version)[0];
+            assert!(room.most == most && room.source.contains(name), "{version:?}");
+        }
+    }
 
     #[test]
     fn a_large_packet_is_held_to_be_why_a_connection_closed() {

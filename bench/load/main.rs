@@ -2,6 +2,7 @@
 
 mod broker;
 mod client;
+mod drops;
 mod engine;
 mod floor;
 mod idle;
@@ -29,7 +30,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::options::Options;
-use crate::outcome::Outcome;
 use crate::report::Report;
 use crate::run::Bench;
 
@@ -91,5 +91,5 @@ fn bench(options: &Options) -> Result<bool, String> {
     if let Some(folder) = &options.output {
         eprintln!("written to {}", report.write(folder)?.display());
     }
-    Ok(outcomes.iter().all(Outcome::is_good))
+    Ok(outcomes.iter().all(|outcome| outcome.is_good(options.allow_drops)))
 }

@@ -58,6 +58,9 @@ pub struct Options {
     /// User properties on each publish (MQTT 5)
     #[arg(long, value_name = "N")]
     pub user_properties: Option<usize>,
+    /// Messages that the broker drops at a limit, and counts in $SYS, are no error: they are shown, and the bench ends with 0
+    #[arg(long)]
+    pub allow_drops: bool,
     /// The broker may add user properties behind those that were sent: a plugin of it does (MQTT 5)
     #[arg(long)]
     pub allow_added_properties: bool,

@@ -102,6 +102,11 @@ pub struct Outcome {
     pub sent: u64,
     pub delivered: u64,
     pub faults: Faults,
+    /// What the broker's count of dropped messages grew by; `None`: nothing was lost, or it has none.
+    pub dropped_as_counted: Option<u64>,
+    /// What was said before the run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// What only this kind of scenario measures, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub measures: Vec<Measure>,
@@ -143,6 +148,8 @@ impl Outcome {
             sent: 0,
             delivered: 0,
             faults: Faults::default(),
+            dropped_as_counted: None,
+            warnings: Vec::new(),
             measures: Vec::new(),
             interrupted: false,
             failures: Vec::new(),
@@ -207,7 +214,8 @@ impl Outcome {
         counted || self.faults.any() || !self.failures.is_empty()
     }
 
-    pub fn is_good(&self) -> bool {
-        !self.faults.any() && self.failures.is_empty()
+    pub fn is_good(&self, allows_drops: bool) -> bool {
+        let dropped = if allows_drops { 0 } else { self.faults.dropped };
+        !Faults { dropped, ..self.faults }.any() && self.failures.is_empty()
     }
 }

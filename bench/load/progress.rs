@@ -28,6 +28,11 @@ impl Progress {
         self.0.set_message(format!("{scenario}: {doing}"));
     }
 
+    /// A line that stays, above the bar.
+    pub fn warn(&self, text: &str) {
+        self.0.suspend(|| eprintln!("ringmq-bench: {text}"));
+    }
+
     pub fn advance(&self, by: Duration) {
         self.0.inc(by.as_millis() as u64);
     }

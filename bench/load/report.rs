@@ -145,6 +145,20 @@ fn details(outcome: &Outcome) -> String {
         let why = bound.words();
         text += &format!("{}: {sent} of {wanted} msg/s were sent: {why}\n", outcome.scenario);
     }
+    if outcome.faults.dropped > 0 {
+        let (dropped, lost) = (outcome.faults.dropped as f64, outcome.faults.lost as f64);
+        let (name, dropped, lost) = (&outcome.scenario, grouped(dropped), grouped(lost));
+        text += &format!(
+            "{name}: {dropped} messages were dropped at a limit, as the broker counts in $SYS"
+        );
+        text += &format!("; {lost} are lost besides\n");
+    }
+    let is_unexplained = outcome.dropped_as_counted.is_none() || outcome.interrupted;
+    if outcome.faults.lost > 0 && is_unexplained && !outcome.warnings.is_empty() {
+        let name = &outcome.scenario;
+        text += &format!("{name}: whether a limit dropped what is lost is not known: ");
+        text += "the broker has not said in $SYS\n";
+    }
     if outcome.interrupted {
         text += &format!("{}: interrupted, this is what there was\n", outcome.scenario);
     }

@@ -1,10 +1,12 @@
 //! Runs scenarios one after the other, each against a broker that has just been started.
 
+use std::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::broker::{self, Broker, Found, Placement};
-use crate::options::Options;
+use crate::drops::DropCounter;
+use crate::options::{Options, Subject};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
 use crate::scenario::{Kind, Scenario};
@@ -21,7 +23,11 @@ pub struct Bench {
     pub progress: Progress,
     /// The broker, if it is not the bench's own.
     found: Option<Found>,
+    /// The broker's count of dropped messages was up to date once.
+    has_counted: Cell<bool>,
 }
+
+const ASKS_FOR_DROPS: &str = "waiting for the broker's count of dropped messages";
 
 impl Bench {
     pub fn new(options: &Options, scenarios: &[Scenario]) -> Result<Bench, String> {
@@ -45,7 +51,8 @@ impl Bench {
         let span = Duration::from_secs_f64(options.seconds);
         let total = scenarios.iter().map(|scenario| expected_time(scenario, warm_up, span)).sum();
         let progress = Progress::new(total, true);
-        Ok(Bench { placement, thread_count, warm_up, span, progress, found })
+        let has_counted = Cell::new(false);
+        Ok(Bench { placement, thread_count, warm_up, span, progress, found, has_counted })
     }
 
     /// Runs all scenarios, while the progress bar moves: fewer if somebody interrupts.
@@ -85,6 +92,19 @@ impl Bench {
         machine::raise_open_files(connections)?;
         self.progress.say(&scenario.name, "starting the broker");
         let broker = Broker::start(options, self.found.as_ref(), &self.placement, scenario)?;
+        let warning = limits::warning(options, scenario, self.found.as_ref())?;
+        if let Some(warning) = &warning {
+            self.progress.warn(warning);
+        }
+        let is_explained = limits::is_explained(scenario) && options.subject == Subject::Broker;
+        // The bench's own broker has dropped nothing yet: a client that listens meanwhile would be measured, too.
+        let listens = is_explained && !broker.is_own();
+        let mut drops = listens.then(|| DropCounter::listen(&broker)).flatten();
+        // What runs before this one have dropped was waited for then.
+        if let Some(drops) = drops.as_mut().filter(|_| !self.has_counted.replace(true)) {
+            self.progress.say(&scenario.name, ASKS_FOR_DROPS);
+            drops.begin();
+        }
         let measured = match scenario.kind {
             Kind::Traffic => traffic::run(self, scenario, &broker),
             Kind::ConnectStorm => storm::run(self, scenario, &broker),
@@ -96,6 +116,13 @@ impl Bench {
             false => Outcome::failed(&scenario.name, limits::hint(scenario, &reason)),
         });
         outcome.interrupted = interrupt::came();
+        outcome.warnings.extend(warning);
+        if is_explained && outcome.faults.lost > 0 {
+            self.progress.say(&scenario.name, ASKS_FOR_DROPS);
+            if let Some(mut drops) = drops.or_else(|| DropCounter::listen(&broker)) {
+                drops.explain(&mut outcome).unwrap_or_else(|reason| outcome.failures.push(reason));
+            }
+        }
         outcome.said = broker.said.clone();
         if let Err(reason) = broker.stop() {
             outcome.failures.push(reason);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
-use crate::client::Client;
+use crate::drops::DropCounter;
 use crate::engine::Engine;
 use crate::engine::control::Pace;
 use crate::interrupt;
@@ -20,13 +20,6 @@ use crate::traffic::PATIENCE;
 const OTHERS: usize = 0;
 const STALLED: usize = 1;
 
-/// Where brokers say how many publishes they have dropped.
-const DROPPED_TOPIC: &str = "$SYS/broker/publish/messages/dropped";
-
-/// What brokers publish in every interval of `$SYS`, and the longest interval that is waited for.
-const PULSE_TOPIC: &str = "$SYS/broker/uptime";
-const PULSE_TIME_MAX: Duration = Duration::from_secs(60);
-
 /// A kernel that has sent in vain for as long as the stall tries again after as long once more, unless told otherwise.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -35,7 +28,11 @@ const SLOWDOWN_MAX: f64 = 0.10;
 
 pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
     let mut outcome = Outcome::new(&scenario.name);
-    let mut drops = scenario.beyond_limits.then(|| DropCounter::new(broker)).transpose()?;
+    let silent = "the broker does not let a client subscribe to $SYS";
+    let mut drops = match scenario.beyond_limits {
+        true => Some(DropCounter::listen(broker).ok_or(silent)?),
+        false => None,
+    };
     let dropped_before = drops.as_mut().map_or(Ok(0), DropCounter::settled)?;
     let mut plan = Plan::new(scenario);
     plan.add(&flow(scenario), true);
@@ -200,45 +197,4 @@ fn judge_drops(dropped: u64, outcome: &mut Outcome) {
             .push("nothing was dropped: the broker's limits were not reached".to_string());
     }
     outcome.faults = Faults { lost: 0, ..outcome.faults };
-}
-
-/// Follows the broker's own count of dropped messages.
-struct DropCounter {
-    client: Client,
-    value: u64,
-}
-
-impl DropCounter {
-    fn new(broker: &Broker) -> Result<DropCounter, String> {
-        let mut client = Client::connect(&broker.target, "bench-drops", 3, 0, None)?;
-        client.subscribe(&[DROPPED_TOPIC, PULSE_TOPIC].map(str::to_string), 0)?;
-        // A broker that publishes what has changed has nothing to say before the first drop.
-        Ok(DropCounter { client, value: 0 })
-    }
-
-    /// The count as it is after this moment: what came before is passed over, then a whole interval seen.
-    fn settled(&mut self) -> Result<u64, String> {
-        while self.next(Duration::from_millis(100))?.is_some() {}
-        let begin = Instant::now();
-        let mut pulses = 0;
-        while pulses < 2 {
-            if begin.elapsed() > PULSE_TIME_MAX {
-                return Err(format!("{PULSE_TOPIC} is not published within {PULSE_TIME_MAX:?}"));
-            }
-            let topic = self.next(Duration::from_millis(500))?;
-            pulses += u32::from(topic.is_some_and(|topic| topic == PULSE_TOPIC));
-        }
-        while self.next(Duration::from_millis(100))?.is_some() {}
-        Ok(self.value)
-    }
-
-    /// The topic of the next message, if one comes in time.
-    fn next(&mut self, patience: Duration) -> Result<Option<String>, String> {
-        let Some((topic, text)) = self.client.next_publish(patience)? else { return Ok(None) };
-        if topic == DROPPED_TOPIC {
-            let wrong = |_| format!("{DROPPED_TOPIC} is {text:?}, which is no number");
-            self.value = text.trim().parse().map_err(wrong)?;
-        }
-        Ok(Some(topic))
-    }
 }

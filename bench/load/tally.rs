@@ -11,6 +11,8 @@ use serde::Serialize;
 pub struct Faults {
     /// Sent and not delivered when the run had come to rest.
     pub lost: u64,
+    /// The same where the broker's own count says that it dropped as many at a limit.
+    pub dropped: u64,
     pub duplicated: u64,
     /// Delivered behind a later message of the same publisher.
     pub reordered: u64,
@@ -23,6 +25,7 @@ pub struct Faults {
 impl Faults {
     pub fn add(&mut self, other: &Faults) {
         self.lost += other.lost;
+        self.dropped += other.dropped;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.corrupt += other.corrupt;

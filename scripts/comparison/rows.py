@@ -7,7 +7,7 @@ import tomllib
 from .brokers import PEERS
 from .rounds import STEAL_MAX
 
-COUNTS = ["lost", "duplicated", "reordered", "corrupt", "astray"]
+COUNTS = ["lost", "dropped", "duplicated", "reordered", "corrupt", "astray"]
 
 
 def summaries(results, counted):
