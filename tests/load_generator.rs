@@ -220,6 +220,9 @@ fn ctrl_c_prints_what_there_is_so_far_and_ends_the_benchs_own_broker() {
     std::thread::sleep(Duration::from_secs(1));
     // As a terminal does: to the whole group.
     kill(Pid::from_raw(-(bench.id() as i32)), Signal::SIGINT).expect("the group is there");
+    // As `timeout` does it: to the program besides.
+    std::thread::sleep(Duration::from_millis(20));
+    kill(Pid::from_raw(bench.id() as i32), Signal::SIGINT).expect("it runs");
     let output = bench.wait_with_output().expect("it ends");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(130), "{said}");
@@ -382,4 +385,29 @@ fn an_interrupted_run_says_what_the_broker_has_dropped_so_far() {
     assert_eq!(outcome["interrupted"], true, "{outcome:#}");
     assert_eq!(outcome["faults"]["dropped"], 100, "{outcome:#}");
     assert_eq!(outcome["faults"]["lost"], 0, "{outcome:#}");
+}
+
+#[test]
+fn a_second_ctrl_c_ends_the_bench_at_once_and_its_broker_with_it() {
+    let arguments = "--scenario stalled-subscriber --stall 60 --warm-up 0";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
+    command.args(arguments.split(' ')).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut bench = command.spawn().expect("it starts");
+    let broker = next_child(&bench, &[]);
+    // The bench waits ten seconds for a broker that does not end.
+    let signal =
+        |process: u32, signal| kill(Pid::from_raw(process as i32), signal).expect("it runs");
+    signal(broker, Signal::SIGSTOP);
+    signal(bench.id(), Signal::SIGINT);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(bench.try_wait().expect("it is a child").is_none());
+    let begin = Instant::now();
+    signal(bench.id(), Signal::SIGINT);
+    assert_eq!(bench.wait().expect("it is a child").code(), Some(130));
+    assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
+    signal(broker, Signal::SIGCONT);
+    while Path::new(&format!("/proc/{broker}")).exists() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "broker {broker} runs on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -1,11 +1,11 @@
 //! Ctrl-C, or SIGTERM: the bench ends what it measures, and prints what there is so far.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
 /// Why a run that had nothing to show yet has ended.
 pub const REASON: &str = "interrupted";
@@ -13,24 +13,30 @@ pub const REASON: &str = "interrupted";
 /// As a shell has it of a program that SIGINT ended.
 pub const EXIT_CODE: u8 = 130;
 
-fn flag_raised() -> &'static Arc<AtomicBool> {
-    static RAISED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-    RAISED.get_or_init(Arc::default)
-}
+/// `timeout` and others send a signal to a program and to its group, so that it comes twice: that is one.
+const SAME: Duration = Duration::from_millis(500);
 
-/// From here on the first signal is noted; the second ends the process at once, and its own broker ends with it.
+static RAISED: AtomicBool = AtomicBool::new(false);
+
+/// From here on the first signal is noted; a later one ends the process at once, and its own broker ends with it.
 pub fn listen() -> std::io::Result<()> {
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal finds the flag down and raises it.
-        flag::register_conditional_shutdown(signal, EXIT_CODE.into(), flag_raised().clone())?;
-        flag::register(signal, flag_raised().clone())?;
-    }
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let wait = move || {
+        let mut first = None;
+        for _ in signals.forever() {
+            RAISED.store(true, Relaxed);
+            if first.get_or_insert_with(Instant::now).elapsed() > SAME {
+                std::process::exit(EXIT_CODE.into());
+            }
+        }
+    };
+    thread::Builder::new().name("signals".to_string()).spawn(wait)?;
     Ok(())
 }
 
 /// Somebody wants the bench to end.
 pub fn came() -> bool {
-    flag_raised().load(Relaxed)
+    RAISED.load(Relaxed)
 }
 
 /// For what takes long and shows nothing before its end.
