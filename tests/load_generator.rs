@@ -61,6 +61,15 @@ fn every_default_scenario_delivers_all_it_sends_on_one_and_two_shards() {
 }
 
 #[test]
+fn at_a_rate_a_write_has_what_is_due() {
+    let arguments = "--seconds 0.3 --warm-up 0.1 --scenario p2p-rate --rate 500";
+    let outcome = &outcomes(arguments)[0];
+    let per_write = outcome["batches_at_rate"]["messages_per_write"].as_f64().expect("measured");
+    assert!(per_write >= 1.0 && outcome["batches"]["messages_per_write"].is_null(), "{outcome:#}");
+    assert!(outcome["out_per_s_at_rate"].as_f64() > Some(0.0), "{outcome:#}");
+}
+
+#[test]
 fn payloads_larger_than_any_buffer_arrive_intact() {
     let sizes = "--payload 300000 --window 4 --publishers 3 --subscribers 3 --rate 30";
     for qos in 0..3 {

@@ -105,11 +105,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Sent, delivered and delivered bytes of a flow until now.
+    /// What has gone through a flow until now.
     pub fn counts(&self, flow: usize) -> Counts {
         Counts {
             sent: self.shared.sent_count(flow),
+            writes: self.shared.write_count(flow),
             delivered: self.shared.delivered_count(flow),
+            reads: self.shared.read_count(flow),
             size: self.shared.delivered_size(flow),
         }
     }
@@ -178,7 +180,24 @@ impl Engine {
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
     pub sent: u64,
+    /// Writes of the publishers.
+    pub writes: u64,
     pub delivered: u64,
+    /// Reads of the subscribers.
+    pub reads: u64,
     /// Bytes of whole packets delivered.
     pub size: u64,
+}
+
+impl Counts {
+    /// What has gone through since `earlier`.
+    pub fn since(&self, earlier: &Counts) -> Counts {
+        Counts {
+            sent: self.sent - earlier.sent,
+            writes: self.writes - earlier.writes,
+            delivered: self.delivered - earlier.delivered,
+            reads: self.reads - earlier.reads,
+            size: self.size - earlier.size,
+        }
+    }
 }

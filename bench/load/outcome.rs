@@ -4,6 +4,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::broker::Said;
+use crate::engine::Counts;
 use crate::meter::Usage;
 use crate::tally::Faults;
 
@@ -68,6 +69,25 @@ impl Latency {
     }
 }
 
+/// How many messages went together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Batches {
+    /// Messages per write of the generator.
+    pub messages_per_write: Option<f64>,
+    /// Messages per read at a subscriber: the broker's own batches.
+    pub messages_per_read: Option<f64>,
+}
+
+impl Batches {
+    pub fn new(counts: &Counts) -> Batches {
+        let per = |messages: u64, calls: u64| (calls > 0).then(|| messages as f64 / calls as f64);
+        Batches {
+            messages_per_write: per(counts.sent, counts.writes),
+            messages_per_read: per(counts.delivered, counts.reads),
+        }
+    }
+}
+
 /// One row.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
@@ -79,6 +99,11 @@ pub struct Outcome {
     pub out_per_s: f64,
     /// Megabytes (10^6) of publishes delivered per second, whole packets.
     pub megabytes_per_s: f64,
+    pub batches: Batches,
+    /// The same of the run at a fixed rate.
+    pub in_per_s_at_rate: Option<f64>,
+    pub out_per_s_at_rate: Option<f64>,
+    pub batches_at_rate: Batches,
     pub latency: Option<Latency>,
     /// Microseconds of the broker's processor time per delivered message, flat out, and at the latency run's rate.
     pub cpu_us_per_message: Option<f64>,
@@ -89,8 +114,6 @@ pub struct Outcome {
     pub bound: Bound,
     /// What kept the run at a fixed rate below its rate; `None`: nothing did.
     pub bound_at_rate: Option<Bound>,
-    /// Messages (connections in a storm) per second that it sent.
-    pub in_per_s_at_rate: Option<f64>,
     /// Other programs used the broker's or the generator's core during the flat-out run.
     pub contested: bool,
     /// The same of the run at a fixed rate.
@@ -133,6 +156,10 @@ impl Outcome {
             in_per_s: 0.0,
             out_per_s: 0.0,
             megabytes_per_s: 0.0,
+            batches: Batches::default(),
+            in_per_s_at_rate: None,
+            out_per_s_at_rate: None,
+            batches_at_rate: Batches::default(),
             latency: None,
             cpu_us_per_message: None,
             cpu_us_per_message_at_rate: None,
@@ -140,7 +167,6 @@ impl Outcome {
             generator_cores_used: None,
             bound: Bound::Unknown,
             bound_at_rate: None,
-            in_per_s_at_rate: None,
             contested: false,
             contested_at_rate: false,
             resident_size: None,
@@ -158,6 +184,14 @@ impl Outcome {
 
     pub fn failed(scenario: &str, reason: String) -> Outcome {
         Outcome { failures: vec![reason], ..Outcome::new(scenario) }
+    }
+
+    /// Takes over what went through a flow during the flat-out run.
+    pub fn set_traffic(&mut self, counts: &Counts, elapsed_s: f64) {
+        self.in_per_s = counts.sent as f64 / elapsed_s;
+        self.out_per_s = counts.delivered as f64 / elapsed_s;
+        self.megabytes_per_s = counts.size as f64 / elapsed_s / 1e6;
+        self.batches = Batches::new(counts);
     }
 
     /// Takes over what was used during the flat-out run, in which `delivered` messages came.
@@ -189,6 +223,7 @@ impl Outcome {
             usage.broker_s.map(|used| used * 1e6 / delivered.max(1) as f64);
         let in_per_s = sent as f64 / usage.elapsed_s;
         self.in_per_s_at_rate = Some(in_per_s);
+        self.out_per_s_at_rate = Some(delivered as f64 / usage.elapsed_s);
         // On schedule the generator never sleeps: that its threads run says nothing.
         let is_idle = idle_ns as f64 / 1e9 > IDLE * usage.elapsed_s;
         let bound = match usage.bound {

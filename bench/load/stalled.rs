@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
 use crate::drops::DropCounter;
-use crate::engine::Engine;
 use crate::engine::control::Pace;
+use crate::engine::{Counts, Engine};
 use crate::interrupt;
 use crate::machine::now_ns;
 use crate::meter::{Meter, Usage};
@@ -114,7 +114,7 @@ fn run_round(
     outcome: &mut Outcome,
 ) -> Result<Round, String> {
     let span = Duration::from_secs_f64(scenario.stall_s);
-    let mut rate = |stalled: bool| -> Result<(f64, Usage, u64), String> {
+    let mut run = |stalled: bool| -> Result<(Counts, Usage), String> {
         let doing = if stalled { "stalled" } else { "all read" };
         bench
             .progress
@@ -123,15 +123,14 @@ fn run_round(
         let before = engine.counts(OTHERS);
         let usage = meter.watch(span, &bench.progress, || engine.check())?;
         interrupt::check()?;
-        let delivered = engine.counts(OTHERS).delivered - before.delivered;
-        Ok((delivered as f64 / usage.elapsed_s, usage, delivered))
+        Ok((engine.counts(OTHERS).since(&before), usage))
     };
-    let (free, _, _) = rate(false)?;
-    let (stalled, usage, delivered) = rate(true)?;
+    let (counts, usage) = run(false)?;
+    let free = counts.delivered as f64 / usage.elapsed_s;
+    let (counts, usage) = run(true)?;
     let behind = engine.counts(STALLED);
-    outcome.in_per_s = stalled;
-    outcome.out_per_s = stalled;
-    outcome.set_usage(&usage, delivered);
+    outcome.set_traffic(&counts, usage.elapsed_s);
+    outcome.set_usage(&usage, counts.delivered);
     engine.order(|orders| orders.stalled = false)?;
     let catch_up = catch_up(engine, behind.sent)
         .map_err(|reason| format!("round {round} of {}: {reason}", scenario.rounds))?;
@@ -142,7 +141,7 @@ fn run_round(
             "messages",
         );
     }
-    Ok(Round { ratio: stalled / free.max(1.0), catch_up })
+    Ok(Round { ratio: outcome.out_per_s / free.max(1.0), catch_up })
 }
 
 /// Waits until the subscriber has got as far as `sent`. Returns how long that took.

@@ -8,7 +8,7 @@ use crate::engine::control::Pace;
 use crate::interrupt;
 use crate::machine::now_ns;
 use crate::meter::Meter;
-use crate::outcome::{Latency, Outcome};
+use crate::outcome::{Batches, Latency, Outcome};
 use crate::plan::Plan;
 use crate::run::Bench;
 use crate::scenario::Scenario;
@@ -69,13 +69,10 @@ fn measure_throughput(
     if !usage.is_measured() {
         return Ok(());
     }
-    let after = engine.counts(0);
-    let delivered = after.delivered - before.delivered;
-    outcome.in_per_s = (after.sent - before.sent) as f64 / usage.elapsed_s;
-    outcome.out_per_s = delivered as f64 / usage.elapsed_s;
-    outcome.megabytes_per_s = (after.size - before.size) as f64 / usage.elapsed_s / 1e6;
-    outcome.set_usage(&usage, delivered);
-    if delivered == 0 && !interrupt::came() {
+    let counts = engine.counts(0).since(&before);
+    outcome.set_traffic(&counts, usage.elapsed_s);
+    outcome.set_usage(&usage, counts.delivered);
+    if counts.delivered == 0 && !interrupt::came() {
         outcome.failures.push("nothing was delivered".to_string());
     }
     Ok(())
@@ -103,11 +100,12 @@ fn measure_latency(
         return Ok(());
     }
     let idle_ns = engine.take_idle_ns();
-    let after = engine.counts(0);
-    let (sent, delivered) = (after.sent - before.sent, after.delivered - before.delivered);
+    let counts = engine.counts(0).since(&before);
+    outcome.batches_at_rate = Batches::new(&counts);
     if !scenario.flat_out {
         outcome.resident_size = usage.resident_size;
     }
-    outcome.set_usage_at_rate(&usage, scenario.rate, [sent, delivered], idle_ns);
+    let messages = [counts.sent, counts.delivered];
+    outcome.set_usage_at_rate(&usage, scenario.rate, messages, idle_ns);
     Ok(())
 }

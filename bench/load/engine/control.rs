@@ -41,6 +41,8 @@ pub struct ThreadCounts {
     pub delivered: Vec<AtomicU64>,
     /// Bytes of delivered publishes, whole packets, per flow.
     pub delivered_size: Vec<AtomicU64>,
+    /// Reads by which subscribers got publishes, or parts of one, per flow.
+    pub reads: Vec<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct Shared {
     pub next: Vec<AtomicU64>,
     /// Per publisher: how many were sent.
     pub sent: Vec<AtomicU64>,
+    /// Per publisher: how many writes that took.
+    pub writes: Vec<AtomicU64>,
     /// Per publisher: how many the broker has acknowledged to the end; all that were sent, at QoS 0.
     pub acked: Vec<AtomicU64>,
     pub threads: Vec<ThreadCounts>,
@@ -74,11 +78,13 @@ impl Shared {
         let threads = (0..thread_count).map(|_| ThreadCounts {
             delivered: counters(flow_count),
             delivered_size: counters(flow_count),
+            reads: counters(flow_count),
             ..ThreadCounts::default()
         });
         Shared {
             next: counters(plan.cell_count),
             sent: counters(plan.publishers.len()),
+            writes: counters(plan.publishers.len()),
             acked: counters(plan.publishers.len()),
             threads: threads.collect(),
             epoch: AtomicU32::new(1),
@@ -131,13 +137,17 @@ impl Shared {
     }
 
     pub fn sent_count(&self, flow: usize) -> u64 {
-        let of_flow = self
-            .plan
-            .publishers
-            .iter()
-            .zip(&self.sent)
-            .filter(|(publisher, _)| publisher.flow == flow);
-        of_flow.map(|(_, sent)| sent.load(Ordering::Relaxed)).sum()
+        self.sum_of_flow(flow, &self.sent)
+    }
+
+    pub fn write_count(&self, flow: usize) -> u64 {
+        self.sum_of_flow(flow, &self.writes)
+    }
+
+    fn sum_of_flow(&self, flow: usize, by_publisher: &[AtomicU64]) -> u64 {
+        let publishers = self.plan.publishers.iter().zip(by_publisher);
+        let of_flow = publishers.filter(|(publisher, _)| publisher.flow == flow);
+        of_flow.map(|(_, count)| count.load(Ordering::Relaxed)).sum()
     }
 
     pub fn delivered_count(&self, flow: usize) -> u64 {
@@ -146,6 +156,10 @@ impl Shared {
 
     pub fn delivered_size(&self, flow: usize) -> u64 {
         self.threads.iter().map(|thread| thread.delivered_size[flow].load(Ordering::Relaxed)).sum()
+    }
+
+    pub fn read_count(&self, flow: usize) -> u64 {
+        self.threads.iter().map(|thread| thread.reads[flow].load(Ordering::Relaxed)).sum()
     }
 
     /// Everything that was sent in a flow has been acknowledged and delivered.

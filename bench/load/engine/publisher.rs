@@ -26,6 +26,8 @@ pub struct Publisher {
     /// QoS 1 and 2 messages that the broker lets us have unacknowledged.
     receive_max: u64,
     next_due_ns: f64,
+    /// Writes of publishes.
+    write_count: u64,
 }
 
 impl Publisher {
@@ -43,6 +45,7 @@ impl Publisher {
             received: 0,
             receive_max,
             next_due_ns: 0.0,
+            write_count: 0,
         }
     }
 
@@ -126,7 +129,24 @@ impl Publisher {
         if self.qos == 0 {
             shared.acked[self.index].store(self.sequence, Relaxed);
         }
-        self.wire.write(bytes)
+        let write_count_before = self.wire.write_count;
+        self.wire.write(bytes)?;
+        self.count_writes(write_count_before, shared);
+        Ok(())
+    }
+
+    /// Writes what the socket did not take before.
+    pub fn flush(&mut self, shared: &Shared) -> Result<(), String> {
+        let write_count_before = self.wire.write_count;
+        self.wire.flush()?;
+        self.count_writes(write_count_before, shared);
+        Ok(())
+    }
+
+    /// Answers to the broker (`Publisher::read`) are no writes of publishes, so that QoS 2 compares with QoS 0.
+    fn count_writes(&mut self, before: u64, shared: &Shared) {
+        self.write_count += self.wire.write_count - before;
+        shared.writes[self.index].store(self.write_count, Relaxed);
     }
 
     /// Takes what the broker says.

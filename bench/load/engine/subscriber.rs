@@ -56,10 +56,13 @@ pub fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 120_000_000_000, 3).expect("bounds in order")
 }
 
-#[derive(Default)]
-struct Batch {
-    delivered: u64,
-    size: u64,
+/// What has arrived at once.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub delivered: u64,
+    pub size: u64,
+    /// Reads that brought publishes, or parts of one.
+    pub reads: u64,
 }
 
 impl Subscriber {
@@ -68,13 +71,13 @@ impl Subscriber {
         Subscriber { wire, index, flow, gaps: Gaps::default(), held_back: false }
     }
 
-    /// Takes all that has arrived. Returns messages and bytes delivered.
+    /// Takes all that has arrived.
     pub fn read(
         &mut self,
         buffer: &mut [u8],
         shared: &Shared,
         findings: &mut Findings,
-    ) -> Result<(u64, u64), String> {
+    ) -> Result<Batch, String> {
         let mut batch = Batch::default();
         let plan = &shared.plan.subscribers[self.index];
         let flow = &shared.plan.flows[self.flow];
@@ -86,10 +89,14 @@ impl Subscriber {
             let mut inbox =
                 Inbox { shared, plan, payload_size, allows_added, findings, gaps, out, now, batch };
             let mut at = 0;
+            let mut has_publish = false;
             while let Some((from, to)) = body_range(&bytes[at..])? {
                 let (first, body) = (bytes[at], &bytes[at + from..at + to]);
                 match first >> 4 {
-                    PUBLISH => inbox.publish(first, body, to),
+                    PUBLISH => {
+                        has_publish = true;
+                        inbox.publish(first, body, to);
+                    }
                     PUBREL if body.len() >= 2 => {
                         inbox.out.extend_from_slice(&[0x70, 2, body[0], body[1]])
                     }
@@ -99,9 +106,11 @@ impl Subscriber {
                 }
                 at += to;
             }
+            // The releases of QoS 2 alone are no batch of messages.
+            batch.reads += u64::from(has_publish || at < bytes.len());
             Ok(at)
         })?;
-        Ok((batch.delivered, batch.size))
+        Ok(batch)
     }
 
     /// Messages for this subscriber alone that were sent and never came.

@@ -13,11 +13,13 @@ pub struct Wire {
     tail: Vec<u8>,
     /// What the socket would not take yet.
     pub out: Vec<u8>,
+    /// Calls by which the socket took something.
+    pub write_count: u64,
 }
 
 impl Wire {
     pub fn new(stream: TcpStream) -> Wire {
-        Wire { stream, tail: Vec::new(), out: Vec::new() }
+        Wire { stream, tail: Vec::new(), out: Vec::new(), write_count: 0 }
     }
 
     /// Reads all there is. `take` gets bytes that begin with a packet, appends its answers and says how many it used.
@@ -80,7 +82,10 @@ impl Wire {
         let mut written = 0;
         while written < bytes.len() {
             match self.stream.write(&bytes[written..]) {
-                Ok(size) => written += size,
+                Ok(size) => {
+                    written += size;
+                    self.write_count += 1;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(format!("send: {error}")),

@@ -175,7 +175,7 @@ impl Worker {
 
     fn serve_publisher(&mut self, at: usize, readable: bool) -> Result<(), String> {
         let publisher = &mut self.publishers[at];
-        publisher.wire.flush()?;
+        publisher.flush(&self.shared)?;
         if readable { publisher.read(&mut self.buffer, &self.shared) } else { Ok(()) }
     }
 
@@ -187,12 +187,12 @@ impl Worker {
             return Ok(());
         }
         subscriber.wire.flush()?;
-        let (delivered, size) =
-            subscriber.read(&mut self.buffer, &self.shared, &mut self.findings)?;
-        if delivered > 0 {
+        let batch = subscriber.read(&mut self.buffer, &self.shared, &mut self.findings)?;
+        if batch.reads > 0 {
             let counts = &self.shared.threads[self.index];
-            counts.delivered[subscriber.flow].fetch_add(delivered, Relaxed);
-            counts.delivered_size[subscriber.flow].fetch_add(size, Relaxed);
+            counts.delivered[subscriber.flow].fetch_add(batch.delivered, Relaxed);
+            counts.delivered_size[subscriber.flow].fetch_add(batch.size, Relaxed);
+            counts.reads[subscriber.flow].fetch_add(batch.reads, Relaxed);
         }
         Ok(())
     }
