@@ -47,15 +47,53 @@ fn measure(outcome: &serde_json::Value, name: &str) -> f64 {
     found.and_then(|measure| measure["value"].as_f64()).expect(name)
 }
 
+/// Delivered something, and the broker's processor time is known.
+fn check_flat_out(outcomes: &[serde_json::Value], count: usize) {
+    assert_eq!(outcomes.len(), count);
+    for outcome in outcomes {
+        let of = |field: &str| outcome[field].as_f64().unwrap_or_default();
+        assert!(of("out_per_s") > 0.0 && of("cpu_us_per_message") > 0.0, "{outcome:#}");
+    }
+}
+
 #[test]
-fn every_default_scenario_delivers_all_it_sends_on_one_and_two_shards() {
+fn every_scenario_with_traffic_delivers_all_it_sends_on_one_and_two_shards() {
+    let many = "fan-out fan-in p2p-qos0 p2p-qos1 p2p-qos2 wildcards shared connect-storm";
+    let many: String = many.split(' ').map(|name| format!(" --scenario {name}")).collect();
     for variant in ["--shards 1", "--shards 2", "--shards 2 --mqtt 5 --user-properties 2"] {
-        let outcomes = outcomes(&format!("{variant} --seconds 0.3 --warm-up 0.1 --rate 500"));
-        assert_eq!(outcomes.len(), 8);
+        let arguments = format!("{variant} --seconds 0.3 --warm-up 0.1 --rate 500{many}");
+        let outcomes = outcomes(&arguments);
+        check_flat_out(&outcomes, 8);
         for outcome in outcomes {
-            let of = |field: &str| outcome[field].as_f64().unwrap_or_default();
-            assert!(of("out_per_s") > 0.0 && of("cpu_us_per_message") > 0.0, "{outcome:#}");
             assert!(outcome["latency"]["count"].as_u64() > Some(0), "{outcome:#}");
+        }
+    }
+}
+
+#[test]
+fn the_short_table_has_one_message_a_write_beside_many() {
+    let outcomes = outcomes("--seconds 0.3 --warm-up 0.1 --rate 0");
+    check_flat_out(&outcomes, 10);
+    for pair in outcomes.chunks(2) {
+        let per_write = |at: usize| pair[at]["batches"]["messages_per_write"].as_f64();
+        assert!(per_write(0) < Some(1.1) && per_write(1) > Some(10.0), "{pair:#?}");
+        let names = [0, 1].map(|at: usize| pair[at]["scenario"].as_str().expect("a name"));
+        assert_eq!(names[0], format!("{}-one", names[1]));
+    }
+}
+
+#[test]
+fn messages_go_in_writes_of_as_many_as_the_scenario_says() {
+    let short = "--seconds 0.3 --warm-up 0.1";
+    for (scenario, batch) in [("p2p-qos0", 250.0), ("p2p-qos1", 250.0), ("p2p-qos2", 50.0)] {
+        for (suffix, wanted) in [("-one", 1.0), ("-five", 5.0), ("", batch)] {
+            let outcome = &outcomes(&format!("{short} --scenario {scenario}{suffix}"))[0];
+            let per_write = outcome["batches"]["messages_per_write"].as_f64().expect("measured");
+            // A socket that takes less than a write wants another one; the edges of the run count halves.
+            assert!((0.9 * wanted..1.05 * wanted).contains(&per_write), "{outcome:#}");
+            let per_read = outcome["batches"]["messages_per_read"].as_f64().expect("measured");
+            assert!(per_read >= 0.9, "{outcome:#}");
+            assert!(wanted > 1.0 || per_read < 1.1, "{outcome:#}");
         }
     }
 }

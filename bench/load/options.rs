@@ -29,9 +29,13 @@ pub struct Options {
     /// The broker's process: its processor time and memory are measured
     #[arg(long, value_name = "N", requires = "broker")]
     pub pid: Option<u32>,
-    /// A built-in scenario or a TOML file; may be repeated [default: the first eight of --list; floor: fan-out, p2p-qos0]
+    /// A built-in scenario or a TOML file; may be repeated [default: fan-out, fan-in and p2p, with one message a write and
+    /// with many]
     #[arg(long, value_name = "FILE|NAME")]
     pub scenario: Vec<String>,
+    /// All built-in scenarios: some 10 minutes
+    #[arg(long, conflicts_with = "scenario")]
+    pub full: bool,
     /// List the built-in scenarios, or those named
     #[arg(long)]
     pub list: bool,

@@ -162,3 +162,25 @@ fn expected_time(scenario: &Scenario, warm_up: Duration, span: Duration) -> Dura
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::scenario;
+
+    /// Of the three minutes in which the README promises the short table, the rest is for brokers that start and end.
+    const SHORT_TIME_MAX: Duration = Duration::from_secs(120);
+
+    #[test]
+    fn the_short_table_takes_less_than_three_minutes() {
+        let options = Options::parse_from(["ringmq-bench"]);
+        let warm_up = Duration::from_secs_f64(options.warm_up);
+        let span = Duration::from_secs_f64(options.seconds);
+        let short = scenario::chosen(&options).expect("they are built in");
+        let total: Duration =
+            short.iter().map(|scenario| expected_time(scenario, warm_up, span)).sum();
+        assert!(total <= SHORT_TIME_MAX, "{total:?}");
+    }
+}

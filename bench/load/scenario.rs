@@ -110,34 +110,58 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-const BUILT_IN: [(&str, &str); 20] = [
-    ("fan-out", include_str!("../scenarios/fan-out.toml")),
-    ("fan-in", include_str!("../scenarios/fan-in.toml")),
-    ("p2p-qos0", include_str!("../scenarios/p2p-qos0.toml")),
-    ("p2p-qos1", include_str!("../scenarios/p2p-qos1.toml")),
-    ("p2p-qos2", include_str!("../scenarios/p2p-qos2.toml")),
-    ("wildcards", include_str!("../scenarios/wildcards.toml")),
-    ("shared", include_str!("../scenarios/shared.toml")),
-    ("connect-storm", include_str!("../scenarios/connect-storm.toml")),
-    ("idle", include_str!("../scenarios/idle.toml")),
-    ("idle-subscribed", include_str!("../scenarios/idle-subscribed.toml")),
-    ("fan-out-4k", include_str!("../scenarios/fan-out-4k.toml")),
-    ("fan-out-rate", include_str!("../scenarios/fan-out-rate.toml")),
-    ("fan-in-100", include_str!("../scenarios/fan-in-100.toml")),
-    ("fan-in-100-qos1", include_str!("../scenarios/fan-in-100-qos1.toml")),
-    ("p2p-qos0-4k", include_str!("../scenarios/p2p-qos0-4k.toml")),
-    ("p2p-qos0-v5", include_str!("../scenarios/p2p-qos0-v5.toml")),
-    ("p2p-rate", include_str!("../scenarios/p2p-rate.toml")),
-    ("connect-churn", include_str!("../scenarios/connect-churn.toml")),
-    ("stalled-subscriber", include_str!("../scenarios/stalled-subscriber.toml")),
-    ("stalled-beyond-limits", include_str!("../scenarios/stalled-beyond-limits.toml")),
+macro_rules! scenario_files {
+    ($($name:literal)*) => {
+        [$(($name, include_str!(concat!("../scenarios/", $name, ".toml")))),*]
+    };
+}
+
+const BUILT_IN: [(&str, &str); 30] = scenario_files! {
+    "fan-out-one"
+    "fan-out-five"
+    "fan-out"
+    "fan-in-one"
+    "fan-in-five"
+    "fan-in"
+    "p2p-qos0-one"
+    "p2p-qos0-five"
+    "p2p-qos0"
+    "p2p-qos1-one"
+    "p2p-qos1-five"
+    "p2p-qos1"
+    "p2p-qos2-one"
+    "p2p-qos2-five"
+    "p2p-qos2"
+    "wildcards"
+    "shared"
+    "connect-storm"
+    "idle"
+    "idle-subscribed"
+    "fan-out-4k"
+    "fan-out-rate"
+    "fan-in-100"
+    "fan-in-100-qos1"
+    "p2p-qos0-4k"
+    "p2p-qos0-v5"
+    "p2p-rate"
+    "connect-churn"
+    "stalled-subscriber"
+    "stalled-beyond-limits"
+};
+
+/// Those that run unless others are asked for: each with one message a write and with many.
+const SHORT: [&str; 10] = [
+    "fan-out-one",
+    "fan-out",
+    "fan-in-one",
+    "fan-in",
+    "p2p-qos0-one",
+    "p2p-qos0",
+    "p2p-qos1-one",
+    "p2p-qos1",
+    "p2p-qos2-one",
+    "p2p-qos2",
 ];
-
-/// Of the built-in scenarios, those that run unless others are asked for.
-const DEFAULT_COUNT: usize = 8;
-
-/// Those that the floor runs by default.
-const FLOOR: [&str; 2] = ["fan-out", "p2p-qos0"];
 
 /// All built-in scenarios.
 pub fn built_in() -> Vec<Scenario> {
@@ -156,9 +180,9 @@ pub fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
     }
     if scenarios.is_empty() {
         scenarios = built_in();
-        match options.subject {
-            Subject::Broker => scenarios.truncate(DEFAULT_COUNT),
-            Subject::Floor => scenarios.retain(|scenario| FLOOR.contains(&&*scenario.name)),
+        scenarios.retain(|scenario| options.full || SHORT.contains(&&*scenario.name));
+        if options.subject == Subject::Floor {
+            scenarios.retain(|scenario| scenario.qos == 0 && scenario.kind == Kind::Traffic);
         }
     }
     for scenario in &mut scenarios {

@@ -85,11 +85,12 @@ impl Publisher {
             Pace::Still => {}
             Pace::Window => {
                 let (credit, window) = self.credit(shared);
-                // Whole batches: writes of a few messages would measure system calls.
+                // A write takes just one batch, however much of the window is free: what a message costs depends on how many
+                // go together, so a scenario says how many those are.
                 let batch = shared.plan.flows[self.flow].batch.min(window.div_ceil(2));
                 let mut credit = credit - credit % batch;
                 while credit > 0 && !self.wire.is_blocked() {
-                    let count = credit.min(block.capacity() as u64);
+                    let count = credit.min(batch).min(block.capacity() as u64);
                     self.send(block, shared, now_ns, 0, count)?;
                     credit -= count;
                 }
