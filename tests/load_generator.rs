@@ -16,18 +16,21 @@ use nix::unistd::Pid;
 
 use crate::double::Manner;
 
+const BENCH: &str = env!("CARGO_BIN_EXE_ringmq-bench");
+
 fn bench(arguments: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
+    let mut command = Command::new(BENCH);
     command.arg("--json").args(arguments.split_whitespace());
     command.output().expect("the bench starts")
 }
 
-/// What the bench prints for people.
+/// What the bench prints for people, in a line.
 fn bench_table(arguments: &str) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-bench"));
+    let mut command = Command::new(BENCH);
     command.args(arguments.split_whitespace());
     let output = command.output().expect("the bench starts");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Runs the bench and returns the outcome of each scenario. Fails if it found anything wrong.
@@ -105,6 +108,67 @@ fn at_a_rate_a_write_has_what_is_due() {
     let per_write = outcome["batches_at_rate"]["messages_per_write"].as_f64().expect("measured");
     assert!(per_write >= 1.0 && outcome["batches"]["messages_per_write"].is_null(), "{outcome:#}");
     assert!(outcome["out_per_s_at_rate"].as_f64() > Some(0.0), "{outcome:#}");
+}
+
+/// Two rows, of which the second is a user's.
+const TABLE: &str =
+    "--scenario p2p-qos1 --scenario bench/scenarios/p2p-qos0-v5.toml --seconds 0.2 --warm-up 0.1";
+
+fn table(environment: &[(&str, &str)]) -> String {
+    let mut command = Command::new(BENCH);
+    for name in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+        command.env_remove(name);
+    }
+    command.envs(environment.iter().copied()).args(TABLE.split_whitespace());
+    let output = command.output().expect("the bench starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn widest(text: &str) -> usize {
+    text.lines().map(|line| line.chars().count()).max().unwrap_or(0)
+}
+
+#[test]
+fn the_table_is_as_wide_as_it_is_told_and_has_colour_only_where_it_is_seen() {
+    for (columns, width) in [("", 80), ("80", 80), ("100", 100), ("160", 160), ("no", 80)] {
+        let text = table(&[("COLUMNS", columns)]);
+        assert!(widest(&text) <= width && !text.contains('\u{1b}'), "{columns}\n{text}");
+        let in_a_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for words in ["RingMQ 0", ", commit ", "Linux ", "50 pairs, 64 B, QoS 1, batch 250"] {
+            assert!(in_a_line.contains(words), "{columns}: {words}\n{text}");
+        }
+        assert_eq!(width == 160, text.contains("  /write  /read   MiB  faults  "), "{text}");
+    }
+    assert!(table(&[("CLICOLOR_FORCE", "1")]).contains("\u{1b}[1m"));
+    assert!(!table(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]).contains('\u{1b}'));
+}
+
+#[test]
+fn on_a_terminal_the_table_has_its_width_and_colours() {
+    for (columns, color) in [(100, ""), (160, "NO_COLOR=1 ")] {
+        // Its own COLUMNS are those of a window that has changed since.
+        let line =
+            format!("stty rows 30 cols {columns} && COLUMNS=70 {color}TERM=xterm {BENCH} {TABLE}");
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+            command.env_remove(name);
+        }
+        let Ok(output) = command.stdin(Stdio::null()).stderr(Stdio::null()).output() else {
+            println!(
+                "SKIPPED on_a_terminal_the_table_has_its_width_and_colours: there is no `script`"
+            );
+            return;
+        };
+        let text = String::from_utf8_lossy(&output.stdout).replace('\r', "\n");
+        // In front of it, the bar of the progress.
+        let (_, shown) = text.rsplit_once("RingMQ 0").unwrap_or_else(|| panic!("{text:?}"));
+        assert_eq!(color.is_empty(), shown.contains("\u{1b}[1mp2p-qos1\u{1b}[0m"), "{shown:?}");
+        let shown = shown.replace("\u{1b}[1m", "").replace("\u{1b}[0m", "");
+        let heading = shown.lines().find(|line| line.contains("in msg/s")).expect("a heading");
+        assert!((70..=columns).contains(&heading.chars().count()), "{heading}");
+    }
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! The broker under test: a RingMQ that the bench starts itself, or any other.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -58,17 +57,20 @@ pub struct Broker {
     child: Option<(Child, Receiver<String>)>,
 }
 
-/// How a broker asks for input and output, as it says.
+/// What a broker says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Said {
+    /// Of a broker that is not the bench's own.
+    #[serde(rename = "broker_version")]
+    pub version: Option<String>,
     pub io: Option<String>,
-    /// Why it does not do so as it was made to.
+    /// Why it does not ask for input and output as it was made to.
     #[serde(rename = "io_warning")]
     pub warning: Option<String>,
 }
 
-/// How long a broker that is no RingMQ may keep us waiting.
-const IO_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a broker that does not say all this may keep us waiting.
+const SAID_PATIENCE: Duration = Duration::from_millis(200);
 
 /// For any of the addresses of a name: where nobody listens is known within a second.
 const REACH_TIME_MAX: Duration = Duration::from_millis(900);
@@ -79,11 +81,9 @@ const GREET_TIME_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Found {
     target: Target,
-    said: Said,
+    pub said: Said,
     /// The largest packet that it takes, if it says so.
     pub packet_size_max: Option<usize>,
-    /// What it calls itself, if it does.
-    pub version: Option<String>,
 }
 
 /// The broker that the command line names, once it has accepted a client; `None`: the bench starts its own.
@@ -100,8 +100,7 @@ pub fn find(options: &Options, mqtt: u8) -> Result<Option<Found>, String> {
         Client::connect_within(GREET_TIME_MAX, &target, client_id, None)
     };
     let mut client = greet(mqtt).map_err(|reason| format!("--broker {broker}: {reason}"))?;
-    let about = ask(&mut client).unwrap_or_default();
-    let said = Said { io: about.get(IO_TOPIC).cloned(), warning: None };
+    let said = ask(&mut client).unwrap_or_default();
     // Only 5.0 has a word for it; a broker that does not speak it may close.
     let packet_size_max = match client.packet_size_max {
         None if mqtt < 5 => {
@@ -110,7 +109,7 @@ pub fn find(options: &Options, mqtt: u8) -> Result<Option<Found>, String> {
         }
         told => told,
     };
-    Ok(Some(Found { target, said, packet_size_max, version: about.get(VERSION_TOPIC).cloned() }))
+    Ok(Some(Found { target, said, packet_size_max }))
 }
 
 /// The first address at which somebody listens.
@@ -128,20 +127,27 @@ fn reach(addresses: &[SocketAddr]) -> Result<SocketAddr, String> {
     Err(reason)
 }
 
-/// Where a RingMQ says how it asks for input and output, and where many brokers say what they are.
-const IO_TOPIC: &str = "$SYS/broker/io";
 const VERSION_TOPIC: &str = "$SYS/broker/version";
+const IO_TOPIC: &str = "$SYS/broker/io";
 
-/// What a broker says of itself, by topic.
-fn ask(client: &mut Client) -> Result<BTreeMap<String, String>, String> {
-    client.subscribe(&[IO_TOPIC, VERSION_TOPIC].map(str::to_string), 0)?;
-    let mut about = BTreeMap::new();
-    while about.len() < 2
-        && let Some((topic, text)) = client.next_publish(IO_PATIENCE)?
-    {
-        about.insert(topic, text);
+/// The longest of what a broker says of itself that is kept, characters.
+const SAID_LENGTH_MAX: usize = 64;
+
+/// Many brokers name their version below `$SYS`, and a RingMQ how it asks for input and output.
+fn ask(client: &mut Client) -> Result<Said, String> {
+    client.subscribe(&[VERSION_TOPIC, IO_TOPIC].map(str::to_string), 0)?;
+    let (begin, mut said) = (Instant::now(), Said::default());
+    while said.version.is_none() || said.io.is_none() {
+        let Some(patience) = SAID_PATIENCE.checked_sub(begin.elapsed()) else { break };
+        let Some((topic, text)) = client.next_publish(patience)? else { break };
+        let text = Some(text.chars().take(SAID_LENGTH_MAX).collect());
+        match topic.as_str() {
+            VERSION_TOPIC => said.version = text,
+            IO_TOPIC => said.io = text,
+            _ => {}
+        }
     }
-    Ok(about)
+    Ok(said)
 }
 
 /// Which cores the broker has and which the generator.
@@ -309,9 +315,11 @@ fn wait_for_address(lines: &Receiver<String>) -> Result<(SocketAddr, Said), Stri
                     let mut words = rest.split_whitespace();
                     let address = words.next().and_then(|text| text.parse().ok());
                     let io = words.next().map(|word| word.trim_matches(['(', ')']).to_string());
-                    return address.map(|address| (address, Said { io, warning })).ok_or_else(
-                        || format!("the broker listens on no address that can be read: {line}"),
-                    );
+                    return address
+                        .map(|address| (address, Said { io, warning, version: None }))
+                        .ok_or_else(|| {
+                            format!("the broker listens on no address that can be read: {line}")
+                        });
                 }
                 if let Some((_, words)) = line.split_once("WARN io: ") {
                     warning = Some(words.to_string());
@@ -360,6 +368,7 @@ mod tests {
         let said = Said {
             io: Some("epoll".to_string()),
             warning: Some("no io_uring: a filter forbids it".to_string()),
+            version: None,
         };
         assert_eq!(wait_for_address(&lines), Ok((address, said)));
         sender.send("io_uring is forbidden here".to_string()).expect("open");

@@ -131,7 +131,7 @@ pub fn warning(
     }
     let rooms = match found {
         None => own_rooms(options, scenario)?,
-        Some(found) => rooms_of(found.version.as_deref()),
+        Some(found) => rooms_of(found.said.version.as_deref()),
     };
     let demands = demands(scenario, found.is_none());
     let over = rooms.iter().flat_map(|room| {

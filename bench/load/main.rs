@@ -4,6 +4,7 @@ mod broker;
 mod client;
 mod drops;
 mod engine;
+mod figures;
 mod floor;
 mod idle;
 mod interrupt;
@@ -18,8 +19,10 @@ mod progress;
 mod report;
 mod run;
 mod scenario;
+mod screen;
 mod stalled;
 mod storm;
+mod table;
 mod tally;
 mod traffic;
 mod units;
@@ -85,8 +88,9 @@ fn bench(options: &Options) -> Result<bool, String> {
     if options.json {
         println!("{}", report.json());
     } else {
-        println!("{}\n", report.title());
-        print!("{}", report::table(&outcomes, bench.placement.shared));
+        let width = screen::width();
+        let table = table::table(&scenarios, &outcomes, bench.placement.shared, width);
+        screen::print(&format!("{}\n{table}", report.title(width)))?;
     }
     if let Some(folder) = &options.output {
         eprintln!("written to {}", report.write(folder)?.display());

@@ -1,5 +1,7 @@
 //! Scenarios: what a TOML file says, the built-in ones, and what the command line changes in them.
 
+mod words;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
 
+use crate::figures::grouped;
+
 /// What went wrong with deliveries, in messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Faults {
@@ -34,6 +36,29 @@ impl Faults {
 
     pub fn any(&self) -> bool {
         *self != Faults::default()
+    }
+
+    pub fn count(&self) -> u64 {
+        self.kinds().iter().map(|(count, _)| count).sum()
+    }
+
+    /// How many of each kind there are.
+    pub fn words(&self) -> String {
+        let found = self.kinds().into_iter().filter(|(count, _)| *count > 0);
+        let words: Vec<String> =
+            found.map(|(count, kind)| format!("{} {kind}", grouped(count as f64))).collect();
+        words.join(", ")
+    }
+
+    fn kinds(&self) -> [(u64, &'static str); 6] {
+        [
+            (self.lost, "lost"),
+            (self.dropped, "dropped at a limit"),
+            (self.duplicated, "duplicated"),
+            (self.reordered, "reordered"),
+            (self.corrupt, "corrupt"),
+            (self.astray, "delivered to someone who did not ask for it"),
+        ]
     }
 }
 

@@ -1,0 +1,102 @@
+//! A scenario in a few words, from what it does and not from what its file calls it: the command line may have changed it.
+
+use ringmq::printable::counted;
+
+use super::{Kind, Scenario};
+use crate::figures::{duration, grouped, size};
+
+impl Scenario {
+    /// Clients, payload, QoS and batch.
+    pub fn words(&self) -> String {
+        let parts = match self.kind {
+            Kind::Traffic => self.traffic_words(),
+            Kind::ConnectStorm => {
+                let subscribe = if self.filters.is_empty() { "" } else { " subscribe," };
+                let open = grouped(self.connections as f64);
+                vec![format!("connect,{subscribe} leave, {open} at a time")]
+            }
+            Kind::Idle => {
+                let connections = grouped(self.connections as f64);
+                let filters = if self.filters.is_empty() { "" } else { ", a filter each" };
+                vec![format!("{connections} connections at rest{filters}")]
+            }
+            Kind::StalledSubscriber => {
+                let mut parts = self.traffic_words();
+                parts.push(format!("one more stalls for {}", duration(self.stall_s * 1e6)));
+                parts
+            }
+        };
+        parts.join(", ")
+    }
+
+    fn traffic_words(&self) -> Vec<String> {
+        let mut parts = vec![self.client_words(), size(self.payload), format!("QoS {}", self.qos)];
+        if self.flat_out {
+            parts.push(format!("batch {}", self.batch()));
+        }
+        if self.mqtt == 5 {
+            parts.push("MQTT 5".to_string());
+        }
+        if self.user_properties > 0 {
+            parts.push(format!("{} user properties", self.user_properties));
+        }
+        if self.idle_filters > 0 {
+            let filters = grouped((self.idle_filters * self.subscribers) as f64);
+            parts.push(format!("{filters} idle filters"));
+        }
+        parts
+    }
+
+    fn client_words(&self) -> String {
+        let (from, to) = (self.publishers, self.subscribers);
+        let is_paired = |filter: &String| {
+            filter.contains("{subscriber}") && !filter.contains(['+', '#']) && !is_shared(filter)
+        };
+        if from == to && self.filters.iter().all(is_paired) {
+            return counted(from as u64, "pairs");
+        }
+        let sharing =
+            if self.filters.iter().all(|filter| is_shared(filter)) { " that share" } else { "" };
+        format!("{} to {}{sharing}", grouped(from as f64), grouped(to as f64))
+    }
+}
+
+fn is_shared(filter: &str) -> bool {
+    filter.starts_with("$share/")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::options::Options;
+    use crate::scenario::chosen;
+
+    fn words(arguments: &str) -> String {
+        let arguments = ["ringmq-bench", "--scenario"].into_iter().chain(arguments.split(' '));
+        let options = Options::parse_from(arguments);
+        chosen(&options).expect("it is built in")[0].words()
+    }
+
+    #[test]
+    fn the_words_say_what_runs() {
+        let cases = [
+            ("p2p-qos0", "50 pairs, 64 B, QoS 0, batch 250"),
+            ("p2p-qos1-one", "50 pairs, 64 B, QoS 1, batch 1"),
+            ("p2p-qos0 --payload 4096 --window 20 --qos 2", "50 pairs, 4 KiB, QoS 2, batch 10"),
+            ("p2p-qos0 --publishers 1 --subscribers 1", "1 pair, 64 B, QoS 0, batch 250"),
+            ("p2p-qos0 --subscribers 100", "50 to 100, 64 B, QoS 0, batch 250"),
+            ("fan-out-five", "1 to 50, 64 B, QoS 0, batch 5"),
+            ("fan-out-rate", "1 to 50, 64 B, QoS 0"),
+            ("shared", "10 to 10 that share, 64 B, QoS 1, batch 100"),
+            ("wildcards", "20 to 20, 64 B, QoS 0, batch 50, 10,000 idle filters"),
+            ("p2p-qos0-v5", "50 pairs, 64 B, QoS 0, batch 250, MQTT 5, 5 user properties"),
+            ("connect-churn", "connect, subscribe, leave, 64 at a time"),
+            ("connect-storm", "connect, leave, 64 at a time"),
+            ("idle", "10,000 connections at rest"),
+        ];
+        for (arguments, expected) in cases {
+            assert_eq!(words(arguments), expected, "{arguments}");
+        }
+    }
+}
