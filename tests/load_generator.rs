@@ -172,6 +172,29 @@ fn on_a_terminal_the_table_has_its_width_and_colours() {
 }
 
 #[test]
+fn another_broker_is_named_with_its_version() {
+    let mut broker = Command::new(env!("CARGO_BIN_EXE_ringmq"));
+    broker.args(["serve", "--listen", "127.0.0.1:0", "--shards", "1"]).stderr(Stdio::piped());
+    let mut broker = broker.spawn().expect("it starts");
+    let mut lines = BufReader::new(broker.stderr.take().expect("piped")).lines();
+    let address = lines.find_map(|line| {
+        let line = line.expect("text");
+        let address = line.split_once("listening on ")?.1.split(' ').next()?;
+        Some(address.to_string())
+    });
+    let address = address.expect("it listens");
+    let short = "--scenario p2p-rate --seconds 0.1 --warm-up 0";
+    let mut command = Command::new(BENCH);
+    command.args(["--broker", &address]).args(short.split_whitespace()).env("COLUMNS", "200");
+    let output = command.output().expect("the bench starts");
+    broker.kill().expect("it runs");
+    broker.wait().expect("it ends");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let title = format!("ringmq version {} at {address}, ", env!("CARGO_PKG_VERSION"));
+    assert!(text.starts_with(&title), "{text}");
+}
+
+#[test]
 fn payloads_larger_than_any_buffer_arrive_intact() {
     let sizes = "--payload 300000 --window 4 --publishers 3 --subscribers 3 --rate 30";
     for qos in 0..3 {

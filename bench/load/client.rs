@@ -1,12 +1,13 @@
 //! A client that waits: connects, subscribes, and hands its socket to the engine.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ringmq::codec::{
-    Connect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, Subscribe, SubscribeFilters,
-    SubscriptionOptions, next_frame,
+    Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Subscribe,
+    SubscribeFilters, SubscriptionOptions, next_frame,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -22,6 +23,9 @@ pub struct Target {
 const PORTS_USED: usize = 20_000;
 
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Retained messages that may come in front of the answer to a subscription.
+const EARLY_COUNT_MAX: usize = 1000;
 
 impl Target {
     /// A socket for connection number `index`, bound where ports would run short.
@@ -45,6 +49,8 @@ pub struct Client {
     mqtt: u8,
     /// What has arrived and was not looked at.
     input: Vec<u8>,
+    /// Publishes that came in front of the answer to a subscription, as topic and payload.
+    early: VecDeque<(String, String)>,
     receive_max: u16,
     /// It waits for nothing any more once the bench is interrupted.
     heeds_interrupt: bool,
@@ -83,6 +89,12 @@ pub fn encode_subscribe(filters: &[String], qos: u8, mqtt: u8) -> Result<Vec<u8>
     Ok(bytes)
 }
 
+/// Topic and payload.
+fn text_of(publish: &Publish<'_>) -> (String, String) {
+    let payload = String::from_utf8_lossy(publish.payload);
+    (publish.topic.to_string(), payload.into_owned())
+}
+
 impl Client {
     /// Connects as client number `index`. `receive_size`: of the socket's receive buffer, where the kernel's own
     /// choice would hold too much.
@@ -118,6 +130,7 @@ impl Client {
             stream,
             mqtt,
             input: Vec::new(),
+            early: VecDeque::new(),
             receive_max: u16::MAX,
             heeds_interrupt: false,
             packet_size_max: None,
@@ -147,22 +160,31 @@ impl Client {
                 Packet::Suback(suback)
                     if suback.reasons.iter().all(|reason| reason as u8 == qos) =>
                 {
-                    Ok(())
+                    Ok(None)
                 }
+                // Retained messages may come first.
+                Packet::Publish(publish) => Ok(Some(text_of(publish))),
                 other => Err(format!("the broker did not grant {some:?} at QoS {qos}: {other:?}")),
             };
-            self.receive(ANSWER_TIME_MAX, granted)?.ok_or("no answer to SUBSCRIBE")?;
+            while let Some(publish) =
+                self.receive(ANSWER_TIME_MAX, granted)?.ok_or("no answer to SUBSCRIBE")?
+            {
+                if self.early.len() == EARLY_COUNT_MAX {
+                    return Err(format!("{EARLY_COUNT_MAX} publishes and no answer to SUBSCRIBE"));
+                }
+                self.early.push_back(publish);
+            }
         }
         Ok(())
     }
 
     /// Topic and payload of the next publish, as text, if one comes in time.
     pub fn next_publish(&mut self, patience: Duration) -> Result<Option<(String, String)>, String> {
+        if let Some(publish) = self.early.pop_front() {
+            return Ok(Some(publish));
+        }
         self.receive(patience, |packet| match packet {
-            Packet::Publish(publish) => {
-                let payload = String::from_utf8_lossy(publish.payload);
-                Ok((publish.topic.to_string(), payload.into_owned()))
-            }
+            Packet::Publish(publish) => Ok(text_of(publish)),
             other => Err(format!("expected a publish, got {other:?}")),
         })
     }
@@ -216,10 +238,45 @@ impl Client {
 
     /// The socket, for an event loop, and how many publishes the broker lets this client have unacknowledged.
     pub fn into_stream(self) -> Result<(mio::net::TcpStream, u16), String> {
-        if !self.input.is_empty() {
+        if !self.input.is_empty() || !self.early.is_empty() {
             return Err("the broker sent more than the answers".to_string());
         }
         self.stream.set_nonblocking(true).map_err(|error| error.to_string())?;
         Ok((mio::net::TcpStream::from_std(self.stream), self.receive_max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
+    const PUBLISH: [u8; 7] = [0x30, 5, 0, 1, b't', b'7', b'8'];
+    const SUBACK: [u8; 6] = [0x90, 4, 0, 1, 0, 0];
+
+    #[test]
+    fn what_a_broker_publishes_in_front_of_its_suback_is_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let broker = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("the client comes");
+            let mut read = || stream.read(&mut [0; 256]).expect("it speaks");
+            assert!(read() > 0);
+            stream.write_all(&CONNACK).expect("open");
+            let mut read = || stream.read(&mut [0; 256]).expect("it speaks");
+            assert!(read() > 0);
+            stream.write_all(&[&PUBLISH[..], &SUBACK, &PUBLISH].concat()).expect("open");
+            stream
+        });
+        let mut client = Client::connect(&Target { address }, "c", 3, 0, None).expect("accepted");
+        client.subscribe(&["t", "u"].map(str::to_string), 0).expect("granted");
+        let _open = broker.join().expect("it did its part");
+        for _ in 0..2 {
+            let publish = client.next_publish(ANSWER_TIME_MAX).expect("open");
+            assert_eq!(publish, Some(("t".to_string(), "78".to_string())));
+        }
     }
 }

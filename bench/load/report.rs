@@ -146,7 +146,7 @@ fn said_in(outcomes: &[Outcome]) -> Said {
     outcomes
         .iter()
         .map(|outcome| &outcome.said)
-        .find(|said| said.io.is_some())
+        .find(|said| said.io.is_some() || said.version.is_some())
         .cloned()
         .unwrap_or_default()
 }
