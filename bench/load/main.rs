@@ -35,6 +35,7 @@ use clap::Parser;
 use crate::options::Options;
 use crate::report::Report;
 use crate::run::Bench;
+use crate::scenario::Listed;
 
 fn main() -> ExitCode {
     machine::now_ns();
@@ -69,6 +70,7 @@ fn bench(options: &Options) -> Result<bool, String> {
             false => scenario::chosen(options)?,
         };
         if options.json {
+            let listed: Vec<Listed> = listed.iter().map(Listed::new).collect();
             println!("{}", serde_json::to_string_pretty(&listed).expect("plain data"));
         } else {
             listed.iter().for_each(|listed| println!("{:<22} {}", listed.name, listed.about));

@@ -165,6 +165,20 @@ const SHORT: [&str; 10] = [
     "p2p-qos2",
 ];
 
+/// A scenario as others read it, with what it is in words.
+#[derive(Debug, Serialize)]
+pub struct Listed<'a> {
+    words: String,
+    #[serde(flatten)]
+    scenario: &'a Scenario,
+}
+
+impl Listed<'_> {
+    pub fn new(scenario: &Scenario) -> Listed<'_> {
+        Listed { words: scenario.words(), scenario }
+    }
+}
+
 /// All built-in scenarios.
 pub fn built_in() -> Vec<Scenario> {
     let parsed = BUILT_IN.iter().map(|(name, text)| parse(name, text));

@@ -6,6 +6,7 @@ import tomllib
 
 from .brokers import PEERS
 from .rounds import STEAL_MAX
+from .table import print_notes, print_table
 
 COUNTS = ["lost", "dropped", "duplicated", "reordered", "corrupt", "astray"]
 
@@ -28,6 +29,7 @@ def summary(name, scenario, outcomes, counts):
 
     latency = lambda key: lambda outcome: (outcome["latency"] or {}).get(key)
     above_0 = lambda key: lambda outcome: outcome[key] or None
+    batch = lambda run, key: lambda outcome: outcome[run][key]
     return {
         "scenario": scenario,
         "broker": name,
@@ -35,6 +37,10 @@ def summary(name, scenario, outcomes, counts):
             "out_per_s": figures(above_0("out_per_s")),
             "cpu_us": figures(above_0("cpu_us_per_message")),
             "cpu_us_at_rate": figures(above_0("cpu_us_per_message_at_rate")),
+            "per_write": figures(batch("batches", "messages_per_write")),
+            "per_read": figures(batch("batches", "messages_per_read")),
+            "per_write_at_rate": figures(batch("batches_at_rate", "messages_per_write")),
+            "per_read_at_rate": figures(batch("batches_at_rate", "messages_per_read")),
             "p50_us": figures(latency("p50_us")),
             "p99_us": figures(latency("p99_us")),
             "p999_us": figures(latency("p999_us")),
@@ -68,35 +74,56 @@ def marks(outcomes):
 
 
 def median(row, key):
-    return row["figures"][key]["median"] if row and row["figures"][key] else None
+    # Runs that were kept before a figure was measured do not have it.
+    found = row["figures"].get(key) if row else None
+    return found["median"] if found else None
 
 
-def print_rows(rows, rounds, base_name):
+# What was measured flat out and of the whole scenario; at the fixed rate; what the kernel counted of the broker, and the marks.
+GROUPS = [
+    ["out msg/s", "CPU us", "ratio", "/write", "/read", "MiB", "faults"],
+    ["at rate CPU us", "/write", "/read", "p50 us", "p99 us", "p99.9 us"],
+    ["msg/recv", "msg/send", "marked rounds"],
+]
+
+
+def print_rows(rows, rounds, base_name, scenarios):
     """All figures. Ratios are to the broker `base_name` in the same scenario."""
-    head = ["scenario", "broker", "out msg/s", "CPU us/msg", f"of {base_name}", "at rate", "p50 us", "p99 us", "p99.9 us"]
-    head += ["msg/recv", "msg/send", "RSS MiB", "faults", "marked rounds"]
-    lines = [head]
+    sections = {}
     for row in rows:
         base = find(rows, row["scenario"], base_name)
-        number = lambda key, text, scale=1: text.format(median(row, key) / scale) if median(row, key) is not None else "-"
-        count = lambda key: f"{row[key]:,.1f}" if row[key] else "-"
-        key = "cpu_us" if median(row, "cpu_us") else "cpu_us_at_rate"
-        lines.append(
-            [
-                row["scenario"], row["broker"], number("out_per_s", "{:,.0f}"), number("cpu_us", "{:.3f}"),
-                ratio_text(ratio(row, base, key)), number("cpu_us_at_rate", "{:.2f}"), number("p50_us", "{:,.0f}"),
-                number("p99_us", "{:,.0f}"), number("p999_us", "{:,.0f}"), count("per_receive"), count("per_send"),
-                number("resident_size", "{:.1f}", 1 << 20), str(sum(row["faults"].values())),
-                " ".join(f"{reason} {count}/{rounds}" for reason, count in row["marks"].items()),
-            ]
-        )  # fmt: skip
-    print_lines(lines, 2, {13})
+        run = (row["broker"], row_cells(row, base, rounds))
+        sections.setdefault(row["scenario"], []).append(run)
+    print_table(GROUPS, [(name, scenarios[name].get("words", ""), runs) for name, runs in sections.items()])
     print()
-    print("generator: its core was busy and the broker's was not. waiting: neither was. contested: other programs used their")
-    print("cores. steal: the hypervisor did. CPU per message holds in the first two. '-': not measured, or cannot be known here.")
-    for row in rows:
-        for failure in row["failures"]:
-            print(f"FAILED {row['scenario']} with {row['broker']}: {failure}")
+    print_notes(
+        f"CPU us: of the broker, a delivered message; ratio: of it to {base_name}'s. /write: messages a write of the generator; "
+        "/read: messages a read at a subscriber, which the broker has put together. msg/recv, msg/send: published messages a "
+        "receive and delivered ones a send of the broker.",
+        "generator: its core was busy and the broker's was not. waiting: neither was. contested: other programs used their cores. "
+        "steal: the hypervisor did. CPU per message holds in the first two. '-': not measured, or cannot be known here.",
+        *(f"FAILED {row['scenario']} with {row['broker']}: {failure}" for row in rows for failure in row["failures"]),
+    )
+
+
+def row_cells(row, base, rounds):
+    number = lambda key, text="{:,.0f}", scale=1: text.format(median(row, key) / scale) if median(row, key) is not None else "-"
+    batch = lambda key: batch_text(median(row, key))
+    count = lambda key: f"{row[key]:,.1f}" if row[key] else ""
+    key = "cpu_us" if median(row, "cpu_us") else "cpu_us_at_rate"
+    ratios = ratio_text(ratio(row, base, key))
+    cells = [number("out_per_s"), number("cpu_us", "{:.3f}"), ratios, batch("per_write"), batch("per_read")]
+    cells += [number("resident_size", "{:.1f}", 1 << 20), f"{sum(row['faults'].values()):,}"]
+    at_rate = [number("cpu_us_at_rate", "{:.2f}"), batch("per_write_at_rate"), batch("per_read_at_rate")]
+    at_rate += [number("p50_us"), number("p99_us"), number("p999_us")]
+    cells += at_rate if any(cell != "-" for cell in at_rate) else [""] * len(at_rate)
+    marks = ", ".join(f"{reason} {count}/{rounds}" for reason, count in row["marks"].items())
+    return cells + [count("per_receive"), count("per_send"), marks]
+
+
+def batch_text(value):
+    """How many messages go together."""
+    return "-" if value is None else f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
 
 
 def find(rows, scenario, broker):
@@ -121,7 +148,7 @@ def table_rows(name):
     for row in rows:
         for key, value in defaults.items():
             row.setdefault(key, value)
-        if "ratio_max" in row:
+        if "max" not in row:
             row.setdefault("base", "mosquitto")
             row.setdefault("base_scenario", row["scenario"])
     return rows
@@ -146,6 +173,8 @@ def judge(table, rows):
         row = find(rows, target["scenario"], target["broker"])
         value = median(row, target["measure"])
         found = dict(target, value=value, base_value=None, ratio=None, holds=None)
+        run = "_at_rate" if row and not median(row, "per_write") else ""
+        found["per_write"], found["per_read"] = median(row, "per_write" + run), median(row, "per_read" + run)
         if "max" in target:
             found["target"] = target["max"]
             found["base_value"] = median(find(rows, target["scenario"], "mosquitto"), target["measure"])
@@ -153,10 +182,11 @@ def judge(table, rows):
         else:
             base = find(rows, target["base_scenario"], target["base"])
             found["base_value"] = median(base, target["measure"])
-            found["target"] = target["ratio_max"]
+            found["target"] = target.get("ratio_max", "-")
             if value is not None and found["base_value"]:
                 found["ratio"] = value / found["base_value"]
-                found["holds"] = found["ratio"] <= float(fractions.Fraction(target["ratio_max"]))
+                if "ratio_max" in target:
+                    found["holds"] = found["ratio"] <= float(fractions.Fraction(target["ratio_max"]))
         if "floor_ratio_max" in target:
             over_floor(target, found, median(find(rows, target["scenario"], "floor"), target["measure"]))
         judged.append(found)
@@ -172,26 +202,20 @@ def over_floor(target, found, floor):
 
 
 def print_judged(judged):
-    lines = [["row", "broker", "figure", "base", "its figure", "ratio", "at most", "holds"]]
+    """Each target with what was found, and whether it holds."""
+    sections = []
     for row in judged:
         digits = 3 if row["measure"].startswith("cpu") else 1
         number = lambda value: "-" if value is None else f"{value:,.{digits}f}"
-        ratios = ratio_text(row["ratio"])
-        if "floor_ratio" in row:
-            ratios += f" ({row['floor_ratio']:.2f} x floor)"
         base = row.get("base", "mosquitto")
         if row.get("base_scenario", row["scenario"]) != row["scenario"]:
             base += f", {row['base_scenario']}"
         holds = {True: "yes", False: "NO", None: "-"}[row["holds"]]
-        lines.append([row["about"], row["broker"], number(row["value"]), base, number(row["base_value"]), ratios, row["target"], holds])
-    print_lines(lines, 2, {3})
+        cells = [number(row["value"]), number(row["base_value"]), "of " + base, ratio_text(row["ratio"]), row["target"], holds]
+        floor = f"{row['floor_ratio']:.2f}" if "floor_ratio" in row else ""
+        batches = ["" if row.get(key) is None else batch_text(row[key]) for key in ("per_write", "per_read")]
+        sections.append((row["about"], "", [(row["broker"], cells + batches + [floor])]))
+    print_table([["figure", "to", "", "ratio", "at most", "holds"], ["/write", "/read", "x floor"]], sections)
     held = sum(row["holds"] is True for row in judged)
-    print(f"\n{held} of {len(judged)} hold")
-
-
-def print_lines(lines, left_count, also_left):
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        is_left = lambda column: column < left_count or column in also_left
-        cells = [cell.ljust(width) if is_left(at) else cell.rjust(width) for at, (cell, width) in enumerate(zip(line, widths))]
-        print("  ".join(cells).rstrip())
+    have = sum(row["target"] != "-" for row in judged)
+    print(f"\n{held} of {have} hold")
