@@ -114,8 +114,8 @@ pub struct Block {
     payload_index: usize,
 }
 
-/// Small enough to stay in the second-level cache beside the receive buffer.
-const BLOCK_SIZE: usize = 64 << 10;
+/// Small enough to stay in the second-level cache beside the receive buffer, and room for a batch of any built-in scenario.
+const BLOCK_SIZE: usize = 128 << 10;
 
 impl Block {
     pub fn new(layout: &Layout) -> Block {

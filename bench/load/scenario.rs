@@ -361,6 +361,8 @@ impl Scenario {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Block;
+    use crate::plan::Plan;
 
     #[test]
     fn every_built_in_scenario_is_sound_and_carries_its_files_name() {
@@ -368,6 +370,17 @@ mod tests {
             assert_eq!(scenario.name, name);
             assert_eq!(scenario.check(), Ok(()), "{name}");
             assert!(!scenario.about.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_write_holds_the_batch_of_every_built_in_scenario() {
+        let traffic = built_in().into_iter().filter(|scenario| scenario.kind == Kind::Traffic);
+        for scenario in traffic {
+            let flow = &Plan::new(&scenario).flows[0];
+            let capacity = Block::new(&flow.layout).capacity() as u64;
+            let name = &scenario.name;
+            assert!(capacity >= scenario.batch(), "{name}: {capacity} messages a write");
         }
     }
 
