@@ -74,7 +74,7 @@ impl Latency {
 pub struct Batches {
     /// Messages per write of the generator.
     pub messages_per_write: Option<f64>,
-    /// Messages per read at a subscriber: the broker's own batches.
+    /// Messages per read at a subscriber: the broker's own batches, or more where the generator is the limit and reads late.
     pub messages_per_read: Option<f64>,
 }
 

@@ -24,8 +24,8 @@ pub fn width() -> usize {
     terminal.or_else(named).filter(|width| *width > 0).unwrap_or(WIDTH_DEFAULT).max(WIDTH_MIN)
 }
 
-/// Breaks a text between words, so that no line is wider. Lines behind the first of a paragraph stand `indent` further right.
-/// What does not belong on a screen is escaped: some texts are a broker's.
+/// Breaks a text between words, so that no line is wider. Lines behind the first of a paragraph stand `indent` further
+/// right. What does not belong on a screen is escaped: some texts are a broker's.
 pub fn fitted(text: &str, width: usize, indent: usize) -> Vec<String> {
     let indent = " ".repeat(indent.min(width / 2));
     let options =
@@ -36,8 +36,8 @@ pub fn fitted(text: &str, width: usize, indent: usize) -> Vec<String> {
         .collect()
 }
 
-/// Writes to stdout. Colours are left out where stdout is no terminal or `NO_COLOR` is set. A reader that goes away early
-/// (`| head`) is no error.
+/// Writes to stdout. Colours are left out where stdout is no terminal or `NO_COLOR` is set. A reader that goes away
+/// early (`| head`) is no error.
 pub fn print(text: &str) -> Result<(), String> {
     match anstream::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("stdout: {error}")),

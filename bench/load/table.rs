@@ -1,4 +1,4 @@
-//! The table: for each scenario what it is, in words, and a line of figures for each of its runs, as wide as the screen.
+//! The table: for each scenario its words, and a line of figures for each of its runs, as wide as the screen.
 
 mod layout;
 
@@ -28,10 +28,10 @@ const HEADINGS: [&str; 13] = [
 ];
 const LATENCY: usize = 8;
 
-const LEGEND: &str = "CPU us: the broker's processor time, microseconds a delivered message. /write: messages a write of the \
-    generator; /read: messages a read at a subscriber, which the broker has put together. MiB: the broker's memory. \
-    faults: messages lost, duplicated, reordered or corrupt. p50 to max: latency from when a message was due (connections: \
-    until accepted).";
+const LEGEND: &str = "CPU us: the broker's processor time, microseconds a delivered message. /write: messages a \
+    write of the generator; /read: messages a read at a subscriber: what the broker has put together, or more where \
+    the generator was the limit. MiB: the broker's memory. faults: messages lost, dropped at a limit, duplicated, \
+    reordered or corrupt. p50 to max: latency from when a message was due (connections: until accepted).";
 
 const MARKS: [(Bound, char, &str); 2] = [
     (

@@ -98,7 +98,7 @@ def print_rows(rows, rounds, base_name, scenarios):
     print()
     print_notes(
         f"CPU us: of the broker, a delivered message; ratio: of it to {base_name}'s. /write: messages a write of the generator; "
-        "/read: messages a read at a subscriber, which the broker has put together. msg/recv, msg/send: published messages a "
+        "/read: messages a read at a subscriber: what the broker has put together, or more where the generator was the limit. msg/recv, msg/send: published messages a "
         "receive and delivered ones a send of the broker.",
         "generator: its core was busy and the broker's was not. waiting: neither was. contested: other programs used their cores. "
         "steal: the hypervisor did. CPU per message holds in the first two. '-': not measured, or cannot be known here.",

@@ -1,5 +1,5 @@
-"""Tables that fit the terminal, as those of ringmq-bench: what a row is about stands beside its figures where there is room,
-above them else, and groups of columns take a line each before anything is cut."""
+"""Tables that fit the terminal, as those of ringmq-bench: what a row is about stands beside its figures where there is
+room, above them else, and groups of columns take a line each before anything is cut."""
 
 import itertools
 import os
@@ -32,8 +32,8 @@ def has_colour():
 
 
 def print_table(groups, sections):
-    """`groups` of headings; each of `sections` is (name, words, [(label, cells)]) with a cell for each heading, "" where there is
-    nothing to say."""
+    """`groups` of headings; each of `sections` is (name, words, [(label, cells)]) with a cell for each heading, "" where
+    there is nothing to say."""
     paint = (lambda text: f"\033[1m{text}\033[0m") if has_colour() else (lambda text: text)
     for line in lines(groups, sections, screen_width(), paint):
         print(line)

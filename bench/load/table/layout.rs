@@ -58,7 +58,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The first that fits of: all beside the words; all below them; from `second` on in a second line; ever fewer a line.
+    /// The first that fits of: all beside the words; all below them; from `second` on in a second line; ever fewer a
+    /// line.
     pub fn choose(headings: &[&str], second: usize, sections: &[Section], screen: usize) -> Layout {
         let count = headings.len();
         let whole = std::slice::from_ref(&(0..count)).to_vec();
