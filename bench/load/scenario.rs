@@ -328,9 +328,10 @@ impl Scenario {
         (0..self.idle_filters).map(|index| format!("idle/{subscriber:05}/{index:05}/+/#")).collect()
     }
 
-    /// How many messages a publisher sends at once, flat out.
+    /// How many messages a publisher sends at once, flat out: while half its window is under way it may send the other.
     pub fn batch(&self) -> u64 {
-        if self.batch > 0 { self.batch } else { self.window.div_ceil(2) }
+        let half = self.window.div_ceil(2);
+        if self.batch > 0 { self.batch.min(half) } else { half }
     }
 
     pub fn burden_ns(&self) -> u64 {

@@ -1,4 +1,4 @@
-//! A scenario in a few words, from what it does and not from what its file calls it: the command line may have changed it.
+//! A scenario in a few words, from what it does and not from what its file calls it: the command line may change it.
 
 use ringmq::printable::counted;
 
@@ -84,6 +84,7 @@ mod tests {
             ("p2p-qos0", "50 pairs, 64 B, QoS 0, batch 250"),
             ("p2p-qos1-one", "50 pairs, 64 B, QoS 1, batch 1"),
             ("p2p-qos0 --payload 4096 --window 20 --qos 2", "50 pairs, 4 KiB, QoS 2, batch 10"),
+            ("p2p-qos0 --window 20 --batch 20", "50 pairs, 64 B, QoS 0, batch 10"),
             ("p2p-qos0 --publishers 1 --subscribers 1", "1 pair, 64 B, QoS 0, batch 250"),
             ("p2p-qos0 --subscribers 100", "50 to 100, 64 B, QoS 0, batch 250"),
             ("fan-out-five", "1 to 50, 64 B, QoS 0, batch 5"),
