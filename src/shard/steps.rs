@@ -6,8 +6,8 @@
 //!
 //! What a message costs is known when the stages have had it. So the arena holds only as many messages as cost half of a turn
 //! together, whatever their topics (`Arena::bound_held`); then it refuses the next one as if it was full, the stages run, and
-//! who sent the messages is charged. Where so few would be held that this took more than it saves, each message but the repeats of one
-//! whose receivers are counted goes to the stages alone. The way of a message that meets no bound has no look more.
+//! who sent the messages is charged. The way of a message that meets no bound has no look more. Where so few would be held that
+//! this took more than it saves, each message is weighed by its route, if that is remembered; if not, it goes to the stages alone.
 
 use super::input::PIPELINE_BYTES;
 use super::router::Router;

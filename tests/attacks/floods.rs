@@ -308,12 +308,14 @@ fn matching(address: SocketAddr, until: Instant) -> Rounds {
     let filters: Vec<String> = (0..512)
         .map(|bits| {
             let levels = (0..9).map(|bit| if bits >> bit & 1 == 1 { "+" } else { "m" });
-            format!("{}@0", levels.collect::<Vec<_>>().join("/"))
+            format!("{}/+@0", levels.collect::<Vec<_>>().join("/"))
         })
         .collect();
     let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-    let bulk: Vec<u8> =
-        (0..200).flat_map(|_| publish("m/m/m/m/m/m/m/m/m", vec![6], 0, 0, V311)).collect();
+    // Each topic's receivers have to be found anew.
+    let bulk: Vec<u8> = (0..2_000)
+        .flat_map(|number| publish(&format!("m/m/m/m/m/m/m/m/m/{number}"), vec![6], 0, 0, V311))
+        .collect();
     let mut publisher = Hostile::connect(address, V311, "to-the-matching", &[]);
     rounds(until, |_| {
         crowd(&mut all, 20, |number| {
