@@ -127,7 +127,11 @@ impl Shard {
         if self.is_shutting_down {
             return None;
         }
-        self.forget_ended_connecting();
+        let was_full = self.is_full();
+        self.end_ended_connecting();
+        if was_full && !self.is_full() {
+            return None;
+        }
         let (oldest, is_of_flood) = self.connecting.next_to_go()?;
         let name = self.holder_name(peer);
         let is_own = name.is_some_and(|name| self.connecting.is_of(oldest, name));
@@ -144,12 +148,12 @@ impl Shard {
         Some(oldest)
     }
 
-    /// A CONNECT that waits and whose socket has ended makes no room by going.
-    fn forget_ended_connecting(&mut self) {
+    /// A CONNECT that waits, and whose socket has ended, has a place in this shard alone.
+    fn end_ended_connecting(&mut self) {
         while let Some((oldest, _)) = self.connecting.next_to_go()
             && self.clients.connection(oldest).is_some_and(|connection| connection.has_ended)
         {
-            self.connecting.remove(oldest);
+            self.drop_connection(oldest);
         }
     }
 

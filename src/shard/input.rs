@@ -223,7 +223,7 @@ impl Shard {
     /// Runs the stages over what is held, much of which came on this connection.
     #[cold]
     #[inline(never)]
-    fn run_for(&mut self, now: Instant, id: ConnectionId) {
+    pub(super) fn run_for(&mut self, now: Instant, id: ConnectionId) {
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         self.run_charged(now, key.map_or(0, SessionKey::as_u64));
     }
@@ -492,6 +492,7 @@ impl Shard {
     pub(super) fn update_read_mode(&mut self, id: ConnectionId) {
         let is_shutting_down = self.is_shutting_down;
         let is_waited_for = is_shutting_down && self.is_waited_for(id);
+        let is_input_scarce = self.frame_bytes.bytes() > self.limits.shard_frames_bytes_max / 2;
         let Some(connection) = self.clients.connection(id) else { return };
         connection.read_mode = match (connection.state, connection.park) {
             // Behind a DISCONNECT nothing may follow. [MQTT-3.14.4-2]
@@ -512,7 +513,7 @@ impl Shard {
             _ if connection.is_peer_gone => ReadMode::Stopped,
             (_, None) => ReadMode::Many,
             (_, Some(Park::Subscribe | Park::Turn))
-                if connection.input.len() < PARKED_INPUT_MAX =>
+                if connection.input.len() < PARKED_INPUT_MAX && !is_input_scarce =>
             {
                 ReadMode::Many
             }

@@ -304,7 +304,8 @@ impl Shard {
             ConnectionState::Open(_) => self.read_before_end(id),
             // Its CONNECT is here.
             ConnectionState::Connecting if connection.park == Some(Park::TakeOver) => {
-                self.set_connection_timer(id, Some(now.plus_ms(CONNECT_GRACE_MS)));
+                let again = (!connection.has_ended).then(|| self.connect_deadline(now));
+                self.set_connection_timer(id, again);
             }
             // It may have to move with all that it has sent, so the ring reads it, not we: for that it has some time more.
             ConnectionState::Connecting if !connection.had_grace => {

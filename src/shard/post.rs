@@ -243,8 +243,9 @@ impl Shard {
             if may_repeat {
                 self.complete_last(&message, reader.setter);
             }
-            let steps = self.steps() - began;
-            let is_used = steps > 0 && self.charge_mail(from, steps + held);
+            // What was held before has gone to the stages.
+            let has_run = self.arena.held() <= held;
+            let is_used = has_run && self.charge_mail(from, self.steps() - began + held);
             if is_used && !reader.is_empty() {
                 return Some(batch.bytes.len() - reader.left());
             }

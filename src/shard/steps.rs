@@ -30,7 +30,7 @@ const HELD_PART: u64 = 2;
 const HELD_MIN: u64 = 32;
 
 /// Turns for what was read before, when the broker ends.
-const LAST_ROUNDS: usize = 100;
+const LAST_ROUNDS: usize = 8;
 
 /// Turns that all who go on get together in one turn.
 const GO_ON_TURNS: u64 = 8;
@@ -216,6 +216,7 @@ impl Shard {
     pub(super) fn bound_held(&mut self) {
         let held_max = self.turn_part() / self.router.weight_max().max(1);
         self.turns.is_strict = held_max < HELD_MIN;
+        self.turns.weighed = Weighed::default();
         let bytes_max = usize::try_from(held_max.max(1) << COPY_SHIFT).unwrap_or(usize::MAX);
         self.turns.held_bytes_max = bytes_max.min(PIPELINE_BYTES);
         let held_max = if self.turns.is_strict { 0 } else { held_max };
@@ -356,6 +357,9 @@ impl Shard {
             let Some(connection) = self.clients.connection(id) else { continue };
             connection.is_turn_listed = false;
             self.unpark(now, id, Park::Turn);
+            if self.arena.used() >= self.turns.held_bytes_max {
+                self.run_for(now, id);
+            }
             self.end_if_used(now, id);
         }
         // Those that were parked in this turn stand behind those that are left.
