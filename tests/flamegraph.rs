@@ -104,7 +104,7 @@ fn a_scenario_at_a_fixed_rate_is_drawn() {
         let output = stage.run(arguments);
         let said = text(&output.stdout) + &text(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {said}");
-        assert!(said.contains("1,000 ") && said.contains("written to"), "{arguments:?}: {said}");
+        assert!(said.contains("1,000/s") && said.contains("written to"), "{arguments:?}: {said}");
         let picture = fs::read_to_string(stage.picture()).expect("a picture");
         assert!(picture.contains(&format!("ringmq, {}", arguments[0])), "{picture}");
     };
