@@ -1,8 +1,6 @@
 //! What is on its way to one client: one contiguous buffer that fills while another is in flight.
 
-use crate::arena::{Stored, allocated};
-use std::cell::Cell;
-use std::rc::Rc;
+use crate::arena::{Gauge, Stored, allocated};
 
 /// A payload that leaves by reference, behind the first `at` bytes of the buffer.
 #[derive(Clone, Debug)]
@@ -102,44 +100,11 @@ pub const SMALL_CAPACITY: usize = 1 << 10;
 
 /// Counts what all buffers of a shard hold.
 #[derive(Clone, Debug, Default)]
-pub struct OutputTotal(Rc<OutputHeld>);
-
-#[derive(Debug, Default)]
-struct OutputHeld {
+pub struct OutputTotal {
     /// What is to be sent.
-    bytes: Cell<usize>,
+    pub bytes: Gauge,
     /// Capacity of buffers that were large when they came from the pool: few bytes may stand in them.
-    reused: Cell<usize>,
-}
-
-impl OutputTotal {
-    pub fn bytes(&self) -> usize {
-        self.0.bytes.get()
-    }
-
-    pub fn reused(&self) -> usize {
-        self.0.reused.get()
-    }
-
-    fn add(&self, bytes: usize) {
-        self.0.bytes.set(self.bytes() + bytes);
-    }
-
-    fn subtract(&self, bytes: usize) {
-        debug_assert!(bytes <= self.bytes());
-        self.0.bytes.set(self.bytes() - bytes);
-    }
-
-    fn add_reused(&self, bytes: usize) {
-        self.0.reused.set(self.reused() + bytes);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn subtract_reused(&self, bytes: usize) {
-        debug_assert!(bytes <= self.reused());
-        self.0.reused.set(self.reused() - bytes);
-    }
+    pub reused: Gauge,
 }
 
 /// One connection's output.
@@ -149,7 +114,7 @@ pub struct OutputBuffer {
     filling_size: usize,
     /// 0: nothing is in flight.
     in_flight_size: usize,
-    /// What the buffer that fills, and the one in flight, count in `OutputHeld::reused`.
+    /// What the buffer that fills, and the one in flight, count in `OutputTotal::reused`.
     filling_reused: usize,
     in_flight_reused: usize,
     total: OutputTotal,
@@ -174,7 +139,7 @@ impl OutputBuffer {
     }
 
     pub fn total(&self) -> usize {
-        self.total.bytes()
+        self.total.bytes.bytes()
     }
 
     pub fn is_in_flight(&self) -> bool {
@@ -199,19 +164,19 @@ impl OutputBuffer {
         let added = self.filling.bytes.len() - before;
         let was_empty = self.filling_size == 0;
         self.filling_size += added;
-        self.total.add(added);
+        self.total.bytes.add(added);
         was_empty && added > 0
     }
 
     /// The buffer that fills was large before: where those hold too much, it goes back.
     #[inline(never)]
     fn count_reused(&mut self, pool: &mut BufferPool) {
-        if self.total.reused() > 2 * self.total.bytes() + OUTPUT_SLACK {
+        if self.total.reused.bytes() > 2 * self.total.bytes.bytes() + OUTPUT_SLACK {
             pool.give(std::mem::take(&mut self.filling.bytes));
             return;
         }
         self.filling_reused = self.filling.bytes.capacity();
-        self.total.add_reused(self.filling_reused);
+        self.total.reused.add(self.filling_reused);
     }
 
     /// A buffer in which nothing stands goes back.
@@ -219,7 +184,7 @@ impl OutputBuffer {
     #[inline(never)]
     pub fn give_back_empty(&mut self, pool: &mut BufferPool) {
         if self.filling_size == 0 {
-            self.total.subtract_reused(std::mem::take(&mut self.filling_reused));
+            self.total.reused.subtract(std::mem::take(&mut self.filling_reused));
             pool.give(std::mem::take(&mut self.filling.bytes));
         }
     }
@@ -233,7 +198,7 @@ impl OutputBuffer {
         }
         self.filling.parts.push(Part { at: self.filling.bytes.len(), stored: stored.clone() });
         self.filling_size += size;
-        self.total.add(size);
+        self.total.bytes.add(size);
     }
 
     /// The next bytes to send, unless some are in flight or there are none.
@@ -251,9 +216,9 @@ impl OutputBuffer {
     #[inline(always)]
     pub fn sent(&mut self, output: Output, pool: &mut BufferPool) -> usize {
         let size = std::mem::take(&mut self.in_flight_size);
-        self.total.subtract(size);
+        self.total.bytes.subtract(size);
         if self.in_flight_reused > 0 {
-            self.total.subtract_reused(std::mem::take(&mut self.in_flight_reused));
+            self.total.reused.subtract(std::mem::take(&mut self.in_flight_reused));
         }
         pool.give(output.bytes);
         size
@@ -262,15 +227,15 @@ impl OutputBuffer {
 
 impl Drop for OutputBuffer {
     fn drop(&mut self) {
-        self.total.subtract(self.size());
-        self.total.subtract_reused(self.filling_reused + self.in_flight_reused);
+        self.total.bytes.subtract(self.size());
+        self.total.reused.subtract(self.filling_reused + self.in_flight_reused);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::{Claim, Draft, Gauge, Meta};
+    use crate::arena::{Claim, Draft, Meta};
 
     #[test]
     fn buffers_that_nobody_needs_are_freed_and_the_others_stay() {
@@ -310,15 +275,15 @@ mod tests {
                 buffer.append(&mut pool, |out| out.push(1));
             }
             slow.push(buffer);
-            assert!(total.reused() <= 2 * total.bytes() + OUTPUT_SLACK + LARGE);
+            assert!(total.reused.bytes() <= 2 * total.bytes.bytes() + OUTPUT_SLACK + LARGE);
         }
         let capacity: usize = slow.iter().map(|buffer| buffer.filling.bytes.capacity()).sum();
         assert!(
-            (1..=total.reused() + slow.len() * SMALL_CAPACITY).contains(&capacity),
+            (1..=total.reused.bytes() + slow.len() * SMALL_CAPACITY).contains(&capacity),
             "{capacity}"
         );
         drop(slow);
-        assert_eq!((total.bytes(), total.reused()), (0, 0));
+        assert_eq!((total.bytes.bytes(), total.reused.bytes()), (0, 0));
     }
 
     #[test]
@@ -341,7 +306,7 @@ mod tests {
         buffer.append_payload(&stored);
         assert!(!buffer.append(&mut pool, |out| out.extend_from_slice(b"cd")));
         buffer.append_payload(&stored);
-        assert_eq!(total.bytes(), 14);
+        assert_eq!(total.bytes.bytes(), 14);
         let output = buffer.take().unwrap();
         assert!(buffer.take().is_none());
         assert_eq!(output.slices().collect::<Vec<_>>().concat(), b"abLARGEcdLARGE");
@@ -349,8 +314,8 @@ mod tests {
         buffer.append(&mut pool, |out| out.push(1));
         assert!(buffer.take().is_none(), "one output is in flight at most");
         assert_eq!(buffer.sent(output, &mut pool), 14);
-        assert_eq!(total.bytes(), 1);
+        assert_eq!(total.bytes.bytes(), 1);
         drop(buffer);
-        assert_eq!(total.bytes(), 0);
+        assert_eq!(total.bytes.bytes(), 0);
     }
 }

@@ -182,6 +182,16 @@ impl Control {
     }
 }
 
+/// The shards whose bits are set, in the order of their numbers.
+#[inline]
+pub(super) fn shards_of(mut bits: u128) -> impl Iterator<Item = ShardId> + use<> {
+    std::iter::from_fn(move || {
+        let shard = (bits != 0).then(|| bits.trailing_zeros() as ShardId)?;
+        bits &= bits - 1;
+        Some(shard)
+    })
+}
+
 /// The batches that wait on one lane; the last one may grow.
 #[derive(Debug, Default)]
 struct Batches {
@@ -347,12 +357,7 @@ impl Outbox {
 
     /// The shards for which something waits, in the order of their numbers.
     pub fn receivers(&self) -> impl Iterator<Item = ShardId> + use<> {
-        let mut left = self.receivers;
-        std::iter::from_fn(move || {
-            let shard = (left != 0).then(|| left.trailing_zeros() as ShardId)?;
-            left &= left - 1;
-            Some(shard)
-        })
+        shards_of(self.receivers)
     }
 
     /// Publishers are not read: more waits for some shard than its lanes should hold, or the store of one is held.
@@ -441,19 +446,15 @@ impl Outbox {
 
     /// To each shard whose bit is set in `shards`.
     #[inline]
-    pub fn publish_to_all(&mut self, mut shards: u128, message: &Message<'_>) {
-        while shards != 0 {
-            let shard = shards.trailing_zeros() as ShardId;
-            shards &= shards - 1;
+    pub fn publish_to_all(&mut self, shards: u128, message: &Message<'_>) {
+        for shard in shards_of(shards) {
             self.publish(shard, message);
         }
     }
 
     /// A run to each shard whose bit is set in `shards`.
-    pub fn publish_run(&mut self, mut shards: u128, run: &Run<'_>) {
-        while shards != 0 {
-            let shard = shards.trailing_zeros() as ShardId;
-            shards &= shards - 1;
+    pub fn publish_run(&mut self, shards: u128, run: &Run<'_>) {
+        for shard in shards_of(shards) {
             // In another batch it would follow something else.
             let mut last_batch = None;
             for message in run.messages() {

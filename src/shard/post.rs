@@ -1,6 +1,6 @@
 //! Mail from other shards.
 
-use super::mail::{Batch, Content, Control, Mail};
+use super::mail::{Batch, Content, Control, Mail, shards_of};
 use super::retained::Setter;
 use super::{Shard, ShardId, retained};
 use crate::arena::Message;
@@ -34,14 +34,6 @@ pub(super) struct Postponed {
     taken_count: u64,
     /// Questions that are answered with all that was sent before them: behind so many batches, once that is known.
     questions: VecDeque<(Option<u64>, ShardId, Control)>,
-}
-
-fn shards_of(mut bits: u128) -> impl Iterator<Item = ShardId> {
-    std::iter::from_fn(move || {
-        let shard = (bits != 0).then(|| bits.trailing_zeros() as ShardId)?;
-        bits &= bits - 1;
-        Some(shard)
-    })
 }
 
 impl Postponed {

@@ -43,7 +43,7 @@ impl Shard {
         let held = [
             // The absent keep what they have, of which they may have three quarters.
             self.stored.bytes() + self.stored.bytes() / 3,
-            self.output_total.bytes(),
+            self.output_total.bytes.bytes(),
             self.will_bytes.bytes(),
             self.metadata_bound_for_held(),
             self.frame_bytes.bytes().min(self.limits.packet_size_max),

@@ -26,7 +26,7 @@ pub(super) const COPY_SIZE: usize = 1 << COPY_SHIFT;
 /// The part of a turn that messages may cost which the stages do not have yet. The rest is what may be used before.
 const HELD_PART: u64 = 2;
 
-/// Where fewer messages than this may be held, each goes to the stages alone.
+/// Where fewer messages than this may be held whatever their topics, each is weighed.
 const HELD_MIN: u64 = 32;
 
 /// Turns for what was read before, when the broker ends.
@@ -101,15 +101,20 @@ impl Turns {
         let generation = arena.admit_above(draft).ok()?;
         if self.is_strict {
             let part = part_of_turn(limits);
-            let weight = weight(draft, router);
-            let each = weight.unwrap_or(part).min(part);
-            let is_alone = each == part;
+            let each = weight(draft, router).unwrap_or(part).min(part);
             let publisher = draft.meta.publisher;
-            self.weighed = Weighed { steps: each, each, through: generation, publisher, is_alone };
-            let more = (part - each) / each;
-            arena.bound_repeats(usize::try_from(arena.held() + more).unwrap_or(usize::MAX));
+            let is_alone = each == part;
+            let weighed = Weighed { steps: each, each, through: generation, publisher, is_alone };
+            self.note_weighed(weighed, part, arena);
         }
         Some(generation)
+    }
+
+    /// What stands in the arena now; as many repeats of the last message may follow as cost the rest of `part`.
+    fn note_weighed(&mut self, weighed: Weighed, part: u64, arena: &mut Arena) {
+        let more = (part - weighed.steps) / weighed.each;
+        arena.bound_repeats(usize::try_from(arena.held() + more).unwrap_or(usize::MAX));
+        self.weighed = weighed;
     }
 
     /// Admits a message beside others that are held, where all of them cost little enough. `None`: the stages run first.
@@ -123,19 +128,17 @@ impl Turns {
         if !self.is_strict {
             return None;
         }
-        let weighed = &mut self.weighed;
         let part = part_of_turn(limits);
-        let repeats = arena.admitted().count_since(weighed.through);
+        let repeats = arena.admitted().count_since(self.weighed.through);
         let each = weight(draft, router)?;
-        let steps = weighed.steps + repeats * weighed.each + each;
+        let steps = self.weighed.steps + repeats * self.weighed.each + each;
         if steps > part || arena.used() + draft.size() >= self.held_bytes_max {
             return None;
         }
         let generation = arena.admit_above(draft).ok()?;
         let publisher = draft.meta.publisher;
-        *weighed = Weighed { steps, each, through: generation, publisher, is_alone: false };
-        let more = (part - steps) / each;
-        arena.bound_repeats(usize::try_from(arena.held() + more).unwrap_or(usize::MAX));
+        let weighed = Weighed { steps, each, through: generation, publisher, is_alone: false };
+        self.note_weighed(weighed, part, arena);
         Some(generation)
     }
 }
@@ -247,10 +250,10 @@ impl Shard {
         admitted
     }
 
-    /// Runs the stages over what is held, and charges `publisher`, or who has sent what is held alone. Returns what it took.
+    /// Runs the stages over what is held, and charges `publisher`, or who has sent what is held alone.
     #[cold]
     #[inline(never)]
-    pub(super) fn run_charged(&mut self, now: Instant, publisher: u64) -> u64 {
+    pub(super) fn run_charged(&mut self, now: Instant, publisher: u64) {
         let (held, began) = (self.arena.held(), self.steps());
         self.run_pipeline(now);
         let taken = self.steps() - began + held;
@@ -261,7 +264,6 @@ impl Shard {
         {
             self.charge(id, taken);
         }
-        taken
     }
 
     /// Holds steps against a connection. Who has used its turn goes on in the next one.
