@@ -88,6 +88,7 @@ fn what_cannot_be_drawn_is_refused_before_anything_is_built() {
         (&["--rate", "5"], "--rate stands where a scenario must"),
         (&["p2p-qos0", "--seconds", "9"], "RINGMQ_FLAMEGRAPH_S, not --seconds"),
         (&["p2p-qos0", "--broker", "127.0.0.1:1"], "--broker is chosen by this script"),
+        (&["connect-storm", "--rate", "1000"], "--rate is for traffic, and connect-storm"),
     ];
     for (arguments, sentence) in refused {
         let output = stage.run(arguments);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 use serde::Serialize;
 
 use crate::client::{Client, Target};
@@ -23,10 +23,12 @@ use crate::{floor, limits, machine};
 /// older than what measures it. Behind it stand the broker's cores and its command line.
 pub const SERVE: &str = "__serve";
 
-/// Is the broker, on the cores named first, until it is told to end.
+/// Is the broker of the bench whose process is named first, on the cores named next, until it is told to end.
 pub fn serve(arguments: &[OsString]) -> ExitCode {
+    let bench = arguments.first().and_then(|id| id.to_str()?.parse::<i32>().ok());
+    let arguments = arguments.get(1..).unwrap_or_default();
     let cores = arguments.first().and_then(|list| list.to_str()).map(parse_cores);
-    let Some(Ok(cores)) = cores else { return ExitCode::from(2) };
+    let (Some(bench), Some(Ok(cores))) = (bench, cores) else { return ExitCode::from(2) };
     // The bench keeps itself off these cores, and what it starts inherits that.
     if let Err(error) = machine::pin(&cores) {
         eprintln!("cores {cores:?}: {error}");
@@ -34,6 +36,10 @@ pub fn serve(arguments: &[OsString]) -> ExitCode {
     }
     // Should the bench be killed, its broker does not stay behind.
     let _ = set_pdeathsig(Signal::SIGTERM);
+    if getppid().as_raw() != bench {
+        // It was killed before.
+        return ExitCode::from(2);
+    }
     let program = OsString::from("ringmq");
     let command_line = std::iter::once(program).chain(arguments[1..].iter().cloned());
     ringmq::shell::cli::run(command_line, ringmq::shell::launcher::run)
@@ -217,7 +223,9 @@ impl Broker {
         let cores = cores.join(",");
         match options.subject {
             Subject::Broker => {
-                command.args([SERVE, &cores, "serve", "--listen", ADDRESS, "--cores", &cores]);
+                let bench = std::process::id().to_string();
+                command
+                    .args([SERVE, &bench, &cores, "serve", "--listen", ADDRESS, "--cores", &cores]);
                 command.args(["--shards", &options.shards.to_string(), "--io", &options.io]);
                 for (name, value) in limits::wanted(options, scenario)? {
                     command.args([format!("--{name}"), value]);

@@ -73,7 +73,8 @@ impl DropCounter {
 
     /// Of what a run has lost, as much as the count grew by is dropped at a limit.
     pub fn explain(&mut self, outcome: &mut Outcome) -> Result<(), String> {
-        let is_settled = if interrupt::came() { self.catch_up()? } else { self.settle()? };
+        self.catch_up()?;
+        let is_settled = interrupt::came() || self.settle()?;
         let Some(value) = self.value.filter(|_| is_settled) else { return Ok(()) };
         let grew = value.saturating_sub(self.before.unwrap_or(value));
         let faults = &mut outcome.faults;
@@ -95,13 +96,15 @@ impl DropCounter {
             }
             pulses += u32::from(self.next(5 * AT_ONCE)? == Some(true));
         }
-        self.catch_up()
+        self.catch_up()?;
+        Ok(true)
     }
 
-    /// Takes what has come by now.
-    fn catch_up(&mut self) -> Result<bool, String> {
-        while self.next(AT_ONCE)?.is_some() {}
-        Ok(true)
+    /// Takes what has come by now, however often more comes.
+    fn catch_up(&mut self) -> Result<(), String> {
+        let begin = Instant::now();
+        while begin.elapsed() < 10 * AT_ONCE && self.next(AT_ONCE)?.is_some() {}
+        Ok(())
     }
 
     /// Takes the next message, if one comes in time. True if it is a pulse.

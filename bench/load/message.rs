@@ -115,7 +115,7 @@ pub struct Block {
 }
 
 /// Small enough to stay in the second-level cache beside the receive buffer, and room for a batch of any built-in scenario.
-const BLOCK_SIZE: usize = 128 << 10;
+pub const BLOCK_SIZE: usize = 128 << 10;
 
 impl Block {
     pub fn new(layout: &Layout) -> Block {

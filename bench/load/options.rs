@@ -109,7 +109,4 @@ pub struct Options {
     /// Write the results as a JSON file into this folder, too
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Write no file: so it is without --output
-    #[arg(long, hide = true, conflicts_with = "output")]
-    pub no_output: bool,
 }

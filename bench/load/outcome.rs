@@ -29,7 +29,9 @@ impl Bound {
             Bound::Broker => "the broker was the limit",
             Bound::Generator => "the generator was the limit",
             Bound::Waiting => "the broker did not take more, and was not busy all the time",
-            Bound::Unknown => "the broker did not take more, and its process is not known",
+            Bound::Unknown => {
+                "the broker did not take more, and its process or the generator was not measured"
+            }
         }
     }
 }

@@ -170,11 +170,11 @@ mod tests {
     use super::*;
     use crate::scenario;
 
-    /// Of the three minutes in which the README promises the short table, the rest is for brokers that start and end.
-    const SHORT_TIME_MAX: Duration = Duration::from_secs(120);
+    /// Of the two minutes in which the README promises the short table, the rest is for brokers that start and end.
+    const SHORT_TIME_MAX: Duration = Duration::from_secs(100);
 
     #[test]
-    fn the_short_table_takes_less_than_three_minutes() {
+    fn the_short_table_takes_less_than_two_minutes() {
         let options = Options::parse_from(["ringmq-bench"]);
         let warm_up = Duration::from_secs_f64(options.warm_up);
         let span = Duration::from_secs_f64(options.seconds);

@@ -7,7 +7,8 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::{self, PAYLOAD_SIZE_MIN};
+use crate::limits;
+use crate::message::{self, BLOCK_SIZE, PAYLOAD_SIZE_MIN};
 use crate::options::{Options, Subject};
 
 /// What kind of run a scenario asks for.
@@ -328,10 +329,13 @@ impl Scenario {
         (0..self.idle_filters).map(|index| format!("idle/{subscriber:05}/{index:05}/+/#")).collect()
     }
 
-    /// How many messages a publisher sends at once, flat out: while half its window is under way it may send the other.
+    /// How many messages a publisher sends at once, flat out: while half its window is under way it may send the other. A write
+    /// is no larger than a block.
     pub fn batch(&self) -> u64 {
         let half = self.window.div_ceil(2);
-        if self.batch > 0 { self.batch.min(half) } else { half }
+        let asked = if self.batch > 0 { self.batch.min(half) } else { half };
+        let in_block = limits::packet_size(self).map_or(1, |size| (BLOCK_SIZE / size).max(1));
+        asked.min(in_block as u64)
     }
 
     pub fn burden_ns(&self) -> u64 {

@@ -90,7 +90,7 @@ impl Publisher {
                 let batch = shared.plan.flows[self.flow].batch.min(window.div_ceil(2));
                 let mut credit = credit - credit % batch;
                 while credit > 0 && !self.wire.is_blocked() {
-                    let count = credit.min(batch).min(block.capacity() as u64);
+                    let count = credit.min(batch);
                     self.send(block, shared, now_ns, 0, count)?;
                     credit -= count;
                 }

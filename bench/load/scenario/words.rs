@@ -84,6 +84,7 @@ mod tests {
             ("p2p-qos0", "50 pairs, 64 B, QoS 0, batch 250"),
             ("p2p-qos1-one", "50 pairs, 64 B, QoS 1, batch 1"),
             ("p2p-qos0 --payload 4096 --window 20 --qos 2", "50 pairs, 4 KiB, QoS 2, batch 10"),
+            ("p2p-qos0 --payload 4k", "50 pairs, 4 KiB, QoS 0, batch 31"),
             ("p2p-qos0 --window 20 --batch 20", "50 pairs, 64 B, QoS 0, batch 10"),
             ("p2p-qos0 --publishers 1 --subscribers 1", "1 pair, 64 B, QoS 0, batch 250"),
             ("p2p-qos0 --subscribers 100", "50 to 100, 64 B, QoS 0, batch 250"),
