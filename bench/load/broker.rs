@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::client::{Client, Target};
 use crate::options::{Options, Subject};
 use crate::scenario::Scenario;
-use crate::{floor, limits, machine};
+use crate::{limits, machine, relay};
 
 /// The hidden first argument with which this program is the broker: one program is enough, and what is measured is never
 /// older than what measures it. Behind it stand the broker's cores and its command line.
@@ -231,8 +231,8 @@ impl Broker {
                     command.args([format!("--{name}"), value]);
                 }
             }
-            Subject::Floor => {
-                command.args([floor::SERVE, &cores, ADDRESS, &options.io]);
+            Subject::Relay => {
+                command.args([relay::SERVE, &cores, ADDRESS, &options.io]);
             }
         }
         // Ctrl-C is for the bench: it ends its broker itself, once it has measured.

@@ -126,7 +126,7 @@ pub fn warning(
     scenario: &Scenario,
     found: Option<&Found>,
 ) -> Result<Option<String>, String> {
-    if options.subject == Subject::Floor || !is_explained(scenario) {
+    if options.subject == Subject::Relay || !is_explained(scenario) {
         return Ok(None);
     }
     let rooms = match found {

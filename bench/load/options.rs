@@ -2,26 +2,23 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 
 use crate::units;
 
 /// What the bench starts and measures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Subject {
-    /// A RingMQ
     #[default]
     Broker,
-    /// A relay on RingMQ's network, without MQTT, QoS 0 only: what no broker on it can get below
-    Floor,
+    Relay,
 }
 
-/// Measures RingMQ, or any other MQTT broker: starts a RingMQ of its own on one core, drives it over TCP from the others,
-/// verifies every message, and prints a table. Ends with 1 if anything was lost, duplicated, out of order or corrupt.
-#[derive(Debug, Default, Parser)]
-#[command(name = "ringmq-bench", version)]
+/// What a measurement of scenarios is told.
+#[derive(Clone, Debug, Default, Parser)]
 pub struct Options {
-    #[arg(value_enum, default_value_t)]
+    /// The subcommand says it.
+    #[arg(skip)]
     pub subject: Subject,
     /// Measure this broker instead of a RingMQ of the bench's own
     #[arg(long, value_name = "HOST:PORT")]

@@ -98,7 +98,7 @@ impl<'a> Report<'a> {
                 let broker = self.said.version.as_deref().unwrap_or("broker");
                 format!("{broker} at {address}{io}; ringmq-bench {version}")
             }
-            None if self.subject == Subject::Floor => format!("floor {version}{io}"),
+            None if self.subject == Subject::Relay => format!("relay {version}{io}"),
             None => {
                 let shards = counted(self.shards.unwrap_or(1).into(), "shards");
                 format!("RingMQ {version}, {shards}{io}")

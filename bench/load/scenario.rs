@@ -198,7 +198,7 @@ pub fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
     if scenarios.is_empty() {
         scenarios = built_in();
         scenarios.retain(|scenario| options.full || SHORT.contains(&&*scenario.name));
-        if options.subject == Subject::Floor {
+        if options.subject == Subject::Relay {
             scenarios.retain(|scenario| scenario.qos == 0 && scenario.kind == Kind::Traffic);
         }
     }

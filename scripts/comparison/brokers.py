@@ -143,7 +143,7 @@ def variant(text):
 
 
 def floor():
-    broker = Broker("floor", [release("ringmq-bench"), "__floor", "{core}", "127.0.0.1:{port}", "auto"])
+    broker = Broker("floor", [release("ringmq-bench"), "__relay", "{core}", "127.0.0.1:{port}", "auto"])
     broker.speaks_qos = False
     return broker
 

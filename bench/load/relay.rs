@@ -1,4 +1,4 @@
-//! The floor: what a broker's sockets cost without a broker. A relay on RingMQ's own network moves the same bytes between
+//! The relay: what a broker's sockets cost without a broker. A relay on RingMQ's own network moves the same bytes between
 //! the same sockets: whole frames along fixed routes, QoS 0. Of MQTT it knows what clients need to get started.
 
 use std::ffi::OsString;
@@ -31,7 +31,7 @@ use crate::machine;
 
 /// The hidden first argument with which this program is the relay. Behind it stand its cores, where it listens and how it asks for
 /// input and output.
-pub const SERVE: &str = "__floor";
+pub const SERVE: &str = "__relay";
 
 /// Frames that one subscriber has not taken yet: the windows of the scenarios come nowhere near.
 const WAITING_SIZE_MAX: usize = 256 << 20;
@@ -59,7 +59,7 @@ pub fn serve(arguments: &[OsString]) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("floor: {reason}");
+            eprintln!("relay: {reason}");
             ExitCode::from(2)
         }
     }
@@ -123,7 +123,7 @@ impl<N: Network> Relay<N> {
         socket.listen(BACKLOG).map_err(failed)?;
         let bound = socket.local_addr().map_err(failed)?.as_socket().expect("it is TCP");
         net.listen(socket.into());
-        eprintln!("floor: listening on {bound} ({io})");
+        eprintln!("relay: listening on {bound} ({io})");
         let (links, filled, spare) = (Slab::new(), Vec::new(), Vec::new());
         Ok(Relay { net, links, subscriptions: 0, filled, spare })
     }

@@ -1,0 +1,39 @@
+//! The command line as a whole: a measurement, or one of the subcommands.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::measurement;
+use crate::options::{Options, Subject};
+
+/// Measures RingMQ, or any other MQTT broker: starts a RingMQ of its own on one core, drives it over TCP from the others,
+/// verifies every message, and prints a table. Ends with 1 if anything was lost, duplicated, out of order or corrupt.
+#[derive(Debug, Parser)]
+#[command(name = "ringmq-bench", version, args_conflicts_with_subcommands = true)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    measurement: Options,
+}
+
+/// What the bench does besides. The options and the work of each are in a file of their own.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure a relay on RingMQ's network, without MQTT, QoS 0 only: what no broker on it can get below
+    #[command(visible_alias = "floor")]
+    Relay(Options),
+}
+
+impl CommandLine {
+    /// Does what was asked. `Err` says why it could not be done.
+    pub fn run(self) -> Result<ExitCode, String> {
+        match self.command {
+            None => measurement::run(&self.measurement),
+            Some(Command::Relay(options)) => {
+                measurement::run(&Options { subject: Subject::Relay, ..options })
+            }
+        }
+    }
+}
