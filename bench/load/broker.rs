@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::client::{Client, Target};
 use crate::options::{Options, Subject};
 use crate::scenario::Scenario;
-use crate::{limits, machine, relay};
+use crate::{fitness, limits, machine, relay};
 
 /// The hidden first argument with which this program is the broker: one program is enough, and what is measured is never
 /// older than what measures it. Behind it stand the broker's cores and its command line.
@@ -166,28 +166,40 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The bench's own broker gets the first core, or those asked for; another keeps those that it has.
+    /// The bench's own broker gets the core that suits best, or those asked for; another keeps those that it has. The
+    /// generator gets what shares no hardware with them, as long as there is any.
     pub fn choose(options: &Options) -> Result<Placement, String> {
         let all = machine::cores_of(0).map_err(|error| format!("cores: {error}"))?;
         let broker = match (options.pid, &options.cores) {
             (Some(pid), _) => {
-                machine::cores_of(pid).map_err(|error| format!("process {pid}: {error}"))?
+                Some(machine::cores_of(pid).map_err(|error| format!("process {pid}: {error}"))?)
             }
-            (None, Some(list)) => parse_cores(list)?,
-            (None, None) if options.broker.is_some() => Vec::new(),
-            (None, None) => all[..1].to_vec(),
+            (None, Some(list)) => Some(parse_cores(list)?),
+            (None, None) if options.broker.is_some() => Some(Vec::new()),
+            (None, None) => None,
         };
         if let Some(missing) =
-            broker.iter().find(|core| options.broker.is_none() && !all.contains(core))
+            broker.iter().flatten().find(|core| options.broker.is_none() && !all.contains(core))
         {
             return Err(format!(
                 "core {missing} is not among those that this process may use: {all:?}"
             ));
         }
-        let others: Vec<usize> =
-            all.iter().copied().filter(|core| !broker.contains(core)).collect();
-        let shared = others.is_empty() || broker.is_empty();
-        Ok(Placement { generator: if others.is_empty() { all } else { others }, broker, shared })
+        let choice = match broker {
+            Some(broker) => fitness::cores_beside(&all, broker),
+            None => fitness::choose_cores(&all, 1),
+        };
+        let fitness::Choice { broker, generator } = choice;
+        let shared = generator.is_empty() || broker.is_empty();
+        Ok(Placement {
+            generator: if generator.is_empty() { all } else { generator },
+            broker,
+            shared,
+        })
+    }
+
+    pub fn choice(&self) -> fitness::Choice {
+        fitness::Choice { broker: self.broker.clone(), generator: self.generator.clone() }
     }
 }
 

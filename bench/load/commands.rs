@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::difference;
+use crate::fitness;
 use crate::measurement;
 use crate::options::{Options, Subject};
 
@@ -23,7 +25,11 @@ pub struct CommandLine {
 enum Command {
     /// Measure a relay on RingMQ's network, without MQTT, QoS 0 only: what no broker on it can get below
     #[command(visible_alias = "floor")]
-    Relay(Options),
+    Relay(Box<Options>),
+    /// Say what makes this machine unfit to measure on, and choose cores
+    Machine(fitness::Options),
+    /// Say whether results got worse, with the noise between rounds taken into account
+    Diff(difference::Options),
 }
 
 impl CommandLine {
@@ -31,8 +37,10 @@ impl CommandLine {
     pub fn run(self) -> Result<ExitCode, String> {
         match self.command {
             None => measurement::run(&self.measurement),
+            Some(Command::Diff(options)) => difference::run(&options),
+            Some(Command::Machine(options)) => fitness::run(&options),
             Some(Command::Relay(options)) => {
-                measurement::run(&Options { subject: Subject::Relay, ..options })
+                measurement::run(&Options { subject: Subject::Relay, ..*options })
             }
         }
     }

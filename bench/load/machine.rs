@@ -9,6 +9,7 @@ use std::time::Instant;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
+use ringmq::printable::counted;
 use serde::Serialize;
 
 /// Nanoseconds since the bench began: the clock of all send times and latencies.
@@ -172,5 +173,14 @@ impl Machine {
             virtual_machine: field("flags")
                 .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
         }
+    }
+
+    /// In a line.
+    pub fn words(&self) -> String {
+        let Machine { processor, core_count, memory_mib, kernel, virtual_machine } = self;
+        let cores = counted(*core_count as u64, "cores");
+        let memory = *memory_mib as f64 / 1024.0;
+        let is_virtual = if *virtual_machine { ", virtual machine" } else { "" };
+        format!("{processor}, {cores}, {memory:.0} GiB{is_virtual}, Linux {kernel}")
     }
 }

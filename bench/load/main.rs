@@ -3,9 +3,11 @@
 mod broker;
 mod client;
 mod commands;
+mod difference;
 mod drops;
 mod engine;
 mod figures;
+mod fitness;
 mod idle;
 mod interrupt;
 mod limits;

@@ -10,6 +10,7 @@ use ringmq::shell::calendar;
 use serde::Serialize;
 
 use crate::broker::{Placement, Said};
+use crate::fitness;
 use crate::machine::Machine;
 use crate::options::{Options, Subject};
 use crate::outcome::Outcome;
@@ -29,6 +30,8 @@ pub struct Report<'a> {
     pub version: &'static str,
     pub command: String,
     pub machine: Machine,
+    /// What is known to make it unfit to measure on, whatever else it does.
+    pub unfit: Vec<String>,
     /// The address of a broker that is not the bench's own.
     pub broker: Option<&'a str>,
     pub broker_cores: &'a [usize],
@@ -62,6 +65,7 @@ impl<'a> Report<'a> {
             version: env!("CARGO_PKG_VERSION"),
             command: std::env::args().collect::<Vec<_>>().join(" "),
             machine: Machine::describe(),
+            unfit: fitness::unfit_words(&placement.choice()),
             broker: options.broker.as_deref(),
             broker_cores: &placement.broker,
             generator_cores: &placement.generator,
@@ -81,8 +85,15 @@ impl<'a> Report<'a> {
         for line in fitted(&self.subject_words(), width, 2) {
             text += &format!("{STRONG}{line}{STRONG:#}\n");
         }
-        for paragraph in [self.machine_words(), self.cores_words()] {
+        for paragraph in [self.machine.words(), self.cores_words()] {
             text += &(fitted(&paragraph, width, 2).join("\n") + "\n");
+        }
+        if !self.unfit.is_empty() {
+            let unfit =
+                format!("the machine is unfit: {} (ringmq-bench machine)", self.unfit.join("; "));
+            for line in fitted(&unfit, width, 2) {
+                text += &format!("{WARNING}{line}{WARNING:#}\n");
+            }
         }
         for line in self.said.warning.iter().flat_map(|warning| fitted(warning, width, 2)) {
             text += &format!("{WARNING}{line}{WARNING:#}\n");
@@ -104,14 +115,6 @@ impl<'a> Report<'a> {
                 format!("RingMQ {version}, {shards}{io}")
             }
         }
-    }
-
-    fn machine_words(&self) -> String {
-        let Machine { processor, core_count, memory_mib, kernel, virtual_machine } = &self.machine;
-        let cores = counted(*core_count as u64, "cores");
-        let memory = *memory_mib as f64 / 1024.0;
-        let is_virtual = if *virtual_machine { ", virtual machine" } else { "" };
-        format!("{processor}, {cores}, {memory:.0} GiB{is_virtual}, Linux {kernel}")
     }
 
     fn cores_words(&self) -> String {

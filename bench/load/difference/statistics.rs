@@ -1,0 +1,148 @@
+//! The statistics: how large a difference is beside the noise, and how often dealing the rounds out anew makes a larger one.
+
+/// Dealings that are tried, where there are more than this many.
+const DEALINGS_MAX: usize = 2_000;
+/// Rounds of a figure never spread less than this in truth, as logarithm: a set that happens to has a few equal values.
+const SPREAD_MIN: f64 = 0.002;
+/// One of so many values is left out at either end. Of few values none is: dealings that exchange what is left out would be as good.
+const TRIMMED_OF: usize = 8;
+/// Which round of the other set could be which is drawn alike each time.
+const SEED: u64 = 0x52_69_6e_67_4d_51;
+
+/// One figure: logarithms of its values, a column a round, first those of before; `NAN`: the round has none.
+pub struct Row(pub Vec<f64>);
+
+/// What was found of a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Logarithm of the ratio of after to before.
+    pub ratio_ln: f64,
+    /// The same as a multiple of its standard error.
+    pub statistic: f64,
+    pub standard_error: f64,
+    /// How often dealings make a larger one in any row.
+    pub chance: f64,
+}
+
+/// Of each row, over rounds of which the first `before` many are of the one set; and the statistic that only a share
+/// `error` of all dealings exceeds.
+pub fn test(rows: &[Row], before: usize, count: usize, error: f64) -> (Vec<Found>, f64) {
+    let mut first = vec![false; count];
+    first[..before].fill(true);
+    let usual = usual_spread(rows);
+    let own: Vec<(f64, f64)> = rows.iter().map(|row| difference(&row.0, &first, usual)).collect();
+    let mut largest = Vec::new();
+    dealings(before, count, |dealt| {
+        let of_rows = rows.iter().map(|row| {
+            let (ratio, standard_error) = difference(&row.0, dealt, usual);
+            (ratio / standard_error).abs()
+        });
+        largest.push(of_rows.fold(0.0, f64::max));
+    });
+    largest.sort_by(f64::total_cmp);
+    let found = own.into_iter().map(|(ratio_ln, standard_error)| {
+        let statistic = ratio_ln / standard_error;
+        // A hair less: what is equal but for rounding counts as equal.
+        let below = largest.partition_point(|other| *other < statistic.abs() * (1.0 - 1e-9));
+        let chance = (largest.len() - below) as f64 / largest.len() as f64;
+        Found { ratio_ln, statistic, standard_error, chance }
+    });
+    let found = found.collect();
+    let rank = (largest.len() as f64 * (1.0 - error)).floor() as usize;
+    let critical = largest[rank.min(largest.len() - 1)];
+    (found, critical)
+}
+
+/// The difference of the trimmed means, after less before, and its standard error, as Yuen's (1974) with one spread for both: a
+/// round in which the machine did something else does not decide. To the spread that few rounds happen to have comes
+/// `usual`, that of all figures, so that none is thought steady by luck (as by Tusher and others, 2001).
+fn difference(values: &[f64], is_before: &[bool], usual: f64) -> (f64, f64) {
+    let part = |wanted: bool| {
+        let there = values.iter().zip(is_before).filter(|(value, _)| !value.is_nan());
+        Part::of(there.filter(|(_, before)| **before == wanted).map(|(value, _)| *value).collect())
+    };
+    let (Some(before), Some(after)) = (part(true), part(false)) else {
+        return (0.0, f64::INFINITY);
+    };
+    let freedom = before.kept + after.kept - 2.0;
+    let spread = ((before.squares + after.squares) / freedom).sqrt() + usual;
+    (after.mean - before.mean, spread * (1.0 / before.kept + 1.0 / after.kept).sqrt())
+}
+
+/// One set's values of a figure.
+struct Part {
+    mean: f64,
+    kept: f64,
+    /// The sum of squares about the mean, where those that are trimmed count as the last that are kept.
+    squares: f64,
+}
+
+impl Part {
+    /// `None`: too few.
+    fn of(mut values: Vec<f64>) -> Option<Part> {
+        let count = values.len();
+        if count < 2 {
+            return None;
+        }
+        values.sort_by(f64::total_cmp);
+        let trimmed = count / TRIMMED_OF;
+        let kept = (count - 2 * trimmed) as f64;
+        let mean = values[trimmed..count - trimmed].iter().sum::<f64>() / kept;
+        let (least, most) = (values[trimmed], values[count - 1 - trimmed]);
+        values.iter_mut().for_each(|value| *value = value.clamp(least, most));
+        let middle = values.iter().sum::<f64>() / count as f64;
+        let squares = values.iter().map(|value| (value - middle).powi(2)).sum();
+        Some(Part { mean, kept, squares })
+    }
+}
+
+/// The median over all rows of how far half of the values lie from the middle one, whoever's they are.
+fn usual_spread(rows: &[Row]) -> f64 {
+    let spread = |row: &Row| {
+        let mut values: Vec<f64> = row.0.iter().copied().filter(|value| !value.is_nan()).collect();
+        let middle = median(&mut values);
+        values.iter_mut().for_each(|value| *value = (*value - middle).abs());
+        // What it is to a normal deviation.
+        1.4826 * median(&mut values)
+    };
+    let mut spreads: Vec<f64> = rows.iter().map(spread).collect();
+    median(&mut spreads).max(SPREAD_MIN)
+}
+
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// All ways to call `before` of `count` rounds those of before, or as many of them as are tried.
+fn dealings(before: usize, count: usize, mut see: impl FnMut(&[bool])) {
+    let mut dealt = vec![false; count];
+    if ways(before, count) <= DEALINGS_MAX as f64 {
+        let mut chosen: Vec<usize> = (0..before).collect();
+        loop {
+            dealt.fill(false);
+            chosen.iter().for_each(|at| dealt[*at] = true);
+            see(&dealt);
+            // The next combination in order.
+            let Some(at) = (0..before).rfind(|at| chosen[*at] < count - before + at) else {
+                return;
+            };
+            chosen[at] += 1;
+            for next in at + 1..before {
+                chosen[next] = chosen[next - 1] + 1;
+            }
+        }
+    }
+    dealt[..before].fill(true);
+    see(&dealt);
+    let mut random = fastrand::Rng::with_seed(SEED);
+    for _ in 1..DEALINGS_MAX {
+        random.shuffle(&mut dealt);
+        see(&dealt);
+    }
+}
+
+/// How many ways there are to choose `chosen` of `count`.
+pub fn ways(chosen: usize, count: usize) -> f64 {
+    (0..chosen).map(|at| (count - at) as f64 / (chosen - at) as f64).product()
+}
