@@ -20,7 +20,7 @@ const BENCH: &str = env!("CARGO_BIN_EXE_ringmq-bench");
 
 fn bench(arguments: &str) -> Output {
     let mut command = Command::new(BENCH);
-    command.arg("--json").args(arguments.split_whitespace());
+    command.args(arguments.split_whitespace()).arg("--json");
     command.output().expect("the bench starts")
 }
 
@@ -71,6 +71,41 @@ fn every_scenario_with_traffic_delivers_all_it_sends_on_one_and_two_shards() {
             assert!(outcome["latency"]["count"].as_u64() > Some(0), "{outcome:#}");
         }
     }
+}
+
+#[test]
+fn the_relay_delivers_all_that_it_is_sent_at_every_qos_in_both_worlds() {
+    // Subscribers with ids of their own, large messages that leave by reference, several publishers for one subscriber.
+    let further =
+        ["p2p-qos1 --mqtt 5 --user-properties 2", "fan-out --payload 4k", "fan-in --window 3"];
+    for io in ["auto", "epoll"] {
+        let start = format!("relay --io {io} --seconds 0.1 --warm-up 0.1 --rate 0");
+        let named = [
+            "fan-out",
+            "fan-in",
+            "p2p-qos0",
+            "p2p-qos0-4k",
+            "p2p-qos1-one",
+            "p2p-qos2",
+            "wildcards",
+        ];
+        let named = named.map(|name| format!(" --scenario {name}")).concat();
+        check_flat_out(&outcomes(&format!("{start}{named}")), 7);
+        for (scenario, qos) in further.iter().flat_map(|scenario| [1, 2].map(|qos| (scenario, qos)))
+        {
+            let outcomes = outcomes(&format!("{start} --scenario {scenario} --qos {qos}"));
+            check_flat_out(&outcomes, 1);
+        }
+    }
+}
+
+#[test]
+fn what_the_relay_cannot_do_is_said() {
+    // The old name stands for it, too.
+    let output = bench("floor --scenario shared --seconds 0.2 --warm-up 0.1");
+    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("the relay has no shared subscriptions"), "{said}");
 }
 
 #[test]

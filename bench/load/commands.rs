@@ -23,7 +23,7 @@ pub struct CommandLine {
 /// What the bench does besides. The options and the work of each are in a file of their own.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure a relay on RingMQ's network, without MQTT, QoS 0 only: what no broker on it can get below
+    /// Measure a relay on RingMQ's network: the same packets along fixed routes, which no broker on it can do for less
     #[command(visible_alias = "floor")]
     Relay(Box<Options>),
     /// Say what makes this machine unfit to measure on, and choose cores

@@ -199,7 +199,7 @@ pub fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
         scenarios = built_in();
         scenarios.retain(|scenario| options.full || SHORT.contains(&&*scenario.name));
         if options.subject == Subject::Relay {
-            scenarios.retain(|scenario| scenario.qos == 0 && scenario.kind == Kind::Traffic);
+            scenarios.retain(Scenario::suits_relay);
         }
     }
     for scenario in &mut scenarios {
@@ -336,6 +336,12 @@ impl Scenario {
         let asked = if self.batch > 0 { self.batch.min(half) } else { half };
         let in_block = limits::packet_size(self).map_or(1, |size| (BLOCK_SIZE / size).max(1));
         asked.min(in_block as u64)
+    }
+
+    /// The relay has no shared subscriptions, and is measured with traffic.
+    fn suits_relay(&self) -> bool {
+        let is_shared = |filter: &String| filter.starts_with("$share/");
+        self.kind == Kind::Traffic && !self.filters.iter().any(is_shared)
     }
 
     pub fn burden_ns(&self) -> u64 {
