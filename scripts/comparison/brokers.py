@@ -110,10 +110,10 @@ def build():
 
 def named(name):
     """A broker by its name; `None`, with a word on why, if it cannot be had."""
-    return {"ringmq": ringmq, "floor": floor, "mosquitto": mosquitto, "rumqttd": rumqttd}[name]()
+    return {"ringmq": ringmq, "relay": relay, "mosquitto": mosquitto, "rumqttd": rumqttd}[name]()
 
 
-NAMES = ["mosquitto", "rumqttd", "ringmq", "floor"]
+NAMES = ["mosquitto", "rumqttd", "ringmq", "relay"]
 
 
 def ringmq(name="ringmq", config=None, options=()):
@@ -142,10 +142,8 @@ def variant(text):
     return ringmq(name, config=config.resolve())
 
 
-def floor():
-    broker = Broker("floor", [release("ringmq-bench"), "__relay", "{core}", "127.0.0.1:{port}", "auto"])
-    broker.speaks_qos = False
-    return broker
+def relay():
+    return Broker("relay", [release("ringmq-bench"), "__relay", "{core}", "127.0.0.1:{port}", "auto"])
 
 
 def mosquitto():
