@@ -99,6 +99,40 @@ fn the_relay_delivers_all_that_it_is_sent_at_every_qos_in_both_worlds() {
     }
 }
 
+/// Writes the scenarios of `scripts/compare --relay`, and prints where.
+const WRITE_GRID: &str = r#"
+import sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, "scripts")
+from comparison import relay_grid
+print(*relay_grid.write(relay_grid.rows()).values(), sep="\n")
+"#;
+
+#[test]
+fn the_relays_grid_has_a_row_for_each_of_its_clients_qos_and_batches() {
+    let mut python = Command::new("python3");
+    let Ok(written) = python.args(["-c", WRITE_GRID]).output() else {
+        println!("SKIPPED the grid of scripts/compare --relay: there is no python3");
+        return;
+    };
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let files = String::from_utf8(written.stdout).expect("text");
+    let named: String = files.lines().map(|file| format!(" --scenario {file}")).collect();
+    let listing = bench(&format!("--list{named}"));
+    assert!(listing.status.success(), "{}", String::from_utf8_lossy(&listing.stderr));
+    let listing: serde_json::Value = serde_json::from_slice(&listing.stdout).expect("JSON");
+    let mut words: Vec<_> =
+        listing.as_array().expect("a list").iter().map(|it| &it["words"]).collect();
+    for clients in ["50 pairs", "1000 pairs", "1 to 50", "50 to 1"] {
+        for (qos, batch) in (0..3).flat_map(|qos| [1, 5, 50, 500].map(|batch| (qos, batch))) {
+            let row = format!("{clients}, 64 B, QoS {qos}, batch {batch}");
+            let at = words.iter().position(|words| **words == row);
+            words.remove(at.unwrap_or_else(|| panic!("{row} is missing: {words:?}")));
+        }
+    }
+    assert!(words.is_empty(), "{words:?}");
+}
+
 #[test]
 fn what_the_relay_cannot_do_is_said() {
     // The old name stands for it, too.

@@ -77,7 +77,7 @@ def scratch():
 
 def run_bench(options, running, scenario, settings, seconds):
     command = [release("ringmq-bench"), "--broker", f"127.0.0.1:{running.port}", "--pid", str(running.pid)]
-    command += ["--json", "--seconds", str(seconds), "--scenario", scenario] + options.bench
+    command += ["--json", "--seconds", str(seconds), "--scenario", settings.get("file", scenario)] + options.bench
     if options.flat_out_only and settings["flat_out"] and "--rate" not in options.bench:
         command += ["--rate", "0"]
     cores = os.sched_getaffinity(0) - {options.core}
