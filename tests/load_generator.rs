@@ -3,6 +3,8 @@
 
 #[path = "load_generator/double.rs"]
 mod double;
+#[path = "load_generator/reports.rs"]
+mod reports;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -8,6 +8,7 @@ use crate::difference;
 use crate::fitness;
 use crate::measurement;
 use crate::options::{Options, Subject};
+use crate::report::schema;
 
 /// Measures RingMQ, or any other MQTT broker: starts a RingMQ of its own on one core, drives it over TCP from the others,
 /// verifies every message, and prints a table. Ends with 1 if anything was lost, duplicated, out of order or corrupt.
@@ -30,6 +31,8 @@ enum Command {
     Machine(fitness::Options),
     /// Say whether results got worse, with the noise between rounds taken into account
     Diff(difference::Options),
+    /// Print the JSON Schema of what --json and --output write
+    Schema,
 }
 
 impl CommandLine {
@@ -42,6 +45,7 @@ impl CommandLine {
             Some(Command::Relay(options)) => {
                 measurement::run(&Options { subject: Subject::Relay, ..*options })
             }
+            Some(Command::Schema) => schema::print(),
         }
     }
 }

@@ -12,15 +12,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
 use self::control::{Orders, Shared};
-use self::subscriber::new_histogram;
 use self::wire::Wire;
 use self::worker::{Worker, WorkerReport};
 use crate::client::{Client, Target};
 use crate::machine;
 use crate::plan::Plan;
+use crate::recorder::{Drawer, Latencies, Recording};
 use crate::tally::Faults;
 
 /// The socket of a client that stalls takes only this much: the rest is the broker's to keep.
@@ -30,13 +28,6 @@ const STALLED_RECEIVE_SIZE: usize = 32 << 10;
 pub struct Engine {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<WorkerReport>>,
-}
-
-/// What a whole run came to.
-#[derive(Debug)]
-pub struct RunReport {
-    pub faults: Faults,
-    pub latency: Histogram<u64>,
 }
 
 impl Engine {
@@ -113,6 +104,7 @@ impl Engine {
             delivered: self.shared.delivered_count(flow),
             reads: self.shared.read_count(flow),
             size: self.shared.delivered_size(flow),
+            missing: self.shared.missing_count(),
         }
     }
 
@@ -162,22 +154,33 @@ impl Engine {
         Ok(self.shared.at_rest(flow))
     }
 
-    /// Ends the threads and adds up what they found.
-    pub fn stop(self) -> Result<RunReport, String> {
+    /// Where the threads leave the latencies that they have recorded.
+    pub fn drawers(&self) -> impl Iterator<Item = &Drawer> {
+        self.shared.threads.iter().map(|thread| &thread.drawer)
+    }
+
+    /// Ends the record of latencies, and takes what is left of it.
+    pub fn end_record(&self, latencies: &mut Latencies) -> Result<(), String> {
+        self.order(|orders| orders.recording = Recording::default())?;
+        latencies.collect(self.drawers());
+        Ok(())
+    }
+
+    /// Ends the threads and adds up what went wrong.
+    pub fn stop(self) -> Result<Faults, String> {
         self.shared.order(|orders| orders.stop = true);
-        let mut report = RunReport { faults: Faults::default(), latency: new_histogram() };
+        let mut faults = Faults::default();
         for thread in self.threads {
             let part = thread.join().map_err(|_| "a generator thread panicked".to_string())?;
-            report.faults.add(&part.faults);
-            report.latency.add(&part.latency).map_err(|error| error.to_string())?;
+            faults.add(&part.faults);
         }
-        report.faults.lost += self.shared.lost_in_groups();
-        self.shared.failure().map_or(Ok(report), Err)
+        faults.lost += self.shared.lost_in_groups();
+        self.shared.failure().map_or(Ok(faults), Err)
     }
 }
 
 /// How much went through a flow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub sent: u64,
     /// Writes of the publishers.
@@ -187,6 +190,8 @@ pub struct Counts {
     pub reads: u64,
     /// Bytes of whole packets delivered.
     pub size: u64,
+    /// Messages that later ones have overtaken; in a storm, connections that have failed.
+    pub missing: u64,
 }
 
 impl Counts {
@@ -198,6 +203,8 @@ impl Counts {
             delivered: self.delivered - earlier.delivered,
             reads: self.reads - earlier.reads,
             size: self.size - earlier.size,
+            // What was overtaken may have come since.
+            missing: self.missing.saturating_sub(earlier.missing),
         }
     }
 }

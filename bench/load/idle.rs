@@ -7,9 +7,11 @@ use nix::unistd::gettid;
 
 use crate::broker::Broker;
 use crate::client::Client;
+use crate::engine::Counts;
 use crate::interrupt;
 use crate::meter::Meter;
 use crate::outcome::Outcome;
+use crate::report::measured::{MeasuredRun, Pace};
 use crate::run::Bench;
 use crate::scenario::Scenario;
 
@@ -47,10 +49,13 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     }
     bench.wait(SETTLE, || Ok(()))?;
     bench.progress.say(&scenario.name, &format!("{} connections at rest", clients.len()));
-    let usage = meter.watch(bench.span, &bench.progress, || Ok(()))?;
+    let usage = meter.watch(bench.span, &bench.progress, Counts::default, || Ok(()))?;
     outcome.resident_size_max = meter.resident_size_max;
     if usage.is_measured() {
         outcome.set_usage(&usage, 0);
+        let series = meter.take_series();
+        let run = MeasuredRun::new(Pace::AtRest, &Counts::default(), &usage, series);
+        outcome.runs.push(MeasuredRun { bound: None, ..run });
     }
     outcome.measure("connections", clients.len() as f64, "");
     if let Some((fresh, with)) = fresh.zip(usage.resident_size) {

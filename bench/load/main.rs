@@ -19,6 +19,7 @@ mod options;
 mod outcome;
 mod plan;
 mod progress;
+mod recorder;
 mod relay;
 mod report;
 mod run;

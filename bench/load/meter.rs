@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::engine::Counts;
 use crate::interrupt;
 use crate::machine::{self, ProcessorTime, Time};
 use crate::outcome::Bound;
 use crate::progress::Progress;
+use crate::report::series::{self, Moment, Series};
 
 /// A thread that ran, or was ready to, for this much of the time was busy.
 const BUSY: f64 = 0.93;
@@ -24,6 +26,8 @@ pub struct Meter {
     pid: Option<u32>,
     generator: BTreeSet<u32>,
     pub resident_size_max: Option<u64>,
+    /// The latest span, interval by interval.
+    series: Series,
 }
 
 struct Reading {
@@ -55,22 +59,33 @@ impl Usage {
 
 impl Meter {
     pub fn new(pid: Option<u32>, generator: BTreeSet<u32>) -> Meter {
-        Meter { pid, generator, resident_size_max: None }
+        Meter { pid, generator, resident_size_max: None, series: Series::default() }
     }
 
-    /// Waits for `span` while `check` finds nothing wrong and nobody interrupts, and returns what was used in it.
+    /// Waits for `span` while `check` finds nothing wrong and nobody interrupts, and returns what was used in it. `counts` are
+    /// read between intervals, which `take_series` gives.
     pub fn watch(
         &mut self,
         span: Duration,
         progress: &Progress,
+        mut counts: impl FnMut() -> Counts,
         mut check: impl FnMut() -> Result<(), String>,
     ) -> Result<Usage, String> {
+        let interval = series::interval(span);
         let begin = self.read()?;
         let end = begin.at + span;
+        let mut moments = vec![Moment { counts: counts(), ..self.moment(&begin, &begin) }];
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || interrupt::came() {
+            let now = Instant::now();
+            let next = begin.at + interval * moments.len() as u32;
+            let left = end.min(next).saturating_duration_since(now);
+            if now >= end || interrupt::came() {
                 break;
+            }
+            if left.is_zero() {
+                let reading = self.read()?;
+                moments.push(Moment { counts: counts(), ..self.moment(&begin, &reading) });
+                continue;
             }
             let step = left.min(Duration::from_millis(100));
             thread::sleep(step);
@@ -79,8 +94,37 @@ impl Meter {
             check()?;
         }
         let after = self.read()?;
+        let last = Moment { counts: counts(), ..self.moment(&begin, &after) };
+        moments.push(last);
+        self.series = Series::new(moments, interval);
+        Ok(self.usage(&begin, &after, last.resident_size))
+    }
+
+    /// What `watch` has seen at last, interval by interval.
+    pub fn take_series(&mut self) -> Series {
+        std::mem::take(&mut self.series)
+    }
+
+    fn moment(&mut self, begin: &Reading, now: &Reading) -> Moment {
+        let seconds = |total: Total| total.ran as f64 / 1e9;
+        let [broker_s, generator_s] =
+            [self.broker(begin, now), self.generator(begin, now)].map(|total| total.map(seconds));
+        let at_s = (now.at - begin.at).as_secs_f64();
         let resident_size = self.resident_size();
-        Ok(self.usage(&begin, &after, resident_size))
+        Moment { at_s, counts: Counts::default(), broker_s, generator_s, resident_size }
+    }
+
+    fn broker(&self, begin: &Reading, end: &Reading) -> Option<Total> {
+        let (begin, end) = (begin.broker.as_ref()?, end.broker.as_ref()?);
+        Some(Total::of(end.since(begin, |_| true)))
+    }
+
+    /// `None`: it is not measured.
+    fn generator(&self, begin: &Reading, end: &Reading) -> Option<Total> {
+        let is_measured = !self.generator.is_empty()
+            && self.generator.iter().all(|thread| begin.own.has(*thread) && end.own.has(*thread));
+        let mine = |thread| self.generator.contains(&thread);
+        is_measured.then(|| Total::of(end.own.since(&begin.own, mine)))
     }
 
     pub fn resident_size(&mut self) -> Option<u64> {
@@ -99,12 +143,7 @@ impl Meter {
 
     fn usage(&self, begin: &Reading, end: &Reading, resident_size: Option<u64>) -> Usage {
         let elapsed_ns = (end.at - begin.at).as_nanos() as f64;
-        let mine = |thread| self.generator.contains(&thread);
-        let is_measured = !self.generator.is_empty()
-            && self.generator.iter().all(|thread| begin.own.has(*thread) && end.own.has(*thread));
-        let generator = is_measured.then(|| Total::of(end.own.since(&begin.own, mine)));
-        let broker = end.broker.as_ref().zip(begin.broker.as_ref());
-        let broker = broker.map(|(end, begin)| Total::of(end.since(begin, |_| true)));
+        let (generator, broker) = (self.generator(begin, end), self.broker(begin, end));
         let is_busy = |total: &Total| total.busiest as f64 > BUSY * elapsed_ns;
         let bound = match (&broker, &generator) {
             (Some(broker), _) if is_busy(broker) => Bound::Broker,

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::broker::Said;
 use crate::engine::Counts;
 use crate::meter::Usage;
+use crate::report::measured::MeasuredRun;
 use crate::tally::Faults;
 
 /// What kept a flat-out run from going faster.
@@ -129,6 +130,8 @@ pub struct Outcome {
     pub faults: Faults,
     /// What the broker's count of dropped messages grew by; `None`: nothing was lost, or it has none.
     pub dropped_as_counted: Option<u64>,
+    /// Each run with all that was measured of it.
+    pub runs: Vec<MeasuredRun>,
     /// What was said before the run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -177,6 +180,7 @@ impl Outcome {
             delivered: 0,
             faults: Faults::default(),
             dropped_as_counted: None,
+            runs: Vec::new(),
             warnings: Vec::new(),
             measures: Vec::new(),
             interrupted: false,

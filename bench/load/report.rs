@@ -1,5 +1,11 @@
 //! What the bench says of a run: the title above the table, and the JSON file.
 
+pub mod command;
+pub mod histogram;
+pub mod measured;
+pub mod schema;
+pub mod series;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +15,7 @@ use ringmq::printable::counted;
 use ringmq::shell::calendar;
 use serde::Serialize;
 
+use self::schema::Schema;
 use crate::broker::{Placement, Said};
 use crate::fitness;
 use crate::machine::Machine;
@@ -23,6 +30,7 @@ const DEBUG: &str = if cfg!(debug_assertions) { ", DEBUG BUILD" } else { "" };
 /// Everything that a later reader needs to know of a run.
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
+    pub schema: Schema,
     pub date: String,
     /// Of the repository that the bench ran in; with `-dirty` if it had changes.
     pub commit: String,
@@ -39,6 +47,9 @@ pub struct Report<'a> {
     pub shards: Option<u16>,
     #[serde(skip)]
     subject: Subject,
+    /// Whose figures these are.
+    #[serde(rename = "subject")]
+    subject_name: &'static str,
     #[serde(flatten)]
     pub said: Said,
     pub seconds: f64,
@@ -48,6 +59,7 @@ pub struct Report<'a> {
 #[derive(Debug, Serialize)]
 pub struct ScenarioReport<'a> {
     pub settings: &'a Scenario,
+    pub words: String,
     pub outcome: &'a Outcome,
 }
 
@@ -60,10 +72,11 @@ impl<'a> Report<'a> {
     ) -> Report<'a> {
         let pairs = scenarios.iter().zip(outcomes);
         Report {
+            schema: schema::RESULT,
             date: date(),
             commit: commit(),
             version: env!("CARGO_PKG_VERSION"),
-            command: std::env::args().collect::<Vec<_>>().join(" "),
+            command: command::own(),
             machine: Machine::describe(),
             unfit: fitness::unfit_words(&placement.choice()),
             broker: options.broker.as_deref(),
@@ -71,10 +84,19 @@ impl<'a> Report<'a> {
             generator_cores: &placement.generator,
             shards: options.broker.is_none().then_some(options.shards),
             subject: options.subject,
+            subject_name: match options.subject {
+                Subject::Relay => "relay",
+                Subject::Broker if options.broker.is_some() => "other",
+                Subject::Broker => "ringmq",
+            },
             said: said_in(outcomes),
             seconds: options.seconds,
             scenarios: pairs
-                .map(|(settings, outcome)| ScenarioReport { settings, outcome })
+                .map(|(settings, outcome)| ScenarioReport {
+                    settings,
+                    words: settings.words(),
+                    outcome,
+                })
                 .collect(),
         }
     }

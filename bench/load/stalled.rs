@@ -11,6 +11,8 @@ use crate::machine::now_ns;
 use crate::meter::{Meter, Usage};
 use crate::outcome::Outcome;
 use crate::plan::Plan;
+use crate::report::measured::{MeasuredRun, Pace as RunPace};
+use crate::report::series::Series;
 use crate::run::Bench;
 use crate::scenario::Scenario;
 use crate::tally::Faults;
@@ -63,7 +65,7 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     let stalled = engine.counts(STALLED);
     outcome.delivered = engine.counts(OTHERS).delivered + stalled.delivered;
     outcome.resident_size_max = meter.resident_size_max;
-    outcome.faults = engine.stop()?.faults;
+    outcome.faults = engine.stop()?;
     if interrupt::came() && !has_all {
         // Nobody waits for a subscriber that has stalled just now: what it has not got is not lost.
         outcome.faults.lost = 0;
@@ -114,20 +116,23 @@ fn run_round(
     outcome: &mut Outcome,
 ) -> Result<Round, String> {
     let span = Duration::from_secs_f64(scenario.stall_s);
-    let mut run = |stalled: bool| -> Result<(Counts, Usage), String> {
+    let mut run = |stalled: bool| -> Result<(Counts, Usage, Series), String> {
         let doing = if stalled { "stalled" } else { "all read" };
         bench
             .progress
             .say(&scenario.name, &format!("round {round} of {}, {doing}", scenario.rounds));
         engine.order(|orders| orders.stalled = stalled)?;
         let before = engine.counts(OTHERS);
-        let usage = meter.watch(span, &bench.progress, || engine.check())?;
+        let counts = || engine.counts(OTHERS);
+        let usage = meter.watch(span, &bench.progress, counts, || engine.check())?;
         interrupt::check()?;
-        Ok((engine.counts(OTHERS).since(&before), usage))
+        Ok((engine.counts(OTHERS).since(&before), usage, meter.take_series()))
     };
-    let (counts, usage) = run(false)?;
+    let (counts, usage, series) = run(false)?;
+    outcome.runs.push(MeasuredRun::new(RunPace::FlatOut, &counts, &usage, series));
     let free = counts.delivered as f64 / usage.elapsed_s;
-    let (counts, usage) = run(true)?;
+    let (counts, usage, series) = run(true)?;
+    outcome.runs.push(MeasuredRun::new(RunPace::Stalled, &counts, &usage, series));
     let behind = engine.counts(STALLED);
     outcome.set_traffic(&counts, usage.elapsed_s);
     outcome.set_usage(&usage, counts.delivered);

@@ -8,18 +8,20 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use ringmq::codec::{Connack, Packet, ProtocolVersion, ReasonCode, Suback, next_frame};
 
 use crate::broker::Broker;
 use crate::client::{Target, encode_connect, encode_subscribe, version};
-use crate::engine::subscriber::new_histogram;
+use crate::engine::Counts;
 use crate::interrupt;
 use crate::machine::{self, now_ns};
 use crate::meter::Meter;
-use crate::outcome::{Latency, Outcome};
+use crate::outcome::Outcome;
+use crate::recorder::{Drawer, Latencies, Recorder, Recording};
+use crate::report::measured::{MeasuredRun, Pace, RecordedLatency};
+use crate::report::series;
 use crate::run::Bench;
 use crate::scenario::Scenario;
 
@@ -46,9 +48,11 @@ struct Storm<'a> {
     /// Per thread, on schedule: nanoseconds in which there was nothing to do.
     idle_ns: Vec<AtomicU64>,
     thread_ids: Vec<AtomicU32>,
-    /// Latency is recorded while this is set.
-    recorded: AtomicBool,
-    latency: Mutex<Histogram<u64>>,
+    /// Latency is recorded from then on; 0: it is not.
+    recorded_from_ns: AtomicU64,
+    interval_ns: u64,
+    /// One a thread.
+    drawers: Vec<Drawer>,
     failure: Mutex<Option<String>>,
 }
 
@@ -82,10 +86,12 @@ fn storm(
         stop: AtomicBool::new(false),
         idle_ns: (0..threads).map(|_| AtomicU64::new(0)).collect(),
         thread_ids: (0..threads).map(|_| AtomicU32::new(0)).collect(),
-        recorded: AtomicBool::new(false),
-        latency: Mutex::new(new_histogram()),
+        recorded_from_ns: AtomicU64::new(0),
+        interval_ns: series::interval(bench.span).as_nanos() as u64,
+        drawers: (0..threads).map(|_| Drawer::default()).collect(),
         failure: Mutex::new(None),
     };
+    let mut latencies = Latencies::default();
     thread::scope(|scope| {
         for index in 0..threads {
             let (storm, cores) = (&storm, &bench.placement.generator);
@@ -95,52 +101,76 @@ fn storm(
                 storm.run_thread(index, threads);
             });
         }
-        let measured = storm.measure(bench, broker, outcome);
+        let measured = storm.measure(bench, broker, &mut latencies, outcome);
         storm.stop.store(true, Relaxed);
         measured
     })?;
     outcome.faults.lost += storm.failed.load(Relaxed);
     outcome.sent += storm.begun.load(Relaxed);
     outcome.delivered += storm.accepted.load(Relaxed);
-    let latency = storm.latency.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if rate > 0.0 && (!interrupt::came() || !latency.is_empty()) {
-        outcome.latency = Some(Latency::new(rate, &latency));
+    latencies.collect(storm.drawers.iter());
+    if rate > 0.0 && (!interrupt::came() || !latencies.total.is_empty()) {
+        let recorded = RecordedLatency::new(rate, &latencies.total);
+        outcome.latency = Some(recorded.summary.clone());
+        if let Some(run) = outcome.runs.last_mut().filter(|run| run.pace == Pace::Rate) {
+            run.series.set_latencies(latencies.end(run.series.points.len()));
+            run.latency = Some(recorded);
+        }
     }
     Ok(())
 }
 
 impl Storm<'_> {
-    fn measure(&self, bench: &Bench, broker: &Broker, outcome: &mut Outcome) -> Result<(), String> {
+    fn measure(
+        &self,
+        bench: &Bench,
+        broker: &Broker,
+        latencies: &mut Latencies,
+        outcome: &mut Outcome,
+    ) -> Result<(), String> {
         let check = || {
             self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
         };
         bench.wait(bench.warm_up, check)?;
         let mut meter = Meter::new(broker.pid, self.told_thread_ids());
-        let counts = || (self.begun.load(Relaxed), self.accepted.load(Relaxed));
-        let before = counts();
-        self.recorded.store(true, Relaxed);
+        let before = self.counts();
+        self.recorded_from_ns.store(now_ns(), Relaxed);
         self.take_idle_ns();
-        let usage = meter.watch(bench.span, &bench.progress, check)?;
-        self.recorded.store(false, Relaxed);
+        let counts = || {
+            latencies.collect(self.drawers.iter());
+            self.counts()
+        };
+        let usage = meter.watch(bench.span, &bench.progress, counts, check)?;
+        self.recorded_from_ns.store(0, Relaxed);
         if !usage.is_measured() {
             return Ok(());
         }
         let idle_ns = self.take_idle_ns();
-        let after = counts();
-        let accepted = after.1 - before.1;
+        let counts = self.counts().since(&before);
+        let accepted = counts.delivered;
         outcome.resident_size_max = outcome.resident_size_max.max(meter.resident_size_max);
+        let run = MeasuredRun::new(Pace::FlatOut, &counts, &usage, meter.take_series());
         if self.rate > 0.0 {
-            let counts = [after.0 - before.0, accepted];
-            outcome.set_usage_at_rate(&usage, self.scenario.rate, counts, idle_ns);
+            let rate = self.scenario.rate;
+            outcome.set_usage_at_rate(&usage, rate, [counts.sent, accepted], idle_ns);
+            outcome.runs.push(run.at_rate(rate, outcome.bound_at_rate));
             return Ok(());
         }
-        outcome.in_per_s = (after.0 - before.0) as f64 / usage.elapsed_s;
+        outcome.runs.push(run);
+        outcome.in_per_s = counts.sent as f64 / usage.elapsed_s;
         outcome.out_per_s = accepted as f64 / usage.elapsed_s;
         outcome.set_usage(&usage, accepted);
         if accepted == 0 && !interrupt::came() {
             outcome.failures.push("no connection was accepted".to_string());
         }
         Ok(())
+    }
+
+    /// A connection that is begun counts as a message that is sent, one that is accepted as delivered.
+    fn counts(&self) -> Counts {
+        let [sent, delivered, missing] =
+            [&self.begun, &self.accepted, &self.failed].map(|count| count.load(Relaxed));
+        Counts { sent, delivered, missing, ..Counts::default() }
     }
 
     /// As of an engine.
@@ -203,7 +233,9 @@ struct Dialer<'a> {
     step: usize,
     begin_ns: u64,
     begun: u64,
-    latency: Histogram<u64>,
+    latency: Recorder,
+    /// Since when it records.
+    recorded_from_ns: u64,
 }
 
 impl<'a> Dialer<'a> {
@@ -218,7 +250,8 @@ impl<'a> Dialer<'a> {
             step,
             begin_ns: now_ns(),
             begun: 0,
-            latency: new_histogram(),
+            latency: Recorder::default(),
+            recorded_from_ns: 0,
         })
     }
 
@@ -228,6 +261,7 @@ impl<'a> Dialer<'a> {
         let (mut was_idle, mut last) = (false, now_ns());
         while !self.storm.stop.load(Relaxed) {
             let begun = self.begun;
+            self.follow_record();
             self.begin_due()?;
             let sleep =
                 if self.storm.rate > 0.0 { Duration::ZERO } else { Duration::from_millis(2) };
@@ -250,8 +284,29 @@ impl<'a> Dialer<'a> {
                 swept = Instant::now();
             }
         }
-        let mut latency = self.storm.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        latency.add(&self.latency).map_err(|error| error.to_string())
+        self.latency.hand_over(self.drawer());
+        Ok(())
+    }
+
+    fn drawer(&self) -> &'a Drawer {
+        &self.storm.drawers[self.index]
+    }
+
+    /// Begins or ends the record of latencies when it is told to.
+    fn follow_record(&mut self) {
+        let from_ns = self.storm.recorded_from_ns.load(Relaxed);
+        if from_ns != self.recorded_from_ns {
+            self.recorded_from_ns = from_ns;
+            let recording = match from_ns {
+                0 => Recording::default(),
+                from_ns => {
+                    let interval_ns = self.storm.interval_ns;
+                    Recording { due_ns: 0..u64::MAX, from_ns, interval_ns }
+                }
+            };
+            self.latency.begin(&recording, self.drawer());
+        }
+        self.latency.turn(now_ns(), self.drawer());
     }
 
     /// Begins as many connections as are due, or as may be under way.
@@ -308,9 +363,7 @@ impl<'a> Dialer<'a> {
         let ended = dial.advance(version(self.storm.scenario.mqtt));
         if before != State::Leaving && dial.state == State::Leaving {
             self.storm.accepted.fetch_add(1, Relaxed);
-            if self.storm.recorded.load(Relaxed) {
-                self.latency.saturating_record(now_ns().saturating_sub(dial.due_ns).max(1));
-            }
+            self.latency.record(dial.due_ns, now_ns());
         }
         if ended {
             if dial.state != State::Leaving {

@@ -1,10 +1,10 @@
 //! What the bench's main thread and its generator threads share: orders one way, counts the other.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::plan::Plan;
+use crate::recorder::{Drawer, Recording};
 
 /// How the publishers of a flow publish.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,8 +25,8 @@ pub struct Orders {
     pub paces: Vec<Pace>,
     /// Subscribers of the flows that stall do not read.
     pub stalled: bool,
-    /// Latency is recorded of messages that were due in this time.
-    pub recorded_ns: Range<u64>,
+    /// Of which messages latency is recorded.
+    pub recording: Recording,
     pub stop: bool,
 }
 
@@ -43,6 +43,9 @@ pub struct ThreadCounts {
     pub delivered_size: Vec<AtomicU64>,
     /// Reads by which subscribers got publishes, or parts of one, per flow.
     pub reads: Vec<AtomicU64>,
+    /// Messages that later ones have overtaken, of all flows.
+    pub missing: AtomicU64,
+    pub drawer: Drawer,
 }
 
 #[derive(Debug)]
@@ -72,7 +75,7 @@ impl Shared {
         let orders = Orders {
             paces: vec![Pace::Still; flow_count],
             stalled: false,
-            recorded_ns: 0..0,
+            recording: Recording::default(),
             stop: false,
         };
         let threads = (0..thread_count).map(|_| ThreadCounts {
@@ -160,6 +163,11 @@ impl Shared {
 
     pub fn read_count(&self, flow: usize) -> u64 {
         self.threads.iter().map(|thread| thread.reads[flow].load(Ordering::Relaxed)).sum()
+    }
+
+    /// Messages that later ones have overtaken, of all flows.
+    pub fn missing_count(&self) -> u64 {
+        self.threads.iter().map(|thread| thread.missing.load(Ordering::Relaxed)).sum()
     }
 
     /// Everything that was sent in a flow has been acknowledged and delivered.

@@ -1,15 +1,13 @@
 //! A subscriber: verifies each message where it lies in the receive buffer, and acknowledges it.
 
-use std::ops::Range;
-use std::sync::atomic::Ordering::Relaxed;
-
-use hdrhistogram::Histogram;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::control::Shared;
 use super::wire::{Wire, body_range, unexpected};
 use crate::machine::now_ns;
 use crate::message::{self, Stamp};
 use crate::plan::{NO_CELL, SubscriberPlan};
+use crate::recorder::Recorder;
 use crate::tally::{Faults, Gaps, Seen};
 
 const PUBLISH: u8 = 3;
@@ -30,12 +28,12 @@ pub struct Subscriber {
 #[derive(Debug)]
 pub struct Findings {
     pub faults: Faults,
-    /// Nanoseconds from when a message was due to when its bytes were read.
-    pub latency: Histogram<u64>,
+    /// From when a message was due to when its bytes were read.
+    pub latency: Recorder,
+    /// Messages that later ones have overtaken, and that have not come yet.
+    pub missing: u64,
     /// For each shared group one `Seen` a publisher.
     pub seen: Vec<Vec<Seen>>,
-    /// Messages due in this time have their latency recorded.
-    pub recorded_ns: Range<u64>,
 }
 
 impl Findings {
@@ -44,16 +42,11 @@ impl Findings {
         let seen = |members: &usize| (0..publisher_count).map(|_| Seen::new(*members)).collect();
         Findings {
             faults: Faults::default(),
-            latency: new_histogram(),
+            latency: Recorder::default(),
+            missing: 0,
             seen: shared.plan.groups.iter().map(seen).collect(),
-            recorded_ns: 0..0,
         }
     }
-}
-
-/// One nanosecond to two minutes, to three digits.
-pub fn new_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 120_000_000_000, 3).expect("bounds in order")
 }
 
 /// What has arrived at once.
@@ -210,14 +203,23 @@ impl Inbox<'_> {
                 next.store(stamp.sequence + 1, Relaxed);
                 true
             }
-            None => self.gaps.note(stamp.publisher, next, stamp.sequence, faults),
+            None => self.count_late(stamp, next),
         };
         if !is_new {
             return;
         }
         self.batch.delivered += 1;
-        if self.findings.recorded_ns.contains(&stamp.due_ns) {
-            self.findings.latency.saturating_record(self.now.saturating_sub(stamp.due_ns).max(1));
-        }
+        self.findings.latency.record(stamp.due_ns, self.now);
+    }
+
+    /// A message that is not the next one. True if it is delivered by this for the first time.
+    #[cold]
+    fn count_late(&mut self, stamp: Stamp, next: &AtomicU64) -> bool {
+        let skipped = stamp.sequence.checked_sub(next.load(Relaxed));
+        let faults = &mut self.findings.faults;
+        let is_new = self.gaps.note(stamp.publisher, next, stamp.sequence, faults);
+        self.findings.missing += skipped.unwrap_or(0);
+        self.findings.missing -= u64::from(is_new && skipped.is_none());
+        is_new
     }
 }

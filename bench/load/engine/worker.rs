@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
 use super::control::{Orders, Pace, Shared};
@@ -47,7 +46,6 @@ pub struct Worker {
 /// What a thread has found when it ends.
 pub struct WorkerReport {
     pub faults: Faults,
-    pub latency: Histogram<u64>,
 }
 
 impl Worker {
@@ -112,7 +110,8 @@ impl Worker {
         let mut faults = self.findings.faults;
         faults.lost +=
             self.subscribers.iter().map(|subscriber| subscriber.lost(&self.shared)).sum::<u64>();
-        WorkerReport { faults, latency: self.findings.latency }
+        self.findings.latency.hand_over(&self.shared.threads[self.index].drawer);
+        WorkerReport { faults }
     }
 
     fn run_loop(&mut self) -> Result<(), String> {
@@ -142,6 +141,7 @@ impl Worker {
                 }
             }
             let now = now_ns();
+            self.findings.latency.turn(now, &self.shared.threads[self.index].drawer);
             let mut sent = 0;
             for publisher in &mut self.publishers {
                 let pace = self.orders.paces[publisher.flow];
@@ -163,7 +163,8 @@ impl Worker {
                 publisher.set_pace(orders.paces[flow], &self.shared);
             }
         }
-        self.findings.recorded_ns = orders.recorded_ns.clone();
+        let drawer = &self.shared.threads[self.index].drawer;
+        self.findings.latency.begin(&orders.recording, drawer);
         self.orders = orders;
         for at in 0..self.subscribers.len() {
             if self.subscribers[at].held_back {
@@ -193,6 +194,7 @@ impl Worker {
             counts.delivered[subscriber.flow].fetch_add(batch.delivered, Relaxed);
             counts.delivered_size[subscriber.flow].fetch_add(batch.size, Relaxed);
             counts.reads[subscriber.flow].fetch_add(batch.reads, Relaxed);
+            counts.missing.store(self.findings.missing, Relaxed);
         }
         Ok(())
     }
