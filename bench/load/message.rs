@@ -5,7 +5,11 @@ use std::ops::Range;
 
 /// Publisher (u32), checksum (u32), sequence (u64), due time (u64), little endian. What follows is made from publisher
 /// and sequence, so bytes of another message are noticed.
-pub const PAYLOAD_SIZE_MIN: usize = 24;
+const LONG_HEAD_SIZE: usize = 24;
+
+/// A payload without room for that has the lower halves of sequence and due time, the latter in microseconds (u32 each).
+/// The receiver knows the upper halves: `Stamp::widen`.
+pub const PAYLOAD_SIZE_MIN: usize = 16;
 
 /// The identifier of a user property [MQTT-2.2.2.2].
 pub const USER_PROPERTY: u8 = 0x26;
@@ -23,6 +27,31 @@ pub struct Stamp {
     pub due_ns: u64,
 }
 
+impl Stamp {
+    /// As much of it as a payload without room for all carries.
+    #[inline]
+    fn narrow(self) -> Stamp {
+        let (sequence, due_us) = (self.sequence as u32, (self.due_ns / 1000) as u32);
+        Stamp { sequence: sequence.into(), due_ns: due_us.into(), ..self }
+    }
+
+    /// The whole of a stamp out of a payload of `payload_size`: of all the sequences that it may be, the one that is nearest to
+    /// `next`, the sequence that is expected; of all the times the one nearest to `now_ns`, rounded down to the microsecond.
+    /// `None`: the sequence would lie before the first one.
+    #[inline(always)]
+    pub fn widen(self, payload_size: usize, next: u64, now_ns: u64) -> Option<Stamp> {
+        if payload_size >= LONG_HEAD_SIZE {
+            return Some(self);
+        }
+        let ahead = (self.sequence as u32).wrapping_sub(next as u32) as i32;
+        let now_us = now_ns / 1000;
+        let ago_us = (now_us as u32).wrapping_sub(self.due_ns as u32) as i32;
+        let due_us = now_us.checked_sub_signed(ago_us.into()).unwrap_or(0);
+        let sequence = next.checked_add_signed(ahead.into())?;
+        Some(Stamp { sequence, due_ns: due_us * 1000, ..self })
+    }
+}
+
 #[inline(always)]
 fn fold(a: u64, b: u64) -> u64 {
     let wide = u128::from(a) * u128::from(b);
@@ -37,7 +66,10 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 /// Fills a payload: stamp, filling and checksum.
 #[inline]
 pub fn seal(payload: &mut [u8], stamp: Stamp) {
-    let (head, filling) = payload.split_at_mut(PAYLOAD_SIZE_MIN);
+    if payload.len() < LONG_HEAD_SIZE {
+        return seal_short(payload, stamp.narrow());
+    }
+    let (head, filling) = payload.split_at_mut(LONG_HEAD_SIZE);
     let mut value = fold(stamp.sequence ^ KEYS[0], u64::from(stamp.publisher) ^ KEYS[1]);
     let mut words = filling.chunks_exact_mut(8);
     for word in &mut words {
@@ -54,15 +86,35 @@ pub fn seal(payload: &mut [u8], stamp: Stamp) {
     head[16..24].copy_from_slice(&stamp.due_ns.to_le_bytes());
 }
 
-/// The stamp of a payload whose bytes are what was sent; `None` for any other.
+fn seal_short(payload: &mut [u8], stamp: Stamp) {
+    let (head, filling) = payload.split_at_mut(PAYLOAD_SIZE_MIN);
+    let value = fold(stamp.sequence ^ KEYS[0], u64::from(stamp.publisher) ^ KEYS[1]);
+    let filling_size = filling.len();
+    filling.copy_from_slice(&value.to_le_bytes()[..filling_size]);
+    let sum = checksum(stamp, filling);
+    let fields = [stamp.publisher, sum, stamp.sequence as u32, stamp.due_ns as u32];
+    for (to, field) in head.chunks_exact_mut(4).zip(fields) {
+        to.copy_from_slice(&field.to_le_bytes());
+    }
+}
+
+/// The stamp of a payload whose bytes are what was sent, to be widened; `None` for any other.
 #[inline]
 pub fn open(payload: &[u8]) -> Option<Stamp> {
-    if payload.len() < PAYLOAD_SIZE_MIN {
-        return None;
+    if payload.len() < LONG_HEAD_SIZE {
+        return open_short(payload);
     }
-    let (head, filling) = payload.split_at(PAYLOAD_SIZE_MIN);
+    let (head, filling) = payload.split_at(LONG_HEAD_SIZE);
     let first = word(head, 0);
     let stamp = Stamp { publisher: first as u32, sequence: word(head, 8), due_ns: word(head, 16) };
+    (checksum(stamp, filling) == (first >> 32) as u32).then_some(stamp)
+}
+
+fn open_short(payload: &[u8]) -> Option<Stamp> {
+    let (head, filling) = payload.split_at_checked(PAYLOAD_SIZE_MIN)?;
+    let (first, second) = (word(head, 0), word(head, 8));
+    let (sequence, due_ns) = (second & u64::from(u32::MAX), second >> 32);
+    let stamp = Stamp { publisher: first as u32, sequence, due_ns };
     (checksum(stamp, filling) == (first >> 32) as u32).then_some(stamp)
 }
 
@@ -230,17 +282,52 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_payload_is_noticed() {
-        for size in [24, 25, 31, 32, 64, 100, 256] {
-            let stamp = Stamp { publisher: 7, sequence: 1 << 33, due_ns: 123_456_789 };
+        for size in [16, 17, 20, 23, 24, 25, 31, 32, 64, 100, 256] {
+            let stamp = Stamp { publisher: 7, sequence: 1 << 33, due_ns: 123_456_000 };
             let mut payload = vec![0; size];
             seal(&mut payload, stamp);
-            assert_eq!(open(&payload), Some(stamp));
+            let opened = open(&payload).expect("nothing was changed");
+            assert_eq!(opened.widen(size, (1 << 33) - 5, 123_999_000), Some(stamp), "{size}");
             for bit in 0..size * 8 {
                 payload[bit / 8] ^= 1 << (bit % 8);
                 assert_eq!(open(&payload), None, "bit {bit} of {size} bytes");
                 payload[bit / 8] ^= 1 << (bit % 8);
             }
         }
+    }
+
+    #[test]
+    fn a_payload_that_is_cut_or_longer_is_noticed() {
+        for size in [16, 23, 24, 40] {
+            let mut payload = vec![0; size];
+            seal(&mut payload, Stamp { publisher: 7, sequence: 9, due_ns: 1_000 });
+            for other in (0..size).chain(size + 1..size + 9) {
+                let mut changed = payload.clone();
+                changed.resize(other, 0);
+                assert_eq!(open(&changed), None, "{size} bytes and then {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_payloads_numbers_go_round_and_are_still_told_apart() {
+        let round = 1u64 << 32;
+        let sent = |sequence: u64, due_us: u64| {
+            let mut payload = [0; PAYLOAD_SIZE_MIN];
+            seal(&mut payload, Stamp { publisher: 3, sequence, due_ns: due_us * 1000 + 999 });
+            open(&payload).expect("nothing was changed")
+        };
+        for next in [0, 5, round - 1, round, round + 7, 3 * round - 2] {
+            for sequence in [next.saturating_sub(1000), next, next + 1, next + 100_000] {
+                for (due_us, now_us) in [(0, 1), (round - 3, round + 4), (5 * round, 5 * round)] {
+                    let whole = sent(sequence, due_us).widen(16, next, now_us * 1000 + 5);
+                    let expected = Stamp { publisher: 3, sequence, due_ns: due_us * 1000 };
+                    assert_eq!(whole, Some(expected), "{next} {sequence} {due_us} {now_us}");
+                }
+            }
+        }
+        // Before the first message there is none.
+        assert_eq!(sent(round - 1, 0).widen(16, 0, 0), None);
     }
 
     #[test]
@@ -278,8 +365,8 @@ mod tests {
         let mut other = vec![0; 64];
         seal(&mut own, Stamp { publisher: 1, sequence: 5, due_ns: 9 });
         seal(&mut other, Stamp { publisher: 1, sequence: 6, due_ns: 9 });
-        assert_ne!(own[24..], other[24..]);
-        own[24..].copy_from_slice(&other[24..]);
+        assert_ne!(own[LONG_HEAD_SIZE..], other[LONG_HEAD_SIZE..]);
+        own[LONG_HEAD_SIZE..].copy_from_slice(&other[LONG_HEAD_SIZE..]);
         assert_eq!(open(&own), None);
     }
 

@@ -413,7 +413,7 @@ mod tests {
         let refused = [
             "mqtt = 4",
             "qos = 3",
-            "payload = 23",
+            "payload = 15",
             "user_properties = 1",
             "window = 0",
             "publishers = 2\ntopic = \"a\"",

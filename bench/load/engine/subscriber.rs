@@ -175,8 +175,7 @@ impl Inbox<'_> {
         {
             return None;
         }
-        self.count(stamp);
-        Some(())
+        self.count(stamp, payload.len())
     }
 
     /// A publish has the properties that were sent, and behind them what the broker may add.
@@ -186,13 +185,15 @@ impl Inbox<'_> {
             || self.allows_added && message::only_adds_user_properties(sent, properties)
     }
 
+    /// `None`: nobody has sent it.
     #[inline(always)]
-    fn count(&mut self, stamp: Stamp) {
+    fn count(&mut self, stamp: Stamp, payload_size: usize) -> Option<()> {
         let cell = self.plan.cells[stamp.publisher as usize];
         let Some(next) = self.shared.next.get(cell as usize) else {
             self.findings.faults.astray += 1;
-            return;
+            return Some(());
         };
+        let stamp = stamp.widen(payload_size, next.load(Relaxed), self.now)?;
         let faults = &mut self.findings.faults;
         let is_new = match self.plan.group {
             Some((group, member)) => {
@@ -205,11 +206,11 @@ impl Inbox<'_> {
             }
             None => self.count_late(stamp, next),
         };
-        if !is_new {
-            return;
+        if is_new {
+            self.batch.delivered += 1;
+            self.findings.latency.record(stamp.due_ns, self.now);
         }
-        self.batch.delivered += 1;
-        self.findings.latency.record(stamp.due_ns, self.now);
+        Some(())
     }
 
     /// A message that is not the next one. True if it is delivered by this for the first time.
