@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 use serde::Serialize;
 
-use crate::client::{Client, Target};
+use crate::client::{Client, KEEP_ALIVE_S, Target};
 use crate::options::{Options, Subject};
 use crate::scenario::Scenario;
 use crate::{fitness, limits, machine, relay};
@@ -86,7 +86,7 @@ const GREET_TIME_MAX: Duration = Duration::from_secs(5);
 /// A broker that is not the bench's own, as it has been found.
 #[derive(Clone, Debug)]
 pub struct Found {
-    target: Target,
+    pub target: Target,
     pub said: Said,
     /// The largest packet that it takes, if it says so.
     pub packet_size_max: Option<usize>,
@@ -100,7 +100,7 @@ pub fn find(options: &Options, mqtt: u8) -> Result<Option<Found>, String> {
     let address = reach(&addresses).map_err(|reason| {
         format!("--broker {broker}: no broker listens there ({reason}): start it, or name another address")
     })?;
-    let target = Target { address };
+    let target = Target { address, keep_alive_s: KEEP_ALIVE_S };
     let greet = |mqtt| {
         let client_id = ("ringmq-bench-asks", mqtt, 0);
         Client::connect_within(GREET_TIME_MAX, &target, client_id, None)
@@ -224,8 +224,9 @@ impl Broker {
         placement: &Placement,
         scenario: &Scenario,
     ) -> Result<Broker, String> {
+        let aim = |address| Target { address, keep_alive_s: scenario.keep_alive_s };
         if let Some(Found { target, said, .. }) = found {
-            let (target, said) = (*target, said.clone());
+            let (target, said) = (aim(target.address), said.clone());
             return Ok(Broker { target, pid: options.pid, said, child: None });
         }
         let program =
@@ -255,7 +256,7 @@ impl Broker {
         let lines = read_lines(child.stderr.take().expect("stderr is piped"));
         match wait_for_address(&lines) {
             Ok((address, said)) => {
-                let (target, pid) = (Target { address }, Some(child.id()));
+                let (target, pid) = (aim(address), Some(child.id()));
                 Ok(Broker { target, pid, said, child: Some((child, lines)) })
             }
             Err(reason) => {

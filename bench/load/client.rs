@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use ringmq::codec::{
@@ -13,14 +15,35 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::interrupt;
 
-/// Where the broker listens.
+/// Where the broker listens, and how long it may hear nothing of its clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     pub address: SocketAddr,
+    pub keep_alive_s: u16,
 }
 
-/// Connections from one source address: the kernel has some 28,000 ports for each.
-const PORTS_USED: usize = 20_000;
+/// Longer than most runs, so that clients need not ping, and not 0, so that the broker keeps its timer.
+pub const KEEP_ALIVE_S: u16 = 3600;
+
+/// Connections from one source address, at most.
+const PORTS_USED_MAX: usize = 20_000;
+
+/// The kernel's ports for connections from one address to another. `proc`: the file system of that name.
+pub fn port_count(proc: &Path) -> Option<usize> {
+    let range = std::fs::read_to_string(proc.join("sys/net/ipv4/ip_local_port_range")).ok()?;
+    let mut ends = range.split_whitespace().map_while(|text| text.parse::<usize>().ok());
+    let (low, high) = ends.next().zip(ends.next())?;
+    Some((high + 1).saturating_sub(low))
+}
+
+/// How many of them are used: the others are left to who else connects, and to connections that have just ended.
+fn ports_used() -> usize {
+    static USED: OnceLock<usize> = OnceLock::new();
+    *USED.get_or_init(|| {
+        let ports = port_count(Path::new("/proc")).unwrap_or(PORTS_USED_MAX);
+        (ports * 7 / 10).clamp(1, PORTS_USED_MAX)
+    })
+}
 
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -32,7 +55,7 @@ impl Target {
     pub fn socket(&self, index: usize) -> std::io::Result<Socket> {
         let socket =
             Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))?;
-        let source = 1 + index / PORTS_USED;
+        let source = 1 + index / ports_used();
         if self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) && source > 1 {
             let source = Ipv4Addr::new(127, 0, (source >> 8) as u8, source as u8);
             socket.bind(&SocketAddr::from((source, 0)).into())?;
@@ -62,12 +85,11 @@ pub fn version(mqtt: u8) -> ProtocolVersion {
     if mqtt == 5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 }
 }
 
-/// CONNECT of a client that starts clean. The keep alive is longer than any run, so that no client has to ping, and not
-/// 0, so that the broker keeps its timer.
-pub fn encode_connect(client_id: &str, mqtt: u8) -> Vec<u8> {
+/// CONNECT of a client that starts clean.
+pub fn encode_connect(client_id: &str, mqtt: u8, keep_alive_s: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
     let receive_max = (mqtt == 5).then_some(u16::MAX);
-    Connect { keep_alive_s: 3600, receive_max, ..Connect::new(version(mqtt), client_id) }
+    Connect { keep_alive_s, receive_max, ..Connect::new(version(mqtt), client_id) }
         .encode(&mut bytes);
     bytes
 }
@@ -135,7 +157,7 @@ impl Client {
             heeds_interrupt: false,
             packet_size_max: None,
         };
-        client.send(&encode_connect(client_id, mqtt))?;
+        client.send(&encode_connect(client_id, mqtt, target.keep_alive_s))?;
         let answer = |packet: &Packet<'_>| match packet {
             Packet::Connack(connack) if connack.reason == ReasonCode::Success => {
                 Ok((connack.receive_max, connack.packet_size_max))
@@ -271,7 +293,8 @@ mod tests {
             stream.write_all(&[&PUBLISH[..], &SUBACK, &PUBLISH].concat()).expect("open");
             stream
         });
-        let mut client = Client::connect(&Target { address }, "c", 3, 0, None).expect("accepted");
+        let target = Target { address, keep_alive_s: KEEP_ALIVE_S };
+        let mut client = Client::connect(&target, "c", 3, 0, None).expect("accepted");
         client.subscribe(&["t", "u"].map(str::to_string), 0).expect("granted");
         let _open = broker.join().expect("it did its part");
         for _ in 0..2 {

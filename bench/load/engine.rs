@@ -1,7 +1,9 @@
 //! The engine: connects a plan's clients, spreads them over generator threads, gives orders and reads counts.
 
 pub mod control;
+mod drawn;
 mod publisher;
+pub mod ramp;
 pub mod subscriber;
 pub mod wire;
 mod worker;
@@ -59,11 +61,11 @@ impl Engine {
             let thread = subscriber.group.map_or(index, |(group, _)| group) % thread_count;
             workers[thread].add_subscriber(Wire::new(stream), index)?;
         }
-        for index in 0..plan.publishers.len() {
+        for (number, index) in plan.connections().enumerate() {
             let client =
-                Client::connect(target, &format!("bench-p{index:05}"), plan.mqtt, index, None)?;
+                Client::connect(target, &format!("bench-p{number:05}"), plan.mqtt, number, None)?;
             let (stream, receive_max) = client.into_stream()?;
-            workers[index % thread_count].add_publisher(Wire::new(stream), index, receive_max)?;
+            workers[number % thread_count].add_publisher(Wire::new(stream), index, receive_max)?;
         }
         let start = |(index, worker): (usize, Worker)| {
             let cores = cores.get(index % cores.len().max(1)).copied();

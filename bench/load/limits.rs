@@ -76,15 +76,16 @@ pub fn packet_size(scenario: &Scenario) -> Option<usize> {
     let packet = |scenario: &Scenario| {
         let packet_id = if scenario.qos > 0 { 2 } else { 0 };
         let topic_size = 2 + scenario.topic_of(0).len();
-        let body_size = topic_size + packet_id + scenario.properties().len() + scenario.payload;
+        let payload_size = scenario.payload_size_max();
+        let body_size = topic_size + packet_id + scenario.properties().len() + payload_size;
         let mut header = vec![0];
         message::write_size(&mut header, body_size);
         header.len() + body_size
     };
     match scenario.kind {
-        Kind::Traffic => Some(packet(scenario)),
+        Kind::Traffic | Kind::ReconnectStorm | Kind::RetainedStorm => Some(packet(scenario)),
         Kind::StalledSubscriber => Some(packet(scenario).max(packet(&stalled::flow(scenario)))),
-        Kind::Idle | Kind::ConnectStorm => None,
+        Kind::Idle | Kind::ConnectStorm | Kind::ConnectRate => None,
     }
 }
 
@@ -154,7 +155,9 @@ fn sentence(scenario: &Scenario, room: &Room, demand: Demand) -> String {
     };
     let unit = if room.is_bytes { demand.packet_size } else { 1 };
     let fits = room.most / unit;
-    let way_out = if scenario.kind == Kind::StalledSubscriber && demand.publishers == 0 {
+    let way_out = if scenario.kind == Kind::ReconnectStorm {
+        "a smaller `queued` stays within it".to_string()
+    } else if scenario.kind == Kind::StalledSubscriber && demand.publishers == 0 {
         "a shorter --stall stays within it".to_string()
     } else if fits >= demand.publishers {
         format!("--window {} stays within it", fits / demand.publishers.max(1))
@@ -178,10 +181,10 @@ fn sentence(scenario: &Scenario, room: &Room, demand: Demand) -> String {
 /// What is lost in this scenario may have been dropped at a limit.
 pub fn is_explained(scenario: &Scenario) -> bool {
     match scenario.kind {
-        Kind::Traffic => true,
+        Kind::Traffic | Kind::ReconnectStorm | Kind::RetainedStorm => true,
         // Beyond the limits it judges the drops itself.
         Kind::StalledSubscriber => !scenario.beyond_limits,
-        Kind::Idle | Kind::ConnectStorm => false,
+        Kind::Idle | Kind::ConnectStorm | Kind::ConnectRate => false,
     }
 }
 
@@ -243,8 +246,16 @@ fn demands(scenario: &Scenario, keeps_groups: bool) -> Vec<Demand> {
         let messages = (scenario.stalled_rate * scenario.stall_s) as u64;
         demands.push(Demand { scope: Scope::Subscriber, messages, packet_size, publishers: 0 });
     }
-    // At a fixed rate the window is not what is under way.
-    if !scenario.flat_out {
+    if scenario.kind == Kind::ReconnectStorm {
+        let (queued, publishers) = (scenario.queued as u64, 0);
+        let all = queued * scenario.subscribers as u64;
+        for (scope, messages) in [(Scope::Subscriber, queued), (Scope::Broker, all)] {
+            demands.push(Demand { scope, messages, packet_size, publishers });
+        }
+        return demands;
+    }
+    // At a fixed rate the window is not what is under way; retained messages are fetched as they go out.
+    if !scenario.flat_out || scenario.kind == Kind::RetainedStorm {
         return demands;
     }
     let plan = Plan::new(scenario);
@@ -253,15 +264,15 @@ fn demands(scenario: &Scenario, keeps_groups: bool) -> Vec<Demand> {
         Demand { scope, messages, packet_size, publishers: publishers.div_ceil(members) }
     };
     for subscriber in &plan.subscribers {
-        let publishers = subscriber.cells.iter().filter(|cell| **cell != NO_CELL).count() as u64;
+        let publishers = plan.publisher_count(|index| subscriber.cells[index] != NO_CELL);
         demands.push(match subscriber.group {
             None => demand(Scope::Subscriber, publishers, 1),
             Some(_) if keeps_groups => demand(Scope::SharedGroup, publishers, 1),
             Some((group, _)) => demand(Scope::Subscriber, publishers, plan.groups[group] as u64),
         });
     }
-    let publishers = plan.publishers.iter().filter(|publisher| !publisher.cells.is_empty()).count();
-    demands.push(demand(Scope::Broker, publishers as u64, 1));
+    let publishers = plan.publisher_count(|index| !plan.publishers[index].cells.is_empty());
+    demands.push(demand(Scope::Broker, publishers, 1));
     demands.dedup();
     demands
 }

@@ -6,12 +6,13 @@ use crate::options::Options;
 use crate::report::Report;
 use crate::run::Bench;
 use crate::scenario::Listed;
-use crate::{scenario, screen, table};
+use crate::{scenario, screen, suite, table};
 
 /// Runs what the command line asks for. Ends with 1 unless every message was delivered as it should be.
 pub fn run(options: &Options) -> Result<ExitCode, String> {
     if options.list {
-        let listed = match options.scenario.is_empty() {
+        let all = options.scenario.is_empty() && options.suite.is_empty();
+        let listed = match all {
             true => scenario::built_in(),
             false => scenario::chosen(options)?,
         };
@@ -19,7 +20,9 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
             let listed: Vec<Listed> = listed.iter().map(Listed::new).collect();
             println!("{}", serde_json::to_string_pretty(&listed).expect("plain data"));
         } else {
-            listed.iter().for_each(|listed| println!("{:<22} {}", listed.name, listed.about));
+            listed.iter().for_each(|listed| println!("{:<26} {}", listed.name, listed.about));
+            let suites = suite::list().filter(|_| all);
+            suites.for_each(|(name, title)| println!("{:<26} {title}", format!("--suite {name}")));
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -38,7 +41,8 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     } else {
         let width = screen::width();
         let table = table::table(&scenarios, &outcomes, bench.placement.shared, width);
-        screen::print(&format!("{}\n{table}", report.title(width)))?;
+        let notes = suite::notes(&scenarios, options.seconds, width);
+        screen::print(&format!("{}\n{table}{notes}", report.title(width)))?;
     }
     if let Some(folder) = &options.output {
         eprintln!("written to {}", report.write(folder)?.display());

@@ -17,6 +17,9 @@ const BUSY: f64 = 0.93;
 /// A thread that was ready for this much of the time, and did not run, had its core taken by others.
 const CONTESTED: f64 = 0.05;
 
+/// How often it is looked whether what ends by itself is over.
+const SHORT_STEP: Duration = Duration::from_millis(5);
+
 /// Half of the shortest run that the command line allows.
 const MEASURED_S_MIN: f64 = 0.05;
 
@@ -125,6 +128,23 @@ impl Meter {
             && self.generator.iter().all(|thread| begin.own.has(*thread) && end.own.has(*thread));
         let mine = |thread| self.generator.contains(&thread);
         is_measured.then(|| Total::of(end.own.since(&begin.own, mine)))
+    }
+
+    /// The same until `is_done`, or somebody interrupts: of what ends by itself, and may be over at once.
+    pub fn watch_until(
+        &mut self,
+        progress: &Progress,
+        mut is_done: impl FnMut() -> Result<bool, String>,
+    ) -> Result<Usage, String> {
+        let begin = self.read()?;
+        while !is_done()? && !interrupt::came() {
+            thread::sleep(SHORT_STEP);
+            progress.advance(SHORT_STEP);
+            self.resident_size();
+        }
+        let after = self.read()?;
+        let resident_size = self.resident_size();
+        Ok(self.usage(&begin, &after, resident_size))
     }
 
     pub fn resident_size(&mut self) -> Option<u64> {

@@ -30,10 +30,16 @@ pub struct Options {
     /// with many]
     #[arg(long, value_name = "FILE|NAME")]
     pub scenario: Vec<String>,
-    /// All built-in scenarios: some 10 minutes
-    #[arg(long, conflicts_with = "scenario")]
+    /// A public suite, as published but for machine and length; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub suite: Vec<String>,
+    /// So many times the clients and the rates of a suite, as 0.02
+    #[arg(long, value_name = "N", requires = "suite")]
+    pub factor: Option<f64>,
+    /// All built-in scenarios: some 12 minutes
+    #[arg(long, conflicts_with_all = ["scenario", "suite"])]
     pub full: bool,
-    /// List the built-in scenarios, or those named
+    /// List the built-in scenarios and the suites, or those named
     #[arg(long)]
     pub list: bool,
     /// Print the results as JSON instead of the table

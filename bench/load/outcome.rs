@@ -1,5 +1,7 @@
 //! What a scenario came to: the numbers of one row of the table.
 
+use std::borrow::Cow;
+
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -50,6 +52,7 @@ pub struct Latency {
     /// Messages per second towards the broker.
     pub rate: f64,
     pub count: u64,
+    pub mean_us: f64,
     pub p50_us: f64,
     pub p90_us: f64,
     pub p99_us: f64,
@@ -63,6 +66,7 @@ impl Latency {
         Latency {
             rate,
             count: histogram.len(),
+            mean_us: histogram.mean() / 1000.0,
             p50_us: at(0.5),
             p90_us: at(0.9),
             p99_us: at(0.99),
@@ -148,7 +152,7 @@ pub struct Outcome {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Measure {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub value: f64,
     pub unit: &'static str,
 }
@@ -245,8 +249,8 @@ impl Outcome {
         }
     }
 
-    pub fn measure(&mut self, name: &'static str, value: f64, unit: &'static str) {
-        self.measures.push(Measure { name, value, unit });
+    pub fn measure(&mut self, name: impl Into<Cow<'static, str>>, value: f64, unit: &'static str) {
+        self.measures.push(Measure { name: name.into(), value, unit });
     }
 
     /// It has something to show.

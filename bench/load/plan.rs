@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use ringmq::topic;
 
 use crate::message::Layout;
+use crate::mix::{Mix, Payload};
 use crate::scenario::Scenario;
 
 /// Publishers and subscribers of one kind.
 #[derive(Debug)]
 pub struct Flow {
     pub layout: Layout,
+    /// Where messages differ in topic or size, what they are drawn from. Each topic of a publisher is one of the plan's then.
+    pub mix: Option<Mix>,
     pub window: u64,
     /// Messages that a publisher sends at once, flat out.
     pub batch: u64,
@@ -35,8 +38,9 @@ pub struct PublisherPlan {
 #[derive(Debug)]
 pub struct SubscriberPlan {
     pub flow: usize,
-    /// The one that messages match, and those that none matches.
+    /// Those that messages match, and behind them those that none matches.
     pub filters: Vec<String>,
+    matched_count: usize,
     pub qos: u8,
     /// For each publisher the cell that counts its messages to this subscriber, or `NO_CELL`.
     pub cells: Box<[u32]>,
@@ -50,6 +54,7 @@ pub const NO_CELL: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Plan {
     pub mqtt: u8,
+    pub keep_alive_s: u16,
     pub flows: Vec<Flow>,
     pub publishers: Vec<PublisherPlan>,
     pub subscribers: Vec<SubscriberPlan>,
@@ -63,6 +68,7 @@ impl Plan {
     pub fn new(scenario: &Scenario) -> Plan {
         let mut plan = Plan {
             mqtt: scenario.mqtt,
+            keep_alive_s: scenario.keep_alive_s,
             flows: Vec::new(),
             publishers: Vec::new(),
             subscribers: Vec::new(),
@@ -76,9 +82,15 @@ impl Plan {
     /// Adds a scenario's clients as a further flow.
     pub fn add(&mut self, scenario: &Scenario, stalls: bool) {
         let flow = self.flows.len();
+        let drawn = scenario.topics.max(1);
         let topics: Vec<Box<[u8]>> = (0..scenario.publishers)
-            .map(|index| scenario.topic_of(index).into_bytes().into())
+            .flat_map(|publisher| (0..drawn).map(move |number| (publisher, number)))
+            .map(|(publisher, number)| scenario.topic(publisher, number).into_bytes().into())
             .collect();
+        let one = [Payload { size: scenario.payload, weight: 1 }];
+        let payloads: &[Payload] =
+            if scenario.payloads.is_empty() { &one } else { &scenario.payloads };
+        let mix = scenario.is_mixed().then(|| Mix::new(drawn, scenario.zipf, payloads));
         let properties: Box<[u8]> = scenario.properties().into();
         let cells = Vec::new();
         self.publishers.extend(topics.iter().map(|topic| PublisherPlan {
@@ -87,10 +99,11 @@ impl Plan {
             properties: properties.clone(),
             cells: cells.clone(),
         }));
-        let layout =
-            Layout { topics, qos: scenario.qos, payload_size: scenario.payload, properties };
+        let payload_size = scenario.payload_size_max();
+        let layout = Layout { topics, qos: scenario.qos, payload_size, properties };
         self.flows.push(Flow {
             layout,
+            mix,
             window: scenario.window,
             batch: scenario.batch(),
             burden_ns: scenario.burden_ns(),
@@ -98,10 +111,12 @@ impl Plan {
             stalls,
         });
         for index in 0..scenario.subscribers {
-            let mut filters = vec![scenario.filter_of(index)];
+            let mut filters = scenario.filters_of(index);
+            let matched_count = filters.len();
             filters.extend(scenario.idle_filters_of(index));
-            let (qos, cells) = (scenario.qos, Box::default());
-            self.subscribers.push(SubscriberPlan { flow, filters, qos, cells, group: None });
+            let (qos, cells, group) = (scenario.qos, Box::default(), None);
+            let subscriber = SubscriberPlan { flow, filters, matched_count, qos, cells, group };
+            self.subscribers.push(subscriber);
         }
         self.lay_cells();
     }
@@ -124,7 +139,10 @@ impl Plan {
             let mut cells = vec![NO_CELL; self.publishers.len()];
             for (publisher, cell) in self.publishers.iter_mut().zip(&mut cells) {
                 let topic = std::str::from_utf8(&publisher.topic).expect("topics are made of text");
-                if topic::matches(plain, topic) {
+                let others = &subscriber.filters[1..subscriber.matched_count];
+                if topic::matches(plain, topic)
+                    || others.iter().any(|filter| topic::matches(filter, topic))
+                {
                     *cell = self.cell_count as u32;
                     publisher.cells.push(*cell);
                     self.cell_count += 1;
@@ -137,6 +155,33 @@ impl Plan {
                 self.groups.push(1);
             }
         }
+    }
+
+    /// The publishers that connect, by the number of their first topic in the plan.
+    pub fn connections(&self) -> impl Iterator<Item = usize> {
+        let first = (!self.publishers.is_empty()).then_some(0);
+        std::iter::successors(first, move |index| {
+            let next = index + self.stream_count(*index);
+            (next < self.publishers.len()).then_some(next)
+        })
+    }
+
+    /// How many publishers there are of which one topic at least is `wanted`, by its number in the plan.
+    pub fn publisher_count(&self, wanted: impl Fn(usize) -> bool) -> u64 {
+        let has = |first: &usize| (*first..first + self.stream_count(*first)).any(&wanted);
+        self.connections().filter(has).count() as u64
+    }
+
+    /// How many topics a publisher draws from: as many of the plan's publishers are one connection.
+    fn stream_count(&self, index: usize) -> usize {
+        self.flows[self.publishers[index].flow].mix.as_ref().map_or(1, Mix::topic_count)
+    }
+
+    /// The publishers of a flow take turns within an interval: the part of it after which it is this one's.
+    pub fn turn(&self, index: usize) -> f64 {
+        let streams = self.stream_count(index);
+        let count = self.flows[self.publishers[index].flow].layout.topics.len() / streams;
+        (index / streams % count) as f64 / count as f64
     }
 
     /// The largest publish, bytes.
@@ -177,6 +222,26 @@ mod tests {
         assert_eq!(cells, [[0, none, none], [1, 2, 3], [none, none, 4], [5, 6, 7]]);
         assert_eq!(plan.publishers[0].cells, [0, 1, 5]);
         assert_eq!(plan.cell_count, 8);
+    }
+
+    #[test]
+    fn each_topic_that_a_publisher_draws_from_is_counted_for_itself() {
+        let scenario = Scenario {
+            publishers: 2,
+            topics: 3,
+            topic: "a/{topic}".to_string(),
+            filters: vec!["a/000001".to_string(), "a/000002".to_string()],
+            all_filters: true,
+            ..Scenario::default()
+        };
+        let plan = Plan::new(&scenario);
+        let topics: Vec<&str> =
+            plan.publishers.iter().map(|stream| str::from_utf8(&stream.topic).unwrap()).collect();
+        assert_eq!(topics, ["a/000000", "a/000001", "a/000002"].repeat(2));
+        assert_eq!(plan.connections().collect::<Vec<_>>(), [0, 3]);
+        assert_eq!([0, 3].map(|index| plan.turn(index)), [0.0, 0.5]);
+        let none = NO_CELL;
+        assert_eq!(*plan.subscribers[0].cells, [none, 0, 1, none, 2, 3]);
     }
 
     #[test]

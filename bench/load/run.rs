@@ -10,7 +10,10 @@ use crate::options::{Options, Subject};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
 use crate::scenario::{Kind, Scenario};
-use crate::{idle, interrupt, limits, machine, stalled, storm, traffic};
+use crate::{
+    connect_rate, idle, interrupt, limits, machine, reconnect, retained, room, stalled, storm,
+    traffic,
+};
 
 /// What all runs have in common.
 #[derive(Debug)]
@@ -40,6 +43,7 @@ impl Bench {
         for scenario in scenarios {
             limits::check_packet_size(options, scenario, told)?;
         }
+        let warnings = room::check(options, scenarios, found.as_ref())?;
         if !placement.shared {
             machine::pin(&placement.generator).map_err(|error| format!("cores: {error}"))?;
         }
@@ -51,6 +55,7 @@ impl Bench {
         let span = Duration::from_secs_f64(options.seconds);
         let total = scenarios.iter().map(|scenario| expected_time(scenario, warm_up, span)).sum();
         let progress = Progress::new(total, true);
+        warnings.iter().for_each(|warning| progress.warn(warning));
         let has_counted = Cell::new(false);
         Ok(Bench { placement, thread_count, warm_up, span, progress, found, has_counted })
     }
@@ -88,8 +93,7 @@ impl Bench {
 
     /// Runs one scenario from the start of its broker to the end. What fails within the run is part of its outcome.
     fn run(&self, options: &Options, scenario: &Scenario) -> Result<Outcome, String> {
-        let connections = scenario.connections.max(scenario.publishers + scenario.subscribers);
-        machine::raise_open_files(connections)?;
+        machine::raise_open_files(room::sockets(scenario))?;
         self.progress.say(&scenario.name, "starting the broker");
         let broker = Broker::start(options, self.found.as_ref(), &self.placement, scenario)?;
         let warning = limits::warning(options, scenario, self.found.as_ref())?;
@@ -110,6 +114,9 @@ impl Bench {
             Kind::ConnectStorm => storm::run(self, scenario, &broker),
             Kind::Idle => idle::run(self, scenario, &broker),
             Kind::StalledSubscriber => stalled::run(self, scenario, &broker),
+            Kind::ConnectRate => connect_rate::run(self, scenario, &broker),
+            Kind::ReconnectStorm => reconnect::run(self, scenario, &broker),
+            Kind::RetainedStorm => retained::run(self, scenario, &broker),
         };
         let mut outcome = measured.unwrap_or_else(|reason| match interrupt::came() {
             true => Outcome::new(&scenario.name),
@@ -117,6 +124,8 @@ impl Bench {
         });
         outcome.interrupted = interrupt::came();
         outcome.warnings.extend(warning);
+        let published = scenario.published.as_ref();
+        outcome.warnings.extend(published.map(|published| published.words(options.seconds)));
         if is_explained && outcome.faults.lost > 0 {
             self.progress.say(&scenario.name, ASKS_FOR_DROPS);
             if let Some(mut drops) = drops.or_else(|| DropCounter::listen(&broker)) {
@@ -153,6 +162,10 @@ impl Bench {
 fn expected_time(scenario: &Scenario, warm_up: Duration, span: Duration) -> Duration {
     let round = warm_up + span;
     match scenario.kind {
+        Kind::Traffic if scenario.rate > 0.0 && scenario.ramp_s > 0.0 => {
+            let flat_out = if scenario.flat_out { round } else { Duration::ZERO };
+            flat_out + Duration::from_secs_f64(scenario.ramp_s) + round
+        }
         Kind::Traffic | Kind::ConnectStorm if scenario.rate > 0.0 && scenario.flat_out => 2 * round,
         Kind::Traffic | Kind::ConnectStorm => round,
         Kind::Idle => span,
@@ -160,6 +173,11 @@ fn expected_time(scenario: &Scenario, warm_up: Duration, span: Duration) -> Dura
             let stall = Duration::from_secs_f64(scenario.stall_s);
             (warm_up + 2 * stall) * scenario.rounds as u32
         }
+        Kind::ConnectRate => {
+            Duration::from_secs_f64(scenario.connections as f64 / scenario.rate) + span
+        }
+        // They take as long as they take.
+        Kind::ReconnectStorm | Kind::RetainedStorm => Duration::from_secs(3),
     }
 }
 

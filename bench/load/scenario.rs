@@ -1,5 +1,6 @@
 //! Scenarios: what a TOML file says, the built-in ones, and what the command line changes in them.
 
+mod drawn;
 mod words;
 
 use std::collections::{BTreeMap, HashSet};
@@ -7,9 +8,12 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::KEEP_ALIVE_S;
 use crate::limits;
 use crate::message::{self, BLOCK_SIZE, PAYLOAD_SIZE_MIN};
+use crate::mix::Payload;
 use crate::options::{Options, Subject};
+use crate::suite::{self, Published};
 
 /// What kind of run a scenario asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -24,9 +28,16 @@ pub enum Kind {
     Idle,
     /// A subscriber that stops reading while the others run.
     StalledSubscriber,
+    /// Clients that connect at a rate and stay.
+    ConnectRate,
+    /// Clients whose sessions have outlived their connections come back, all at once, and get what waited for them.
+    ReconnectStorm,
+    /// Topics are set, then subscribers ask for all of them at once.
+    RetainedStorm,
 }
 
-/// One scenario. In `topic` and `filters`, `{publisher}` and `{subscriber}` stand for the client's number in five digits.
+/// One scenario. In `topic` and `filters`, `{publisher}` and `{subscriber}` stand for the client's number in five digits, and
+/// `{topic}` for the number of a topic that is drawn, or retained, in six.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scenario {
@@ -40,11 +51,22 @@ pub struct Scenario {
     pub topic: String,
     /// Subscriber n subscribes to the filter number n, round robin.
     pub filters: Vec<String>,
+    /// Every subscriber subscribes to all filters instead.
+    pub all_filters: bool,
+    /// How many topics a publisher draws from, message by message; 0: it has one of its own. In a retained storm, how many
+    /// topics are set.
+    pub topics: usize,
+    /// The exponent of Zipf's law, by which topics are drawn: topic number n, from 1 on, comes 1 / n ^ `zipf` as often as the
+    /// first. 0: all alike.
+    pub zipf: f64,
     /// Filters that no message matches, for each subscriber: they make the broker's index larger.
     pub idle_filters: usize,
     pub qos: u8,
     /// Bytes of payload.
     pub payload: usize,
+    /// Sizes that are drawn by weight, as `[{ size = 64, weight = 90 }, { size = 4096, weight = 10 }]`, instead of `payload`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub payloads: Vec<Payload>,
     /// Of each publish, `name-0000` with `value-0000` and so on.
     pub user_properties: usize,
     /// The broker may add user properties behind them.
@@ -58,8 +80,16 @@ pub struct Scenario {
     /// Messages per second of all publishers (connections per second of a storm) in the run that measures latency.
     /// 0: no such run.
     pub rate: f64,
-    /// Idle connections; in a storm, connections under way at any time.
+    /// The rate rises from nothing for so long before that run, seconds; 0: it does not.
+    pub ramp_s: f64,
+    /// In so many equal steps; 0: linearly.
+    pub ramp_steps: u32,
+    /// Idle connections, or those that connect at a rate and stay; in a storm, connections under way at any time.
     pub connections: usize,
+    /// Messages that wait for each session when its client comes back.
+    pub queued: usize,
+    /// Of all clients, seconds: one of which nothing is to be sent for half of it pings.
+    pub keep_alive_s: u16,
     /// How long the subscriber does not read, seconds.
     pub stall_s: f64,
     /// How often that is repeated; the median counts.
@@ -73,6 +103,9 @@ pub struct Scenario {
     /// Work that the generator does for each message or connection besides, microseconds: it is slower by that.
     #[serde(skip_serializing_if = "is_zero")]
     pub burden_us: u64,
+    /// In a public suite: how it was published, and that this is not that.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Published>,
     /// Keys of the configuration, for a broker that the bench starts itself.
     pub broker: BTreeMap<String, toml::Value>,
 }
@@ -88,22 +121,31 @@ impl Default for Scenario {
             subscribers: 1,
             topic: "bench/{publisher}".to_string(),
             filters: vec!["bench/+".to_string()],
+            all_filters: false,
+            topics: 0,
+            zipf: 0.0,
             idle_filters: 0,
             qos: 0,
             payload: 64,
+            payloads: Vec::new(),
             user_properties: 0,
             allow_added_properties: false,
             window: 500,
             batch: 0,
             flat_out: true,
             rate: 0.0,
+            ramp_s: 0.0,
+            ramp_steps: 0,
             connections: 100,
+            queued: 10,
+            keep_alive_s: KEEP_ALIVE_S,
             stall_s: 30.0,
             rounds: 5,
             stalled_rate: 1000.0,
             stalled_payload: 256,
             beyond_limits: false,
             burden_us: 0,
+            published: None,
             broker: BTreeMap::new(),
         }
     }
@@ -119,7 +161,7 @@ macro_rules! scenario_files {
     };
 }
 
-const BUILT_IN: [(&str, &str); 30] = scenario_files! {
+const BUILT_IN: [(&str, &str); 38] = scenario_files! {
     "fan-out-one"
     "fan-out-five"
     "fan-out"
@@ -150,6 +192,14 @@ const BUILT_IN: [(&str, &str); 30] = scenario_files! {
     "connect-churn"
     "stalled-subscriber"
     "stalled-beyond-limits"
+    "qos2-storm"
+    "zipf"
+    "payload-mix"
+    "ramp-up"
+    "reconnect-storm"
+    "retained-storm"
+    "connect-rate"
+    "message-a-minute"
 };
 
 /// Those that run unless others are asked for: each with one message a write and with many.
@@ -188,7 +238,7 @@ pub fn built_in() -> Vec<Scenario> {
 
 /// What to run: the named scenarios and files, or the default ones, as the command line changes them.
 pub fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
-    let mut scenarios = Vec::new();
+    let mut scenarios = suite::chosen(options)?;
     for name in &options.scenario {
         scenarios.push(match BUILT_IN.iter().find(|(known, _)| known == name) {
             Some((name, text)) => parse(name, text)?,
@@ -238,6 +288,9 @@ impl Scenario {
         set(&mut self.mqtt, options.mqtt);
         set(&mut self.qos, options.qos);
         set(&mut self.payload, options.payload);
+        if options.payload.is_some() {
+            self.payloads.clear();
+        }
         set(&mut self.user_properties, options.user_properties);
         set(&mut self.window, options.window);
         // A batch fits a window: that of another is no choice of anyone's.
@@ -256,7 +309,8 @@ impl Scenario {
         }
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
+        self.check_drawn()?;
         let wrong = |text: String| Err(text);
         if ![3, 5].contains(&self.mqtt) {
             return wrong(format!("mqtt is {}; it must be 3 (3.1.1) or 5", self.mqtt));
@@ -287,11 +341,12 @@ impl Scenario {
         if self.burden_us > 1_000_000 {
             return wrong("burden_us must be at most 1,000,000".to_string());
         }
-        let counts = [self.publishers, self.subscribers, self.connections, self.rounds];
+        let counts = [self.publishers, self.subscribers, self.rounds];
         if counts.iter().any(|count| !(1..=99_999).contains(count)) {
-            return wrong(
-                "publishers, subscribers, connections and rounds must be 1 to 99999".to_string(),
-            );
+            return wrong("publishers, subscribers and rounds must be 1 to 99999".to_string());
+        }
+        if !(1..=1_000_000).contains(&self.connections) {
+            return wrong("connections must be 1 to 1,000,000".to_string());
         }
         if !(0.0..=1e8).contains(&self.rate) || !(1.0..=1e6).contains(&self.stalled_rate) {
             return wrong(
@@ -302,12 +357,13 @@ impl Scenario {
             return wrong("stall_s must be 0.1 to 3600".to_string());
         }
         let topics: HashSet<String> = (0..self.publishers).map(|n| self.topic_of(n)).collect();
-        if topics.len() < self.publishers && self.kind == Kind::Traffic {
+        if topics.len() < self.publishers && self.kind == Kind::Traffic && self.topics == 0 {
             return wrong(
                 "each publisher needs a topic of its own: name {publisher} in it".to_string(),
             );
         }
-        if self.filters.is_empty() && [Kind::Traffic, Kind::StalledSubscriber].contains(&self.kind)
+        if self.filters.is_empty()
+            && ![Kind::Idle, Kind::ConnectStorm, Kind::ConnectRate].contains(&self.kind)
         {
             return wrong("filters must not be empty".to_string());
         }
@@ -315,13 +371,22 @@ impl Scenario {
     }
 
     pub fn topic_of(&self, publisher: usize) -> String {
-        self.topic.replace("{publisher}", &format!("{publisher:05}"))
+        self.topic(publisher, 0)
+    }
+
+    /// Topic number `number` of those that a publisher draws from.
+    pub fn topic(&self, publisher: usize, number: usize) -> String {
+        let topic = self.topic.replace("{publisher}", &format!("{publisher:05}"));
+        topic.replace("{topic}", &format!("{number:06}"))
     }
 
     /// The filter of a subscriber that messages match.
     pub fn filter_of(&self, subscriber: usize) -> String {
-        self.filters[subscriber % self.filters.len()]
-            .replace("{subscriber}", &format!("{subscriber:05}"))
+        self.filter(subscriber % self.filters.len(), subscriber)
+    }
+
+    fn filter(&self, index: usize, subscriber: usize) -> String {
+        self.filters[index].replace("{subscriber}", &format!("{subscriber:05}"))
     }
 
     /// The filters of a subscriber that nothing matches.

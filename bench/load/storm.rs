@@ -347,7 +347,11 @@ impl<'a> Dialer<'a> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(at), interest).map_err(failed)?;
         let scenario = self.storm.scenario;
-        let connect = encode_connect(&format!("storm-{number:09}"), scenario.mqtt);
+        let connect = encode_connect(
+            &format!("storm-{number:09}"),
+            scenario.mqtt,
+            self.storm.target.keep_alive_s,
+        );
         let subscribe = match scenario.filters.is_empty() {
             true => Vec::new(),
             false => encode_subscribe(&[scenario.filter_of(number)], scenario.qos, scenario.mqtt)?,

@@ -48,7 +48,7 @@ const MARKS: [(Bound, char, &str); 2] = [
 const CONTESTED: char = '!';
 
 /// Sentences are read in lines that are no longer than this.
-const NOTE_WIDTH_MAX: usize = 110;
+pub const NOTE_WIDTH_MAX: usize = 110;
 
 /// The table with its footnotes. No line is wider than `width`.
 pub fn table(scenarios: &[Scenario], outcomes: &[Outcome], shared: bool, width: usize) -> String {
@@ -70,12 +70,14 @@ pub fn table(scenarios: &[Scenario], outcomes: &[Outcome], shared: bool, width: 
 
 fn section(scenario: &Scenario, outcome: &Outcome) -> Section {
     let mut runs = Vec::new();
-    if scenario.flat_out || outcome.latency.is_none() {
+    if scenario.is_flat_out() || outcome.latency.is_none() {
         let label = match scenario.kind {
             Kind::Traffic | Kind::ConnectStorm if scenario.flat_out => "flat out",
             Kind::Traffic | Kind::ConnectStorm => "at a rate",
             Kind::Idle => "at rest",
             Kind::StalledSubscriber => "stalled",
+            Kind::ConnectRate => "at a rate",
+            Kind::ReconnectStorm | Kind::RetainedStorm => "at once",
         };
         runs.push(Run { label: label.to_string(), cells: flat_out(outcome) });
     }
@@ -210,7 +212,7 @@ fn measures(outcome: &Outcome, width: usize) -> String {
     let value =
         |value: f64| if value.fract() == 0.0 { grouped(value) } else { format!("{value:.2}") };
     let lines =
-        outcome.measures.iter().map(|measure| (measure.name, value(measure.value), measure.unit));
+        outcome.measures.iter().map(|measure| (&*measure.name, value(measure.value), measure.unit));
     let lines: Vec<_> = lines.collect();
     let widest = |of: fn(&(&str, String, &str)) -> usize| lines.iter().map(of).max().unwrap_or(0);
     let (name_width, value_width) = (widest(|line| line.0.len()), widest(|line| line.1.len()));

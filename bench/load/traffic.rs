@@ -1,10 +1,11 @@
 //! A traffic run: flat out within the window, then at a fixed rate.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
 use crate::engine::Engine;
 use crate::engine::control::Pace;
+use crate::engine::ramp::Ramp;
 use crate::interrupt;
 use crate::machine::now_ns;
 use crate::meter::Meter;
@@ -87,16 +88,26 @@ fn measure_latency(
 ) -> Result<(), String> {
     let from_ns = now_ns() + LEAD_NS;
     let interval_ns = 1e9 * scenario.publishers as f64 / scenario.rate;
-    let recorded_from = from_ns + bench.warm_up.as_nanos() as u64;
+    let ramp_span = Duration::from_secs_f64(scenario.ramp_s);
+    let recorded_from = from_ns + (ramp_span + bench.warm_up).as_nanos() as u64;
+    let (span_ns, steps) = (ramp_span.as_nanos() as f64, scenario.ramp_steps);
+    let pace = match ramp_span.is_zero() {
+        true => Pace::Rate { from_ns, interval_ns },
+        false => Pace::Ramp(Ramp { from_ns, interval_ns, span_ns, steps }),
+    };
     engine.order(|orders| {
-        orders.paces[0] = Pace::Rate { from_ns, interval_ns };
+        orders.paces[0] = pace;
         orders.recording = Recording {
             due_ns: recorded_from..recorded_from + bench.span.as_nanos() as u64,
             from_ns: recorded_from,
             interval_ns: series::interval(bench.span).as_nanos() as u64,
         };
     })?;
-    bench.wait(bench.warm_up + Duration::from_nanos(LEAD_NS), || engine.check())?;
+    bench.wait(Duration::from_nanos(LEAD_NS), || engine.check())?;
+    if !ramp_span.is_zero() {
+        watch_ramp(bench, scenario, engine, ramp_span, outcome)?;
+    }
+    bench.wait(bench.warm_up, || engine.check())?;
     let before = engine.counts(0);
     engine.take_idle_ns();
     let mut latencies = Latencies::default();
@@ -126,5 +137,40 @@ fn measure_latency(
     let run = MeasuredRun::new(RunPace::Rate, &counts, &usage, series);
     let run = run.at_rate(scenario.rate, outcome.bound_at_rate);
     outcome.runs.push(MeasuredRun { latency: recorded, ..run });
+    Ok(())
+}
+
+/// Parts of a linear ramp of which it is said what came through.
+const RAMP_PARTS: u32 = 5;
+
+/// What comes through while the rate rises, step by step.
+fn watch_ramp(
+    bench: &Bench,
+    scenario: &Scenario,
+    engine: &Engine,
+    span: Duration,
+    outcome: &mut Outcome,
+) -> Result<(), String> {
+    bench.progress.say(&scenario.name, "at a rate that rises");
+    let is_linear = scenario.ramp_steps == 0;
+    let parts = if is_linear { RAMP_PARTS } else { scenario.ramp_steps };
+    let part_span = span / parts;
+    let mut before = engine.counts(0);
+    for part in 1..=parts {
+        let begin = Instant::now();
+        bench.wait(part_span, || engine.check())?;
+        let (now, elapsed_s) = (engine.counts(0), begin.elapsed().as_secs_f64());
+        if interrupt::came() {
+            return Ok(());
+        }
+        let counts = now.since(&before);
+        let rates = [counts.sent, counts.delivered].map(|count| count as f64 / elapsed_s);
+        let share = 100 * part / parts;
+        for (rate, way) in rates.into_iter().zip(["in", "out"]) {
+            let of = if is_linear { "up to" } else { "at" };
+            outcome.measure(format!("ramp, {of} {share} % of the rate: {way}"), rate, "msg/s");
+        }
+        before = now;
+    }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::ramp::Ramp;
 use crate::plan::Plan;
 use crate::recorder::{Drawer, Recording};
 
@@ -17,6 +18,15 @@ pub enum Pace {
         from_ns: u64,
         interval_ns: f64,
     },
+    /// The same with a rate that rises first.
+    Ramp(Ramp),
+}
+
+impl Pace {
+    /// Messages are due at a time, whatever the broker does.
+    pub fn is_on_schedule(&self) -> bool {
+        matches!(self, Pace::Rate { .. } | Pace::Ramp(_))
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::control::{Pace, Shared};
+use super::drawn::Drawn;
+use super::ramp::Ramp;
 use super::wire::{Wire, body_range, unexpected};
 use crate::machine;
 use crate::message::{Block, Stamp, packet_id};
@@ -10,6 +12,7 @@ use crate::message::{Block, Stamp, packet_id};
 const PUBACK: u8 = 4;
 const PUBREC: u8 = 5;
 const PUBCOMP: u8 = 7;
+const PINGRESP: u8 = 13;
 
 #[derive(Debug)]
 pub struct Publisher {
@@ -26,6 +29,10 @@ pub struct Publisher {
     /// QoS 1 and 2 messages that the broker lets us have unacknowledged.
     receive_max: u64,
     next_due_ns: f64,
+    /// While the rate rises: the number of the next message since that began.
+    ramp_number: f64,
+    /// Its messages differ in topic or size.
+    drawn: Option<Box<Drawn>>,
     /// Writes of publishes.
     write_count: u64,
 }
@@ -35,6 +42,7 @@ impl Publisher {
         let flow = shared.plan.publishers[index].flow;
         let qos = shared.plan.flows[flow].layout.qos;
         let receive_max = u64::from(receive_max);
+        let mix = shared.plan.flows[flow].mix.as_ref();
         Publisher {
             wire,
             index,
@@ -45,25 +53,41 @@ impl Publisher {
             received: 0,
             receive_max,
             next_due_ns: 0.0,
+            ramp_number: 0.0,
+            drawn: mix.map(|mix| Box::new(Drawn::new(index, mix))),
             write_count: 0,
         }
     }
 
     /// A new pace has been ordered. The publishers of a flow take turns within an interval.
     pub fn set_pace(&mut self, pace: Pace, shared: &Shared) {
-        if let Pace::Rate { from_ns, interval_ns } = pace {
-            let count = shared.plan.flows[self.flow].layout.topics.len();
-            let turn = (self.index % count) as f64 / count as f64;
-            self.next_due_ns = from_ns as f64 + interval_ns * turn;
+        let turn = shared.plan.turn(self.index);
+        match pace {
+            Pace::Still | Pace::Window => {}
+            Pace::Rate { from_ns, interval_ns } => {
+                self.next_due_ns = from_ns as f64 + interval_ns * turn;
+            }
+            Pace::Ramp(ramp) => {
+                self.ramp_number = turn;
+                self.next_due_ns = ramp.due_ns(turn);
+            }
         }
+    }
+
+    /// Until when there is nothing for it to send, unless something arrives.
+    pub fn rests_until_ns(&self) -> f64 {
+        if self.wire.is_blocked() { f64::INFINITY } else { self.next_due_ns }
     }
 
     /// Messages that may be sent now, and the most that may ever be outstanding.
     #[inline]
-    fn credit(&self, shared: &Shared) -> (u64, u64) {
+    fn credit(&mut self, shared: &Shared) -> (u64, u64) {
         let window = shared.plan.flows[self.flow].window;
-        let delivered = shared.delivered_to_all(self.index).min(self.sequence);
-        let credit = window.saturating_sub(self.sequence - delivered);
+        let under_way = match &mut self.drawn {
+            None => self.sequence - shared.delivered_to_all(self.index).min(self.sequence),
+            Some(drawn) => drawn.under_way(shared),
+        };
+        let credit = window.saturating_sub(under_way);
         if self.qos == 0 {
             return (credit, window);
         }
@@ -106,8 +130,28 @@ impl Publisher {
                     self.next_due_ns += interval_ns * count as f64;
                 }
             }
+            Pace::Ramp(ramp) => self.follow(ramp, block, shared, now_ns)?,
         }
         Ok(self.sequence - first)
+    }
+
+    /// Sends what is due of a rate that rises, one by one: no two are the same time apart.
+    fn follow(
+        &mut self,
+        ramp: Ramp,
+        block: &mut Block,
+        shared: &Shared,
+        now_ns: u64,
+    ) -> Result<(), String> {
+        while self.next_due_ns <= now_ns as f64
+            && !self.wire.is_blocked()
+            && self.credit(shared).0 > 0
+        {
+            self.send(block, shared, self.next_due_ns as u64, 0, 1)?;
+            self.ramp_number += 1.0;
+            self.next_due_ns = ramp.due_ns(self.ramp_number);
+        }
+        Ok(())
     }
 
     fn send(
@@ -118,18 +162,27 @@ impl Publisher {
         step_ns: u64,
         count: u64,
     ) -> Result<(), String> {
-        let first = Stamp { publisher: self.index as u32, sequence: self.sequence, due_ns };
-        let topic = &shared.plan.publishers[self.index].topic;
-        let bytes = block.fill(topic, first, step_ns, count as usize);
-        let burden_ns = shared.plan.flows[self.flow].burden_ns;
-        if burden_ns > 0 {
-            machine::work(burden_ns * count);
+        let flow = &shared.plan.flows[self.flow];
+        let bytes = match (&mut self.drawn, &flow.mix) {
+            (Some(drawn), Some(mix)) => {
+                let (number, kind) = (self.sequence, (mix, &flow.layout));
+                drawn.fill(kind, shared, (number, count), (due_ns, step_ns))
+            }
+            _ => {
+                let first = Stamp { publisher: self.index as u32, sequence: self.sequence, due_ns };
+                let topic = &shared.plan.publishers[self.index].topic;
+                let (sent, acked) = (&shared.sent[self.index], &shared.acked[self.index]);
+                sent.store(self.sequence + count, Relaxed);
+                if self.qos == 0 {
+                    acked.store(self.sequence + count, Relaxed);
+                }
+                block.fill(topic, first, step_ns, count as usize)
+            }
+        };
+        if flow.burden_ns > 0 {
+            machine::work(flow.burden_ns * count);
         }
         self.sequence += count;
-        shared.sent[self.index].store(self.sequence, Relaxed);
-        if self.qos == 0 {
-            shared.acked[self.index].store(self.sequence, Relaxed);
-        }
         let write_count_before = self.wire.write_count;
         self.wire.write(bytes)?;
         self.count_writes(write_count_before, shared);
@@ -161,6 +214,10 @@ impl Publisher {
                 let next = match (kind, qos) {
                     (PUBACK, 1) | (PUBCOMP, 2) => &mut acked,
                     (PUBREC, 2) => &mut received,
+                    (PINGRESP, _) => {
+                        at += to;
+                        continue;
+                    }
                     _ => {
                         return Err(unexpected("publisher", kind, body));
                     }
@@ -183,10 +240,12 @@ impl Publisher {
             }
             Ok(at)
         })?;
-        (self.acked, self.received) = (acked, received);
-        if qos > 0 {
-            shared.acked[self.index].store(acked, Relaxed);
+        match &mut self.drawn {
+            Some(drawn) if qos > 0 => drawn.acknowledge(acked - self.acked, shared),
+            None if qos > 0 => shared.acked[self.index].store(acked, Relaxed),
+            _ => {}
         }
+        (self.acked, self.received) = (acked, received);
         Ok(())
     }
 }

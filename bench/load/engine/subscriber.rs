@@ -6,12 +6,14 @@ use super::control::Shared;
 use super::wire::{Wire, body_range, unexpected};
 use crate::machine::now_ns;
 use crate::message::{self, Stamp};
+use crate::mix;
 use crate::plan::{NO_CELL, SubscriberPlan};
 use crate::recorder::Recorder;
 use crate::tally::{Faults, Gaps, Seen};
 
 const PUBLISH: u8 = 3;
 const PUBREL: u8 = 6;
+const PINGRESP: u8 = 13;
 
 #[derive(Debug)]
 pub struct Subscriber {
@@ -74,7 +76,8 @@ impl Subscriber {
         let mut batch = Batch::default();
         let plan = &shared.plan.subscribers[self.index];
         let flow = &shared.plan.flows[self.flow];
-        let (payload_size, allows_added) = (flow.layout.payload_size, flow.allow_added_properties);
+        let payload_size = flow.mix.is_none().then_some(flow.layout.payload_size);
+        let allows_added = flow.allow_added_properties;
         let gaps = &mut self.gaps;
         self.wire.read(buffer, |bytes, out| {
             let now = now_ns();
@@ -93,6 +96,7 @@ impl Subscriber {
                     PUBREL if body.len() >= 2 => {
                         inbox.out.extend_from_slice(&[0x70, 2, body[0], body[1]])
                     }
+                    PINGRESP => {}
                     kind => {
                         return Err(unexpected("subscriber", kind, body));
                     }
@@ -131,7 +135,8 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 struct Inbox<'a> {
     shared: &'a Shared,
     plan: &'a SubscriberPlan,
-    payload_size: usize,
+    /// `None`: they differ.
+    payload_size: Option<usize>,
     allows_added: bool,
     findings: &'a mut Findings,
     gaps: &'a mut Gaps,
@@ -164,8 +169,12 @@ impl Inbox<'_> {
             self.out.extend_from_slice(&[answer, 2, id[0], id[1]]);
             rest = &rest[2..];
         }
-        let (properties, payload) =
-            rest.split_at_checked(rest.len().checked_sub(self.payload_size)?)?;
+        let payload_index = match self.payload_size {
+            Some(payload_size) => rest.len().checked_sub(payload_size)?,
+            None if self.shared.plan.mqtt == 5 => mix::property_section(rest)?.end,
+            None => 0,
+        };
+        let (properties, payload) = rest.split_at_checked(payload_index)?;
         let stamp = message::open(payload)?;
         let publisher = self.shared.plan.publishers.get(stamp.publisher as usize)?;
         if !equal(&publisher.topic, topic)

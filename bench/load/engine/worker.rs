@@ -41,6 +41,17 @@ pub struct Worker {
     findings: Findings,
     orders: Orders,
     epoch: u32,
+    /// On schedule: when the first of the publishers has something to send.
+    due_ns: f64,
+    /// When the broker must hear of each client, whatever else goes on.
+    ping_ns: u64,
+}
+
+const PINGREQ: [u8; 2] = [0xc0, 0];
+
+/// Half the keep alive.
+fn ping_interval_ns(shared: &Shared) -> u64 {
+    u64::from(shared.plan.keep_alive_s) * 500_000_000
 }
 
 /// What a thread has found when it ends.
@@ -63,6 +74,8 @@ impl Worker {
             findings: Findings::new(&shared),
             orders,
             epoch: 0,
+            due_ns: 0.0,
+            ping_ns: now_ns() + ping_interval_ns(&shared),
             shared,
         })
     }
@@ -125,8 +138,7 @@ impl Worker {
             if self.orders.stop || self.shared.failure().is_some() {
                 return Ok(());
             }
-            let on_schedule =
-                self.orders.paces.iter().any(|pace| matches!(pace, Pace::Rate { .. }));
+            let on_schedule = self.orders.paces.iter().any(Pace::is_on_schedule);
             let sleep = if on_schedule { Duration::ZERO } else { SLEEP };
             match self.poll.poll(&mut events, Some(sleep)) {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
@@ -143,10 +155,12 @@ impl Worker {
             let now = now_ns();
             self.findings.latency.turn(now, &self.shared.threads[self.index].drawer);
             let mut sent = 0;
-            for publisher in &mut self.publishers {
-                let pace = self.orders.paces[publisher.flow];
-                sent +=
-                    publisher.pump(pace, &mut self.blocks[publisher.flow], &self.shared, now)?;
+            // Of thousands of publishers few have something to send at a time.
+            if self.due_ns <= now as f64 || !events.is_empty() {
+                sent = self.pump(now)?;
+            }
+            if self.ping_ns <= now {
+                self.ping(now)?;
             }
             let is_idle = on_schedule && events.is_empty() && sent == 0;
             if is_idle && was_idle {
@@ -156,6 +170,29 @@ impl Worker {
         }
     }
 
+    /// Sends what may be sent now. Returns how many messages that was.
+    fn pump(&mut self, now: u64) -> Result<u64, String> {
+        let (mut sent, mut due_ns) = (0, f64::INFINITY);
+        for publisher in &mut self.publishers {
+            let pace = self.orders.paces[publisher.flow];
+            sent += publisher.pump(pace, &mut self.blocks[publisher.flow], &self.shared, now)?;
+            due_ns = due_ns.min(publisher.rests_until_ns());
+        }
+        let rests = self.orders.paces.iter().all(Pace::is_on_schedule);
+        self.due_ns = if rests { due_ns } else { 0.0 };
+        Ok(sent)
+    }
+
+    fn ping(&mut self, now: u64) -> Result<(), String> {
+        let publishers = self.publishers.iter_mut().map(|publisher| &mut publisher.wire);
+        let subscribers = self.subscribers.iter_mut().map(|subscriber| &mut subscriber.wire);
+        for wire in publishers.chain(subscribers) {
+            wire.write(&PINGREQ)?;
+        }
+        self.ping_ns = now + ping_interval_ns(&self.shared);
+        Ok(())
+    }
+
     fn adopt(&mut self, orders: Orders) -> Result<(), String> {
         for publisher in &mut self.publishers {
             let flow = publisher.flow;
@@ -163,6 +200,7 @@ impl Worker {
                 publisher.set_pace(orders.paces[flow], &self.shared);
             }
         }
+        self.due_ns = 0.0;
         let drawer = &self.shared.threads[self.index].drawer;
         self.findings.latency.begin(&orders.recording, drawer);
         self.orders = orders;

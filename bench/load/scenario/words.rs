@@ -25,14 +25,43 @@ impl Scenario {
                 parts.push(format!("one more stalls for {}", duration(self.stall_s * 1e6)));
                 parts
             }
+            Kind::ConnectRate => {
+                let subscribe = if self.filters.is_empty() { "" } else { " with a filter each" };
+                let connections = grouped(self.connections as f64);
+                vec![format!("{connections} connect and stay{subscribe}")]
+            }
+            Kind::ReconnectStorm => {
+                let sessions = many(self.subscribers, "sessions");
+                let queued = many(self.queued, "messages");
+                let (size, qos) = (size(self.payload), self.qos);
+                vec![format!("{sessions} come back to {queued} each"), size, format!("QoS {qos}")]
+            }
+            Kind::RetainedStorm => {
+                let topics = grouped(self.topics as f64);
+                let subscribers = many(self.subscribers, "subscribers");
+                let (size, qos) = (size(self.payload), self.qos);
+                vec![format!("{topics} retained to {subscribers}"), size, format!("QoS {qos}")]
+            }
         };
         parts.join(", ")
     }
 
     fn traffic_words(&self) -> Vec<String> {
-        let mut parts = vec![self.client_words(), size(self.payload), format!("QoS {}", self.qos)];
+        let size = match self.payloads.iter().map(|payload| payload.size).min() {
+            Some(least) => format!("{} to {}", size(least), size(self.payload_size_max())),
+            None => size(self.payload),
+        };
+        let mut parts = vec![self.client_words(), size, format!("QoS {}", self.qos)];
+        if self.topics > 0 {
+            let law =
+                if self.zipf > 0.0 { format!(" by Zipf {}", self.zipf) } else { String::new() };
+            parts.push(format!("{} topics{law}", grouped(self.topics as f64)));
+        }
         if self.flat_out {
             parts.push(format!("batch {}", self.batch()));
+        }
+        if self.ramp_s > 0.0 {
+            parts.push(format!("ramp of {} s", self.ramp_s));
         }
         if self.mqtt == 5 {
             parts.push("MQTT 5".to_string());
@@ -59,6 +88,11 @@ impl Scenario {
             if self.filters.iter().all(|filter| is_shared(filter)) { " that share" } else { "" };
         format!("{} to {}{sharing}", grouped(from as f64), grouped(to as f64))
     }
+}
+
+/// As `counted`, with thousands apart.
+fn many(count: usize, noun: &str) -> String {
+    if count == 1 { counted(1, noun) } else { format!("{} {noun}", grouped(count as f64)) }
 }
 
 fn is_shared(filter: &str) -> bool {
@@ -96,6 +130,13 @@ mod tests {
             ("connect-churn", "connect, subscribe, leave, 64 at a time"),
             ("connect-storm", "connect, leave, 64 at a time"),
             ("idle", "10,000 connections at rest"),
+            ("zipf", "10 to 10, 64 B, QoS 1, 1,000 topics by Zipf 1, batch 5"),
+            ("payload-mix", "50 pairs, 64 B to 64 KiB, QoS 1, batch 1"),
+            ("payload-mix --payload 32", "50 pairs, 32 B, QoS 1, batch 1"),
+            ("ramp-up", "50 pairs, 64 B, QoS 1, ramp of 10 s"),
+            ("connect-rate", "2,000 connect and stay"),
+            ("reconnect-storm", "1,000 sessions come back to 10 messages each, 256 B, QoS 1"),
+            ("retained-storm", "10,000 retained to 20 subscribers, 64 B, QoS 0"),
         ];
         for (arguments, expected) in cases {
             assert_eq!(words(arguments), expected, "{arguments}");

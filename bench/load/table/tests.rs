@@ -22,7 +22,7 @@ fn outcome_of(scenario: &Scenario, seed: usize) -> Outcome {
     let mut outcome = Outcome::new(&scenario.name);
     outcome.bound = Bound::Waiting;
     outcome.contested = true;
-    if scenario.flat_out {
+    if scenario.is_flat_out() {
         outcome.in_per_s = number(1_234_500.0);
         outcome.out_per_s = number(61_725_600.0);
         outcome.megabytes_per_s = number(5_100.0);
@@ -41,6 +41,7 @@ fn outcome_of(scenario: &Scenario, seed: usize) -> Outcome {
         outcome.latency = Some(Latency {
             rate: scenario.rate,
             count: 1,
+            mean_us: us(100.0),
             p50_us: us(100.0),
             p90_us: us(200.0),
             p99_us: us(300.0),
@@ -100,7 +101,7 @@ fn no_line_is_wider_than_the_screen_and_nothing_is_left_out() {
     outcomes[3].faults = Faults { lost: 1_234_567_890, duplicated: 1, ..Faults::default() };
     outcomes[4].failures.push("the broker ended; it said:\n  one line\n  another".to_string());
     outcomes[5].measures.push(Measure {
-        name: "others' throughput, stalled to not stalled, median",
+        name: "others' throughput, stalled to not stalled, median".into(),
         value: 99.25,
         unit: "% of what it was",
     });

@@ -1,0 +1,92 @@
+//! What a publisher sends whose messages differ: each topic is a stream of its own, with sequences of its own, so that what
+//! was lost or reordered is known topic by topic.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::control::Shared;
+use crate::message::{Layout, Stamp, packet_id};
+use crate::mix::{self, Mix};
+
+/// The streams of one publisher are publishers of the plan, one behind the other.
+#[derive(Debug)]
+pub struct Drawn {
+    random: fastrand::Rng,
+    /// Its first stream.
+    first: usize,
+    /// Of each stream, the next message's sequence.
+    next: Vec<u64>,
+    /// Streams of messages that the broker has not acknowledged, oldest first (QoS 1 and 2).
+    unacked: VecDeque<u32>,
+    /// Streams and sequences of messages that have not come to all their subscribers, as far as is known; oldest first.
+    under_way: VecDeque<(u32, u64)>,
+    bytes: Vec<u8>,
+}
+
+impl Drawn {
+    pub fn new(first: usize, mix: &Mix) -> Drawn {
+        Drawn {
+            // The same in every run.
+            random: fastrand::Rng::with_seed(first as u64),
+            first,
+            next: vec![0; mix.topic_count()],
+            unacked: VecDeque::new(),
+            under_way: VecDeque::new(),
+            bytes: Vec::new(),
+        }
+    }
+
+    /// How many have not come to all. Those behind one that is late count, too, until it has come.
+    pub fn under_way(&mut self, shared: &Shared) -> u64 {
+        while let Some((stream, sequence)) = self.under_way.front()
+            && shared.delivered_to_all(self.first + *stream as usize) > *sequence
+        {
+            self.under_way.pop_front();
+        }
+        self.under_way.len() as u64
+    }
+
+    /// The next `count` messages, the first of which has the number `number` among all of this publisher.
+    pub fn fill(
+        &mut self,
+        (mix, layout): (&Mix, &Layout),
+        shared: &Shared,
+        (number, count): (u64, u64),
+        (due_ns, step_ns): (u64, u64),
+    ) -> &[u8] {
+        self.bytes.clear();
+        for index in 0..count {
+            let stream = mix.topic(&mut self.random);
+            let payload_size = mix.payload_size(&mut self.random);
+            let publisher = self.first + stream;
+            let due_ns = due_ns + index * step_ns;
+            let stamp = Stamp { publisher: publisher as u32, sequence: self.next[stream], due_ns };
+            let id = (layout.qos > 0).then(|| packet_id(number + index));
+            let topic = &shared.plan.publishers[publisher].topic;
+            mix::encode(
+                &mut self.bytes,
+                layout,
+                (&**topic, false),
+                id,
+                Some((payload_size, stamp)),
+            );
+            self.under_way.push_back((stream as u32, stamp.sequence));
+            self.next[stream] += 1;
+            shared.sent[publisher].store(self.next[stream], Relaxed);
+            if layout.qos == 0 {
+                shared.acked[publisher].store(self.next[stream], Relaxed);
+            } else {
+                self.unacked.push_back(stream as u32);
+            }
+        }
+        &self.bytes
+    }
+
+    /// The broker has acknowledged `count` more.
+    pub fn acknowledge(&mut self, count: u64, shared: &Shared) {
+        let count = (count as usize).min(self.unacked.len());
+        for stream in self.unacked.drain(..count) {
+            shared.acked[self.first + stream as usize].fetch_add(1, Relaxed);
+        }
+    }
+}
