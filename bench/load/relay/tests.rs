@@ -198,7 +198,7 @@ fn what_the_relay_cannot_do_is_refused_with_a_sentence() {
     refused(&[taker()], (0, publish("a", 2, 1, b"")), "was granted 1: the relay changes no QoS");
     refused(&[taker()], (0, vec![0x31, 3, 0, 1, b'a']), "the relay keeps no messages");
     refused(&[], (1, subscribe("$share/g/a", 0)), "no shared subscriptions");
-    let is_5 = (0, encode_connect("c", 5));
+    let is_5 = (0, encode_connect("c", 5, 60));
     refused(&[taker(), is_5.clone()], (0, vec![0x30, 4, 0, 1, b'a', 0]), "different versions");
     let alias = vec![0x30, 7, 0, 1, b'a', 3, 0x23, 0, 1];
     refused(&[is_5], (0, alias), "topic alias");
@@ -217,7 +217,7 @@ fn what_the_relay_cannot_do_is_refused_with_a_sentence() {
     let mut few = Vec::new();
     Connect { receive_max: Some(1), ..Connect::new(ProtocolVersion::V5, "c") }.encode(&mut few);
     let subscribed = (1, encode_subscribe(&["a".to_string()], 1, 5).expect("a QoS"));
-    let sender = (0, encode_connect("c", 5));
+    let sender = (0, encode_connect("c", 5, 60));
     let two = [0x32, 6, 0, 1, b'a', 0, 1, 0].repeat(2);
     refused(&[(1, few), subscribed, sender], (0, two), "2 messages unacknowledged, and takes 1");
 }
