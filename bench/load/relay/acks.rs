@@ -54,6 +54,12 @@ impl Ids {
         })
     }
 
+    /// Half of what the client takes is in flight: a turn's receives bring less than the other half, unless it takes very little.
+    #[inline]
+    pub fn are_scarce(&self) -> bool {
+        self.in_flight > self.in_flight_max / 2
+    }
+
     /// Takes acknowledgements of one kind, in a row. Returns how many bytes those were.
     #[inline]
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, String> {

@@ -25,7 +25,7 @@ pub struct Link {
     pub output: Outgoing,
     /// It stands in the list of those that get a send in this turn.
     pub is_filled: bool,
-    /// It is not read: one of its subscribers has much to take.
+    /// It is not read: one of its subscribers is behind.
     pub is_paused: bool,
     /// Links that are not read until this one has taken more.
     pub waiting: Vec<usize>,
@@ -33,7 +33,16 @@ pub struct Link {
     pub ids: Ids,
 }
 
+/// Publishers of a link that has as much to take are not read: as the broker has it by default.
+const ROOM_SIZE: usize = 512 << 10;
+
 impl Link {
+    /// Its publishers are to wait.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.output.size() >= ROOM_SIZE || self.ids.are_scarce()
+    }
+
     pub fn new(socket: SocketKey) -> Link {
         Link {
             socket,

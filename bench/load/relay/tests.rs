@@ -183,6 +183,21 @@ fn a_publisher_is_not_read_while_a_subscriber_has_much_to_take() {
 }
 
 #[test]
+fn a_publisher_is_not_read_while_a_subscriber_has_many_ids_in_flight() {
+    let mut wires = wires(2);
+    subscribe(&mut wires, 1, "a", 1);
+    let packets = |count| publish("a", 1, 1, b"").repeat(count);
+    assert_eq!(wires.receive(0, &packets(32_767)), Ok(true));
+    assert!(!wires.links[0].is_paused);
+    assert_eq!(wires.receive(0, &packets(1)), Ok(true));
+    assert!(wires.links[0].is_paused);
+    sent(&mut wires, 1);
+    assert_eq!(std::mem::take(&mut wires.changed), [0]);
+    assert_eq!(wires.receive(1, &ack(0x40, 1)), Ok(true));
+    assert!(wires.changed == [0] && !wires.links[0].is_paused);
+}
+
+#[test]
 fn what_the_relay_cannot_do_is_refused_with_a_sentence() {
     let refused = |prepare: &[(usize, Vec<u8>)], last: (usize, Vec<u8>), sentence: &str| {
         let mut wires = wires(2);

@@ -14,9 +14,6 @@ use crate::engine::wire::body_range;
 /// What waits for one client that does not read, above what holds publishers back.
 const WAITING_SIZE_MAX: usize = 256 << 20;
 
-/// Publishers of a link that has as much to take are not read: as the broker has it by default.
-const ROOM_SIZE: usize = 512 << 10;
-
 /// From this size on, what has several receivers leaves by reference, as from the broker.
 const SHARED_SIZE_MIN: usize = 2 << 10;
 
@@ -70,10 +67,7 @@ impl Wires {
         if !link.output.is_empty() && !std::mem::replace(&mut link.is_filled, true) {
             self.filled.push(to);
         }
-        if !link.waiting.is_empty() && link.output.size() < ROOM_SIZE {
-            let waiting = std::mem::take(&mut link.waiting);
-            self.resume(waiting);
-        }
+        self.resume_publishers(to);
         self.spare.give(output);
     }
 
@@ -84,6 +78,16 @@ impl Wires {
         self.filled.retain(|filled| *filled != index);
         self.resume(link.waiting);
         Some(link.socket)
+    }
+
+    /// Lets the publishers of a link go on that is not behind any more.
+    #[inline]
+    fn resume_publishers(&mut self, to: usize) {
+        let link = &mut self.links[to];
+        if !link.waiting.is_empty() && !link.is_behind() {
+            let waiting = std::mem::take(&mut link.waiting);
+            self.resume(waiting);
+        }
     }
 
     fn resume(&mut self, waiting: Vec<usize>) {
@@ -211,11 +215,11 @@ impl Wires {
         Stored::copy_of(&Message::of(bytes, 0, 0, meta, None), &self.gauge)
     }
 
-    /// The publisher is read no more where one of those that got something has much to take.
+    /// The publisher is read no more where one of those that got something is behind.
     fn end_pass(&mut self, from: usize, takers: &[usize]) -> Result<(), String> {
         for to in takers {
             self.note_filled(*to)?;
-            if self.links[*to].output.size() >= ROOM_SIZE
+            if self.links[*to].is_behind()
                 && !std::mem::replace(&mut self.links[from].is_paused, true)
             {
                 self.links[*to].waiting.push(from);
@@ -251,14 +255,18 @@ impl Wires {
         let used = match bytes[0] {
             // Of a publisher.
             PUBREL => acks::rows(bytes).count() * acks::ACK_SIZE,
-            _ => link.ids.take(bytes)?,
+            _ => {
+                let used = link.ids.take(bytes)?;
+                self.resume_publishers(from);
+                used
+            }
         };
         let answer = match bytes[0] {
             PUBREC => PUBREL,
             PUBREL => PUBCOMP,
             _ => return Ok(used),
         };
-        acks::answer(link.output.bytes(&mut self.spare), answer, &bytes[..used]);
+        acks::answer(self.links[from].output.bytes(&mut self.spare), answer, &bytes[..used]);
         self.note_filled(from)?;
         Ok(used)
     }
