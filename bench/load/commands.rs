@@ -9,6 +9,7 @@ use crate::fitness;
 use crate::measurement;
 use crate::options::{Options, Subject};
 use crate::report::schema;
+use crate::report::show::{self, ShowOptions};
 
 /// Measures RingMQ, or any other MQTT broker: starts a RingMQ of its own on one core, drives it over TCP from the others,
 /// verifies every message, and prints a table. Ends with 1 if anything was lost, duplicated, out of order or corrupt.
@@ -31,6 +32,8 @@ enum Command {
     Machine(fitness::Options),
     /// Say whether results got worse, with the noise between rounds taken into account
     Diff(difference::Options),
+    /// Write a report of results that were kept: an HTML page, CSV, or latency histograms
+    Report(ShowOptions),
     /// Print the JSON Schema of what --json and --output write
     Schema,
 }
@@ -45,6 +48,7 @@ impl CommandLine {
             Some(Command::Relay(options)) => {
                 measurement::run(&Options { subject: Subject::Relay, ..*options })
             }
+            Some(Command::Report(options)) => show::run(&options),
             Some(Command::Schema) => schema::print(),
         }
     }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::options::Options;
 use crate::report::Report;
+use crate::report::kept::Document;
 use crate::run::Bench;
 use crate::scenario::Listed;
 use crate::{scenario, screen, suite, table};
@@ -28,6 +29,9 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     }
     let scenarios = scenario::chosen(options)?;
     let bench = Bench::new(options, &scenarios)?;
+    for warning in options.files.warnings() {
+        eprintln!("ringmq-bench: {warning}; the table is printed all the same");
+    }
     let outcomes = bench.run_all(options, &scenarios)?;
     if outcomes.len() < scenarios.len() {
         eprintln!("interrupted: {} of {} scenarios ran", outcomes.len(), scenarios.len());
@@ -37,15 +41,29 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     }
     let report = Report::new(options, &bench.placement, &scenarios, &outcomes);
     if options.json {
-        println!("{}", report.json());
+        screen::print(&(report.json() + "\n"))?;
     } else {
         let width = screen::width();
         let table = table::table(&scenarios, &outcomes, bench.placement.shared, width);
         let notes = suite::notes(&scenarios, options.seconds, width);
         screen::print(&format!("{}\n{table}{notes}", report.title(width)))?;
     }
+    let mut failures = Vec::new();
     if let Some(folder) = &options.output {
-        eprintln!("written to {}", report.write(folder)?.display());
+        match report.write(folder) {
+            Ok(path) => eprintln!("written to {}", path.display()),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if !options.files.is_empty() {
+        let document = Document::parse("this measurement".to_string(), report.json())?;
+        match options.files.write(&[document]) {
+            Ok(paths) => paths.iter().for_each(|path| eprintln!("written to {}", path.display())),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if !failures.is_empty() {
+        return Err(failures.join("; "));
     }
     let good = outcomes.iter().all(|outcome| outcome.is_good(options.allow_drops));
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })

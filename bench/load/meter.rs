@@ -78,9 +78,10 @@ impl Meter {
         let begin = self.read()?;
         let end = begin.at + span;
         let mut moments = vec![Moment { counts: counts(), ..self.moment(&begin, &begin) }];
+        let mut ends = 1;
         loop {
             let now = Instant::now();
-            let next = begin.at + interval * moments.len() as u32;
+            let next = begin.at + interval * ends;
             let left = end.min(next).saturating_duration_since(now);
             if now >= end || interrupt::came() {
                 break;
@@ -88,6 +89,8 @@ impl Meter {
             if left.is_zero() {
                 let reading = self.read()?;
                 moments.push(Moment { counts: counts(), ..self.moment(&begin, &reading) });
+                // A machine that stood still has passed several.
+                ends = ((reading.at - begin.at).as_nanos() / interval.as_nanos()) as u32 + 1;
                 continue;
             }
             let step = left.min(Duration::from_millis(100));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::report::files::Files;
 use crate::units;
 
 /// What the bench starts and measures.
@@ -109,6 +110,8 @@ pub struct Options {
     /// Generator threads [default: one for each core that is not the broker's]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    #[command(flatten)]
+    pub files: Files,
     /// Write the results as a JSON file into this folder, too
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,

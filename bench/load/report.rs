@@ -1,10 +1,16 @@
 //! What the bench says of a run: the title above the table, and the JSON file.
 
 pub mod command;
+mod csv;
+pub mod files;
+mod hgrm;
 pub mod histogram;
+mod html;
+pub mod kept;
 pub mod measured;
 pub mod schema;
 pub mod series;
+pub mod show;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -160,8 +166,7 @@ impl<'a> Report<'a> {
     pub fn write(&self, folder: &Path) -> Result<PathBuf, String> {
         let path = folder.join(format!("{}-{}.json", self.date.replace(':', ""), self.commit));
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        fs::write(&path, self.json() + "\n")
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        files::write(&path, (self.json() + "\n").as_bytes())?;
         Ok(path)
     }
 }

@@ -113,7 +113,7 @@ fn storm(
         let recorded = RecordedLatency::new(rate, &latencies.total);
         outcome.latency = Some(recorded.summary.clone());
         if let Some(run) = outcome.runs.last_mut().filter(|run| run.pace == Pace::Rate) {
-            run.series.set_latencies(latencies.end(run.series.points.len()));
+            run.series.set_latencies(&mut latencies);
             run.latency = Some(recorded);
         }
     }

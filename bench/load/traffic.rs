@@ -133,7 +133,7 @@ fn measure_latency(
     let messages = [counts.sent, counts.delivered];
     outcome.set_usage_at_rate(&usage, scenario.rate, messages, idle_ns);
     let mut series = meter.take_series();
-    series.set_latencies(latencies.end(series.points.len()));
+    series.set_latencies(&mut latencies);
     let run = MeasuredRun::new(RunPace::Rate, &counts, &usage, series);
     let run = run.at_rate(scenario.rate, outcome.bound_at_rate);
     outcome.runs.push(MeasuredRun { latency: recorded, ..run });

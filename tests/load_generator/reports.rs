@@ -94,3 +94,84 @@ fn the_command_in_a_result_can_be_pasted_into_a_shell() {
     let again = Command::new("sh").args(["-c", &first]).output().expect("a shell");
     assert_eq!(command_of(again), first);
 }
+
+/// Short, with and without latency.
+const SHORT: &str =
+    "--scenario p2p-qos1 --scenario idle --connections 10 --seconds 1.2 --warm-up 0.1 --rate 2000";
+
+fn text_of(path: &Path) -> String {
+    path.to_str().expect("text").to_string()
+}
+
+#[test]
+fn page_csv_and_histograms_say_what_the_json_says() {
+    let folder = place("files");
+    fs::create_dir_all(folder.join("hgrm")).expect("a folder");
+    let [result, table, page, histograms] =
+        ["result.json", "table.csv", "page.html", "hgrm"].map(|name| folder.join(name));
+    let named = [("--csv", &table), ("--html", &page), ("--hgrm", &histograms)];
+    let mut arguments: Vec<String> = SHORT.split_whitespace().map(str::to_string).collect();
+    arguments.push("--json".to_string());
+    let files = named.map(|(option, path)| [option.to_string(), text_of(path)]);
+    arguments.extend(files.as_flattened().to_vec());
+    let output = run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for (_, path) in named {
+        assert!(said.contains(&format!("written to {}", path.display())), "{said}");
+    }
+    fs::write(&result, &output.stdout).expect("written");
+    check_with_python("python3", "check_files.py", &[&result, &table, &page, &histograms]);
+
+    // A result that was kept says the same.
+    let again = folder.join("again");
+    fs::create_dir_all(again.join("hgrm")).expect("a folder");
+    let [table, page, histograms] = ["table.csv", "page.html", "hgrm"].map(|name| again.join(name));
+    let [kept, csv, html, hgrm] = [&result, &table, &page, &histograms].map(|path| text_of(path));
+    let output = run(&["report", &kept, "--csv", &csv, "--html", &html, "--hgrm", &hgrm]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    check_with_python("python3", "check_files.py", &[&result, &table, &page, &histograms]);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named_and_the_table_is_printed_all_the_same() {
+    let short = "--scenario p2p-qos0 --seconds 0.2 --warm-up 0 --rate 0";
+    for file in ["/dev/full", "/no/such/folder/file"] {
+        for option in ["--html", "--csv"] {
+            let mut arguments: Vec<&str> = short.split_whitespace().collect();
+            arguments.extend([option, file]);
+            let output = run(&arguments);
+            let said = String::from_utf8_lossy(&output.stderr);
+            let table = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.contains(&format!("{file} cannot be written: ")), "{said}");
+            assert!(table.contains("out msg/s") && table.contains("p2p-qos0"), "{table}");
+        }
+    }
+    let folder = place("none");
+    let output = run(&["--scenario", "no-such", "--csv", &text_of(&folder)]);
+    assert!(!output.status.success() && !folder.exists());
+}
+
+#[test]
+fn results_of_comparisons_become_a_page() {
+    let page = place("comparison.html");
+    let kept = "bench/results/compare-2026-11-28T190628Z-d9058a8b4a.json";
+    let output = run(&["report", kept, "--html", &text_of(&page)]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = fs::read_to_string(&page).expect("it was written");
+    for words in ["mosquitto", "floor", "fan-out", "each dot is a round", "scripts/compare --table"]
+    {
+        assert!(text.contains(words), "{words}");
+    }
+    for (arguments, sentence) in [
+        (&["report", kept][..], "what is to be written?"),
+        (&["report", "no-such.json", "--html", "x"], "no-such.json: No such file"),
+        (&["report", "README.md", "--html", "x"], "README.md: expected value"),
+        (&["report", "bench/results/README.md", "--csv", "x"], "README.md: "),
+    ] {
+        let output = run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), said.contains(sentence)), (Some(2), true), "{said}");
+    }
+}

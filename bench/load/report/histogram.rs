@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde::Serialize;
 
 /// This many percent of the messages came within `us` microseconds.
@@ -41,19 +41,17 @@ pub fn encoded(histogram: &Histogram<u64>) -> String {
     STANDARD.encode(bytes)
 }
 
+/// A histogram that was encoded, by this bench or another tool.
+pub fn decoded(text: &str) -> Result<Histogram<u64>, String> {
+    let bytes = STANDARD.decode(text.trim()).map_err(|error| error.to_string())?;
+    let read = Deserializer::new().deserialize(&mut &bytes[..]);
+    read.map_err(|error| format!("{error:?}"))
+}
+
 #[cfg(test)]
 mod tests {
-    use hdrhistogram::serialization::Deserializer;
-
     use super::*;
     use crate::recorder::new_histogram;
-
-    /// A histogram that was encoded, by this bench or another tool.
-    fn decoded(text: &str) -> Result<Histogram<u64>, String> {
-        let bytes = STANDARD.decode(text.trim()).map_err(|error| error.to_string())?;
-        let read = Deserializer::new().deserialize(&mut &bytes[..]);
-        read.map_err(|error| format!("{error:?}"))
-    }
 
     fn uniform(count: u64) -> Histogram<u64> {
         let mut histogram = new_histogram();

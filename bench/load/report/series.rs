@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::engine::Counts;
-use crate::recorder::IntervalLatency;
+use crate::recorder::Latencies;
 
 /// Points of a run: more seconds than these are put together.
 const POINTS_MAX: u32 = 3600;
@@ -47,6 +47,8 @@ pub struct Point {
 #[serde(transparent)]
 pub struct Series {
     pub points: Vec<Point>,
+    #[serde(skip)]
+    interval: Duration,
 }
 
 /// The meters at one moment, all since the start of the run.
@@ -69,12 +71,18 @@ impl Series {
             moments.remove(count - 2);
         }
         let points = moments.windows(2).map(|pair| Point::between(&pair[0], &pair[1])).collect();
-        Series { points }
+        Series { points, interval }
     }
 
     /// Adds the latencies of the intervals.
-    pub fn set_latencies(&mut self, latencies: &[Option<IntervalLatency>]) {
-        for (point, latency) in self.points.iter_mut().zip(latencies) {
+    pub fn set_latencies(&mut self, latencies: &mut Latencies) {
+        let interval_s = self.interval.as_secs_f64();
+        // A point that began an instant before an interval is that interval's.
+        let number = |point: &Point| ((point.at_s - point.span_s) / interval_s + 0.05) as usize;
+        let Some(last) = self.points.last() else { return };
+        let latencies = latencies.end(number(last) + 1);
+        for point in &mut self.points {
+            let latency = latencies.get(number(point)).copied().flatten();
             point.p50_us = latency.map(|latency| latency.p50_us);
             point.p99_us = latency.map(|latency| latency.p99_us);
             point.max_us = latency.map(|latency| latency.max_us);
@@ -101,5 +109,68 @@ impl Point {
             generator_cores: cores(end.generator_s, begin.generator_s),
             resident_size: end.resident_size,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorder::{Drawer, Recorder, Recording};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Of a run in which a hundred messages come each second.
+    fn series(ends: &[f64]) -> Series {
+        let moment = |at_s: &f64| {
+            let counts = Counts { delivered: (at_s * 100.0) as u64, ..Counts::default() };
+            Moment { at_s: *at_s, counts, broker_s: Some(at_s / 2.0), ..Moment::default() }
+        };
+        Series::new(ends.iter().map(moment).collect(), SECOND)
+    }
+
+    fn spans(ends: &[f64]) -> Vec<f64> {
+        series(ends).points.iter().map(|point| (point.span_s * 100.0).round() / 100.0).collect()
+    }
+
+    #[test]
+    fn a_short_last_piece_belongs_to_the_point_before_it() {
+        assert_eq!(spans(&[0.0, 0.1]), [0.1]);
+        assert_eq!(spans(&[0.0, 1.0, 2.0, 2.2]), [1.0, 1.2]);
+        assert_eq!(spans(&[0.0, 1.0, 2.0, 2.5]), [1.0, 1.0, 0.5]);
+        // The machine stood still.
+        assert_eq!(spans(&[0.0, 1.0, 6.3, 7.0, 8.0]), [1.0, 5.3, 0.7, 1.0]);
+        for point in series(&[0.0, 1.0, 6.3, 7.0]).points {
+            assert!((point.out_per_s - 100.0).abs() < 2.0, "{point:?}");
+            assert!((point.broker_cores.expect("measured") - 0.5).abs() < 0.01, "{point:?}");
+        }
+    }
+
+    #[test]
+    fn latencies_stand_at_the_points_of_their_time() {
+        let ns = |seconds: f64| (seconds * 1e9) as u64;
+        let (mut recorder, drawer) = (Recorder::default(), Drawer::default());
+        let recording = Recording { due_ns: 0..ns(9.0), from_ns: 0, interval_ns: ns(1.0) };
+        recorder.begin(&recording, &drawer);
+        for (came_s, took_s) in [(0.5, 0.1), (6.4, 4.0), (7.5, 0.2), (8.1, 0.3)] {
+            recorder.turn(ns(came_s), &drawer);
+            recorder.record(ns(came_s - took_s), ns(came_s));
+        }
+        recorder.hand_over(&drawer);
+        let mut latencies = Latencies::default();
+        latencies.collect([&drawer].into_iter());
+        let mut series = series(&[0.0, 0.999, 6.3, 7.0, 8.0]);
+        series.set_latencies(&mut latencies);
+        let tenths = |us: f64| (us / 1e5).round();
+        let longest: Vec<_> = series.points.iter().map(|point| point.max_us.map(tenths)).collect();
+        assert_eq!(longest, [Some(1.0), None, Some(40.0), Some(3.0)]);
+    }
+
+    #[test]
+    fn an_hour_has_no_more_points_than_seconds() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(
+            [SECOND / 10, 60 * SECOND, hour, 10 * hour].map(interval),
+            [SECOND, SECOND, SECOND, 10 * SECOND]
+        );
     }
 }
