@@ -12,6 +12,9 @@ use crate::report::kept::{Compared, Document, Kept, KeptLatency, KeptRun, Rounds
 
 const MIB: f64 = (1 << 20) as f64;
 
+/// Rates that have bars of their own.
+const RATES_MAX: usize = 2;
+
 /// The id of a scenario's section.
 fn anchor(index: usize) -> String {
     format!("scenario-{}", index + 1)
@@ -130,13 +133,20 @@ fn marks(scenario: &Compared) -> Markup {
 /// One scenario with its charts.
 pub fn scenario(index: usize, scenario: &Compared) -> Markup {
     let labels = labels(&scenario.brokers);
+    let is_at_rate = |label: &String| {
+        scenario.brokers.iter().flat_map(|of| runs(of, label)).any(|run| run.rate.is_some())
+    };
+    // More rates than these are seen better over the rate than each by itself.
+    let has_bars = labels.iter().filter(|label| is_at_rate(label)).count() <= RATES_MAX;
     html! {
         section id=(anchor(index)) {
             h2 { (scenario.name) }
             p.words { (scenario.words) }
             (marks(scenario))
             div.charts {
-                @for label in &labels { (bars(scenario, label)) }
+                @for label in labels.iter().filter(|label| has_bars || !is_at_rate(label)) {
+                    (bars(scenario, label))
+                }
                 (percentiles(scenario))
                 (by_rate(scenario))
                 (memory(scenario))
