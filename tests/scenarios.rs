@@ -135,6 +135,19 @@ fn topics_by_zipf_are_verified_topic_by_topic() {
 }
 
 #[test]
+fn a_lost_message_of_a_rare_topic_does_not_stop_its_publisher() {
+    let text =
+        "topic = \"bench/{topic}\"\ntopics = 1000\nwindow = 10\nflat_out = false\nrate = 200.0";
+    let path = file("zipf-rare", text);
+    let address = double::start(Fault::Drops);
+    let arguments = format!("--warm-up 0 --seconds 1 --scenario {}", path.display());
+    let (report, _) = report(&format!("--broker {address} {arguments}"));
+    let outcome = &report["scenarios"][0]["outcome"];
+    assert_eq!(outcome["faults"]["lost"], 1, "{outcome:#}");
+    assert!(outcome["sent"].as_u64() >= Some(150), "{outcome:#}");
+}
+
+#[test]
 fn payloads_by_weight_are_verified_whatever_their_size() {
     let text = "payloads = [{ size = 16, weight = 1 }, { size = 64, weight = 1 }, { size = 5000, weight = 1 }]\n\
         qos = 1\nwindow = 1000\nflat_out = false\nrate = 200.0";

@@ -20,6 +20,8 @@ pub struct Drawn {
     unacked: VecDeque<u32>,
     /// Streams and sequences of messages that have not come to all their subscribers, as far as is known; oldest first.
     under_way: VecDeque<(u32, u64)>,
+    /// Where it is looked next whether one has come that was sent behind the oldest.
+    probe: usize,
     bytes: Vec<u8>,
 }
 
@@ -32,16 +34,25 @@ impl Drawn {
             next: vec![0; mix.topic_count()],
             unacked: VecDeque::new(),
             under_way: VecDeque::new(),
+            probe: 0,
             bytes: Vec::new(),
         }
     }
 
-    /// How many have not come to all. Those behind one that is late count, too, until it has come.
+    /// How many have not come to all. A message that a later one has overtaken is no longer under way, as where all have one
+    /// topic: were it waited for, a lost message of a topic that hardly ever comes would stop the publisher.
     pub fn under_way(&mut self, shared: &Shared) -> u64 {
-        while let Some((stream, sequence)) = self.under_way.front()
-            && shared.delivered_to_all(self.first + *stream as usize) > *sequence
-        {
+        let first = self.first;
+        let has_come = |(stream, sequence): &(u32, u64)| {
+            shared.delivered_to_all(first + *stream as usize) > *sequence
+        };
+        while self.under_way.front().is_some_and(has_come) {
             self.under_way.pop_front();
+        }
+        // One place at a time: where nothing is lost nothing is found.
+        self.probe = if self.probe + 1 < self.under_way.len() { self.probe + 1 } else { 0 };
+        if self.under_way.get(self.probe).is_some_and(has_come) {
+            self.under_way.drain(..=self.probe);
         }
         self.under_way.len() as u64
     }
