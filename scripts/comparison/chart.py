@@ -1,12 +1,22 @@
-"""Draws what `scripts/compare` wrote: chart.py FILE.json FILE.svg. Runs in a Python that has matplotlib, see `plot`."""
+"""Draws what `scripts/compare` wrote: chart.py FILE.json FILE.svg [SCENARIO...]. Runs in a Python that has matplotlib, see `plot`."""
 
 import json
 import pathlib
 import subprocess
 import sys
+import textwrap
+
+sys.dont_write_bytecode = True
 
 TOOLS = pathlib.Path(__file__).resolve().parent.parent.parent / "target" / "tools"
 MATPLOTLIB_VERSION = "3.10.0"
+
+WIDTH = 9.6
+# Of a line, which is one broker in one scenario, and of what each panel has besides, inches.
+LINE = 0.235
+GAP = 0.16
+PANEL = 1.15
+LABEL_WIDTH = 38
 
 
 def plot(script, *arguments):
@@ -19,75 +29,165 @@ def plot(script, *arguments):
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"matplotlib=={MATPLOTLIB_VERSION}"]
         for command in (make, install):
             if subprocess.run(command).returncode != 0:
-                print("no chart is drawn: matplotlib cannot be installed", file=sys.stderr)
+                print("SKIPPED the chart: matplotlib cannot be installed", file=sys.stderr)
                 return False
     return subprocess.run([python, script, *arguments]).returncode == 0
 
 
+class Panel:
+    """One quantity: its heading, the axis in words, and how it is read from an outcome of a scenario."""
+
+    def __init__(self, heading, axis, read):
+        self.heading = heading
+        self.axis = axis
+        self.read = read
+
+    def values(self, report, scenario, broker):
+        settings = report["settings"].get(scenario, {})
+        found = (self.read(outcome, settings) for outcome in report["outcomes"].get(scenario, {}).get(broker, []))
+        return [value for value in found if value]
+
+
+def flat_out(kind):
+    return lambda outcome, settings: outcome["cpu_us_per_message"] if settings.get("kind", "traffic") == kind else None
+
+
+def at_rate(outcome, settings):
+    # Only where the rate is what the scenario is for.
+    return None if settings.get("flat_out", True) else outcome["cpu_us_per_message_at_rate"]
+
+
+def latency(outcome, settings):
+    return (outcome["latency"] or {}).get("p99_us")
+
+
+def measured(name, scale):
+    def read(outcome, settings):
+        return next((entry["value"] * scale for entry in outcome.get("measures", []) if entry["name"] == name), None)
+
+    return read
+
+
+BETTER = "lower is better"
+PANELS = [
+    Panel("CPU of the broker, flat out", f"microseconds of CPU for each delivered message, logarithmic ({BETTER})", flat_out("traffic")),
+    Panel("CPU of the broker, at a fixed rate", f"microseconds of CPU for each delivered message, logarithmic ({BETTER})", at_rate),
+    Panel("99th percentile of latency, at a fixed rate", f"microseconds from when a message was due, logarithmic ({BETTER})", latency),
+    Panel("CPU of the broker, connections", f"microseconds of CPU for each connection, logarithmic ({BETTER})", flat_out("connect-storm")),
+    Panel("Memory of the broker, idle connections", f"bytes for each connection, logarithmic ({BETTER})", measured("memory per idle connection", 1024)),
+]
+
+
 def main():
-    import matplotlib
-
-    matplotlib.use("svg")
-    # The same data gives the same file.
-    matplotlib.rcParams["svg.hashsalt"] = "ringmq"
-    from matplotlib import pyplot
-
-    source, target = sys.argv[1:]
+    source, target, *only = sys.argv[1:]
     report = json.loads(pathlib.Path(source).read_text())
-    panels = [
-        ("CPU, microseconds a delivered message (connection)", cpu),
-        ("idle: bytes of memory a connection", lambda row: row["figures"]["connection_size"]),
-        ("at a fixed rate: p99 latency, microseconds", lambda row: row["figures"]["p99_us"]),
+    scenarios = [name for name in report["settings"] if not only or name in only]
+    brokers = list(dict.fromkeys(broker for name in scenarios for broker in report["outcomes"].get(name, {})))
+    panels = [(panel, lines_of(panel, report, scenarios, brokers)) for panel in PANELS]
+    panels = [(panel, lines) for panel, lines in panels if lines]
+    if not panels:
+        sys.exit(f"{source} has nothing that can be drawn")
+    draw_all(report, panels, brokers, target)
+
+
+def lines_of(panel, report, scenarios, brokers):
+    """Scenarios with their brokers and the values of each round, from above to below."""
+    found = []
+    for scenario in scenarios:
+        own = [(broker, panel.values(report, scenario, broker)) for broker in brokers]
+        own = [(broker, values) for broker, values in own if values]
+        if own:
+            found.append((scenario, own))
+    return found
+
+
+def draw_all(report, panels, brokers, target):
+    import drawing
+
+    heights = [PANEL + sum(LINE * len(own) + GAP for _, own in lines) for _, lines in panels]
+    figure = drawing.pyplot.figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for axis, (panel, lines) in zip(axes, panels):
+        draw(drawing, axis, panel, lines, report, brokers)
+    handles = [
+        drawing.pyplot.Line2D([], [], linestyle="", marker=drawing.marker(name, at), color=drawing.colour(name, at), label=labelled(report, name))
+        for at, name in enumerate(brokers)
     ]
-    brokers = list(dict.fromkeys(row["broker"] for row in report["rows"]))
-    chosen = [(title, points(report["rows"], read)) for title, read in panels]
-    chosen = [(title, found) for title, found in chosen if found]
-    heights = [1.2 + 0.42 * len({scenario for scenario, _, _ in found}) for _, found in chosen]
-    figure, axes = pyplot.subplots(len(chosen), 1, figsize=(9.5, sum(heights) + 0.8), height_ratios=heights, squeeze=False)
-    for axis, (title, found) in zip(axes[:, 0], chosen):
-        draw(axis, title, found, brokers)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper center", ncols=min(len(brokers), 6), frameon=False)
-    machine = report["machine"]
-    note = f"{report['date']}, {report['commit']}; {machine['processor']}, {machine['core_count']} cores, Linux {machine['kernel']}; "
-    note += f"medians of {report['rounds']} interleaved rounds, lines from the least to the most"
-    figure.text(0.01, 0.005, note, fontsize=7, color="0.35")
-    figure.tight_layout(rect=(0, 0.02, 1, 1 - 0.3 / sum(heights)))
-    figure.savefig(target, metadata={"Date": None})
+    labels = [handle.get_label() for handle in handles]
+    drawing.heading(figure, "RingMQ and other brokers on one core", handles, labels, min(4, len(handles)))
+    figure.supxlabel(drawing.note(report, remarks(report, panels)), x=0.01, ha="left", fontsize=7.5, color=drawing.SOFT)
+    drawing.save(figure, target, report, "RingMQ and other brokers")
 
 
-def cpu(row):
-    return row["figures"]["cpu_us"] or row["figures"]["cpu_us_at_rate"]
+def labelled(report, name):
+    version = report.get("brokers", {}).get(name, {}).get("version")
+    return f"{name} {version}" if version else name
 
 
-def points(rows, read):
-    return [(row["scenario"], row["broker"], read(row)) for row in rows if read(row)]
+def remarks(report, panels):
+    import drawing
+
+    text = drawing.rounds((len(values) for _, lines in panels for _, own in lines for _, values in own), report["seconds"])
+    # Before the generator was measured its time was kept as 0.
+    blind = {
+        panel.heading for panel, lines in panels for scenario, own in lines for broker, _ in own
+        if not any(outcome.get("generator_cores_used") for outcome in report["outcomes"][scenario][broker] if outcome.get("sent"))
+        and any(outcome.get("sent") for outcome in report["outcomes"][scenario][broker])
+    }
+    if blind:
+        text += f" The generator was not measured{'' if len(blind) == len(panels) else ' where messages are published'}."
+    if report.get("interrupted"):
+        text += " The run was interrupted."
+    return text
 
 
-def draw(axis, title, found, brokers):
-    """One line a scenario, one point a broker, on a logarithmic axis: equal steps are equal ratios."""
-    from matplotlib import ticker
+def draw(drawing, axis, panel, lines, report, brokers):
+    """A line for each broker in each scenario, on a logarithmic axis: equal steps are equal ratios."""
+    import statistics
 
-    scenarios = list(dict.fromkeys(scenario for scenario, _, _ in found))
-    markers = "osD^vP*Xh<>"
-    for at, broker in enumerate(brokers):
-        own = [(scenarios.index(scenario), figures) for scenario, name, figures in found if name == broker]
-        spread = 0.16 * (at - (len(brokers) - 1) / 2) / max(1, len(brokers) - 1)
-        lines = [line + spread for line, _ in own]
-        medians = [figures["median"] for _, figures in own]
-        errors = [[figures["median"] - figures["min"] for _, figures in own], [figures["max"] - figures["median"] for _, figures in own]]
-        axis.errorbar(medians, lines, xerr=errors, fmt=markers[at % len(markers)], label=broker, markersize=6, capsize=2, linewidth=1, color=f"C{at}")
+    at, places, labels, borders = 0.0, [], [], []
+    low = min(min(values) for _, own in lines for _, values in own)
+    high = max(max(values) for _, own in lines for _, values in own)
+    for scenario, own in lines:
+        first = at
+        for broker, values in own:
+            number = brokers.index(broker)
+            style = dict(marker=drawing.marker(broker, number), color=drawing.colour(broker, number), linestyle="")
+            axis.plot([min(values), max(values)], [at, at], color=style["color"], linewidth=1, alpha=0.45)
+            axis.plot(values, [at] * len(values), **style, markersize=3, alpha=0.6)
+            median = statistics.median(values)
+            axis.plot([median], [at], **style, markersize=7)
+            place = dict(xytext=(7, 0), textcoords="offset points", va="center", fontsize=8, color=style["color"])
+            axis.annotate(drawing.number(median), (max(values), at), **place)
+            at += 1
+        places.append((first + at - 1) / 2)
+        labels.append(words(scenario, report["settings"][scenario]))
+        at += GAP / LINE
+        borders.append(at - (1 + GAP / LINE) / 2)
+    for border in borders[:-1]:
+        axis.axhline(border, color="0.85", linewidth=0.8)
+    axis.set_yticks(places, labels)
+    axis.tick_params(axis="y", length=0)
+    axis.set_ylim(at - GAP / LINE - 0.3, -0.7)
     axis.set_xscale("log")
-    axis.set_yticks(range(len(scenarios)), scenarios)
-    axis.set_ylim(len(scenarios) - 0.5, -0.5)
-    axis.set_title(title, fontsize=10, loc="left")
-    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.xaxis.set_minor_formatter(ticker.NullFormatter())
-    axis.grid(True, which="major", axis="both", color="0.88")
-    axis.grid(True, which="minor", axis="x", color="0.94")
-    axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
+    # Room for the numbers behind the last marks.
+    span = max(high / low, 1.5)
+    axis.set_xlim(low / span**0.06, high * span**0.14)
+    drawing.logarithmic(axis.xaxis, low, high)
+    drawing.plain(axis)
+    axis.grid(False, axis="y")
+    axis.set_title(panel.heading, fontsize=10.5, loc="left", fontweight="bold", color=drawing.INK)
+    axis.set_xlabel(panel.axis, fontsize=8.5, color=drawing.INK)
+
+
+def words(scenario, settings):
+    """What a scenario is about, in lines that fit beside the axis."""
+    text = settings.get("words") or settings.get("about") or scenario
+    # What belongs together stays together.
+    for unit in ("QoS", "MQTT", "batch"):
+        text = text.replace(unit + " ", unit + "\N{NO-BREAK SPACE}")
+    text = text.replace(" KiB", "\N{NO-BREAK SPACE}KiB").replace(" B,", "\N{NO-BREAK SPACE}B,")
+    return "\n".join(textwrap.wrap(text, LABEL_WIDTH))
 
 
 if __name__ == "__main__":
