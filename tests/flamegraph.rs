@@ -21,8 +21,14 @@ const STAND_INS: [(&str, &str); 4] = [
         "case $1 in record) while [ \"$1\" != --output ]; do shift; done; : >\"$2\"; shift 3; \"$@\" ;; \
          script) echo samples ;; esac",
     ),
-    ("inferno-collapse-perf", "cat >/dev/null; echo 'ringmq;main 1'"),
-    ("inferno-flamegraph", "echo \"<svg>$*</svg>\"; cat >/dev/null"),
+    (
+        "inferno-collapse-perf",
+        "cat >/dev/null; [ \"$*\" = --kernel ] || exit 1; echo 'ringmq;main 3'; echo 'ringmq;main;do_syscall_64_[k] 1'",
+    ),
+    (
+        "inferno-flamegraph",
+        "echo \"<svg viewBox=\\\"0 0 1200 300\\\">$*\"; cat; tr '>' ' ' <palette.map; echo '</svg>'",
+    ),
 ];
 
 impl Stage {
@@ -107,7 +113,24 @@ fn a_scenario_at_a_fixed_rate_is_drawn() {
         assert!(output.status.success(), "{arguments:?}: {said}");
         assert!(said.contains("1,000/s") && said.contains("written to"), "{arguments:?}: {said}");
         let picture = fs::read_to_string(stage.picture()).expect("a picture");
-        assert!(picture.contains(&format!("ringmq, {}", arguments[0])), "{picture}");
+        let title = format!("ringmq, {}: ", arguments[0]);
+        assert!(picture.contains(&title) && picture.contains(" at a fixed rate"), "{picture}");
+        // Where it is from, how the samples are divided, and whose is which colour.
+        for part in
+            ["commit ", " cores, Linux ", "25% in the kernel", "id=\"legend\"", "the kernel</text>"]
+        {
+            assert!(picture.contains(part), "{part}: {picture}");
+        }
+        assert!(!picture.contains("_[k]"), "{picture}");
+        let colour = |name: &str| {
+            let line = picture.lines().find_map(|line| line.strip_prefix(name));
+            let line =
+                line.and_then(|line| line.trim_start_matches(['-', ' ']).strip_prefix("rgb("));
+            let numbers = line.expect("a colour").trim_end_matches(')').split(',');
+            numbers.map(|number| number.parse().expect("a number")).collect::<Vec<u8>>()
+        };
+        let (broker, kernel) = (colour("main-"), colour("do_syscall_64-"));
+        assert!(broker[0] > broker[2] + 100 && kernel[2] > kernel[0] + 50, "{picture}");
     };
     std::thread::scope(|scope| {
         scope.spawn(|| draw("own-rate", &["p2p-rate", "--rate", "1000", "--publishers", "2"]));
