@@ -269,7 +269,7 @@ fn no_script_becomes_root_or_installs_a_service() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(simulated_count, 1, "what scripts/interop fetches is not seen");
+    assert_eq!(simulated_count, 2, "what scripts/interop and scripts/compare fetch is not seen");
 }
 
 #[test]

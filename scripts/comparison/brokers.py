@@ -1,30 +1,36 @@
-"""The brokers to measure: how each is found or installed, configured, started on its core and ended."""
+"""The brokers to measure: RingMQ and the relay, those that peer files describe, and those that run already."""
 
 import os
 import pathlib
-import resource
-import shutil
+import re
 import signal
-import socket
 import subprocess
 import sys
-import time
 
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
-PEERS = REPOSITORY / "bench" / "peers"
-TOOLS = REPOSITORY / "target" / "tools"
-RUMQTTD_VERSION = "0.20.0"
+from . import install, peer_file
+from .peer_file import PEERS, REPOSITORY, fill
+from .processes import NotReady, Started, descendants, free_port, processor_times, command_of, wait_until_ready, has_ended
 
-START_S = 15
+READY_S = 15
 STOP_S = 10
+
+# Of the processor time of a broker's processes, what those may take of which ringmq-bench knows nothing.
+UNSEEN_MAX = 0.02
+
+INTERRUPTS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+# Measured unless somebody asks for others; the rest of bench/peers on request.
+DEFAULT = ["mosquitto", "rumqttd", "ringmq", "relay"]
+ALIASES = {"floor": "relay"}
 
 
 class Broker:
     """A broker that is started for each run, with a command line in which words in braces are filled in."""
 
-    # MQTT 5.0 as well as 3.1.1, and more than QoS 0.
-    speaks_5 = True
-    speaks_qos = True
+    is_own = True
+    mqtt = (3, 5)
+    qos_max = 2
+    peer = None
 
     def __init__(self, name, command, config=None):
         self.name = name
@@ -34,14 +40,12 @@ class Broker:
     def start(self, core, folder):
         """Runs it on `core`, its files in `folder`. Returns what `Running` says of it."""
         words = {"port": free_port(), "core": core, "folder": folder}
-        running = Running(words["port"])
+        running = Running(self.name, words["port"])
         try:
             if self.config:
                 self.configure(core, folder, words, running)
-            process = spawn([fill(str(part), words) for part in self.command], {core})
-            running.processes.append(process)
-            running.pid = process.pid
-            wait_for(self.name, words["port"], process)
+            running.add(Started(self.name, [fill(str(part), words) for part in self.command], {core}))
+            running.wait_until_ready(self.mqtt[0], READY_S)
         except BaseException:
             running.stop()
             raise
@@ -58,12 +62,98 @@ class Broker:
         words["config"] = pathlib.Path(folder) / self.config.name
         words["config"].write_text(fill(text, words))
 
+    def description(self):
+        files = {self.config.name: self.config.read_text()} if self.config else {}
+        return {"version": version_of(self.command[0]), "command": shown_command(self.command), "files": files}
+
+
+class PeerBroker(Broker):
+    """A broker of a peer file, and the program that was found for it."""
+
+    is_own = False
+
+    def __init__(self, peer, found):
+        self.peer = peer
+        self.found = found
+        self.name = peer.name
+        self.mqtt = sorted(peer.mqtt)
+        self.qos_max = peer.qos_max
+
+    def start(self, core, folder):
+        port = free_port()
+        words = {**self.found.words, "port": port, "core": core, "folder": folder}
+        paths = [pathlib.Path(folder) / own["name"] for own in self.peer.files]
+        if paths:
+            words["config"] = paths[0]
+        for path, own in zip(paths, self.peer.files):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(fill(own["text"], words))
+        environment = {key: fill(text, words) for key, text in self.peer.start["environment"].items()}
+        command = [fill(part, words) for part in self.peer.start["command"]]
+        running = Running(self.name, port, self.peer.stop_signal, self.peer.stop["seconds"])
+        try:
+            if self.found.container:
+                # Whoever runs in it has an id of its own.
+                os.chmod(folder, 0o777)
+                running.add(Container(self.name, self.found.container, command, core, environment, folder))
+            else:
+                running.add(Started(self.name, command, {core}, environment, folder))
+            running.wait_until_ready(self.mqtt[0], self.peer.start["ready_s"])
+        except BaseException:
+            running.stop()
+            raise
+        return running
+
+    def description(self):
+        peer = self.peer
+        return {
+            "about": peer.about,
+            "version": self.found.version,
+            "file": peer_file.shown(peer.path),
+            "command": shown_command(peer.start["command"], self.found.words),
+            "environment": peer.start["environment"],
+            "files": {own["name"]: own["text"] for own in peer.files},
+            "quirks": peer.quirks,
+        }
+
+
+class Container(Started):
+    """A broker in a docker container on the host's network. Its processes are no children of this one."""
+
+    def __init__(self, name, image, command, core, environment, folder):
+        self.container = f"ringmq-compare-{os.getpid()}-{re.sub('[^a-z0-9]', '-', name.lower())}-{free_port()}"
+        run = ["docker", "run", "--rm", "--name", self.container, "--network", "host", "--cpuset-cpus", str(core)]
+        run += ["--ulimit", "nofile=1048576:1048576", "--volume", f"{folder}:{folder}", "--workdir", str(folder)]
+        run += [part for key, value in environment.items() for part in ("--env", f"{key}={value}")]
+        super().__init__(name, [*run, image, *command], set(os.sched_getaffinity(0)))
+
+    def tree(self):
+        pid = self.inside()
+        own = {found for found in descendants({pid}) if not has_ended(found)} if pid else set()
+        return own | super().tree()
+
+    def inside(self):
+        """The container's first process; `None` before it is there, and when it has ended."""
+        ask = ["docker", "inspect", "--format", "{{.State.Pid}}", self.container]
+        said = subprocess.run(ask, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.strip()
+        return int(said) if said.isdigit() and int(said) > 0 else None
+
+    def stop(self, first, patience_s):
+        # Whoever kills the client of docker has not ended the container.
+        told = ["docker", "stop", "--signal", first.name, "--time", f"{patience_s:.0f}", self.container]
+        quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(told, **quiet)
+        subprocess.run(["docker", "rm", "--force", self.container], **quiet)
+        return super().stop(first, STOP_S)
+
 
 class Given:
     """A broker that runs already."""
 
-    speaks_5 = True
-    speaks_qos = True
+    is_own = False
+    mqtt = (3, 5)
+    qos_max = 2
+    peer = None
 
     def __init__(self, text):
         try:
@@ -75,28 +165,86 @@ class Given:
 
     def start(self, core, folder):
         del folder
+        if has_ended(self.pid):
+            raise NotReady("ended", f"{self.name}: process {self.pid} has ended")
         if os.sched_getaffinity(self.pid) != {core}:
             print(f"{self.name} does not run on core {core} alone: taskset -acp {core} {self.pid}", file=sys.stderr)
-        return Running(self.port, self.pid)
+        return Running(self.name, self.port, pid=self.pid)
+
+    def description(self):
+        return {"version": "not asked", "command": f"process {self.pid} on port {self.port}", "files": {}}
 
 
 class Running:
     """A broker that runs, with the processes that end with it."""
 
-    def __init__(self, port, pid=None):
+    def __init__(self, name, port, stop_signal=None, stop_s=STOP_S, pid=None):
+        self.name = name
         self.port = port
         self.pid = pid
-        self.processes = []
+        self.stop_options = (stop_signal, stop_s) if stop_signal else ()
+        # The last is the broker, those before serve it.
+        self.started = []
+
+    def add(self, started):
+        self.started.append(started)
+
+    def wait_until_ready(self, mqtt, patience_s):
+        broker = self.started[-1]
+        wait_until_ready(broker, self.port, mqtt, patience_s)
+        self.pid = broker.serving(self.port)
+
+    def pids(self):
+        return self.started[-1].tree() if self.started else descendants({self.pid})
+
+    def processor_times(self):
+        return processor_times(self.pids())
+
+    def unseen_since(self, before):
+        """Which part of the broker's processor time was not that of the process that is measured, and whose it was."""
+        used = {pid: time - before.get(pid, 0.0) for pid, time in self.processor_times().items()}
+        others = {pid: time for pid, time in used.items() if pid != self.pid}
+        whole = sum(used.values())
+        return {
+            "part": sum(others.values()) / whole if whole > 0 else 0.0,
+            "processes": sorted({command_of(pid) for pid, time in others.items() if time > 0}),
+        }
+
+    def how_it_ended(self):
+        """`None` while it runs; else a sentence."""
+        if not self.started:
+            return f"{self.name}: process {self.pid} has ended" if has_ended(self.pid) else None
+        broker = self.started[-1]
+        ended = broker.how_it_ended()
+        if ended:
+            return broker.with_last_lines(f"{self.name} {ended} during the run")
+        if has_ended(self.pid):
+            return broker.with_last_lines(f"{self.name}'s process {self.pid} ended during the run")
+        return None
 
     def stop(self):
-        for process in self.processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """Ends what was started, the broker first. `None`, or what it took in a few words."""
+        said = None
+        # Whoever presses Ctrl-C twice still leaves no broker behind: it takes as long as a broker may take to end.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+        try:
+            for started in reversed(self.started):
+                said = started.stop(*self.stop_options) or said
+            self.started.clear()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return said
+
+
+def shown_command(command, words=None):
+    """A command line for whoever repeats it: with the program that was found; the rest is filled in for each run."""
+    home = str(REPOSITORY) + "/"
+    return " ".join(fill(str(part), {key: words[key] for key in ("program", "root")} if words else {}) for part in command).replace(home, "")
+
+
+def version_of(program):
+    said = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return said.stdout.strip().rpartition(" ")[2] or "unknown"
 
 
 def release(name):
@@ -108,12 +256,29 @@ def build():
     subprocess.run(["cargo", "build", "--release", "--quiet", "--bins"], cwd=REPOSITORY, check=True)
 
 
-def named(name):
-    """A broker by its name; `None`, with a word on why, if it cannot be had."""
-    return {"ringmq": ringmq, "relay": relay, "mosquitto": mosquitto, "rumqttd": rumqttd}[name]()
+def names():
+    return ["ringmq", "relay", *peer_file.known()]
 
 
-NAMES = ["mosquitto", "rumqttd", "ringmq", "relay"]
+def named(text, left_out):
+    """A broker by its name or its file; `None` if it cannot be had here: `left_out` then says why."""
+    text = ALIASES.get(text, text)
+    own = {"ringmq": ringmq, "relay": relay}.get(text)
+    if own:
+        return own()
+    peer = peer_file.find(text)
+    try:
+        return PeerBroker(peer, install.find(peer))
+    except install.Absent as absent:
+        left_out[peer.name] = str(absent)
+        print(f"{peer.name} is left out: {absent}", file=sys.stderr)
+        return None
+
+
+def not_tried(measured):
+    """Peers of bench/peers that nobody has run yet, each with the reason, unless this run does."""
+    peers = map(peer_file.read, peer_file.known().values())
+    return {peer.name: peer.reason for peer in peers if not peer.tried and peer.name not in measured}
 
 
 def ringmq(name="ringmq", config=None, options=()):
@@ -143,42 +308,9 @@ def variant(text):
 
 
 def relay():
-    return Broker("relay", [release("ringmq-bench"), "__relay", "{core}", "127.0.0.1:{port}", "auto"])
-
-
-def mosquitto():
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin") or fetched_mosquitto()
-    if not program:
-        print("mosquitto is left out: it is absent, and scripts/interop could not fetch it", file=sys.stderr)
-        return None
-    return Broker("mosquitto", [program, "-c", "{config}"], PEERS / "mosquitto.conf")
-
-
-def fetched_mosquitto():
-    """A script that runs it, below target/interop: nothing is installed, so that no broker starts by itself."""
-    fetch = [pathlib.Path(__file__).resolve().parents[1] / "interop", "mosquitto"]
-    fetched = subprocess.run(fetch, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    return shutil.which("mosquitto", path=fetched.stdout.strip()) if fetched.returncode == 0 else None
-
-
-def rumqttd():
-    program = shutil.which("rumqttd") or shutil.which("rumqttd", path=str(TOOLS / "bin")) or install_rumqttd()
-    if not program:
-        print("rumqttd is left out: cargo could not install it", file=sys.stderr)
-        return None
-    broker = Broker("rumqttd", [program, "-c", "{config}"], PEERS / "rumqttd.toml")
-    broker.speaks_5 = False
+    broker = Broker("relay", [release("ringmq-bench"), "__relay", "{core}", "127.0.0.1:{port}", "auto"])
+    broker.is_own = False
     return broker
-
-
-def install_rumqttd():
-    # Not --locked: its lock file names a metrics that does not compile with a current Rust.
-    install = ["cargo", "install", "--quiet", "--root", str(TOOLS), "--version", RUMQTTD_VERSION, "rumqttd"]
-    # Its own target folder: that of the caller is for this repository.
-    environment = {key: value for key, value in os.environ.items() if key != "CARGO_TARGET_DIR"}
-    if subprocess.run(install, stdin=subprocess.DEVNULL, env=environment).returncode != 0:
-        return None
-    return shutil.which("rumqttd", path=str(TOOLS / "bin"))
 
 
 def build_c_plugin(folder):
@@ -196,41 +328,5 @@ def start_sink(core, port, running):
     """The other end of a bridge: a RingMQ beside the measured one, on another core."""
     other = min(os.sched_getaffinity(0) - {core})
     command = [release("ringmq"), "serve", "--listen", f"127.0.0.1:{port}", "--cores", str(other), "--shards", "1"]
-    process = spawn([str(part) for part in command], {other})
-    running.processes.append(process)
-    wait_for("the bridge's other end", port, process)
-
-
-def spawn(arguments, cores):
-    def prepare():
-        os.sched_setaffinity(0, cores)
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-    null = subprocess.DEVNULL
-    return subprocess.Popen(arguments, stdin=null, stdout=null, stderr=null, preexec_fn=prepare)
-
-
-def fill(text, words):
-    for word, value in words.items():
-        text = text.replace("{" + word + "}", str(value))
-    return text
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(name, port, process):
-    end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise RuntimeError(f"{name} ended at once with {process.returncode}")
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise RuntimeError(f"{name} does not listen on port {port}")
+    running.add(Started("the bridge's other end", command, {other}))
+    wait_until_ready(running.started[-1], port, 3, READY_S)

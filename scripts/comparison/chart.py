@@ -1,4 +1,5 @@
-"""Draws what `scripts/compare` wrote: chart.py FILE.json FILE.svg [SCENARIO...]. Runs in a Python that has matplotlib, see `plot`."""
+"""Draws what `scripts/compare` wrote: chart.py FILE.json FILE.svg [SCENARIO...]. Runs in a Python that has matplotlib, see
+`plot`."""
 
 import json
 import pathlib
@@ -74,7 +75,9 @@ PANELS = [
     Panel("CPU of the broker, at a fixed rate", f"microseconds of CPU for each delivered message, logarithmic ({BETTER})", at_rate),
     Panel("99th percentile of latency, at a fixed rate", f"microseconds from when a message was due, logarithmic ({BETTER})", latency),
     Panel("CPU of the broker, connections", f"microseconds of CPU for each connection, logarithmic ({BETTER})", flat_out("connect-storm")),
-    Panel("Memory of the broker, idle connections", f"bytes for each connection, logarithmic ({BETTER})", measured("memory per idle connection", 1024)),
+    Panel(
+        "Memory of the broker, idle connections", f"bytes for each connection, logarithmic ({BETTER})", measured("memory per idle connection", 1024)
+    ),
 ]
 
 

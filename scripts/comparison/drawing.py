@@ -1,5 +1,5 @@
-"""What all charts have in common: numbers as people write them, colours, the note on where figures come from, and the mark of those
-that are not to be kept."""
+"""What all charts have in common: numbers as people write them, colours, the note on where figures come from, and the mark
+of those that are not to be kept."""
 
 import math
 import pathlib
@@ -111,8 +111,8 @@ def save(figure, target, report, name):
     """Writes the picture with all that is on it: what stands beyond the figure's edge makes the picture larger."""
     if is_dirty(report):
         figure.text(
-            0.5, 0.5, "not of a commit (-dirty): do not keep", fontsize=min(34, 6.5 * figure.get_size_inches()[1]), in_layout=False, color="#d1242f", alpha=0.28, rotation=28,
-            ha="center", va="center", fontweight="bold", zorder=10,
+            0.5, 0.5, "not of a commit (-dirty): do not keep", fontsize=min(34, 6.5 * figure.get_size_inches()[1]),
+            color="#d1242f", alpha=0.28, rotation=28, ha="center", va="center", fontweight="bold", zorder=10, in_layout=False,
         )
     pathlib.Path(target).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, metadata={"Date": None, "Title": name}, bbox_inches="tight", pad_inches=0.2, facecolor=PAPER)

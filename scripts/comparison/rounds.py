@@ -10,10 +10,15 @@ import sys
 import tempfile
 import time
 
-from .brokers import release
+from .brokers import UNSEEN_MAX, release
+from .processes import NotReady
 
 # Length of the run in which receives and sends are counted, seconds.
 COUNT_S = 1.0
+
+# A run that takes longer than this and so many times its length is stuck, seconds: 10,000 connections take their time.
+BENCH_S = 240
+BENCH_LENGTHS = 20
 
 # A hypervisor that takes more of the time of the cores than this takes part in the run.
 STEAL_MAX = 0.02
@@ -28,44 +33,108 @@ def scenario_settings(names, further):
     return dict(zip(names, json.loads(listing.stdout)))
 
 
-def run_all(options, brokers, scenarios, wanted):
-    """Measures; `wanted(scenario, broker)` says which pairs. Returns outcomes as {scenario: {broker: [outcome]}}."""
-    results = {name: {} for name in scenarios}
-    for round_number in range(1, options.rounds + 1):
+class Results:
+    """What came of the rounds: outcomes and failures by scenario and broker."""
+
+    def __init__(self):
+        self.outcomes = {}
+        # Words for the table and a sentence, where a broker has no outcome at all; and sentences on single rounds.
+        self.not_run = []
+        self.counted = {}
+        self.interrupted = False
+
+    def add(self, scenario, broker, outcome):
+        self.outcomes.setdefault(scenario, {}).setdefault(broker.name, []).append(outcome)
+
+    def leave_out(self, scenario, broker, words, sentence):
+        entry = {"scenario": scenario, "broker": broker.name, "words": words, "sentence": sentence, "rounds": 1}
+        for known in self.not_run:
+            if all(known[key] == entry[key] for key in ("scenario", "broker", "words")):
+                known["rounds"] += 1
+                return
+        self.not_run.append(entry)
+
+    def runs(self, scenario, broker):
+        return self.outcomes.get(scenario, {}).get(broker.name, [])
+
+
+def run_all(options, brokers, scenarios, round_counts, results):
+    """Measures. `round_counts(scenario, broker)` says how many rounds a pair gets: 0 is none."""
+    last = max((round_counts(scenario, broker) for scenario in scenarios for broker in brokers), default=0)
+    for round_number in range(1, last + 1):
         for scenario, settings in scenarios.items():
             # Who comes first changes from round to round: the machine may warm up or tire.
             turns = brokers if round_number % 2 else list(reversed(brokers))
             for broker in turns:
-                if not wanted(scenario, broker) or not can(broker, settings):
+                if round_counts(scenario, broker) < round_number:
                     continue
-                print(f"round {round_number} of {options.rounds}: {scenario}, {broker.name}", file=sys.stderr)
-                outcome = measure(options, broker, scenario, settings, options.seconds)
-                results[scenario].setdefault(broker.name, []).append(outcome)
-    return {scenario: peers for scenario, peers in results.items() if peers}
+                cannot = what_it_lacks(broker, settings)
+                if cannot:
+                    if round_number == 1:
+                        results.leave_out(scenario, broker, cannot, f"{broker.name} does not speak {cannot.removeprefix('no ')}")
+                    continue
+                print(f"round {round_number} of {last}: {scenario}, {broker.name}", file=sys.stderr, flush=True)
+                try:
+                    outcome = measure(options, broker, scenario, settings, options.seconds)
+                except NotReady as failure:
+                    print(f"compare: {failure}", file=sys.stderr)
+                    results.leave_out(scenario, broker, failure.words, str(failure))
+                else:
+                    results.add(scenario, broker, outcome)
 
 
-def can(broker, settings):
-    return (broker.speaks_5 or settings["mqtt"] < 5) and (broker.speaks_qos or settings["qos"] == 0)
+def what_it_lacks(broker, settings):
+    """Why a broker cannot do a scenario, in a few words; `None` if it can."""
+    protocol = 5 if settings["mqtt"] >= 5 else 3
+    if protocol not in broker.mqtt:
+        return "no MQTT 5.0" if protocol == 5 else "no MQTT 3.1.1"
+    if settings["qos"] > broker.qos_max:
+        return f"no QoS {settings['qos']}"
+    return None
 
 
 def measure(options, broker, scenario, settings, seconds, watch=None):
-    """One run of a scenario against a broker that has just been started. Returns the bench's outcome."""
-    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+    """One run of a scenario against a broker that has just been started. Returns the bench's outcome; `NotReady` if the broker
+    did not start or did not last."""
+    with tempfile.TemporaryDirectory(dir=scratch(), ignore_cleanup_errors=True) as folder:
         # Mosquitto gives up root before it reads.
         os.chmod(folder, 0o755)
+        running = broker.start(options.core, folder)
+        stopped = None
         try:
-            running = broker.start(options.core, folder)
-        except RuntimeError as failure:
-            sys.exit(f"compare: {failure}")
-        try:
+            pinned = cores_of(running.pid) == {options.core}
             watched = watch(running.pid) if watch else None
-            before = cpu_times()
+            before, used = cpu_times(), running.processor_times()
             outcome = run_bench(options, running, scenario, settings, seconds)
             outcome["steal"] = steal_since(before)
             outcome["counts"] = watched() if watched else None
-            return outcome
+            outcome["pinned"] = pinned
+            outcome["unseen"] = running.unseen_since(used)
+            if outcome["unseen"]["part"] > UNSEEN_MAX:
+                forget_processor_time(outcome)
+            outcome["version"] = broker.description()["version"]
         finally:
-            running.stop()
+            stopped = running.stop()
+        outcome["stopped"] = stopped
+        return outcome
+
+
+def forget_processor_time(outcome):
+    """ringmq-bench measures one process: where others did part of the work its figure is not the broker's."""
+    for key in ("cpu_us_per_message", "cpu_us_per_message_at_rate", "resident_size"):
+        outcome[key] = None
+    outcome["measures"] = [entry for entry in outcome.get("measures", []) if entry["name"] not in OF_THE_PROCESS]
+
+
+def cores_of(pid):
+    try:
+        return os.sched_getaffinity(pid)
+    except ProcessLookupError:
+        # What became of it is said when the run is over.
+        return set()
+
+
+OF_THE_PROCESS = ("memory per idle connection", "processor time while idle")
 
 
 def scratch():
@@ -82,31 +151,51 @@ def run_bench(options, running, scenario, settings, seconds):
         command += ["--rate", "0"]
     cores = os.sched_getaffinity(0) - {options.core}
     pin = lambda: os.sched_setaffinity(0, cores)
-    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=pin)
-    if run.returncode not in (0, 1):
-        sys.exit(f"ringmq-bench ended with {run.returncode}: {run.stderr.decode(errors='replace').strip()}")
-    return json.loads(run.stdout)["scenarios"][0]["outcome"]
+    bench = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=pin, start_new_session=True
+    )
+    try:
+        printed, said = bench.communicate(timeout=BENCH_S + BENCH_LENGTHS * seconds)
+    except subprocess.TimeoutExpired:
+        raise NotReady("stuck", f"{running.name}: the run of {scenario} did not end") from None
+    finally:
+        # Also when this process is told to end.
+        if bench.poll() is None:
+            bench.kill()
+            bench.communicate()
+    ended = running.how_it_ended()
+    if ended:
+        raise NotReady("died", ended)
+    if bench.returncode not in (0, 1):
+        why = said.decode(errors="replace").strip() or f"ringmq-bench ended with {bench.returncode}"
+        raise NotReady("failed", f"{running.name}, {scenario}: {why}")
+    try:
+        return json.loads(printed)["scenarios"][0]["outcome"]
+    except (ValueError, LookupError) as wrong:
+        raise NotReady("failed", f"{running.name}, {scenario}: ringmq-bench printed no result") from wrong
 
 
 def count_all(options, brokers, scenarios, results):
-    """Messages per receive and per send of each broker in each scenario: {scenario: {broker: (received, sent)}}, `None` where
+    """Messages per receive and per send of each broker in each scenario, as {scenario: {broker: (received, sent)}}, `None` where
     the machine cannot count them."""
     if not can_count():
         print("receives and sends are not counted: perf with the kernel's sock:* tracepoints is needed (as root)", file=sys.stderr)
-        return {}
-    counted = {}
-    for scenario, peers in results.items():
+        return
+    for scenario in results.outcomes:
         for broker in brokers:
-            if broker.name not in peers:
+            if not results.runs(scenario, broker):
                 continue
-            print(f"counting receives and sends: {scenario}, {broker.name}", file=sys.stderr)
-            outcome = measure(options, broker, scenario, scenarios[scenario], COUNT_S, watch_sockets)
+            print(f"counting receives and sends: {scenario}, {broker.name}", file=sys.stderr, flush=True)
+            try:
+                outcome = measure(options, broker, scenario, scenarios[scenario], COUNT_S, watch_sockets)
+            except NotReady as failure:
+                print(f"compare: {failure}", file=sys.stderr)
+                continue
             counts = outcome["counts"]
             per = lambda messages, calls: messages / calls if messages and calls else None
             if counts:
                 pair = (per(outcome["sent"], counts[0]), per(outcome["delivered"], counts[1]))
-                counted.setdefault(scenario, {})[broker.name] = pair
-    return counted
+                results.counted.setdefault(scenario, {})[broker.name] = pair
 
 
 # Counted in the kernel, for system calls and io_uring alike; what brought nothing is left out.
@@ -118,7 +207,7 @@ def watch_sockets(pid):
     command = ["perf", "stat", "--field-separator", ",", "--pid", str(pid)]
     for event in EVENTS:
         command += ["--event", event, "--filter", "ret > 0"]
-    perf = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    perf = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     time.sleep(0.3)
 
     def stop():

@@ -82,7 +82,7 @@ def draw_instructions(panel, own):
 
 
 def draw_line(panel, at, colour, name, sizes, values, ends):
-    """A line through `values`. Numbers stand over the marks of the first line, which is the higher one, and under those of others."""
+    """A line through `values`. Numbers stand over the marks of the first line, which is the higher one, and under others."""
     panel.plot(sizes, values, MARKERS[at] + "-", color=colour, label=name, markersize=6, linewidth=1.2)
     for size, value, (low, high), following in zip(sizes, values, ends, values[1:] + values[-1:]):
         end, shift, side = (high, 6, "bottom") if at == 0 else (low, -6, "top")
