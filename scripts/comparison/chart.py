@@ -139,6 +139,8 @@ def remarks(report, panels):
     }
     if blind:
         text += f" The generator was not measured{'' if len(blind) == len(panels) else ' where messages are published'}."
+    if not any("batches" in outcome for peers in report["outcomes"].values() for outcomes in peers.values() for outcome in outcomes):
+        text += " Flat out many messages went together in a write; how many was not measured."
     if report.get("interrupted"):
         text += " The run was interrupted."
     return text
