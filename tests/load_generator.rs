@@ -81,7 +81,7 @@ fn the_relay_delivers_all_that_it_is_sent_at_every_qos_in_both_worlds() {
     let further =
         ["p2p-qos1 --mqtt 5 --user-properties 2", "fan-out --payload 4k", "fan-in --window 3"];
     for io in ["auto", "epoll"] {
-        let start = format!("relay --io {io} --seconds 0.1 --warm-up 0.1 --rate 0");
+        let start = format!("relay --io {io} --seconds 0.3 --warm-up 0.1 --rate 0");
         let named = [
             "fan-out",
             "fan-in",
