@@ -119,7 +119,7 @@ pub fn find(options: &Options, mqtt: u8) -> Result<Option<Found>, String> {
 }
 
 /// The first address at which somebody listens.
-fn reach(addresses: &[SocketAddr]) -> Result<SocketAddr, String> {
+pub fn reach(addresses: &[SocketAddr]) -> Result<SocketAddr, String> {
     let begin = Instant::now();
     let mut reason = "the name has no address".to_string();
     for (tried, address) in addresses.iter().enumerate() {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::agents::{self, AgentCommand};
 use crate::difference;
 use crate::fitness;
 use crate::measurement;
@@ -36,6 +37,8 @@ enum Command {
     Report(ShowOptions),
     /// Print the JSON Schema of what --json and --output write
     Schema,
+    /// Publish and subscribe for a bench on another host: a driver, which names this one with --agent
+    Agent(AgentCommand),
 }
 
 impl CommandLine {
@@ -45,6 +48,7 @@ impl CommandLine {
             None => measurement::run(&self.measurement),
             Some(Command::Diff(options)) => difference::run(&options),
             Some(Command::Machine(options)) => fitness::run(&options),
+            Some(Command::Agent(command)) => agents::serve(command),
             Some(Command::Relay(options)) => {
                 measurement::run(&Options { subject: Subject::Relay, ..*options })
             }

@@ -2,6 +2,7 @@
 
 pub mod control;
 mod drawn;
+pub mod far;
 mod publisher;
 pub mod ramp;
 pub mod subscriber;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use self::control::{Orders, Shared};
 use self::wire::Wire;
@@ -46,7 +49,9 @@ impl Engine {
             workers.push(Worker::new(shared.clone(), index)?);
         }
         let plan = &shared.plan;
-        for (index, subscriber) in plan.subscribers.iter().enumerate() {
+        let subscribers = plan.subscribers.iter().enumerate();
+        let own = subscribers.filter(|(index, _)| !plan.away.has_subscriber(*index));
+        for (place, (index, subscriber)) in own.enumerate() {
             let receive_size = plan.flows[subscriber.flow].stalls.then_some(STALLED_RECEIVE_SIZE);
             let mut client = Client::connect(
                 target,
@@ -58,14 +63,16 @@ impl Engine {
             client.subscribe(&subscriber.filters, subscriber.qos)?;
             let (stream, _) = client.into_stream()?;
             // The members of a group stay together: what they got is counted without locks.
-            let thread = subscriber.group.map_or(index, |(group, _)| group) % thread_count;
+            let thread = subscriber.group.map_or(place, |(group, _)| group) % thread_count;
             workers[thread].add_subscriber(Wire::new(stream), index)?;
         }
-        for (number, index) in plan.connections().enumerate() {
+        let connections = plan.connections().enumerate();
+        let own = connections.filter(|(_, index)| !plan.away.has_publisher(*index));
+        for (place, (number, index)) in own.enumerate() {
             let client =
                 Client::connect(target, &format!("bench-p{number:05}"), plan.mqtt, number, None)?;
             let (stream, receive_max) = client.into_stream()?;
-            workers[number % thread_count].add_publisher(Wire::new(stream), index, receive_max)?;
+            workers[place % thread_count].add_publisher(Wire::new(stream), index, receive_max)?;
         }
         let start = |(index, worker): (usize, Worker)| {
             let cores = cores.get(index % cores.len().max(1)).copied();
@@ -96,6 +103,11 @@ impl Engine {
             thread::sleep(Duration::from_micros(200));
         }
         Ok(())
+    }
+
+    /// What the threads count, for whoever tells others of it.
+    pub fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
     }
 
     /// What has gone through a flow until now.
@@ -182,7 +194,7 @@ impl Engine {
 }
 
 /// How much went through a flow.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
     pub sent: u64,
     /// Writes of the publishers.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use ringmq::printable::counted;
 use serde::Serialize;
@@ -15,7 +16,45 @@ use serde::Serialize;
 /// Nanoseconds since the bench began: the clock of all send times and latencies.
 pub fn now_ns() -> u64 {
     static BEGIN: OnceLock<Instant> = OnceLock::new();
-    BEGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64
+    let ns = BEGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64;
+    SKEW.get().map_or(ns, |skew| skew.apply(ns))
+}
+
+static SKEW: OnceLock<Skew> = OnceLock::new();
+
+/// What makes the clock wrong, to show what that does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skew {
+    pub offset_ns: i64,
+    pub drift_ppm: i64,
+}
+
+impl Skew {
+    /// An hour: no offset goes below it.
+    const BASE_NS: i64 = 3_600_000_000_000;
+
+    fn apply(&self, ns: u64) -> u64 {
+        let drift = (i128::from(ns) * i128::from(self.drift_ppm) / 1_000_000) as i64;
+        (Skew::BASE_NS + self.offset_ns + ns as i64 + drift) as u64
+    }
+}
+
+/// From here on the clock is wrong.
+pub fn set_clock_wrong(skew: Skew) {
+    let _ = SKEW.set(skew);
+}
+
+/// What the machine's monotonic clock showed when this one showed nothing, and by how much that may be wrong, nanoseconds:
+/// processes of one machine have that clock in common.
+pub fn clock_origin_ns() -> (i64, u64) {
+    let one = || {
+        let before = now_ns();
+        let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has it");
+        let after = now_ns();
+        let ns = monotonic.tv_sec() * 1_000_000_000 + monotonic.tv_nsec();
+        (ns - before.midpoint(after) as i64, after - before)
+    };
+    (0..20).map(|_| one()).min_by_key(|(_, width)| *width).expect("there are some")
 }
 
 /// Keeps the calling thread busy.

@@ -1,5 +1,6 @@
 //! `ringmq-bench`: the load generator that measures RingMQ, or any other MQTT broker.
 
+mod agents;
 mod broker;
 mod client;
 mod commands;
@@ -54,6 +55,9 @@ fn main() -> ExitCode {
     }
     if arguments.get(1).is_some_and(|first| first == relay::SERVE) {
         return relay::serve(&arguments[2..]);
+    }
+    if arguments.get(1).is_some_and(|first| first == agents::session::RUN) {
+        return agents::session::run(&arguments[2..]);
     }
     let command_line = CommandLine::parse();
     if let Err(error) = interrupt::listen() {

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::report::series::{self, Moment, Series};
 
 /// A thread that ran, or was ready to, for this much of the time was busy.
-const BUSY: f64 = 0.93;
+pub const BUSY: f64 = 0.93;
 
 /// A thread that was ready for this much of the time, and did not run, had its core taken by others.
 const CONTESTED: f64 = 0.05;

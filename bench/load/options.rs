@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::report::files::Files;
+use crate::agents::AgentOptions;
 use crate::units;
 
 /// What the bench starts and measures.
@@ -115,4 +116,6 @@ pub struct Options {
     /// Write the results as a JSON file into this folder, too
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub agents: AgentOptions,
 }

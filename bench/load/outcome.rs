@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::agents::AgentsReport;
 use crate::broker::Said;
 use crate::engine::Counts;
 use crate::meter::Usage;
@@ -42,7 +43,7 @@ impl Bound {
 /// A run that sends this much of its rate has kept it.
 const RATE_KEPT: f64 = 0.95;
 /// A generator thread that had nothing to do for this much of the time was not busy.
-const IDLE: f64 = 0.07;
+pub const IDLE: f64 = 0.07;
 /// Messages that may be due on either side of a run's edges.
 const DUE_SLACK: f64 = 2.0;
 
@@ -142,6 +143,9 @@ pub struct Outcome {
     /// What only this kind of scenario measures, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub measures: Vec<Measure>,
+    /// What each of several generators did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agents: Option<AgentsReport>,
     /// It was ended before its time.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub interrupted: bool,
@@ -187,6 +191,7 @@ impl Outcome {
             runs: Vec::new(),
             warnings: Vec::new(),
             measures: Vec::new(),
+            agents: None,
             interrupted: false,
             failures: Vec::new(),
         }

@@ -61,6 +61,24 @@ pub struct Plan {
     /// Members of each shared group.
     pub groups: Vec<usize>,
     pub cell_count: usize,
+    pub away: Away,
+}
+
+/// Clients that are another agent's; nobody's, unless it is said.
+#[derive(Debug, Default)]
+pub struct Away {
+    pub publishers: Vec<bool>,
+    pub subscribers: Vec<bool>,
+}
+
+impl Away {
+    pub fn has_publisher(&self, index: usize) -> bool {
+        self.publishers.get(index).is_some_and(|is_away| *is_away)
+    }
+
+    pub fn has_subscriber(&self, index: usize) -> bool {
+        self.subscribers.get(index).is_some_and(|is_away| *is_away)
+    }
 }
 
 impl Plan {
@@ -74,6 +92,7 @@ impl Plan {
             subscribers: Vec::new(),
             groups: Vec::new(),
             cell_count: 0,
+            away: Away::default(),
         };
         plan.add(scenario, false);
         plan

@@ -56,6 +56,8 @@ pub struct Report<'a> {
     /// Whose figures these are.
     #[serde(rename = "subject")]
     subject_name: &'static str,
+    #[serde(skip)]
+    generators: Option<String>,
     #[serde(flatten)]
     pub said: Said,
     pub seconds: f64,
@@ -95,6 +97,7 @@ impl<'a> Report<'a> {
                 Subject::Broker if options.broker.is_some() => "other",
                 Subject::Broker => "ringmq",
             },
+            generators: options.agents.words(),
             said: said_in(outcomes),
             seconds: options.seconds,
             scenarios: pairs
@@ -154,7 +157,8 @@ impl<'a> Report<'a> {
                 _ => format!("cores {}", cores.join(",")),
             }
         };
-        let (broker, generator) = (cores(self.broker_cores), cores(self.generator_cores));
+        let broker = cores(self.broker_cores);
+        let generator = self.generators.clone().unwrap_or_else(|| cores(self.generator_cores));
         format!("broker on {broker}, generator on {generator}; {} s a run", self.seconds)
     }
 

@@ -11,8 +11,8 @@ use crate::outcome::Outcome;
 use crate::progress::Progress;
 use crate::scenario::{Kind, Scenario};
 use crate::{
-    connect_rate, idle, interrupt, limits, machine, reconnect, retained, room, stalled, storm,
-    traffic,
+    agents, connect_rate, idle, interrupt, limits, machine, reconnect, retained, room, stalled,
+    storm, traffic,
 };
 
 /// What all runs have in common.
@@ -37,6 +37,7 @@ impl Bench {
         if !(0.1..=3600.0).contains(&options.seconds) || !(0.0..=600.0).contains(&options.warm_up) {
             return Err("--seconds must be 0.1 to 3600 and --warm-up 0 to 600".to_string());
         }
+        agents::check(options, scenarios)?;
         let placement = Placement::choose(options)?;
         let found = broker::find(options, scenarios.first().map_or(3, |scenario| scenario.mqtt))?;
         let told = found.as_ref().and_then(|found| found.packet_size_max);
@@ -110,6 +111,9 @@ impl Bench {
             drops.begin();
         }
         let measured = match scenario.kind {
+            Kind::Traffic if options.agents.count().is_some() => {
+                agents::run(self, options, scenario, &broker)
+            }
             Kind::Traffic => traffic::run(self, scenario, &broker),
             Kind::ConnectStorm => storm::run(self, scenario, &broker),
             Kind::Idle => idle::run(self, scenario, &broker),

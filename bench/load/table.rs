@@ -5,6 +5,7 @@ mod layout;
 use anstyle::Style;
 
 use self::layout::{Cell, Layout, Run, Section};
+use crate::agents;
 use crate::figures::{batch, duration, grouped, processor_time};
 use crate::outcome::{Batches, Bound, Latency, Outcome};
 use crate::scenario::{Kind, Scenario};
@@ -197,6 +198,7 @@ fn notes_of(outcome: &Outcome) -> Vec<(Style, String)> {
             "whether a limit dropped what is lost is not known: the broker has not said in $SYS";
         notes.push((WARNING, format!("{name}: {unknown}")));
     }
+    notes.extend(agents::notes(outcome));
     if outcome.interrupted {
         notes.push((WARNING, format!("{name}: interrupted, this is what there was")));
     }

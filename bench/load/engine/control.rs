@@ -1,8 +1,9 @@
 //! What the bench's main thread and its generator threads share: orders one way, counts the other.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::far::FarOrders;
 use super::ramp::Ramp;
 use crate::plan::Plan;
 use crate::recorder::{Drawer, Recording};
@@ -37,6 +38,8 @@ pub struct Orders {
     pub stalled: bool,
     /// Of which messages latency is recorded.
     pub recording: Recording,
+    /// Messages of other agents.
+    pub far: Option<Arc<FarOrders>>,
     pub stop: bool,
 }
 
@@ -86,6 +89,7 @@ impl Shared {
             paces: vec![Pace::Still; flow_count],
             stalled: false,
             recording: Recording::default(),
+            far: None,
             stop: false,
         };
         let threads = (0..thread_count).map(|_| ThreadCounts {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::control::Shared;
+use super::far::Far;
 use super::wire::{Wire, body_range, unexpected};
 use crate::machine::now_ns;
 use crate::message::{self, Stamp};
@@ -36,6 +37,7 @@ pub struct Findings {
     pub missing: u64,
     /// For each shared group one `Seen` a publisher.
     pub seen: Vec<Vec<Seen>>,
+    pub far: Far,
 }
 
 impl Findings {
@@ -47,6 +49,7 @@ impl Findings {
             latency: Recorder::default(),
             missing: 0,
             seen: shared.plan.groups.iter().map(seen).collect(),
+            far: Far::default(),
         }
     }
 }
@@ -217,7 +220,9 @@ impl Inbox<'_> {
         };
         if is_new {
             self.batch.delivered += 1;
-            self.findings.latency.record(stamp.due_ns, self.now);
+            if !self.findings.far.takes(&stamp, self.now) {
+                self.findings.latency.record(stamp.due_ns, self.now);
+            }
         }
         Some(())
     }

@@ -203,6 +203,7 @@ impl Worker {
         self.due_ns = 0.0;
         let drawer = &self.shared.threads[self.index].drawer;
         self.findings.latency.begin(&orders.recording, drawer);
+        self.findings.far.adopt(orders.far.as_ref());
         self.orders = orders;
         for at in 0..self.subscribers.len() {
             if self.subscribers[at].held_back {

@@ -1,0 +1,279 @@
+//! The driver's connection to one agent: what it said last, what it answers, and why it is given up.
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::Child;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use super::clock::{Ping, Reading, Track};
+use super::handshake::{self, Offered};
+use super::protocol::{
+    FRAME_SIZE_MAX, FromAgent, Progress, ToAgent, decode, read_frame, write_frame,
+};
+use super::router::Router;
+use super::session;
+use super::token::Token;
+use crate::broker;
+use crate::machine::{self, now_ns};
+
+/// An agent that says nothing for this long has stopped: it says something every 200 ms.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// An agent whose last run has just ended is free within this time.
+const BUSY_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Pings of one reading, and the time in which they may be: on a way that takes longer there are fewer.
+const PINGS: u32 = 120;
+const PINGS_MIN: u32 = 10;
+const PING_TIME_MAX: Duration = Duration::from_millis(400);
+
+#[derive(Debug, Default)]
+struct State {
+    failure: Option<String>,
+    heard: Option<Instant>,
+    progress: Progress,
+    answers: VecDeque<FromAgent>,
+    pong: Option<(u32, u64, u64, u64)>,
+}
+
+#[derive(Debug)]
+pub struct Link {
+    /// As the table names it.
+    pub name: String,
+    output: Mutex<Socket>,
+    state: Mutex<State>,
+    changed: Condvar,
+    pub track: Mutex<Track>,
+    /// A process of the driver's own.
+    child: Mutex<Option<Child>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Connects to an agent and shows it the token.
+pub fn greet(agent: &str, token: Option<&Token>, only_asks: bool) -> Result<Socket, String> {
+    let wrong = |error| format!("--agent {agent}: {error}; expected HOST:PORT");
+    let addresses: Vec<SocketAddr> = agent.to_socket_addrs().map_err(wrong)?.collect();
+    let address = broker::reach(&addresses).map_err(|reason| {
+        format!(
+            "--agent {agent}: no agent listens there ({reason}): start `ringmq-bench agent` there"
+        )
+    })?;
+    let failed = |reason: String| format!("--agent {agent}: {reason}");
+    let begin = Instant::now();
+    loop {
+        let stream = std::net::TcpStream::connect_timeout(&address, handshake::TIME_MAX);
+        let socket = Socket::from(stream.map_err(|error| failed(error.to_string()))?);
+        let offered =
+            session::tune(&socket).and_then(|()| handshake::offer(&socket, token, only_asks));
+        match offered.map_err(failed)? {
+            Offered::Taken => return Ok(socket),
+            Offered::Busy(reason) if begin.elapsed() > BUSY_TIME_MAX => return Err(failed(reason)),
+            Offered::Busy(_) => thread::sleep(BUSY_TIME_MAX / 20),
+        }
+    }
+}
+
+impl Link {
+    pub fn new(
+        name: String,
+        socket: Socket,
+        child: Option<Child>,
+    ) -> Result<(Arc<Link>, Socket), String> {
+        let input = socket.try_clone().map_err(|error| format!("{name}: {error}"))?;
+        let link = Link {
+            name,
+            output: Mutex::new(socket),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            track: Mutex::default(),
+            child: Mutex::new(child),
+        };
+        lock(&link.state).heard = Some(Instant::now());
+        Ok((Arc::new(link), input))
+    }
+
+    /// Reads what the agent says until the connection ends.
+    pub fn listen(
+        self: &Arc<Link>,
+        index: usize,
+        mut input: Socket,
+        router: Arc<Router>,
+    ) -> Result<(), String> {
+        let link = self.clone();
+        let read = move || {
+            loop {
+                let frame = read_frame(&mut input, FRAME_SIZE_MAX, || Ok(()));
+                let came_ns = now_ns();
+                let heard = frame
+                    .and_then(|frame| decode(&frame))
+                    .and_then(|said| link.hear(said, came_ns));
+                match heard {
+                    Ok(Some(reported)) => match router.note(index, &reported) {
+                        Ok(()) => {}
+                        Err(reason) => return link.fail(&reason),
+                    },
+                    Ok(None) => {}
+                    Err(reason) => return link.fail(&reason),
+                }
+            }
+        };
+        let spawned = thread::Builder::new().name(format!("agent-{index}")).spawn(read);
+        spawned.map(drop).map_err(|error| format!("thread: {error}"))
+    }
+
+    fn hear(&self, said: FromAgent, came_ns: u64) -> Result<Option<Vec<(u32, u64)>>, String> {
+        let mut state = lock(&self.state);
+        state.heard = Some(Instant::now());
+        let mut reported = None;
+        match said {
+            FromAgent::Pong { number, got_ns, answered_ns } => {
+                state.pong = Some((number, got_ns, answered_ns, came_ns));
+            }
+            FromAgent::Progress(mut progress) => {
+                reported = Some(std::mem::take(&mut progress.reported));
+                state.progress = progress;
+            }
+            FromAgent::Failed { reason } => return Err(reason),
+            answer if state.answers.len() < 4 => state.answers.push_back(answer),
+            _ => return Err("it answers what it was not asked".to_string()),
+        }
+        drop(state);
+        self.changed.notify_all();
+        Ok(reported)
+    }
+
+    /// The agent is given up; the first reason stays.
+    pub fn fail(&self, reason: &str) {
+        lock(&self.state).failure.get_or_insert_with(|| format!("agent {}: {reason}", self.name));
+        self.changed.notify_all();
+    }
+
+    /// Why the agent was given up, if it was.
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.state).failure.clone()
+    }
+
+    /// Gives the agent up if it says nothing any more.
+    pub fn check(&self) -> Result<(), String> {
+        let is_silent = lock(&self.state).heard.is_some_and(|heard| heard.elapsed() > SILENCE_MAX);
+        if is_silent {
+            self.fail(&format!(
+                "it has stopped: it has said nothing for {} s",
+                SILENCE_MAX.as_secs()
+            ));
+        }
+        self.failure().map_or(Ok(()), Err)
+    }
+
+    pub fn progress(&self) -> Progress {
+        lock(&self.state).progress.clone()
+    }
+
+    /// Says something, unless the agent is given up; what it does not take gives it up.
+    pub fn say(&self, said: &ToAgent) {
+        if self.failure().is_none()
+            && let Err(reason) = write_frame(&mut *lock(&self.output), said)
+        {
+            self.fail(&reason);
+        }
+    }
+
+    /// The next answer as `pick` takes it. An agent that does not give one in time, or another, is given up.
+    pub fn answer<T>(
+        &self,
+        patience: Duration,
+        mut check: impl FnMut() -> Result<(), String>,
+        pick: impl FnOnce(FromAgent) -> Option<T>,
+    ) -> Result<T, String> {
+        let begin = Instant::now();
+        let answer = loop {
+            check()?;
+            self.check()?;
+            let mut state = lock(&self.state);
+            if let Some(answer) = state.answers.pop_front() {
+                break answer;
+            }
+            if begin.elapsed() > patience {
+                drop(state);
+                self.fail(&format!("it is slow: no answer within {} s", patience.as_secs()));
+                continue;
+            }
+            drop(self.changed.wait_timeout(state, Duration::from_millis(50)));
+        };
+        pick(answer).ok_or_else(|| {
+            self.fail("it answers what it was not asked");
+            self.failure().unwrap_or_default()
+        })
+    }
+
+    /// A process of the driver's own has the machine's clock: it is known without pings.
+    pub fn share_clock(&self, (origin_ns, wrong_ns): (i64, u64)) {
+        if lock(&self.child).is_some() {
+            let (own_ns, own_wrong_ns) = machine::clock_origin_ns();
+            let offset_ns = own_ns.saturating_sub(origin_ns);
+            let round_trip_ns = own_wrong_ns.saturating_add(wrong_ns);
+            let at_ns = now_ns() as i64;
+            lock(&self.track).0.push(Reading { at_ns, offset_ns, round_trip_ns });
+        }
+    }
+
+    /// Reads the clock of an agent elsewhere: the best of many pings. Slow ways get fewer.
+    pub fn read_clock(&self) {
+        if lock(&self.child).is_some() {
+            return;
+        }
+        let begin = Instant::now();
+        let mut best: Option<Reading> = None;
+        for number in 0..PINGS {
+            if number >= PINGS_MIN && begin.elapsed() > PING_TIME_MAX {
+                break;
+            }
+            let Some(ping) = self.ping(number) else { return };
+            let Some(reading) = ping.reading() else {
+                self.fail("it reports nonsense: its clock does not go forward");
+                return;
+            };
+            if best.is_none_or(|best| reading.round_trip_ns < best.round_trip_ns) {
+                best = Some(reading);
+            }
+        }
+        lock(&self.track).0.extend(best);
+    }
+
+    fn ping(&self, number: u32) -> Option<Ping> {
+        lock(&self.state).pong = None;
+        let sent_ns = now_ns();
+        self.say(&ToAgent::Ping { number });
+        loop {
+            self.check().ok()?;
+            let state = lock(&self.state);
+            if let Some((_, got_ns, answered_ns, came_ns)) =
+                state.pong.filter(|pong| pong.0 == number)
+            {
+                return Some(Ping { sent_ns, got_ns, answered_ns, came_ns });
+            }
+            drop(self.changed.wait_timeout(state, Duration::from_millis(50)));
+        }
+    }
+
+    /// Ends the connection, by which the agent's run ends, and a process of the driver's own.
+    pub fn end(&self) {
+        let _ = lock(&self.output).shutdown(std::net::Shutdown::Both);
+        if let Some(mut child) = lock(&self.child).take() {
+            let begin = Instant::now();
+            while matches!(child.try_wait(), Ok(None)) {
+                if begin.elapsed() > Duration::from_secs(2) {
+                    let _ = child.kill();
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+}

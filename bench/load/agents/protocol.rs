@@ -1,0 +1,321 @@
+//! What driver and agent say to each other: frames of JSON behind their size, each of a bounded size.
+//!
+//! The connection is neither encrypted nor, beyond the proofs at its beginning, authenticated: whoever can change packets on
+//! the way can take it over, and is still held to the targets that the agent's command line names.
+
+use std::io::{ErrorKind, Read, Write};
+use std::ops::Range;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::split::Split;
+use super::token::Nonce;
+use crate::engine::Counts;
+use crate::scenario::Scenario;
+use crate::tally::Faults;
+
+/// Changes with every change of what is said, or of how a plan is made of a scenario.
+pub const VERSION: u32 = 1;
+
+/// While nobody has shown that it may speak.
+pub const GREETING_SIZE_MAX: usize = 4 << 10;
+pub const FRAME_SIZE_MAX: usize = 16 << 20;
+
+/// The agent speaks first.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Greeting {
+    pub protocol: u32,
+    #[serde(default)]
+    pub version: String,
+    #[serde(default)]
+    pub nonce: Nonce,
+    /// It wants to see that the driver has its token.
+    #[serde(default)]
+    pub asks_for_token: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hello {
+    pub protocol: u32,
+    #[serde(default)]
+    pub nonce: Nonce,
+    #[serde(default)]
+    pub proof: Option<Vec<u8>>,
+    /// It only asks whether it would be taken.
+    #[serde(default)]
+    pub only_asks: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Welcome {
+    Accepted {
+        proof: Option<Vec<u8>>,
+    },
+    Refused {
+        reason: String,
+    },
+    /// Later, perhaps.
+    Busy {
+        reason: String,
+    },
+}
+
+/// Why the other side is not spoken with.
+pub fn version_mismatch(agent: u32, driver: u32) -> String {
+    format!(
+        "the agent speaks version {agent} of the protocol and the driver version {driver}: use the same ringmq-bench on both"
+    )
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToAgent {
+    Ping {
+        number: u32,
+    },
+    /// The driver is still there.
+    Alive,
+    Prepare(Box<Prepare>),
+    Order(Order),
+    /// Of the agent's own publishers: how far they have got with all subscribers elsewhere.
+    Delivered(Vec<(u32, u64)>),
+    /// Asks for what was used and done since this was asked last.
+    Mark,
+    /// Nothing is sent any more: asks what was.
+    Close,
+    Finish(Box<Finish>),
+}
+
+/// Connect your part of the clients.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Prepare {
+    pub scenario: Scenario,
+    pub split: Split,
+    pub agent: u16,
+    pub agent_count: u16,
+    /// As one of the agent's targets says it.
+    pub broker: String,
+    pub threads: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Rhythm {
+    Still,
+    Window,
+    Rate { interval_ns: f64 },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Order {
+    pub rhythm: Rhythm,
+    /// When it begins, by the agent's own clock; 0: at once.
+    pub from_ns: u64,
+    /// For each agent: messages that are due in this time of its clock have their latency recorded.
+    pub recorded_ns: Vec<Range<u64>>,
+    /// For each agent: what the clock of the agent that gets this shows more.
+    pub offset_ns: Vec<i64>,
+    pub slice_ns: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Finish {
+    /// Of all publishers elsewhere, those that have sent anything.
+    pub sent: Vec<(u32, u64)>,
+    /// For each agent: what the clock of the agent that gets this shows more, as points of a line over its own times.
+    pub clocks: Vec<Vec<(i64, i64)>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromAgent {
+    Pong {
+        number: u32,
+        got_ns: u64,
+        answered_ns: u64,
+    },
+    Progress(Progress),
+    /// The origin of its clock by that of its machine, and what that may be wrong by.
+    Ready {
+        threads: usize,
+        origin_ns: (i64, u64),
+    },
+    /// The order is followed, and so much later than it was to be.
+    Ordered {
+        late_ns: u64,
+    },
+    Marked(Mark),
+    Closed {
+        sent: Vec<(u32, u64)>,
+    },
+    Finished(Box<Finished>),
+    Failed {
+        reason: String,
+    },
+}
+
+/// Said whenever it has changed, and from time to time.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// Orders that have been followed.
+    pub orders: u32,
+    /// All that was sent from here has been acknowledged and delivered.
+    pub at_rest: bool,
+    #[serde(default)]
+    pub counts: Counts,
+    /// Of others' publishers: how far they have got with all subscribers here.
+    pub reported: Vec<(u32, u64)>,
+}
+
+/// What generator threads used and did.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Mark {
+    pub elapsed_ns: u64,
+    /// `None`: not measured.
+    pub used: Option<Used>,
+    /// The time in which the busiest thread had nothing to do, on schedule.
+    pub idle_ns: u64,
+    pub counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Used {
+    pub ran_ns: u64,
+    pub busiest_ns: u64,
+    pub waited_longest_ns: u64,
+}
+
+/// Latencies: a value, nanoseconds, and how often it was. All lie in buckets of the same bounds.
+pub type LatencyPairs = Vec<(u64, u64)>;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Finished {
+    pub counts: Counts,
+    pub faults: Faults,
+    pub latency: LatencyPairs,
+    /// Of these, messages from other agents.
+    pub crossed: u64,
+    /// Of those, messages that came before they were sent, by these clocks.
+    pub negative: u64,
+}
+
+/// Writes a frame in one go.
+pub fn write_frame(to: &mut impl Write, said: &impl Serialize) -> Result<(), String> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, said).map_err(|error| format!("a frame: {error}"))?;
+    let size = frame.len() - 4;
+    if size > FRAME_SIZE_MAX {
+        return Err(format!("a frame of {size} bytes is larger than any may be"));
+    }
+    frame[..4].copy_from_slice(&(size as u32).to_be_bytes());
+    to.write_all(&frame).map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => CLOSED.to_string(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            "it does not take what it is sent".to_string()
+        }
+        _ => format!("send: {error}"),
+    })
+}
+
+/// Why no frame came.
+pub const CLOSED: &str = "it closed the connection";
+
+/// Reads a frame of `size_max` bytes at most. `patience` is asked whenever nothing has come for a while, and after each part
+/// of a frame.
+pub fn read_frame(
+    from: &mut impl Read,
+    size_max: usize,
+    mut patience: impl FnMut() -> Result<(), String>,
+) -> Result<Vec<u8>, String> {
+    let mut size = [0; 4];
+    read_exact(from, &mut size, &mut patience)?;
+    let size = u32::from_be_bytes(size) as usize;
+    if size > size_max {
+        return Err(format!("it sent a frame of {size} bytes, and {size_max} are the most"));
+    }
+    let mut frame = Vec::new();
+    while frame.len() < size {
+        // Who only says that much follows takes no memory.
+        let begin = frame.len();
+        frame.resize((begin + (64 << 10)).min(size), 0);
+        read_exact(from, &mut frame[begin..], &mut patience)?;
+    }
+    Ok(frame)
+}
+
+fn read_exact(
+    from: &mut impl Read,
+    mut rest: &mut [u8],
+    patience: &mut impl FnMut() -> Result<(), String>,
+) -> Result<(), String> {
+    while !rest.is_empty() {
+        match from.read(rest) {
+            Ok(0) => return Err(CLOSED.to_string()),
+            Ok(size) => rest = &mut rest[size..],
+            Err(error) => match error.kind() {
+                ErrorKind::Interrupted => continue,
+                ErrorKind::ConnectionReset => return Err(CLOSED.to_string()),
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
+                _ => return Err(format!("receive: {error}")),
+            },
+        }
+        if !rest.is_empty() {
+            patience()?;
+        }
+    }
+    Ok(())
+}
+
+pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(frame)
+        .map_err(|error| format!("it sent what is not understood: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(mut bytes: &[u8], size_max: usize) -> Result<Vec<u8>, String> {
+        read_frame(&mut bytes, size_max, || Ok(()))
+    }
+
+    #[test]
+    fn frames_are_bounded_and_whole() {
+        let mut bytes = Vec::new();
+        write_frame(&mut bytes, &ToAgent::Ping { number: 7 }).expect("it is small");
+        let frame = read(&bytes, 64).expect("it is whole");
+        assert!(matches!(decode(&frame), Ok(ToAgent::Ping { number: 7 })));
+        for size in 0..bytes.len() {
+            assert_eq!(read(&bytes[..size], 64), Err(CLOSED.to_string()));
+        }
+        let wrong = read(&bytes, 3).expect_err("it is larger");
+        assert!(wrong.contains("and 3 are the most"), "{wrong}");
+        // So much is never asked of the memory.
+        assert!(read(&[0xff; 64], FRAME_SIZE_MAX).is_err());
+    }
+
+    #[test]
+    fn bytes_of_strangers_are_refused_without_a_panic() {
+        let mut seed = fastrand::Rng::with_seed(12);
+        let said = ToAgent::Order(Order {
+            rhythm: Rhythm::Rate { interval_ns: 1e6 },
+            from_ns: 5,
+            recorded_ns: vec![1..2, 3..4],
+            offset_ns: vec![-3, 0],
+            slice_ns: 4,
+        });
+        let good = serde_json::to_vec(&said).expect("plain data");
+        assert!(decode::<ToAgent>(&good).is_ok());
+        for _ in 0..20_000 {
+            let mut bytes = good.clone();
+            for _ in 0..seed.usize(1..6) {
+                let at = seed.usize(..bytes.len());
+                bytes[at] = seed.u8(..);
+            }
+            bytes.truncate(seed.usize(..=bytes.len()));
+            let _ =
+                (decode::<ToAgent>(&bytes), decode::<FromAgent>(&bytes), decode::<Hello>(&bytes));
+            let _ = read(&bytes, 1 << 20);
+        }
+        let deep = "[".repeat(100_000);
+        assert!(decode::<ToAgent>(deep.as_bytes()).is_err());
+    }
+}

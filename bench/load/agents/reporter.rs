@@ -1,0 +1,132 @@
+//! How far messages between agents have got: what an agent tells of others' publishers, and what it is told of its own.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::protocol::{FromAgent, Progress};
+use super::session::Control;
+use super::split::Part;
+use crate::engine::Counts;
+use crate::engine::control::Shared;
+
+/// What is told, and how often where nothing has changed.
+const INTERVAL: Duration = Duration::from_millis(2);
+const SILENCE_MAX: Duration = Duration::from_millis(200);
+/// Of the time, what the looking takes at most: a large plan is looked at less often.
+const SHARE: u32 = 10;
+
+/// How far the publishers here have got elsewhere.
+#[derive(Debug)]
+pub struct Window {
+    /// By publisher.
+    cells: BTreeMap<u32, u32>,
+    shared: Arc<Shared>,
+}
+
+impl Window {
+    pub fn new(part: &Part, shared: Arc<Shared>) -> Window {
+        Window { cells: part.credited.iter().copied().collect(), shared }
+    }
+
+    pub fn note(&self, counts: &[(u32, u64)]) -> Result<(), String> {
+        for (publisher, count) in counts {
+            let cell =
+                self.cells.get(publisher).ok_or("it counts for a publisher that is not here")?;
+            self.shared.next[*cell as usize].fetch_max(*count, Relaxed);
+        }
+        Ok(())
+    }
+}
+
+struct Watched {
+    shared: Arc<Shared>,
+    /// A publisher elsewhere, its cells here, and what was told of it.
+    reported: Vec<(u32, Vec<u32>, u64)>,
+}
+
+/// A thread that tells the driver how far this agent is.
+pub struct Reporter {
+    watched: Mutex<Option<Watched>>,
+    orders: Mutex<u32>,
+    changed: Condvar,
+}
+
+impl Reporter {
+    pub fn start(control: Arc<Control>) -> Result<Arc<Reporter>, String> {
+        let reporter = Arc::new(Reporter {
+            watched: Mutex::default(),
+            orders: Mutex::new(0),
+            changed: Condvar::new(),
+        });
+        let telling = reporter.clone();
+        let tell = move || telling.tell(&control);
+        thread::Builder::new()
+            .name("reporter".to_string())
+            .spawn(tell)
+            .map_err(|error| format!("thread: {error}"))?;
+        Ok(reporter)
+    }
+
+    pub fn watch(&self, shared: Arc<Shared>, reported: Vec<(u32, Vec<u32>)>) {
+        let reported =
+            reported.into_iter().map(|(publisher, cells)| (publisher, cells, 0)).collect();
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Watched { shared, reported });
+    }
+
+    /// One order more.
+    pub fn followed(&self) {
+        *self.orders.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.changed.notify_all();
+    }
+
+    /// Tells until the driver does not listen any more.
+    fn tell(&self, control: &Control) {
+        let (mut last, mut told) = (Progress::default(), Instant::now());
+        loop {
+            let begin = Instant::now();
+            let progress = self.progress();
+            let is_new = !progress.reported.is_empty()
+                || (progress.orders, progress.at_rest) != (last.orders, last.at_rest);
+            if is_new || told.elapsed() > SILENCE_MAX {
+                told = begin;
+                last = Progress { reported: Vec::new(), ..progress.clone() };
+                if control.say(&FromAgent::Progress(progress)).is_err() {
+                    return;
+                }
+            }
+            let pause = INTERVAL.max(SHARE * begin.elapsed());
+            let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(self.changed.wait_timeout(orders, pause));
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let orders = *self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Watched { shared, reported }) = watched.as_mut() else {
+            return Progress::default();
+        };
+        let mut changed = Vec::new();
+        for (publisher, cells, told) in reported {
+            let counts = cells.iter().map(|cell| shared.next[*cell as usize].load(Relaxed));
+            let count = counts.min().unwrap_or(0);
+            if count > *told {
+                *told = count;
+                changed.push((*publisher, count));
+            }
+        }
+        let counts = Counts {
+            sent: shared.sent_count(0),
+            writes: shared.write_count(0),
+            delivered: shared.delivered_count(0),
+            reads: shared.read_count(0),
+            size: shared.delivered_size(0),
+            missing: shared.missing_count(),
+        };
+        Progress { orders, at_rest: shared.at_rest(0), counts, reported: changed }
+    }
+}
