@@ -3,8 +3,12 @@
 
 #[path = "load_generator/double.rs"]
 mod double;
+#[path = "load_generator/rates.rs"]
+mod rates;
 #[path = "load_generator/reports.rs"]
 mod reports;
+#[path = "load_generator/slow.rs"]
+mod slow;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

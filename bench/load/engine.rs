@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use self::control::{Orders, Shared};
 use self::wire::Wire;
-use self::worker::{Worker, WorkerReport};
+use self::worker::Worker;
 use crate::client::{Client, Target};
 use crate::machine;
 use crate::plan::Plan;
@@ -32,7 +32,7 @@ const STALLED_RECEIVE_SIZE: usize = 32 << 10;
 #[derive(Debug)]
 pub struct Engine {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<WorkerReport>>,
+    threads: Vec<JoinHandle<Faults>>,
 }
 
 impl Engine {
@@ -122,6 +122,17 @@ impl Engine {
         }
     }
 
+    /// What the threads have found since this was asked last, without what is lost until the end of the run.
+    pub fn collect(&self) -> Result<Faults, String> {
+        self.order(|orders| orders.collections += 1)?;
+        Ok(self.shared.take_collected())
+    }
+
+    /// How many messages of a flow must come to subscribers, of those that were sent.
+    pub fn due_count(&self, flow: usize) -> u64 {
+        self.shared.due_count(flow)
+    }
+
     /// How far the flow's publishers have got with all their subscribers: the least.
     pub fn reached(&self, flow: usize) -> u64 {
         let of_flow = (0..self.shared.plan.publishers.len())
@@ -186,7 +197,7 @@ impl Engine {
         let mut faults = Faults::default();
         for thread in self.threads {
             let part = thread.join().map_err(|_| "a generator thread panicked".to_string())?;
-            faults.add(&part.faults);
+            faults.add(&part);
         }
         faults.lost += self.shared.lost_in_groups();
         self.shared.failure().map_or(Ok(faults), Err)

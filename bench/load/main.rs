@@ -23,6 +23,7 @@ mod options;
 mod outcome;
 mod plan;
 mod progress;
+mod rates;
 mod reconnect;
 mod recorder;
 mod relay;

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::report::files::Files;
 use crate::agents::AgentOptions;
+use crate::rates::RateOptions;
+use crate::report::files::Files;
 use crate::units;
 
 /// What the bench starts and measures.
@@ -48,8 +49,10 @@ pub struct Options {
     #[arg(long)]
     pub json: bool,
     /// Messages (connections) per second of the latency run; 0: no such run
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "RATE", value_parser = units::rate)]
     pub rate: Option<f64>,
+    #[command(flatten)]
+    pub rates: RateOptions,
     /// Length of each measured run: seconds, or 500ms, 10s, 2m
     #[arg(long, visible_alias = "duration", value_name = "TIME", default_value = "5", value_parser = units::seconds)]
     pub seconds: f64,

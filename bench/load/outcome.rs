@@ -9,6 +9,7 @@ use crate::agents::AgentsReport;
 use crate::broker::Said;
 use crate::engine::Counts;
 use crate::meter::Usage;
+use crate::rates::{HighestRate, Point};
 use crate::report::measured::MeasuredRun;
 use crate::tally::Faults;
 
@@ -27,6 +28,19 @@ pub enum Bound {
 }
 
 impl Bound {
+    /// What would keep a run at a fixed rate from going faster. `idle_ns`: the time in which the busiest generator thread had
+    /// nothing to do.
+    pub fn on_schedule(usage: &Usage, idle_ns: u64) -> Bound {
+        // On schedule the generator never sleeps: that its threads run says nothing.
+        let is_idle = idle_ns as f64 / 1e9 > IDLE * usage.elapsed_s;
+        match usage.bound {
+            Bound::Broker => Bound::Broker,
+            _ if !is_idle => Bound::Generator,
+            Bound::Unknown => Bound::Unknown,
+            Bound::Generator | Bound::Waiting => Bound::Waiting,
+        }
+    }
+
     /// Behind "this much and no more was done:".
     pub fn words(self) -> &'static str {
         match self {
@@ -46,6 +60,11 @@ const RATE_KEPT: f64 = 0.95;
 pub const IDLE: f64 = 0.07;
 /// Messages that may be due on either side of a run's edges.
 const DUE_SLACK: f64 = 2.0;
+
+/// Whether `sent` messages are as many as the rate wants.
+pub fn is_rate_kept(rate: f64, sent: u64, usage: &Usage) -> bool {
+    sent as f64 >= RATE_KEPT * rate * usage.elapsed_s - DUE_SLACK
+}
 
 /// Microseconds from when a message was due.
 #[derive(Clone, Debug, Serialize)]
@@ -137,6 +156,12 @@ pub struct Outcome {
     pub dropped_as_counted: Option<u64>,
     /// Each run with all that was measured of it.
     pub runs: Vec<MeasuredRun>,
+    /// The runs at several rates, lowest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<Point>,
+    /// What the search for the highest rate has found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub highest_rate: Option<HighestRate>,
     /// What was said before the run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -189,6 +214,8 @@ impl Outcome {
             faults: Faults::default(),
             dropped_as_counted: None,
             runs: Vec::new(),
+            curve: Vec::new(),
+            highest_rate: None,
             warnings: Vec::new(),
             measures: Vec::new(),
             agents: None,
@@ -239,16 +266,8 @@ impl Outcome {
         let in_per_s = sent as f64 / usage.elapsed_s;
         self.in_per_s_at_rate = Some(in_per_s);
         self.out_per_s_at_rate = Some(delivered as f64 / usage.elapsed_s);
-        // On schedule the generator never sleeps: that its threads run says nothing.
-        let is_idle = idle_ns as f64 / 1e9 > IDLE * usage.elapsed_s;
-        let bound = match usage.bound {
-            Bound::Broker => Bound::Broker,
-            _ if !is_idle => Bound::Generator,
-            Bound::Unknown => Bound::Unknown,
-            Bound::Generator | Bound::Waiting => Bound::Waiting,
-        };
-        let due = RATE_KEPT * rate * usage.elapsed_s - DUE_SLACK;
-        self.bound_at_rate = ((sent as f64) < due).then_some(bound);
+        let bound = Bound::on_schedule(usage, idle_ns);
+        self.bound_at_rate = (!is_rate_kept(rate, sent, usage)).then_some(bound);
         if self.generator_cores_used.is_none() {
             self.set_cores(usage);
         }

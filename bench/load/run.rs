@@ -9,6 +9,7 @@ use crate::drops::DropCounter;
 use crate::options::{Options, Subject};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
+use crate::rates::Rates;
 use crate::scenario::{Kind, Scenario};
 use crate::{
     agents, connect_rate, idle, interrupt, limits, machine, reconnect, retained, room, stalled,
@@ -24,6 +25,7 @@ pub struct Bench {
     /// Of each measurement.
     pub span: Duration,
     pub progress: Progress,
+    pub rates: Rates,
     /// The broker, if it is not the bench's own.
     found: Option<Found>,
     /// The broker's count of dropped messages was up to date once.
@@ -54,11 +56,17 @@ impl Bench {
         }
         let warm_up = Duration::from_secs_f64(options.warm_up);
         let span = Duration::from_secs_f64(options.seconds);
-        let total = scenarios.iter().map(|scenario| expected_time(scenario, warm_up, span)).sum();
+        let rates = Rates::new(options, scenarios)?;
+        let expected = |scenario: &Scenario| match rates.is_asked() {
+            true => rates.run_count() * (warm_up + span),
+            false => expected_time(scenario, warm_up, span),
+        };
+        let total = scenarios.iter().map(expected).sum();
+        rates.announce(scenarios.len(), warm_up + span);
         let progress = Progress::new(total, true);
         warnings.iter().for_each(|warning| progress.warn(warning));
         let has_counted = Cell::new(false);
-        Ok(Bench { placement, thread_count, warm_up, span, progress, found, has_counted })
+        Ok(Bench { placement, thread_count, warm_up, span, progress, rates, found, has_counted })
     }
 
     /// Runs all scenarios, while the progress bar moves: fewer if somebody interrupts.

@@ -248,6 +248,9 @@ pub fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
     if scenarios.is_empty() {
         scenarios = built_in();
         scenarios.retain(|scenario| options.full || SHORT.contains(&&*scenario.name));
+        if options.rates.is_asked() {
+            scenarios.retain(|scenario| scenario.kind == Kind::Traffic && !scenario.is_batch_row());
+        }
         if options.subject == Subject::Relay {
             scenarios.retain(Scenario::suits_relay);
         }
@@ -302,6 +305,11 @@ impl Scenario {
         set(&mut self.rounds, options.rounds);
         set(&mut self.stall_s, options.stall);
         set(&mut self.burden_us, options.burden);
+        // Its rates are the command line's.
+        if options.rates.is_asked() && self.kind == Kind::Traffic {
+            self.flat_out = false;
+            self.rate = options.rates.first(options.rate);
+        }
         self.allow_added_properties |= options.allow_added_properties;
         // User properties exist in MQTT 5 only: asking for them asks for it.
         if options.user_properties.is_some_and(|count| count > 0) && options.mqtt.is_none() {
@@ -368,6 +376,11 @@ impl Scenario {
             return wrong("filters must not be empty".to_string());
         }
         Ok(())
+    }
+
+    /// It differs from another built-in one in its batch only, which is nothing at a fixed rate.
+    fn is_batch_row(&self) -> bool {
+        self.name.ends_with("-one") || self.name.ends_with("-five")
     }
 
     pub fn topic_of(&self, publisher: usize) -> String {

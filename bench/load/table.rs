@@ -1,5 +1,6 @@
 //! The table: for each scenario its words, and a line of figures for each of its runs, as wide as the screen.
 
+mod curve;
 mod layout;
 
 use anstyle::Style;
@@ -54,9 +55,13 @@ pub const NOTE_WIDTH_MAX: usize = 110;
 /// The table with its footnotes. No line is wider than `width`.
 pub fn table(scenarios: &[Scenario], outcomes: &[Outcome], shared: bool, width: usize) -> String {
     let pairs = scenarios.iter().zip(outcomes);
+    let is_curve = curve::is_shown(outcomes);
+    let section = if is_curve { curve::section } else { section };
     let sections: Vec<Section> =
         pairs.map(|(scenario, outcome)| section(scenario, outcome)).collect();
-    let mut text = Layout::choose(&HEADINGS, LATENCY, &sections, width).write(&HEADINGS, &sections);
+    let (headings, second): (&[&str], usize) =
+        if is_curve { (&curve::HEADINGS, curve::LATENCY) } else { (&HEADINGS, LATENCY) };
+    let mut text = Layout::choose(headings, second, &sections, width).write(headings, &sections);
     text.push('\n');
     for (style, note) in notes(outcomes, shared) {
         for line in fitted(&note, width.min(NOTE_WIDTH_MAX), 2) {
@@ -155,13 +160,20 @@ fn whole(outcome: &Outcome) -> [Cell; 2] {
 
 /// What stands below the table, a paragraph each.
 fn notes(outcomes: &[Outcome], shared_cores: bool) -> Vec<(Style, String)> {
-    let mut notes = vec![(PLAIN, LEGEND.to_string())];
+    let mut notes = match curve::is_shown(outcomes) {
+        true => curve::notes(outcomes),
+        false => vec![(PLAIN, LEGEND.to_string())],
+    };
     for (bound, mark, note) in MARKS {
         if outcomes.iter().any(|outcome| outcome.bound == bound && outcome.out_per_s > 0.0) {
             notes.push((WARNING, format!("{mark} {note}")));
         }
     }
-    if outcomes.iter().any(|outcome| outcome.contested || outcome.contested_at_rate) {
+    let is_contested = |outcome: &Outcome| {
+        let in_curve = outcome.curve.iter().any(|point| point.contested);
+        outcome.contested || outcome.contested_at_rate || in_curve
+    };
+    if outcomes.iter().any(is_contested) {
         let note = "other programs used the broker's or the generator's core";
         notes.push((WARNING, format!("{CONTESTED} {note}")));
     }

@@ -3,19 +3,19 @@
 use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
-use crate::engine::Engine;
 use crate::engine::control::Pace;
 use crate::engine::ramp::Ramp;
-use crate::interrupt;
+use crate::engine::{Counts, Engine};
 use crate::machine::now_ns;
-use crate::meter::Meter;
-use crate::outcome::{Batches, Outcome};
+use crate::meter::{Meter, Usage};
+use crate::outcome::{Batches, Bound, Latency, Outcome};
 use crate::plan::Plan;
 use crate::recorder::{Latencies, Recording};
 use crate::report::measured::{MeasuredRun, Pace as RunPace, RecordedLatency};
-use crate::report::series;
+use crate::report::series::{self, Series};
 use crate::run::Bench;
 use crate::scenario::Scenario;
+use crate::{interrupt, rates};
 
 /// A run is at rest when nothing has come for this long.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -24,13 +24,10 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 const LEAD_NS: u64 = 50_000_000;
 
 pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
-    bench.progress.say(&scenario.name, "connecting");
-    let engine = Engine::start(
-        Plan::new(scenario),
-        &broker.target,
-        &bench.placement.generator,
-        bench.thread_count,
-    )?;
+    if bench.rates.is_asked() {
+        return rates::run(bench, scenario, broker);
+    }
+    let engine = start(bench, scenario, broker)?;
     let mut outcome = Outcome::new(&scenario.name);
     let mut meter = Meter::new(broker.pid, engine.thread_ids());
     if scenario.flat_out {
@@ -49,6 +46,13 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     Ok(outcome)
 }
 
+pub fn start(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Engine, String> {
+    bench.progress.say(&scenario.name, "connecting");
+    let cores = &bench.placement.generator;
+    Engine::start(Plan::new(scenario), &broker.target, cores, bench.thread_count)
+}
+
+/// Nothing more is published; what is under way is waited for.
 fn settle(engine: &Engine) -> Result<(), String> {
     engine.order(|orders| orders.paces[0] = Pace::Still)?;
     engine.drain(0, PATIENCE)?;
@@ -86,8 +90,56 @@ fn measure_latency(
     meter: &mut Meter,
     outcome: &mut Outcome,
 ) -> Result<(), String> {
+    let ran = run_at(scenario.rate, bench, scenario, engine, meter, outcome)?;
+    if !interrupt::came() || !ran.latencies.total.is_empty() {
+        outcome.latency = Some(Latency::new(scenario.rate, &ran.latencies.total));
+    }
+    if !ran.usage.is_measured() {
+        return Ok(());
+    }
+    outcome.batches_at_rate = Batches::new(&ran.counts);
+    if !scenario.flat_out {
+        outcome.resident_size = ran.usage.resident_size;
+    }
+    let messages = [ran.counts.sent, ran.counts.delivered];
+    outcome.set_usage_at_rate(&ran.usage, scenario.rate, messages, ran.idle_ns);
+    outcome.runs.push(ran.into_run(scenario.rate, outcome.bound_at_rate));
+    Ok(())
+}
+
+/// What a run at a fixed rate has come to.
+pub struct AtRate {
+    pub usage: Usage,
+    pub counts: Counts,
+    /// The time in which the busiest generator thread had nothing to do.
+    pub idle_ns: u64,
+    pub latencies: Latencies,
+    series: Series,
+}
+
+impl AtRate {
+    /// With all that was measured; `bound`: what kept it below its rate.
+    pub fn into_run(self, rate: f64, bound: Option<Bound>) -> MeasuredRun {
+        let AtRate { usage, counts, mut latencies, mut series, .. } = self;
+        let is_recorded = !interrupt::came() || !latencies.total.is_empty();
+        let latency = is_recorded.then(|| RecordedLatency::new(rate, &latencies.total));
+        series.set_latencies(&mut latencies);
+        let run = MeasuredRun::new(RunPace::Rate, &counts, &usage, series).at_rate(rate, bound);
+        MeasuredRun { latency, ..run }
+    }
+}
+
+/// Publishes at a fixed rate, through the warm-up and the span that is measured, and waits for what is under way.
+pub fn run_at(
+    rate: f64,
+    bench: &Bench,
+    scenario: &Scenario,
+    engine: &Engine,
+    meter: &mut Meter,
+    outcome: &mut Outcome,
+) -> Result<AtRate, String> {
     let from_ns = now_ns() + LEAD_NS;
-    let interval_ns = 1e9 * scenario.publishers as f64 / scenario.rate;
+    let interval_ns = 1e9 * scenario.publishers as f64 / rate;
     let ramp_span = Duration::from_secs_f64(scenario.ramp_s);
     let recorded_from = from_ns + (ramp_span + bench.warm_up).as_nanos() as u64;
     let (span_ns, steps) = (ramp_span.as_nanos() as f64, scenario.ramp_steps);
@@ -120,24 +172,7 @@ fn measure_latency(
     let counts = engine.counts(0).since(&before);
     settle(engine)?;
     engine.end_record(&mut latencies)?;
-    let is_recorded = !interrupt::came() || !latencies.total.is_empty();
-    let recorded = is_recorded.then(|| RecordedLatency::new(scenario.rate, &latencies.total));
-    outcome.latency = recorded.as_ref().map(|recorded| recorded.summary.clone());
-    if !usage.is_measured() {
-        return Ok(());
-    }
-    outcome.batches_at_rate = Batches::new(&counts);
-    if !scenario.flat_out {
-        outcome.resident_size = usage.resident_size;
-    }
-    let messages = [counts.sent, counts.delivered];
-    outcome.set_usage_at_rate(&usage, scenario.rate, messages, idle_ns);
-    let mut series = meter.take_series();
-    series.set_latencies(&mut latencies);
-    let run = MeasuredRun::new(RunPace::Rate, &counts, &usage, series);
-    let run = run.at_rate(scenario.rate, outcome.bound_at_rate);
-    outcome.runs.push(MeasuredRun { latency: recorded, ..run });
-    Ok(())
+    Ok(AtRate { usage, counts, idle_ns, latencies, series: meter.take_series() })
 }
 
 /// Parts of a linear ramp of which it is said what came through.

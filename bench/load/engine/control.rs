@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::far::FarOrders;
 use super::ramp::Ramp;
-use crate::plan::Plan;
+use crate::plan::{Plan, PublisherPlan};
 use crate::recorder::{Drawer, Recording};
+use crate::tally::Faults;
 
 /// How the publishers of a flow publish.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,6 +41,8 @@ pub struct Orders {
     pub recording: Recording,
     /// Messages of other agents.
     pub far: Option<Arc<FarOrders>>,
+    /// How often the threads have been asked for what they have found.
+    pub collections: u32,
     pub stop: bool,
 }
 
@@ -75,6 +78,8 @@ pub struct Shared {
     pub threads: Vec<ThreadCounts>,
     epoch: AtomicU32,
     orders: Mutex<Orders>,
+    /// What the threads have handed over when they were asked.
+    collected: Mutex<Faults>,
     failure: Mutex<Option<String>>,
 }
 
@@ -90,6 +95,7 @@ impl Shared {
             stalled: false,
             recording: Recording::default(),
             far: None,
+            collections: 0,
             stop: false,
         };
         let threads = (0..thread_count).map(|_| ThreadCounts {
@@ -106,6 +112,7 @@ impl Shared {
             threads: threads.collect(),
             epoch: AtomicU32::new(1),
             orders: Mutex::new(orders),
+            collected: Mutex::default(),
             failure: Mutex::new(None),
             plan,
         }
@@ -136,6 +143,15 @@ impl Shared {
         Some(orders.clone())
     }
 
+    /// A thread hands over what it has found.
+    pub fn hand_over(&self, part: &Faults) {
+        self.collected.lock().unwrap_or_else(PoisonError::into_inner).add(part);
+    }
+
+    pub fn take_collected(&self) -> Faults {
+        std::mem::take(&mut *self.collected.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Notes why the run cannot go on; the first reason stays.
     pub fn fail(&self, reason: String) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
@@ -155,6 +171,16 @@ impl Shared {
 
     pub fn sent_count(&self, flow: usize) -> u64 {
         self.sum_of_flow(flow, &self.sent)
+    }
+
+    /// How many messages of a flow must come to subscribers, of those that were sent.
+    pub fn due_count(&self, flow: usize) -> u64 {
+        let publishers = self.plan.publishers.iter().zip(&self.sent);
+        let of_flow = publishers.filter(|(publisher, _)| publisher.flow == flow);
+        let due = |(publisher, sent): (&PublisherPlan, &AtomicU64)| {
+            publisher.cells.len() as u64 * sent.load(Ordering::Relaxed)
+        };
+        of_flow.map(due).sum()
     }
 
     pub fn write_count(&self, flow: usize) -> u64 {

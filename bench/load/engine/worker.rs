@@ -54,11 +54,6 @@ fn ping_interval_ns(shared: &Shared) -> u64 {
     u64::from(shared.plan.keep_alive_s) * 500_000_000
 }
 
-/// What a thread has found when it ends.
-pub struct WorkerReport {
-    pub faults: Faults,
-}
-
 impl Worker {
     pub fn new(shared: Arc<Shared>, index: usize) -> Result<Worker, String> {
         let orders = shared.changed_orders(&mut 0).expect("the first epoch is 1");
@@ -113,7 +108,7 @@ impl Worker {
     }
 
     /// Runs until it is told to stop, or something fails.
-    pub fn run(mut self) -> WorkerReport {
+    pub fn run(mut self) -> Faults {
         self.shared.threads[self.index]
             .thread_id
             .store(nix::unistd::gettid().as_raw() as u32, Relaxed);
@@ -124,7 +119,7 @@ impl Worker {
         faults.lost +=
             self.subscribers.iter().map(|subscriber| subscriber.lost(&self.shared)).sum::<u64>();
         self.findings.latency.hand_over(&self.shared.threads[self.index].drawer);
-        WorkerReport { faults }
+        faults
     }
 
     fn run_loop(&mut self) -> Result<(), String> {
@@ -199,6 +194,9 @@ impl Worker {
             if orders.paces[flow] != self.orders.paces[flow] {
                 publisher.set_pace(orders.paces[flow], &self.shared);
             }
+        }
+        if orders.collections != self.orders.collections {
+            self.shared.hand_over(&std::mem::take(&mut self.findings.faults));
         }
         self.due_ns = 0.0;
         let drawer = &self.shared.threads[self.index].drawer;

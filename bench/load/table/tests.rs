@@ -7,6 +7,7 @@ use textwrap::core::display_width;
 use super::*;
 use crate::options::Options;
 use crate::outcome::Measure;
+use crate::rates::Point;
 use crate::scenario::chosen;
 use crate::tally::Faults;
 
@@ -201,4 +202,46 @@ fn a_run_that_the_generator_held_back_is_marked() {
     outcome.contested_at_rate = true;
     let text = plain(&scenarios, &[outcome], 80);
     assert!(text.contains("! other programs used"), "{text}");
+}
+
+#[test]
+fn a_rate_is_one_line_of_eighty_columns_and_of_as_many_as_it_needs_on_less() {
+    let scenario = Scenario { flat_out: false, rate: 1.0, ..built_in()[2].clone() };
+    let outcome = Outcome { curve: [1e3, 64e3, 2e6].map(point).into(), ..Outcome::new("fan-out") };
+    for width in WIDTHS {
+        let text = plain(std::slice::from_ref(&scenario), std::slice::from_ref(&outcome), width);
+        check_width(&text, width);
+        for heading in curve::HEADINGS {
+            assert!(holds(&text, heading), "{width}: {heading}\n{text}");
+        }
+        for figure in ["1,000/s", "2,000,000/s x", "12.35", "113ms", "567ms", "1,234"] {
+            assert!(holds(&text, figure), "{width}: {figure}\n{text}");
+        }
+        assert!(holds(&text, "at 64,000 msg/s: 1,234 lost, p99 was 345ms"), "{width}\n{text}");
+        let line = text.lines().find(|line| line.contains("64,000/s")).expect("a line");
+        assert_eq!(line.contains("1,234"), width >= 80, "{width}\n{text}");
+    }
+}
+
+fn point(rate: f64) -> Point {
+    let us = |ms: f64| ms * 1000.0;
+    Point {
+        rate,
+        in_per_s: rate,
+        is_kept: true,
+        holds: rate < 2e3,
+        reasons: if rate < 2e3 { vec![] } else { vec!["1,234 lost, p99 was 345ms".to_string()] },
+        latency: Latency {
+            rate,
+            count: 1,
+            p50_us: us(113.0),
+            p90_us: us(234.0),
+            p99_us: us(345.0),
+            p999_us: us(456.0),
+            max_us: us(567.0),
+        },
+        cpu_us_per_message: Some(12.3456),
+        faults: Faults { lost: 1234, ..Faults::default() },
+        ..Point::failed(rate, String::new())
+    }
 }
