@@ -1,8 +1,12 @@
 //! The load generator against brokers of its own: every built-in scenario in small, so that none can rot.
 #![cfg(feature = "shell")]
 
+#[path = "load_generator/clients.rs"]
+mod clients;
 #[path = "load_generator/double.rs"]
 mod double;
+#[path = "load_generator/hostile.rs"]
+mod hostile;
 #[path = "load_generator/rates.rs"]
 mod rates;
 #[path = "load_generator/reports.rs"]

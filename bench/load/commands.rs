@@ -5,12 +5,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::agents::{self, AgentCommand};
-use crate::difference;
-use crate::fitness;
-use crate::measurement;
+use crate::clients::options::{ConnOptions, PubOptions, SubOptions};
 use crate::options::{Options, Subject};
 use crate::report::schema;
 use crate::report::show::{self, ShowOptions};
+use crate::{clients, difference, fitness, measurement};
 
 /// Measures RingMQ, or any other MQTT broker: starts a RingMQ of its own on one core, drives it over TCP from the others,
 /// verifies every message, and prints a table. Ends with 1 if anything was lost, duplicated, out of order or corrupt.
@@ -39,6 +38,15 @@ enum Command {
     Schema,
     /// Publish and subscribe for a bench on another host: a driver, which names this one with --agent
     Agent(AgentCommand),
+    /// Connect many clients to a broker, with the options of emqtt-bench: how fast, and how many
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Conn(Box<ConnOptions>),
+    /// Publish with many clients, with the options of emqtt-bench
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Pub(Box<PubOptions>),
+    /// Subscribe with many clients, with the options of emqtt-bench; what `pub` sends is verified
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Sub(Box<SubOptions>),
 }
 
 impl CommandLine {
@@ -54,6 +62,9 @@ impl CommandLine {
             }
             Some(Command::Report(options)) => show::run(&options),
             Some(Command::Schema) => schema::print(),
+            Some(Command::Conn(options)) => clients::conn(&options),
+            Some(Command::Pub(options)) => clients::publish(&options),
+            Some(Command::Sub(options)) => clients::subscribe(&options),
         }
     }
 }

@@ -39,6 +39,11 @@ pub fn came() -> bool {
     RAISED.load(Relaxed)
 }
 
+/// The signal has ended what it was to end, and what follows is no interruption.
+pub fn heeded() {
+    RAISED.store(false, Relaxed);
+}
+
 /// For what takes long and shows nothing before its end.
 pub fn check() -> Result<(), String> {
     if came() { Err(REASON.to_string()) } else { Ok(()) }

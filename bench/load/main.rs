@@ -3,6 +3,7 @@
 mod agents;
 mod broker;
 mod client;
+mod clients;
 mod commands;
 mod connect_rate;
 mod crowd;

@@ -24,7 +24,8 @@ fn text(arguments: impl Iterator<Item = OsString>) -> String {
             Some(shown) => format!("{shown}{HIDDEN}"),
             None => quoted(&argument),
         };
-        is_secret = !is_secret && SECRETS.contains(&&*argument);
+        let asks = SECRETS.contains(&&*argument) || bundle(&argument).is_some_and(str::is_empty);
+        is_secret = !is_secret && asks;
         words.push(word);
     }
     words.join(" ")
@@ -39,8 +40,15 @@ fn shown(argument: &str) -> Option<&str> {
         let is_plain = quoted(name) == name;
         return is_secret.then(|| if is_plain { &argument[..=name.len()] } else { "" });
     }
-    let is_short = argument.starts_with("-P") && argument.len() > 2;
-    is_short.then_some("-P")
+    let value = bundle(argument).filter(|value| !value.is_empty())?;
+    Some(&argument[..argument.len() - value.len()])
+}
+
+/// What stands behind the P of short options that are written together, as `-lPsecret`.
+fn bundle(argument: &str) -> Option<&str> {
+    let letters = argument.strip_prefix('-').filter(|letters| !letters.starts_with('-'))?;
+    let (front, value) = letters.split_once('P')?;
+    front.chars().all(|letter| letter.is_ascii_alphabetic()).then_some(value)
 }
 
 fn quoted(word: &str) -> String {
@@ -66,6 +74,14 @@ mod tests {
     fn a_secret_is_not_shown() {
         check(&["bench", "-u", "me", "-P", "pw", "-q", "1"], "bench -u me -P \"$SECRET\" -q 1");
         check(&["bench", "-Ppw", "--password=a b"], "bench -P\"$SECRET\" --password=\"$SECRET\"");
+        check(
+            &["bench", "-lPpw", "-lP", "pw", "-P", "-P"],
+            "bench -lP\"$SECRET\" -lP \"$SECRET\" -P \"$SECRET\"",
+        );
+        check(
+            &["bench", "-P=pw", "-p", "1883", "--prefix", "P"],
+            "bench -P=\"$SECRET\" -p 1883 --prefix P",
+        );
         check(&["bench", "--token", "--password", "--json"], "bench --token \"$SECRET\" --json");
         check(
             &["bench", "--set", "bridge-password=pw", "--set", "shards=2"],
