@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 use crate::agents::{self, AgentCommand};
 use crate::clients::options::{ConnOptions, PubOptions, SubOptions};
 use crate::options::{Options, Subject};
+use crate::recording::record::{self, RecordOptions};
+use crate::recording::replay::{self, ReplayOptions};
 use crate::report::schema;
 use crate::report::show::{self, ShowOptions};
 use crate::{clients, difference, fitness, measurement};
@@ -47,6 +49,10 @@ enum Command {
     /// Subscribe with many clients, with the options of emqtt-bench; what `pub` sends is verified
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Sub(Box<SubOptions>),
+    /// Record what a broker delivers: a user's own traffic, to be replayed
+    Record(RecordOptions),
+    /// Replay a recording as a scenario, and verify every message
+    Replay(Box<ReplayOptions>),
 }
 
 impl CommandLine {
@@ -57,6 +63,8 @@ impl CommandLine {
             Some(Command::Diff(options)) => difference::run(&options),
             Some(Command::Machine(options)) => fitness::run(&options),
             Some(Command::Agent(command)) => agents::serve(command),
+            Some(Command::Record(options)) => record::run(&options),
+            Some(Command::Replay(options)) => replay::command(*options),
             Some(Command::Relay(options)) => {
                 measurement::run(&Options { subject: Subject::Relay, ..*options })
             }

@@ -9,7 +9,7 @@ use crate::interrupt;
 use crate::outcome::Outcome;
 
 /// Where brokers say how many publishes they have dropped.
-const DROPPED_TOPIC: &str = "$SYS/broker/publish/messages/dropped";
+pub const DROPPED_TOPIC: &str = "$SYS/broker/publish/messages/dropped";
 
 /// What brokers publish in every interval of `$SYS`, and the longest interval that is waited for.
 const PULSE_TOPIC: &str = "$SYS/broker/uptime";

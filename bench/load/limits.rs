@@ -63,9 +63,13 @@ pub fn check_packet_size(
         Some(_) => format!(", or --set packet-size-max={size}"),
         None => String::new(),
     };
+    let remedy = match scenario.kind {
+        Kind::Replay => "leave those messages out of the recording",
+        _ => "use a smaller --payload",
+    };
     Err(format!(
         "scenario {}: its largest packet has {size} bytes, and the broker takes {limit} at most{}: \
-         use a smaller --payload{way_out}",
+         {remedy}{way_out}",
         scenario.name,
         if way_out.is_empty() { "" } else { " (packet_size_max)" },
     ))
@@ -85,6 +89,9 @@ pub fn packet_size(scenario: &Scenario) -> Option<usize> {
     match scenario.kind {
         Kind::Traffic | Kind::ReconnectStorm | Kind::RetainedStorm => Some(packet(scenario)),
         Kind::StalledSubscriber => Some(packet(scenario).max(packet(&stalled::flow(scenario)))),
+        Kind::Replay => {
+            scenario.recording.as_ref().map(|recording| recording.packet_size_max(scenario.mqtt))
+        }
         Kind::Idle | Kind::ConnectStorm | Kind::ConnectRate => None,
     }
 }
@@ -181,7 +188,7 @@ fn sentence(scenario: &Scenario, room: &Room, demand: Demand) -> String {
 /// What is lost in this scenario may have been dropped at a limit.
 pub fn is_explained(scenario: &Scenario) -> bool {
     match scenario.kind {
-        Kind::Traffic | Kind::ReconnectStorm | Kind::RetainedStorm => true,
+        Kind::Traffic | Kind::Replay | Kind::ReconnectStorm | Kind::RetainedStorm => true,
         // Beyond the limits it judges the drops itself.
         Kind::StalledSubscriber => !scenario.beyond_limits,
         Kind::Idle | Kind::ConnectStorm | Kind::ConnectRate => false,
@@ -254,8 +261,9 @@ fn demands(scenario: &Scenario, keeps_groups: bool) -> Vec<Demand> {
         }
         return demands;
     }
-    // At a fixed rate the window is not what is under way; retained messages are fetched as they go out.
-    if !scenario.flat_out || scenario.kind == Kind::RetainedStorm {
+    // At a fixed rate the window is not what is under way; retained messages are fetched as they go out; what one of a
+    // replay holds follows from the recording.
+    if !scenario.flat_out || matches!(scenario.kind, Kind::RetainedStorm | Kind::Replay) {
         return demands;
     }
     let plan = Plan::new(scenario);

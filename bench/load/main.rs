@@ -27,6 +27,7 @@ mod progress;
 mod rates;
 mod reconnect;
 mod recorder;
+mod recording;
 mod relay;
 mod report;
 mod retained;

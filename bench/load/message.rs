@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// Publisher (u32), checksum (u32), sequence (u64), due time (u64), little endian. What follows is made from publisher
 /// and sequence, so bytes of another message are noticed.
-const LONG_HEAD_SIZE: usize = 24;
+pub const LONG_HEAD_SIZE: usize = 24;
 
 /// A payload without room for that has the lower halves of sequence and due time, the latter in microseconds (u32 each).
 /// The receiver knows the upper halves: `Stamp::widen`.

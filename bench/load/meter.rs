@@ -71,10 +71,22 @@ impl Meter {
         &mut self,
         span: Duration,
         progress: &Progress,
-        mut counts: impl FnMut() -> Counts,
+        counts: impl FnMut() -> Counts,
         mut check: impl FnMut() -> Result<(), String>,
     ) -> Result<Usage, String> {
         let interval = series::interval(span);
+        self.watch_course(span, interval, progress, counts, || check().map(|()| false))
+    }
+
+    /// The same until `has_ended` says that what is measured has: for a span at most, in intervals that are given.
+    pub fn watch_course(
+        &mut self,
+        span: Duration,
+        interval: Duration,
+        progress: &Progress,
+        mut counts: impl FnMut() -> Counts,
+        mut has_ended: impl FnMut() -> Result<bool, String>,
+    ) -> Result<Usage, String> {
         let begin = self.read()?;
         let end = begin.at + span;
         let mut moments = vec![Moment { counts: counts(), ..self.moment(&begin, &begin) }];
@@ -88,7 +100,9 @@ impl Meter {
             }
             if left.is_zero() {
                 let reading = self.read()?;
-                moments.push(Moment { counts: counts(), ..self.moment(&begin, &reading) });
+                if moments.len() < series::MOMENTS_MAX {
+                    moments.push(Moment { counts: counts(), ..self.moment(&begin, &reading) });
+                }
                 // A machine that stood still has passed several.
                 ends = ((reading.at - begin.at).as_nanos() / interval.as_nanos()) as u32 + 1;
                 continue;
@@ -97,7 +111,9 @@ impl Meter {
             thread::sleep(step);
             progress.advance(step);
             self.resident_size();
-            check()?;
+            if has_ended()? {
+                break;
+            }
         }
         let after = self.read()?;
         let last = Moment { counts: counts(), ..self.moment(&begin, &after) };

@@ -7,6 +7,7 @@ use clap::Parser;
 use crate::agents::AgentOptions;
 use crate::rates::RateOptions;
 use crate::report::files::Files;
+use crate::scenario::Scenario;
 use crate::units;
 
 /// What the bench starts and measures.
@@ -23,6 +24,9 @@ pub struct Options {
     /// The subcommand says it.
     #[arg(skip)]
     pub subject: Subject,
+    /// A scenario that a subcommand has made itself.
+    #[arg(skip)]
+    pub given: Vec<Scenario>,
     /// Measure this broker instead of a RingMQ of the bench's own
     #[arg(long, value_name = "HOST:PORT")]
     pub broker: Option<String>,

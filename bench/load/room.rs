@@ -14,7 +14,7 @@ use crate::{client, limits, machine};
 /// Sockets of the clients of a scenario, at a time.
 pub fn sockets(scenario: &Scenario) -> usize {
     match scenario.kind {
-        Kind::Traffic => scenario.publishers + scenario.subscribers,
+        Kind::Traffic | Kind::Replay => scenario.publishers + scenario.subscribers,
         // Those that stall come besides.
         Kind::StalledSubscriber => scenario.publishers + scenario.subscribers + 2,
         Kind::ConnectStorm | Kind::Idle | Kind::ConnectRate => scenario.connections,

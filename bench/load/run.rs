@@ -10,6 +10,7 @@ use crate::options::{Options, Subject};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
 use crate::rates::Rates;
+use crate::recording::replay;
 use crate::scenario::{Kind, Scenario};
 use crate::{
     agents, connect_rate, idle, interrupt, limits, machine, reconnect, retained, room, stalled,
@@ -129,6 +130,7 @@ impl Bench {
             Kind::ConnectRate => connect_rate::run(self, scenario, &broker),
             Kind::ReconnectStorm => reconnect::run(self, scenario, &broker),
             Kind::RetainedStorm => retained::run(self, scenario, &broker),
+            Kind::Replay => replay::run(self, scenario, &broker),
         };
         let mut outcome = measured.unwrap_or_else(|reason| match interrupt::came() {
             true => Outcome::new(&scenario.name),
@@ -181,6 +183,7 @@ fn expected_time(scenario: &Scenario, warm_up: Duration, span: Duration) -> Dura
         Kind::Traffic | Kind::ConnectStorm if scenario.rate > 0.0 && scenario.flat_out => 2 * round,
         Kind::Traffic | Kind::ConnectStorm => round,
         Kind::Idle => span,
+        Kind::Replay => replay::span(scenario),
         Kind::StalledSubscriber => {
             let stall = Duration::from_secs_f64(scenario.stall_s);
             (warm_up + 2 * stall) * scenario.rounds as u32

@@ -5,6 +5,7 @@ mod words;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,7 @@ use crate::limits;
 use crate::message::{self, BLOCK_SIZE, PAYLOAD_SIZE_MIN};
 use crate::mix::Payload;
 use crate::options::{Options, Subject};
+use crate::recording::{self, Summary};
 use crate::suite::{self, Published};
 
 /// What kind of run a scenario asks for.
@@ -34,6 +36,8 @@ pub enum Kind {
     ReconnectStorm,
     /// Topics are set, then subscribers ask for all of them at once.
     RetainedStorm,
+    /// A recording of a user's own traffic.
+    Replay,
 }
 
 /// One scenario. In `topic` and `filters`, `{publisher}` and `{subscriber}` stand for the client's number in five digits, and
@@ -100,6 +104,17 @@ pub struct Scenario {
     /// The messages for the stalled subscriber are more than the broker may keep: what is missing must be what it says
     /// it dropped.
     pub beyond_limits: bool,
+    /// The recording that is replayed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub file: String,
+    /// How many times as fast as it was recorded.
+    #[serde(skip_serializing_if = "is_one")]
+    pub speed: f64,
+    /// How often it is played.
+    #[serde(skip_serializing_if = "is_once")]
+    pub loops: u64,
+    #[serde(skip)]
+    pub recording: Option<Arc<Summary>>,
     /// Work that the generator does for each message or connection besides, microseconds: it is slower by that.
     #[serde(skip_serializing_if = "is_zero")]
     pub burden_us: u64,
@@ -144,6 +159,10 @@ impl Default for Scenario {
             stalled_rate: 1000.0,
             stalled_payload: 256,
             beyond_limits: false,
+            file: String::new(),
+            speed: 1.0,
+            loops: 1,
+            recording: None,
             burden_us: 0,
             published: None,
             broker: BTreeMap::new(),
@@ -153,6 +172,14 @@ impl Default for Scenario {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+fn is_one(number: &f64) -> bool {
+    *number == 1.0
+}
+
+fn is_once(number: &u64) -> bool {
+    *number == 1
 }
 
 macro_rules! scenario_files {
@@ -239,6 +266,7 @@ pub fn built_in() -> Vec<Scenario> {
 /// What to run: the named scenarios and files, or the default ones, as the command line changes them.
 pub fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
     let mut scenarios = suite::chosen(options)?;
+    scenarios.extend(options.given.iter().cloned());
     for name in &options.scenario {
         scenarios.push(match BUILT_IN.iter().find(|(known, _)| known == name) {
             Some((name, text)) => parse(name, text)?,
@@ -257,7 +285,10 @@ pub fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
     }
     for scenario in &mut scenarios {
         scenario.change(options);
-        scenario.check().map_err(|wrong| format!("scenario {}: {wrong}", scenario.name))?;
+        let loaded = recording::load(options, scenario);
+        loaded
+            .and_then(|()| scenario.check())
+            .map_err(|wrong| format!("scenario {}: {wrong}", scenario.name))?;
     }
     Ok(scenarios)
 }
@@ -278,6 +309,7 @@ fn parse(name: &str, text: &str) -> Result<Scenario, String> {
     if scenario.name.is_empty() {
         scenario.name = name.to_string();
     }
+    recording::set_defaults(&toml::from_str(text).unwrap_or_default(), &mut scenario);
     Ok(scenario)
 }
 
@@ -343,7 +375,8 @@ impl Scenario {
         if self.batch > self.window {
             return wrong(format!("batch is {}; it must be at most the window", self.batch));
         }
-        if !self.flat_out && (self.rate == 0.0 || self.kind != Kind::Traffic) {
+        let is_at_rate = self.rate > 0.0 && self.kind == Kind::Traffic;
+        if !self.flat_out && !is_at_rate && self.kind != Kind::Replay {
             return wrong("flat_out = false is for traffic with a rate".to_string());
         }
         if self.burden_us > 1_000_000 {

@@ -78,8 +78,8 @@ fn section(scenario: &Scenario, outcome: &Outcome) -> Section {
     let mut runs = Vec::new();
     if scenario.is_flat_out() || outcome.latency.is_none() {
         let label = match scenario.kind {
-            Kind::Traffic | Kind::ConnectStorm if scenario.flat_out => "flat out",
-            Kind::Traffic | Kind::ConnectStorm => "at a rate",
+            Kind::Traffic | Kind::ConnectStorm | Kind::Replay if scenario.flat_out => "flat out",
+            Kind::Traffic | Kind::ConnectStorm | Kind::Replay => "at a rate",
             Kind::Idle => "at rest",
             Kind::StalledSubscriber => "stalled",
             Kind::ConnectRate => "at a rate",

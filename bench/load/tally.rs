@@ -71,6 +71,11 @@ impl Gaps {
         self.0.values().flatten().map(|gap| gap.end - gap.start).sum()
     }
 
+    /// Those of one publisher.
+    pub fn of(&self, publisher: u32) -> &[Range<u64>] {
+        self.0.get(&publisher).map_or(&[], Vec::as_slice)
+    }
+
     /// A message has arrived that is not the next one. True if it is delivered by this for the first time.
     #[cold]
     pub fn note(

@@ -22,6 +22,11 @@ impl Wire {
         Wire { stream, tail: Vec::new(), out: Vec::new(), write_count: 0 }
     }
 
+    /// Takes over a connection of which something has been read, and not looked at.
+    pub fn resumed(stream: TcpStream, tail: Vec<u8>) -> Wire {
+        Wire { tail, ..Wire::new(stream) }
+    }
+
     /// Reads all there is. `take` gets bytes that begin with a packet, appends its answers and says how many it used.
     pub fn read(
         &mut self,

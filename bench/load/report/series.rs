@@ -9,6 +9,8 @@ use crate::recorder::Latencies;
 
 /// Points of a run: more seconds than these are put together.
 const POINTS_MAX: u32 = 3600;
+/// A run that takes longer than was thought has one long interval at its end.
+pub const MOMENTS_MAX: usize = 2 * POINTS_MAX as usize;
 
 /// A last piece that is shorter than this part of an interval belongs to the point before it.
 const PIECE_MIN: f64 = 0.25;

@@ -15,6 +15,7 @@ impl Scenario {
                 let open = grouped(self.connections as f64);
                 vec![format!("connect,{subscribe} leave, {open} at a time")]
             }
+            Kind::Replay => self.replay_words(),
             Kind::Idle => {
                 let connections = grouped(self.connections as f64);
                 let filters = if self.filters.is_empty() { "" } else { ", a filter each" };
@@ -72,6 +73,30 @@ impl Scenario {
         if self.idle_filters > 0 {
             let filters = grouped((self.idle_filters * self.subscribers) as f64);
             parts.push(format!("{filters} idle filters"));
+        }
+        parts
+    }
+
+    fn replay_words(&self) -> Vec<String> {
+        let (messages, topics) = self
+            .recording
+            .as_ref()
+            .map_or((0, 0), |recording| (recording.messages, recording.topic_count()));
+        let pace = match self.flat_out {
+            true => "flat out".to_string(),
+            false => format!("{} x its speed", self.speed),
+        };
+        let mut parts = vec![
+            format!("replay of {} messages", grouped(messages as f64)),
+            format!("{} topics", grouped(topics as f64)),
+            format!("{} to {}", grouped(self.publishers as f64), grouped(self.subscribers as f64)),
+            pace,
+        ];
+        if self.loops > 1 {
+            parts.push(format!("{} times", grouped(self.loops as f64)));
+        }
+        if self.mqtt == 5 {
+            parts.push("MQTT 5".to_string());
         }
         parts
     }

@@ -234,6 +234,7 @@ fn point(rate: f64) -> Point {
         latency: Latency {
             rate,
             count: 1,
+            mean_us: 150.0,
             p50_us: us(113.0),
             p90_us: us(234.0),
             p99_us: us(345.0),
