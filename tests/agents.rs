@@ -465,7 +465,10 @@ fn strangers_and_hostile_drivers_do_not_hold_an_agent() {
             json!({ "Order": { "rhythm": "Window", "from_ns": 0, "recorded_ns": [], "offset_ns": [], "slice_ns": 0 } }),
             "nothing is prepared",
         ),
-        (prepare(&|said| said["scenario"]["publishers"] = json!(usize::MAX)), "must be 1 to 99999"),
+        (
+            prepare(&|said| said["scenario"]["publishers"] = json!(usize::MAX)),
+            "scenario x: publishers",
+        ),
         (
             prepare(&|said| said["scenario"]["subscribers"] = json!(99_999)),
             "not split as they may be",
