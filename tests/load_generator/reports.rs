@@ -56,6 +56,21 @@ const EACH_KIND: &str = "--json --scenario p2p-qos1 --scenario p2p-rate --scenar
     --scenario stalled-subscriber --stall 0.4 --rounds 1 --connections 10 --seconds 1.3 --warm-up 0.1";
 
 #[test]
+fn a_curve_is_what_the_schema_says() {
+    let folder = place("curve-schema");
+    let [schema, result] = ["schema.json", "result.json"].map(|name| folder.join(name));
+    fs::write(&schema, run(&["schema"]).stdout).expect("a file");
+    let short = "--json --scenario p2p-qos0 --seconds 0.2 --warm-up 0.1";
+    let Some(python) = python_with_jsonschema() else { return };
+    for rates in ["--rates 1k,2k --p99 1us", "--find-max --rate 100k --max 1us"] {
+        let arguments = format!("{short} {rates}");
+        let output = run(&arguments.split_whitespace().collect::<Vec<_>>());
+        fs::write(&result, output.stdout).expect("a file");
+        check_with_python(&python, "check_schema.py", &[&schema, &result]);
+    }
+}
+
+#[test]
 fn a_result_is_what_its_schema_says_and_agrees_with_itself() {
     let folder = place("schema");
     fs::create_dir_all(&folder).expect("a folder");
