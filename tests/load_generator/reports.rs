@@ -58,6 +58,7 @@ const EACH_KIND: &str = "--json --scenario p2p-qos1 --scenario p2p-rate --scenar
 #[test]
 fn a_curve_is_what_the_schema_says() {
     let folder = place("curve-schema");
+    fs::create_dir_all(&folder).expect("a folder");
     let [schema, result] = ["schema.json", "result.json"].map(|name| folder.join(name));
     fs::write(&schema, run(&["schema"]).stdout).expect("a file");
     let short = "--json --scenario p2p-qos0 --seconds 0.2 --warm-up 0.1";
