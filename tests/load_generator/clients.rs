@@ -125,6 +125,24 @@ fn topics_have_the_clients_number_id_and_name_and_the_messages_and_may_be_retain
 }
 
 #[test]
+fn small_payloads_of_two_runs_are_no_duplicates() {
+    let broker = Running::ringmq("");
+    let port = port(&broker.address);
+    for (size, verified) in [(16, 0), (23, 0), (24, 40)] {
+        let topic = format!("small/{size}");
+        let subscriber = Subscriber::start(&format!("-p {port} -c 1 -t {topic} -L 40"), 1);
+        for _ in 0..2 {
+            let (_, code) = summary(&format!("pub -p {port} -c 1 -I 1 -L 20 -s {size} -t {topic}"));
+            assert_eq!(code, Some(0));
+        }
+        let (got, code) = subscriber.end();
+        let found = ["received", "verified", "lost", "duplicated", "corrupt"];
+        assert_eq!(found.map(|name| number(&got, name)), [40, verified, 0, 0, 0], "{got:#}");
+        assert_eq!(code, Some(0), "{got:#}");
+    }
+}
+
+#[test]
 fn what_a_broker_loses_is_counted_and_ends_with_an_error() {
     let manner = double::Manner { counted_before: 0, unsaid: 0, loses: 100, counts: 0 };
     let address = double::start(manner).address;
@@ -203,7 +221,7 @@ fn each_second_has_a_line_and_no_password_is_printed() {
     assert!(text.contains("pub: 3 connections of 3 clients"), "{text}");
     let (got, _) = summary(&format!("{both} --seconds 0.5"));
     let command = got["command"].as_str().expect("a text");
-    assert!(command.contains("-u me -P *** "), "{command}");
+    assert!(command.contains("-u me -P \"$SECRET\" "), "{command}");
     assert!(!text.contains("hush") && !got.to_string().contains("hush"), "{text}\n{got:#}");
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::counts::{Counts, LocalTimes, add};
-use crate::message::{self, Stamp};
+use crate::message::{self, LONG_HEAD_SIZE, Stamp};
 
 /// Sequences count to here; above it the run, and above that the mark of a sequence that is none.
 const RUN_SHIFT: u32 = 40;
@@ -62,7 +62,9 @@ pub struct Check {
 
 impl Check {
     pub fn note(&mut self, arrival: &Arrival<'_>, counts: &Counts, times: &mut LocalTimes) {
-        let Some(stamp) = message::open(arrival.payload) else {
+        // A smaller one has no room for the run, without which two of them look like duplicates.
+        let whole = Some(arrival.payload).filter(|payload| payload.len() >= LONG_HEAD_SIZE);
+        let Some(stamp) = whole.and_then(message::open) else {
             add(&counts.unverified, 1);
             return;
         };

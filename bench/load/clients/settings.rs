@@ -9,7 +9,7 @@ use ringmq::topic;
 
 use super::options::{CommonOptions, ConnOptions, PASSWORD_VARIABLE, PubOptions, SubOptions};
 use crate::machine::now_ns;
-use crate::message::PAYLOAD_SIZE_MIN;
+use crate::message::LONG_HEAD_SIZE;
 
 const MS: u64 = 1_000_000;
 
@@ -82,7 +82,7 @@ impl Settings {
     pub fn publishing(options: &PubOptions) -> Result<Settings, String> {
         options.check()?;
         let topic = options.topic.clone().unwrap_or_default();
-        let is_sealed = options.message.is_none() && options.size >= PAYLOAD_SIZE_MIN;
+        let is_sealed = options.message.is_none() && options.size >= LONG_HEAD_SIZE;
         let payload = match &options.message {
             Some(text) => text.clone().into_bytes(),
             None => vec![b'a'; options.size],
