@@ -17,6 +17,7 @@ use super::counts::{LocalTimes, Shared, add};
 use super::outgoing::Outgoing;
 use super::settings::{Role, Settings};
 use crate::client::{KEEP_ALIVE_S, Target};
+use crate::machine::now_ns;
 
 const S: u64 = 1_000_000_000;
 /// A broker that answers CONNECT or SUBSCRIBE later has not answered.
@@ -293,6 +294,8 @@ impl Client {
             match stream.read(buffer) {
                 Ok(0) => return Err("the broker closed the connection".to_string()),
                 Ok(size) => {
+                    // What was read may be younger than the time that was looked at before.
+                    hub.now_ns = now_ns();
                     self.take(&buffer[..size], hub)?;
                     self.flush(hub.now_ns)?;
                 }

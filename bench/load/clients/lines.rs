@@ -115,7 +115,15 @@ impl Lines {
         let rate = (total - self.last_total) as f64 / elapsed_s;
         let mut line = format!("{seconds}s {name} total={total} rate={rate:.0}/sec");
         let mut add = |name: &str, value: u64| line += &format!(" {name}={value}");
-        add("connected", value(&counts.open));
+        let open = value(&counts.open);
+        add(
+            "connected",
+            match &self.role {
+                // One whose subscription was not granted yet gets nothing.
+                Role::Sub(_) => open.min(value(&counts.subscribed)),
+                Role::Conn | Role::Pub(_) => open,
+            },
+        );
         match &self.role {
             Role::Conn => {}
             Role::Pub(_) => add("acked", value(&counts.acked)),
