@@ -99,6 +99,14 @@ fn children(pid: u32) -> Vec<u32> {
     processes.collect()
 }
 
+/// Processor time that a process has used, in hundredths of a second.
+fn processor_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let (_, behind_name) = stat.rsplit_once(") ").expect("a name");
+    let fields = behind_name.split(' ').skip(11).take(2);
+    fields.map(|field| field.parse::<u64>().expect("a number")).sum()
+}
+
 /// Waits until an agent has a run, or none.
 fn wait_for_run(agent: &Running, wanted: bool) -> Option<u32> {
     let begin = Instant::now();
@@ -234,6 +242,7 @@ fn an_agent_that_dies_or_stops_is_named_and_the_others_are_shown() {
     {
         let broker = Running::ringmq();
         let agents = [(); 2].map(|()| Running::agent(&broker.address, ""));
+        let ticks = processor_ticks(broker.process.id());
         let arguments = format!(
             "--broker {} --json --scenario p2p-qos1 --rate 0 --seconds 30 --warm-up 0",
             broker.address
@@ -242,7 +251,12 @@ fn an_agent_that_dies_or_stops_is_named_and_the_others_are_shown() {
         let bench =
             command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
         let run = wait_for_run(&agents[1], true).expect("a process");
-        std::thread::sleep(Duration::from_secs(1));
+        // The broker works by then: there is traffic.
+        let begin = Instant::now();
+        while processor_ticks(broker.process.id()) < ticks + 30 {
+            assert!(begin.elapsed() < Duration::from_secs(30), "no traffic");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let begin = Instant::now();
         kill(Pid::from_raw(run as i32), signal).expect("it runs");
         let output = bench.wait_with_output().expect("it ends");
@@ -441,14 +455,16 @@ fn strangers_and_hostile_drivers_do_not_hold_an_agent() {
     let reason = welcome["Refused"]["reason"].as_str().expect("refused");
     assert!(reason.contains("version 1 of the protocol and the driver version 999"), "{reason}");
 
-    let mut large = Stranger::connect(&agent);
-    large.0.write_all(&[0xff; 64]).expect("open");
-    large.receive();
-    assert!(large.receive().is_none(), "it reads a frame of 4 GiB");
-    let mut garbage = Stranger::connect(&agent);
-    garbage.0.write_all(b"\0\0\0\x05hello").expect("open");
-    garbage.receive();
-    assert!(garbage.receive().is_none(), "it takes what is no JSON");
+    // After 5 s an agent closes the connection of a stranger that has said nothing.
+    let is_closed_at_once = |says: &[u8]| {
+        let mut stranger = Stranger::connect(&agent);
+        stranger.receive().expect("a greeting");
+        let begin = Instant::now();
+        stranger.0.write_all(says).expect("open");
+        stranger.receive().is_none() && begin.elapsed() < Duration::from_secs(4)
+    };
+    assert!(is_closed_at_once(&[0xff; 64]), "it reads a frame of 4 GiB");
+    assert!(is_closed_at_once(b"\0\0\0\x05hello"), "it takes what is no JSON");
 
     // Drivers that were taken and say what they may not.
     let prepare = |change: &dyn Fn(&mut Value)| {

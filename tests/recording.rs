@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -113,11 +113,12 @@ impl Recorder {
         command.args(["record", "--broker", address, "-o"]).arg(file);
         command.args(further.split_whitespace()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("it starts");
-        let mut said = BufReader::new(process.stderr.take().expect("piped"));
+        let said = BufReader::new(process.stderr.take().expect("piped"));
+        let mut recorder = Recorder { process, said };
         let mut line = String::new();
-        said.read_line(&mut line).expect("text");
+        recorder.said.read_line(&mut line).expect("text");
         assert!(line.starts_with("recording into "), "{line}");
-        Recorder { process, said }
+        recorder
     }
 
     /// What it said at last, and its exit code.
@@ -126,12 +127,25 @@ impl Recorder {
         self.wait()
     }
 
+    /// All that it says fits into its pipes.
     fn wait(&mut self) -> (String, i32) {
+        let begin = Instant::now();
+        while self.process.try_wait().expect("its own").is_none() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "the recorder does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let mut text = String::new();
         self.said.read_to_string(&mut text).expect("text");
         let mut out = self.process.stdout.take().expect("piped");
         out.read_to_string(&mut text).expect("text");
         (text, self.process.wait().expect("it ends").code().expect("it ended by itself"))
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -50,6 +50,12 @@ pub fn check(options: &Options, scenarios: &[Scenario]) -> Result<(), String> {
     if agents.count().is_none() {
         return Ok(());
     }
+    if options.rates.is_asked() {
+        return Err(
+            "--rates and --find-max run in this process alone: leave out --agent and --processes"
+                .to_string(),
+        );
+    }
     if let Some(other) = scenarios.iter().find(|scenario| !can_run(scenario)) {
         return Err(format!(
             "scenario {}: agents and processes have plain scenarios of publishers and subscribers only: name others without them",

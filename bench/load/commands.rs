@@ -66,6 +66,9 @@ impl CommandLine {
             Some(Command::Record(options)) => record::run(&options),
             Some(Command::Replay(options)) => replay::command(*options),
             Some(Command::Relay(options)) => {
+                if options.broker.is_some() || !options.set.is_empty() || options.shards != 1 {
+                    return Err("the relay is the bench's own, on one core and without a configuration: leave out --broker, --set and --shards".to_string());
+                }
                 measurement::run(&Options { subject: Subject::Relay, ..*options })
             }
             Some(Command::Report(options)) => show::run(&options),

@@ -21,6 +21,7 @@ use self::control::{Orders, Shared};
 use self::wire::Wire;
 use self::worker::Worker;
 use crate::client::{Client, Target};
+use crate::interrupt;
 use crate::machine;
 use crate::plan::Plan;
 use crate::recorder::{Drawer, Latencies, Recording};
@@ -28,6 +29,9 @@ use crate::tally::Faults;
 
 /// The socket of a client that stalls takes only this much: the rest is the broker's to keep.
 const STALLED_RECEIVE_SIZE: usize = 32 << 10;
+
+/// A publisher that may send what is due does so within this time.
+const SCHEDULE_CALM: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub struct Engine {
@@ -177,6 +181,36 @@ impl Engine {
         }
         self.check()?;
         Ok(self.shared.at_rest(flow))
+    }
+
+    /// Waits until what was due before the end of a schedule has been sent and has arrived, for `span` at most, or until
+    /// nothing more does for `patience`: what the broker has held back is late, and counts. A broker that needs longer has
+    /// kept no rate.
+    pub fn end_schedule(
+        &self,
+        flow: usize,
+        span: Duration,
+        patience: Duration,
+    ) -> Result<(), String> {
+        let begin = Instant::now();
+        let progress = || {
+            let counts = self.counts(flow);
+            [counts.sent, counts.delivered]
+        };
+        let mut last = (progress(), Instant::now());
+        loop {
+            let waited = last.1.elapsed();
+            let is_done = self.shared.at_rest(flow) && waited > SCHEDULE_CALM;
+            if is_done || waited > patience || begin.elapsed() > span || interrupt::came() {
+                return self.check();
+            }
+            self.check()?;
+            thread::sleep(Duration::from_millis(2));
+            let now = progress();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+        }
     }
 
     /// Where the threads leave the latencies that they have recorded.

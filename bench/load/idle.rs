@@ -19,6 +19,13 @@ use crate::scenario::Scenario;
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+    if f64::from(scenario.keep_alive_s) * 1.5 < bench.span.as_secs_f64() {
+        return Err(format!(
+            "keep_alive_s is {}: idle clients send nothing, so the broker would close them within the {} s of the run",
+            scenario.keep_alive_s,
+            bench.span.as_secs()
+        ));
+    }
     let mut outcome = Outcome::new(&scenario.name);
     // This thread is the whole generator.
     let mut meter = Meter::new(broker.pid, BTreeSet::from([gettid().as_raw() as u32]));

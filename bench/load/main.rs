@@ -47,6 +47,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ringmq::printable::one_line;
 
 use crate::commands::CommandLine;
 
@@ -71,7 +72,9 @@ fn main() -> ExitCode {
         Ok(_) if interrupt::came() => ExitCode::from(interrupt::EXIT_CODE),
         Ok(code) => code,
         Err(reason) => {
-            eprintln!("ringmq-bench: {reason}");
+            // Brokers and agents have their say in it.
+            let lines: Vec<_> = reason.lines().map(one_line).collect();
+            eprintln!("ringmq-bench: {}", lines.join("\n"));
             ExitCode::from(2)
         }
     }

@@ -267,7 +267,12 @@ impl Outcome {
         self.in_per_s_at_rate = Some(in_per_s);
         self.out_per_s_at_rate = Some(delivered as f64 / usage.elapsed_s);
         let bound = Bound::on_schedule(usage, idle_ns);
-        self.bound_at_rate = (!is_rate_kept(rate, sent, usage)).then_some(bound);
+        let is_kept = is_rate_kept(rate, sent, usage);
+        self.bound_at_rate = (!is_kept).then_some(bound);
+        if is_kept && bound == Bound::Generator {
+            let warning = "the generator was busy all the time: the latency is partly its own";
+            self.warnings.push(warning.to_string());
+        }
         if self.generator_cores_used.is_none() {
             self.set_cores(usage);
         }

@@ -41,6 +41,10 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
         let next = search.as_ref().map_or_else(|| list.next().copied(), Search::next);
         let Some(rate) = next.filter(|_| !interrupt::came()) else { break };
         let Some(point) = prober.probe(rate) else { break };
+        // What was cut short says nothing of its rate.
+        if interrupt::came() {
+            break;
+        }
         if let Some(search) = &mut search {
             search.note(rate, point.verdict());
         }
@@ -121,7 +125,14 @@ impl Prober<'_> {
             }
             Err(reason) => {
                 self.end(link);
-                (!interrupt::came()).then(|| Point::failed(rate, reason))
+                if interrupt::came() {
+                    return None;
+                }
+                // A search goes beyond what holds on purpose.
+                if !self.bench.rates.searches() {
+                    self.outcome.failures.push(format!("at {} msg/s: {reason}", grouped(rate)));
+                }
+                Some(Point::failed(rate, reason))
             }
         }
     }
@@ -151,8 +162,10 @@ impl Prober<'_> {
         self.outcome.sent += counts.sent;
         self.outcome.delivered += counts.delivered;
         self.resident_size_max = self.resident_size_max.max(link.meter.resident_size_max);
-        if let Ok(faults) = link.engine.stop() {
-            self.outcome.faults.add(&faults);
+        match link.engine.stop() {
+            Ok(faults) => self.outcome.faults.add(&faults),
+            // What earlier runs have lost stays lost.
+            Err(_) => self.outcome.faults.lost += link.lost,
         }
     }
 

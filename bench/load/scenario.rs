@@ -17,6 +17,13 @@ use crate::options::{Options, Subject};
 use crate::recording::{self, Summary};
 use crate::suite::{self, Published};
 
+/// What a scenario may ask for; an agent gets it from elsewhere.
+const USER_PROPERTIES_MAX: usize = 10_000;
+const TOPIC_SIZE_MAX: usize = 1024;
+const FILTERS_MAX: usize = 100_000;
+/// A string of the protocol is no longer [MQTT-1.5.4].
+const FILTER_SIZE_MAX: usize = 65_535;
+
 /// What kind of run a scenario asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -350,6 +357,7 @@ impl Scenario {
     }
 
     pub fn check(&self) -> Result<(), String> {
+        self.check_sizes()?;
         self.check_drawn()?;
         let wrong = |text: String| Err(text);
         if ![3, 5].contains(&self.mqtt) {
@@ -382,13 +390,6 @@ impl Scenario {
         if self.burden_us > 1_000_000 {
             return wrong("burden_us must be at most 1,000,000".to_string());
         }
-        let counts = [self.publishers, self.subscribers, self.rounds];
-        if counts.iter().any(|count| !(1..=99_999).contains(count)) {
-            return wrong("publishers, subscribers and rounds must be 1 to 99999".to_string());
-        }
-        if !(1..=1_000_000).contains(&self.connections) {
-            return wrong("connections must be 1 to 1,000,000".to_string());
-        }
         if !(0.0..=1e8).contains(&self.rate) || !(1.0..=1e6).contains(&self.stalled_rate) {
             return wrong(
                 "rate must be 0 to 100,000,000 and stalled_rate 1 to 1,000,000".to_string(),
@@ -402,6 +403,32 @@ impl Scenario {
             return wrong(
                 "each publisher needs a topic of its own: name {publisher} in it".to_string(),
             );
+        }
+        Ok(())
+    }
+
+    /// What all other checks, and all memory, go by.
+    fn check_sizes(&self) -> Result<(), String> {
+        let wrong = |text: String| Err(text);
+        let counts = [self.publishers, self.subscribers, self.rounds];
+        if counts.iter().any(|count| !(1..=99_999).contains(count)) {
+            return wrong("publishers, subscribers and rounds must be 1 to 99999".to_string());
+        }
+        if !(1..=1_000_000).contains(&self.connections) {
+            return wrong("connections must be 1 to 1,000,000".to_string());
+        }
+        if self.user_properties > USER_PROPERTIES_MAX {
+            return wrong(format!("user_properties must be at most {USER_PROPERTIES_MAX}"));
+        }
+        // The numbers that stand for {publisher} and {topic} are shorter than these words.
+        if self.topic.len() > TOPIC_SIZE_MAX {
+            return wrong(format!("topic must have at most {TOPIC_SIZE_MAX} bytes"));
+        }
+        if self.filters.len() > FILTERS_MAX || self.idle_filters > FILTERS_MAX {
+            return wrong(format!("filters and idle_filters must be at most {FILTERS_MAX}"));
+        }
+        if self.filters.iter().any(|filter| filter.len() > FILTER_SIZE_MAX) {
+            return wrong(format!("each of filters must have at most {FILTER_SIZE_MAX} bytes"));
         }
         if self.filters.is_empty()
             && ![Kind::Idle, Kind::ConnectStorm, Kind::ConnectRate].contains(&self.kind)
@@ -532,9 +559,22 @@ mod tests {
             "batch = 501",
             "flat_out = false",
             "rate = -1.0",
+            "kind = \"reconnect-storm\"\nqos = 1\nsubscribers = 0",
+            "kind = \"reconnect-storm\"\nqos = 1\nfilters = []",
+            "publishers = 9000000000000000000\ntopics = 9\ntopic = \"{publisher}/{topic}\"",
         ];
         for text in refused {
             assert!(parse("case", text).expect(text).check().is_err(), "{text}");
+        }
+        for (text, words) in [
+            ("mqtt = 5\nuser_properties = 10001".to_string(), "user_properties must be"),
+            (format!("topic = \"{{publisher}}{}\"", "t".repeat(1014)), "topic must have"),
+            (format!("filters = [\"{}\"]", "f".repeat(65_536)), "each of filters"),
+            (format!("filters = [{}]", "\"f\",".repeat(100_001)), "filters and idle_filters"),
+            ("idle_filters = 100001".to_string(), "filters and idle_filters"),
+        ] {
+            let said = parse("case", &text).expect("TOML").check().expect_err(words);
+            assert!(said.starts_with(words), "{words}: {said}");
         }
         assert!(parse("case", "no_such_key = 1").is_err());
     }

@@ -213,6 +213,8 @@ struct Dial {
     stream: TcpStream,
     state: State,
     due_ns: u64,
+    /// It may have been due long before.
+    begun_ns: u64,
     connect: Vec<u8>,
     /// Empty: it does not subscribe.
     subscribe: Vec<u8>,
@@ -301,7 +303,7 @@ impl<'a> Dialer<'a> {
                 0 => Recording::default(),
                 from_ns => {
                     let interval_ns = self.storm.interval_ns;
-                    Recording { due_ns: 0..u64::MAX, from_ns, interval_ns }
+                    Recording { due_ns: from_ns..u64::MAX, from_ns, interval_ns }
                 }
             };
             self.latency.begin(&recording, self.drawer());
@@ -357,7 +359,7 @@ impl<'a> Dialer<'a> {
             false => encode_subscribe(&[scenario.filter_of(number)], scenario.qos, scenario.mqtt)?,
         };
         let (state, input) = (State::Connecting, Vec::new());
-        Ok(Dial { stream, state, due_ns, connect, subscribe, input })
+        Ok(Dial { stream, state, due_ns, begun_ns: now_ns(), connect, subscribe, input })
     }
 
     /// Takes a connection as far as it goes now.
@@ -383,7 +385,7 @@ impl<'a> Dialer<'a> {
         let now = now_ns();
         for (at, place) in self.dials.iter_mut().enumerate() {
             let Some(dial) = place else { continue };
-            if now.saturating_sub(dial.due_ns) < CONNECT_TIME_MAX_NS {
+            if now.saturating_sub(dial.begun_ns) < CONNECT_TIME_MAX_NS {
                 continue;
             }
             if dial.state != State::Leaving {

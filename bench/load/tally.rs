@@ -26,12 +26,12 @@ pub struct Faults {
 
 impl Faults {
     pub fn add(&mut self, other: &Faults) {
-        self.lost += other.lost;
-        self.dropped += other.dropped;
-        self.duplicated += other.duplicated;
-        self.reordered += other.reordered;
-        self.corrupt += other.corrupt;
-        self.astray += other.astray;
+        self.lost = self.lost.saturating_add(other.lost);
+        self.dropped = self.dropped.saturating_add(other.dropped);
+        self.duplicated = self.duplicated.saturating_add(other.duplicated);
+        self.reordered = self.reordered.saturating_add(other.reordered);
+        self.corrupt = self.corrupt.saturating_add(other.corrupt);
+        self.astray = self.astray.saturating_add(other.astray);
     }
 
     pub fn any(&self) -> bool {
@@ -39,7 +39,7 @@ impl Faults {
     }
 
     pub fn count(&self) -> u64 {
-        self.kinds().iter().map(|(count, _)| count).sum()
+        self.kinds().iter().fold(0, |sum, (count, _)| sum.saturating_add(*count))
     }
 
     /// How many of each kind there are.
@@ -60,6 +60,16 @@ impl Faults {
             (self.astray, "delivered to someone who did not ask for it"),
         ]
     }
+}
+
+/// Messages in a row that may be missing in front of one that comes: a sequence further ahead is no bench's.
+const SKIPPED_MAX: u64 = 1 << 24;
+
+/// A message with this sequence can have been sent where `next` is expected. What is kept of the messages in between is
+/// bounded by that, whatever a broker sends.
+#[inline(always)]
+pub fn is_near(sequence: u64, next: u64) -> bool {
+    sequence.saturating_sub(next) < SKIPPED_MAX
 }
 
 /// Of one subscriber: the sequences below the next expected one that have not arrived, by publisher, oldest first.
@@ -175,6 +185,21 @@ mod tests {
         assert!(gaps.note(2, &next, 7, &mut faults));
         assert_eq!(gaps.0[&2], [4..5, 6..7]);
         assert_eq!(faults, Faults { reordered: 3, duplicated: 2, ..Faults::default() });
+    }
+
+    #[test]
+    fn a_sequence_that_nobody_can_have_sent_is_not_near() {
+        for (sequence, next, expected) in [
+            (0, 0, true),
+            (5, 900, true),
+            (SKIPPED_MAX + 8, 9, true),
+            (SKIPPED_MAX + 9, 9, false),
+            (1 << 40, 9, false),
+            (u64::MAX, 9, false),
+            (u64::MAX, 1 << 40, false),
+        ] {
+            assert_eq!(is_near(sequence, next), expected, "{sequence} where {next} is expected");
+        }
     }
 
     #[test]

@@ -140,17 +140,21 @@ pub fn run_at(
 ) -> Result<AtRate, String> {
     let from_ns = now_ns() + LEAD_NS;
     let interval_ns = 1e9 * scenario.publishers as f64 / rate;
-    let ramp_span = Duration::from_secs_f64(scenario.ramp_s);
+    // Of several rates each is reached at once.
+    let ramp_s = if bench.rates.is_asked() { 0.0 } else { scenario.ramp_s };
+    let ramp_span = Duration::from_secs_f64(ramp_s);
     let recorded_from = from_ns + (ramp_span + bench.warm_up).as_nanos() as u64;
     let (span_ns, steps) = (ramp_span.as_nanos() as f64, scenario.ramp_steps);
     let pace = match ramp_span.is_zero() {
         true => Pace::Rate { from_ns, interval_ns },
         false => Pace::Ramp(Ramp { from_ns, interval_ns, span_ns, steps }),
     };
+    let until_ns = recorded_from + bench.span.as_nanos() as u64;
     engine.order(|orders| {
         orders.paces[0] = pace;
+        orders.until_ns = until_ns;
         orders.recording = Recording {
-            due_ns: recorded_from..recorded_from + bench.span.as_nanos() as u64,
+            due_ns: recorded_from..until_ns,
             from_ns: recorded_from,
             interval_ns: series::interval(bench.span).as_nanos() as u64,
         };
@@ -170,6 +174,7 @@ pub fn run_at(
     let usage = meter.watch(bench.span, &bench.progress, counts, || engine.check())?;
     let idle_ns = engine.take_idle_ns();
     let counts = engine.counts(0).since(&before);
+    engine.end_schedule(0, bench.span, PATIENCE)?;
     settle(engine)?;
     engine.end_record(&mut latencies)?;
     Ok(AtRate { usage, counts, idle_ns, latencies, series: meter.take_series() })

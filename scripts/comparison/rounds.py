@@ -121,9 +121,15 @@ def measure(options, broker, scenario, settings, seconds, watch=None):
 
 def forget_processor_time(outcome):
     """ringmq-bench measures one process: where others did part of the work its figure is not the broker's."""
-    for key in ("cpu_us_per_message", "cpu_us_per_message_at_rate", "resident_size"):
-        outcome[key] = None
+    for part in (outcome, *outcome.get("runs", [])):
+        forget(part, ("cpu_us_per_message", "cpu_us_per_message_at_rate", "broker_cores_used", "resident_size", "resident_size_max"))
+        for point in part.get("series") or []:
+            forget(point, ("broker_cores", "resident_size"))
     outcome["measures"] = [entry for entry in outcome.get("measures", []) if entry["name"] not in OF_THE_PROCESS]
+
+
+def forget(part, keys):
+    part.update({key: None for key in keys if key in part})
 
 
 def cores_of(pid):
@@ -134,7 +140,12 @@ def cores_of(pid):
         return set()
 
 
-OF_THE_PROCESS = ("memory per idle connection", "processor time while idle")
+OF_THE_PROCESS = (
+    "memory per idle connection",
+    "processor time while idle",
+    "memory per connection",
+    "processor time while they stay",
+)
 
 
 def scratch():

@@ -24,8 +24,11 @@ def summaries(results):
 def summary(name, scenario, outcomes, counts):
     """Medians over the rounds; what a broker did not do in a round is no part of them."""
 
+    # A run that failed is no round: what it came to until then is no figure.
+    good = [outcome for outcome in outcomes if not outcome.get("failures")]
+
     def figures(read):
-        values = [value for value in map(read, outcomes) if value is not None]
+        values = [value for value in map(read, good) if value is not None]
         return {"median": statistics.median(values), "min": min(values), "max": max(values)} if values else None
 
     latency = lambda key: lambda outcome: (outcome["latency"] or {}).get(key)
@@ -34,7 +37,7 @@ def summary(name, scenario, outcomes, counts):
     return {
         "scenario": scenario,
         "broker": name,
-        "rounds": len(outcomes),
+        "rounds": len(good),
         "figures": {
             "out_per_s": figures(above_0("out_per_s")),
             "cpu_us": figures(above_0("cpu_us_per_message")),

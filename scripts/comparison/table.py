@@ -60,13 +60,20 @@ def lines(groups, sections, width, paint=lambda text: text):
     label = max((len(label) for label, _ in runs), default=0)
     about, parts, gap = choose(groups, sections, width, widths, label)
 
+    # A column that has a line of its own is broken where that is too narrow for it.
+    for part in parts:
+        if len(part) == 1:
+            widths[part[0]] = min(widths[part[0]], max(1, width - MARGIN - about - label - gap))
+
     def figures(label_text, cells, style=lambda text: text):
         found = []
         for part in parts:
             if found and not any(cells[at] for at in part):
                 continue
-            texts = [" " * (gap + widths[at] - len(cells[at])) + (style(cells[at]) if cells[at] else "") for at in part]
-            found.append(("" if found else label_text).ljust(label) + "".join(texts))
+            own = [broken(cells[at], widths[at]) if len(cells[at]) > widths[at] else [cells[at]] for at in part]
+            for texts in itertools.zip_longest(*own, fillvalue=""):
+                line = [" " * (gap + widths[at] - len(text)) + (style(text) if text else "") for at, text in zip(part, texts)]
+                found.append(("" if found else label_text).ljust(label) + "".join(line))
         return found
 
     def beside(words, found):

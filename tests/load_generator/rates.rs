@@ -44,6 +44,19 @@ fn each_rate_of_a_list_is_a_run_of_its_own() {
 }
 
 #[test]
+fn what_a_broker_has_held_back_at_the_end_of_a_run_is_late_and_not_left_out() {
+    let address = slow::start(Above::Delays);
+    let rate = CAPACITY + CAPACITY / 2;
+    let output = bench(&format!("{ONE} --window 20 --seconds 1 --broker {address} --rates {rate}"));
+    let outcome = outcome_of(&output);
+    let latency = &curve(&outcome)[0]["latency"];
+    // The window stops the publisher for a third of the run: all that was due meanwhile goes out behind it.
+    let count = latency["count"].as_f64().expect("counted");
+    assert!(count > 0.95 * f64::from(rate), "{outcome:#}");
+    assert!(latency["p99_us"].as_f64() > Some(300_000.0), "{outcome:#}");
+}
+
+#[test]
 fn what_a_run_has_lost_is_none_of_the_next_ones() {
     let manner = Manner { counted_before: 0, unsaid: 0, loses: 100, counts: 0 };
     let address = double::start(manner).address;

@@ -31,6 +31,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(600);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// What an agent has found may be much.
 const FINISH_TIME_MAX: Duration = Duration::from_secs(60);
+/// Messages that still arrive are waited for so long, and no longer.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(60);
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Slices in which latencies between agents are corrected: few enough to keep, short enough for the clocks.
@@ -211,10 +213,11 @@ impl Crew {
         whole
     }
 
-    /// Waits until all that was sent has arrived, or nothing more comes.
+    /// Waits until all that was sent has arrived, nothing more comes, or the time is up.
     pub fn settle(&mut self) -> Result<(), String> {
         let stilled = self.order(Rhythm::Still, 0, 0..0);
-        let mut last = (0, Instant::now());
+        let begin = Instant::now();
+        let mut last = (0, begin);
         loop {
             let progress: Vec<_> = self
                 .alive()
@@ -231,7 +234,7 @@ impl Crew {
             if delivered > last.0 {
                 last = (delivered, Instant::now());
             }
-            if last.1.elapsed() > PATIENCE {
+            if last.1.elapsed() > PATIENCE || begin.elapsed() > SETTLE_TIME_MAX {
                 return stilled;
             }
             thread::sleep(Duration::from_millis(2));

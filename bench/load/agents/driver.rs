@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ringmq::printable::counted;
+
 use super::crew::{Crew, soon};
 use super::merge::{Merged, sum};
 use super::protocol::{Mark, Rhythm};
@@ -216,6 +218,13 @@ fn finish(crew: &mut Crew, scenario: &Scenario, outcome: &mut Outcome) {
         if let Some(run) = outcome.runs.iter_mut().find(|run| run.pace == Pace::Rate) {
             run.latency = Some(recorded);
         }
+    }
+    if merged.negative > 0 {
+        outcome.warnings.push(format!(
+            "by the agents' clocks {} came before they were sent: of them the least latency is counted, and the \
+             clocks are known less well than is said",
+            counted(merged.negative, "messages between agents")
+        ));
     }
     outcome.agents = Some(AgentsReport {
         agents: crew.reports.clone(),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringmq::printable::one_line;
 use socket2::Socket;
 
 use super::clock::{Ping, Reading, Track};
@@ -30,6 +31,8 @@ const BUSY_TIME_MAX: Duration = Duration::from_secs(2);
 const PINGS: u32 = 120;
 const PINGS_MIN: u32 = 10;
 const PING_TIME_MAX: Duration = Duration::from_millis(400);
+/// An agent that has not answered a ping by then does not answer it.
+const PONG_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 struct State {
@@ -107,6 +110,8 @@ impl Link {
         router: Arc<Router>,
     ) -> Result<(), String> {
         let link = self.clone();
+        // What was done before with other agents is no silence of this one.
+        lock(&self.state).heard = Some(Instant::now());
         let read = move || {
             loop {
                 let frame = read_frame(&mut input, FRAME_SIZE_MAX, || Ok(()));
@@ -140,7 +145,7 @@ impl Link {
                 reported = Some(std::mem::take(&mut progress.reported));
                 state.progress = progress;
             }
-            FromAgent::Failed { reason } => return Err(reason),
+            FromAgent::Failed { reason } => return Err(one_line(&reason).into_owned()),
             answer if state.answers.len() < 4 => state.answers.push_back(answer),
             _ => return Err("it answers what it was not asked".to_string()),
         }
@@ -249,10 +254,15 @@ impl Link {
 
     fn ping(&self, number: u32) -> Option<Ping> {
         lock(&self.state).pong = None;
-        let sent_ns = now_ns();
+        let (begin, sent_ns) = (Instant::now(), now_ns());
         self.say(&ToAgent::Ping { number });
         loop {
             self.check().ok()?;
+            if begin.elapsed() > PONG_TIME_MAX {
+                let patience_s = PONG_TIME_MAX.as_secs();
+                self.fail(&format!("it has not answered a ping within {patience_s} s"));
+                return None;
+            }
             let state = lock(&self.state);
             if let Some((_, got_ns, answered_ns, came_ns)) =
                 state.pong.filter(|pong| pong.0 == number)

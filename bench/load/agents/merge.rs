@@ -74,6 +74,8 @@ pub struct Merged {
     pub faults: Faults,
     pub latency: Histogram<u64>,
     pub crossed: u64,
+    /// Of these, those that came before they were sent, as the clocks say.
+    pub negative: u64,
 }
 
 impl Default for Merged {
@@ -83,6 +85,7 @@ impl Default for Merged {
             faults: Faults::default(),
             latency: new_histogram(),
             crossed: 0,
+            negative: 0,
         }
     }
 }
@@ -121,7 +124,8 @@ impl Merged {
         }
         self.counts = sum(&self.counts, counts);
         self.faults.add(faults);
-        self.crossed += crossed;
+        self.crossed = self.crossed.saturating_add(*crossed);
+        self.negative = self.negative.saturating_add(*negative);
         for (value, count) in latency {
             self.latency.saturating_record_n(*value, *count);
         }
@@ -180,6 +184,21 @@ mod tests {
         assert_eq!(merged.latency, histogram);
         merged.add(&found, 0, 5000).expect("it can be");
         assert_eq!((merged.latency.len(), merged.counts.delivered), (10_000, 10_000));
+    }
+
+    #[test]
+    fn what_came_before_it_was_sent_is_summed_and_no_sum_overflows() {
+        let found = Finished {
+            counts: Counts { delivered: 20, ..Counts::default() },
+            faults: Faults { corrupt: u64::MAX, astray: 1, ..Faults::default() },
+            latency: Vec::new(),
+            crossed: 7,
+            negative: 3,
+        };
+        let mut merged = Merged::default();
+        (0..2).for_each(|_| merged.add(&found, 0, 20).expect("it can be"));
+        assert_eq!((merged.crossed, merged.negative), (14, 6));
+        assert_eq!((merged.faults.corrupt, merged.faults.count()), (u64::MAX, u64::MAX));
     }
 
     #[test]

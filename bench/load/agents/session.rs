@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
+use ringmq::printable::one_line;
 use socket2::Socket;
 
 use super::protocol::{
@@ -78,7 +79,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     match begin(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("the run ends: {reason}");
+            eprintln!("the run ends: {}", one_line(&reason));
             ExitCode::from(1)
         }
     }
@@ -116,7 +117,7 @@ fn begin(arguments: &[OsString]) -> Result<(), String> {
             std::process::exit(0);
         }
         // The sockets of all clients close, and no thread goes on.
-        eprintln!("the run ends: the driver: {reason}");
+        eprintln!("the run ends: the driver: {}", one_line(&reason));
         std::process::exit(1);
     });
     Session { control, targets, cores, running: None }.serve(&orders)
@@ -248,7 +249,7 @@ impl Session {
 
     fn fail(&self, reason: String) -> Result<(), String> {
         self.control.say(&FromAgent::Failed { reason: reason.clone() })?;
-        eprintln!("the run ends: {reason}");
+        eprintln!("the run ends: {}", one_line(&reason));
         self.control.linger();
         Ok(())
     }
@@ -275,6 +276,8 @@ impl Session {
         if self.running.is_some() {
             return Err("there is a plan already".to_string());
         }
+        // A large plan takes long, and the driver hears meanwhile that this agent is there.
+        let reporter = Reporter::start(self.control.clone())?;
         let Prepare { scenario, split, agent, agent_count, broker, threads } = prepare;
         check(&scenario)?;
         let address = self.target(&broker)?;
@@ -291,7 +294,6 @@ impl Session {
             None => machine::cores_of(0).map_err(|error| format!("cores: {error}"))?,
         };
         let threads = threads.unwrap_or(cores.len()).clamp(1, 64);
-        let reporter = Reporter::start(self.control.clone())?;
         let engine = Engine::start(plan, &target, &cores, threads)?;
         let window = Window::new(&part, engine.shared());
         *self.control.window.lock().unwrap_or_else(PoisonError::into_inner) = Some(window);

@@ -48,6 +48,8 @@ pub struct Member {
     pub state: State,
     /// When it was to connect, or to subscribe.
     pub due_ns: u64,
+    /// When it began to connect or to subscribe: it may have been due long before.
+    pub begun_ns: u64,
     wire: Option<Wire>,
     ledger: Ledger,
 }
@@ -112,11 +114,12 @@ impl Member {
                 Ledger::Retained { seen: vec![0; wanted.div_ceil(64)], count: 0, wanted }
             }
         };
-        Member { number, state: State::Still, due_ns: 0, wire: None, ledger }
+        Member { number, state: State::Still, due_ns: 0, begun_ns: 0, wire: None, ledger }
     }
 
     pub fn begin(&mut self, wire: Wire, due_ns: u64) {
         (self.wire, self.due_ns, self.state) = (Some(wire), due_ns, State::Connecting);
+        self.begun_ns = now_ns();
     }
 
     pub fn end(&mut self) {
@@ -152,7 +155,7 @@ impl Member {
 
     /// Subscribes, which it has been due to since `due_ns`.
     pub fn subscribe_at(&mut self, due_ns: u64, shared: &Shared) {
-        self.due_ns = due_ns;
+        (self.due_ns, self.begun_ns) = (due_ns, now_ns());
         let orders = &shared.orders;
         let Some(wire) = &mut self.wire else { return };
         if let Ok(bytes) = subscribe(self.number, orders) {

@@ -198,7 +198,7 @@ impl Worker {
     /// Gives up connections that were not accepted in time.
     fn sweep(&mut self, now: u64) {
         for member in &mut self.members[..self.begun] {
-            let is_late = now.saturating_sub(member.due_ns) > CONNECT_TIME_MAX_NS;
+            let is_late = now.saturating_sub(member.begun_ns) > CONNECT_TIME_MAX_NS;
             if is_late && UNDER_WAY.contains(&member.state) {
                 member.end();
                 self.open -= 1;

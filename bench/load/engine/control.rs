@@ -39,6 +39,8 @@ pub struct Orders {
     pub stalled: bool,
     /// Of which messages latency is recorded.
     pub recording: Recording,
+    /// What is due later than this is not sent; what was due before still is.
+    pub until_ns: u64,
     /// Messages of other agents.
     pub far: Option<Arc<FarOrders>>,
     /// How often the threads have been asked for what they have found.
@@ -94,6 +96,7 @@ impl Shared {
             paces: vec![Pace::Still; flow_count],
             stalled: false,
             recording: Recording::default(),
+            until_ns: u64::MAX,
             far: None,
             collections: 0,
             stop: false,

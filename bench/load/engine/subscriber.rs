@@ -10,7 +10,7 @@ use crate::message::{self, Stamp};
 use crate::mix;
 use crate::plan::{NO_CELL, SubscriberPlan};
 use crate::recorder::Recorder;
-use crate::tally::{Faults, Gaps, Seen};
+use crate::tally::{Faults, Gaps, Seen, is_near};
 
 const PUBLISH: u8 = 3;
 const PUBREL: u8 = 6;
@@ -205,14 +205,18 @@ impl Inbox<'_> {
             self.findings.faults.astray += 1;
             return Some(());
         };
-        let stamp = stamp.widen(payload_size, next.load(Relaxed), self.now)?;
+        let expected = next.load(Relaxed);
+        let stamp = stamp.widen(payload_size, expected, self.now)?;
+        if !is_near(stamp.sequence, expected) {
+            return None;
+        }
         let faults = &mut self.findings.faults;
         let is_new = match self.plan.group {
             Some((group, member)) => {
                 let seen = &mut self.findings.seen[group][stamp.publisher as usize];
                 seen.note(next, member, stamp.sequence, faults)
             }
-            None if next.load(Relaxed) == stamp.sequence => {
+            None if expected == stamp.sequence => {
                 next.store(stamp.sequence + 1, Relaxed);
                 true
             }
@@ -236,5 +240,42 @@ impl Inbox<'_> {
         self.findings.missing += skipped.unwrap_or(0);
         self.findings.missing -= u64::from(is_new && skipped.is_none());
         is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+    use crate::scenario::Scenario;
+
+    #[test]
+    fn a_sequence_that_nobody_can_have_sent_is_corrupt_and_takes_no_memory() {
+        for filter in ["bench/+", "$share/group/bench/+"] {
+            let scenario = Scenario { filters: vec![filter.to_string()], ..Scenario::default() };
+            let shared = Shared::new(Plan::new(&scenario), 1);
+            let mut findings = Findings::new(&shared);
+            let (mut gaps, mut out, mut batch) = (Gaps::default(), Vec::new(), Batch::default());
+            for sequence in [u64::MAX, 1 << 40, 0, 1] {
+                let topic = &shared.plan.publishers[0].topic;
+                let mut payload = vec![0; scenario.payload];
+                message::seal(&mut payload, Stamp { publisher: 0, sequence, due_ns: 1 });
+                let body = [&[0, topic.len() as u8][..], topic, &payload].concat();
+                let mut inbox = Inbox {
+                    shared: &shared,
+                    plan: &shared.plan.subscribers[0],
+                    payload_size: Some(scenario.payload),
+                    allows_added: false,
+                    findings: &mut findings,
+                    gaps: &mut gaps,
+                    out: &mut out,
+                    now: 5,
+                    batch: &mut batch,
+                };
+                inbox.publish(0x30, &body, body.len());
+            }
+            assert_eq!(findings.faults, Faults { corrupt: 2, ..Faults::default() }, "{filter}");
+            assert_eq!((batch.delivered, gaps.count()), (2, 0), "{filter}");
+        }
     }
 }

@@ -27,7 +27,7 @@ impl Wire {
         Wire { tail, ..Wire::new(stream) }
     }
 
-    /// Reads all there is. `take` gets bytes that begin with a packet, appends its answers and says how many it used.
+    /// Reads all there is. A packet is no larger than the buffer. `take` gets bytes that begin with a packet, appends its answers and says how many it used.
     pub fn read(
         &mut self,
         buffer: &mut [u8],
@@ -35,6 +35,12 @@ impl Wire {
     ) -> Result<(), String> {
         loop {
             let kept = self.tail.len();
+            if kept >= buffer.len() {
+                return Err(format!(
+                    "the broker sent a packet of over {} bytes: larger than any that was published",
+                    buffer.len()
+                ));
+            }
             buffer[..kept].copy_from_slice(&self.tail);
             match self.stream.read(&mut buffer[kept..]) {
                 Ok(0) => return Err("the broker closed a connection".to_string()),
@@ -139,6 +145,40 @@ pub fn body_range(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a read into 16 bytes says of a packet of which these bytes were there before, and the others come.
+    fn check(tail: &[u8], coming: &[u8], expected: Result<usize, &str>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let stream = std::net::TcpStream::connect(address).expect("it listens");
+        let (mut broker, _) = listener.accept().expect("it came");
+        broker.write_all(coming).expect("open");
+        let mut byte = [0];
+        stream.peek(&mut byte).expect("it comes");
+        stream.set_nonblocking(true).expect("open");
+        let mut wire = Wire::resumed(TcpStream::from_std(stream), tail.to_vec());
+        let mut taken = 0;
+        let read = wire.read(&mut [0; 16], |bytes, _| {
+            let used = body_range(bytes)?.map_or(0, |(_, end)| end);
+            taken += used;
+            Ok(used)
+        });
+        match expected {
+            Ok(size) => assert_eq!((read, taken), (Ok(()), size)),
+            Err(words) => {
+                assert!(read.as_ref().is_err_and(|said| said.contains(words)), "{read:?}")
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_that_is_larger_than_the_buffer_is_named_as_that() {
+        let packet = |size: u8| [&[0x30, size][..], &vec![7; size.into()]].concat();
+        check(&[], &packet(14), Ok(16));
+        check(&packet(14)[..9], &packet(14)[9..], Ok(16));
+        check(&[], &packet(15), Err("a packet of over 16 bytes"));
+        check(&packet(60)[..40], &packet(60)[40..], Err("a packet of over 16 bytes"));
+    }
 
     #[test]
     fn a_packets_body_is_found_once_it_is_whole() {

@@ -43,8 +43,9 @@ pub struct Worker {
     epoch: u32,
     /// On schedule: when the first of the publishers has something to send.
     due_ns: f64,
-    /// When the broker must hear of each client, whatever else goes on.
+    /// When the broker must hear of the next client, whatever else goes on, and which that is.
     ping_ns: u64,
+    ping_next: usize,
 }
 
 const PINGREQ: [u8; 2] = [0xc0, 0];
@@ -71,6 +72,7 @@ impl Worker {
             epoch: 0,
             due_ns: 0.0,
             ping_ns: now_ns() + ping_interval_ns(&shared),
+            ping_next: 0,
             shared,
         })
     }
@@ -170,7 +172,9 @@ impl Worker {
         let (mut sent, mut due_ns) = (0, f64::INFINITY);
         for publisher in &mut self.publishers {
             let pace = self.orders.paces[publisher.flow];
-            sent += publisher.pump(pace, &mut self.blocks[publisher.flow], &self.shared, now)?;
+            let until = if pace.is_on_schedule() { self.orders.until_ns } else { u64::MAX };
+            let block = &mut self.blocks[publisher.flow];
+            sent += publisher.pump(pace, block, &self.shared, now.min(until))?;
             due_ns = due_ns.min(publisher.rests_until_ns());
         }
         let rests = self.orders.paces.iter().all(Pace::is_on_schedule);
@@ -178,13 +182,24 @@ impl Worker {
         Ok(sent)
     }
 
+    /// Each client in turn, so that not all are written to at once, and each in time.
     fn ping(&mut self, now: u64) -> Result<(), String> {
-        let publishers = self.publishers.iter_mut().map(|publisher| &mut publisher.wire);
-        let subscribers = self.subscribers.iter_mut().map(|subscriber| &mut subscriber.wire);
-        for wire in publishers.chain(subscribers) {
+        let publishers = self.publishers.len();
+        let count = publishers + self.subscribers.len();
+        let step_ns = ping_interval_ns(&self.shared) / count.max(1) as u64;
+        for _ in 0..count {
+            if self.ping_ns > now {
+                break;
+            }
+            let at = self.ping_next % count;
+            let wire = match at.checked_sub(publishers) {
+                None => &mut self.publishers[at].wire,
+                Some(at) => &mut self.subscribers[at].wire,
+            };
             wire.write(&PINGREQ)?;
+            self.ping_next = at + 1;
+            self.ping_ns += step_ns.max(1);
         }
-        self.ping_ns = now + ping_interval_ns(&self.shared);
         Ok(())
     }
 

@@ -81,8 +81,9 @@ impl RecordingFile {
         if self.size + self.line.len() as u64 + END_SIZE_MAX > self.size_max {
             return Ok(false);
         }
-        self.take_line()?;
+        // What cannot be written now waits, and counts.
         *(if is_retained { &mut self.retained } else { &mut self.messages }) += 1;
+        self.take_line()?;
         Ok(true)
     }
 
@@ -95,17 +96,8 @@ impl RecordingFile {
 
     /// Hands all to the system.
     pub fn flush(&mut self) -> Result<(), String> {
-        let mut written = 0;
-        while written < self.buffer.len() {
-            match self.file.write(&self.buffer[written..]) {
-                Ok(0) => return Err(self.failed("nothing more can be written")),
-                Ok(size) => written += size,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failed(&error.to_string())),
-            }
-        }
-        self.buffer.clear();
-        Ok(())
+        let written = write_all(&mut self.file, &mut self.buffer);
+        written.map_err(|reason| self.failed(&reason))
     }
 
     fn failed(&self, what: &str) -> String {
@@ -127,6 +119,22 @@ impl RecordingFile {
         self.flush()?;
         Ok(self.size)
     }
+}
+
+/// Writes the buffer. After an error it holds what the file has not taken, and nothing of what it has.
+fn write_all(file: &mut impl Write, buffer: &mut Vec<u8>) -> Result<(), String> {
+    let mut written = 0;
+    let mut result = Ok(());
+    while written < buffer.len() && result.is_ok() {
+        match file.write(&buffer[written..]) {
+            Ok(0) => result = Err("nothing more can be written".to_string()),
+            Ok(size) => written += size,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => result = Err(error.to_string()),
+        }
+    }
+    buffer.drain(..written);
+    result
 }
 
 #[cfg(test)]
@@ -177,6 +185,35 @@ mod tests {
         assert!(again(true, &link).expect_err("a link").contains("no file"));
         assert!(again(true, &folder).expect_err("a folder").contains("no file"));
         fs::remove_dir_all(&folder).expect("mine");
+    }
+
+    /// Takes three bytes, then fails once.
+    #[derive(Default)]
+    struct Failing(Vec<u8>, bool);
+
+    impl Write for Failing {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.0.len() == 3 && !std::mem::replace(&mut self.1, true) {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let size = bytes.len().min(3);
+            self.0.extend_from_slice(&bytes[..size]);
+            Ok(size)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_twice_after_an_error() {
+        let (mut file, mut buffer) = (Failing::default(), b"12345".to_vec());
+        assert!(write_all(&mut file, &mut buffer).is_err());
+        assert_eq!(buffer, b"45");
+        buffer.extend_from_slice(b"678");
+        assert_eq!(write_all(&mut file, &mut buffer), Ok(()));
+        assert!(file.0 == b"12345678" && buffer.is_empty(), "{file:?}", file = file.0);
     }
 
     #[test]

@@ -216,24 +216,29 @@ impl Recorder {
         session: &mut Session,
     ) -> Result<(), Ended> {
         let wanted = SubscriptionOptions { qos: QoS::ExactlyOnce, ..Default::default() };
-        let last = Cell::new(Instant::now());
-        let mut take = |publish: &Publish<'_>| {
+        let begin = Instant::now();
+        let last = Cell::new(begin);
+        let take = |recorder: &mut Recorder, publish: &Publish<'_>| {
             if publish.retain && !topic::is_system(publish.topic) {
                 last.set(Instant::now());
-                self.append(publish, true)?;
+                recorder.append(publish, true)?;
             }
             Ok(())
         };
-        let granted =
-            session.subscribe(&options.filter, wanted, &mut take).map_err(Ended::Early)?;
+        self.granted = session
+            .subscribe(&options.filter, wanted, &mut |publish| take(self, publish))
+            .map_err(Ended::Early)?;
+        // Also of a short recording the first retained messages have time to come.
+        let retained_s = RETAINED_PATIENCE.as_secs_f64();
+        let is_up = |seconds: f64| begin.elapsed().as_secs_f64() > seconds.max(retained_s);
         loop {
-            session.turn(&mut take).map_err(Ended::Early)?;
-            if last.get().elapsed() > RETAINED_PATIENCE || interrupt::came() {
-                break;
+            session.turn(&mut |publish| take(self, publish)).map_err(Ended::Early)?;
+            let is_late = options.seconds.is_some_and(is_up);
+            let has_all = last.get().elapsed() > RETAINED_PATIENCE;
+            if has_all || is_late || self.is_full || interrupt::came() {
+                return Ok(());
             }
         }
-        self.granted = granted;
-        Ok(())
     }
 
     /// The traffic, from a connection of its own, to which the broker sends nothing that it has kept.

@@ -241,7 +241,12 @@ fn set_up_retained(summary: &Summary, scenario: &Scenario, broker: &Broker) -> R
             sent += 1;
         }
         let window = SET_UP_WINDOW.min(u64::from(session.receive_max));
-        while sent - session.acked >= if is_last { 1 } else { window } {
+        loop {
+            let unacked = sent.checked_sub(session.acked);
+            let unacked = unacked.ok_or("the broker acknowledges messages that were not sent")?;
+            if unacked < if is_last { 1 } else { window } {
+                break;
+            }
             interrupt::check()?;
             if session.turn(&mut |_| Ok(()))? {
                 heard = Instant::now();

@@ -25,6 +25,8 @@ pub struct Stream {
     pub qos: u8,
     /// Which topic of the recording it is.
     pub topic_index: u32,
+    /// Some of its messages are verified by a stamp.
+    pub has_stamped: bool,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +106,8 @@ impl Summary {
     /// Returns how many bytes of topics are new.
     fn note_traffic(&mut self, message: &Message) -> usize {
         self.messages += 1;
-        self.proofs[Proof::of(message) as usize] += 1;
+        let proof = Proof::of(message);
+        self.proofs[proof as usize] += 1;
         let topic = message.topic.as_str();
         let qos = usize::from(message.qos);
         let is_new = !self.streams_of_topic.contains_key(topic);
@@ -112,16 +115,19 @@ impl Summary {
             self.streams_of_topic.insert(topic.into(), [NO_STREAM; 3]);
         }
         let next = self.streams.len() as u32;
+        let topic_count = self.streams_of_topic.len() as u32;
         let streams = self.streams_of_topic.get_mut(topic).expect("just inserted");
         if streams[qos] == NO_STREAM {
             streams[qos] = next;
             let other = streams.iter().find(|stream| ![NO_STREAM, next].contains(stream)).copied();
             let topic_index = match other {
                 Some(other) => self.streams[other as usize].topic_index,
-                None => self.streams_of_topic.len() as u32 - 1,
+                None => topic_count - 1,
             };
-            self.streams.push(Stream { topic: topic.into(), qos: message.qos, topic_index });
+            let (topic, qos) = (topic.into(), message.qos);
+            self.streams.push(Stream { topic, qos, topic_index, has_stamped: false });
         }
+        self.streams[streams[qos] as usize].has_stamped |= proof == Proof::Stamp;
         if is_new { topic.len() } else { 0 }
     }
 

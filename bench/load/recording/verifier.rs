@@ -19,7 +19,7 @@ const KEPT_BEHIND: u64 = 64;
 /// Messages of all streams that are remembered. Of more, the oldest of a stream are known by their stamp alone.
 const KEPT_COUNT_MAX: usize = 4_000_000;
 
-/// How far a message without a stamp is looked for among those that may have come.
+/// Among so many a message without a stamp is looked for: among the oldest that may have come, and among the newest.
 const LOOKED_AT_MAX: usize = 1024;
 
 /// A message that was sent.
@@ -199,26 +199,30 @@ impl Verifier {
             *stream != NO_STREAM && published.is_some_and(|qos| qos.min(granted) == arrival.qos)
         };
         if let Some(stamp) = stamp_of(arrival.payload)
-            && let Some(stream) = Some(stamp.publisher).filter(|one| streams.contains(one))
+            && let Some(stream) = Some(stamp.publisher).filter(|one| self.stamps(streams, *one))
         {
             let flow = &self.flows[stream as usize];
             if flow.cell(subscriber).is_none() {
                 return Place::Astray;
             }
-            if !is_fit(&stream) || stamp.sequence >= flow.count {
-                return Place::Nowhere;
-            }
-            let fits = flow.sent(stamp.sequence).map(|sent| {
+            let fits = flow.sent(stamp.sequence).is_none_or(|sent| {
                 sent.is_stamped && self.has_front(sent, arrival) && sent.due_ns == stamp.due_ns
             });
             // One that is not remembered any more is known by its stamp alone.
-            return match fits {
-                Some(true) | None => Place::At(stream, stamp.sequence),
-                Some(false) => Place::Nowhere,
-            };
+            if fits && is_fit(&stream) && stamp.sequence < flow.count {
+                return Place::At(stream, stamp.sequence);
+            }
         }
+        // A recorded payload may hold the stamp of an earlier run: its bytes say what it is.
         let fit: Vec<u32> = streams.iter().copied().filter(is_fit).collect();
         self.place_by_bytes(subscriber, &fit, arrival)
+    }
+
+    /// The number is that of one of these streams, and messages of that stream get stamps.
+    fn stamps(&self, streams: &[u32], number: u32) -> bool {
+        number != NO_STREAM
+            && streams.contains(&number)
+            && self.summary.streams[number as usize].has_stamped
     }
 
     /// Of messages that look alike, the one that should come next is it.
@@ -242,7 +246,10 @@ impl Verifier {
             let gaps = self.listeners[subscriber as usize].gaps.of(*stream);
             let missing = gaps.iter().flat_map(Range::clone).take(LOOKED_AT_MAX).find(is_it);
             let ahead = || (next..flow.count).skip(1).take(LOOKED_AT_MAX).find(is_it);
-            if let Some(sequence) = missing.or_else(ahead) {
+            // Behind a long loss it is among the newest.
+            let newest_index = flow.count.saturating_sub(LOOKED_AT_MAX as u64).max(next);
+            let newest = || (newest_index..flow.count).find(is_it);
+            if let Some(sequence) = missing.or_else(ahead).or_else(newest) {
                 found.get_or_insert(Place::At(*stream, sequence));
             }
             if (next.saturating_sub(KEPT_BEHIND)..next).any(|sequence| is_it(&sequence)) {
@@ -330,9 +337,9 @@ mod tests {
     use super::*;
     use crate::message::seal;
 
-    /// One topic with messages of QoS 0 and 1, and two subscribers: the first gets it, the second does not.
+    /// One topic with messages of QoS 0, and of QoS 1 with stamps. The first of two subscribers gets it, the second does not.
     fn verifier() -> Verifier {
-        let stream = |qos| Stream { topic: "t".into(), qos, topic_index: 0 };
+        let stream = |qos| Stream { topic: "t".into(), qos, topic_index: 0, has_stamped: qos == 1 };
         let summary = Summary {
             streams: vec![stream(0), stream(1)],
             streams_of_topic: HashMap::from([("t".into(), [0, 1, NO_STREAM])]),
@@ -429,6 +436,49 @@ mod tests {
         // Nobody has sent it yet.
         let found = run(&|verifier| take(verifier, 3));
         assert_eq!(found, Faults { corrupt: 1, lost: 3, ..none });
+    }
+
+    #[test]
+    fn a_stamp_of_no_stream_is_corrupt() {
+        for publisher in [NO_STREAM, NO_STREAM - 1, 2] {
+            let mut payload = vec![0; 40];
+            seal(&mut payload, Stamp { publisher, sequence: 0, due_ns: 7 });
+            let mut verifier = verifier();
+            verifier.take(0, &arrival(1, &payload));
+            assert_eq!(verifier.faults, Faults { corrupt: 1, ..Faults::default() }, "{publisher}");
+        }
+    }
+
+    #[test]
+    fn a_recorded_payload_with_the_stamp_of_an_earlier_run_is_found_by_its_bytes() {
+        // Stream 0 has recorded payloads alone; in stream 1 they stand beside stamped ones.
+        for (stream, qos) in [(0, 0), (1, 1)] {
+            for sequence in [0, 1, 900] {
+                let mut payload = vec![0; 40];
+                seal(&mut payload, Stamp { publisher: stream, sequence, due_ns: 3 });
+                let mut verifier = verifier();
+                verifier.note_sent(stream, short(&payload));
+                verifier.take(0, &arrival(qos, &payload));
+                verifier.finish();
+                assert_eq!(verifier.faults, Faults::default(), "{stream}, {sequence}");
+                assert_eq!(verifier.delivered, 1);
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_behind_a_long_loss_is_found() {
+        let mut verifier = verifier();
+        let lost_count = 2 * LOOKED_AT_MAX as u64;
+        for index in 0..lost_count + 10 {
+            let text = index.to_le_bytes();
+            verifier.note_sent(0, short(&text));
+            if index >= lost_count {
+                verifier.take(0, &arrival(0, &text));
+            }
+        }
+        verifier.finish();
+        assert_eq!(verifier.faults, Faults { lost: lost_count, ..Faults::default() });
     }
 
     #[test]

@@ -100,7 +100,8 @@ impl Scenario {
         if self.topics > 1 && !self.topic.contains("{topic}") {
             return Err("topics are told apart by {topic}: name it in topic".to_string());
         }
-        let pairs = self.publishers * self.topics.max(1) * self.subscribers;
+        let topics = self.publishers.saturating_mul(self.topics.max(1));
+        let pairs = topics.saturating_mul(self.subscribers);
         if pairs > PAIRS_MAX {
             return Err(format!(
                 "publishers x topics x subscribers is {pairs}, and each takes memory of the generator: at most \
