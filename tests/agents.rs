@@ -4,6 +4,8 @@
 
 #[path = "agents/double.rs"]
 mod double;
+#[path = "load_generator/packets.rs"]
+mod packets;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

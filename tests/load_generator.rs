@@ -7,15 +7,18 @@ mod clients;
 mod double;
 #[path = "load_generator/hostile.rs"]
 mod hostile;
+#[path = "load_generator/packets.rs"]
+mod packets;
 #[path = "load_generator/rates.rs"]
 mod rates;
 #[path = "load_generator/reports.rs"]
 mod reports;
+#[path = "load_generator/running.rs"]
+mod running;
 #[path = "load_generator/slow.rs"]
 mod slow;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -25,6 +28,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::double::Manner;
+use crate::running::Running;
 
 const BENCH: &str = env!("CARGO_BIN_EXE_ringmq-bench");
 
@@ -473,35 +477,6 @@ fn sizes_and_times_are_taken_as_people_write_them() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["seconds"], 0.3);
     assert_eq!(report["scenarios"][0]["settings"]["payload"], 4096);
-}
-
-/// Ends with the test.
-struct Running {
-    process: Child,
-    address: String,
-}
-
-impl Running {
-    fn ringmq(options: &str) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
-        command.args("serve --listen 127.0.0.1:0 --shards 1".split(' '));
-        command.args(options.split_whitespace()).stderr(Stdio::piped());
-        let mut process = command.spawn().expect("it starts");
-        let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
-        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let (_, rest) = line.split_once("listening on ")?;
-            rest.split_whitespace().next().map(str::to_string)
-        });
-        std::thread::spawn(move || lines.count());
-        Running { process, address: address.expect("it listens") }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 #[test]

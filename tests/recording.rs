@@ -4,6 +4,10 @@
 
 #[path = "recording/double.rs"]
 mod double;
+#[path = "load_generator/packets.rs"]
+mod packets;
+#[path = "load_generator/running.rs"]
+mod running;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -21,6 +25,7 @@ use ringmq::codec::{
 use serde_json::Value;
 
 use crate::double::Fault;
+use crate::running::Running;
 
 const BENCH: &str = env!("CARGO_BIN_EXE_ringmq-bench");
 
@@ -52,27 +57,7 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-/// A process that ends with the test.
-struct Running {
-    process: Child,
-    address: String,
-}
-
 impl Running {
-    fn ringmq(options: &str) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
-        command.args("serve --listen 127.0.0.1:0 --shards 1".split(' '));
-        command.args(options.split_whitespace()).stderr(Stdio::piped());
-        let mut process = command.spawn().expect("it starts");
-        let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
-        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let (_, rest) = line.split_once("listening on ")?;
-            rest.split_whitespace().next().map(str::to_string)
-        });
-        std::thread::spawn(move || lines.count());
-        Running { process, address: address.expect("it listens") }
-    }
-
     /// `None`: there is none on this machine.
     fn mosquitto() -> Option<Running> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -91,13 +76,6 @@ impl Running {
             std::thread::sleep(Duration::from_millis(10));
         }
         panic!("mosquitto does not listen");
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

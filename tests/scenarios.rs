@@ -4,6 +4,8 @@
 
 #[path = "scenarios/double.rs"]
 mod double;
+#[path = "load_generator/packets.rs"]
+mod packets;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -1,12 +1,14 @@
 //! A broker's double that does one thing wrong on purpose. MQTT 3.1.1, QoS 0 and 1, filters with `+`.
 
 use std::collections::VecDeque;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use crate::packets::read_packet;
 
 /// What the double does to one message, or to all.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,7 +91,8 @@ impl State {
         let mut input = BufReader::new(stream.try_clone().ok()?);
         let output = write_all(stream);
         loop {
-            let (first, body) = read_packet(&mut input)?;
+            let (header_size, packet) = read_packet(&mut input)?;
+            let (first, body) = (packet[0], &packet[header_size..]);
             let answer = |bytes: &[u8]| output.send((Instant::now(), bytes.to_vec())).ok();
             match first >> 4 {
                 // It does not know 5.0: the level stands behind "MQTT".
@@ -98,7 +101,7 @@ impl State {
                     return None;
                 }
                 1 => answer(&[0x20, 2, 0, 0])?,
-                8 => self.subscribe(&output, &body)?,
+                8 => self.subscribe(&output, body)?,
                 3 => {
                     let qos = first >> 1 & 3;
                     let topic_size = usize::from(u16::from_be_bytes([body[0], body[1]]));
@@ -206,19 +209,4 @@ fn tick(output: Sender<(Instant, Vec<u8>)>) {
             said = output.send((Instant::now(), publish(topic, b"1 seconds", 0)));
         }
     });
-}
-
-/// The first byte of the next packet, and its body.
-fn read_packet(input: &mut impl Read) -> Option<(u8, Vec<u8>)> {
-    let mut first = [0];
-    input.read_exact(&mut first).ok()?;
-    let (mut size, mut shift, mut byte) = (0, 0, [0x80]);
-    while byte[0] & 0x80 != 0 {
-        input.read_exact(&mut byte).ok()?;
-        size |= usize::from(byte[0] & 0x7f) << shift;
-        shift += 7;
-    }
-    let mut body = vec![0; size];
-    input.read_exact(&mut body).ok()?;
-    Some((first[0], body))
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::BENCH;
 use crate::double;
 use crate::hostile::{self, Manner};
-use crate::{BENCH, Running};
+use crate::running::Running;
 
 fn command(arguments: &str) -> Command {
     let mut command = Command::new(BENCH);

@@ -1,11 +1,13 @@
 //! A broker's double that loses messages on purpose, and says of them in `$SYS` what it is told to. MQTT 3.1.1, QoS 0, one
 //! topic that all who are no listeners of `$SYS` get.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::packets::read_packet;
 
 /// How the double misbehaves.
 #[derive(Clone, Copy, Debug)]
@@ -136,21 +138,4 @@ impl State {
             let _ = reader.write_all(packet);
         }
     }
-}
-
-/// The next packet, and the size of its fixed header.
-pub fn read_packet(input: &mut impl Read) -> Option<(usize, Vec<u8>)> {
-    let mut packet = vec![0; 2];
-    input.read_exact(&mut packet).ok()?;
-    let mut size = usize::from(packet[1] & 0x7f);
-    while packet.last()? & 0x80 != 0 {
-        let mut byte = [0];
-        input.read_exact(&mut byte).ok()?;
-        size |= usize::from(byte[0] & 0x7f) << (7 * (packet.len() - 1));
-        packet.push(byte[0]);
-    }
-    let header_size = packet.len();
-    packet.resize(header_size + size, 0);
-    input.read_exact(&mut packet[header_size..]).ok()?;
-    Some((header_size, packet))
 }

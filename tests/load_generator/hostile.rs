@@ -4,7 +4,7 @@ use std::io::{BufReader, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::double::read_packet;
+use crate::packets::read_packet;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Manner {

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::double::read_packet;
+use crate::packets::read_packet;
 
 /// What the double does above its capacity.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,9 +1,11 @@
 //! A broker's double that passes messages on, all but some of them as it should. MQTT 3.1.1, QoS 0; every subscriber gets all.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::packets::read_packet;
 
 /// What it does wrong, with every tenth message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,21 +126,4 @@ fn pulse(mut listener: TcpStream) -> std::io::Result<()> {
         listener.write_all(&[&head[..], topic.as_bytes(), b"1"].concat())?;
         std::thread::sleep(Duration::from_millis(200));
     }
-}
-
-/// The next packet, and the size of its fixed header.
-fn read_packet(input: &mut impl Read) -> Option<(usize, Vec<u8>)> {
-    let mut packet = vec![0; 2];
-    input.read_exact(&mut packet).ok()?;
-    let mut size = usize::from(packet[1] & 0x7f);
-    while packet.last()? & 0x80 != 0 {
-        let mut byte = [0];
-        input.read_exact(&mut byte).ok()?;
-        size |= usize::from(byte[0] & 0x7f) << (7 * (packet.len() - 1));
-        packet.push(byte[0]);
-    }
-    let header_size = packet.len();
-    packet.resize(header_size + size, 0);
-    input.read_exact(&mut packet[header_size..]).ok()?;
-    Some((header_size, packet))
 }

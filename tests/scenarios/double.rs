@@ -1,12 +1,14 @@
 //! A broker's double that keeps sessions, retained messages and QoS 0 to 2 of MQTT 3.1.1, and does one thing wrong on purpose.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringmq::topic;
+
+use crate::packets::read_packet;
 
 /// What the double does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,21 +332,4 @@ impl Session {
             let _ = stream.write_all(&packet);
         }
     }
-}
-
-/// The next packet, and the size of its fixed header.
-fn read_packet(input: &mut impl Read) -> Option<(usize, Vec<u8>)> {
-    let mut packet = vec![0; 2];
-    input.read_exact(&mut packet).ok()?;
-    let mut size = usize::from(packet[1] & 0x7f);
-    while packet.last()? & 0x80 != 0 {
-        let mut byte = [0];
-        input.read_exact(&mut byte).ok()?;
-        size |= usize::from(byte[0] & 0x7f) << (7 * (packet.len() - 1));
-        packet.push(byte[0]);
-    }
-    let header_size = packet.len();
-    packet.resize(header_size + size, 0);
-    input.read_exact(&mut packet[header_size..]).ok()?;
-    Some((header_size, packet))
 }

@@ -7,7 +7,7 @@ use ringmq::codec::{Connect, ReasonCode};
 
 use super::{Expected, Findings, Orders, Shared};
 use crate::client::{encode_subscribe, version};
-use crate::engine::wire::{Wire, body_range, unexpected};
+use crate::engine::wire::{Opened, Wire, body_range, open_publish, unexpected};
 use crate::machine::now_ns;
 use crate::message;
 use crate::mix;
@@ -295,16 +295,7 @@ impl Inbox<'_> {
     /// A message, which is answered. `None`: it is not, byte for byte, what was sent. True if it has come for the first time.
     fn publish(&mut self, first: u8, body: &[u8]) -> Option<bool> {
         let orders = &self.shared.orders;
-        let topic_size = usize::from(u16::from_be_bytes(*body.first_chunk()?));
-        let topic = body.get(2..2 + topic_size)?;
-        let mut rest = &body[2 + topic_size..];
-        let qos = first >> 1 & 3;
-        if qos > 0 {
-            let id = rest.first_chunk::<2>()?;
-            let answer = if qos == 1 { 0x40 } else { 0x50 };
-            self.out.extend_from_slice(&[answer, 2, id[0], id[1]]);
-            rest = &rest[2..];
-        }
+        let Opened { qos, topic, mut rest } = open_publish(first, body, self.out)?;
         if orders.mqtt == 5 {
             rest = &rest[mix::property_section(rest)?.end..];
         }

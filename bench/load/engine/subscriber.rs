@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::control::Shared;
 use super::far::Far;
-use super::wire::{Wire, body_range, unexpected};
+use super::wire::{Opened, Wire, body_range, open_publish, unexpected};
 use crate::machine::now_ns;
 use crate::message::{self, Stamp};
 use crate::mix;
@@ -162,16 +162,7 @@ impl Inbox<'_> {
     /// `None`: it is not, byte for byte, what a publisher sent.
     #[inline(always)]
     fn verified(&mut self, first: u8, body: &[u8]) -> Option<()> {
-        let topic_size = usize::from(u16::from_be_bytes(*body.first_chunk()?));
-        let topic = body.get(2..2 + topic_size)?;
-        let mut rest = &body[2 + topic_size..];
-        let qos = first >> 1 & 3;
-        if qos > 0 {
-            let id = rest.first_chunk::<2>()?;
-            let answer = if qos == 1 { 0x40 } else { 0x50 };
-            self.out.extend_from_slice(&[answer, 2, id[0], id[1]]);
-            rest = &rest[2..];
-        }
+        let Opened { qos, topic, rest } = open_publish(first, body, self.out)?;
         let payload_index = match self.payload_size {
             Some(payload_size) => rest.len().checked_sub(payload_size)?,
             None if self.shared.plan.mqtt == 5 => mix::property_section(rest)?.end,

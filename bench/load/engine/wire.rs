@@ -142,6 +142,30 @@ pub fn body_range(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
     Ok((bytes.len() - at >= size).then_some((at, at + size)))
 }
 
+/// The parts of a PUBLISH that every version has.
+pub struct Opened<'a> {
+    pub qos: u8,
+    pub topic: &'a [u8],
+    /// The property section, of 5.0, and the payload.
+    pub rest: &'a [u8],
+}
+
+/// Takes a PUBLISH apart, and appends what it is answered by. `None`: it is none.
+#[inline(always)]
+pub fn open_publish<'a>(first: u8, body: &'a [u8], out: &mut Vec<u8>) -> Option<Opened<'a>> {
+    let topic_size = usize::from(u16::from_be_bytes(*body.first_chunk()?));
+    let topic = body.get(2..2 + topic_size)?;
+    let mut rest = &body[2 + topic_size..];
+    let qos = first >> 1 & 3;
+    if qos > 0 {
+        let id = rest.first_chunk::<2>()?;
+        let answer = if qos == 1 { 0x40 } else { 0x50 };
+        out.extend_from_slice(&[answer, 2, id[0], id[1]]);
+        rest = &rest[2..];
+    }
+    Some(Opened { qos, topic, rest })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

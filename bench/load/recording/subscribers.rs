@@ -1,8 +1,9 @@
 //! The subscribers of a replay: they read, acknowledge, and hand what came to the verifier.
 
 use super::verifier::{Arrival, Verifier};
-use crate::engine::wire::{Wire, body_range, unexpected};
+use crate::engine::wire::{Opened, Wire, body_range, open_publish, unexpected};
 use crate::machine::now_ns;
+use crate::mix;
 
 const PUBLISH: u8 = 3;
 const PUBREL: u8 = 6;
@@ -62,26 +63,10 @@ impl Subscriber {
 
 /// Takes a PUBLISH apart, and acknowledges it. `None`: it is none.
 fn arrival<'a>(first: u8, body: &'a [u8], mqtt: u8, out: &mut Vec<u8>) -> Option<Arrival<'a>> {
-    let topic_size = usize::from(u16::from_be_bytes(*body.first_chunk()?));
-    let topic = body.get(2..2 + topic_size)?;
-    let mut rest = &body[2 + topic_size..];
-    let qos = first >> 1 & 3;
-    if qos > 0 {
-        let id = rest.first_chunk::<2>()?;
-        let answer = if qos == 1 { 0x40 } else { 0x50 };
-        out.extend_from_slice(&[answer, 2, id[0], id[1]]);
-        rest = &rest[2..];
-    }
-    let properties_size = if mqtt == 5 { section_size(rest)? } else { 0 };
+    let Opened { qos, topic, rest } = open_publish(first, body, out)?;
+    let properties_size = if mqtt == 5 { mix::property_section(rest)?.end } else { 0 };
     let (properties, payload) = rest.split_at_checked(properties_size)?;
     Some(Arrival { topic, qos, retain: first & 1 != 0, properties, payload, now_ns: 0 })
-}
-
-/// Of the property section at the start, its length included.
-fn section_size(bytes: &[u8]) -> Option<usize> {
-    let last = bytes.iter().take(4).position(|byte| byte & 0x80 == 0)?;
-    let length = bytes[..=last].iter().rev();
-    Some(last + 1 + length.fold(0, |size, byte| size << 7 | usize::from(byte & 0x7f)))
 }
 
 #[cfg(test)]
