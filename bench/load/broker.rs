@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
+use ringmq::config::kind;
 use serde::Serialize;
 
 use crate::client::{Client, KEEP_ALIVE_S, Target};
@@ -205,15 +206,8 @@ impl Placement {
 
 /// A list as `0-1,3`.
 pub fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
-    let mut cores = Vec::new();
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| {
-            text.trim().parse::<usize>().map_err(|_| format!("--cores {list}: {text} is no core"))
-        };
-        cores.extend(number(first)?..=number(last)?);
-    }
-    Ok(cores)
+    let cores = kind::parse_cores(list).filter(|cores| !cores.is_empty());
+    cores.ok_or_else(|| format!("--cores {list}: expected cores as 0-1,3"))
 }
 
 impl Broker {
@@ -365,7 +359,9 @@ mod tests {
     #[test]
     fn a_list_of_cores_has_ranges() {
         assert_eq!(parse_cores("0-2,5"), Ok(vec![0, 1, 2, 5]));
-        assert!(parse_cores("0-x").is_err());
+        for wrong in ["0-x", "3-1", "", "0-18446744073709551615"] {
+            assert!(parse_cores(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The statistics: how large a difference is beside the noise, and how often dealing the rounds out anew makes a larger one.
 
+use crate::figures::median;
+
 /// Dealings that are tried, where there are more than this many.
 const DEALINGS_MAX: usize = 2_000;
 /// Rounds of a figure never spread less than this in truth, as logarithm: a set that happens to has a few equal values.
@@ -100,18 +102,13 @@ impl Part {
 fn usual_spread(rows: &[Row]) -> f64 {
     let spread = |row: &Row| {
         let mut values: Vec<f64> = row.0.iter().copied().filter(|value| !value.is_nan()).collect();
-        let middle = median(&mut values);
+        let middle = median(&values).unwrap_or(0.0);
         values.iter_mut().for_each(|value| *value = (*value - middle).abs());
         // What it is to a normal deviation.
-        1.4826 * median(&mut values)
+        1.4826 * median(&values).unwrap_or(0.0)
     };
-    let mut spreads: Vec<f64> = rows.iter().map(spread).collect();
-    median(&mut spreads).max(SPREAD_MIN)
-}
-
-pub fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    let spreads: Vec<f64> = rows.iter().map(spread).collect();
+    median(&spreads).unwrap_or(0.0).max(SPREAD_MIN)
 }
 
 /// All ways to call `before` of `count` rounds those of before, or as many of them as are tried.

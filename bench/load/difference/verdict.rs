@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::sets::{Measure, Set, check_settings};
 use super::statistics::{self, Found, Row};
-use crate::figures::{grouped, processor_time};
+use crate::figures::{grouped, median, processor_time};
 use crate::screen::{BAD, GOOD, PLAIN, STRONG, fitted};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -113,8 +113,8 @@ impl Comparison {
         }
         let count =
             |verdict| self.figures.iter().filter(|figure| figure.verdict == verdict).count();
-        let mut visible: Vec<f64> = self.figures.iter().map(|figure| figure.visible_from).collect();
-        let middle = statistics::median(&mut visible);
+        let visible: Vec<f64> = self.figures.iter().map(|figure| figure.visible_from).collect();
+        let middle = median(&visible).unwrap_or(0.0);
         say(
             PLAIN,
             &format!(

@@ -1,21 +1,11 @@
 //! What the sections draw: figures of a broker over its rounds, and of its runs.
 
+use crate::figures::median;
 use crate::report::kept::{Kept, KeptRun, Rounds};
 
 /// A figure of each round that has it.
 pub fn of_rounds(rounds: &Rounds, read: impl Fn(&Kept) -> Option<f64>) -> Vec<f64> {
     rounds.rounds.iter().filter_map(read).filter(|value| value.is_finite()).collect()
-}
-
-pub fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match sorted.len() {
-        0 => None,
-        count if count % 2 == 1 => Some(sorted[middle]),
-        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
-    }
 }
 
 /// The runs of one label, a round each.

@@ -5,9 +5,9 @@ use ringmq::printable::one_line;
 
 use super::axis::{Axis, decimal, exact_time, nines, short};
 use super::chart::{Bar, Bars, Line, Lines};
-use super::figures::{figure, labels, median, middle_run, of_rounds, runs};
+use super::figures::{figure, labels, middle_run, of_rounds, runs};
 use super::{seconds, words};
-use crate::figures::{batch, grouped, processor_time};
+use crate::figures::{batch, grouped, median, processor_time};
 use crate::report::kept::{Compared, Document, Kept, KeptLatency, KeptRun, Rounds};
 
 const MIB: f64 = (1 << 20) as f64;
