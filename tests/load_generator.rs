@@ -369,7 +369,9 @@ fn what_cannot_be_run_is_refused_in_a_sentence() {
     let refused = [
         ("--scenario no-such", "neither a readable file"),
         ("--qos 3", "it must be 0, 1 or 2"),
-        ("--cores 4000", "core 4000 is not among those"),
+        ("--cores 1000", "core 1000 is not among those"),
+        ("--cores 4000", "each once and below 1024"),
+        ("--cores 3-1", "expected cores as 0-1,3"),
         ("--broker nowhere --scenario p2p-qos0", "expected HOST:PORT"),
         ("--payload 4kk", "is no size"),
         ("--duration soon", "is no time"),

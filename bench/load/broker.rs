@@ -204,10 +204,13 @@ impl Placement {
     }
 }
 
-/// A list as `0-1,3`.
+/// A list as `0-1,3`, each once; an error says what is expected.
 pub fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
     let cores = kind::parse_cores(list).filter(|cores| !cores.is_empty());
-    cores.ok_or_else(|| format!("--cores {list}: expected cores as 0-1,3"))
+    cores.ok_or_else(|| {
+        let below = kind::CORE_COUNT_MAX;
+        format!("--cores {list}: expected cores as 0-1,3, each once and below {below}")
+    })
 }
 
 impl Broker {

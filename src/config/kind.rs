@@ -9,8 +9,8 @@ use super::url;
 use crate::limits::networks::Shown;
 use crate::limits::{Networks, Size};
 
-/// The highest core number that Linux's affinity masks have room for, plus one.
-const CORE_COUNT_MAX: usize = 1024;
+/// The cores that Linux's affinity masks have room for: the highest core number, plus one.
+pub const CORE_COUNT_MAX: usize = 1024;
 const LISTENER_COUNT_MAX: usize = 64;
 const NETWORK_COUNT_MAX: usize = 1024;
 /// How no network is written on the command line.
