@@ -46,7 +46,8 @@ pub use properties::{
     user_property_size,
 };
 pub use publish::{
-    Front, Known, Publish, PublishHead, Repeat, encode_plain_acked_publish, encode_plain_publish,
+    AckedFront, Front, Known, Publish, PublishHead, Repeat, encode_plain_acked_publish,
+    encode_plain_publish,
 };
 pub use publish_start::{PublishStart, publish_start};
 pub use reader::has_null;
@@ -92,6 +93,15 @@ impl QoS {
 pub struct PacketId(NonZeroU16);
 
 impl PacketId {
+    pub const MIN: PacketId = PacketId(NonZeroU16::MIN);
+
+    /// It and those that follow, without end: the highest is followed by the lowest.
+    #[inline]
+    pub fn from_here(self) -> impl Iterator<Item = PacketId> {
+        let next = |id: &PacketId| Some(id.0.checked_add(1).map_or(PacketId::MIN, PacketId));
+        std::iter::successors(Some(self), next)
+    }
+
     #[inline]
     pub const fn new(id: u16) -> Option<PacketId> {
         match NonZeroU16::new(id) {

@@ -130,6 +130,16 @@ impl Context<'_> {
         self.stored_with(0, message) <= self.limits.absent_bytes_ceiling()
     }
 
+    /// The same for each message of a run.
+    pub fn may_store_run(&self, run: &Run<'_>) -> bool {
+        let size = match self.encoded.has_copies_of_run() {
+            true => 0,
+            false => run.bytes().map(|bytes| stored_size(bytes.len())).sum(),
+        };
+        let needed = size + run.count() * PLACE_SIZE;
+        self.stored.bytes() + needed <= self.limits.shard_stored_bytes_max
+    }
+
     fn stored_with(&self, message_count: usize, message: &Message<'_>) -> usize {
         let places_size = (message_count + 1) * PLACE_SIZE;
         // What has an allocation already is counted.
@@ -433,6 +443,36 @@ impl Session {
             encode::plain_run(connection, context, run);
         }
         is_sent
+    }
+
+    /// As `send_run`, at QoS 1 or 2.
+    #[inline]
+    pub fn send_acked_run(
+        &mut self,
+        connection: &mut Connection,
+        context: &mut Context<'_>,
+        run: &Run<'_>,
+        qos: QoS,
+    ) -> bool {
+        let size = encode::acked_run_size_max(run);
+        let is_kept = self.is_resumable();
+        let may_send = self.queue.is_empty()
+            && (!is_kept || context.may_store_run(run))
+            && connection.aliases_out.is_none()
+            && connection.has_room_for(size, context.limits)
+            && size <= connection.packet_size_max as usize
+            && self.inflight.has_room_for(run.count(), connection.quota);
+        if !may_send {
+            return false;
+        }
+        let first_id = if is_kept {
+            let stored = context.encoded.store_run(run, context.stored);
+            self.inflight.send_run(qos, stored.iter().cloned().map(Some))
+        } else {
+            self.inflight.send_run(qos, (0..run.count()).map(|_| None))
+        };
+        encode::plain_acked_run(connection, context, run, qos, first_id);
+        true
     }
 
     /// Something is in front of what comes next.

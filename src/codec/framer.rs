@@ -26,6 +26,18 @@ impl Frame<'_> {
     pub fn is_plain_publish(&self) -> bool {
         self.first_byte == PacketType::Publish.first_byte()
     }
+
+    /// A PUBLISH at QoS 1 or 2 without other flags.
+    #[inline]
+    pub fn is_plain_acked_publish(&self) -> bool {
+        self.first_byte == PacketType::Publish.first_byte() | 0b010 || self.is_qos2_publish()
+    }
+
+    /// A PUBLISH at QoS 2 without other flags.
+    #[inline]
+    pub fn is_qos2_publish(&self) -> bool {
+        self.first_byte == PacketType::Publish.first_byte() | 0b100
+    }
 }
 
 /// The packet at the start of `bytes`, `None` while it is not complete. An error shows as soon as the header does.

@@ -58,14 +58,38 @@ impl<'a> Known<'a> {
         }
         let topic_end = 2 + self.topic.len();
         let behind = frame.body.get(topic_end..)?;
-        let (section_size, properties_size) = match behind {
-            _ if version != ProtocolVersion::V5 => (0, 0),
-            [0, ..] => (1, 0),
-            _ if self.section.is_empty() || !behind.starts_with(self.section) => return None,
-            _ => (self.section.len(), self.properties.len()),
-        };
+        let (section_size, properties_size) = self.section_sizes(behind, version)?;
         let bytes = frame.body.get(..topic_end + section_size)?;
         Some(Front { bytes, topic_end, properties_start: bytes.len() - properties_size })
+    }
+
+    /// As `front`, of a PUBLISH at QoS 1 or 2, whose packet id others do not have.
+    #[inline]
+    pub fn acked_front(
+        &self,
+        frame: &Frame<'a>,
+        version: ProtocolVersion,
+    ) -> Option<AckedFront<'a>> {
+        if !frame.is_plain_acked_publish() || self.topic.is_empty() {
+            return None;
+        }
+        let (topic, behind) = frame.body.split_at_checked(2 + self.topic.len())?;
+        let behind = behind.get(2..)?;
+        let (section_size, properties_size) = self.section_sizes(behind, version)?;
+        let section = behind.get(..section_size)?;
+        Some(AckedFront { first_byte: frame.first_byte, topic, section, properties_size })
+    }
+
+    /// Bytes that the property section at the start of `behind` has with its length and without; `None`: it has more than what
+    /// any message may have.
+    #[inline(always)]
+    fn section_sizes(&self, behind: &[u8], version: ProtocolVersion) -> Option<(usize, usize)> {
+        match behind {
+            _ if version != ProtocolVersion::V5 => Some((0, 0)),
+            [0, ..] => Some((1, 0)),
+            _ if self.section.is_empty() || !behind.starts_with(self.section) => None,
+            _ => Some((self.section.len(), self.properties.len())),
+        }
     }
 }
 
@@ -106,6 +130,35 @@ impl Front<'_> {
             [body.get(2..self.topic_end)?, body.get(self.properties_start..)?]
         };
         Some(Repeat { pieces, payload, size })
+    }
+}
+
+/// What messages at QoS 1 or 2 without flags have in common that differ in packet id and payload alone.
+#[derive(Clone, Copy, Debug)]
+pub struct AckedFront<'a> {
+    first_byte: u8,
+    /// With its length.
+    topic: &'a [u8],
+    /// The properties with their length; empty before 5.0.
+    section: &'a [u8],
+    properties_size: usize,
+}
+
+impl<'a> AckedFront<'a> {
+    /// As `Front::repeat`, with the packet id.
+    #[inline(always)]
+    pub fn repeat(&self, bytes: &'a [u8], packet_size_max: usize) -> Option<(PacketId, Repeat<'a>)> {
+        let Ok(Some(frame)) = next_frame(bytes, packet_size_max) else { return None };
+        if frame.first_byte != self.first_byte {
+            return None;
+        }
+        let behind = frame.body.strip_prefix(self.topic)?;
+        let (id, behind) = behind.split_first_chunk::<2>()?;
+        let packet_id = PacketId::new(u16::from_be_bytes(*id))?;
+        let payload = behind.strip_prefix(self.section)?;
+        let properties_start = self.section.len() - self.properties_size;
+        let pieces = [self.topic.get(2..)?, behind.get(properties_start..)?];
+        Some((packet_id, Repeat { pieces, payload, size: frame.size }))
     }
 }
 
@@ -319,7 +372,7 @@ pub fn encode_plain_publish(
     out.extend_from_slice(behind.get(properties_size..).unwrap_or_default());
 }
 
-/// As `encode_plain_publish`, at QoS 1 or 2.
+/// As `encode_plain_publish`, at QoS 1 or 2. Returns where in `out` the packet id stands.
 #[inline]
 pub fn encode_plain_acked_publish(
     version: ProtocolVersion,
@@ -328,7 +381,7 @@ pub fn encode_plain_acked_publish(
     properties: &[u8],
     payload: &[u8],
     out: &mut Vec<u8>,
-) {
+) -> usize {
     let size = 4 + topic.len() + payload.len();
     let first_byte = first_byte(false, qos, retain);
     if version == ProtocolVersion::V5 {
@@ -337,17 +390,21 @@ pub fn encode_plain_acked_publish(
         put_start(out, first_byte, size, topic.len());
         out.extend_from_slice(topic);
         put_u16(out, packet_id.get());
+        let behind_id = out.len();
         put_var_int(out, properties_size);
         // A copy of nothing is a call.
         if properties_size > 0 {
             out.extend_from_slice(properties);
         }
-    } else {
-        put_start(out, first_byte, size, topic.len());
-        out.extend_from_slice(topic);
-        put_u16(out, packet_id.get());
+        out.extend_from_slice(payload);
+        return behind_id - 2;
     }
+    put_start(out, first_byte, size, topic.len());
+    out.extend_from_slice(topic);
+    put_u16(out, packet_id.get());
+    let behind_id = out.len();
     out.extend_from_slice(payload);
+    behind_id - 2
 }
 
 /// The fixed header and the size of the topic.

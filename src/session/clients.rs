@@ -275,6 +275,24 @@ impl Clients {
         true
     }
 
+    /// As `send_run`, at QoS 1 or 2.
+    #[inline(never)]
+    pub fn send_acked_run(
+        &mut self,
+        key: SessionKey,
+        context: &mut Context<'_>,
+        run: &Run<'_>,
+        qos: QoS,
+    ) -> bool {
+        let Some((session, Some(connection))) = self.pair(key) else { return false };
+        if !session.send_acked_run(connection, context, run, qos) {
+            return false;
+        }
+        let id = connection.id;
+        self.list_flush(id);
+        true
+    }
+
     /// Offers a message to a session; `None` when the session is gone.
     #[inline]
     pub fn offer(

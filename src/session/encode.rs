@@ -18,6 +18,18 @@ pub struct EncodedOnce {
     variants: [Option<Variant>; VARIANT_COUNT],
     /// A run as 3.x clients get it, and as 5.0 clients do; empty: not encoded yet.
     runs: [Vec<u8>; 2],
+    /// The same at QoS 1 and 2.
+    acked_runs: [AckedRun; 4],
+    /// Copies of the messages of a run, for those that get them again; empty: there are none yet.
+    run_stored: Vec<Stored>,
+}
+
+/// A run as it is for all its receivers but for the packet ids.
+#[derive(Debug, Default)]
+struct AckedRun {
+    bytes: Vec<u8>,
+    /// Where the packet ids stand.
+    id_places: Vec<usize>,
 }
 
 const VARIANT_COUNT: usize = 12;
@@ -99,11 +111,30 @@ impl EncodedOnce {
     pub fn begin_run(&mut self) {
         self.is_on = true;
         self.runs.iter_mut().for_each(Vec::clear);
+        self.acked_runs.iter_mut().for_each(|run| {
+            run.bytes.clear();
+            run.id_places.clear();
+        });
     }
 
     pub fn end(&mut self) {
         self.is_on = false;
         self.stored = None;
+        self.run_stored.clear();
+    }
+
+    /// As `has_copy`, of the messages of a run.
+    pub fn has_copies_of_run(&self) -> bool {
+        !self.run_stored.is_empty()
+    }
+
+    /// As `store`, of all messages of a run, until `end`.
+    pub fn store_run(&mut self, run: &Run<'_>, gauge: &Gauge) -> &[Stored] {
+        if self.run_stored.is_empty() {
+            let stored = run.messages().map(|message| Stored::from_message(&message, gauge));
+            self.run_stored.extend(stored);
+        }
+        &self.run_stored
     }
 
     /// Whether the message has its copy.
@@ -383,11 +414,7 @@ pub fn run_size_max(run: &Run<'_>) -> usize {
 #[inline]
 pub fn plain_run(connection: &mut Connection, context: &mut Context<'_>, run: &Run<'_>) {
     let (topic_size, properties_size) = run.front_sizes();
-    let count = run.count();
-    context.counters.publishes_sent += count as u64;
-    context.counters.packets_sent += count as u64;
-    context.counters.publish_bytes_sent +=
-        (run.size() - count * (topic_size + properties_size)) as u64;
+    count_run(context, run);
     let version = connection.version;
     let encode = |out: &mut Vec<u8>| {
         out.reserve(run_size_max(run));
@@ -404,6 +431,66 @@ pub fn plain_run(connection: &mut Connection, context: &mut Context<'_>, run: &R
         encode(encoded);
     }
     connection.output.append(context.pool, |out| out.extend_from_slice(encoded));
+}
+
+/// The most bytes that the encoded messages of a run take at QoS 1 or 2.
+#[inline]
+pub fn acked_run_size_max(run: &Run<'_>) -> usize {
+    run_size_max(run) + run.count() * 2
+}
+
+/// As `plain_run`, at QoS 1 or 2. `first_id` is that of the first message: the others have those that follow.
+#[inline]
+pub fn plain_acked_run(
+    connection: &mut Connection,
+    context: &mut Context<'_>,
+    run: &Run<'_>,
+    qos: QoS,
+    first_id: PacketId,
+) {
+    count_run(context, run);
+    let (topic_size, properties_size) = run.front_sizes();
+    let version = connection.version;
+    let encode = |message: &[u8], id: PacketId, out: &mut Vec<u8>| {
+        let (topic, behind) = message.split_at_checked(topic_size).unwrap_or_default();
+        let (properties, payload) = behind.split_at_checked(properties_size).unwrap_or_default();
+        let asked = (qos, false, id);
+        codec::encode_plain_acked_publish(version, asked, topic, properties, payload, out)
+    };
+    if !context.encoded.is_on {
+        connection.output.append(context.pool, |out| {
+            out.reserve(acked_run_size_max(run));
+            for (message, id) in run.bytes().zip(first_id.from_here()) {
+                encode(message, id, out);
+            }
+        });
+        return;
+    }
+    let variant =
+        usize::from(version == ProtocolVersion::V5) + 2 * usize::from(qos == QoS::ExactlyOnce);
+    let AckedRun { bytes, id_places } = &mut context.encoded.acked_runs[variant];
+    if bytes.is_empty() {
+        let places = run.bytes().map(|message| encode(message, PacketId::MIN, bytes));
+        id_places.extend(places);
+    }
+    connection.output.append(context.pool, |out| {
+        let start = out.len();
+        out.extend_from_slice(bytes);
+        let out = &mut out[start..];
+        for (place, id) in id_places.iter().zip(first_id.from_here()) {
+            out[*place..*place + 2].copy_from_slice(&id.get().to_be_bytes());
+        }
+    });
+}
+
+#[inline(always)]
+fn count_run(context: &mut Context<'_>, run: &Run<'_>) {
+    let (topic_size, properties_size) = run.front_sizes();
+    let count = run.count();
+    context.counters.publishes_sent += count as u64;
+    context.counters.packets_sent += count as u64;
+    context.counters.publish_bytes_sent +=
+        (run.size() - count * (topic_size + properties_size)) as u64;
 }
 
 #[inline(never)]

@@ -88,6 +88,19 @@ impl Inflight {
             && (self.flows.len() < self.flows.capacity() || self.grow(quota))
     }
 
+    /// Whether so many more messages may be sent, as `has_room` says of one.
+    #[inline]
+    pub fn has_room_for(&mut self, count: usize, quota: u16) -> bool {
+        let is_within = usize::from(self.outstanding) + count <= usize::from(quota)
+            && usize::from(self.sent_count) == self.flows.len();
+        while is_within && self.flows.len() + count > self.flows.capacity() {
+            if !self.grow(quota) {
+                return false;
+            }
+        }
+        is_within
+    }
+
     /// Takes memory for more flows, up to the bound of the window, if the budget has it.
     #[cold]
     #[inline(never)]
@@ -182,6 +195,30 @@ impl Inflight {
         self.sent_count += 1;
         self.outstanding += 1;
         id
+    }
+
+    /// As `send`, for messages for all of which there is room; the id of the first: the others have those that follow.
+    #[inline]
+    pub fn send_run(
+        &mut self,
+        qos: QoS,
+        stored: impl ExactSizeIterator<Item = Option<Stored>>,
+    ) -> PacketId {
+        let count = stored.len();
+        assert!(!self.has_unsent(), "older messages are sent again first");
+        let state = match qos {
+            QoS::ExactlyOnce => FlowState::AwaitPubrec,
+            _ => FlowState::AwaitPuback,
+        };
+        let first = self.id_at(self.flows.len());
+        self.flows.extend(stored.map(|stored| {
+            let envelope = Envelope { qos, retain: false, ids: None, membership: 0 };
+            Flow { state, envelope, stored }
+        }));
+        // The window holds fewer than there are ids.
+        self.sent_count += count as u16;
+        self.outstanding += count as u16;
+        first
     }
 
     /// The next flow of an earlier connection to send again, and its id, if `quota` has a place or it needs none.

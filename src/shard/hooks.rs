@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 const TICK_MS: u64 = 1000;
 
 /// Hooks that a message meets at its origin.
-const AT_ORIGIN: HookSet = HookSet::PUBLISH.union(HookSet::AUTHORIZE_PUBLISH);
+pub(super) const AT_ORIGIN: HookSet = HookSet::PUBLISH.union(HookSet::AUTHORIZE_PUBLISH);
 
 /// A larger message takes time to be copied, which is not a hook's.
 const ROW_SIZE_MAX: usize = 64 << 10;

@@ -179,8 +179,12 @@ impl Shard {
                             continue;
                         }
                         // Only what was admitted is repeated.
-                        if frame.is_plain_publish() && self.arena.admitted() != before {
-                            used += self.read_repeats(id, &frame, &known, &bytes[used..]);
+                        if self.arena.admitted() != before && used < bytes.len() {
+                            if frame.is_plain_publish() {
+                                used += self.read_repeats(id, &frame, &known, &bytes[used..]);
+                            } else if frame.is_plain_acked_publish() {
+                                used += self.read_acked_repeats(id, &frame, &known, &bytes[used..]);
+                            }
                         }
                         continue;
                     }

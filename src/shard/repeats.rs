@@ -1,9 +1,13 @@
 //! Messages that repeat the one before but for their payload: what most publishers send most of the time.
 
+use super::hooks::AT_ORIGIN;
 use super::{ConnectionId, Shard};
-use crate::codec::{Frame, Known};
-use crate::session::ConnectionState;
+use crate::codec::{self, Frame, Known, PacketId, ProtocolVersion, ReasonCode};
+use crate::session::{ConnectionState, Session};
 use crate::stages::plugin::MessageEdit;
+
+/// Bytes of an acknowledgement without reason code.
+const ACK_SIZE: usize = 4;
 
 impl Shard {
     /// Admits the messages at the start of `bytes` that repeat `frame`, which was just admitted; returns how many bytes they
@@ -68,4 +72,94 @@ impl Shard {
         self.count_held(count, held);
         used
     }
+
+    /// As `read_repeats`, at QoS 1 or 2, where neither hooks nor bridges have a say: `frame` was acknowledged, and so are those
+    /// that repeat it.
+    #[inline(never)]
+    pub(super) fn read_acked_repeats<'a>(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'a>,
+        known: &Known<'a>,
+        bytes: &'a [u8],
+    ) -> usize {
+        if self.hook_set.intersects(AT_ORIGIN)
+            || self.is_shutting_down
+            || self.is_mail_above_mark()
+            || self.bridges.is_any()
+        {
+            return 0;
+        }
+        let packet_size_max = self.limits.packet_size_max;
+        let Some(connection) = self.clients.connection(id) else { return 0 };
+        let version = connection.version;
+        let Some(front) = known.acked_front(frame, version) else { return 0 };
+        let Some((mut packet_id, mut next)) = front.repeat(bytes, packet_size_max) else {
+            return 0;
+        };
+        let ConnectionState::Open(key) = connection.state else { return 0 };
+        let answers_max = self.limits.output_size_max.saturating_mul(2);
+        let answers_room = answers_max.saturating_sub(connection.output.size());
+        let is_read = !connection.is_bridge
+            && connection.park.is_none()
+            && connection.packet_size_max as usize >= ACK_SIZE;
+        if !is_read || answers_room < ACK_SIZE {
+            return 0;
+        }
+        let Some((session, Some(connection))) = self.clients.pair(key) else { return 0 };
+        if connection.id != id {
+            return 0;
+        }
+        let is_qos2 = frame.is_qos2_publish();
+        let receive_max = usize::from(self.limits.receive_max);
+        let (mut used, mut count, mut payload_bytes) = (0, 0, 0);
+        let arena = &mut self.arena;
+        connection.output.append(&mut self.pool, |out| {
+            for _ in 0..answers_room / ACK_SIZE {
+                let may_begin = !is_qos2 || may_begin_qos2(session, version, receive_max, packet_id);
+                if !may_begin || !arena.admit_repeat(next.pieces, next.payload.len()) {
+                    break;
+                }
+                match is_qos2 {
+                    // [MQTT-4.3.2-4]
+                    false => codec::encode_puback(version, packet_id, ReasonCode::Success, out),
+                    // [MQTT-4.3.3-8]
+                    true => {
+                        session.received_qos2.insert(packet_id);
+                        codec::encode_pubrec(version, packet_id, ReasonCode::Success, out);
+                    }
+                }
+                used += next.size;
+                count += 1;
+                payload_bytes += next.payload.len();
+                match front.repeat(&bytes[used..], packet_size_max) {
+                    Some(repeat) => (packet_id, next) = repeat,
+                    None => break,
+                }
+            }
+        });
+        if count == 0 {
+            connection.output.give_back_empty(&mut self.pool);
+        }
+        self.clients.list_flush(id);
+        self.counters.packets_received += count;
+        self.counters.packets_sent += count;
+        self.counters.publishes_received += count;
+        self.counters.publish_bytes_received += payload_bytes as u64;
+        self.counters.admitted += count;
+        used
+    }
+}
+
+/// Whether a QoS 2 message is new, allowed, and can be remembered: all that `begin_qos2` asks.
+#[inline(always)]
+fn may_begin_qos2(
+    session: &mut Session,
+    version: ProtocolVersion,
+    receive_max: usize,
+    packet_id: PacketId,
+) -> bool {
+    !session.received_qos2.contains(packet_id)
+        && (version != ProtocolVersion::V5 || session.received_qos2.len() < receive_max)
+        && session.may_receive_qos2()
 }

@@ -82,9 +82,9 @@ impl LocalDelivery {
     }
 }
 
-/// Delivers a run, of which `first` is the first message, to every local subscriber: in one go to those who get all of it at QoS
-/// 0, nothing with it, and have room, as what is asked once holds for all messages of it; to the others, whom it collects in
-/// `left`, message by message.
+/// Delivers a run, of which `first` is the first message, to every local subscriber: in one go to those who get nothing with it
+/// and have room for all of it, as what is asked once holds for all messages of it; to the others, whom it collects in `left`,
+/// message by message.
 pub fn deliver_run(
     route: &Route,
     first: &Message<'_>,
@@ -104,9 +104,11 @@ pub fn deliver_run(
         let is_own = first.meta.publisher == key.as_u64();
         let is_sent = is_plain
             && delivery.ids.is_none()
-            && delivery.is_qos0(first)
             && (!is_own || matches!(delivery.no_local, NoLocal::Same))
-            && clients.send_run(key, context, run);
+            && match delivery.is_qos0(first) {
+                true => clients.send_run(key, context, run),
+                false => clients.send_acked_run(key, context, run, delivery.qos(first)),
+            };
         if !is_sent {
             left.push(key);
         }
