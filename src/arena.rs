@@ -12,7 +12,7 @@ mod trail;
 
 pub use budget::{Budget, allocated, map_size, tree_size};
 pub use message::{Claim, Draft, Generation, Message, Meta};
-pub use run::Run;
+pub use run::{COPIED_RUN_SIZE_MAX, Run};
 pub use stored::{Gauge, Stored, stored_size};
 pub use trail::{EMPTY_TRAIL, split_trail};
 

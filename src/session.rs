@@ -20,6 +20,7 @@ pub mod overlaps;
 pub mod packet_id;
 pub mod profile;
 pub mod queue;
+pub mod runs;
 pub mod seen;
 pub mod shares;
 pub mod will;
@@ -46,7 +47,7 @@ pub use seen::Seen;
 pub use shares::{HolderName, ShareId, Shares};
 pub use will::Will;
 
-use crate::arena::{Budget, Gauge, Message, Run, allocated, stored_size};
+use crate::arena::{Budget, Gauge, Message, allocated, stored_size};
 use crate::codec::{PacketId, QoS};
 use crate::counters::Counters;
 use crate::limits::Limits;
@@ -128,16 +129,6 @@ impl Context<'_> {
     /// The same for a session whose client is away, or takes nothing: a part of the store is not for those.
     pub fn may_store_for_absent(&self, message: &Message<'_>) -> bool {
         self.stored_with(0, message) <= self.limits.absent_bytes_ceiling()
-    }
-
-    /// The same for each message of a run.
-    pub fn may_store_run(&self, run: &Run<'_>) -> bool {
-        let size = match self.encoded.has_copies_of_run() {
-            true => 0,
-            false => run.bytes().map(|bytes| stored_size(bytes.len())).sum(),
-        };
-        let needed = size + run.count() * PLACE_SIZE;
-        self.stored.bytes() + needed <= self.limits.shard_stored_bytes_max
     }
 
     fn stored_with(&self, message_count: usize, message: &Message<'_>) -> usize {
@@ -423,55 +414,6 @@ impl Session {
         let envelope = Envelope { qos, retain, ids: None, membership: 0 };
         let id = self.inflight.send(envelope, stored);
         encode::plain_acked(connection, context, message, (qos, retain), id);
-        true
-    }
-
-    /// As `send_plain`, for each message of a run: all of them or none.
-    #[inline]
-    pub fn send_run(
-        &self,
-        connection: &mut Connection,
-        context: &mut Context<'_>,
-        run: &Run<'_>,
-    ) -> bool {
-        let size = encode::run_size_max(run);
-        let is_sent = !self.has_waiting()
-            && connection.aliases_out.is_none()
-            && connection.has_room_for(size, context.limits)
-            && size <= connection.packet_size_max as usize;
-        if is_sent {
-            encode::plain_run(connection, context, run);
-        }
-        is_sent
-    }
-
-    /// As `send_run`, at QoS 1 or 2.
-    #[inline]
-    pub fn send_acked_run(
-        &mut self,
-        connection: &mut Connection,
-        context: &mut Context<'_>,
-        run: &Run<'_>,
-        qos: QoS,
-    ) -> bool {
-        let size = encode::acked_run_size_max(run);
-        let is_kept = self.is_resumable();
-        let may_send = self.queue.is_empty()
-            && (!is_kept || context.may_store_run(run))
-            && connection.aliases_out.is_none()
-            && connection.has_room_for(size, context.limits)
-            && size <= connection.packet_size_max as usize
-            && self.inflight.has_room_for(run.count(), connection.quota);
-        if !may_send {
-            return false;
-        }
-        let first_id = if is_kept {
-            let stored = context.encoded.store_run(run, context.stored);
-            self.inflight.send_run(qos, stored.iter().cloned().map(Some))
-        } else {
-            self.inflight.send_run(qos, (0..run.count()).map(|_| None))
-        };
-        encode::plain_acked_run(connection, context, run, qos, first_id);
         true
     }
 

@@ -2,9 +2,9 @@
 
 use super::{Arena, Generation, Message};
 
-/// A run ends where it is larger, bytes: each of its receivers gets the whole of it or is looked at message by message, and a
-/// copy of so much, from a cache that holds it, is cheapest (`scripts/instructions fan-out-qos0`).
-const RUN_SIZE_MAX: usize = 3 << 10;
+/// A run that is copied ends where it is larger, bytes: each of its receivers gets the whole of it or is looked at message by
+/// message, and a copy of so much, from a cache that holds it, is cheapest (`scripts/instructions fan-out-qos0`).
+pub const COPIED_RUN_SIZE_MAX: usize = 3 << 10;
 
 /// What a publisher sends in one go is mostly of one topic; what is found out about the first message holds for all.
 #[derive(Clone, Copy, Debug)]
@@ -13,26 +13,32 @@ pub struct Run<'a> {
     first: Generation,
     last: Generation,
     size: usize,
+    largest: usize,
 }
 
 impl Arena {
-    /// The run that begins with `first`, which is held, and ends with `last` or before; `None`: the next message is another.
+    /// The run that begins with `first`, which is held, and ends with `last` or before, or where it has `size_max` bytes;
+    /// `None`: the next message is another.
     #[inline]
-    pub fn run(&self, first: Generation, last: Generation) -> Option<Run<'_>> {
-        (first < last && self.slot(first.next()).is_repeat).then(|| self.find_run(first, last))
+    pub fn run(&self, first: Generation, last: Generation, size_max: usize) -> Option<Run<'_>> {
+        let is_one = first < last && self.slot(first.next()).is_repeat;
+        is_one.then(|| self.find_run(first, last, size_max))
     }
 
     #[inline(never)]
-    fn find_run(&self, first: Generation, last: Generation) -> Run<'_> {
+    fn find_run(&self, first: Generation, last: Generation, size_max: usize) -> Run<'_> {
         // A batch that is not held is met again, and counted, message by message.
         let is_held = first > self.released && last <= self.admitted;
-        let mut run = Run { arena: self, first, last: first, size: self.slot(first).size() };
-        while is_held && run.last < last && run.size < RUN_SIZE_MAX {
+        let size = self.slot(first).size();
+        let mut run = Run { arena: self, first, last: first, size, largest: size };
+        while is_held && run.last < last && run.size < size_max {
             let slot = self.slot(run.last.next());
             if !slot.is_repeat {
                 break;
             }
-            run.size += slot.size();
+            let size = slot.size();
+            run.size += size;
+            run.largest = run.largest.max(size);
             run.last = run.last.next();
         }
         run
@@ -52,6 +58,11 @@ impl<'a> Run<'a> {
     /// Bytes of topics, properties and payloads of all.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// The same of its largest message.
+    pub fn largest(&self) -> usize {
+        self.largest
     }
 
     /// Sizes of the topic and the properties that all have.

@@ -147,7 +147,11 @@ pub struct AckedFront<'a> {
 impl<'a> AckedFront<'a> {
     /// As `Front::repeat`, with the packet id.
     #[inline(always)]
-    pub fn repeat(&self, bytes: &'a [u8], packet_size_max: usize) -> Option<(PacketId, Repeat<'a>)> {
+    pub fn repeat(
+        &self,
+        bytes: &'a [u8],
+        packet_size_max: usize,
+    ) -> Option<(PacketId, Repeat<'a>)> {
         let Ok(Some(frame)) = next_frame(bytes, packet_size_max) else { return None };
         if frame.first_byte != self.first_byte {
             return None;

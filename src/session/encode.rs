@@ -1,7 +1,8 @@
 //! Messages into a connection's output.
 
+use super::runs::EncodedRun;
 use super::{BufferPool, Connection, Context, Envelope};
-use crate::arena::{Gauge, Message, Run, Stored};
+use crate::arena::{Gauge, Message, Stored};
 use crate::bridge::{BrokerId, Trail};
 use crate::codec::{self, PacketId, ProtocolVersion, PublishHead, QoS, ReasonCode};
 use crate::time::Instant;
@@ -16,20 +17,7 @@ pub struct EncodedOnce {
     stored: Option<Stored>,
     bytes: Vec<u8>,
     variants: [Option<Variant>; VARIANT_COUNT],
-    /// A run as 3.x clients get it, and as 5.0 clients do; empty: not encoded yet.
-    runs: [Vec<u8>; 2],
-    /// The same at QoS 1 and 2.
-    acked_runs: [AckedRun; 4],
-    /// Copies of the messages of a run, for those that get them again; empty: there are none yet.
-    run_stored: Vec<Stored>,
-}
-
-/// A run as it is for all its receivers but for the packet ids.
-#[derive(Debug, Default)]
-struct AckedRun {
-    bytes: Vec<u8>,
-    /// Where the packet ids stand.
-    id_places: Vec<usize>,
+    pub(super) runs: EncodedRun,
 }
 
 const VARIANT_COUNT: usize = 12;
@@ -110,31 +98,18 @@ impl EncodedOnce {
     /// A run with several receivers begins.
     pub fn begin_run(&mut self) {
         self.is_on = true;
-        self.runs.iter_mut().for_each(Vec::clear);
-        self.acked_runs.iter_mut().for_each(|run| {
-            run.bytes.clear();
-            run.id_places.clear();
-        });
+        self.runs.begin();
+    }
+
+    /// Whether what is encoded has several receivers.
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on
     }
 
     pub fn end(&mut self) {
         self.is_on = false;
         self.stored = None;
-        self.run_stored.clear();
-    }
-
-    /// As `has_copy`, of the messages of a run.
-    pub fn has_copies_of_run(&self) -> bool {
-        !self.run_stored.is_empty()
-    }
-
-    /// As `store`, of all messages of a run, until `end`.
-    pub fn store_run(&mut self, run: &Run<'_>, gauge: &Gauge) -> &[Stored] {
-        if self.run_stored.is_empty() {
-            let stored = run.messages().map(|message| Stored::from_message(&message, gauge));
-            self.run_stored.extend(stored);
-        }
-        &self.run_stored
+        self.runs.end();
     }
 
     /// Whether the message has its copy.
@@ -401,96 +376,6 @@ fn plain_variant(
         return copy_variant(connection, context, message, &envelope, packet_id);
     };
     variant.copy(&encoded.bytes, connection, context.pool, packet_id);
-}
-
-/// The most bytes that the encoded messages of a run take.
-#[inline]
-pub fn run_size_max(run: &Run<'_>) -> usize {
-    // A header, and the lengths of topic and properties.
-    run.size() + run.count() * 11
-}
-
-/// As `plain`, for each message of a run: encoded once for all receivers of the same version, and copied.
-#[inline]
-pub fn plain_run(connection: &mut Connection, context: &mut Context<'_>, run: &Run<'_>) {
-    let (topic_size, properties_size) = run.front_sizes();
-    count_run(context, run);
-    let version = connection.version;
-    let encode = |out: &mut Vec<u8>| {
-        out.reserve(run_size_max(run));
-        for bytes in run.bytes() {
-            codec::encode_plain_publish(version, false, bytes, topic_size, properties_size, out);
-        }
-    };
-    if !context.encoded.is_on {
-        connection.output.append(context.pool, encode);
-        return;
-    }
-    let encoded = &mut context.encoded.runs[usize::from(version == ProtocolVersion::V5)];
-    if encoded.is_empty() {
-        encode(encoded);
-    }
-    connection.output.append(context.pool, |out| out.extend_from_slice(encoded));
-}
-
-/// The most bytes that the encoded messages of a run take at QoS 1 or 2.
-#[inline]
-pub fn acked_run_size_max(run: &Run<'_>) -> usize {
-    run_size_max(run) + run.count() * 2
-}
-
-/// As `plain_run`, at QoS 1 or 2. `first_id` is that of the first message: the others have those that follow.
-#[inline]
-pub fn plain_acked_run(
-    connection: &mut Connection,
-    context: &mut Context<'_>,
-    run: &Run<'_>,
-    qos: QoS,
-    first_id: PacketId,
-) {
-    count_run(context, run);
-    let (topic_size, properties_size) = run.front_sizes();
-    let version = connection.version;
-    let encode = |message: &[u8], id: PacketId, out: &mut Vec<u8>| {
-        let (topic, behind) = message.split_at_checked(topic_size).unwrap_or_default();
-        let (properties, payload) = behind.split_at_checked(properties_size).unwrap_or_default();
-        let asked = (qos, false, id);
-        codec::encode_plain_acked_publish(version, asked, topic, properties, payload, out)
-    };
-    if !context.encoded.is_on {
-        connection.output.append(context.pool, |out| {
-            out.reserve(acked_run_size_max(run));
-            for (message, id) in run.bytes().zip(first_id.from_here()) {
-                encode(message, id, out);
-            }
-        });
-        return;
-    }
-    let variant =
-        usize::from(version == ProtocolVersion::V5) + 2 * usize::from(qos == QoS::ExactlyOnce);
-    let AckedRun { bytes, id_places } = &mut context.encoded.acked_runs[variant];
-    if bytes.is_empty() {
-        let places = run.bytes().map(|message| encode(message, PacketId::MIN, bytes));
-        id_places.extend(places);
-    }
-    connection.output.append(context.pool, |out| {
-        let start = out.len();
-        out.extend_from_slice(bytes);
-        let out = &mut out[start..];
-        for (place, id) in id_places.iter().zip(first_id.from_here()) {
-            out[*place..*place + 2].copy_from_slice(&id.get().to_be_bytes());
-        }
-    });
-}
-
-#[inline(always)]
-fn count_run(context: &mut Context<'_>, run: &Run<'_>) {
-    let (topic_size, properties_size) = run.front_sizes();
-    let count = run.count();
-    context.counters.publishes_sent += count as u64;
-    context.counters.packets_sent += count as u64;
-    context.counters.publish_bytes_sent +=
-        (run.size() - count * (topic_size + properties_size)) as u64;
 }
 
 #[inline(never)]

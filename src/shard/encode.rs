@@ -3,7 +3,7 @@
 use super::hooks::{Plugged, is_wanted};
 use super::{Shard, context, sharing, steps};
 use crate::pipeline::Batch;
-use crate::session::{DropReason, SessionKey, encode};
+use crate::session::{DropReason, SessionKey, encode, runs};
 use crate::stages::Route;
 use crate::stages::encode::{deliver, deliver_run};
 use crate::stages::plugin::MessageView;
@@ -31,9 +31,10 @@ impl Shard {
                 }
             };
             let clients = &mut self.clients;
+            let run_size_max = runs::size_max(message.meta.qos, route.local.len(), context.limits);
             if !HAS_DELIVER
                 && !has_returns
-                && let Some(run) = self.arena.run(generation, batch.through())
+                && let Some(run) = self.arena.run(generation, batch.through(), run_size_max)
                 && route.groups.is_empty()
                 && !(route.local.len() > 1 && encode::leaves_by_reference(&message))
             {

@@ -116,7 +116,8 @@ impl Shard {
         let arena = &mut self.arena;
         connection.output.append(&mut self.pool, |out| {
             for _ in 0..answers_room / ACK_SIZE {
-                let may_begin = !is_qos2 || may_begin_qos2(session, version, receive_max, packet_id);
+                let may_begin =
+                    !is_qos2 || may_begin_qos2(session, version, receive_max, packet_id);
                 if !may_begin || !arena.admit_repeat(next.pieces, next.payload.len()) {
                     break;
                 }

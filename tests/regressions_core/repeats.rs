@@ -40,7 +40,8 @@ fn frames(random: &mut Random, version: ProtocolVersion) -> (Vec<Vec<u8>>, usize
         }
         let dup = qos != QoS::AtMostOnce && changes(random, 20);
         // Some ids come twice, which at QoS 2 means the same message.
-        let packet_id = number as u16 + 1 - if random.below(15) == 0 { number as u16 / 2 } else { 0 };
+        let packet_id =
+            number as u16 + 1 - if random.below(15) == 0 { number as u16 / 2 } else { 0 };
         let retain = changes(random, 20);
         let has_expiry = version == V5 && changes(random, 20);
         let alias = (version == V5 && changes(random, 20)).then_some(random.below(3) as u16);
@@ -188,4 +189,46 @@ fn what_comes_at_once_is_what_comes_one_by_one() {
         repeats += repeat_count;
     }
     assert!(repeats > 10_000, "{repeats}");
+}
+
+#[test]
+fn a_long_run_is_encoded_once_for_all_of_a_version_and_gone_when_it_was_sent() {
+    const COUNT: usize = 200;
+    let mut world = World::new(1, quiet());
+    let publisher = world.connect("publisher", |_| ());
+    let versions = [ProtocolVersion::V311, V5, ProtocolVersion::V311, V5, V5];
+    let readers = versions.map(|version| {
+        let name = format!("s{}", world.client_count());
+        let client = world.connect(&name, |connect| {
+            connect.version = version;
+            // The last one takes no packet as large as a run, and each message of it.
+            let is_last = name == "s5";
+            connect.packet_size_max = is_last.then_some(150);
+        });
+        subscribe(&mut world, client, "t", QoS::AtMostOnce, (false, None));
+        client
+    });
+    world.settle();
+    let mut bytes = Vec::new();
+    let payloads: Vec<String> = (0..COUNT).map(|number| format!("{number:0100}")).collect();
+    for payload in &payloads {
+        let publish = Publish { topic: "t", payload: payload.as_bytes(), ..Publish::default() };
+        Packet::Publish(publish).encode(V5, &mut bytes);
+    }
+    readers.iter().for_each(|&client| world.set_stuck(client, true));
+    world.send_bytes(publisher, &bytes);
+    world.settle();
+    // One copy for each version.
+    let stored = world.shards[0].gauges().stored_bytes;
+    assert!(
+        (bytes.len() * 19 / 10..bytes.len() * 21 / 10).contains(&stored),
+        "{stored} bytes are stored"
+    );
+    readers.iter().for_each(|&client| world.set_stuck(client, false));
+    world.settle();
+    let expected: Vec<String> = payloads.iter().map(|payload| format!("t={payload}")).collect();
+    for client in readers {
+        assert_eq!(world.messages(client), expected, "{client}");
+    }
+    assert_eq!(world.shards[0].gauges().stored_bytes, 0);
 }

@@ -54,10 +54,10 @@ impl Ids {
         })
     }
 
-    /// Half of what the client takes is in flight: a turn's receives bring less than the other half, unless it takes very little.
+    /// A quarter of what the client takes is in flight: what a turn receives is less than the rest, unless it takes very little.
     #[inline]
     pub fn are_scarce(&self) -> bool {
-        self.in_flight > self.in_flight_max / 2
+        self.in_flight > self.in_flight_max / 4
     }
 
     /// Takes acknowledgements of one kind, in a row. Returns how many bytes those were.

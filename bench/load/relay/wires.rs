@@ -1,6 +1,6 @@
 //! The relay without its network: links, and how packets go from one to others.
 
-use ringmq::arena::{Claim, Gauge, Message, Meta, Stored};
+use ringmq::arena::{Gauge, Stored};
 use ringmq::codec::frame_size;
 use ringmq::shard::Output;
 use ringmq::shell::net::SocketKey;
@@ -203,16 +203,7 @@ impl Wires {
     }
 
     fn store(&self, bytes: &[u8]) -> Stored {
-        let meta = Meta {
-            qos: 0,
-            retain: false,
-            is_origin: true,
-            expires_at: None,
-            publisher: 0,
-            from_bridge: false,
-            claim: Claim::None,
-        };
-        Stored::copy_of(&Message::of(bytes, 0, 0, meta, None), &self.gauge)
+        Stored::of_packets(bytes, &self.gauge)
     }
 
     /// The publisher is read no more where one of those that got something is behind.
