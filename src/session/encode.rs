@@ -109,6 +109,10 @@ impl EncodedOnce {
     pub fn end(&mut self) {
         self.is_on = false;
         self.stored = None;
+    }
+
+    pub fn end_run(&mut self) {
+        self.is_on = false;
         self.runs.end();
     }
 

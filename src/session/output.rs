@@ -1,6 +1,9 @@
 //! What is on its way to one client: one contiguous buffer that fills while another is in flight.
 
-use crate::arena::{Gauge, Stored, allocated};
+use crate::arena::{Stored, allocated};
+use std::cell::Cell;
+use std::ops::Deref;
+use std::rc::Rc;
 
 /// A payload that leaves by reference, behind the first `at` bytes of the buffer.
 #[derive(Clone, Debug)]
@@ -98,13 +101,43 @@ pub const OUTPUT_SLACK: usize = POOL_BYTES_MAX;
 /// Capacity up to which a buffer from the pool counts as what stands in it.
 pub const SMALL_CAPACITY: usize = 1 << 10;
 
-/// Counts what all buffers of a shard hold.
+/// Counts what all buffers of a shard hold. Each connection has it, so it is one pointer.
 #[derive(Clone, Debug, Default)]
-pub struct OutputTotal {
+pub struct OutputTotal(Rc<OutputSums>);
+
+#[derive(Debug, Default)]
+pub struct OutputSums {
     /// What is to be sent.
-    pub bytes: Gauge,
+    pub bytes: Sum,
     /// Capacity of buffers that were large when they came from the pool: few bytes may stand in them.
-    pub reused: Gauge,
+    pub reused: Sum,
+}
+
+impl Deref for OutputTotal {
+    type Target = OutputSums;
+
+    fn deref(&self) -> &OutputSums {
+        &self.0
+    }
+}
+
+/// A number of bytes that many change.
+#[derive(Debug, Default)]
+pub struct Sum(Cell<usize>);
+
+impl Sum {
+    pub fn bytes(&self) -> usize {
+        self.0.get()
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+
+    fn subtract(&self, bytes: usize) {
+        debug_assert!(bytes <= self.0.get());
+        self.0.set(self.0.get() - bytes);
+    }
 }
 
 /// One connection's output.
@@ -235,7 +268,7 @@ impl Drop for OutputBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::{Claim, Draft, Meta};
+    use crate::arena::{Claim, Draft, Gauge, Meta};
 
     #[test]
     fn buffers_that_nobody_needs_are_freed_and_the_others_stay() {

@@ -113,7 +113,7 @@ pub fn deliver_run(
             left.push(key);
         }
     }
-    context.encoded.end();
+    context.encoded.end_run();
     if !left.is_empty() {
         // Routes are sorted by session.
         let is_left = |_: &mut Clients, key: SessionKey| left.binary_search(&key).is_ok();
