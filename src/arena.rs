@@ -89,15 +89,6 @@ impl Arena {
         stored_gauge: Gauge,
     ) -> Arena {
         assert!(slot_count.is_power_of_two());
-        let empty = Meta {
-            qos: 0,
-            retain: false,
-            is_origin: false,
-            expires_at: None,
-            publisher: 0,
-            from_bridge: false,
-            claim: Claim::None,
-        };
         let slots = (0..slot_count)
             .map(|_| Slot {
                 position: 0,
@@ -106,7 +97,7 @@ impl Arena {
                 properties_size: 0,
                 payload_size: 0,
                 is_repeat: false,
-                meta: empty,
+                meta: Meta::default(),
                 large: None,
             })
             .collect();

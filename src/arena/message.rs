@@ -32,7 +32,7 @@ impl Generation {
 }
 
 /// What travels with a message beside its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
     /// 0, 1 or 2, as published.
     pub qos: u8,

@@ -1,6 +1,6 @@
 //! A message in one shared allocation of its own, for what must live on after its slot is released.
 
-use super::{Claim, Draft, Message, Meta};
+use super::{Draft, Message, Meta};
 use std::cell::Cell;
 use std::rc::Rc;
 use triomphe::ThinArc;
@@ -92,16 +92,7 @@ impl Stored {
 
     /// Encoded packets that leave by reference: they are its payload.
     pub fn of_packets(bytes: &[u8], gauge: &Gauge) -> Stored {
-        let meta = Meta {
-            qos: 0,
-            retain: false,
-            is_origin: false,
-            expires_at: None,
-            publisher: 0,
-            from_bridge: false,
-            claim: Claim::None,
-        };
-        Stored::copied(bytes, 0, 0, meta, gauge)
+        Stored::copied(bytes, 0, 0, Meta::default(), gauge)
     }
 
     pub fn from_draft(draft: &Draft<'_>, gauge: &Gauge) -> Stored {
