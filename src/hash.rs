@@ -24,12 +24,6 @@ impl KeyedHash {
         self.0.hash_one(bytes)
     }
 
-    /// The shard, of `shard_count`, that owns `name`.
-    pub fn owner(&self, name: &[u8], shard_count: u16) -> u16 {
-        // The upper half of the hash: hash tables use the lower half.
-        ((self.bytes(name) >> 32) % u64::from(shard_count)) as u16
-    }
-
     pub fn state(&self) -> RandomState {
         self.0.clone()
     }

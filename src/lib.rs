@@ -4,6 +4,7 @@
 pub mod counters;
 pub mod hash;
 pub mod limits;
+pub mod peers;
 pub mod printable;
 pub mod random;
 pub mod time;

@@ -9,14 +9,18 @@ pub mod bridge_mail;
 mod bridges;
 mod connect;
 mod connecting;
-mod counters;
+mod connections;
 mod discards;
 mod encode;
 mod events;
 mod flapping;
+mod flow;
+mod gauges;
 mod groups;
+mod guards;
 mod hooks;
 mod hops;
+mod inbox;
 mod input;
 mod interest;
 mod known;
@@ -24,10 +28,10 @@ mod lag;
 mod last_read;
 mod lifetime;
 mod mail;
+mod memory;
 mod metadata;
 mod origin;
 mod output;
-mod post;
 mod publish;
 mod rates;
 mod refusals;
@@ -46,8 +50,8 @@ mod sys;
 mod take_over;
 mod timers;
 
-pub use counters::Gauges;
 pub use events::{About, Event, Notice};
+pub use gauges::Gauges;
 pub use mail::{LANES, Lane, Mail};
 pub use origin::Origin;
 pub use refusals::Refusal;
@@ -57,25 +61,31 @@ pub use store::Loser;
 pub use crate::counters::Counters;
 pub use crate::session::{ConnectionId, Output, Part, ReadMode};
 
-use crate::arena::{Arena, Draft, Gauge, Generation};
+pub use crate::peers::ShardId;
+
+use crate::arena::{Draft, Generation};
 use crate::hash::KeyedHash;
 use crate::limits::Limits;
-use crate::pipeline::{Pipeline, Stage};
+use crate::peers::Peers;
+use crate::pipeline::Stage;
 use crate::random::Random;
-use crate::session::{BufferPool, Clients, DropLog, EncodedOnce, OutputTotal, SessionKey, Totals};
+use crate::session::{Clients, Delivery, Totals};
 use crate::stages::plugin::{self, HookSet};
 use crate::time::Instant;
+use bridges::Bridges;
+use connections::Connections;
+use events::Events;
+use flow::Flow;
 use groups::Groups;
-use hooks::Plugged;
-use interest::Announcement;
-use mail::Outbox;
-use router::Router;
-use std::collections::{HashMap, VecDeque};
+use guards::Guards;
+use interest::Interest;
+use memory::Memory;
+use retained::Retained;
+use shutdown::Shutdown;
 use std::net::SocketAddr;
+use steps::Work;
+use sys::Sys;
 use timers::Timers;
-
-/// A shard's number: 0 to `SHARD_COUNT_MAX - 1`.
-pub type ShardId = u16;
 
 /// What makes a shard.
 #[derive(Clone, Debug)]
@@ -107,181 +117,58 @@ pub struct Close {
     pub has_said_all: bool,
 }
 
-/// Borrows what a session needs of its shard.
-macro_rules! context {
-    ($shard:expr, $now:expr) => {
-        $crate::session::Context {
-            now: $now,
-            limits: &$shard.limits,
-            counters: &mut $shard.counters,
-            stored: &$shard.stored,
-            pool: &mut $shard.pool,
-            encoded: &mut $shard.encoded,
-            drops: &mut $shard.drops,
-        }
-    };
-}
-pub(crate) use context;
-
+/// Each field is an owner: what belongs together, behind methods of its own. What needs more than one of them is a method of the
+/// shard.
 pub struct Shard {
-    id: ShardId,
-    shard_count: u16,
+    peers: Peers,
     limits: Limits,
-    /// While the process is short of memory: the bounds that hold when it no longer is.
-    limits_with_memory: Option<Box<Limits>>,
-    hash: KeyedHash,
-    random: Random,
-    arena: Arena,
-    pipeline: Pipeline,
-    clients: Clients,
-    router: Router,
-    groups: Groups,
-    retained: retained::Kept,
-    claims: retained::Claims,
-    setters: retained::SlotSetters,
-    rates: rates::Rates,
-    flapping: flapping::Flapping,
-    lag: lag::Lag,
-    outbox: Outbox,
-    bridges: bridges::Bridges,
-    announcements: HashMap<Box<str>, Announcement, ahash::RandomState>,
-    announcement_version: u64,
-    /// Questions for retained messages, answered when the mail of the turn is in.
-    queries: VecDeque<retained::Query>,
-    /// Answers of others, for when the mail of the turn is in; at most one for each session that asked.
-    answers: VecDeque<retained::Answer>,
-    /// Sessions whose pull goes on.
-    pulls: VecDeque<SessionKey>,
-    pull_request: u64,
-    retained_sweep: Option<Box<str>>,
-    timers: Timers,
     counters: Counters,
-    sys: sys::Sys,
-    events: events::Events,
-    /// Bytes of messages in session queues and in flight; of wills; of all output buffers.
-    stored: Gauge,
-    store: store::Store,
-    will_bytes: Gauge,
-    metadata: metadata::Metadata,
-    output_total: OutputTotal,
-    /// Memory of clients' input that cannot be used yet; of CONNECTs of which a part has arrived.
-    frame_bytes: Gauge,
-    connect_bytes: Gauge,
-    pool: BufferPool,
-    /// For input, whose buffers are small.
-    input_pool: BufferPool,
-    encoded: EncodedOnce,
-    /// The hooks that somebody has; empty without `plugged`.
-    hook_set: HookSet,
-    plugged: Option<Box<Plugged>>,
-    drops: DropLog,
-    discards: discards::Discards,
-    call_steps_most: u64,
-    turn_steps_most: u64,
-    turns: steps::Turns,
-    postponed_mail: post::Postponed,
-    /// Who did not get a run in one go.
-    left_of_run: Vec<SessionKey>,
-    topic_scratch: Vec<u8>,
-    /// A client that is a bridge has connected since the shard began.
-    has_bridge_clients: bool,
-    hops: hops::Hops,
-    closes: VecDeque<ConnectionId>,
-    handovers: VecDeque<Handover>,
-    connecting: connecting::Connecting,
-    begun: begun::Begun,
-    read_changes: VecDeque<ConnectionId>,
-    parked_on_mail: VecDeque<ConnectionId>,
-    /// Of these, connections that are gone.
-    gone_from_mail: usize,
-    /// Connections that end when their sockets were read once more.
-    last_reads: VecDeque<last_read::LastRead>,
-    /// The same, in the next turn.
-    postponed_reads: VecDeque<last_read::LastRead>,
-    take_overs: take_over::TakeOvers,
-    is_shutting_down: bool,
-    shutdown: shutdown::Shutdown,
+    random: Random,
+    flow: Flow,
+    clients: Clients,
+    delivery: Delivery,
+    connections: Connections,
+    interest: Interest,
+    groups: Groups,
+    retained: Retained,
+    hooks: hooks::Hosted,
+    bridges: Bridges,
+    memory: Memory,
+    guards: Guards,
+    work: Work,
+    timers: Timers,
+    sys: Sys,
+    events: Events,
+    shutdown: Shutdown,
 }
 
 impl Shard {
     pub fn new(settings: ShardSettings, now: Instant) -> Shard {
         let ShardSettings { id, shard_count, limits, seed } = settings;
-        assert!(shard_count >= 1 && usize::from(shard_count) <= crate::limits::SHARD_COUNT_MAX);
-        assert!(id < shard_count);
-        let hash = KeyedHash::new(seed);
+        let peers = Peers::new(id, shard_count, KeyedHash::new(seed));
+        let hash = peers.hash();
         let totals = Totals::default();
-        let Totals { connect_input: connect_bytes, output: output_total, stored, metadata } =
-            totals.clone();
         let mut shard = Shard {
-            id,
-            shard_count,
             random: Random::new(seed ^ (u64::from(id) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            arena: Arena::new(
-                limits.arena_size,
-                limits.arena_slots,
-                limits.large_message_size,
-                stored.clone(),
-            ),
-            pipeline: Pipeline::default(),
-            clients: Clients::new(hash.clone(), totals),
-            router: Router::new(&hash, limits.route_cache_max, limits.metadata_routes_max()),
-            groups: Groups::new(hash.state(), stored.clone()),
-            retained: retained::Kept::new(&hash),
-            claims: retained::Claims::new(shard_count, &hash),
-            setters: retained::SlotSetters::default(),
-            rates: rates::Rates::new(&limits, &hash),
-            flapping: flapping::Flapping::new(&hash),
-            lag: lag::Lag::default(),
-            outbox: Outbox::new(shard_count, limits.mail_bytes_mark),
-            bridges: bridges::Bridges::new(&hash),
-            announcements: HashMap::with_hasher(hash.state()),
-            announcement_version: 0,
-            queries: VecDeque::new(),
-            answers: VecDeque::new(),
-            pulls: VecDeque::new(),
-            pull_request: 0,
-            retained_sweep: None,
+            flow: Flow::new(&peers, &limits, &totals.stored),
+            clients: Clients::new(hash.clone(), totals.clone()),
+            delivery: Delivery::new(&totals),
+            connections: Connections::new(hash),
+            interest: Interest::new(hash),
+            groups: Groups::new(hash.state(), totals.stored.clone()),
+            retained: Retained::new(&peers),
+            hooks: hooks::Hosted::default(),
+            bridges: Bridges::new(hash),
+            memory: Memory::new(&totals),
+            guards: Guards::new(&limits, hash),
+            work: Work::new(),
             timers: Timers::default(),
             counters: Counters::default(),
-            sys: sys::Sys::new(id, shard_count, now),
-            events: events::Events::default(),
-            stored,
-            store: store::Store::default(),
-            will_bytes: Gauge::default(),
-            metadata: metadata::Metadata::new(metadata),
-            output_total,
-            frame_bytes: Gauge::default(),
-            connect_bytes,
-            pool: BufferPool::default(),
-            input_pool: BufferPool::default(),
-            encoded: EncodedOnce::default(),
-            hook_set: HookSet::EMPTY,
-            plugged: None,
-            drops: DropLog::default(),
-            discards: discards::Discards::default(),
-            call_steps_most: 0,
-            turn_steps_most: 0,
-            turns: steps::Turns::new(),
-            postponed_mail: post::Postponed::new(shard_count),
-            left_of_run: Vec::new(),
-            topic_scratch: Vec::new(),
-            has_bridge_clients: false,
-            hops: hops::Hops::default(),
-            closes: VecDeque::new(),
-            handovers: VecDeque::new(),
-            connecting: connecting::Connecting::new(&hash),
-            begun: begun::Begun::default(),
-            read_changes: VecDeque::new(),
-            parked_on_mail: VecDeque::new(),
-            gone_from_mail: 0,
-            last_reads: VecDeque::new(),
-            postponed_reads: VecDeque::new(),
-            take_overs: take_over::TakeOvers::new(&hash),
-            is_shutting_down: false,
-            shutdown: shutdown::Shutdown::default(),
-            hash,
+            sys: Sys::new(id, shard_count, now),
+            events: Events::default(),
+            shutdown: Shutdown::default(),
+            peers,
             limits,
-            limits_with_memory: None,
         };
         shard.begin_metadata();
         shard.bound_held();
@@ -302,16 +189,14 @@ impl Shard {
     /// Whether anything but the pipeline has work: a turn of few messages pays for each look.
     #[inline]
     fn has_chores(&self) -> bool {
-        let waiting = self.queries.len()
-            | self.answers.len()
-            | self.pulls.len()
-            | self.clients.credits.len()
+        let waiting = self.clients.credits.len()
             | self.bridges.query_count()
-            | self.parked_on_mail.len()
-            | self.discards.count()
-            | self.drops.chore_count();
+            | self.connections.parked_on_mail.len()
+            | self.memory.discards.count()
+            | self.delivery.drops.chore_count();
         waiting != 0
-            || self.claims.has_begun() | self.outbox.is_held() | self.turns.is_pending
+            || self.retained.has_chores()
+            || self.flow.outbox.is_held() | self.work.turns.is_pending
             || self.wants_store_look()
     }
 
@@ -336,7 +221,7 @@ impl Shard {
     /// Copies a message into the arena. `None`: the message is larger than the arena; it is counted and goes nowhere.
     #[inline(always)]
     fn admit(&mut self, now: Instant, draft: &Draft<'_>) -> Option<Generation> {
-        let generation = match self.arena.admit(draft) {
+        let generation = match self.flow.arena.admit(draft) {
             Ok(generation) => generation,
             Err(_) => self.admit_after_stages(now, *draft)?,
         };
@@ -346,53 +231,53 @@ impl Shard {
 
     #[inline]
     fn run_pipeline(&mut self, now: Instant) {
-        if self.arena.held() != 0 {
+        if self.flow.arena.held() != 0 {
             self.run_all_held(now);
         }
     }
 
     #[inline(never)]
     fn run_all_held(&mut self, now: Instant) {
-        self.pipeline.admit_to(self.arena.admitted());
-        plugin::prepare(&mut self.pipeline);
-        if let Some(batch) = self.pipeline.take(Stage::Encode) {
-            if self.hook_set.contains(HookSet::DELIVER) {
+        self.flow.pipeline.admit_to(self.flow.arena.admitted());
+        plugin::prepare(&mut self.flow.pipeline);
+        if let Some(batch) = self.flow.pipeline.take(Stage::Encode) {
+            if self.hooks.set.contains(HookSet::DELIVER) {
                 self.encode::<true>(now, batch);
             } else {
                 self.encode::<false>(now, batch);
             }
-            self.pipeline.ack(Stage::Encode, batch.through());
-            plugin::finish(&mut self.pipeline, batch.through());
+            self.flow.pipeline.ack(Stage::Encode, batch.through());
+            plugin::finish(&mut self.flow.pipeline, batch.through());
         }
-        if let Some(batch) = self.pipeline.take(Stage::Bridge) {
+        if let Some(batch) = self.flow.pipeline.take(Stage::Bridge) {
             if self.bridges.is_any() {
                 batch.for_each(|generation| self.bridge(generation));
             }
-            self.pipeline.ack(Stage::Bridge, batch.through());
+            self.flow.pipeline.ack(Stage::Bridge, batch.through());
         }
-        let released = self.pipeline.release();
-        self.arena.release_to(released);
+        let released = self.flow.pipeline.release();
+        self.flow.arena.release_to(released);
         self.check_store(now);
     }
 
     /// More waits for other shards, or for the bridges, than their lanes should hold.
     #[inline]
     fn is_mail_above_mark(&self) -> bool {
-        self.outbox.is_above_mark() || self.bridges_above_mark()
+        self.flow.outbox.is_above_mark() || self.bridges_above_mark()
     }
 
     pub fn poll_handover(&mut self) -> Option<Handover> {
-        self.handovers.pop_front()
+        self.connections.handovers.pop_front()
     }
 
     /// The shards that there is mail for.
     pub fn mail_receivers(&self) -> impl Iterator<Item = ShardId> + use<> {
-        self.outbox.receivers()
+        self.flow.outbox.receivers()
     }
 
     /// The next item for a lane that has room.
     pub fn poll_mail(&mut self, to: ShardId, lane: Lane) -> Option<Mail> {
-        self.outbox.poll(to, lane, &mut self.counters)
+        self.flow.outbox.poll(to, lane, &mut self.counters)
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -419,30 +304,21 @@ impl Shard {
     }
 
     pub fn counters(&mut self) -> &mut Counters {
-        self.counters.stale_reads = self.arena.stale_reads();
+        self.counters.stale_reads = self.flow.arena.stale_reads();
         &mut self.counters
     }
 
     /// Nothing to do before the next input or deadline.
     pub fn is_idle(&self) -> bool {
-        let waiting = self.clients.flush.len()
-            | self.closes.len()
-            | self.handovers.len()
-            | self.read_changes.len()
-            | self.queries.len()
-            | self.answers.len()
-            | self.pulls.len()
-            | self.last_reads.len()
-            | self.clients.credits.len()
-            | self.drops.count()
-            | self.discards.count();
+        let waiting = self.delivery.drops.count() | self.memory.discards.count();
         waiting == 0
-            && self.arena.held() == 0
-            && self.outbox.is_empty()
+            && self.clients.is_idle()
+            && self.connections.is_idle()
+            && self.flow.is_idle()
             && self.bridges.is_idle()
-            && self.claims.is_idle()
+            && self.retained.is_idle()
             && !self.has_postponed()
-            && (self.parked_on_mail.is_empty() || self.is_mail_above_mark())
+            && (self.connections.parked_on_mail.is_empty() || self.is_mail_above_mark())
             && !self.has_readers_to_look_at()
     }
 

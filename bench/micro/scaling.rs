@@ -11,6 +11,7 @@ use ringmq::codec::{
 };
 use ringmq::hash::KeyedHash;
 use ringmq::limits::Limits;
+use ringmq::peers::Partitions;
 use ringmq::shard::{ConnectionId, Lane, Mail, Output, ReadMode, Shard, ShardId, ShardSettings};
 use ringmq::time::Instant;
 use ringmq::turn::memory::Lanes;
@@ -77,6 +78,7 @@ struct Model {
     written: Vec<VecDeque<(ConnectionId, Rc<[u8]>)>>,
     sent: Vec<VecDeque<(ConnectionId, Output)>>,
     hash: KeyedHash,
+    partitions: Partitions,
     clients: usize,
 }
 
@@ -144,6 +146,7 @@ impl Model {
             written: vec![VecDeque::new(); point.shards],
             sent: (0..point.shards).map(|_| VecDeque::new()).collect(),
             hash: KeyedHash::new(SEED),
+            partitions: Partitions::even(point.shards as u16),
             clients: 0,
         };
         model.add_bystanders(point);
@@ -212,7 +215,7 @@ impl Model {
         let client_id = loop {
             let client_id = format!("client-{:09}", self.clients);
             self.clients += 1;
-            let owner = self.hash.owner(client_id.as_bytes(), self.shards.len() as u16);
+            let owner = self.partitions.owner(&self.hash, client_id.as_bytes());
             if usize::from(owner) == shard {
                 break client_id;
             }

@@ -65,6 +65,11 @@ impl Clients {
         }
     }
 
+    /// No connection has output that is not in flight, and no session has credit to give back.
+    pub fn is_idle(&self) -> bool {
+        self.flush.is_empty() && self.credits.is_empty()
+    }
+
     pub fn session_count(&self) -> usize {
         self.sessions.len()
     }

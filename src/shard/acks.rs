@@ -32,7 +32,7 @@ impl Shard {
         let (mut used, mut finished_count, mut answer_count) = (0, 0, 0);
         while let Some((ack_type, packet_id)) = codec::next_plain_ack(&bytes[used..]) {
             used += 4;
-            let (inflight, pool) = (&mut session.inflight, &mut self.pool);
+            let (inflight, pool) = (&mut session.inflight, &mut self.delivery.pool);
             match ack_type {
                 AckType::Puback | AckType::Pubcomp => {
                     let awaited = match ack_type {
@@ -128,7 +128,7 @@ impl Shard {
     }
 
     pub(super) fn on_pingreq(&mut self, id: ConnectionId) -> Step {
-        if self.is_shutting_down {
+        if self.shutdown.has_begun {
             self.count_ping(id);
         }
         // [MQTT-3.12.4-1]

@@ -170,7 +170,7 @@ impl Shard {
             return;
         }
         let state = (connection.input.len(), is_new, connection.park.is_some());
-        if self.begun.note(now, id, &mut connection.begun, state) {
+        if self.connections.begun.note(now, id, &mut connection.begun, state) {
             // As good as a packet. [MQTT-3.1.2-22]
             connection.last_received = now;
         }
@@ -179,17 +179,17 @@ impl Shard {
 
     /// The timer is not moved as packets come and go: it is set anew when it has passed.
     fn start_packet_timer(&mut self) {
-        if self.begun.timer.is_none()
-            && let Some(deadline) = self.begun.deadline(self.limits.packet_time_max_ms)
+        if self.connections.begun.timer.is_none()
+            && let Some(deadline) = self.connections.begun.deadline(self.limits.packet_time_max_ms)
         {
-            self.timers.set(Timer::Packets, &mut self.begun.timer, Some(deadline));
+            self.timers.set(Timer::Packets, &mut self.connections.begun.timer, Some(deadline));
         }
     }
 
     /// Ends packets that take too long, unless the rest of them is there already.
     pub(super) fn on_packet_timer(&mut self, now: Instant) {
-        self.begun.timer = None;
-        let late = self.begun.late(now, self.limits.packet_time_max_ms).take(LATE_MAX);
+        self.connections.begun.timer = None;
+        let late = self.connections.begun.late(now, self.limits.packet_time_max_ms).take(LATE_MAX);
         let late: Vec<ConnectionId> = late.collect();
         self.counters.add_steps(late.len() as u64);
         late.iter().for_each(|id| self.read_before_late(*id));
@@ -197,7 +197,7 @@ impl Shard {
             true => self.start_packet_timer(),
             false => {
                 let again = Some(now.plus_ms(LOOK_MS));
-                self.timers.set(Timer::Packets, &mut self.begun.timer, again);
+                self.timers.set(Timer::Packets, &mut self.connections.begun.timer, again);
             }
         }
     }
@@ -205,7 +205,7 @@ impl Shard {
     /// All that the client had sent was worked on.
     pub(super) fn end_if_late(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.clients.connection(id) else { return };
-        if !self.begun.is_late(connection.begun, now, self.limits.packet_time_max_ms) {
+        if !self.connections.begun.is_late(connection.begun, now, self.limits.packet_time_max_ms) {
             return;
         }
         self.counters.packets_timed_out += 1;
@@ -216,7 +216,7 @@ impl Shard {
     /// Over the budget of what has not arrived whole, the packet goes that has not brought `PACKET_PROGRESS_MIN` for longest:
     /// what keeps its rate is spared, and so is what is whole and was told to wait.
     pub(super) fn slowest_begun(&mut self) -> Option<ConnectionId> {
-        let Shard { begun, clients, .. } = self;
+        let (begun, clients) = (&self.connections.begun, &mut self.clients);
         let by_progress = begun.by_progress.iter();
         // What is being read, or is passed over, holds nothing that could be freed.
         by_progress.map(|(_, index)| begun.packets[*index as usize].connection).find(|id| {
@@ -245,7 +245,7 @@ impl Shard {
         if connection.park.is_some() {
             return Err(Step::Wait);
         }
-        if self.rates.is_on && !self.has_tokens(now, id) {
+        if self.guards.rates.is_on && !self.has_tokens(now, id) {
             return Err(Step::Wait);
         }
         let Some(connection) = self.clients.connection(id) else { return Err(Step::Stop) };
@@ -276,10 +276,10 @@ impl Shard {
             return Ok(here);
         }
         let Some(connection) = self.clients.connection(id) else { return Err(Step::Stop) };
-        self.begun.note(now, id, &mut connection.begun, (here, false, false));
+        self.connections.begun.note(now, id, &mut connection.begun, (here, false, false));
         if let Some(index) = connection.begun {
-            self.begun.packets[index as usize].passing = Some(passing);
-            self.begun.set_progress(index, now, here);
+            self.connections.begun.packets[index as usize].passing = Some(passing);
+            self.connections.begun.set_progress(index, now, here);
         }
         self.start_packet_timer();
         Ok(here)
@@ -295,18 +295,18 @@ impl Shard {
     ) -> Option<usize> {
         let connection = self.clients.connection(id)?;
         let index = connection.begun?;
-        let passing = self.begun.packets[index as usize].passing.as_mut()?;
+        let passing = self.connections.begun.packets[index as usize].passing.as_mut()?;
         let taken = passing.left.min(bytes.len());
         passing.left -= taken;
         let passing = *passing;
         if passing.left == 0 {
-            self.begun.end(&mut connection.begun);
+            self.connections.begun.end(&mut connection.begun);
             connection.last_received = now;
             self.end_passing(now, id, passing);
             return Some(taken);
         }
         let brought = passing.size - passing.left;
-        if self.begun.note(now, id, &mut connection.begun, (brought, false, false)) {
+        if self.connections.begun.note(now, id, &mut connection.begun, (brought, false, false)) {
             connection.last_received = now;
         }
         Some(taken)
@@ -318,7 +318,7 @@ impl Shard {
         self.counters.publishes_received += 1;
         self.charge_passed(now, id, passing.size);
         let key = self.clients.connection(id).and_then(|connection| connection.session());
-        if let (Some(key), Some(ack), false) = (key, passing.ack, self.is_shutting_down) {
+        if let (Some(key), Some(ack), false) = (key, passing.ack, self.shutdown.has_begun) {
             self.acknowledge_in_turn(id, key, ack, ReasonCode::Success);
         }
     }

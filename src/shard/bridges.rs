@@ -5,6 +5,7 @@ use super::bridge_mail::{
     BRIDGE_COUNT_MAX, BridgeBatch, BridgeId, FromBridges, InboundBatch, Target, ToBridges,
 };
 use super::hooks::Publisher;
+use super::hops::Hops;
 use super::input::Step;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Generation, Message, Meta};
@@ -37,6 +38,9 @@ fn publisher_of(bridge: BridgeId) -> u64 {
 
 /// What a shard knows of the bridges.
 pub(super) struct Bridges {
+    pub hops: Hops,
+    /// A client that is a bridge has connected since the shard began.
+    pub has_clients: bool,
     rules: Option<Arc<ForwardIndex>>,
     /// The rules that want a topic.
     cache: HashMap<Box<[u8]>, Rc<[Wanted]>, ahash::RandomState>,
@@ -64,6 +68,8 @@ pub(super) struct Bridges {
 impl Bridges {
     pub fn new(hash: &KeyedHash) -> Bridges {
         Bridges {
+            hops: Hops::default(),
+            has_clients: false,
             rules: None,
             cache: HashMap::with_hasher(hash.state()),
             cache_bytes: 0,
@@ -226,7 +232,7 @@ impl Shard {
 
     /// Whether messages of remote brokers can be taken now; else they stay in their lane.
     pub fn takes_bridge_mail(&self) -> bool {
-        !self.outbox.is_above_mark() && !self.bridges_above_mark() && !self.has_inbound_left()
+        !self.flow.outbox.is_above_mark() && !self.bridges_above_mark() && !self.has_inbound_left()
     }
 
     /// Bytes of messages of remote brokers that wait for the next turn.
@@ -262,7 +268,7 @@ impl Shard {
 
     /// The bridge stage's work on one message: a copy for the rules that want it.
     pub(super) fn bridge(&mut self, generation: Generation) {
-        let Some(message) = self.arena.get(generation) else { return };
+        let Some(message) = self.flow.arena.get(generation) else { return };
         if !message.meta.is_origin {
             return;
         }
@@ -276,7 +282,7 @@ impl Shard {
 
     /// Tells the bridges of a retained message that goes to a client that is one.
     pub(super) fn note_retained(&mut self, key: SessionKey, message: &Message<'_>) {
-        if self.has_bridge_clients && self.bridges.has_returns() && self.clients.is_bridge(key) {
+        if self.bridges.has_clients && self.bridges.has_returns() && self.clients.is_bridge(key) {
             self.bridges.note_given(message);
         }
     }
@@ -308,7 +314,7 @@ impl Shard {
 
     /// What must be written before the message is acknowledged; `None`: nothing.
     fn ticket(&mut self, generation: Generation) -> Option<Ticket> {
-        let message = self.arena.get(generation)?;
+        let message = self.flow.arena.get(generation)?;
         let targets = self.bridges.targets(&message);
         let stored = targets.iter().filter(|target| target.is_stored);
         let bridges = stored.fold(0, |set, target| set | 1 << target.bridge);
@@ -456,8 +462,8 @@ impl Shard {
 
     /// Publishes what remote brokers sent, as much as a turn allows: the rest waits, in its order.
     pub(super) fn admit_inbound(&mut self, now: Instant) {
-        self.turns.is_pending |= self.has_inbound_left();
-        while self.turns.bridge_steps < self.turn_part()
+        self.work.turns.is_pending |= self.has_inbound_left();
+        while self.work.turns.bridge_steps < self.turn_part()
             && let Some((bridge, messages, used)) = self.bridges.inbound_left.pop_front()
         {
             if let Some(used) = self.admit_inbound_batch(now, bridge, &messages, used) {
@@ -475,7 +481,7 @@ impl Shard {
         used: usize,
     ) -> Option<usize> {
         for (place, (number, message)) in messages.messages().enumerate().skip(used) {
-            if self.turns.bridge_steps >= self.turn_part() {
+            if self.work.turns.bridge_steps >= self.turn_part() {
                 return Some(place);
             }
             let began = self.steps();
@@ -488,8 +494,8 @@ impl Shard {
             };
             let draft = Draft { meta, ..message.draft() };
             let admitted = self.publish(now, &draft, Publisher::Bridge(bridge));
-            self.arena.trail_last();
-            self.turns.bridge_steps += 1 + self.steps() - began;
+            self.flow.arena.trail_last();
+            self.work.turns.bridge_steps += 1 + self.steps() - began;
             if number == 0 {
                 continue;
             }
@@ -518,7 +524,7 @@ impl Shard {
             let mut messages = BridgeBatch::default();
             let after = after.as_deref();
             let mut left = RETAINED_VISIT_MAX;
-            let end = self.retained.scan_while(&filter, after, &mut left, |_, stored| {
+            let end = self.retained.kept.scan_while(&filter, after, &mut left, |_, stored| {
                 let message = stored.message();
                 if message.meta.expires_at.is_none_or(|at| at > now) {
                     messages.push(&[], Generation::NONE, false, &message);

@@ -56,8 +56,8 @@ impl Shard {
         if connect.client_id.is_empty() {
             return None;
         }
-        let owner = self.hash.owner(connect.client_id.as_bytes(), self.shard_count);
-        (owner != self.id).then_some(owner)
+        let owner = self.peers.owner(connect.client_id.as_bytes());
+        (owner != self.peers.own()).then_some(owner)
     }
 
     /// Answers a CONNECT that cannot be decoded, as far as its version is known. [MQTT-3.1.4-1]
@@ -327,8 +327,8 @@ impl Shard {
     fn draw_client_id(&mut self) -> Box<str> {
         loop {
             let client_id = format!("auto-{:016x}", self.random.number());
-            let owner = self.hash.owner(client_id.as_bytes(), self.shard_count);
-            if owner == self.id && self.clients.find(&client_id).is_none() {
+            let owner = self.peers.owner(client_id.as_bytes());
+            if owner == self.peers.own() && self.clients.find(&client_id).is_none() {
                 return client_id.into();
             }
         }
@@ -365,7 +365,7 @@ impl Shard {
             return Err(Refused::at_limit(reason, why, "shard_wills_bytes_max"));
         }
         Ok(Some(Box::new(Will {
-            stored: Stored::from_draft(&draft, &self.will_bytes),
+            stored: Stored::from_draft(&draft, &self.memory.will_bytes),
             delay_s: will.delay_s,
             message_expiry_s: will.message_expiry_s,
             charge: None,
@@ -417,7 +417,7 @@ impl Shard {
         let is_v5 = connect.version == ProtocolVersion::V5;
         let alias_in_max = granted.topic_alias_max;
         let alias_out_max = connect.topic_alias_max.min(self.limits.topic_alias_out_max);
-        let budget = self.metadata.budget();
+        let budget = self.memory.metadata.budget();
         let Some(connection) = self.clients.connection(id) else { return };
         connection.state = ConnectionState::Open(key);
         connection.is_bridge = connect.is_bridge();
@@ -429,7 +429,7 @@ impl Shard {
             .then(|| Box::new(InboundAliases::within(budget.clone(), alias_in_max)));
         connection.aliases_out = (is_v5 && alias_out_max > 0)
             .then(|| Box::new(OutboundAliases::within(budget, alias_out_max)));
-        self.has_bridge_clients |= connect.is_bridge();
+        self.bridges.has_clients |= connect.is_bridge();
         self.mark_for(id, granted.belief);
         let Some(connection) = self.clients.connection(id) else { return };
         let deadline = (keep_alive_s > 0).then(|| now.plus_ms(u64::from(connection.keep_alive_ms)));

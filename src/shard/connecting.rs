@@ -110,7 +110,7 @@ impl Connecting {
 impl Shard {
     /// Connections that have not said CONNECT.
     pub fn connecting_count(&self) -> usize {
-        self.connecting.len()
+        self.connections.connecting.len()
     }
 
     /// There are as many connections as may be.
@@ -124,7 +124,7 @@ impl Shard {
         now: Instant,
         peer: Option<SocketAddr>,
     ) -> Option<ConnectionId> {
-        if self.is_shutting_down {
+        if self.shutdown.has_begun {
             return None;
         }
         let was_full = self.is_full();
@@ -132,9 +132,9 @@ impl Shard {
         if was_full && !self.is_full() {
             return None;
         }
-        let (oldest, is_of_flood) = self.connecting.next_to_go()?;
+        let (oldest, is_of_flood) = self.connections.connecting.next_to_go()?;
         let name = self.holder_name(peer);
-        let is_own = name.is_some_and(|name| self.connecting.is_of(oldest, name));
+        let is_own = name.is_some_and(|name| self.connections.connecting.is_of(oldest, name));
         let opened_at = self.clients.connection(oldest)?.last_received;
         if !is_of_flood && !is_own && opened_at.plus_ms(CONNECT_ON_THE_WAY_MS) > now {
             // Its CONNECT may be on the way.
@@ -150,7 +150,7 @@ impl Shard {
 
     /// A CONNECT that waits, and whose socket has ended, has a place in this shard alone.
     fn end_ended_connecting(&mut self) {
-        while let Some((oldest, _)) = self.connecting.next_to_go()
+        while let Some((oldest, _)) = self.connections.connecting.next_to_go()
             && self.clients.connection(oldest).is_some_and(|connection| connection.has_ended)
         {
             self.drop_connection(oldest);
@@ -159,8 +159,8 @@ impl Shard {
 
     /// Over the budget of unfinished CONNECTs the oldest goes.
     pub(super) fn check_connect_bytes(&mut self, now: Instant) {
-        while self.connect_bytes.bytes() > self.limits.shard_connects_bytes_max {
-            let Some(id) = self.connecting.oldest_begun() else { return };
+        while self.memory.connect_bytes.bytes() > self.limits.shard_connects_bytes_max {
+            let Some(id) = self.connections.connecting.oldest_begun() else { return };
             self.counters.connects_evicted += 1;
             let why = "the CONNECTs of which a part has arrived exceed their budget";
             self.notice_unnamed(now, Some(id), None, why, "shard_connects_bytes_max");
@@ -170,7 +170,7 @@ impl Shard {
 
     /// Uses what came first, which must be CONNECT, and whole packets behind it; returns how many bytes they had.
     pub(super) fn read_first(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
-        if self.is_shutting_down {
+        if self.shutdown.has_begun {
             return bytes.len();
         }
         self.pause_hooks();
@@ -212,7 +212,7 @@ impl Shard {
             let Some(connection) = self.clients.connection(id) else { return Step::Stop };
             let deadline = connection.timer.unwrap_or(now);
             self.drop_connection(id);
-            self.handovers.push_back(Handover {
+            self.connections.handovers.push_back(Handover {
                 connection: id,
                 shard,
                 bytes: all.to_vec(),
@@ -241,10 +241,10 @@ impl Shard {
 
     /// The connection is a client's from here, with what stands behind its CONNECT.
     pub(super) fn count_as_client(&mut self, id: ConnectionId) {
-        self.connecting.remove(id);
+        self.connections.connecting.remove(id);
         if let Some(connection) = self.clients.connection(id) {
             debug_assert!(matches!(connection.state, ConnectionState::Open(_)));
-            connection.input.count_in(&self.frame_bytes);
+            connection.input.count_in(&self.memory.frame_bytes);
         }
     }
 }

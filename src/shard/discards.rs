@@ -30,16 +30,16 @@ impl Shard {
     pub(super) fn free_discards(&mut self) {
         let mut left = self.limits.turn_steps_max;
         while left > 0
-            && let Some((queue, why)) = self.discards.queues.front_mut()
+            && let Some((queue, why)) = self.memory.discards.queues.front_mut()
         {
             let Some(queued) = queue.pop() else {
-                self.discards.queues.pop_front();
+                self.memory.discards.queues.pop_front();
                 continue;
             };
             left -= 1;
             self.counters.add_steps(1);
             if let Some(why) = why {
-                self.drops.push(None, queued.stored.message().topic, *why);
+                self.delivery.drops.push(None, queued.stored.message().topic, *why);
             }
         }
     }

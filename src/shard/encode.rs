@@ -1,7 +1,8 @@
 //! The encode stage: each message of a batch to all its receivers.
 
 use super::hooks::{Plugged, is_wanted};
-use super::{Shard, context, sharing, steps};
+use super::{Shard, sharing, steps};
+use crate::peers::ShardSet;
 use crate::pipeline::Batch;
 use crate::session::{DropReason, SessionKey, encode, runs};
 use crate::stages::Route;
@@ -15,37 +16,37 @@ impl Shard {
     /// to ask is known to the compiler: without one nothing is paid.
     #[inline(always)]
     pub(super) fn encode<const HAS_DELIVER: bool>(&mut self, now: Instant, mut batch: Batch) {
-        let mut context = context!(self, now);
-        let hash = &self.hash;
+        let mut context = self.delivery.context(now, &self.limits, &mut self.counters);
+        let hash = self.peers.hash();
         // What comes from one publisher often goes to one topic.
         let mut topic: &[u8] = &[];
         let mut last_route: Option<Rc<Route>> = None;
-        let has_returns = self.has_bridge_clients && self.bridges.has_returns();
+        let has_returns = self.bridges.has_clients && self.bridges.has_returns();
         while let Some(generation) = batch.next() {
-            let Some(message) = self.arena.get(generation) else { continue };
+            let Some(message) = self.flow.arena.get(generation) else { continue };
             let route = match &last_route {
                 Some(route) if message.topic == topic => route,
                 _ => {
                     topic = message.topic;
-                    &*last_route.insert(self.router.route(topic, &mut context.counters.steps))
+                    &*last_route.insert(self.flow.router.route(topic, &mut context.counters.steps))
                 }
             };
             let clients = &mut self.clients;
             let run_size_max = runs::size_max(message.meta.qos, route.local.len(), context.limits);
             if !HAS_DELIVER
                 && !has_returns
-                && let Some(run) = self.arena.run(generation, batch.through(), run_size_max)
+                && let Some(run) = self.flow.arena.run(generation, batch.through(), run_size_max)
                 && route.groups.is_empty()
                 && !(route.local.len() > 1 && encode::leaves_by_reference(&message))
             {
                 batch.pass(run.last());
-                let left = &mut self.left_of_run;
+                let left = &mut self.flow.left_of_run;
                 deliver_run(route, &message, &run, clients, &mut context, left);
                 // A run is one offer to whoever takes all of it.
                 let offer_count = route.local.len() + left.len() * run.count();
                 context.counters.add_delivery_steps(offer_count as u64);
-                if message.meta.is_origin && route.remote != 0 {
-                    self.outbox.publish_run(route.remote, &run);
+                if message.meta.is_origin && !route.remote.is_empty() {
+                    self.flow.outbox.publish_run(route.remote, &run);
                 }
                 continue;
             }
@@ -59,7 +60,12 @@ impl Shard {
             let mut receivers = None;
             if HAS_DELIVER {
                 let view = || MessageView::of(&message, now);
-                receivers = Plugged::receivers(&mut self.plugged, self.hook_set, view, self.id);
+                receivers = Plugged::receivers(
+                    &mut self.hooks.plugged,
+                    self.hooks.set,
+                    view,
+                    self.peers.own(),
+                );
                 deliver(route, &message, clients, &mut context, topic_hash, |clients, key| {
                     is_wanted(&mut receivers, clients, key)
                 });
@@ -78,11 +84,11 @@ impl Shard {
                 if let Some(group) = self.groups.get(index) {
                     let clients = &mut self.clients;
                     let receivers = receivers.as_mut();
-                    let outbox = &mut self.outbox;
+                    let outbox = &mut self.flow.outbox;
                     sharing::offer(
                         group,
                         &message,
-                        self.id,
+                        self.peers.own(),
                         clients,
                         outbox,
                         &mut context,
@@ -94,14 +100,21 @@ impl Shard {
             if let Some(receivers) = receivers {
                 context.counters.deliveries_skipped += receivers.skipped();
             }
-            let mut remote = if message.meta.is_origin { route.remote } else { 0 };
+            let mut remote = if message.meta.is_origin { route.remote } else { ShardSet::EMPTY };
             if message.meta.retain {
-                let owner = hash.owner(message.topic, self.shard_count);
-                let setter = self.setters.take(generation, &message, &mut self.clients, hash);
-                if owner == self.id {
+                let owner = self.peers.owner(message.topic);
+                let setter =
+                    self.retained.setters.take(generation, &message, &mut self.clients, hash);
+                if owner == self.peers.own() {
                     let (limits, counters) = (context.limits, &mut *context.counters);
-                    let is_taken =
-                        self.retained.store(limits, counters, context.drops, now, &message, setter);
+                    let is_taken = self.retained.kept.store(
+                        limits,
+                        counters,
+                        context.drops,
+                        now,
+                        &message,
+                        setter,
+                    );
                     if !is_taken
                         && message.meta.is_origin
                         && let Some(key) = SessionKey::from_u64(message.meta.publisher)
@@ -110,11 +123,11 @@ impl Shard {
                         context.drops.name_last(DropReason::RetainedFull, &session.client_id);
                     }
                 } else if message.meta.is_origin {
-                    self.outbox.publish_to_owner(owner, &message, setter);
-                    remote &= !(1 << owner);
+                    self.flow.outbox.publish_to_owner(owner, &message, setter);
+                    remote.remove(owner);
                 }
             }
-            self.outbox.publish_to_all(remote, &message);
+            self.flow.outbox.publish_to_all(remote, &message);
         }
     }
 }

@@ -81,8 +81,8 @@ impl Shard {
             (limits.flapping_connects_max, limits.flapping_window_s, limits.flapping_ban_s);
         let peer = self.clients.connection(id).and_then(|connection| connection.addresses().peer);
         let Some(peer) = peer else { return false };
-        let pair = (Origin::of(peer), self.hash.bytes(client_id.as_bytes()));
-        self.flapping.is_banned(now, pair, bounds)
+        let pair = (Origin::of(peer), self.peers.hash().bytes(client_id.as_bytes()));
+        self.guards.flapping.is_banned(now, pair, bounds)
     }
 }
 

@@ -37,6 +37,14 @@ pub(super) struct Plugged {
     tick: Option<Instant>,
 }
 
+/// The hooks of a shard, if somebody has any.
+#[derive(Default)]
+pub(super) struct Hosted {
+    /// The hooks that somebody has; empty without `plugged`.
+    pub set: HookSet,
+    pub plugged: Option<Box<Plugged>>,
+}
+
 /// Whose message it is.
 #[derive(Clone, Copy)]
 pub(super) enum Publisher<'a> {
@@ -53,11 +61,11 @@ pub(super) enum Publisher<'a> {
 /// Tells the hooks of something that happened to the client of a session that is there.
 macro_rules! tell {
     ($shard:expr, $key:expr, $client:ident => $event:expr) => {
-        if $shard.hook_set.contains($crate::stages::plugin::HookSet::EVENTS)
-            && let Some(plugged) = &mut $shard.plugged
+        if $shard.hooks.set.contains($crate::stages::plugin::HookSet::EVENTS)
+            && let Some(plugged) = &mut $shard.hooks.plugged
             && let Some(session) = $shard.clients.session($key)
         {
-            let $client = $crate::stages::plugin::ClientView::of(session, $shard.id);
+            let $client = $crate::stages::plugin::ClientView::of(session, $shard.peers.own());
             plugged.hooks.event(&$event);
         }
     };
@@ -106,8 +114,8 @@ impl Shard {
     /// Calls these hooks from now on; to be set before the first connection.
     pub fn set_hooks(&mut self, now: Instant, hooks: Box<dyn Hooks>) {
         assert_eq!(self.clients.connection_count(), 0, "hooks are set before the first connection");
-        self.hook_set = hooks.hooks();
-        self.drops.set(self.hook_set.contains(HookSet::DROPS));
+        self.hooks.set = hooks.hooks();
+        self.delivery.drops.set(self.hooks.set.contains(HookSet::DROPS));
         let mut plugged = Box::new(Plugged {
             hooks,
             buffers: EditBuffers::default(),
@@ -115,15 +123,15 @@ impl Shard {
             held: Held::default(),
             tick: None,
         });
-        if self.hook_set.contains(HookSet::TICK) {
+        if self.hooks.set.contains(HookSet::TICK) {
             self.timers.set(Timer::Tick, &mut plugged.tick, Some(now.plus_ms(TICK_MS)));
         }
-        self.plugged = Some(plugged);
+        self.hooks.plugged = Some(plugged);
     }
 
     /// The address a connection came in at; for hooks, and before its first bytes.
     pub fn set_listener(&mut self, id: ConnectionId, listener: SocketAddr) {
-        if self.hook_set.is_empty() {
+        if self.hooks.set.is_empty() {
             return;
         }
         if let Some(connection) = self.clients.connection(id) {
@@ -139,7 +147,7 @@ impl Shard {
         draft: &Draft<'_>,
         publisher: Publisher<'_>,
     ) -> Published {
-        if self.hook_set.intersects(AT_ORIGIN) {
+        if self.hooks.set.intersects(AT_ORIGIN) {
             return match draft.meta.from_bridge {
                 true => self.publish_hooked::<true>(now, draft, publisher),
                 false => self.publish_as_hooks_want(now, *draft, publisher),
@@ -172,7 +180,7 @@ impl Shard {
         key: SessionKey,
         topic: &str,
     ) -> Option<Generation> {
-        let Plugged { buffers, held, .. } = &mut **self.plugged.as_mut()?;
+        let Plugged { buffers, held, .. } = &mut **self.hooks.plugged.as_mut()?;
         let [own, more] = draft.properties;
         if !held.is_for(key, topic) || !more.is_empty() {
             return None;
@@ -184,7 +192,7 @@ impl Shard {
         }
         let properties = [own, appended];
         // Without room the hooks are called like for the first.
-        let generation = self.arena.admit(&Draft { properties, ..*draft }).ok()?;
+        let generation = self.flow.arena.admit(&Draft { properties, ..*draft }).ok()?;
         held.count(1);
         self.counters.publishes_changed += u64::from(is_changed);
         self.counters.admitted += 1;
@@ -194,26 +202,26 @@ impl Shard {
     /// Hooks are to be called for every message.
     #[inline]
     pub(super) fn has_hooks_to_ask(&self) -> bool {
-        self.hook_set.intersects(AT_ORIGIN)
-            && self.plugged.as_ref().is_none_or(|plugged| !plugged.held.is_on())
+        self.hooks.set.intersects(AT_ORIGIN)
+            && self.hooks.plugged.as_ref().is_none_or(|plugged| !plugged.held.is_on())
     }
 
     /// How many bytes the client's next messages on the topic get appended without a call of the hooks; `None`: hooks are
     /// to be called.
     #[inline]
     pub(super) fn held_for(&self, key: SessionKey, topic: &str) -> Option<usize> {
-        if !self.hook_set.intersects(AT_ORIGIN) {
+        if !self.hooks.set.intersects(AT_ORIGIN) {
             return Some(0);
         }
-        let held = &self.plugged.as_ref()?.held;
+        let held = &self.hooks.plugged.as_ref()?.held;
         held.is_for(key, topic).then_some(held.appended_size)
     }
 
     /// So many messages passed as `held_for` said.
     #[inline]
     pub(super) fn count_held(&mut self, count: u64, appended_size: usize) {
-        if self.hook_set.intersects(AT_ORIGIN)
-            && let Some(plugged) = &mut self.plugged
+        if self.hooks.set.intersects(AT_ORIGIN)
+            && let Some(plugged) = &mut self.hooks.plugged
         {
             plugged.held.count(count);
             self.counters.publishes_changed += if appended_size > 0 { count } else { 0 };
@@ -229,15 +237,15 @@ impl Shard {
     ) -> Published {
         let size = draft.size();
         let is_in_row = matches!(publisher, Publisher::Client(..)) && size <= ROW_SIZE_MAX;
-        let is_too_large = size > self.arena.size();
-        let Some(plugged) = self.plugged.as_mut().filter(|_| !is_too_large) else {
+        let is_too_large = size > self.flow.arena.size();
+        let Some(plugged) = self.hooks.plugged.as_mut().filter(|_| !is_too_large) else {
             return Published::of(self.admit(now, draft));
         };
         if plugged.end_held() || !is_in_row {
             plugged.hooks.pause();
         }
         self.make_room(now, size, draft.meta.publisher);
-        let Some(plugged) = &mut self.plugged else {
+        let Some(plugged) = &mut self.hooks.plugged else {
             return Published::of(self.admit(now, draft));
         };
         let session = match publisher {
@@ -245,11 +253,11 @@ impl Shard {
             Publisher::Ended(_) | Publisher::Bridge(_) => None,
         };
         let client = match (session, publisher) {
-            (Some(session), _) => ClientView::of(session, self.id),
-            (None, Publisher::Ended(session)) => ClientView::of(session, self.id),
+            (Some(session), _) => ClientView::of(session, self.peers.own()),
+            (None, Publisher::Ended(session)) => ClientView::of(session, self.peers.own()),
             (None, Publisher::Bridge(bridge)) => ClientView {
                 client_id: self.bridges.name(bridge),
-                shard: self.id,
+                shard: self.peers.own(),
                 ..ClientView::default()
             },
             (None, _) => ClientView::default(),
@@ -257,7 +265,7 @@ impl Shard {
         let mut verdict = Verdict::Allow;
         let mut changed = None;
         let trailed;
-        if self.hook_set.contains(HookSet::PUBLISH) {
+        if self.hooks.set.contains(HookSet::PUBLISH) {
             let Plugged { hooks, buffers, joined, held, .. } = &mut **plugged;
             // Text is not checked twice.
             let topic = match publisher {
@@ -279,7 +287,7 @@ impl Shard {
                 verdict = Verdict::Deny(ReasonCode::PayloadFormatInvalid);
             }
             if verdict == Verdict::Allow
-                && !self.hook_set.contains(HookSet::AUTHORIZE_PUBLISH)
+                && !self.hooks.set.contains(HookSet::AUTHORIZE_PUBLISH)
                 && !FROM_BRIDGE
                 && let Publisher::Client(key, topic) = publisher
                 && let Some(appended_size) = edit.held()
@@ -300,9 +308,14 @@ impl Shard {
             }
         }
         let draft = changed.as_ref().unwrap_or(draft);
-        let admitted = match self.arena.admit(draft) {
+        let admitted = match self.flow.arena.admit(draft) {
             Ok(generation) => Some(generation),
-            Err(_) => self.turns.admit_alone(draft, &self.limits, &self.router, &mut self.arena),
+            Err(_) => self.work.turns.admit_alone(
+                draft,
+                &self.limits,
+                &self.flow.router,
+                &mut self.flow.arena,
+            ),
         };
         let Some(generation) = admitted else {
             self.counters.refused_by_arena += 1;
@@ -310,21 +323,21 @@ impl Shard {
         };
         self.counters.admitted += 1;
         if FROM_BRIDGE {
-            self.arena.trail_last();
+            self.flow.arena.trail_last();
         }
         let allowed = Published { generation, denied: None };
         if !is_in_row {
             plugged.hooks.pause();
         }
-        if self.hook_set.contains(HookSet::AUTHORIZE_PUBLISH) && verdict == Verdict::Allow {
-            let message = self.arena.last().expect("the message was just admitted");
+        if self.hooks.set.contains(HookSet::AUTHORIZE_PUBLISH) && verdict == Verdict::Allow {
+            let message = self.flow.arena.last().expect("the message was just admitted");
             verdict = plugged.hooks.authorize_publish(&client, &MessageView::of(&message, now));
         }
         let Verdict::Deny(reason) = verdict else { return allowed };
-        if let Some(message) = self.arena.last() {
-            self.drops.push(Some(client.client_id), message.topic, DropReason::Denied);
+        if let Some(message) = self.flow.arena.last() {
+            self.delivery.drops.push(Some(client.client_id), message.topic, DropReason::Denied);
         }
-        self.arena.deny_last();
+        self.flow.arena.deny_last();
         self.counters.publishes_denied += 1;
         Published { generation, denied: Some(told(ReasonSet::RECEIVED, reason)) }
     }
@@ -332,7 +345,7 @@ impl Shard {
     /// A hook runs once for a message, so what it may make of it has room before it runs.
     #[inline]
     fn make_room(&mut self, now: Instant, size: usize, publisher: u64) {
-        if !self.arena.has_room(self.limits.packet_size_max.max(size)) {
+        if !self.flow.arena.has_room(self.limits.packet_size_max.max(size)) {
             self.run_charged(now, publisher);
             self.pause_hooks();
         }
@@ -341,8 +354,8 @@ impl Shard {
     /// Other work stands between the last message and the next.
     #[inline]
     pub(super) fn pause_hooks(&mut self) {
-        if self.hook_set.intersects(AT_ORIGIN)
-            && let Some(plugged) = &mut self.plugged
+        if self.hooks.set.intersects(AT_ORIGIN)
+            && let Some(plugged) = &mut self.hooks.plugged
         {
             plugged.end_held();
             plugged.hooks.pause();
@@ -352,8 +365,8 @@ impl Shard {
     /// The client's next messages are for the hooks again.
     #[inline]
     pub(super) fn end_held(&mut self) {
-        if self.hook_set.contains(HookSet::PUBLISH)
-            && let Some(plugged) = &mut self.plugged
+        if self.hooks.set.contains(HookSet::PUBLISH)
+            && let Some(plugged) = &mut self.hooks.plugged
         {
             plugged.end_held();
         }
@@ -369,10 +382,10 @@ impl Shard {
         will: Option<&Will>,
     ) -> Result<SessionLimits, ReasonCode> {
         let mut limits = SessionLimits::default();
-        if !self.hook_set.contains(HookSet::CONNECT) {
+        if !self.hooks.set.contains(HookSet::CONNECT) {
             return Ok(limits);
         }
-        let Some(plugged) = &mut self.plugged else { return Ok(limits) };
+        let Some(plugged) = &mut self.hooks.plugged else { return Ok(limits) };
         let addresses = self.clients.connection(id).map(|c| c.addresses()).unwrap_or_default();
         let client = ClientView {
             client_id,
@@ -380,7 +393,7 @@ impl Shard {
             peer: addresses.peer,
             listener: addresses.listener,
             version: Some(connect.version),
-            shard: self.id,
+            shard: self.peers.own(),
         };
         let will = will.map(|will| (will, will.stored.message()));
         let view = ConnectView {
@@ -410,7 +423,7 @@ impl Shard {
         connect: &Connect<'_>,
         limits: SessionLimits,
     ) -> Option<Box<Profile>> {
-        if self.hook_set.is_empty() {
+        if self.hooks.set.is_empty() {
             return None;
         }
         let addresses = self.clients.connection(id)?.addresses();
@@ -430,12 +443,12 @@ impl Shard {
         filter: &str,
         qos: crate::codec::QoS,
     ) -> Result<crate::codec::QoS, ReasonCode> {
-        if !self.hook_set.contains(HookSet::SUBSCRIBE) {
+        if !self.hooks.set.contains(HookSet::SUBSCRIBE) {
             return Ok(qos);
         }
-        let Some(plugged) = &mut self.plugged else { return Ok(qos) };
+        let Some(plugged) = &mut self.hooks.plugged else { return Ok(qos) };
         let Some(session) = self.clients.session(key) else { return Ok(qos) };
-        let client = ClientView::of(session, self.id);
+        let client = ClientView::of(session, self.peers.own());
         let mut granted = qos;
         match plugged.hooks.authorize_subscribe(&client, filter, &mut granted) {
             Verdict::Allow => Ok(granted.min(qos)),
@@ -448,15 +461,15 @@ impl Shard {
 
     /// The plugin that has just denied something.
     pub(super) fn denier(&self) -> Option<String> {
-        Some(self.plugged.as_ref()?.hooks.denier()?.to_owned())
+        Some(self.hooks.plugged.as_ref()?.hooks.denier()?.to_owned())
     }
 
     pub(super) fn tell_unsubscribed(&mut self, key: SessionKey, filter: &str) {
-        if self.hook_set.contains(HookSet::UNSUBSCRIBE)
-            && let Some(plugged) = &mut self.plugged
+        if self.hooks.set.contains(HookSet::UNSUBSCRIBE)
+            && let Some(plugged) = &mut self.hooks.plugged
             && let Some(session) = self.clients.session(key)
         {
-            plugged.hooks.unsubscribed(&ClientView::of(session, self.id), filter);
+            plugged.hooks.unsubscribed(&ClientView::of(session, self.peers.own()), filter);
         }
     }
 
@@ -468,7 +481,8 @@ impl Shard {
         message: &Message<'_>,
     ) -> bool {
         let view = || MessageView::of(message, now);
-        let mut receivers = Plugged::receivers(&mut self.plugged, self.hook_set, view, self.id);
+        let mut receivers =
+            Plugged::receivers(&mut self.hooks.plugged, self.hooks.set, view, self.peers.own());
         let is_wanted = is_wanted(&mut receivers, &mut self.clients, key);
         self.counters.deliveries_skipped += u64::from(!is_wanted);
         is_wanted
@@ -476,10 +490,10 @@ impl Shard {
 
     /// Tells the end of a session that is gone.
     pub(super) fn tell_ended(&mut self, session: &Session) {
-        if self.hook_set.contains(HookSet::EVENTS)
-            && let Some(plugged) = &mut self.plugged
+        if self.hooks.set.contains(HookSet::EVENTS)
+            && let Some(plugged) = &mut self.hooks.plugged
         {
-            let client = ClientView::of(session, self.id);
+            let client = ClientView::of(session, self.peers.own());
             plugged.hooks.event(&HookEvent::SessionEnded { client });
         }
     }
@@ -487,7 +501,7 @@ impl Shard {
     /// Tells of messages that were dropped since the last time.
     #[inline]
     pub(super) fn tell_drops(&mut self, now: Instant) {
-        if self.drops.chore_count() != 0 {
+        if self.delivery.drops.chore_count() != 0 {
             self.tell_some_drops(now);
         }
     }
@@ -495,7 +509,7 @@ impl Shard {
     #[cold]
     #[inline(never)]
     fn tell_some_drops(&mut self, now: Instant) {
-        let (dropped, examples) = self.drops.take(now);
+        let (dropped, examples) = self.delivery.drops.take(now);
         for Dropped { client_id, topic, why } in &examples {
             let Some((what, keys)) = why.told() else { continue };
             let about = match why {
@@ -506,7 +520,7 @@ impl Shard {
             let client_id = client_id.as_deref().unwrap_or_default();
             self.events.notice(now, (about, keys), || Notice::new(about, None, client_id, &what));
         }
-        let Some(plugged) = &mut self.plugged else { return };
+        let Some(plugged) = &mut self.hooks.plugged else { return };
         for drop in &dropped {
             plugged.hooks.event(&HookEvent::Dropped {
                 client_id: drop.client_id.as_deref(),
@@ -517,12 +531,12 @@ impl Shard {
     }
 
     pub(super) fn hook_figures(&self) -> Vec<HookFigures> {
-        self.plugged.as_ref().map_or_else(Vec::new, |plugged| plugged.hooks.figures())
+        self.hooks.plugged.as_ref().map_or_else(Vec::new, |plugged| plugged.hooks.figures())
     }
 
     /// Gives back what edits of large messages took.
     pub(super) fn trim_edits(&mut self) {
-        if let Some(plugged) = &mut self.plugged {
+        if let Some(plugged) = &mut self.hooks.plugged {
             plugged.end_held();
             plugged.buffers.trim();
             plugged.joined = Vec::new();
@@ -530,7 +544,7 @@ impl Shard {
     }
 
     pub(super) fn on_tick(&mut self, now: Instant) {
-        let Some(plugged) = &mut self.plugged else { return };
+        let Some(plugged) = &mut self.hooks.plugged else { return };
         plugged.tick = None;
         plugged.hooks.tick();
         self.timers.set(Timer::Tick, &mut plugged.tick, Some(now.plus_ms(TICK_MS)));

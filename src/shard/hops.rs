@@ -36,7 +36,7 @@ pub(super) struct Hops {
 impl Shard {
     /// What the broker is called in marks, on all its shards; to be set before the first connection.
     pub fn set_broker_id(&mut self, id: BrokerId) {
-        self.hops.own = id;
+        self.bridges.hops.own = id;
     }
 
     /// Whether a client that says it is a bridge is believed. `None`: it is not known yet where it comes from; its CONNECT is
@@ -63,7 +63,7 @@ impl Shard {
 
     /// What becomes of messages for a bridge.
     pub(super) fn mark_for(&mut self, id: ConnectionId, belief: Belief) {
-        let own = self.hops.own;
+        let own = self.bridges.hops.own;
         if let Some(connection) = self.clients.connection(id)
             && belief == Belief::Believed
         {
@@ -99,7 +99,7 @@ impl Shard {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Result<Published, Step> {
-        let own = self.hops.own;
+        let own = self.bridges.hops.own;
         let has_marks = self.clients.connection(id).is_some_and(|c| c.marks.is_some());
         let mut joined = Vec::new();
         publish.properties.pieces().for_each(|piece| joined.extend_from_slice(piece));
@@ -112,14 +112,14 @@ impl Shard {
             Arrival::New { properties, trail } => (properties, trail),
             Arrival::Returned => {
                 self.counters.bridge_loops_ended += 1;
-                let has_told = std::mem::replace(&mut self.hops.has_told_return, true);
+                let has_told = std::mem::replace(&mut self.bridges.hops.has_told_return, true);
                 let what = "its message has been here before: a loop of bridges ends here. \
                             More such are counted in $SYS/broker/bridges/dropped/loops";
                 return Err(self.drop_of_bridge(now, id, key, publish, (what, has_told)));
             }
             Arrival::TooFar => {
                 self.counters.bridge_paths_too_long += 1;
-                let has_told = std::mem::replace(&mut self.hops.has_told_bound, true);
+                let has_told = std::mem::replace(&mut self.bridges.hops.has_told_bound, true);
                 let what = "its message has come over as many bridges as may be, and is dropped. \
                             More such are counted in $SYS/broker/bridges/dropped/hops";
                 return Err(self.drop_of_bridge(now, id, key, publish, (what, has_told)));
@@ -133,7 +133,7 @@ impl Shard {
             meta: Meta { from_bridge: true, ..meta_of(now, key, publish) },
         };
         let published = self.publish(now, &draft, Publisher::Client(key, topic));
-        self.arena.trail_last();
+        self.flow.arena.trail_last();
         Ok(published)
     }
 

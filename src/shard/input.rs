@@ -1,6 +1,6 @@
 //! Bytes from a connection into packets, and input that must wait.
 
-use super::{ConnectionId, ReadMode, Shard, context};
+use super::{ConnectionId, ReadMode, Shard};
 use crate::codec::{self, Frame, Packet, PacketType, ProtocolVersion, ReasonCode};
 use crate::limits::LINGER_BYTES_MAX;
 use crate::session::connection::ConnectionState;
@@ -9,9 +9,6 @@ use crate::time::Instant;
 
 /// Input a parked connection may hold before it is not read any more; less than a receive buffer or two.
 const PARKED_INPUT_MAX: usize = 16 << 10;
-
-/// So many connections that are gone may stand in the list of those that wait for mail.
-const GONE_MIN: usize = 64;
 
 /// Packets that cost no more are not held against their connection one by one.
 const CHEAP_STEPS: u64 = 8;
@@ -76,10 +73,10 @@ impl Shard {
             let used = head_size + self.read_packets(now, id, &bytes[head_size..]);
             self.keep_input(now, id, &bytes[used..]);
         }
-        if self.arena.used() >= self.turns.held_bytes_max {
+        if self.flow.arena.used() >= self.work.turns.held_bytes_max {
             self.run_for(now, id);
         }
-        if self.is_shutting_down {
+        if self.shutdown.has_begun {
             self.update_read_mode(id);
         }
     }
@@ -93,7 +90,7 @@ impl Shard {
         }
         let Some(connection) = self.clients.connection(id) else { return bytes.len() };
         let mut taken = 0;
-        let (input, pool) = (&mut connection.input, &mut self.input_pool);
+        let (input, pool) = (&mut connection.input, &mut self.connections.input_pool);
         // The size is known after at most five bytes; an error is met again when the frame is read.
         let size = loop {
             match codec::frame_size(input.bytes()) {
@@ -140,16 +137,16 @@ impl Shard {
             debug_assert!(connection.input.is_empty());
             input.consume(used);
             if is_first && connection.session().is_some() {
-                input.count_in(&self.frame_bytes);
+                input.count_in(&self.memory.frame_bytes);
             }
             connection.input = input;
             // More of an unfinished frame makes it no younger.
             self.note_input(now, id, used > 0);
         } else {
             if let Some(connection) = self.clients.connection(id) {
-                self.begun.end_kept(&mut connection.begun);
+                self.connections.begun.end_kept(&mut connection.begun);
             }
-            input.recycle(&mut self.input_pool);
+            input.recycle(&mut self.connections.input_pool);
         }
         self.check_input(now);
     }
@@ -158,7 +155,7 @@ impl Shard {
     pub(super) fn read_packets(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
         let mut used = 0;
         let mut known = codec::Known::default();
-        let has_rates = self.rates.is_on;
+        let has_rates = self.guards.rates.is_on;
         self.pause_hooks();
         let began = if cfg!(debug_assertions) { self.steps() } else { 0 };
         let received_before = self.counters.packets_received;
@@ -170,7 +167,7 @@ impl Shard {
             let step = match codec::next_frame(rest, self.limits.packet_size_max) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
-                    let before = self.arena.admitted();
+                    let before = self.flow.arena.admitted();
                     let step = self.read_packet(now, id, &frame, rest, &mut known);
                     if step == Step::Done {
                         used += frame.size;
@@ -179,7 +176,7 @@ impl Shard {
                             continue;
                         }
                         // Only what was admitted is repeated.
-                        if self.arena.admitted() != before && used < bytes.len() {
+                        if self.flow.arena.admitted() != before && used < bytes.len() {
                             if frame.is_plain_publish() {
                                 used += self.read_repeats(id, &frame, &known, &bytes[used..]);
                             } else if frame.is_plain_acked_publish() {
@@ -244,7 +241,7 @@ impl Shard {
         let above_mark = self.is_mail_above_mark();
         let is_holding = self.bridges.is_holding();
         let output_size_max = self.limits.output_size_max;
-        let is_shutting_down = self.is_shutting_down;
+        let is_shutting_down = self.shutdown.has_begun;
         let Some(connection) = self.clients.connection(id) else { return Step::Stop };
         let version = connection.version;
         let key = match connection.state {
@@ -362,9 +359,7 @@ impl Shard {
             match park {
                 Park::Mail => {
                     self.counters.parked_on_mail += 1;
-                    if !std::mem::replace(&mut connection.is_mail_listed, true) {
-                        self.parked_on_mail.push_back(id);
-                    }
+                    self.connections.parked_on_mail.push(connection);
                 }
                 Park::Output => self.counters.parked_on_output += 1,
                 Park::Bridge => {
@@ -400,12 +395,12 @@ impl Shard {
     pub(super) fn use_last_input(&mut self, now: Instant, id: ConnectionId) {
         self.give_up_claim(now, id);
         let Some(connection) = self.clients.connection(id) else { return };
-        if connection.park == Some(Park::Turn) && !self.is_shutting_down {
+        if connection.park == Some(Park::Turn) && !self.shutdown.has_begun {
             // It goes on in the next turn.
             connection.is_peer_gone = true;
             return;
         }
-        if connection.park.take().is_none() || self.is_shutting_down {
+        if connection.park.take().is_none() || self.shutdown.has_begun {
             return;
         }
         connection.pending = None;
@@ -415,39 +410,17 @@ impl Shard {
 
     /// Goes on with publishers as far as mail stays below its mark, each once a turn.
     pub(super) fn unpark_mail(&mut self, now: Instant) {
-        if self.outbox.is_held() {
+        if self.flow.outbox.is_held() {
             self.unpark_readers(now);
         }
-        for _ in 0..self.parked_on_mail.len() {
+        for _ in 0..self.connections.parked_on_mail.len() {
             if self.is_mail_above_mark() {
                 return;
             }
-            if let Some(id) = self.pop_parked_on_mail() {
+            if let Some(id) = self.connections.parked_on_mail.pop(&mut self.clients) {
                 self.unpark(now, id, Park::Mail);
                 self.run_pipeline(now);
             }
-        }
-    }
-
-    /// The first of the connections that were parked on mail. It may be gone, or wait for something else meanwhile.
-    pub(super) fn pop_parked_on_mail(&mut self) -> Option<ConnectionId> {
-        let id = self.parked_on_mail.pop_front()?;
-        match self.clients.connection(id) {
-            Some(connection) => connection.is_mail_listed = false,
-            None => self.gone_from_mail = self.gone_from_mail.saturating_sub(1),
-        }
-        Some(id)
-    }
-
-    /// A connection is gone that is listed as parked on mail: where many are, the list is rid of them.
-    pub(super) fn forget_parked_on_mail(&mut self) {
-        self.gone_from_mail += 1;
-        if self.gone_from_mail > GONE_MIN.max(self.parked_on_mail.len() / 2) {
-            self.counters.add_steps(self.parked_on_mail.len() as u64);
-            let clients = &mut self.clients;
-            self.parked_on_mail.retain(|id| clients.connection(*id).is_some());
-            self.parked_on_mail.shrink_to(2 * self.parked_on_mail.len());
-            self.gone_from_mail = 0;
         }
     }
 
@@ -463,9 +436,9 @@ impl Shard {
         if connection.is_closing() || bytes.is_empty() {
             return;
         }
-        connection.input.append(bytes, &mut self.input_pool);
+        connection.input.append(bytes, &mut self.connections.input_pool);
         if connection.state == ConnectionState::Connecting {
-            self.connecting.begin(id);
+            self.connections.connecting.begin(id);
             return;
         }
         let is_parked = connection.park.is_some();
@@ -478,7 +451,7 @@ impl Shard {
     /// Over the budget of unfinished frames the connection with the slowest one goes.
     pub(super) fn check_input(&mut self, now: Instant) {
         self.check_connect_bytes(now);
-        while self.frame_bytes.bytes() > self.limits.shard_frames_bytes_max {
+        while self.memory.frame_bytes.bytes() > self.limits.shard_frames_bytes_max {
             let Some(id) = self.slowest_begun() else { return };
             self.counters.frames_evicted += 1;
             let why = "unfinished packets of all clients exceed their budget";
@@ -494,9 +467,10 @@ impl Shard {
     }
 
     pub(super) fn update_read_mode(&mut self, id: ConnectionId) {
-        let is_shutting_down = self.is_shutting_down;
+        let is_shutting_down = self.shutdown.has_begun;
         let is_waited_for = is_shutting_down && self.is_waited_for(id);
-        let is_input_scarce = self.frame_bytes.bytes() > self.limits.shard_frames_bytes_max / 2;
+        let is_input_scarce =
+            self.memory.frame_bytes.bytes() > self.limits.shard_frames_bytes_max / 2;
         let Some(connection) = self.clients.connection(id) else { return };
         connection.read_mode = match (connection.state, connection.park) {
             // Behind a DISCONNECT nothing may follow. [MQTT-3.14.4-2]
@@ -524,13 +498,13 @@ impl Shard {
             (_, Some(_)) => ReadMode::Stopped,
         };
         if connection.read_mode != connection.read_mode_told {
-            self.read_changes.push_back(id);
+            self.connections.read_changes.push_back(id);
         }
     }
 
     /// Connections to read differently from now on.
     pub fn poll_read_mode(&mut self) -> Option<(ConnectionId, ReadMode)> {
-        while let Some(id) = self.read_changes.pop_front() {
+        while let Some(id) = self.connections.read_changes.pop_front() {
             let Some(connection) = self.clients.connection(id) else { continue };
             if connection.read_mode != connection.read_mode_told && !connection.has_ended {
                 connection.read_mode_told = connection.read_mode;
@@ -542,7 +516,7 @@ impl Shard {
 
     /// Frees a place of a session's output or window and sends what waited for it.
     pub(super) fn pump(&mut self, now: Instant, key: SessionKey) {
-        let mut context = context!(self, now);
+        let mut context = self.delivery.context(now, &self.limits, &mut self.counters);
         if self.clients.pump(key, &mut context) {
             self.list_pull(key);
         }

@@ -6,15 +6,18 @@
 
 use super::mail::Control;
 use super::{ConnectionId, Shard, ShardId};
-use crate::arena::allocated;
+use crate::arena::{allocated, map_size};
+use crate::hash::KeyedHash;
+use crate::peers::ShardSet;
 use crate::time::Instant;
+use std::collections::HashMap;
 
 /// An announcement that not every shard has acked.
 #[derive(Debug)]
 pub(super) struct Announcement {
     version: u64,
-    /// Shards that have not acked, as bits.
-    missing: u128,
+    /// Shards that have not acked.
+    missing: ShardSet,
     /// Connections whose SUBACK waits for it.
     waiting: Vec<ConnectionId>,
     /// Members whose join waits for it.
@@ -31,12 +34,25 @@ pub(super) struct Join {
 /// Places that an empty table keeps.
 const ANNOUNCEMENTS_KEPT: usize = 1_024;
 
-impl Shard {
-    fn others(&self) -> impl Iterator<Item = ShardId> + use<> {
-        let own = self.id;
-        (0..self.shard_count).filter(move |shard| *shard != own)
+/// Filters of this shard's clients that other shards are being told.
+pub(super) struct Interest {
+    announcements: HashMap<Box<str>, Announcement, ahash::RandomState>,
+    /// Of the last announcement.
+    version: u64,
+}
+
+impl Interest {
+    pub fn new(hash: &KeyedHash) -> Interest {
+        Interest { announcements: HashMap::with_hasher(hash.state()), version: 0 }
     }
 
+    /// The memory that the table takes, in bytes: an estimate.
+    pub fn table_bytes(&self) -> usize {
+        map_size(self.announcements.capacity(), size_of::<(Box<str>, Announcement)>())
+    }
+}
+
+impl Shard {
     /// A subscription to the filter is in the index: tells the other shards if it is new and the first one. Whether
     /// `waiting` must wait for them.
     pub(super) fn announce(
@@ -45,26 +61,26 @@ impl Shard {
         is_new: bool,
         waiting: Option<ConnectionId>,
     ) -> bool {
-        if self.shard_count == 1 {
+        if self.peers.is_alone() {
             return false;
         }
-        if is_new && self.router.subscriptions.subscriber_count(filter) == 1 {
-            self.announcement_version += 1;
-            let version = self.announcement_version;
-            let mut missing = 0u128;
-            for shard in self.others() {
-                missing |= 1 << shard;
-                self.outbox.control(
+        if is_new && self.flow.router.subscriptions.subscriber_count(filter) == 1 {
+            self.interest.version += 1;
+            let version = self.interest.version;
+            let mut missing = ShardSet::EMPTY;
+            for shard in self.peers.others() {
+                missing.insert(shard);
+                self.flow.outbox.control(
                     shard,
                     Control::Interest { filter: filter.into(), version, is_added: true },
                 );
             }
             let announcement =
                 Announcement { version, missing, waiting: Vec::new(), joins: Vec::new() };
-            self.metadata.announced += allocated(filter.len());
-            self.announcements.insert(filter.into(), announcement);
+            self.memory.metadata.announced += allocated(filter.len());
+            self.interest.announcements.insert(filter.into(), announcement);
         }
-        match self.announcements.get_mut(filter) {
+        match self.interest.announcements.get_mut(filter) {
             Some(announcement) => {
                 announcement.waiting.extend(waiting);
                 true
@@ -75,7 +91,7 @@ impl Shard {
 
     /// A member's join waits for the announcement of its group's filter; `false`: there is nothing to wait for.
     pub(super) fn wait_for_announcement(&mut self, filter: &str, join: Join) -> bool {
-        match self.announcements.get_mut(filter) {
+        match self.interest.announcements.get_mut(filter) {
             Some(announcement) => {
                 announcement.joins.push(join);
                 true
@@ -89,14 +105,14 @@ impl Shard {
     /// Who waits for it to be known has it confirmed: a client may go on behind the end of its own subscription.
     pub(super) fn withdraw(&mut self, now: Instant, filter: &str) {
         self.bound_held();
-        if self.shard_count == 1 || self.router.subscriptions.subscriber_count(filter) > 0 {
+        if self.peers.is_alone() || self.flow.router.subscriptions.subscriber_count(filter) > 0 {
             return;
         }
         let announcement = self.end_announcement(filter);
-        self.announcement_version += 1;
-        let version = self.announcement_version;
-        for shard in self.others() {
-            self.outbox.control(
+        self.interest.version += 1;
+        let version = self.interest.version;
+        for shard in self.peers.others() {
+            self.flow.outbox.control(
                 shard,
                 Control::Interest { filter: filter.into(), version, is_added: false },
             );
@@ -107,10 +123,12 @@ impl Shard {
     }
 
     fn end_announcement(&mut self, filter: &str) -> Option<Announcement> {
-        let announcement = self.announcements.remove(filter)?;
-        self.metadata.announced -= allocated(filter.len());
-        if self.announcements.is_empty() && self.announcements.capacity() > ANNOUNCEMENTS_KEPT {
-            self.announcements.shrink_to(0);
+        let announcement = self.interest.announcements.remove(filter)?;
+        self.memory.metadata.announced -= allocated(filter.len());
+        if self.interest.announcements.is_empty()
+            && self.interest.announcements.capacity() > ANNOUNCEMENTS_KEPT
+        {
+            self.interest.announcements.shrink_to(0);
         }
         Some(announcement)
     }
@@ -123,12 +141,12 @@ impl Shard {
         is_added: bool,
     ) {
         if !is_added {
-            self.router.interest.remove(&filter, from);
+            self.flow.router.interest.remove(&filter, from);
             return self.bound_held();
         }
-        self.router.interest.add(&filter, from);
+        self.flow.router.interest.add(&filter, from);
         self.bound_held();
-        self.outbox.control_behind(from, Control::InterestAck { filter, version });
+        self.flow.outbox.control_behind(from, Control::InterestAck { filter, version });
     }
 
     pub(super) fn on_interest_ack(
@@ -138,12 +156,12 @@ impl Shard {
         filter: &str,
         version: u64,
     ) {
-        let Some(announcement) = self.announcements.get_mut(filter) else { return };
+        let Some(announcement) = self.interest.announcements.get_mut(filter) else { return };
         if announcement.version != version {
             return;
         }
-        announcement.missing &= !(1 << from);
-        if announcement.missing != 0 {
+        announcement.missing.remove(from);
+        if !announcement.missing.is_empty() {
             return;
         }
         if let Some(announcement) = self.end_announcement(filter) {

@@ -3,20 +3,20 @@
 //! Filters without wildcards are known by a 64-bit hash: a collision costs a needless mail, never a miss, since every
 //! announcement of a hash is counted.
 
-use super::ShardId;
 use crate::arena::{allocated, map_size};
 use crate::hash::KeyedHash;
+use crate::peers::{ShardId, ShardSet};
 use crate::topic::{Index, has_wildcards};
 use std::collections::HashMap;
 
-/// Shards as bits, in two words: half the alignment of one of 128 bits.
-type ShardSet = [u64; 2];
+/// A set of shards in two words.
+type Words = [u64; 2];
 
-const EXACT_SIZE: usize = size_of::<(u64, ShardSet)>();
+const EXACT_SIZE: usize = size_of::<(u64, Words)>();
 
 pub(super) struct KnownInterest {
     wildcards: Index<ShardId, ()>,
-    exact: HashMap<u64, ShardSet, ahash::RandomState>,
+    exact: HashMap<u64, Words, ahash::RandomState>,
     /// How many filters beyond the first a shard has announced under one hash.
     collisions: HashMap<(u64, ShardId), u32, ahash::RandomState>,
     hash: KeyedHash,
@@ -54,16 +54,16 @@ impl KnownInterest {
         self.remove_hash(hash, shard);
     }
 
-    /// The shards that may have a subscriber for a topic, as bits, and how many filters were looked at.
-    pub fn shards(&self, topic: &str) -> (u128, usize) {
-        let mut shards = 0;
+    /// The shards that may have a subscriber for a topic, and how many filters were looked at.
+    pub fn shards(&self, topic: &str) -> (ShardSet, usize) {
+        let mut shards = ShardSet::EMPTY;
         let mut found_count = 0;
         let visit_count = self.wildcards.matches(topic, |shard, ()| {
-            shards |= 1 << shard;
+            shards.insert(*shard);
             found_count += 1;
         });
-        if let Some([low, high]) = self.exact.get(&self.hash.bytes(topic.as_bytes())) {
-            shards |= u128::from(*high) << 64 | u128::from(*low);
+        if let Some(words) = self.exact.get(&self.hash.bytes(topic.as_bytes())) {
+            shards |= ShardSet::of_words(*words);
         }
         (shards, visit_count + found_count)
     }
@@ -149,15 +149,15 @@ mod tests {
         known.add("a/b", 0);
         known.add("a/+", 65);
         known.add("a/b", 127);
-        assert_eq!(known.shards("a/b").0, 1 | 1 << 65 | 1 << 127);
-        assert_eq!(known.shards("a/c").0, 1 << 65);
+        assert_eq!(known.shards("a/b").0, [0, 65, 127].into_iter().collect());
+        assert_eq!(known.shards("a/c").0, ShardSet::of(65));
         let version = known.version();
         known.remove("a/b", 0);
         assert_ne!(known.version(), version);
-        assert_eq!(known.shards("a/b").0, 1 << 65 | 1 << 127);
+        assert_eq!(known.shards("a/b").0, [65, 127].into_iter().collect());
         known.remove("a/b", 127);
         known.remove("a/+", 65);
-        assert_eq!((known.shards("a/b").0, known.filter_count()), (0, 0));
+        assert_eq!((known.shards("a/b").0, known.filter_count()), (ShardSet::EMPTY, 0));
     }
 
     #[test]
@@ -169,9 +169,9 @@ mod tests {
         }
         for _ in 0..2 {
             known.remove_hash(hash, 5);
-            assert_eq!(known.shards("x").0, 1 << 5);
+            assert_eq!(known.shards("x").0, ShardSet::of(5));
         }
         known.remove_hash(hash, 5);
-        assert_eq!((known.shards("x").0, known.collisions.len()), (0, 0));
+        assert_eq!((known.shards("x").0, known.collisions.len()), (ShardSet::EMPTY, 0));
     }
 }

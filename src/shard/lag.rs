@@ -31,12 +31,12 @@ impl Shard {
     /// A turn took so long.
     pub fn note_turn_time(&mut self, ms: u64) {
         // A machine that stood still once is no lag.
-        self.lag.note(ms.min(self.limits.turn_time_max_ms.saturating_mul(4)));
+        self.guards.lag.note(ms.min(self.limits.turn_time_max_ms.saturating_mul(4)));
     }
 
     /// Whoever has no session here should not get one now.
     pub(super) fn is_lagging(&self) -> bool {
-        self.limits.turn_time_max_ms > 0 && self.lag.is_above(self.limits.turn_time_max_ms)
+        self.limits.turn_time_max_ms > 0 && self.guards.lag.is_above(self.limits.turn_time_max_ms)
     }
 }
 

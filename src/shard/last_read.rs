@@ -34,25 +34,30 @@ enum Why {
 impl Shard {
     /// The next connection whose socket is to be read: up to its end, or up to so many bytes.
     pub fn poll_last_read(&mut self) -> Option<(ConnectionId, usize)> {
-        let last_read = self.last_reads.front()?;
+        let last_read = self.connections.last_reads.front()?;
         Some((last_read.connection, last_read.left))
     }
 
     /// Whether `handle_place` is to follow, and no read.
     pub fn is_place_asked(&self) -> bool {
-        self.last_reads.front().is_some_and(|last_read| matches!(last_read.why, Why::Unplaced))
+        self.connections
+            .last_reads
+            .front()
+            .is_some_and(|last_read| matches!(last_read.why, Why::Unplaced))
     }
 
     /// Where the connection comes from; its CONNECT is read again. Returns it if it is gone.
     pub fn handle_place(&mut self, now: Instant, peer: Option<SocketAddr>) {
-        let LastRead { connection, .. } = self.last_reads.pop_front().expect("it was polled");
+        let LastRead { connection, .. } =
+            self.connections.last_reads.pop_front().expect("it was polled");
         self.take_place(connection, peer);
         self.end_wait(now, connection);
     }
 
     /// What waits in front of the bytes that follow is used, above all marks.
     pub fn begin_last_read(&mut self, now: Instant) {
-        let LastRead { connection: id, why, .. } = self.last_reads.front().expect("it was polled");
+        let LastRead { connection: id, why, .. } =
+            self.connections.last_reads.front().expect("it was polled");
         let id = *id;
         if matches!(why, Why::Silent | Why::Late) {
             return;
@@ -71,10 +76,11 @@ impl Shard {
     /// The socket was read: all that it held, `left` bytes less than might be, or what the connection's turn allows. Returns
     /// a connection that is gone.
     pub fn handle_last_read(&mut self, now: Instant, left: usize) -> Option<ConnectionId> {
-        let LastRead { connection, why, .. } = self.last_reads.pop_front().expect("it was polled");
+        let LastRead { connection, why, .. } =
+            self.connections.last_reads.pop_front().expect("it was polled");
         if !matches!(why, Why::Silent | Why::Late) && self.is_waiting_for_turn(connection) {
-            self.postponed_reads.push_back(LastRead { connection, why, left });
-            self.turns.is_pending = true;
+            self.connections.postponed_reads.push_back(LastRead { connection, why, left });
+            self.work.turns.is_pending = true;
             return None;
         }
         let has_more = left == 0;
@@ -143,7 +149,7 @@ impl Shard {
 
     fn list_last_read(&mut self, connection: ConnectionId, why: Why) {
         let left = self.limits.takeover_bytes_max;
-        self.last_reads.push_back(LastRead { connection, why, left });
+        self.connections.last_reads.push_back(LastRead { connection, why, left });
     }
 
     /// A timer of the connection has passed, and all that its client had sent was worked on.

@@ -4,7 +4,7 @@ use super::hooks::{Publisher, tell};
 use super::publish::Published;
 use super::retained::Setter;
 use super::timers::Timer;
-use super::{Close, ConnectionId, Event, Shard, context};
+use super::{Close, ConnectionId, Event, Shard};
 use crate::arena::{Draft, Meta, Stored};
 use crate::codec::ReasonCode;
 use crate::session::connection::ConnectionState;
@@ -25,12 +25,12 @@ impl Shard {
         peer: Option<SocketAddr>,
         connect_deadline: Option<Instant>,
     ) -> Option<ConnectionId> {
-        if self.is_shutting_down || self.is_full() {
+        if self.shutdown.has_begun || self.is_full() {
             self.counters.connections_refused += 1;
             return None;
         }
         let id = self.clients.open(peer, now);
-        self.connecting.add(id, self.holder_name(peer));
+        self.connections.connecting.add(id, self.holder_name(peer));
         self.count_tables();
         let deadline = connect_deadline.unwrap_or(self.connect_deadline(now));
         self.set_connection_timer(id, Some(deadline));
@@ -38,7 +38,7 @@ impl Shard {
     }
 
     pub fn is_shutting_down(&self) -> bool {
-        self.is_shutting_down
+        self.shutdown.has_begun
     }
 
     /// When the CONNECT of a connection that is accepted now must have been processed.
@@ -55,12 +55,12 @@ impl Shard {
 
     /// Somebody asks at which address connections came in.
     pub fn wants_listeners(&self) -> bool {
-        !self.hook_set.is_empty() || self.events.is_on()
+        !self.hooks.set.is_empty() || self.events.is_on()
     }
 
     /// A connection whose client belongs to another shard goes there.
     pub fn may_hand_over(&self) -> bool {
-        self.shard_count > 1
+        !self.peers.is_alone()
     }
 
     /// The peer closed or reset the connection, or it failed: the id is gone.
@@ -112,13 +112,13 @@ impl Shard {
             return;
         }
         if connection.state == ConnectionState::Connecting {
-            self.connecting.remove(id);
+            self.connections.connecting.remove(id);
         }
         connection.state = ConnectionState::Closing { ignored: 0 };
         connection.park = None;
         connection.pending = None;
         drop(connection.input.take());
-        self.begun.end(&mut connection.begun);
+        self.connections.begun.end(&mut connection.begun);
         let is_flushed = connection.output.size() == 0 || connection.has_ended;
         if is_flushed {
             // It is gone at the end of this turn.
@@ -134,12 +134,12 @@ impl Shard {
             && !connection.is_close_listed
         {
             connection.is_close_listed = true;
-            self.closes.push_back(id);
+            self.connections.closes.push_back(id);
         }
     }
 
     pub fn poll_close(&mut self) -> Option<Close> {
-        while let Some(id) = self.closes.pop_front() {
+        while let Some(id) = self.connections.closes.pop_front() {
             if let Some(connection) = self.clients.connection(id) {
                 let (has_said_all, has_ended) = (connection.has_said_all, connection.has_ended);
                 self.drop_connection(id);
@@ -156,15 +156,16 @@ impl Shard {
     pub(super) fn drop_connection(&mut self, id: ConnectionId) {
         self.set_connection_timer(id, None);
         if let Some(mut connection) = self.clients.remove_connection(id) {
-            self.begun.end(&mut connection.begun);
+            self.connections.begun.end(&mut connection.begun);
             if connection.state == ConnectionState::Connecting {
-                self.connecting.remove(id);
+                self.connections.connecting.remove(id);
             }
             if connection.park == Some(Park::Bridge) {
                 self.forget_parked_on_bridge(id);
             }
             if connection.is_mail_listed {
-                self.forget_parked_on_mail();
+                let steps = self.connections.parked_on_mail.note_gone(&mut self.clients);
+                self.counters.add_steps(steps);
             }
         }
     }
@@ -230,12 +231,12 @@ impl Shard {
         }
         self.update_session_timer(key);
         let mut ended = self.clients.remove_session(key);
-        self.rates.forget(key);
+        self.guards.rates.forget(key);
         self.count_tables();
         self.forget_ahead(key);
         if let Some(session) = &mut ended {
             self.counters.add_steps(session.inflight.len() as u64);
-            self.discards.push(std::mem::take(&mut session.queue), None);
+            self.memory.discards.push(std::mem::take(&mut session.queue), None);
             self.events.push(|| Event::SessionEnded { client_id: session.client_id.clone() });
             self.tell_ended(session);
         }
@@ -244,7 +245,7 @@ impl Shard {
             let publisher = ended.as_ref().map_or(Publisher::Session(key), Publisher::Ended);
             let Published { generation, denied } = self.publish_will(now, key, publisher, &will);
             if let Some(setter) = setter.filter(|_| denied.is_none()) {
-                self.setters.push(generation, setter);
+                self.retained.setters.push(generation, setter);
             }
         }
     }
@@ -255,7 +256,7 @@ impl Shard {
         if !will.stored.meta().retain {
             return None;
         }
-        Setter::of(&mut self.clients, &self.hash, key)
+        Setter::of(&mut self.clients, self.peers.hash(), key)
     }
 
     fn publish_due_will(&mut self, now: Instant, key: SessionKey) {
@@ -368,7 +369,7 @@ impl Shard {
         stored: &Stored,
         envelope: crate::session::Envelope,
     ) -> Option<crate::session::Offer> {
-        let mut context = context!(self, now);
+        let mut context = self.delivery.context(now, &self.limits, &mut self.counters);
         self.clients.offer(key, &mut context, &stored.message(), envelope)
     }
 }

@@ -13,6 +13,7 @@ use super::groups::MemberOptions;
 use super::retained::{Ask, Room, Setter, Word};
 use crate::arena::{Message, Run};
 use crate::counters::Counters;
+use crate::peers::ShardSet;
 use crate::session::{BufferPool, ConnectionId, SessionKey};
 use std::collections::VecDeque;
 
@@ -182,16 +183,6 @@ impl Control {
     }
 }
 
-/// The shards whose bits are set, in the order of their numbers.
-#[inline]
-pub(super) fn shards_of(mut bits: u128) -> impl Iterator<Item = ShardId> + use<> {
-    std::iter::from_fn(move || {
-        let shard = (bits != 0).then(|| bits.trailing_zeros() as ShardId)?;
-        bits &= bits - 1;
-        Some(shard)
-    })
-}
-
 /// The batches that wait on one lane; the last one may grow.
 #[derive(Debug, Default)]
 struct Batches {
@@ -272,8 +263,8 @@ impl Waiting {
 #[derive(Debug)]
 pub(super) struct Outbox {
     to: Vec<Waiting>,
-    /// The shards for which something waits, as bits.
-    receivers: u128,
+    /// The shards for which something waits.
+    receivers: ShardSet,
     /// Buffers of batches that were read, for the next ones: of these shards alone, as connections need smaller ones.
     spares: BufferPool,
     mark: usize,
@@ -281,9 +272,9 @@ pub(super) struct Outbox {
     batch_size: usize,
     /// Why publishers are not read, as bits.
     marks: u8,
-    /// The shards whose stores hold publishers, and that have much to work off, as bits.
-    held_by: u128,
-    busy: u128,
+    /// The shards whose stores hold publishers, and those that have much to work off.
+    held_by: ShardSet,
+    busy: ShardSet,
     /// Batches that wait on any publish or member lane.
     batch_count: usize,
     /// Batches ever opened.
@@ -306,13 +297,13 @@ impl Outbox {
     pub fn new(shard_count: u16, mark: usize) -> Outbox {
         Outbox {
             to: (0..shard_count).map(|_| Waiting::default()).collect(),
-            receivers: 0,
+            receivers: ShardSet::EMPTY,
             spares: BufferPool::default(),
             mark,
             batch_size: BATCH_SIZE.min(mark),
             marks: 0,
-            held_by: 0,
-            busy: 0,
+            held_by: ShardSet::EMPTY,
+            busy: ShardSet::EMPTY,
             batch_count: 0,
             batch_number: 0,
             control_count: 0,
@@ -357,7 +348,7 @@ impl Outbox {
 
     /// The shards for which something waits, in the order of their numbers.
     pub fn receivers(&self) -> impl Iterator<Item = ShardId> + use<> {
-        shards_of(self.receivers)
+        self.receivers.into_iter()
     }
 
     /// Publishers are not read: more waits for some shard than its lanes should hold, or the store of one is held.
@@ -375,16 +366,14 @@ impl Outbox {
 
     /// A shard's store holds publishers, or does so no more.
     pub fn hold(&mut self, shard: ShardId, is_on: bool) {
-        let bit = 1 << shard;
-        self.held_by = if is_on { self.held_by | bit } else { self.held_by & !bit };
-        self.set_mark(STORE_MARK, self.held_by != 0);
+        self.held_by.set(shard, is_on);
+        self.set_mark(STORE_MARK, !self.held_by.is_empty());
     }
 
     /// A shard has much to work off, or does so no more.
     pub fn wait_for(&mut self, shard: ShardId, is_on: bool) {
-        let bit = 1 << shard;
-        self.busy = if is_on { self.busy | bit } else { self.busy & !bit };
-        self.set_mark(BUSY_MARK, self.busy != 0);
+        self.busy.set(shard, is_on);
+        self.set_mark(BUSY_MARK, !self.busy.is_empty());
     }
 
     fn set_mark(&mut self, mark: u8, is_on: bool) {
@@ -393,14 +382,14 @@ impl Outbox {
 
     pub fn control(&mut self, to: ShardId, control: Control) {
         self.control_count += 1;
-        self.receivers |= 1 << to;
+        self.receivers.insert(to);
         self.to[usize::from(to)].control.push(control);
     }
 
     /// As `control`, once every earlier message is in its lane.
     pub fn control_behind(&mut self, to: ShardId, control: Control) {
         self.ack_count += 1;
-        self.receivers |= 1 << to;
+        self.receivers.insert(to);
         self.to[usize::from(to)].acks.push_back((self.batch_number, control));
     }
 
@@ -418,7 +407,7 @@ impl Outbox {
             let bytes = waiting.fresh(size, self.batch_size, &mut self.spares);
             self.batch_number += 1;
             self.batch_count += 1;
-            self.receivers |= 1 << to;
+            self.receivers.insert(to);
             waiting.publishes.begin(bytes, self.batch_number);
         }
         let batch = &mut waiting.publishes.open;
@@ -444,17 +433,17 @@ impl Outbox {
         waiting.publish_bytes += Setter::SIZE;
     }
 
-    /// To each shard whose bit is set in `shards`.
+    /// To each of `shards`.
     #[inline]
-    pub fn publish_to_all(&mut self, shards: u128, message: &Message<'_>) {
-        for shard in shards_of(shards) {
+    pub fn publish_to_all(&mut self, shards: ShardSet, message: &Message<'_>) {
+        for shard in shards {
             self.publish(shard, message);
         }
     }
 
-    /// A run to each shard whose bit is set in `shards`.
-    pub fn publish_run(&mut self, shards: u128, run: &Run<'_>) {
-        for shard in shards_of(shards) {
+    /// A run to each of `shards`.
+    pub fn publish_run(&mut self, shards: ShardSet, run: &Run<'_>) {
+        for shard in shards {
             // In another batch it would follow something else.
             let mut last_batch = None;
             for message in run.messages() {
@@ -470,7 +459,7 @@ impl Outbox {
             let bytes = waiting.fresh(size, self.batch_size, &mut self.spares);
             self.batch_number += 1;
             self.batch_count += 1;
-            self.receivers |= 1 << to;
+            self.receivers.insert(to);
             waiting.members.begin(bytes, self.batch_number);
         }
         let batch = &mut waiting.members.open;
@@ -507,9 +496,9 @@ impl Outbox {
                 Content::Members(batch)
             }
         };
-        debug_assert!(self.receivers >> to & 1 == 1, "who has mail is listed");
+        debug_assert!(self.receivers.contains(to), "who has mail is listed");
         if waiting.is_empty() {
-            self.receivers &= !(1 << to);
+            self.receivers.remove(to);
         }
         if let Content::Publishes(batch) | Content::Members(batch) = &content {
             waiting.last_batch_size = batch.bytes.len();

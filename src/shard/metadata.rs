@@ -11,11 +11,10 @@
 //! places that each window has in any case.
 
 use super::groups::Member;
-use super::interest::Announcement;
 use super::known::KnownInterest;
 use super::mail::Control;
 use super::{ConnectionId, Shard};
-use crate::arena::{Budget, allocated, map_size};
+use crate::arena::{Budget, allocated};
 use crate::codec::ReasonCode;
 use crate::limits::Limits;
 use crate::session::connection::PendingSuback;
@@ -91,46 +90,46 @@ impl Metadata {
 impl Shard {
     /// What tables take now is what a shard has in any case.
     pub(super) fn begin_metadata(&mut self) {
-        self.metadata.set_bounds(&self.limits, self.shard_count);
-        self.metadata.tables_empty = self.table_bytes();
+        self.memory.metadata.set_bounds(&self.limits, self.peers.count());
+        self.memory.metadata.tables_empty = self.table_bytes();
     }
 
     /// Counts tables as they are now: where a client was let in or subscribed, before and after.
     pub(super) fn count_tables(&mut self) {
         let tables = self.counted_tables();
-        self.metadata.budget.change(self.metadata.tables, tables);
-        self.metadata.tables = tables;
-        self.metadata.clients = self.clients.bytes();
-        self.metadata.bound_growth();
+        self.memory.metadata.budget.change(self.memory.metadata.tables, tables);
+        self.memory.metadata.tables = tables;
+        self.memory.metadata.clients = self.clients.bytes();
+        self.memory.metadata.bound_growth();
     }
 
     /// What the shard's own clients cause.
     pub(super) fn metadata_bytes(&self) -> usize {
-        self.metadata.budget.bytes() - self.metadata.tables + self.counted_tables()
+        self.memory.metadata.budget.bytes() - self.memory.metadata.tables + self.counted_tables()
     }
 
     fn counted_tables(&self) -> usize {
-        self.table_bytes().saturating_sub(self.metadata.tables_empty)
+        self.table_bytes().saturating_sub(self.memory.metadata.tables_empty)
     }
 
     fn table_bytes(&self) -> usize {
-        let announcements =
-            map_size(self.announcements.capacity(), size_of::<(Box<str>, Announcement)>());
         self.clients.table_bytes()
-            + self.router.subscriptions.bytes()
+            + self.flow.router.subscriptions.bytes()
             + self.groups.bytes()
-            + self.connecting.bytes()
-            + self.retained.setters_bytes()
-            + announcements
-            + self.metadata.announced
+            + self.connections.connecting.bytes()
+            + self.retained.kept.setters_bytes()
+            + self.interest.table_bytes()
+            + self.memory.metadata.announced
     }
 
     /// The budget of which what is held is all that clients may have: seven eighths of their part.
     pub(super) fn metadata_bound_for_held(&self) -> usize {
-        let (whole, own) =
-            (self.limits.shard_metadata_bytes_max, self.limits.metadata_own_max(self.shard_count));
-        let bound =
-            self.metadata.budget.bytes() as u128 * 8 / 7 * whole as u128 / own.max(1) as u128;
+        let (whole, own) = (
+            self.limits.shard_metadata_bytes_max,
+            self.limits.metadata_own_max(self.peers.count()),
+        );
+        let bound = self.memory.metadata.budget.bytes() as u128 * 8 / 7 * whole as u128
+            / own.max(1) as u128;
         usize::try_from(bound).unwrap_or(usize::MAX)
     }
 
@@ -144,14 +143,15 @@ impl Shard {
         self.count_tables();
         let needed = self.clients.session_growth() + allocated(client_id.len()) + ENTRY_SIZE;
         [
-            (self.metadata.clients + needed).saturating_sub(self.metadata.part_max()),
-            (self.metadata.budget.bytes() + needed).saturating_sub(self.metadata.filled_max()),
+            (self.memory.metadata.clients + needed).saturating_sub(self.memory.metadata.part_max()),
+            (self.memory.metadata.budget.bytes() + needed)
+                .saturating_sub(self.memory.metadata.filled_max()),
         ]
     }
 
     /// New clients may define aliases.
     pub(super) fn has_room_for_aliases(&self) -> bool {
-        self.metadata.budget.bytes() < self.metadata.own_max / 2
+        self.memory.metadata.budget.bytes() < self.memory.metadata.own_max / 2
     }
 
     /// Whether a session may have one more subscription: here, and, where other shards are told of it, there.
@@ -161,9 +161,9 @@ impl Shard {
         if !text.starts_with("$share/") {
             return self.has_room_for_filter(text, listed);
         }
-        match self.hash.owner(text.as_bytes(), self.shard_count) == self.id {
+        match self.peers.owner(text.as_bytes()) == self.peers.own() {
             true => self.has_room_for_member(text, listed),
-            false => self.metadata.budget.has_room(listed),
+            false => self.memory.metadata.budget.has_room(listed),
         }
     }
 
@@ -172,7 +172,7 @@ impl Shard {
     pub(super) fn has_room_for_member(&mut self, text: &str, listed: usize) -> bool {
         let needed = listed + ENTRY_SIZE;
         match self.groups.find(text) {
-            Some(_) => self.metadata.budget.has_room(needed),
+            Some(_) => self.memory.metadata.budget.has_room(needed),
             None => {
                 let needed = needed + GROUP_SIZE + 2 * allocated(text.len());
                 self.has_room_for_filter(filter_of(text), needed)
@@ -181,19 +181,20 @@ impl Shard {
     }
 
     fn has_room_for_filter(&self, filter: &str, listed: usize) -> bool {
-        let index = &self.router.subscriptions;
+        let index = &self.flow.router.subscriptions;
         if index.subscriber_count(filter) > 0 {
-            return self.metadata.budget.has_room(listed + ENTRY_SIZE);
+            return self.memory.metadata.budget.has_room(listed + ENTRY_SIZE);
         }
         let needed = match has_wildcards(filter) {
             true => size_in_tree(filter),
             false => ENTRY_SIZE + allocated(filter.len()),
         };
         // The announcement has a text, too.
-        let announced = if self.shard_count > 1 { allocated(filter.len()) + ENTRY_SIZE } else { 0 };
-        let has_share = self.shard_count == 1
-            || KnownInterest::bytes_of(index) + needed <= self.metadata.interest_share;
-        has_share && self.metadata.budget.has_room(listed + needed + announced)
+        let announced =
+            if !self.peers.is_alone() { allocated(filter.len()) + ENTRY_SIZE } else { 0 };
+        let has_share = self.peers.is_alone()
+            || KnownInterest::bytes_of(index) + needed <= self.memory.metadata.interest_share;
+        has_share && self.memory.metadata.budget.has_room(listed + needed + announced)
     }
 
     /// A group's owner has no room for a member: its subscription ends before its client hears of it.
@@ -228,7 +229,7 @@ impl Shard {
     pub(super) fn refuse_join(&mut self, member: Member, connection: ConnectionId, filter: &str) {
         let (shard, session) = member;
         let filter = filter.into();
-        self.outbox.control(shard, Control::JoinRefused { filter, session, connection });
+        self.flow.outbox.control(shard, Control::JoinRefused { filter, session, connection });
     }
 }
 

@@ -34,14 +34,14 @@ impl Shard {
     #[inline(never)]
     fn forget_output(&mut self, id: ConnectionId, output: Output) {
         if let Some(connection) = self.clients.connection(id) {
-            connection.output.sent(output, &mut self.pool);
+            connection.output.sent(output, &mut self.delivery.pool);
         }
     }
 
     /// A whole output was sent; gives the buffer back.
     pub fn handle_sent(&mut self, now: Instant, id: ConnectionId, output: Output) {
         let Some(connection) = self.clients.connection(id) else { return };
-        self.counters.bytes_sent += connection.output.sent(output, &mut self.pool) as u64;
+        self.counters.bytes_sent += connection.output.sent(output, &mut self.delivery.pool) as u64;
         match connection.state {
             ConnectionState::Closing { .. } => {
                 if connection.output.size() == 0 {
@@ -69,7 +69,7 @@ impl Shard {
     ) {
         self.counters.packets_sent += 1;
         let Some(connection) = self.clients.connection(id) else { return };
-        connection.answer(&mut self.pool, write);
+        connection.answer(&mut self.delivery.pool, write);
         if !connection.is_flush_listed && connection.output.has_bytes() {
             connection.is_flush_listed = true;
             self.clients.flush.push_back(id);

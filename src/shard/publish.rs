@@ -105,7 +105,7 @@ impl Shard {
         publish: Publish<'_>,
     ) -> Step {
         let alias = publish.topic_alias.unwrap_or(0);
-        let mut topic = std::mem::take(&mut self.topic_scratch);
+        let mut topic = std::mem::take(&mut self.connections.topic_scratch);
         topic.clear();
         let size_max = self.limits.filter_size_max;
         let aliases = self.clients.connection(id).and_then(|c| c.aliases_in.as_deref_mut());
@@ -145,7 +145,7 @@ impl Shard {
                 }
             }
         };
-        self.topic_scratch = topic;
+        self.connections.topic_scratch = topic;
         step
     }
 
@@ -175,7 +175,7 @@ impl Shard {
         {
             return step;
         }
-        if self.has_bridge_clients && self.is_bridge(id) {
+        if self.bridges.has_clients && self.is_bridge(id) {
             return self.accept_of_bridge(now, id, key, version, *publish, topic);
         }
         let mut joined = Vec::new();

@@ -98,10 +98,10 @@ impl Shard {
     pub(super) fn has_tokens(&mut self, now: Instant, id: ConnectionId) -> bool {
         let Some(connection) = self.clients.connection(id) else { return true };
         let is_heard =
-            connection.park.is_some() || connection.is_peer_gone || self.is_shutting_down;
+            connection.park.is_some() || connection.is_peer_gone || self.shutdown.has_begun;
         let Some(key) = connection.session().filter(|_| !is_heard) else { return true };
         let fresh = Bucket::new(&self.limits, now);
-        let bucket = self.rates.buckets.entry(key).or_insert(fresh);
+        let bucket = self.guards.rates.buckets.entry(key).or_insert(fresh);
         bucket.fill(&self.limits, now);
         let Some(until) = bucket.empty_until(&self.limits) else { return true };
         let what = "it publishes faster than it may";
@@ -118,7 +118,7 @@ impl Shard {
             return;
         }
         let key = self.clients.connection(id).and_then(|connection| connection.session());
-        if let Some(bucket) = key.and_then(|key| self.rates.buckets.get_mut(&key)) {
+        if let Some(bucket) = key.and_then(|key| self.guards.rates.buckets.get_mut(&key)) {
             bucket.charge(frame.size);
         }
     }
@@ -127,9 +127,9 @@ impl Shard {
     /// being read no more, its PINGREQs neither.
     pub(super) fn charge_passed(&mut self, now: Instant, id: ConnectionId, size: usize) {
         let key = self.clients.connection(id).and_then(|connection| connection.session());
-        let Some(key) = key.filter(|_| self.rates.is_on) else { return };
+        let Some(key) = key.filter(|_| self.guards.rates.is_on) else { return };
         let fresh = Bucket::new(&self.limits, now);
-        let bucket = self.rates.buckets.entry(key).or_insert(fresh);
+        let bucket = self.guards.rates.buckets.entry(key).or_insert(fresh);
         bucket.fill(&self.limits, now);
         bucket.charge(size.min(self.limits.packet_size_max));
     }

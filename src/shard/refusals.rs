@@ -21,7 +21,7 @@ pub enum Refusal {
 impl Shard {
     /// A connection was not accepted, by the bound of the process, of its address, or of this shard.
     pub fn refuse_accept(&mut self, now: Instant, refusal: Refusal, peer: Option<SocketAddr>) {
-        if self.is_shutting_down {
+        if self.shutdown.has_begun {
             return;
         }
         let (what, key) = match refusal {

@@ -24,7 +24,7 @@ impl Shard {
         bytes: &[u8],
     ) -> usize {
         if self.has_hooks_to_ask()
-            || self.is_shutting_down
+            || self.shutdown.has_begun
             || self.is_mail_above_mark()
             || self.bridges.is_holding()
         {
@@ -47,11 +47,11 @@ impl Shard {
         let (mut used, mut count, mut payload_bytes) = (0, 0, 0);
         loop {
             let is_admitted = match held {
-                0 => self.arena.admit_repeat(next.pieces, next.payload.len()),
+                0 => self.flow.arena.admit_repeat(next.pieces, next.payload.len()),
                 _ => {
-                    let size = self.arena.last_front_size() + next.payload.len();
+                    let size = self.flow.arena.last_front_size() + next.payload.len();
                     size <= MessageEdit::size_max_of(&self.limits)
-                        && self.arena.admit_repeat_of_last(next.payload)
+                        && self.flow.arena.admit_repeat_of_last(next.payload)
                 }
             };
             if !is_admitted {
@@ -83,8 +83,8 @@ impl Shard {
         known: &Known<'a>,
         bytes: &'a [u8],
     ) -> usize {
-        if self.hook_set.intersects(AT_ORIGIN)
-            || self.is_shutting_down
+        if self.hooks.set.intersects(AT_ORIGIN)
+            || self.shutdown.has_begun
             || self.is_mail_above_mark()
             || self.bridges.is_any()
         {
@@ -113,8 +113,8 @@ impl Shard {
         let is_qos2 = frame.is_qos2_publish();
         let receive_max = usize::from(self.limits.receive_max);
         let (mut used, mut count, mut payload_bytes) = (0, 0, 0);
-        let arena = &mut self.arena;
-        connection.output.append(&mut self.pool, |out| {
+        let arena = &mut self.flow.arena;
+        connection.output.append(&mut self.delivery.pool, |out| {
             for _ in 0..answers_room / ACK_SIZE {
                 let may_begin =
                     !is_qos2 || may_begin_qos2(session, version, receive_max, packet_id);
@@ -140,7 +140,7 @@ impl Shard {
             }
         });
         if count == 0 {
-            connection.output.give_back_empty(&mut self.pool);
+            connection.output.give_back_empty(&mut self.delivery.pool);
         }
         self.clients.list_flush(id);
         self.counters.packets_received += count;

@@ -12,10 +12,11 @@ pub(super) use room::{Kept, Room};
 pub(super) use setters::{Setter, SlotSetters};
 
 use super::mail::{Batch, Control};
-use super::{Shard, ShardId, context};
+use super::{Shard, ShardId};
 use crate::arena::Stored;
 use crate::codec::QoS;
 use crate::limits::Limits;
+use crate::peers::Peers;
 use crate::session::{Envelope, Pull, SessionKey, SessionLimits};
 use crate::time::Instant;
 use crate::topic::{ScanEnd, has_wildcards};
@@ -50,6 +51,50 @@ pub(super) struct Answer {
     pub more: Option<Box<str>>,
 }
 
+/// Retained messages: those that this shard keeps, room for those that others keep, and who asks for some.
+pub(super) struct Retained {
+    pub kept: Kept,
+    pub claims: Claims,
+    pub setters: SlotSetters,
+    /// Questions of other shards, answered when the mail of the turn is in.
+    pub queries: VecDeque<Query>,
+    /// Answers of other shards, for when the mail of the turn is in; at most one for each session that asked.
+    pub answers: VecDeque<Answer>,
+    /// Sessions whose pull goes on.
+    pub pulls: VecDeque<SessionKey>,
+    /// The number of the last question to another shard.
+    pull_request: u64,
+    /// Where the search for messages that have expired goes on.
+    sweep: Option<Box<str>>,
+}
+
+impl Retained {
+    pub fn new(peers: &Peers) -> Retained {
+        Retained {
+            kept: Kept::new(peers.hash()),
+            claims: Claims::new(peers.count(), peers.hash()),
+            setters: SlotSetters::default(),
+            queries: VecDeque::new(),
+            answers: VecDeque::new(),
+            pulls: VecDeque::new(),
+            pull_request: 0,
+            sweep: None,
+        }
+    }
+
+    /// Nobody waits for something that this shard has to do.
+    pub fn is_idle(&self) -> bool {
+        let waiting = self.queries.len() | self.answers.len() | self.pulls.len();
+        waiting == 0 && self.claims.is_idle()
+    }
+
+    /// Whether the end of a turn has something to do, waiting for the turn or not.
+    #[inline]
+    pub fn has_chores(&self) -> bool {
+        self.queries.len() | self.answers.len() | self.pulls.len() != 0 || self.claims.has_begun()
+    }
+}
+
 impl Shard {
     /// What a subscription that was made now has to fetch. `None`: nothing is retained for it here, no other shard is to be
     /// asked, and what comes from now on reaches it as it comes.
@@ -59,11 +104,11 @@ impl Shard {
         envelope: impl FnOnce() -> Envelope,
     ) -> Option<Pull> {
         let shards: VecDeque<ShardId> = match has_wildcards(filter) {
-            true if self.shard_count == 1 && self.retained.is_empty() => return None,
-            true => (0..self.shard_count).collect(),
+            true if self.peers.is_alone() && self.retained.kept.is_empty() => return None,
+            true => (0..self.peers.count()).collect(),
             false => {
-                let owner = self.hash.owner(filter.as_bytes(), self.shard_count);
-                if owner == self.id && self.retained.get(filter).is_none() {
+                let owner = self.peers.owner(filter.as_bytes());
+                if owner == self.peers.own() && self.retained.kept.get(filter).is_none() {
                     return None;
                 }
                 VecDeque::from([owner])
@@ -86,14 +131,14 @@ impl Shard {
             && !session.is_pull_listed
         {
             session.is_pull_listed = true;
-            self.pulls.push_back(key);
+            self.retained.pulls.push_back(key);
         }
     }
 
     /// Each session whose pull can go on fetches, until it has no room, or has used its part of the turn.
     pub(super) fn continue_pulls(&mut self, now: Instant) {
-        for _ in 0..self.pulls.len() {
-            let Some(key) = self.pulls.pop_front() else { return };
+        for _ in 0..self.retained.pulls.len() {
+            let Some(key) = self.retained.pulls.pop_front() else { return };
             if let Some(session) = self.clients.session(key) {
                 session.is_pull_listed = false;
             }
@@ -110,7 +155,7 @@ impl Shard {
 
     /// Fetches one chunk; whether there may be another at once. The topics that it looks at are taken from `steps_left`.
     fn pull(&mut self, now: Instant, key: SessionKey, steps_left: &mut usize) -> bool {
-        let own = self.id;
+        let own = self.peers.own();
         let Some((session, Some(connection))) = self.clients.pair(key) else { return false };
         let count_max = chunk_count(&self.limits, &session.bounds());
         let has_room = connection.has_room(&self.limits) && connection.pending.is_none();
@@ -126,8 +171,8 @@ impl Shard {
             return true;
         };
         if shard != own {
-            self.pull_request += 1;
-            pull.request = self.pull_request;
+            self.retained.pull_request += 1;
+            pull.request = self.retained.pull_request;
             pull.is_asked = true;
             // What was forgotten was seen before the question.
             pull.seen_from = pull.seen_from.max(fetch.seen.as_ref().map_or(0, |s| s.first()));
@@ -139,19 +184,19 @@ impl Shard {
                 count_max,
             };
             // The owner is to have what was published here before.
-            self.outbox.control_behind(shard, query);
+            self.flow.outbox.control_behind(shard, query);
             return false;
         }
         let envelope = pull.envelope.clone();
         let (seen, seen_from) = (fetch.seen.as_deref(), pull.seen_from);
         let is_seen = |hash| seen.is_some_and(|seen| seen.contains(seen_from, hash));
         let bytes_max = chunk_bytes(&self.limits);
-        let hash = &self.hash;
+        let hash = self.peers.hash();
         let mut found: Vec<Stored> = Vec::new();
         let mut bytes = 0;
         let visit_max = VISIT_MAX.min(*steps_left);
         let mut visits_left = visit_max;
-        let end = self.retained.scan_while(
+        let end = self.retained.kept.scan_while(
             &pull.filter,
             pull.after.as_deref(),
             &mut visits_left,
@@ -160,8 +205,8 @@ impl Shard {
                 if !is_expired && !is_seen(hash.bytes(topic.as_bytes())) {
                     bytes += stored.size();
                     // What is about to be replaced is not held.
-                    found.push(match self.retained.is_promised(topic) {
-                        true => Stored::copy_of(&stored.message(), &self.stored),
+                    found.push(match self.retained.kept.is_promised(topic) {
+                        true => Stored::copy_of(&stored.message(), &self.delivery.stored),
                         false => stored.clone(),
                     });
                 }
@@ -192,13 +237,13 @@ impl Shard {
 
     /// Answers what other shards asked, with all mail of the turn taken in.
     pub(super) fn answer_queries(&mut self, now: Instant) {
-        while let Some(query) = self.queries.pop_front() {
+        while let Some(query) = self.retained.queries.pop_front() {
             let Query { from, session, request, filter, after, count_max } = query;
             let mut messages = Batch::default();
             let bytes_max = chunk_bytes(&self.limits);
             let mut left = VISIT_MAX;
             let end =
-                self.retained.scan_while(&filter, after.as_deref(), &mut left, |_, stored| {
+                self.retained.kept.scan_while(&filter, after.as_deref(), &mut left, |_, stored| {
                     let message = stored.message();
                     if message.meta.expires_at.is_none_or(|at| at > now) {
                         messages.push(&message);
@@ -210,14 +255,16 @@ impl Shard {
                 ScanEnd::Done => None,
                 ScanEnd::More(topic) => Some(topic),
             };
-            self.outbox.control(from, Control::RetainedAnswer { session, request, messages, more });
+            self.flow
+                .outbox
+                .control(from, Control::RetainedAnswer { session, request, messages, more });
         }
     }
 
     /// Hands on what other shards answered, after the messages that came with the same mail: a newer one of them
     /// tells which answers are old.
     pub(super) fn take_answers(&mut self, now: Instant) {
-        while let Some(answer) = self.answers.pop_front() {
+        while let Some(answer) = self.retained.answers.pop_front() {
             self.take_answer(now, answer);
         }
     }
@@ -241,7 +288,7 @@ impl Shard {
         let seen = fetch.seen.take();
         let mut reader = messages.reader();
         while let Some(message) = reader.next() {
-            let hash = self.hash.bytes(message.topic);
+            let hash = self.peers.hash().bytes(message.topic);
             if seen.as_ref().is_some_and(|seen| seen.contains(seen_from, hash)) {
                 continue;
             }
@@ -249,7 +296,7 @@ impl Shard {
             let envelope = Envelope { qos: published.min(envelope.qos), ..envelope.clone() };
             if self.is_delivered(now, key, &message) {
                 self.note_retained(key, &message);
-                let mut context = context!(self, now);
+                let mut context = self.delivery.context(now, &self.limits, &mut self.counters);
                 self.clients.offer(key, &mut context, &message, envelope);
             }
         }
@@ -262,17 +309,17 @@ impl Shard {
     /// Removes expired retained messages, some at a time.
     pub(super) fn sweep_retained(&mut self, now: Instant) {
         let mut expired: Vec<Box<str>> = Vec::new();
-        let after = self.retained_sweep.take();
-        let end = self.retained.scan("#", after.as_deref(), VISIT_MAX, |topic, stored| {
+        let after = self.retained.sweep.take();
+        let end = self.retained.kept.scan("#", after.as_deref(), VISIT_MAX, |topic, stored| {
             if stored.message().meta.expires_at.is_some_and(|at| at <= now) {
                 expired.push(topic.into());
             }
         });
         if let ScanEnd::More(topic) = end {
-            self.retained_sweep = Some(topic);
+            self.retained.sweep = Some(topic);
         }
         for topic in expired {
-            self.retained.remove(&topic);
+            self.retained.kept.remove(&topic);
         }
     }
 }

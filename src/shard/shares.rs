@@ -23,8 +23,8 @@ impl Shard {
 
     pub(super) fn holder_name(&self, peer: Option<SocketAddr>) -> Option<HolderName> {
         self.limits.shares_by_address.then(|| match peer {
-            Some(peer) => Origin::of(peer).name(&self.hash),
-            None => Origin::unknown(&self.hash),
+            Some(peer) => Origin::of(peer).name(self.peers.hash()),
+            None => Origin::unknown(self.peers.hash()),
         })
     }
 
@@ -104,7 +104,8 @@ impl Shard {
             return true;
         }
         let bytes_max = self.limits.shard_wills_bytes_max;
-        let free = bytes_max.saturating_sub(self.will_bytes.bytes().saturating_sub(old_size));
+        let free =
+            bytes_max.saturating_sub(self.memory.will_bytes.bytes().saturating_sub(old_size));
         if size > free {
             return false;
         }

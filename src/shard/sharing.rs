@@ -5,7 +5,7 @@ use super::hooks::Plugged;
 use super::interest::Join;
 use super::mail::{Address, Batch, Control, GroupKey, Outbox};
 use super::router::{Options, Subscriber};
-use super::{ConnectionId, Shard, ShardId, context};
+use super::{ConnectionId, Shard, ShardId};
 use crate::arena::{Message, Stored};
 use crate::codec::{QoS, SubscriptionOptions};
 use crate::limits::Limits;
@@ -139,7 +139,7 @@ impl Shard {
         options: SubscriptionOptions,
         subscription_id: u32,
     ) -> bool {
-        let owner = self.hash.owner(text.as_bytes(), self.shard_count);
+        let owner = self.peers.owner(text.as_bytes());
         let full = self.full_credit_of(key);
         let Some((session, Some(connection))) = self.clients.pair(key) else { return false };
         let (membership, credit) = session.join(connection, (text, owner), options.qos, full);
@@ -149,15 +149,15 @@ impl Shard {
             id: subscription_id,
             membership,
         };
-        if owner == self.id {
-            let (filter, is_new) = self.add_member(text, (self.id, key), options, credit);
+        if owner == self.peers.own() {
+            let (filter, is_new) = self.add_member(text, (self.peers.own(), key), options, credit);
             let is_waiting = self.announce(&filter, is_new, Some(id));
             self.serve_group(now, text);
             return is_waiting;
         }
         let filter = text.into();
         let join = Control::Join { filter, session: key, connection: id, options, credit };
-        self.outbox.control(owner, join);
+        self.flow.outbox.control(owner, join);
         true
     }
 
@@ -183,7 +183,7 @@ impl Shard {
                 retain_as_published: true,
                 id: 0,
             };
-            self.router.subscriptions.insert(&filter, Subscriber::Group(index), entry);
+            self.flow.router.subscriptions.insert(&filter, Subscriber::Group(index), entry);
             self.bound_held();
         }
         (filter, is_new)
@@ -218,10 +218,10 @@ impl Shard {
 
     /// The group's filter is known everywhere: the member may tell its client.
     pub(super) fn confirm_join(&mut self, now: Instant, join: Join) {
-        if join.shard == self.id {
+        if join.shard == self.peers.own() {
             return self.confirm_subscribe(now, join.connection);
         }
-        self.outbox.control(join.shard, Control::Joined { connection: join.connection });
+        self.flow.outbox.control(join.shard, Control::Joined { connection: join.connection });
     }
 
     /// Gives waiting messages to members with credit.
@@ -233,7 +233,7 @@ impl Shard {
 
     fn give_backlog(&mut self, now: Instant, index: u32) {
         let Some(group) = self.groups.get(index) else { return };
-        let mut context = context!(self, now);
+        let mut context = self.delivery.context(now, &self.limits, &mut self.counters);
         while group.members.has_credit() {
             let Some(queued) = group.backlog.pop() else { return };
             context.counters.add_steps(1);
@@ -243,15 +243,15 @@ impl Shard {
                 context.drops.push(None, message.topic, DropReason::Expired);
                 continue;
             }
-            let (clients, outbox) = (&mut self.clients, &mut self.outbox);
+            let (clients, outbox) = (&mut self.clients, &mut self.flow.outbox);
             let mut receivers = Plugged::receivers(
-                &mut self.plugged,
-                self.hook_set,
+                &mut self.hooks.plugged,
+                self.hooks.set,
                 || MessageView::of(&message, now),
-                self.id,
+                self.peers.own(),
             );
             let receiver = receivers.as_mut();
-            if !give(group, &message, self.id, clients, outbox, &mut context, receiver) {
+            if !give(group, &message, self.peers.own(), clients, outbox, &mut context, receiver) {
                 return group.backlog.push_front(queued);
             }
             context.counters.deliveries_skipped += receivers.map_or(0, |r| r.skipped());
@@ -301,10 +301,10 @@ impl Shard {
         filter: Box<str>,
         count: u32,
     ) {
-        if owner == self.id {
-            return self.on_credit(now, (self.id, key), &filter, count);
+        if owner == self.peers.own() {
+            return self.on_credit(now, (self.peers.own(), key), &filter, count);
         }
-        self.outbox.control(owner, Control::Credit { filter, session: key, count });
+        self.flow.outbox.control(owner, Control::Credit { filter, session: key, count });
     }
 
     pub(super) fn on_credit(&mut self, now: Instant, member: Member, text: &str, count: u32) {
@@ -341,11 +341,11 @@ impl Shard {
         self.counters.add_steps(memberships.len() as u64);
         for (number, owner, filter) in memberships {
             let returned = returned.remove(&number).unwrap_or_default();
-            if owner == self.id {
-                self.on_away(now, (self.id, key), &filter, returned, false);
+            if owner == self.peers.own() {
+                self.on_away(now, (self.peers.own(), key), &filter, returned, false);
             } else {
                 let (filter, returned) = ((*filter).into(), batch_of(&returned));
-                self.outbox.control(owner, Control::Away { filter, session: key, returned });
+                self.flow.outbox.control(owner, Control::Away { filter, session: key, returned });
             }
         }
     }
@@ -388,12 +388,12 @@ impl Shard {
         membership: &Membership,
         returned: Vec<Stored>,
     ) {
-        if membership.owner == self.id {
-            return self.on_away(now, (self.id, key), &membership.filter, returned, true);
+        if membership.owner == self.peers.own() {
+            return self.on_away(now, (self.peers.own(), key), &membership.filter, returned, true);
         }
         let returned = batch_of(&returned);
         let leave = Control::Leave { filter: (*membership.filter).into(), session: key, returned };
-        self.outbox.control(membership.owner, leave);
+        self.flow.outbox.control(membership.owner, leave);
     }
 
     /// What waits for the client and came through memberships that it leaves: found in one way through its queue.
@@ -421,7 +421,11 @@ impl Shard {
     ) {
         let Some(index) = self.groups.find(text) else { return };
         let Some(group) = self.groups.get(index) else { return };
-        take_back(group, returned, &mut context!(self, now));
+        take_back(
+            group,
+            returned,
+            &mut self.delivery.context(now, &self.limits, &mut self.counters),
+        );
         if is_gone {
             self.groups.change_members(index, |members| members.leave(&member));
         } else {
@@ -433,9 +437,9 @@ impl Shard {
             let left_count = group.acknowledged_backlog_count();
             self.counters.dropped_group_full += group.backlog.len() as u64;
             if let Some(group) = self.groups.remove(index) {
-                self.discards.push(group.backlog, Some(DropReason::GroupFull));
+                self.memory.discards.push(group.backlog, Some(DropReason::GroupFull));
             }
-            self.router.subscriptions.remove(&filter, Subscriber::Group(index));
+            self.flow.router.subscriptions.remove(&filter, Subscriber::Group(index));
             self.withdraw(now, &filter);
             self.count_left_in_group(left_count);
             return;
@@ -461,7 +465,7 @@ impl Shard {
             }
         }
         for (group, returned) in stranded {
-            self.outbox.control(from, Control::Stranded { group, returned });
+            self.flow.outbox.control(from, Control::Stranded { group, returned });
         }
     }
 
@@ -480,7 +484,7 @@ impl Shard {
             return true;
         }
         let envelope = address.options.envelope(message.meta.qos, message.meta.retain);
-        let mut context = context!(self, now);
+        let mut context = self.delivery.context(now, &self.limits, &mut self.counters);
         let offer = self.clients.offer(address.session, &mut context, message, envelope);
         if offer != Some(Offer::Queued) {
             self.clients.use_place(address.session, number);
@@ -494,18 +498,18 @@ impl Shard {
         let Some(group) = self.groups.get(key.index).filter(|group| group.key == key) else {
             self.counters.dropped_group_full += stored.len() as u64;
             for stored in &stored {
-                self.drops.push(None, stored.message().topic, DropReason::GroupFull);
+                self.delivery.drops.push(None, stored.message().topic, DropReason::GroupFull);
             }
             return;
         };
-        take_back(group, stored, &mut context!(self, now));
+        take_back(group, stored, &mut self.delivery.context(now, &self.limits, &mut self.counters));
         let text = group.text.clone();
         self.serve_group(now, &text);
     }
 
     /// Copies of the messages of a batch, as far as the shard may keep more.
     pub(super) fn stored_of(&mut self, now: Instant, batch: &Batch) -> Vec<Stored> {
-        let context = context!(self, now);
+        let context = self.delivery.context(now, &self.limits, &mut self.counters);
         let mut reader = batch.reader();
         let mut stored = Vec::with_capacity(batch.count);
         while let Some(message) = reader.next() {

@@ -16,38 +16,38 @@ impl Shard {
         if is_short == self.is_memory_short() {
             return;
         }
-        let Some(configured) = self.limits_with_memory.take() else {
-            self.limits_with_memory = Some(Box::new(self.limits.clone()));
+        let Some(configured) = self.memory.limits_with_memory.take() else {
+            self.memory.limits_with_memory = Some(Box::new(self.limits.clone()));
             self.counters.memory_shortages += 1;
             self.lower_limits();
-            self.metadata.set_bounds(&self.limits, self.shard_count);
+            self.memory.metadata.set_bounds(&self.limits, self.peers.count());
             self.check_input(now);
             // Buffers that were busy once are idle when they are seen so a second time.
-            self.pool.trim();
-            self.pool.trim();
-            self.input_pool.trim();
-            self.input_pool.trim();
-            self.outbox.trim();
+            self.delivery.pool.trim();
+            self.delivery.pool.trim();
+            self.connections.input_pool.trim();
+            self.connections.input_pool.trim();
+            self.flow.outbox.trim();
             self.trim_edits();
             return;
         };
         self.limits = *configured;
-        self.metadata.set_bounds(&self.limits, self.shard_count);
+        self.memory.metadata.set_bounds(&self.limits, self.peers.count());
     }
 
     pub(super) fn is_memory_short(&self) -> bool {
-        self.limits_with_memory.is_some()
+        self.memory.limits_with_memory.is_some()
     }
 
     fn lower_limits(&mut self) {
         let held = [
             // The absent keep what they have, of which they may have three quarters.
-            self.stored.bytes() + self.stored.bytes() / 3,
-            self.output_total.bytes.bytes(),
-            self.will_bytes.bytes(),
+            self.delivery.stored.bytes() + self.delivery.stored.bytes() / 3,
+            self.memory.output_total.bytes.bytes(),
+            self.memory.will_bytes.bytes(),
             self.metadata_bound_for_held(),
-            self.frame_bytes.bytes().min(self.limits.packet_size_max),
-            self.connect_bytes.bytes().min(self.limits.connect_packet_size_max()),
+            self.memory.frame_bytes.bytes().min(self.limits.packet_size_max),
+            self.memory.connect_bytes.bytes().min(self.limits.connect_packet_size_max()),
         ];
         let Limits {
             shard_stored_bytes_max,
@@ -76,7 +76,7 @@ impl Shard {
         limits.shard_connects_bytes_max = limits.shard_connects_bytes_max.max(connect_size_max);
         // What is retained stays until it is replaced, and other shards may use what they were given. 0 would say that nothing
         // is ever retained.
-        let retained_bytes = self.retained.used().bytes + self.retained.leased().bytes;
+        let retained_bytes = self.retained.kept.used().bytes + self.retained.kept.leased().bytes;
         limits.retained_bytes_max = retained_bytes.max(1).min(limits.retained_bytes_max);
     }
 }

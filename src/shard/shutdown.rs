@@ -36,6 +36,7 @@ pub struct Remainder {
 /// What a shard that ends waits for.
 #[derive(Debug, Default)]
 pub(super) struct Shutdown {
+    pub has_begun: bool,
     waited_for: BTreeMap<SessionKey, Progress>,
     /// Connections whose confirmed bytes are to be told.
     looks: VecDeque<ConnectionId>,
@@ -70,7 +71,7 @@ impl Shard {
     pub fn begin_shutdown(&mut self, now: Instant) {
         self.run_pipeline(now);
         self.use_postponed(now);
-        self.is_shutting_down = true;
+        self.shutdown.has_begun = true;
         for id in self.clients.connection_ids() {
             self.forget_claim(id);
             // What it published and nobody used is ignored; acknowledgements may stand behind it.
@@ -193,7 +194,7 @@ impl Shard {
 
     /// The last member of a group has gone.
     pub(super) fn count_left_in_group(&mut self, count: u64) {
-        if self.is_shutting_down {
+        if self.shutdown.has_begun {
             self.shutdown.remainder.shared += count;
         }
     }

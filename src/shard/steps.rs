@@ -9,6 +9,7 @@
 //! who sent the messages is charged. The way of a message that meets no bound has no look more. Where so few would be held that
 //! this took more than it saves, each message is weighed by its route, if that is remembered; if not, it goes to the stages alone.
 
+use super::flow::Flow;
 use super::input::PIPELINE_BYTES;
 use super::router::Router;
 use super::{ConnectionId, Shard};
@@ -66,6 +67,20 @@ pub(super) struct Turns {
     pub bridge_steps: u64,
     /// What the reads of each connection have taken in this turn, for tests.
     measured: BTreeMap<ConnectionId, u64>,
+}
+
+/// How much a shard does, and for whom.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub turns: Turns,
+    call_steps_most: u64,
+    turn_steps_most: u64,
+}
+
+impl Work {
+    pub fn new() -> Work {
+        Work { turns: Turns::new(), call_steps_most: 0, turn_steps_most: 0 }
+    }
 }
 
 impl Turns {
@@ -183,20 +198,20 @@ impl Shard {
         let result = call(self);
         // A CONNECT that waits is counted again when it is read again.
         let steps = self.work().saturating_sub(before);
-        self.call_steps_most = self.call_steps_most.max(steps);
+        self.work.call_steps_most = self.work.call_steps_most.max(steps);
         result
     }
 
     /// The most steps that a packet, a timer, a piece of mail or the end of a connection has taken since this was asked
     /// last, deliveries apart: at most `CALL_STEPS_MAX`.
     pub fn take_call_steps_most(&mut self) -> u64 {
-        std::mem::take(&mut self.call_steps_most)
+        std::mem::take(&mut self.work.call_steps_most)
     }
 
     /// The most steps that the reads of one connection have taken in a turn since this was asked last: `turn_steps_max`, what
     /// its last packet took, and what it found held. Builds with debug assertions know it.
     pub fn take_turn_steps_most(&mut self) -> u64 {
-        std::mem::take(&mut self.turn_steps_most)
+        std::mem::take(&mut self.work.turn_steps_most)
     }
 
     /// Notes what a read of a connection has taken since the shard's steps were `began`.
@@ -204,9 +219,9 @@ impl Shard {
     pub(super) fn measure_turn(&mut self, id: ConnectionId, began: u64) {
         if cfg!(debug_assertions) {
             let taken = self.steps().saturating_sub(began);
-            let sum = self.turns.measured.entry(id).or_default();
+            let sum = self.work.turns.measured.entry(id).or_default();
             *sum += taken;
-            self.turn_steps_most = self.turn_steps_most.max(*sum);
+            self.work.turn_steps_most = self.work.turn_steps_most.max(*sum);
         }
     }
 
@@ -217,13 +232,13 @@ impl Shard {
 
     /// What topics match has changed: so many messages may be held from now on.
     pub(super) fn bound_held(&mut self) {
-        let held_max = self.turn_part() / self.router.weight_max().max(1);
-        self.turns.is_strict = held_max < HELD_MIN;
-        self.turns.weighed = Weighed::default();
+        let held_max = self.turn_part() / self.flow.router.weight_max().max(1);
+        self.work.turns.is_strict = held_max < HELD_MIN;
+        self.work.turns.weighed = Weighed::default();
         let bytes_max = usize::try_from(held_max.max(1) << COPY_SHIFT).unwrap_or(usize::MAX);
-        self.turns.held_bytes_max = bytes_max.min(PIPELINE_BYTES);
-        let held_max = if self.turns.is_strict { 0 } else { held_max };
-        self.arena.bound_held(usize::try_from(held_max).unwrap_or(usize::MAX));
+        self.work.turns.held_bytes_max = bytes_max.min(PIPELINE_BYTES);
+        let held_max = if self.work.turns.is_strict { 0 } else { held_max };
+        self.flow.arena.bound_held(usize::try_from(held_max).unwrap_or(usize::MAX));
     }
 
     /// As many messages are held as may be, or they fill the arena, so the stages empty it. A message that finds no room then
@@ -236,7 +251,8 @@ impl Shard {
         now: Instant,
         draft: Draft<'_>,
     ) -> Option<Generation> {
-        let Shard { turns, limits, router, arena, .. } = self;
+        let Shard { limits, .. } = self;
+        let (turns, Flow { router, arena, .. }) = (&mut self.work.turns, &mut self.flow);
         let weighed = match turns.is_strict && arena.held() == 0 {
             true => turns.admit_alone(&draft, limits, router, arena),
             false => turns.admit_weighed(&draft, limits, router, arena),
@@ -245,7 +261,12 @@ impl Shard {
             return weighed;
         }
         self.run_charged(now, draft.meta.publisher);
-        let admitted = self.turns.admit_alone(&draft, &self.limits, &self.router, &mut self.arena);
+        let admitted = self.work.turns.admit_alone(
+            &draft,
+            &self.limits,
+            &self.flow.router,
+            &mut self.flow.arena,
+        );
         self.counters.refused_by_arena += u64::from(admitted.is_none());
         admitted
     }
@@ -254,10 +275,10 @@ impl Shard {
     #[cold]
     #[inline(never)]
     pub(super) fn run_charged(&mut self, now: Instant, publisher: u64) {
-        let (held, began) = (self.arena.held(), self.steps());
+        let (held, began) = (self.flow.arena.held(), self.steps());
         self.run_pipeline(now);
         let taken = self.steps() - began + held;
-        let weighed = std::mem::take(&mut self.turns.weighed);
+        let weighed = std::mem::take(&mut self.work.turns.weighed);
         let payer = if weighed.is_alone { weighed.publisher } else { publisher };
         if let Some(key) = SessionKey::from_u64(payer)
             && let Some(id) = self.clients.session(key).and_then(|session| session.connection)
@@ -271,8 +292,8 @@ impl Shard {
     pub(super) fn charge(&mut self, id: ConnectionId, steps: u64) {
         let Some(connection) = self.clients.connection(id) else { return };
         if connection.turn_steps == 0 {
-            self.turns.charged.push(id);
-            self.turns.is_pending = true;
+            self.work.turns.charged.push(id);
+            self.work.turns.is_pending = true;
         }
         let steps = steps.clamp(1, u64::from(u32::MAX)) as u32;
         connection.turn_steps = connection.turn_steps.saturating_add(steps);
@@ -285,7 +306,7 @@ impl Shard {
         let Some(connection) = self.clients.connection(id) else { return };
         let is_used = connection.turn_steps > 0 && u64::from(connection.turn_steps) >= part;
         let is_open = matches!(connection.state, ConnectionState::Open(_));
-        if is_used && is_open && connection.park.is_none() && !self.is_shutting_down {
+        if is_used && is_open && connection.park.is_none() && !self.shutdown.has_begun {
             self.park(id, Park::Turn);
         }
     }
@@ -298,15 +319,15 @@ impl Shard {
     /// Something that has arrived is worked on in the next turn.
     #[inline]
     pub fn has_postponed(&self) -> bool {
-        self.turns.is_pending && self.has_left()
+        self.work.turns.is_pending && self.has_left()
     }
 
     #[inline(never)]
     fn has_left(&self) -> bool {
-        !self.turns.is_idle()
-            || !self.postponed_mail.is_idle()
+        !self.work.turns.is_idle()
+            || !self.flow.inbox.is_idle()
             || self.has_inbound_left()
-            || !self.postponed_reads.is_empty()
+            || !self.connections.postponed_reads.is_empty()
     }
 
     pub(super) fn list_for_turn(&mut self, id: ConnectionId) {
@@ -314,8 +335,8 @@ impl Shard {
             && !connection.is_turn_listed
         {
             connection.is_turn_listed = true;
-            self.turns.parked.push(id);
-            self.turns.is_pending = true;
+            self.work.turns.parked.push(id);
+            self.work.turns.is_pending = true;
         }
     }
 
@@ -334,14 +355,14 @@ impl Shard {
     #[inline(always)]
     pub(super) fn end_measure(&mut self) {
         if cfg!(debug_assertions) {
-            self.turns.measured.clear();
+            self.work.turns.measured.clear();
         }
     }
 
     /// Goes on with what was postponed in a turn before this one, as far as this one's account allows, and closes that.
     #[inline(always)]
     pub(super) fn go_on(&mut self, now: Instant) {
-        if self.turns.is_pending {
+        if self.work.turns.is_pending {
             self.go_on_with_postponed(now);
         }
     }
@@ -354,30 +375,30 @@ impl Shard {
         let began = self.steps();
         let all = GO_ON_TURNS.saturating_mul(self.limits.turn_steps_max);
         while self.steps() - began < all
-            && let Some(id) = self.turns.due.pop_front()
+            && let Some(id) = self.work.turns.due.pop_front()
         {
             let Some(connection) = self.clients.connection(id) else { continue };
             connection.is_turn_listed = false;
             self.unpark(now, id, Park::Turn);
-            if self.arena.used() >= self.turns.held_bytes_max {
+            if self.flow.arena.used() >= self.work.turns.held_bytes_max {
                 self.run_for(now, id);
             }
             self.end_if_used(now, id);
         }
         // Those that were parked in this turn stand behind those that are left.
-        self.turns.due.extend(self.turns.parked.drain(..));
-        self.postponed_reads.append(&mut self.last_reads);
-        std::mem::swap(&mut self.postponed_reads, &mut self.last_reads);
+        self.work.turns.due.extend(self.work.turns.parked.drain(..));
+        self.connections.postponed_reads.append(&mut self.connections.last_reads);
+        std::mem::swap(&mut self.connections.postponed_reads, &mut self.connections.last_reads);
         self.end_mail_account();
-        self.turns.bridge_steps = 0;
-        let mut charged = std::mem::take(&mut self.turns.charged);
+        self.work.turns.bridge_steps = 0;
+        let mut charged = std::mem::take(&mut self.work.turns.charged);
         for id in charged.drain(..) {
             if let Some(connection) = self.clients.connection(id) {
                 connection.turn_steps = 0;
             }
         }
-        self.turns.charged = charged;
-        self.turns.is_pending = self.has_postponed();
+        self.work.turns.charged = charged;
+        self.work.turns.is_pending = self.has_postponed();
     }
 
     /// Ends a connection whose socket has ended before and whose input was used now.

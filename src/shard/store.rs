@@ -3,7 +3,7 @@
 
 use super::mail::Control;
 use super::timers::Timer;
-use super::{About, ConnectionId, Shard, ShardId, context};
+use super::{About, Shard, ShardId};
 use crate::codec::{PacketId, ReasonCode};
 use crate::limits::PUBLISHED_AHEAD_MAX;
 use crate::session::queue::QueueLimits;
@@ -90,7 +90,7 @@ impl Store {
 impl Shard {
     /// The client that lost most to a full store since the last call.
     pub fn take_loser(&mut self) -> Option<Loser> {
-        self.store.loser.take()
+        self.memory.store.loser.take()
     }
 
     /// The absent have the store but for the reserve; above that those that hold most lose first.
@@ -104,20 +104,21 @@ impl Shard {
     /// All marks are above what the absent may have.
     #[inline]
     pub(super) fn wants_store_look(&self) -> bool {
-        self.stored.bytes() > self.limits.absent_bytes_max() || self.store.is_holding
+        self.delivery.stored.bytes() > self.limits.absent_bytes_max()
+            || self.memory.store.is_holding
     }
 
     #[cold]
     #[inline(never)]
     fn check_full_store(&mut self, now: Instant) {
-        if self.stored.bytes() > self.limits.absent_bytes_max() {
+        if self.delivery.stored.bytes() > self.limits.absent_bytes_max() {
             self.shed_absent(now);
         }
-        let mark = match self.store.is_holding {
+        let mark = match self.memory.store.is_holding {
             false => self.limits.stored_bytes_mark(),
             true => self.limits.stored_bytes_low(),
         };
-        if (self.stored.bytes() > mark) != self.store.is_holding {
+        if (self.delivery.stored.bytes() > mark) != self.memory.store.is_holding {
             self.change_hold(now);
         }
     }
@@ -128,7 +129,7 @@ impl Shard {
         // A holder is an address with all its sessions, of which the largest loses, or all shared groups.
         // What one message of many sessions takes counts with each, so both must be above.
         while left > 0
-            && self.stored.bytes() > bytes_max
+            && self.delivery.stored.bytes() > bytes_max
             && self.clients.absent().bytes() + self.groups.backlog_bytes() > bytes_max
         {
             let count = match (self.clients.absent().largest(), self.groups.largest_backlog()) {
@@ -150,16 +151,16 @@ impl Shard {
     /// Drops an eighth of what waits for a session, by its policy, or what it has not acknowledged if nothing waits; how many
     /// messages that were.
     fn shed_session(&mut self, now: Instant, key: SessionKey) -> u64 {
-        let mut context = context!(self, now);
+        let mut context = self.delivery.context(now, &self.limits, &mut self.counters);
         let Some(count) = self.clients.shed(key, &mut context) else { return 0 };
         if let Some(session) = self.clients.session(key) {
-            self.store.note(&session.client_id, count);
+            self.memory.store.note(&session.client_id, count);
         }
         count
     }
 
     fn shed_group(&mut self, now: Instant, index: u32) -> u64 {
-        let context = context!(self, now);
+        let context = self.delivery.context(now, &self.limits, &mut self.counters);
         let Some(group) = self.groups.get(index) else { return 0 };
         let bytes = group.backlog.bytes();
         let limits = QueueLimits {
@@ -180,29 +181,29 @@ impl Shard {
     #[cold]
     #[inline(never)]
     fn change_hold(&mut self, now: Instant) {
-        let is_on = !self.store.is_holding;
-        self.store.is_holding = is_on;
+        let is_on = !self.memory.store.is_holding;
+        self.memory.store.is_holding = is_on;
         self.counters.store_holds += u64::from(is_on);
-        self.outbox.hold(self.id, is_on);
-        for to in (0..self.shard_count).filter(|to| *to != self.id) {
-            self.outbox.control(to, Control::Hold { is_on });
+        self.flow.outbox.hold(self.peers.own(), is_on);
+        for to in (0..self.peers.count()).filter(|to| *to != self.peers.own()) {
+            self.flow.outbox.control(to, Control::Hold { is_on });
         }
-        self.store.progress = BTreeMap::new();
+        self.memory.store.progress = BTreeMap::new();
         self.begin_looks();
         if is_on {
             self.look_at_progress();
         }
         let look_at = is_on.then(|| now.plus_ms(LOOK_MS));
-        self.timers.set(Timer::Store, &mut self.store.timer, look_at);
+        self.timers.set(Timer::Store, &mut self.memory.store.timer, look_at);
     }
 
     /// Sees how far all connected clients have come; those that stand still, those that hold most at the end.
     fn look_at_progress(&mut self) -> Vec<(usize, SessionKey)> {
-        let before = std::mem::take(&mut self.store.progress);
+        let before = std::mem::take(&mut self.memory.store.progress);
         let mut slow = Vec::new();
         for session in self.clients.sessions().filter(|session| session.connection.is_some()) {
             let progress = Progress::new(session, before.get(&session.key));
-            self.store.progress.insert(session.key, progress);
+            self.memory.store.progress.insert(session.key, progress);
             if progress.stalled_count >= STALLED_LOOKS {
                 slow.push((session.held_bytes(), session.key));
             }
@@ -213,17 +214,17 @@ impl Shard {
 
     /// Publishers still wait: clients that stand still count as absent from here.
     pub(super) fn on_store_timer(&mut self, now: Instant) {
-        self.store.timer = None;
+        self.memory.store.timer = None;
         for (held, key) in self.look_at_progress().into_iter().rev() {
-            if held == 0 || self.stored.bytes() <= self.limits.stored_bytes_low() {
+            if held == 0 || self.delivery.stored.bytes() <= self.limits.stored_bytes_low() {
                 break;
             }
             self.end_slow(now, key);
         }
         self.check_store(now);
-        if self.store.is_holding {
+        if self.memory.store.is_holding {
             let look_at = Some(now.plus_ms(LOOK_MS));
-            self.timers.set(Timer::Store, &mut self.store.timer, look_at);
+            self.timers.set(Timer::Store, &mut self.memory.store.timer, look_at);
         }
     }
 
@@ -236,7 +237,7 @@ impl Shard {
             None | Some(Park::Output | Park::Bridge | Park::Acks) => false,
             // Its acknowledgements stand behind what it publishes, unless it has published more than can stand in front of them.
             Some(_) => {
-                let ahead = self.store.ahead.get(&key).map_or(0, |ahead| ahead.bytes);
+                let ahead = self.memory.store.ahead.get(&key).map_or(0, |ahead| ahead.bytes);
                 !session.inflight.is_empty() && ahead < PUBLISHED_AHEAD_MAX
             }
         };
@@ -263,62 +264,60 @@ impl Shard {
     /// A publisher that is itself sent messages is not held: its acknowledgements stand behind its publishes. Those that wait
     /// are looked at when messages were sent since all were.
     pub(super) fn unpark_readers(&mut self, now: Instant) {
-        if self.outbox.is_mail_above_mark() || self.bridges_above_mark() {
-            (self.store.looked_at_sent, self.store.looks_left) = (None, 0);
+        if self.flow.outbox.is_mail_above_mark() || self.bridges_above_mark() {
+            (self.memory.store.looked_at_sent, self.memory.store.looks_left) = (None, 0);
             return;
         }
         let sent = Some(self.counters.publishes_sent);
-        if self.store.looked_at_sent != sent {
-            self.store.looked_at_sent = sent;
-            self.store.looks_left = self.parked_on_mail.len();
+        if self.memory.store.looked_at_sent != sent {
+            self.memory.store.looked_at_sent = sent;
+            self.memory.store.looks_left = self.connections.parked_on_mail.len();
         }
-        let left = self.store.looks_left.min(self.parked_on_mail.len());
+        let left = self.memory.store.looks_left.min(self.connections.parked_on_mail.len());
         let count = left.min(READERS_LOOKED_AT_MAX);
-        self.store.looks_left = left - count;
+        self.memory.store.looks_left = left - count;
         self.counters.add_steps(count as u64);
         for _ in 0..count {
-            let Some(id) = self.pop_parked_on_mail() else { return };
+            let Some(id) = self.connections.parked_on_mail.pop(&mut self.clients) else { return };
             let Some(connection) = self.clients.connection(id) else { continue };
             if connection.park != Some(Park::Mail) {
                 continue;
             }
-            if connection.session().is_some_and(|key| self.must_wait(key, 0)) {
-                self.list_parked_on_mail(id);
-            } else {
+            let must_wait = match connection.session() {
+                Some(key) => self.must_wait(key, 0),
+                None => false,
+            };
+            if !must_wait {
                 self.unpark(now, id, Park::Mail);
+            } else if let Some(connection) = self.clients.connection(id) {
+                self.connections.parked_on_mail.push(connection);
             }
         }
     }
 
-    fn list_parked_on_mail(&mut self, id: ConnectionId) {
-        let Some(connection) = self.clients.connection(id) else { return };
-        connection.is_mail_listed = true;
-        self.parked_on_mail.push_back(id);
-    }
-
     /// Publishers that wait are still to be looked at.
     pub(super) fn has_readers_to_look_at(&self) -> bool {
-        self.store.looks_left > 0
+        self.memory.store.looks_left > 0
     }
 
     /// A store has begun to hold publishers, or does so no more.
     fn begin_looks(&mut self) {
-        (self.store.looked_at_sent, self.store.looks_left) = (None, 0);
-        if !self.outbox.is_held() {
-            self.store.ahead = BTreeMap::new();
+        (self.memory.store.looked_at_sent, self.memory.store.looks_left) = (None, 0);
+        if !self.flow.outbox.is_held() {
+            self.memory.store.ahead = BTreeMap::new();
         }
     }
 
     /// Another shard's clients fill what is reserved for them, or do so no more.
     pub(super) fn on_hold_of(&mut self, from: ShardId, is_on: bool) {
-        self.outbox.hold(from, is_on);
+        self.flow.outbox.hold(from, is_on);
         self.begin_looks();
     }
 
     /// A session is gone.
     pub(super) fn forget_ahead(&mut self, key: SessionKey) {
-        if !self.store.ahead.is_empty() {
-            self.store.ahead.remove(&key);
+        if !self.memory.store.ahead.is_empty() {
+            self.memory.store.ahead.remove(&key);
         }
     }
 
@@ -327,7 +326,7 @@ impl Shard {
     #[cold]
     #[inline(never)]
     pub(super) fn must_wait(&mut self, key: SessionKey, size: usize) -> bool {
-        if self.outbox.is_mail_above_mark() || self.bridges_above_mark() {
+        if self.flow.outbox.is_mail_above_mark() || self.bridges_above_mark() {
             return true;
         }
         let Some(session) = self.clients.session(key) else { return false };
@@ -335,7 +334,7 @@ impl Shard {
         if front.is_none() {
             return true;
         }
-        let ahead = self.store.ahead.entry(key).or_insert(Ahead { front, bytes: 0 });
+        let ahead = self.memory.store.ahead.entry(key).or_insert(Ahead { front, bytes: 0 });
         if ahead.front != front {
             *ahead = Ahead { front, bytes: 0 };
         }

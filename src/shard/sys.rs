@@ -7,6 +7,7 @@ use super::mail::Control;
 use super::timers::Timer;
 use super::{Counters, Gauges, Shard, ShardId};
 use crate::arena::{Claim, Draft, Meta};
+use crate::peers::ShardSet;
 use crate::stages::plugin::HookFigures;
 use crate::time::Instant;
 use std::collections::BTreeMap;
@@ -175,7 +176,7 @@ pub(super) struct Sys {
     /// By shard; kept by the publisher.
     reports: Vec<Report>,
     /// The shards whose report has come since the last were published.
-    fresh: u128,
+    fresh: ShardSet,
     /// The publisher's own report of this interval has been taken, and its figures are not published yet.
     is_due: bool,
     loads: [Load; LOAD_COUNT],
@@ -240,7 +241,7 @@ impl Sys {
             started_at: now,
             sampled_at: now,
             reports: vec![Report::default(); report_count],
-            fresh: 0,
+            fresh: ShardSet::EMPTY,
             is_due: false,
             loads: Default::default(),
             connected_max: 0,
@@ -254,13 +255,13 @@ impl Sys {
     pub fn take(&mut self, from: ShardId, report: Report) {
         if let Some(place) = self.reports.get_mut(usize::from(from)) {
             *place = report;
-            self.fresh |= 1 << from;
+            self.fresh.insert(from);
         }
     }
 
     /// The figures of this interval are to be published, and no shard's are missing.
     fn is_complete(&self) -> bool {
-        self.is_due && self.fresh.count_ones() as usize == self.reports.len()
+        self.is_due && self.fresh.len() == self.reports.len()
     }
 
     fn sum(&self, of: impl Fn(&Report) -> u64) -> u64 {
@@ -381,11 +382,11 @@ impl Shard {
         self.sys.timer = None;
         self.schedule_sys(now);
         self.sweep_retained(now);
-        self.pool.trim();
-        self.input_pool.trim();
-        self.outbox.trim();
+        self.delivery.pool.trim();
+        self.connections.input_pool.trim();
+        self.flow.outbox.trim();
         self.trim_edits();
-        if self.limits.sys_interval_ms == 0 || self.is_shutting_down {
+        if self.limits.sys_interval_ms == 0 || self.shutdown.has_begun {
             return;
         }
         self.ask_sessions();
@@ -395,8 +396,8 @@ impl Shard {
             hooks: self.hook_figures(),
             unacknowledged: self.sys.asking.total,
         };
-        if self.id != PUBLISHER {
-            return self.outbox.control(PUBLISHER, Control::Counters(Box::new(report)));
+        if self.peers.own() != PUBLISHER {
+            return self.flow.outbox.control(PUBLISHER, Control::Counters(Box::new(report)));
         }
         if self.sys.is_due {
             // A shard stands still: what is known of it is old.
@@ -409,13 +410,13 @@ impl Shard {
     /// The figures are published when all shards have sent theirs: else those of the others would be an interval old.
     pub(super) fn take_report(&mut self, now: Instant, from: ShardId, report: Report) {
         self.sys.take(from, report);
-        if self.sys.is_complete() && !self.is_shutting_down {
+        if self.sys.is_complete() && !self.shutdown.has_begun {
             self.publish_figures(now);
         }
     }
 
     fn publish_figures(&mut self, now: Instant) {
-        (self.sys.fresh, self.sys.is_due) = (0, false);
+        (self.sys.fresh, self.sys.is_due) = (ShardSet::EMPTY, false);
         self.sys.sample_loads(now);
         for (name, value) in self.sys.lines(now) {
             self.say(now, format!("$SYS/broker/{name}"), value);
@@ -444,7 +445,7 @@ impl Shard {
 
     /// What the bridges say of themselves.
     pub(super) fn publish_status(&mut self, now: Instant, lines: Vec<(String, String)>) {
-        if self.limits.sys_interval_ms == 0 || self.is_shutting_down {
+        if self.limits.sys_interval_ms == 0 || self.shutdown.has_begun {
             return;
         }
         for (topic, value) in lines {

@@ -51,7 +51,7 @@ impl Shard {
         existing: Option<SessionKey>,
     ) -> bool {
         let old = existing.and_then(|key| self.clients.session(key)?.connection);
-        if old.is_none() && self.take_overs.waiting.is_empty() {
+        if old.is_none() && self.connections.take_overs.waiting.is_empty() {
             return false;
         }
         self.list_take_over(id, client_id, old)
@@ -64,7 +64,7 @@ impl Shard {
         client_id: &str,
         old: Option<ConnectionId>,
     ) -> bool {
-        let first = self.take_overs.first(client_id);
+        let first = self.connections.take_overs.first(client_id);
         let is_first = first.is_none_or(|first| first == id);
         let old = old.filter(|_| is_first);
         let to_read =
@@ -75,7 +75,7 @@ impl Shard {
         let client_id: Rc<str> = client_id.into();
         if first != Some(id) {
             self.forget_gone(&client_id);
-            self.take_overs.push(&client_id, id);
+            self.connections.take_overs.push(&client_id, id);
         }
         if let Some(connection) = self.clients.connection(id) {
             connection.park = Some(Park::TakeOver);
@@ -88,7 +88,7 @@ impl Shard {
 
     /// Those that are gone are forgotten at the latest when as many more wait, so that few can hold no memory.
     fn forget_gone(&mut self, client_id: &str) {
-        let Some(waiting) = self.take_overs.waiting.get_mut(client_id) else { return };
+        let Some(waiting) = self.connections.take_overs.waiting.get_mut(client_id) else { return };
         if waiting.len() == waiting.capacity() {
             let first = waiting.front().copied();
             let clients = &mut self.clients;
@@ -114,7 +114,7 @@ impl Shard {
                 // The client has another connection by now.
                 break;
             }
-            self.take_overs.pop(client_id);
+            self.connections.take_overs.pop(client_id);
             if self.clients.connection(id).is_some_and(|connection| connection.has_ended) {
                 self.handle_close(now, id);
             }
@@ -132,7 +132,7 @@ impl Shard {
                     _ => {}
                 }
             }
-            next = self.take_overs.first(client_id);
+            next = self.connections.take_overs.first(client_id);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::arena::{Message, Run};
 use crate::codec::QoS;
+use crate::peers::ShardSet;
 use crate::session::{Clients, Context, Envelope, SessionKey, encode};
 use std::rc::Rc;
 
@@ -12,8 +13,8 @@ pub struct Route {
     pub local: Vec<LocalDelivery>,
     /// Shared groups that this shard owns.
     pub groups: Vec<u32>,
-    /// Other shards with a subscriber, as bits.
-    pub remote: u128,
+    /// Other shards with a subscriber.
+    pub remote: ShardSet,
 }
 
 /// What one session's matching subscriptions come to.

@@ -11,6 +11,7 @@ use crate::memory;
 use crate::network::Network;
 use crate::scenario::{Scenario, UNFILLED};
 use ringmq::hash::KeyedHash;
+use ringmq::peers::Partitions;
 use ringmq::session::{OUTPUT_SLACK, SMALL_CAPACITY};
 use ringmq::time::Instant;
 use std::collections::BTreeSet;
@@ -395,7 +396,7 @@ impl World {
     /// Every shard knows the filters of all others, and no more.
     fn check_interest(&mut self) {
         let hash = KeyedHash::new(self.seed);
-        let count = self.hosts.len() as u16;
+        let partitions = Partitions::even(self.hosts.len() as u16);
         let mut by_shard: Vec<BTreeSet<String>> = vec![BTreeSet::new(); self.hosts.len()];
         for client in &self.clients {
             if client.has_given_up() {
@@ -405,11 +406,11 @@ impl World {
             let Some(filters) = self.env.ledger.filters(incarnation) else { return };
             for text in filters {
                 if text.starts_with("$share/") {
-                    let owner = hash.owner(text.as_bytes(), count);
+                    let owner = partitions.owner(&hash, text.as_bytes());
                     let filter = text.splitn(3, '/').nth(2).unwrap_or_default();
                     by_shard[usize::from(owner)].insert(filter.to_string());
                 } else {
-                    let owner = hash.owner(client.client_id().as_bytes(), count);
+                    let owner = partitions.owner(&hash, client.client_id().as_bytes());
                     by_shard[usize::from(owner)].insert(text);
                 }
             }

@@ -127,26 +127,31 @@ impl Shard {
         (packet_id, is_qos2): (PacketId, bool),
         generation: Generation,
     ) -> Result<Generation, Step> {
-        let Some(message) = self.arena.last() else { return Ok(generation) };
+        let Some(message) = self.flow.arena.last() else { return Ok(generation) };
         if !message.meta.retain || message.payload.is_empty() {
             return Ok(generation);
         }
         let (size, waiting_size) = (kept_size_of(&message), stored_size(message.size()));
-        let owner = self.hash.owner(message.topic, self.shard_count);
+        let owner = self.peers.owner(message.topic);
         let room = Room::of_one(size);
-        let is_crowded = owner == self.id && self.retained.is_crowded(&self.limits);
-        let has_room = match owner == self.id {
-            true => !is_crowded && self.retained.lease(&self.limits, room),
+        let is_crowded = owner == self.peers.own() && self.retained.kept.is_crowded(&self.limits);
+        let has_room = match owner == self.peers.own() {
+            true => !is_crowded && self.retained.kept.lease(&self.limits, room),
             false => self.spend_lease(owner, room),
         };
         if has_room {
-            self.arena.claim_for_last(Claim::Leased);
+            self.flow.arena.claim_for_last(Claim::Leased);
             return Ok(generation);
         }
-        let is_storable = self.stored.bytes() + waiting_size <= self.limits.shard_stored_bytes_max;
-        let message = self.arena.last().map(|message| Stored::from_message(&message, &self.stored));
+        let is_storable =
+            self.delivery.stored.bytes() + waiting_size <= self.limits.shard_stored_bytes_max;
+        let message = self
+            .flow
+            .arena
+            .last()
+            .map(|message| Stored::from_message(&message, &self.delivery.stored));
         let Some(message) = message else { return Ok(generation) };
-        self.arena.deny_last();
+        self.flow.arena.deny_last();
         // The owner decides with all that was published here before.
         self.run_pipeline(now);
         self.pause_hooks();
@@ -155,20 +160,20 @@ impl Shard {
             return self.admit_again(now, &message, Claim::None).ok_or(Step::Done);
         }
         let waiting = Waiting { request: 0, message, packet_id, is_qos2 };
-        let setter = Setter::of(&mut self.clients, &self.hash, key);
+        let setter = Setter::of(&mut self.clients, self.peers.hash(), key);
         let topic = text(waiting.message.message().topic);
-        if is_crowded && !self.retained.may_set(&self.limits, topic, size, setter) {
+        if is_crowded && !self.retained.kept.may_set(&self.limits, topic, size, setter) {
             self.refuse_unkept(id, key, &waiting);
             return Err(Step::Done);
         }
-        if owner == self.id
-            && self.retained.promise(&self.limits, text(waiting.message.message().topic), size)
+        if owner == self.peers.own()
+            && self.retained.kept.promise(&self.limits, text(waiting.message.message().topic), size)
         {
             return self.admit_again(now, &waiting.message, Claim::Promised).ok_or(Step::Done);
         }
         // Another owner knows its own bound, which is less while it is short of memory.
-        let may_ever = owner != self.id || size <= self.limits.retained_bytes_max;
-        let is_recall_needed = owner != self.id || !self.retained.leased().is_none();
+        let may_ever = owner != self.peers.own() || size <= self.limits.retained_bytes_max;
+        let is_recall_needed = owner != self.peers.own() || !self.retained.kept.leased().is_none();
         if !may_ever || !is_recall_needed || !is_storable {
             self.refuse_unkept(id, key, &waiting);
             return Err(Step::Done);
@@ -179,14 +184,14 @@ impl Shard {
     }
 
     fn spend_lease(&mut self, owner: ShardId, room: Room) -> bool {
-        let lease = &mut self.claims.leases[usize::from(owner)];
+        let lease = &mut self.retained.claims.leases[usize::from(owner)];
         if !lease.left.holds(room) {
             return false;
         }
         lease.left.subtract(room);
         if lease.is_low() && !lease.is_asked {
             lease.is_asked = true;
-            self.outbox.control(owner, Control::LeaseAsk);
+            self.flow.outbox.control(owner, Control::LeaseAsk);
         }
         true
     }
@@ -198,17 +203,18 @@ impl Shard {
         mut waiting: Waiting,
         setter: Option<Setter>,
     ) {
-        self.claims.last_request += 1;
-        let request = self.claims.last_request;
+        self.retained.claims.last_request += 1;
+        let request = self.retained.claims.last_request;
         waiting.request = request;
         let message = waiting.message.message();
         let (topic, size) = (text(message.topic).into(), kept_size_of(&message));
-        let wants_lease = self.claims.leases[usize::from(owner)].is_low();
-        let ask = Ask { from: self.id, connection, request, topic, size, setter, wants_lease };
-        self.claims.waiting.insert(connection, waiting);
-        match owner == self.id {
-            true => self.claims.push(ask),
-            false => self.outbox.control_behind(owner, Control::RoomAsk(ask)),
+        let wants_lease = self.retained.claims.leases[usize::from(owner)].is_low();
+        let ask =
+            Ask { from: self.peers.own(), connection, request, topic, size, setter, wants_lease };
+        self.retained.claims.waiting.insert(connection, waiting);
+        match owner == self.peers.own() {
+            true => self.retained.claims.push(ask),
+            false => self.flow.outbox.control_behind(owner, Control::RoomAsk(ask)),
         }
     }
 
@@ -218,7 +224,7 @@ impl Shard {
         draft.meta.claim = claim;
         let admitted = self.admit(now, &draft);
         debug_assert!(admitted.is_some(), "the arena had room for it before");
-        self.arena.trail_last();
+        self.flow.arena.trail_last();
         admitted
     }
 
@@ -226,7 +232,7 @@ impl Shard {
         self.counters.retained_refused += 1;
         let client_id = self.clients.session(key).map(|session| session.client_id.clone());
         let topic = waiting.message.message().topic;
-        self.drops.push(client_id.as_deref(), topic, DropReason::RetainedFull);
+        self.delivery.drops.push(client_id.as_deref(), topic, DropReason::RetainedFull);
         let ack = (waiting.packet_id, waiting.is_qos2);
         self.deny_publish(id, key, true, ack, ReasonCode::QuotaExceeded);
     }
@@ -235,9 +241,10 @@ impl Shard {
     pub(in crate::shard) fn on_word(&mut self, now: Instant, owner: ShardId, word: Word) {
         let Word { connection: id, request, topic, is_promised, lease } = word;
         self.take_lease(owner, lease);
-        let asked = self.claims.waiting.get(&id).is_some_and(|waiting| waiting.request == request);
+        let asked =
+            self.retained.claims.waiting.get(&id).is_some_and(|waiting| waiting.request == request);
         let key = self.clients.connection(id).and_then(|connection| connection.session());
-        let waiting = if asked { self.claims.waiting.remove(&id) } else { None };
+        let waiting = if asked { self.retained.claims.waiting.remove(&id) } else { None };
         let (Some(waiting), Some(key)) = (waiting, key) else {
             // Its publisher went, and it was published as it was.
             if is_promised {
@@ -257,18 +264,18 @@ impl Shard {
     }
 
     fn return_promise(&mut self, owner: ShardId, topic: Box<str>) {
-        match owner == self.id {
-            true => self.retained.end_promise(&topic),
-            false => self.outbox.control(owner, Control::PromiseBack { topic }),
+        match owner == self.peers.own() {
+            true => self.retained.kept.end_promise(&topic),
+            false => self.flow.outbox.control(owner, Control::PromiseBack { topic }),
         }
     }
 
     /// The connection of a message that waits goes: what was sent in time is delivered, and kept if there is room.
     pub(in crate::shard) fn give_up_claim(&mut self, now: Instant, id: ConnectionId) {
-        if self.claims.waiting.is_empty() {
+        if self.retained.claims.waiting.is_empty() {
             return;
         }
-        let Some(waiting) = self.claims.waiting.remove(&id) else { return };
+        let Some(waiting) = self.retained.claims.waiting.remove(&id) else { return };
         let admitted = self.admit_again(now, &waiting.message, Claim::None);
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         if let (Some(key), Some(generation)) = (key, admitted) {
@@ -279,11 +286,11 @@ impl Shard {
 
     /// A broker that shuts down takes nothing new: the message is sent again to whoever comes next.
     pub(in crate::shard) fn forget_claim(&mut self, id: ConnectionId) {
-        self.claims.waiting.remove(&id);
+        self.retained.claims.waiting.remove(&id);
     }
 
     pub(in crate::shard) fn take_lease(&mut self, owner: ShardId, room: Room) {
-        let lease = &mut self.claims.leases[usize::from(owner)];
+        let lease = &mut self.retained.claims.leases[usize::from(owner)];
         if room.is_none() {
             // It is not asked again before it has given something.
             return;
@@ -295,75 +302,75 @@ impl Shard {
     /// The owner needs what is not spent.
     pub(in crate::shard) fn on_lease_recall(&mut self, now: Instant, owner: ShardId) {
         self.run_pipeline(now);
-        let lease = &mut self.claims.leases[usize::from(owner)];
+        let lease = &mut self.retained.claims.leases[usize::from(owner)];
         let room = std::mem::take(&mut lease.left);
         (lease.given, lease.is_asked) = (Room::default(), false);
         // The owner is to have what was spent before.
-        self.outbox.control_behind(owner, Control::LeaseBack(room));
+        self.flow.outbox.control_behind(owner, Control::LeaseBack(room));
     }
 
     pub(in crate::shard) fn on_lease_back(&mut self, room: Room) {
-        self.claims.returned.add(room);
-        self.claims.recalled -= 1;
+        self.retained.claims.returned.add(room);
+        self.retained.claims.recalled -= 1;
     }
 
     pub(in crate::shard) fn on_lease_ask(&mut self, from: ShardId) {
         let room = self.grant_lease();
-        self.outbox.control(from, Control::Lease(room));
+        self.flow.outbox.control(from, Control::Lease(room));
     }
 
     /// Sets a lease aside for another shard; none where little is free.
     fn grant_lease(&mut self) -> Room {
-        let free = self.retained.free(&self.limits);
-        let part = LEASE_PART * usize::from(self.shard_count);
+        let free = self.retained.kept.free(&self.limits);
+        let part = LEASE_PART * usize::from(self.peers.count());
         let room = Room {
             messages: LEASE_MAX.messages.min(free.messages / part),
             bytes: LEASE_MAX.bytes.min(free.bytes / part),
         };
         // Where little is left the owner looks at each message, for some setter may have enough.
-        let is_given = self.claims.recalled == 0
-            && !self.retained.is_crowded(&self.limits)
+        let is_given = self.retained.claims.recalled == 0
+            && !self.retained.kept.is_crowded(&self.limits)
             && room.messages > 0
             && room.bytes > 0
-            && self.retained.lease(&self.limits, room);
+            && self.retained.kept.lease(&self.limits, room);
         if is_given { room } else { Room::default() }
     }
 
     /// Answers for the room of messages, with all that was sent before the questions taken in.
     #[inline(always)]
     pub(in crate::shard) fn answer_asks(&mut self, now: Instant) {
-        if !self.claims.has_begun {
+        if !self.retained.claims.has_begun {
             return;
         }
-        if !self.claims.returned.is_none() {
-            let returned = std::mem::take(&mut self.claims.returned);
-            self.retained.end_lease(returned);
+        if !self.retained.claims.returned.is_none() {
+            let returned = std::mem::take(&mut self.retained.claims.returned);
+            self.retained.kept.end_lease(returned);
         }
-        if self.claims.recalled == 0 && !self.claims.held.is_empty() {
-            for ask in std::mem::take(&mut self.claims.held) {
+        if self.retained.claims.recalled == 0 && !self.retained.claims.held.is_empty() {
+            for ask in std::mem::take(&mut self.retained.claims.held) {
                 self.answer_ask(now, ask, true);
             }
         }
-        let leased = self.retained.leased();
+        let leased = self.retained.kept.leased();
         if !leased.is_none() && self.is_room_short(leased) {
             // So that what lies in leases is not missing where nobody asks: at QoS 0, and before 5.0.
             self.recall_leases();
         }
-        while let Some(ask) = self.claims.asks.pop_front() {
+        while let Some(ask) = self.retained.claims.asks.pop_front() {
             self.answer_ask(now, ask, false);
         }
     }
 
     fn answer_ask(&mut self, now: Instant, ask: Ask, is_final: bool) {
-        let may_set = self.retained.may_set(&self.limits, &ask.topic, ask.size, ask.setter);
-        let is_promised = may_set && self.retained.promise(&self.limits, &ask.topic, ask.size);
+        let may_set = self.retained.kept.may_set(&self.limits, &ask.topic, ask.size, ask.setter);
+        let is_promised = may_set && self.retained.kept.promise(&self.limits, &ask.topic, ask.size);
         let may_ever = may_set && ask.size <= self.limits.retained_bytes_max;
-        if !is_promised && !is_final && may_ever && !self.retained.leased().is_none() {
-            self.claims.held.push(ask);
+        if !is_promised && !is_final && may_ever && !self.retained.kept.leased().is_none() {
+            self.retained.claims.held.push(ask);
             return self.recall_leases();
         }
         let Ask { from, connection, request, topic, wants_lease, .. } = ask;
-        if from == self.id {
+        if from == self.peers.own() {
             let lease = Room::default();
             let word = Word { connection, request, topic, is_promised, lease };
             self.on_word(now, from, word);
@@ -371,21 +378,21 @@ impl Shard {
         }
         let lease = if wants_lease { self.grant_lease() } else { Room::default() };
         let word = Word { connection, request, topic, is_promised, lease };
-        self.outbox.control(from, Control::RoomWord(Box::new(word)));
+        self.flow.outbox.control(from, Control::RoomWord(Box::new(word)));
     }
 
     fn is_room_short(&self, leased: Room) -> bool {
-        let free = self.retained.free(&self.limits);
+        let free = self.retained.kept.free(&self.limits);
         free.messages < leased.messages || free.bytes < leased.bytes
     }
 
     fn recall_leases(&mut self) {
-        if self.claims.recalled > 0 {
+        if self.retained.claims.recalled > 0 {
             return;
         }
-        for shard in (0..self.shard_count).filter(|shard| *shard != self.id) {
-            self.claims.recalled += 1;
-            self.outbox.control(shard, Control::LeaseRecall);
+        for shard in (0..self.peers.count()).filter(|shard| *shard != self.peers.own()) {
+            self.retained.claims.recalled += 1;
+            self.flow.outbox.control(shard, Control::LeaseRecall);
         }
     }
 }

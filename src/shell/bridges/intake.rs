@@ -11,6 +11,7 @@ use super::{Bridge, Hub};
 use crate::arena::Generation;
 use crate::bridge::{self, Wanted, connection_of};
 use crate::codec::QoS;
+use crate::peers::ShardSet;
 use crate::printable::Quoted;
 use crate::shard::ShardId;
 use crate::shard::bridge_mail::{BridgeBatch, BridgeMessage, FromBridges, Target, ToBridges};
@@ -22,8 +23,8 @@ pub struct Ledger {
     /// By bridge and shard: the last message that the bridge stores.
     seen: HashMap<(u16, ShardId), Generation>,
     told: HashMap<(u16, ShardId), Generation>,
-    /// By bridge: whether the shards know that it holds publishers back, as bits.
-    holding_told: HashMap<u16, u128>,
+    /// By bridge: whether the shards know that it holds publishers back.
+    holding_told: HashMap<u16, ShardSet>,
 }
 
 impl Hub {
@@ -211,13 +212,12 @@ impl Hub {
             let is_on = bridge.lines.iter().any(|line| line.outbound.is_holding.get());
             let told = holding_told.entry(bridge_id).or_default();
             for lanes in &mut end.shards {
-                let bit = 1u128 << lanes.shard();
-                if (*told & bit != 0) == is_on {
+                if told.contains(lanes.shard()) == is_on {
                     continue;
                 }
                 if lanes.has_control_room() {
                     lanes.send(FromBridges::Hold { bridge: bridge_id, is_on });
-                    *told ^= bit;
+                    told.set(lanes.shard(), is_on);
                 } else {
                     is_all_told = false;
                 }

@@ -1,9 +1,10 @@
 //! Mail from other shards.
 
-use super::mail::{Batch, Content, Control, Mail, shards_of};
+use super::mail::{Batch, Content, Control, Mail};
 use super::retained::Setter;
 use super::{Shard, ShardId, retained};
 use crate::arena::Message;
+use crate::peers::ShardSet;
 use crate::time::Instant;
 use std::collections::VecDeque;
 
@@ -24,22 +25,22 @@ struct Sender {
 
 /// Mail of other shards that was taken out of the lanes and is not used yet.
 #[derive(Debug, Default)]
-pub(super) struct Postponed {
+pub(super) struct Inbox {
     senders: Vec<Sender>,
-    /// The senders with batches that wait, that have cost something in this turn, and that were told to wait, as bits.
-    waiting: u128,
-    counted: u128,
-    busy: u128,
+    /// The senders with batches that wait, that have cost something in this turn, and that were told to wait.
+    waiting: ShardSet,
+    counted: ShardSet,
+    busy: ShardSet,
     /// Batches of publishes that were taken out of the lanes.
     taken_count: u64,
     /// Questions that are answered with all that was sent before them: behind so many batches, once that is known.
     questions: VecDeque<(Option<u64>, ShardId, Control)>,
 }
 
-impl Postponed {
-    pub fn new(shard_count: u16) -> Postponed {
+impl Inbox {
+    pub fn new(shard_count: u16) -> Inbox {
         let senders = (0..shard_count).map(|_| Sender::default()).collect();
-        Postponed { senders, ..Postponed::default() }
+        Inbox { senders, ..Inbox::default() }
     }
 
     fn sender(&mut self, shard: ShardId) -> &mut Sender {
@@ -55,12 +56,12 @@ impl Postponed {
 
     /// Nothing of it waits.
     pub fn is_idle(&self) -> bool {
-        self.waiting == 0 && self.busy == 0 && self.questions.is_empty()
+        self.waiting.is_empty() && self.busy.is_empty() && self.questions.is_empty()
     }
 
     /// The first batch that waits.
     fn oldest(&self) -> u64 {
-        let waiting = shards_of(self.waiting).map(|shard| &self.senders[usize::from(shard)]);
+        let waiting = self.waiting.into_iter().map(|shard| &self.senders[usize::from(shard)]);
         waiting.filter_map(|sender| Some(sender.batches.front()?.2)).min().unwrap_or(u64::MAX)
     }
 }
@@ -78,20 +79,20 @@ impl Shard {
             Content::Publishes(batch) => {
                 self.counters.mail_messages_received += batch.count as u64;
                 let part = self.turn_part();
-                self.postponed_mail.taken_count += 1;
-                let number = self.postponed_mail.taken_count;
-                let sender = self.postponed_mail.sender(from);
+                self.flow.inbox.taken_count += 1;
+                let number = self.flow.inbox.taken_count;
+                let sender = self.flow.inbox.sender(from);
                 sender.left += batch.bytes.len();
                 if sender.batches.is_empty() && sender.steps < part {
                     return self.admit_batch(now, from, (batch, 0, number));
                 }
                 sender.batches.push_back((batch, 0, number));
-                self.postponed_mail.waiting |= 1 << from;
-                self.turns.is_pending = true;
+                self.flow.inbox.waiting.insert(from);
+                self.work.turns.is_pending = true;
             }
             Content::Members(batch) => {
                 self.on_member_mail(now, from, &batch);
-                self.outbox.give_back(batch);
+                self.flow.outbox.give_back(batch);
             }
         }
     }
@@ -99,7 +100,7 @@ impl Shard {
     /// Takes the questions for which all was used that was sent before them.
     #[inline]
     pub(super) fn take_questions(&mut self) {
-        if self.turns.is_pending && !self.postponed_mail.questions.is_empty() {
+        if self.work.turns.is_pending && !self.flow.inbox.questions.is_empty() {
             self.take_due_questions();
         }
     }
@@ -107,15 +108,15 @@ impl Shard {
     #[inline(never)]
     fn take_due_questions(&mut self) {
         // What was sent before a question has left the lanes by now.
-        let taken_count = self.postponed_mail.taken_count;
-        let new = self.postponed_mail.questions.iter_mut().rev();
+        let taken_count = self.flow.inbox.taken_count;
+        let new = self.flow.inbox.questions.iter_mut().rev();
         for (behind, ..) in new.take_while(|(behind, ..)| behind.is_none()) {
             *behind = Some(taken_count);
         }
-        let oldest = self.postponed_mail.oldest();
-        while let Some((Some(behind), ..)) = self.postponed_mail.questions.front()
+        let oldest = self.flow.inbox.oldest();
+        while let Some((Some(behind), ..)) = self.flow.inbox.questions.front()
             && *behind < oldest
-            && let Some((_, from, question)) = self.postponed_mail.questions.pop_front()
+            && let Some((_, from, question)) = self.flow.inbox.questions.pop_front()
         {
             self.on_question(from, question);
         }
@@ -124,15 +125,15 @@ impl Shard {
     /// Admits what other shards sent, of each as much as a turn allows: the rest waits, in its order.
     pub(super) fn admit_mail(&mut self, now: Instant) {
         let part = self.turn_part();
-        for from in shards_of(self.postponed_mail.waiting) {
-            while let sender = self.postponed_mail.sender(from)
+        for from in self.flow.inbox.waiting {
+            while let sender = self.flow.inbox.sender(from)
                 && sender.steps < part
                 && let Some(batch) = sender.batches.pop_front()
             {
                 self.admit_batch(now, from, batch);
             }
-            if self.postponed_mail.sender(from).batches.is_empty() {
-                self.postponed_mail.waiting &= !(1 << from);
+            if self.flow.inbox.sender(from).batches.is_empty() {
+                self.flow.inbox.waiting.remove(from);
             }
         }
     }
@@ -141,27 +142,26 @@ impl Shard {
     /// they may go on. Else one client could fill the lanes in front of all others.
     pub(super) fn tell_busy(&mut self) {
         let (mark, turn) = (self.limits.mail_bytes_mark, self.limits.turn_steps_max);
-        for to in shards_of(self.postponed_mail.waiting | self.postponed_mail.busy) {
-            let bit = 1 << to;
-            let is_busy = self.postponed_mail.busy & bit != 0;
-            let Sender { left, steps, bytes, .. } = *self.postponed_mail.sender(to);
+        for to in self.flow.inbox.waiting | self.flow.inbox.busy {
+            let is_busy = self.flow.inbox.busy.contains(to);
+            let Sender { left, steps, bytes, .. } = *self.flow.inbox.sender(to);
             let steps_left = steps.saturating_mul(left as u64) / bytes.max(1);
             let wants = match is_busy {
                 false => left > mark || steps_left > turn.saturating_mul(BUSY_TURNS),
                 true => left > mark / 2 || steps_left > turn,
             };
             if wants != is_busy {
-                self.postponed_mail.busy ^= bit;
+                self.flow.inbox.busy.set(to, wants);
                 self.counters.mail_holds += u64::from(wants);
-                self.outbox.control(to, Control::Busy { is_on: wants });
+                self.flow.outbox.control(to, Control::Busy { is_on: wants });
             }
         }
     }
 
     /// The next turn's account begins.
     pub(super) fn end_mail_account(&mut self) {
-        for shard in shards_of(std::mem::take(&mut self.postponed_mail.counted)) {
-            let sender = self.postponed_mail.sender(shard);
+        for shard in std::mem::take(&mut self.flow.inbox.counted) {
+            let sender = self.flow.inbox.sender(shard);
             (sender.steps, sender.bytes) = (0, 0);
         }
     }
@@ -174,13 +174,13 @@ impl Shard {
         (batch, offset, number): (Batch, usize, u64),
     ) {
         let goes_on_at = self.admit_messages(now, from, &batch, offset);
-        if goes_on_at.is_none() && self.arena.used() >= self.turns.held_bytes_max {
-            let (held, began) = (self.arena.held(), self.steps());
+        if goes_on_at.is_none() && self.flow.arena.used() >= self.work.turns.held_bytes_max {
+            let (held, began) = (self.flow.arena.held(), self.steps());
             self.run_pipeline(now);
             self.charge_mail(from, self.steps() - began + held);
         }
         let used = goes_on_at.unwrap_or(batch.bytes.len()) - offset;
-        let sender = self.postponed_mail.sender(from);
+        let sender = self.flow.inbox.sender(from);
         sender.left -= used;
         if sender.steps > 0 {
             sender.bytes += used as u64;
@@ -188,18 +188,18 @@ impl Shard {
         match goes_on_at {
             Some(offset) => {
                 sender.batches.push_front((batch, offset, number));
-                self.postponed_mail.waiting |= 1 << from;
+                self.flow.inbox.waiting.insert(from);
             }
-            None => self.outbox.give_back(batch),
+            None => self.flow.outbox.give_back(batch),
         }
     }
 
     /// Holds steps against a shard; whether it has used its turn.
     fn charge_mail(&mut self, from: ShardId, steps: u64) -> bool {
         let part = self.turn_part();
-        self.turns.is_pending = true;
-        self.postponed_mail.counted |= 1 << from;
-        let sender = self.postponed_mail.sender(from);
+        self.work.turns.is_pending = true;
+        self.flow.inbox.counted.insert(from);
+        let sender = self.flow.inbox.sender(from);
         sender.steps += steps;
         sender.steps >= part
     }
@@ -219,24 +219,24 @@ impl Shard {
         while let Some(message) = reader.next() {
             let is_repeat = may_repeat
                 && reader.is_repeat
-                && self.arena.admit_repeat([message.bytes, &[]], message.payload.len());
+                && self.flow.arena.admit_repeat([message.bytes, &[]], message.payload.len());
             may_repeat = true;
             if is_repeat {
                 self.counters.admitted += 1;
                 continue;
             }
-            if self.arena.admit_piece(&message).is_ok() {
+            if self.flow.arena.admit_piece(&message).is_ok() {
                 self.counters.admitted += 1;
                 self.complete_last(&message, reader.setter);
                 continue;
             }
-            let (held, began) = (self.arena.held(), self.steps());
+            let (held, began) = (self.flow.arena.held(), self.steps());
             may_repeat = self.admit(now, &message.draft()).is_some();
             if may_repeat {
                 self.complete_last(&message, reader.setter);
             }
             // What was held before has gone to the stages.
-            let has_run = self.arena.held() <= held;
+            let has_run = self.flow.arena.held() <= held;
             let is_used = has_run && self.charge_mail(from, self.steps() - began + held);
             if is_used && !reader.is_empty() {
                 return Some(batch.bytes.len() - reader.left());
@@ -249,10 +249,10 @@ impl Shard {
     #[inline]
     fn complete_last(&mut self, message: &Message<'_>, setter: Option<Setter>) {
         if message.meta.from_bridge {
-            self.arena.trail_last();
+            self.flow.arena.trail_last();
         }
         if let Some(setter) = setter {
-            self.setters.push(self.arena.admitted(), setter);
+            self.retained.setters.push(self.flow.arena.admitted(), setter);
         }
     }
 
@@ -290,13 +290,13 @@ impl Shard {
             | Control::RetainedAnswer { .. }
             | Control::RoomAsk(_)
             | Control::LeaseBack(_)) => {
-                self.postponed_mail.questions.push_back((None, from, question));
-                self.turns.is_pending = true;
+                self.flow.inbox.questions.push_back((None, from, question));
+                self.work.turns.is_pending = true;
             }
             Control::Hold { is_on } => self.on_hold_of(from, is_on),
-            Control::Busy { is_on } => self.outbox.wait_for(from, is_on),
+            Control::Busy { is_on } => self.flow.outbox.wait_for(from, is_on),
             Control::RoomWord(word) => self.on_word(now, from, *word),
-            Control::PromiseBack { topic } => self.retained.end_promise(&topic),
+            Control::PromiseBack { topic } => self.retained.kept.end_promise(&topic),
             Control::LeaseAsk => self.on_lease_ask(from),
             Control::Lease(room) => self.take_lease(from, room),
             Control::LeaseRecall => self.on_lease_recall(now, from),
@@ -309,12 +309,13 @@ impl Shard {
         match question {
             Control::RetainedQuery { session, request, filter, after, count_max } => {
                 let query = retained::Query { from, session, request, filter, after, count_max };
-                self.queries.push_back(query)
+                self.retained.queries.push_back(query)
             }
-            Control::RetainedAnswer { session, request, messages, more } => {
-                self.answers.push_back(retained::Answer { session, request, messages, more })
-            }
-            Control::RoomAsk(ask) => self.claims.push(ask),
+            Control::RetainedAnswer { session, request, messages, more } => self
+                .retained
+                .answers
+                .push_back(retained::Answer { session, request, messages, more }),
+            Control::RoomAsk(ask) => self.retained.claims.push(ask),
             Control::LeaseBack(room) => self.on_lease_back(room),
             _ => unreachable!("the others wait for nothing"),
         }

@@ -1,0 +1,41 @@
+//! What the sessions of a shard share to send messages and to keep them.
+
+use super::{BufferPool, Context, DropLog, EncodedOnce, Totals};
+use crate::arena::Gauge;
+use crate::counters::Counters;
+use crate::limits::Limits;
+use crate::time::Instant;
+
+/// Buffers, what is encoded for several receivers, what is kept, and what was dropped.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Messages in session queues and in flight.
+    pub stored: Gauge,
+    /// Output buffers.
+    pub pool: BufferPool,
+    encoded: EncodedOnce,
+    pub drops: DropLog,
+}
+
+impl Delivery {
+    pub fn new(totals: &Totals) -> Delivery {
+        Delivery {
+            stored: totals.stored.clone(),
+            pool: BufferPool::default(),
+            encoded: EncodedOnce::default(),
+            drops: DropLog::default(),
+        }
+    }
+
+    /// What a session needs for the moment of a call.
+    #[inline(always)]
+    pub fn context<'a>(
+        &'a mut self,
+        now: Instant,
+        limits: &'a Limits,
+        counters: &'a mut Counters,
+    ) -> Context<'a> {
+        let Delivery { stored, pool, encoded, drops } = self;
+        Context { now, limits, counters, stored, pool, encoded, drops }
+    }
+}

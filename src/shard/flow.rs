@@ -1,0 +1,44 @@
+//! The flow of messages through a shard: in by clients and by mail, through the stages, out by mail.
+
+use super::inbox::Inbox;
+use super::mail::Outbox;
+use super::router::Router;
+use crate::arena::{Arena, Gauge};
+use crate::limits::Limits;
+use crate::peers::Peers;
+use crate::pipeline::Pipeline;
+use crate::session::SessionKey;
+
+/// Where messages live, how far the stages have come with them, where they go, and what goes to and came from other shards.
+pub(super) struct Flow {
+    pub arena: Arena,
+    pub pipeline: Pipeline,
+    pub router: Router,
+    pub inbox: Inbox,
+    pub outbox: Outbox,
+    /// Sessions that did not get a run in one go.
+    pub left_of_run: Vec<SessionKey>,
+}
+
+impl Flow {
+    pub fn new(peers: &Peers, limits: &Limits, stored: &Gauge) -> Flow {
+        Flow {
+            arena: Arena::new(
+                limits.arena_size,
+                limits.arena_slots,
+                limits.large_message_size,
+                stored.clone(),
+            ),
+            pipeline: Pipeline::default(),
+            router: Router::new(peers.hash(), limits.route_cache_max, limits.metadata_routes_max()),
+            inbox: Inbox::new(peers.count()),
+            outbox: Outbox::new(peers.count(), limits.mail_bytes_mark),
+            left_of_run: Vec::new(),
+        }
+    }
+
+    /// The stages have had every message, and every piece of mail is in its lane.
+    pub fn is_idle(&self) -> bool {
+        self.arena.held() == 0 && self.outbox.is_empty()
+    }
+}
