@@ -2,12 +2,14 @@
 
 // Plain data.
 pub mod counters;
+pub mod gauges;
 pub mod hash;
 pub mod limits;
 pub mod peers;
 pub mod printable;
 pub mod random;
 pub mod time;
+mod work;
 
 pub mod config;
 
@@ -21,6 +23,9 @@ pub mod store;
 
 pub mod pipeline;
 pub mod session;
+
+pub mod plugin;
+pub mod routing;
 pub mod stages;
 
 pub mod shard;

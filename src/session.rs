@@ -57,6 +57,7 @@ use crate::time::{Deadline, Instant};
 use inflight::{Flow, FlowState, Inflight};
 use packet_id::PacketIdSet;
 use queue::{PLACE_SIZE, Queue, QueueLimits, Queued};
+use runs::Parcel;
 use std::rc::Rc;
 
 /// A session of one shard: its place and the number that tells it from others that were there.
@@ -379,10 +380,7 @@ impl Session {
         message: &Message<'_>,
         retain: bool,
     ) -> bool {
-        let is_sent = !self.has_waiting()
-            && connection.aliases_out.is_none()
-            && connection.has_room(context.limits)
-            && encode::fits_surely(connection, message);
+        let is_sent = !self.has_waiting() && message.is_taken(connection, context.limits);
         if is_sent {
             encode::plain(connection, context, message, retain);
         }
@@ -400,9 +398,7 @@ impl Session {
     ) -> bool {
         let may_send = self.queue.is_empty()
             && self.inflight.has_room(connection.quota)
-            && connection.aliases_out.is_none()
-            && connection.has_room(context.limits)
-            && encode::fits_surely(connection, message);
+            && message.is_taken(connection, context.limits);
         if !may_send {
             return false;
         }

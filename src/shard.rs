@@ -5,29 +5,24 @@
 
 mod acks;
 mod begun;
-pub mod bridge_mail;
-mod bridges;
+pub mod bridges;
 mod connect;
 mod connecting;
 mod connections;
 mod discards;
-mod encode;
 mod events;
 mod flapping;
 mod flow;
 mod gauges;
-mod groups;
 mod guards;
 mod hooks;
 mod hops;
 mod inbox;
 mod input;
 mod interest;
-mod known;
 mod lag;
 mod last_read;
 mod lifetime;
-mod mail;
 mod memory;
 mod metadata;
 mod origin;
@@ -37,7 +32,6 @@ mod rates;
 mod refusals;
 mod repeats;
 mod retained;
-mod router;
 mod shares;
 mod sharing;
 mod shortage;
@@ -51,8 +45,6 @@ mod take_over;
 mod timers;
 
 pub use events::{About, Event, Notice};
-pub use gauges::Gauges;
-pub use mail::{LANES, Lane, Mail};
 pub use origin::Origin;
 pub use refusals::Refusal;
 pub use shutdown::Remainder;
@@ -62,21 +54,24 @@ pub use crate::counters::Counters;
 pub use crate::session::{ConnectionId, Output, Part, ReadMode};
 
 pub use crate::peers::ShardId;
+pub use crate::routing::mail::{LANES, Lane, Mail};
 
 use crate::arena::{Draft, Generation};
 use crate::hash::KeyedHash;
 use crate::limits::Limits;
 use crate::peers::Peers;
-use crate::pipeline::Stage;
+use crate::pipeline::{Batch, Stage};
+use crate::plugin::{HookSet, Hosted};
 use crate::random::Random;
+use crate::routing::groups::Groups;
 use crate::session::{Clients, Delivery, Totals};
-use crate::stages::plugin::{self, HookSet};
+use crate::stages::encode::Encode;
+use crate::stages::plugin;
 use crate::time::Instant;
 use bridges::Bridges;
 use connections::Connections;
 use events::Events;
 use flow::Flow;
-use groups::Groups;
 use guards::Guards;
 use interest::Interest;
 use memory::Memory;
@@ -131,7 +126,7 @@ pub struct Shard {
     interest: Interest,
     groups: Groups,
     retained: Retained,
-    hooks: hooks::Hosted,
+    hooks: Hosted,
     bridges: Bridges,
     memory: Memory,
     guards: Guards,
@@ -157,7 +152,7 @@ impl Shard {
             interest: Interest::new(hash),
             groups: Groups::new(hash.state(), totals.stored.clone()),
             retained: Retained::new(&peers),
-            hooks: hooks::Hosted::default(),
+            hooks: Hosted::default(),
             bridges: Bridges::new(hash),
             memory: Memory::new(&totals),
             guards: Guards::new(&limits, hash),
@@ -241,23 +236,52 @@ impl Shard {
         self.flow.pipeline.admit_to(self.flow.arena.admitted());
         plugin::prepare(&mut self.flow.pipeline);
         if let Some(batch) = self.flow.pipeline.take(Stage::Encode) {
-            if self.hooks.set.contains(HookSet::DELIVER) {
-                self.encode::<true>(now, batch);
-            } else {
-                self.encode::<false>(now, batch);
-            }
+            self.encode(now, batch);
             self.flow.pipeline.ack(Stage::Encode, batch.through());
             plugin::finish(&mut self.flow.pipeline, batch.through());
         }
         if let Some(batch) = self.flow.pipeline.take(Stage::Bridge) {
             if self.bridges.is_any() {
-                batch.for_each(|generation| self.bridge(generation));
+                self.bridge(batch);
             }
             self.flow.pipeline.ack(Stage::Bridge, batch.through());
         }
         let released = self.flow.pipeline.release();
         self.flow.arena.release_to(released);
         self.check_store(now);
+    }
+
+    #[inline(always)]
+    fn encode(&mut self, now: Instant, batch: Batch) {
+        let Flow { arena, router, outbox, left_of_run, .. } = &mut self.flow;
+        let Retained { kept, setters, .. } = &mut self.retained;
+        let has_deliver_hook = self.hooks.set.contains(HookSet::DELIVER);
+        let mut encode = Encode {
+            peers: &self.peers,
+            arena,
+            router,
+            clients: &mut self.clients,
+            groups: &mut self.groups,
+            kept,
+            setters,
+            outbox,
+            hooks: &mut self.hooks,
+            returns: self.bridges.returns(),
+            left_of_run,
+            context: self.delivery.context(now, &self.limits, &mut self.counters),
+        };
+        match has_deliver_hook {
+            true => encode.run::<true>(batch),
+            false => encode.run::<false>(batch),
+        }
+    }
+
+    fn bridge(&mut self, batch: Batch) {
+        for generation in batch {
+            if let Some(message) = self.flow.arena.get(generation) {
+                self.bridges.stage.copy(generation, &message);
+            }
+        }
     }
 
     /// More waits for other shards, or for the bridges, than their lanes should hold.

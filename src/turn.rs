@@ -7,7 +7,7 @@ pub mod memory;
 
 use std::net::SocketAddr;
 
-use crate::shard::bridge_mail::{FromBridges, ToBridges};
+use crate::routing::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{
     Close, ConnectionId, Handover, LANES, Lane, Mail, Output, ReadMode, Refusal, Shard, ShardId,
 };

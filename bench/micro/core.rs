@@ -9,8 +9,8 @@ use ringmq::codec::{
     put_user_property,
 };
 use ringmq::limits::Limits;
+use ringmq::plugin::{ClientView, HookSet, Hooks, MessageEdit, Verdict};
 use ringmq::shard::{ConnectionId, Lane, Mail, Output, ReadMode, Shard, ShardId, ShardSettings};
-use ringmq::stages::plugin::{ClientView, HookSet, Hooks, MessageEdit, Verdict};
 use ringmq::time::Instant;
 use ringmq::turn::{Adoption, Event, World, turn};
 use std::collections::VecDeque;

@@ -1,8 +1,8 @@
 //! Runs of messages that differ in their payloads alone: to one session, or encoded once for many.
 
 use super::queue::PLACE_SIZE;
-use super::{Connection, Context, Session};
-use crate::arena::{COPIED_RUN_SIZE_MAX, Gauge, Run, Stored, stored_size};
+use super::{Connection, Context, Session, encode};
+use crate::arena::{COPIED_RUN_SIZE_MAX, Gauge, Message, Run, Stored, stored_size};
 use crate::codec::{self, PacketId, ProtocolVersion, QoS};
 use crate::limits::Limits;
 
@@ -93,9 +93,9 @@ impl Session {
         context: &mut Context<'_>,
         run: &Run<'_>,
     ) -> bool {
-        let is_sent = !self.has_waiting() && may_take(connection, context, run);
+        let is_sent = !self.has_waiting() && run.is_taken(connection, context.limits);
         if is_sent {
-            encode(connection, context, run);
+            append(connection, context, run);
         }
         is_sent
     }
@@ -111,7 +111,7 @@ impl Session {
     ) -> bool {
         let is_kept = self.is_resumable();
         let may_send = self.queue.is_empty()
-            && may_take(connection, context, run)
+            && run.is_taken(connection, context.limits)
             && (!is_kept || context.may_store_run(run))
             && self.inflight.has_room_for(run.count(), connection.quota);
         if !may_send {
@@ -123,17 +123,36 @@ impl Session {
         } else {
             self.inflight.send_run(qos, (0..run.count()).map(|_| None))
         };
-        encode_acked(connection, context, run, qos, first_id);
+        append_acked(connection, context, run, qos, first_id);
         true
     }
 }
 
-/// Whether a connection gets nothing of its own with a message, and has room for all of a run.
-#[inline]
-fn may_take(connection: &Connection, context: &Context<'_>, run: &Run<'_>) -> bool {
-    connection.aliases_out.is_none()
-        && connection.has_room_for(encoded_size_max(run), context.limits)
-        && run.largest() + HEAD_SIZE_MAX <= connection.packet_size_max as usize
+/// What is sent in one go: a message, or a run of them.
+pub(super) trait Parcel {
+    /// Whether there is room for all of it in an output, and for each message in a packet of the client's.
+    fn fits(&self, connection: &Connection, limits: &Limits) -> bool;
+
+    /// Whether a connection takes all of it at once and gets nothing of its own with it, if nothing is in front of it.
+    #[inline(always)]
+    fn is_taken(&self, connection: &Connection, limits: &Limits) -> bool {
+        connection.aliases_out.is_none() && self.fits(connection, limits)
+    }
+}
+
+impl Parcel for Message<'_> {
+    #[inline(always)]
+    fn fits(&self, connection: &Connection, limits: &Limits) -> bool {
+        connection.has_room(limits) && encode::fits_surely(connection, self)
+    }
+}
+
+impl Parcel for Run<'_> {
+    #[inline(always)]
+    fn fits(&self, connection: &Connection, limits: &Limits) -> bool {
+        connection.has_room_for(encoded_size_max(self), limits)
+            && self.largest() + HEAD_SIZE_MAX <= connection.packet_size_max as usize
+    }
 }
 
 /// The most bytes that the encoded messages of a run take.
@@ -144,7 +163,7 @@ fn encoded_size_max(run: &Run<'_>) -> usize {
 
 /// Encodes a run at QoS 0, or copies what was encoded for another receiver of the same version.
 #[inline]
-fn encode(connection: &mut Connection, context: &mut Context<'_>, run: &Run<'_>) {
+fn append(connection: &mut Connection, context: &mut Context<'_>, run: &Run<'_>) {
     count(context, run);
     let (topic_size, properties_size) = run.front_sizes();
     let version = connection.version;
@@ -176,9 +195,9 @@ fn encode(connection: &mut Connection, context: &mut Context<'_>, run: &Run<'_>)
     }
 }
 
-/// As `encode`, at QoS 1 or 2. `first_id` is that of the first message: the others have those that follow.
+/// As `append`, at QoS 1 or 2. `first_id` is that of the first message: the others have those that follow.
 #[inline]
-fn encode_acked(
+fn append_acked(
     connection: &mut Connection,
     context: &mut Context<'_>,
     run: &Run<'_>,

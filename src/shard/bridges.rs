@@ -1,54 +1,36 @@
 //! A shard's side of the bridges: messages that rules want, acknowledgements that wait for the log, messages of remote
 //! brokers.
 
-use super::bridge_mail::{
-    BRIDGE_COUNT_MAX, BridgeBatch, BridgeId, FromBridges, InboundBatch, Target, ToBridges,
-};
 use super::hooks::Publisher;
 use super::hops::Hops;
 use super::input::Step;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Generation, Message, Meta};
-use crate::bridge::{ForwardIndex, Wanted};
-use crate::codec::{self, PacketId, ProtocolVersion, QoS, ReasonCode};
+use crate::bridge::ForwardIndex;
+use crate::codec::{self, PacketId, ProtocolVersion, ReasonCode};
 use crate::counters::Counters;
 use crate::hash::KeyedHash;
+use crate::routing::bridge_mail::{
+    BRIDGE_COUNT_MAX, BridgeBatch, BridgeId, FromBridges, InboundBatch, ToBridges, publisher_of,
+};
 use crate::session::{HeldAck, Park, SessionKey, Ticket};
+use crate::stages::bridge::BridgeStage;
 use crate::time::Instant;
 use crate::topic::ScanEnd;
-use smallvec::SmallVec;
-use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A batch is closed at this size.
-const BATCH_SIZE: usize = 256 << 10;
-/// Topics whose targets are remembered, and what they may take in bytes.
-const CACHE_MAX: usize = 65_536;
-const CACHE_BYTES_MAX: usize = 16 << 20;
 /// Retained messages of one answer, its bytes, and topics looked at for it.
 const RETAINED_COUNT_MAX: usize = 256;
 const RETAINED_BYTES_MAX: usize = 256 << 10;
 const RETAINED_VISIT_MAX: usize = 4096;
-
-/// Messages that a bridge brings in are published under its number: no session's, whose generations begin at 1.
-fn publisher_of(bridge: BridgeId) -> u64 {
-    u64::from(bridge) + 1
-}
 
 /// What a shard knows of the bridges.
 pub(super) struct Bridges {
     pub hops: Hops,
     /// A client that is a bridge has connected since the shard began.
     pub has_clients: bool,
-    rules: Option<Arc<ForwardIndex>>,
-    /// The rules that want a topic.
-    cache: HashMap<Box<[u8]>, Rc<[Wanted]>, ahash::RandomState>,
-    cache_bytes: usize,
-    /// Batches for the bridges' lane, and the bytes of the messages in them.
-    outbox: VecDeque<ToBridges>,
-    outbox_bytes: usize,
-    open: BridgeBatch,
+    pub stage: BridgeStage,
     /// By bridge: how far its log has come.
     written: [Generation; BRIDGE_COUNT_MAX],
     /// Sessions with acknowledgements that wait.
@@ -70,12 +52,7 @@ impl Bridges {
         Bridges {
             hops: Hops::default(),
             has_clients: false,
-            rules: None,
-            cache: HashMap::with_hasher(hash.state()),
-            cache_bytes: 0,
-            outbox: VecDeque::new(),
-            outbox_bytes: 0,
-            open: BridgeBatch::default(),
+            stage: BridgeStage::new(hash),
             written: [Generation::NONE; BRIDGE_COUNT_MAX],
             waiting: Vec::new(),
             inbound: VecDeque::new(),
@@ -92,19 +69,14 @@ impl Bridges {
         self.held != 0
     }
 
-    /// What the configuration calls a bridge.
-    pub fn name(&self, bridge: BridgeId) -> &str {
-        self.rules.as_ref().map_or("", |rules| rules.name(bridge))
-    }
-
     /// Whether any message may be wanted.
     #[inline]
     pub fn is_any(&self) -> bool {
-        self.rules.is_some()
+        self.stage.is_any()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.outbox.is_empty() && self.open.is_empty() && self.taken.is_empty()
+        self.stage.is_empty() && self.taken.is_empty()
     }
 
     /// Nothing to do before the bridges say something.
@@ -112,91 +84,26 @@ impl Bridges {
         self.is_empty() && self.queries.is_empty()
     }
 
+    /// Where messages are noted that go to clients that are bridges; `None`: none of them can come back over ours.
+    #[inline]
+    pub fn returns(&mut self) -> Option<&mut BridgeStage> {
+        (self.has_clients && self.stage.has_returns()).then_some(&mut self.stage)
+    }
+
     /// Questions for retained messages.
     pub fn query_count(&self) -> usize {
         self.queries.len()
-    }
-
-    /// Bytes that wait for the lane.
-    pub fn outbox_bytes(&self) -> usize {
-        self.outbox_bytes + self.open.size()
-    }
-
-    /// Whether what is given to clients that are bridges may come back over ours.
-    pub fn has_returns(&self) -> bool {
-        self.rules.as_ref().is_some_and(|rules| rules.has_returns())
-    }
-
-    /// A client that is a bridge is given this message.
-    pub fn note_given(&mut self, message: &Message<'_>) {
-        self.push(&[], Generation::NONE, message);
-    }
-
-    fn push(&mut self, targets: &[Target], generation: Generation, message: &Message<'_>) {
-        self.open.push(targets, generation, message.meta.from_bridge, message);
-        if self.open.size() >= BATCH_SIZE {
-            self.close_batch();
-        }
-    }
-
-    /// The rules that want a message, but for those of the bridge that brought it.
-    fn targets(&mut self, message: &Message<'_>) -> SmallVec<[Target; 4]> {
-        let Some(rules) = self.rules.clone() else { return SmallVec::new() };
-        let from = message.meta.publisher;
-        let qos = QoS::from_bits(message.meta.qos).unwrap_or_default();
-        let wanted = self.wanted(&rules, message.topic);
-        let others = wanted.iter().filter(|wanted| publisher_of(wanted.bridge) != from);
-        let target = |wanted: &Wanted| Target {
-            bridge: wanted.bridge,
-            rule: wanted.rule,
-            is_stored: rules.rule(*wanted).stores(qos),
-        };
-        others.map(target).collect()
-    }
-
-    fn wanted(&mut self, rules: &ForwardIndex, topic: &[u8]) -> Rc<[Wanted]> {
-        if let Some(wanted) = self.cache.get(topic) {
-            return Rc::clone(wanted);
-        }
-        let text = std::str::from_utf8(topic).expect("a topic was validated when it was decoded");
-        let mut found = Vec::new();
-        rules.find(text, &mut found);
-        let wanted: Rc<[Wanted]> = found.into();
-        let bytes = topic.len() + size_of_val(&*wanted) + size_of::<(Box<[u8]>, Rc<[Wanted]>)>();
-        if self.cache.len() >= CACHE_MAX || self.cache_bytes + bytes > CACHE_BYTES_MAX {
-            self.cache.clear();
-            self.cache_bytes = 0;
-        }
-        self.cache_bytes += bytes;
-        self.cache.insert(topic.into(), Rc::clone(&wanted));
-        wanted
     }
 
     fn is_written(&self, ticket: Ticket) -> bool {
         bits(ticket.bridges).all(|bridge| self.written[bridge] >= ticket.generation)
     }
 
-    fn close_batch(&mut self) {
-        if !self.open.is_empty() {
-            let batch = std::mem::take(&mut self.open);
-            self.outbox_bytes += batch.size();
-            self.outbox.push_back(ToBridges::Messages(batch));
-        }
-    }
-
     fn poll(&mut self, counters: &mut Counters) -> Option<ToBridges> {
         if let Some((bridge, reason, numbers)) = self.taken.pop() {
             return Some(ToBridges::Taken { bridge, reason, numbers });
         }
-        if self.outbox.is_empty() {
-            self.close_batch();
-        }
-        let mail = self.outbox.pop_front()?;
-        if let ToBridges::Messages(batch) = &mail {
-            self.outbox_bytes -= batch.size();
-            counters.bridge_messages_sent += batch.message_count() as u64;
-        }
-        Some(mail)
+        self.stage.poll(counters)
     }
 
     fn take_number(&mut self, bridge: BridgeId, number: u64, reason: ReasonCode) {
@@ -222,7 +129,7 @@ fn bits(mut set: u64) -> impl Iterator<Item = usize> {
 impl Shard {
     /// Messages that these rules want go to the bridges' lane from now on.
     pub fn set_bridges(&mut self, rules: Arc<ForwardIndex>) {
-        self.bridges.rules = Some(rules);
+        self.bridges.stage.set_rules(rules);
     }
 
     /// The next item for the lane to the bridges.
@@ -248,7 +155,7 @@ impl Shard {
     /// More waits for the bridges than their lane should hold: publishers are not read.
     #[inline]
     pub(super) fn bridges_above_mark(&self) -> bool {
-        self.bridges.outbox_bytes() > self.limits.mail_bytes_mark
+        self.bridges.stage.bytes() > self.limits.mail_bytes_mark
     }
 
     pub fn handle_bridge_mail(&mut self, now: Instant, mail: FromBridges) {
@@ -266,24 +173,13 @@ impl Shard {
         }
     }
 
-    /// The bridge stage's work on one message: a copy for the rules that want it.
-    pub(super) fn bridge(&mut self, generation: Generation) {
-        let Some(message) = self.flow.arena.get(generation) else { return };
-        if !message.meta.is_origin {
-            return;
-        }
-        let bridges = &mut self.bridges;
-        let targets = bridges.targets(&message);
-        if targets.is_empty() {
-            return;
-        }
-        bridges.push(&targets, generation, &message);
-    }
-
     /// Tells the bridges of a retained message that goes to a client that is one.
     pub(super) fn note_retained(&mut self, key: SessionKey, message: &Message<'_>) {
-        if self.bridges.has_clients && self.bridges.has_returns() && self.clients.is_bridge(key) {
-            self.bridges.note_given(message);
+        if self.bridges.has_clients
+            && self.bridges.stage.has_returns()
+            && self.clients.is_bridge(key)
+        {
+            self.bridges.stage.note_given(message);
         }
     }
 
@@ -315,7 +211,7 @@ impl Shard {
     /// What must be written before the message is acknowledged; `None`: nothing.
     fn ticket(&mut self, generation: Generation) -> Option<Ticket> {
         let message = self.flow.arena.get(generation)?;
-        let targets = self.bridges.targets(&message);
+        let targets = self.bridges.stage.targets(&message);
         let stored = targets.iter().filter(|target| target.is_stored);
         let bridges = stored.fold(0, |set, target| set | 1 << target.bridge);
         (bridges != 0).then_some(Ticket { generation, bridges })
@@ -537,8 +433,7 @@ impl Shard {
                 ScanEnd::More(topic) => Some(topic),
             };
             // Behind every message that was published before.
-            self.bridges.close_batch();
-            self.bridges.outbox.push_back(ToBridges::Retained { request, messages, more });
+            self.bridges.stage.push_item(ToBridges::Retained { request, messages, more });
         }
     }
 }

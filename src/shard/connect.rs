@@ -1,6 +1,5 @@
 //! CONNECT: which shard, whether at all, and the session it begins or resumes.
 
-use super::hooks::tell;
 use super::hops::Belief;
 use super::input::Step;
 use super::publish::{RETAINED_KEYS, TOPIC_KEYS};
@@ -11,9 +10,9 @@ use crate::bridge::hops::{MARKS_ARE_KEPT, MARKS_ARE_NOT_KEPT};
 use crate::codec::{
     self, Connack, Connect, DecodeError, ProtocolVersion, QoS, ReasonCode, UserProperties,
 };
+use crate::plugin::HookEvent;
 use crate::session::connection::ConnectionState;
 use crate::session::{SessionKey, SessionLimits, Will};
-use crate::stages::plugin::HookEvent;
 use crate::time::{Deadline, Instant};
 use crate::topic::{InboundAliases, OutboundAliases, check_name, is_system};
 
@@ -197,7 +196,10 @@ impl Shard {
             version,
             is_resumed,
         });
-        tell!(self, key, client => HookEvent::Connected { client, is_resumed });
+        if let Some((hooks, client)) = self.hooks.listener(&mut self.clients, self.peers.own(), key)
+        {
+            hooks.event(&HookEvent::Connected { client, is_resumed });
+        }
         self.return_to_groups(now, key);
         self.pump(now, key);
         Step::Done
@@ -383,7 +385,11 @@ impl Shard {
             if let Some(id) = self.clients.session(key).and_then(|session| session.connection) {
                 // [MQTT-3.1.4-3]
                 self.counters.connections_taken_over += 1;
-                tell!(self, key, client => HookEvent::TakenOver { client });
+                if let Some((hooks, client)) =
+                    self.hooks.listener(&mut self.clients, self.peers.own(), key)
+                {
+                    hooks.event(&HookEvent::TakenOver { client });
+                }
                 self.send_disconnect(
                     id,
                     ReasonCode::SessionTakenOver,

@@ -1,12 +1,12 @@
 //! The flow of messages through a shard: in by clients and by mail, through the stages, out by mail.
 
 use super::inbox::Inbox;
-use super::mail::Outbox;
-use super::router::Router;
 use crate::arena::{Arena, Gauge};
 use crate::limits::Limits;
 use crate::peers::Peers;
 use crate::pipeline::Pipeline;
+use crate::routing::mail::Outbox;
+use crate::routing::router::Router;
 use crate::session::SessionKey;
 
 /// Where messages live, how far the stages have come with them, where they go, and what goes to and came from other shards.

@@ -1,21 +1,18 @@
 //! Where a shard calls hooks: what it has of them, messages at their origin, events, the tick.
 
-mod held;
-
-use super::bridge_mail::BridgeId;
 use super::publish::Published;
 use super::timers::Timer;
 use super::{About, ConnectionId, Notice, Shard};
 use crate::arena::{Draft, Generation, Message, split_trail};
 use crate::codec::{Connect, ReasonCode, ReasonSet};
-use crate::printable::Quoted;
-use crate::session::{Clients, DropReason, Dropped, Profile, Session, SessionKey, Will};
-use crate::stages::plugin::{
-    ClientView, ConnectView, EditBuffers, HookEvent, HookFigures, HookSet, Hooks, MessageEdit,
-    MessageView, Receivers, SessionLimits, Verdict,
+use crate::plugin::{
+    ClientView, ConnectView, HookEvent, HookFigures, HookSet, Hooks, MessageEdit, MessageView,
+    Plugged, SessionLimits, Verdict, is_wanted,
 };
+use crate::printable::Quoted;
+use crate::routing::bridge_mail::BridgeId;
+use crate::session::{DropReason, Dropped, Profile, Session, SessionKey, Will};
 use crate::time::Instant;
-use held::Held;
 use std::net::SocketAddr;
 
 /// Time between two ticks.
@@ -26,24 +23,6 @@ pub(super) const AT_ORIGIN: HookSet = HookSet::PUBLISH.union(HookSet::AUTHORIZE_
 
 /// A larger message takes time to be copied, which is not a hook's.
 const ROW_SIZE_MAX: usize = 64 << 10;
-
-/// The hooks of a shard and what their calls need.
-pub(super) struct Plugged {
-    pub hooks: Box<dyn Hooks>,
-    buffers: EditBuffers,
-    /// The properties of a message between which others stood.
-    joined: Vec<u8>,
-    held: Held,
-    tick: Option<Instant>,
-}
-
-/// The hooks of a shard, if somebody has any.
-#[derive(Default)]
-pub(super) struct Hosted {
-    /// The hooks that somebody has; empty without `plugged`.
-    pub set: HookSet,
-    pub plugged: Option<Box<Plugged>>,
-}
 
 /// Whose message it is.
 #[derive(Clone, Copy)]
@@ -58,75 +37,16 @@ pub(super) enum Publisher<'a> {
     Bridge(BridgeId),
 }
 
-/// Tells the hooks of something that happened to the client of a session that is there.
-macro_rules! tell {
-    ($shard:expr, $key:expr, $client:ident => $event:expr) => {
-        if $shard.hooks.set.contains($crate::stages::plugin::HookSet::EVENTS)
-            && let Some(plugged) = &mut $shard.hooks.plugged
-            && let Some(session) = $shard.clients.session($key)
-        {
-            let $client = $crate::stages::plugin::ClientView::of(session, $shard.peers.own());
-            plugged.hooks.event(&$event);
-        }
-    };
-}
-pub(super) use tell;
-
-/// Whether the deliver hook, if there is one, lets the session have the message.
-pub(super) fn is_wanted(
-    receivers: &mut Option<Receivers<'_>>,
-    clients: &mut Clients,
-    key: SessionKey,
-) -> bool {
-    match (receivers, clients.session(key)) {
-        (Some(receivers), Some(session)) => receivers.wants(session),
-        _ => true,
-    }
-}
-
-impl Plugged {
-    /// From here on the hooks are called again for every message; whether messages passed without.
-    #[inline]
-    fn end_held(&mut self) -> bool {
-        let count = self.held.end();
-        if count > 0 {
-            self.hooks.repeated(count);
-        }
-        count > 0
-    }
-
-    /// Those who receive a message, if hooks want to be asked about them.
-    pub fn receivers<'a>(
-        plugged: &'a mut Option<Box<Plugged>>,
-        hook_set: HookSet,
-        message: impl FnOnce() -> MessageView<'a>,
-        shard: u16,
-    ) -> Option<Receivers<'a>> {
-        if !hook_set.contains(HookSet::DELIVER) {
-            return None;
-        }
-        let hooks = &mut *plugged.as_mut()?.hooks;
-        Some(Receivers::new(hooks, message(), shard))
-    }
-}
-
 impl Shard {
     /// Calls these hooks from now on; to be set before the first connection.
     pub fn set_hooks(&mut self, now: Instant, hooks: Box<dyn Hooks>) {
         assert_eq!(self.clients.connection_count(), 0, "hooks are set before the first connection");
-        self.hooks.set = hooks.hooks();
-        self.delivery.drops.set(self.hooks.set.contains(HookSet::DROPS));
-        let mut plugged = Box::new(Plugged {
-            hooks,
-            buffers: EditBuffers::default(),
-            joined: Vec::new(),
-            held: Held::default(),
-            tick: None,
-        });
-        if self.hooks.set.contains(HookSet::TICK) {
+        let wanted = hooks.hooks();
+        let plugged = self.hooks.plug(hooks);
+        self.delivery.drops.set(wanted.contains(HookSet::DROPS));
+        if wanted.contains(HookSet::TICK) {
             self.timers.set(Timer::Tick, &mut plugged.tick, Some(now.plus_ms(TICK_MS)));
         }
-        self.hooks.plugged = Some(plugged);
     }
 
     /// The address a connection came in at; for hooks, and before its first bytes.
@@ -256,7 +176,7 @@ impl Shard {
             (Some(session), _) => ClientView::of(session, self.peers.own()),
             (None, Publisher::Ended(session)) => ClientView::of(session, self.peers.own()),
             (None, Publisher::Bridge(bridge)) => ClientView {
-                client_id: self.bridges.name(bridge),
+                client_id: self.bridges.stage.name(bridge),
                 shard: self.peers.own(),
                 ..ClientView::default()
             },
@@ -481,8 +401,7 @@ impl Shard {
         message: &Message<'_>,
     ) -> bool {
         let view = || MessageView::of(message, now);
-        let mut receivers =
-            Plugged::receivers(&mut self.hooks.plugged, self.hooks.set, view, self.peers.own());
+        let mut receivers = self.hooks.receivers(view, self.peers.own());
         let is_wanted = is_wanted(&mut receivers, &mut self.clients, key);
         self.counters.deliveries_skipped += u64::from(!is_wanted);
         is_wanted

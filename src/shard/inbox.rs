@@ -1,10 +1,10 @@
 //! Mail from other shards.
 
-use super::mail::{Batch, Content, Control, Mail};
-use super::retained::Setter;
 use super::{Shard, ShardId, retained};
 use crate::arena::Message;
 use crate::peers::ShardSet;
+use crate::routing::mail::{Batch, Content, Control, Mail};
+use crate::routing::retained::Setter;
 use crate::time::Instant;
 use std::collections::VecDeque;
 

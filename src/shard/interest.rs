@@ -4,11 +4,11 @@
 //! shard has acked, so a message published after it is never missed. Acks carry the announcement's version: an ack
 //! for an older one of the same filter counts for nothing.
 
-use super::mail::Control;
 use super::{ConnectionId, Shard, ShardId};
 use crate::arena::{allocated, map_size};
 use crate::hash::KeyedHash;
 use crate::peers::ShardSet;
+use crate::routing::mail::Control;
 use crate::time::Instant;
 use std::collections::HashMap;
 

@@ -1,15 +1,15 @@
 //! Beginnings and ends: connections opened and closed, sessions left and ended, deadlines, shutdown.
 
-use super::hooks::{Publisher, tell};
+use super::hooks::Publisher;
 use super::publish::Published;
-use super::retained::Setter;
 use super::timers::Timer;
 use super::{Close, ConnectionId, Event, Shard};
 use crate::arena::{Draft, Meta, Stored};
 use crate::codec::ReasonCode;
+use crate::plugin::HookEvent;
+use crate::routing::retained::Setter;
 use crate::session::connection::ConnectionState;
 use crate::session::{Park, SessionKey, Will};
-use crate::stages::plugin::HookEvent;
 use crate::time::{Deadline, Instant};
 use std::net::SocketAddr;
 
@@ -194,7 +194,10 @@ impl Shard {
         let Some(session) = self.clients.session(key) else { return };
         let client_id = &session.client_id;
         self.events.push(|| Event::Disconnected { client_id: client_id.clone(), why: why.into() });
-        tell!(self, key, client => HookEvent::Disconnected { client, why });
+        if let Some((hooks, client)) = self.hooks.listener(&mut self.clients, self.peers.own(), key)
+        {
+            hooks.event(&HookEvent::Disconnected { client, why });
+        }
         let Some(session) = self.clients.session(key) else { return };
         let expiry_s = session.expiry_s;
         let ends_at = (expiry_s != u32::MAX).then(|| now.plus_s(u64::from(expiry_s)));

@@ -10,13 +10,13 @@
 //! three quarters, so that neither starves the other. The last eighth is for clients that come back, and for the few
 //! places that each window has in any case.
 
-use super::groups::Member;
-use super::known::KnownInterest;
-use super::mail::Control;
 use super::{ConnectionId, Shard};
 use crate::arena::{Budget, allocated};
 use crate::codec::ReasonCode;
 use crate::limits::Limits;
+use crate::routing::groups::Member;
+use crate::routing::known::KnownInterest;
+use crate::routing::mail::Control;
 use crate::session::connection::PendingSuback;
 use crate::session::{Returned, SessionKey};
 use crate::time::Instant;

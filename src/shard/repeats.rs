@@ -3,8 +3,8 @@
 use super::hooks::AT_ORIGIN;
 use super::{ConnectionId, Shard};
 use crate::codec::{self, Frame, Known, PacketId, ProtocolVersion, ReasonCode};
+use crate::plugin::MessageEdit;
 use crate::session::{ConnectionState, Session};
-use crate::stages::plugin::MessageEdit;
 
 /// Bytes of an acknowledgement without reason code.
 const ACK_SIZE: usize = 4;

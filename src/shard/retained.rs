@@ -4,19 +4,16 @@
 //! answer for a topic whose newer retained publish reached the subscription meanwhile is left out.
 
 mod claims;
-mod room;
-mod setters;
 
-pub(super) use claims::{Ask, Claims, Word};
-pub(super) use room::{Kept, Room};
-pub(super) use setters::{Setter, SlotSetters};
+pub(super) use claims::Claims;
 
-use super::mail::{Batch, Control};
 use super::{Shard, ShardId};
 use crate::arena::Stored;
 use crate::codec::QoS;
 use crate::limits::Limits;
 use crate::peers::Peers;
+use crate::routing::mail::{Batch, Control};
+use crate::routing::retained::{Kept, SlotSetters};
 use crate::session::{Envelope, Pull, SessionKey, SessionLimits};
 use crate::time::Instant;
 use crate::topic::{ScanEnd, has_wildcards};

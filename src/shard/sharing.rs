@@ -1,96 +1,20 @@
 //! Shared subscriptions at work: members join and leave, messages are given out and come back.
 
-use super::groups::{Group, Member, MemberOptions};
-use super::hooks::Plugged;
 use super::interest::Join;
-use super::mail::{Address, Batch, Control, GroupKey, Outbox};
-use super::router::{Options, Subscriber};
 use super::{ConnectionId, Shard, ShardId};
 use crate::arena::{Message, Stored};
 use crate::codec::{QoS, SubscriptionOptions};
-use crate::limits::Limits;
+use crate::plugin::MessageView;
+use crate::routing::groups::{Group, GroupKey, Member, MemberOptions};
+use crate::routing::mail::{Address, Batch, Control};
+use crate::routing::router::{Options, Subscriber};
 use crate::session::queue::QueueLimits;
-use crate::session::{
-    Clients, Context, DropReason, Membership, Offer, Returned, Session, SessionKey,
-};
-use crate::stages::plugin::{MessageView, Receivers};
+use crate::session::{Context, DropReason, Membership, Offer, Returned, Session, SessionKey};
+use crate::stages::encode::shared::{backlog_limits, give};
 use crate::time::Instant;
 
 /// Groups that get places before the work of it is looked at.
 const GIVEN_AT_ONCE: usize = 256;
-
-/// Gives a message to the next member that can take it, behind those that wait already.
-pub(super) fn offer(
-    group: &mut Group,
-    message: &Message<'_>,
-    own: ShardId,
-    clients: &mut Clients,
-    outbox: &mut Outbox,
-    context: &mut Context<'_>,
-    receivers: Option<&mut Receivers<'_>>,
-) {
-    if group.backlog.is_empty() && give(group, message, own, clients, outbox, context, receivers) {
-        return;
-    }
-    if !context.may_store_for_absent(message) {
-        context.counters.dropped_stored_full += 1;
-        context.drops.push(None, message.topic, DropReason::StoreFull);
-        return;
-    }
-    let stored = Stored::from_message(message, context.stored);
-    context.counters.dropped_group_full += group.wait(
-        context.now,
-        stored,
-        backlog_limits(context.limits),
-        &mut context.counters.expired,
-        context.drops,
-    );
-}
-
-/// Whether a member took the message; one whose member a deliver hook leaves out is taken, too.
-fn give(
-    group: &mut Group,
-    message: &Message<'_>,
-    own: ShardId,
-    clients: &mut Clients,
-    outbox: &mut Outbox,
-    context: &mut Context<'_>,
-    receivers: Option<&mut Receivers<'_>>,
-) -> bool {
-    let Some((member, options)) = group.members.pick() else { return false };
-    let (shard, session) = member;
-    if shard != own {
-        let address = Address { session, options, group: group.key };
-        outbox.member(shard, &address, message);
-        return true;
-    }
-    if let Some(receivers) = receivers
-        && clients.session(session).is_some_and(|session| !receivers.wants(session))
-    {
-        group.members.credit(&member, 1);
-        return true;
-    }
-    let envelope = options.envelope(message.meta.qos, message.meta.retain);
-    let is_acknowledged = envelope.qos != QoS::AtMostOnce;
-    if clients.offer(session, context, message, envelope) == Some(Offer::Queued) {
-        return true;
-    }
-    if is_acknowledged && !clients.has_free_places(session, context.limits.group_credit_max) {
-        // The place comes back when the client's window has one.
-        clients.use_place(session, options.membership);
-    } else {
-        group.members.credit(&member, 1);
-    }
-    true
-}
-
-fn backlog_limits(limits: &Limits) -> QueueLimits {
-    QueueLimits {
-        messages_max: limits.group_messages_max,
-        bytes_max: limits.group_bytes_max,
-        policy: limits.queue_policy,
-    }
-}
 
 /// Puts messages that came back in front of a group's others, as far as group and shard may keep them.
 fn take_back(group: &mut Group, returned: Vec<Stored>, context: &mut Context<'_>) {
@@ -244,12 +168,8 @@ impl Shard {
                 continue;
             }
             let (clients, outbox) = (&mut self.clients, &mut self.flow.outbox);
-            let mut receivers = Plugged::receivers(
-                &mut self.hooks.plugged,
-                self.hooks.set,
-                || MessageView::of(&message, now),
-                self.peers.own(),
-            );
+            let mut receivers =
+                self.hooks.receivers(|| MessageView::of(&message, now), self.peers.own());
             let receiver = receivers.as_mut();
             if !give(group, &message, self.peers.own(), clients, outbox, &mut context, receiver) {
                 return group.backlog.push_front(queued);

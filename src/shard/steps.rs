@@ -11,18 +11,15 @@
 
 use super::flow::Flow;
 use super::input::PIPELINE_BYTES;
-use super::router::Router;
 use super::{ConnectionId, Shard};
 use crate::arena::{Arena, Draft, Generation};
 use crate::limits::Limits;
+use crate::routing::router::Router;
 use crate::session::connection::ConnectionState;
 use crate::session::{Park, SessionKey};
 use crate::time::Instant;
+use crate::work::{COPY_SIZE, steps_of_bytes};
 use std::collections::{BTreeMap, VecDeque};
-
-/// Bytes whose copy is a step, as a power of two.
-const COPY_SHIFT: u32 = 12;
-pub(super) const COPY_SIZE: usize = 1 << COPY_SHIFT;
 
 /// The part of a turn that messages may cost which the stages do not have yet. The rest is what may be used before.
 const HELD_PART: u64 = 2;
@@ -161,18 +158,12 @@ impl Turns {
 /// What a message costs whose receivers are known.
 fn weight(draft: &Draft<'_>, router: &Router) -> Option<u64> {
     let count = router.weight(draft.topic)?;
-    Some(count.max(1) * (1 + of_bytes(draft.size())))
+    Some(count.max(1) * (1 + steps_of_bytes(draft.size())))
 }
 
 /// At least one step, so that everything goes on.
 fn part_of_turn(limits: &Limits) -> u64 {
     (limits.turn_steps_max / HELD_PART).max(1)
-}
-
-/// The steps of copying so many bytes.
-#[inline(always)]
-pub(super) fn of_bytes(bytes: usize) -> u64 {
-    (bytes >> COPY_SHIFT) as u64
 }
 
 impl Shard {
@@ -235,7 +226,7 @@ impl Shard {
         let held_max = self.turn_part() / self.flow.router.weight_max().max(1);
         self.work.turns.is_strict = held_max < HELD_MIN;
         self.work.turns.weighed = Weighed::default();
-        let bytes_max = usize::try_from(held_max.max(1) << COPY_SHIFT).unwrap_or(usize::MAX);
+        let bytes_max = usize::try_from(held_max.max(1) * COPY_SIZE as u64).unwrap_or(usize::MAX);
         self.work.turns.held_bytes_max = bytes_max.min(PIPELINE_BYTES);
         let held_max = if self.work.turns.is_strict { 0 } else { held_max };
         self.flow.arena.bound_held(usize::try_from(held_max).unwrap_or(usize::MAX));

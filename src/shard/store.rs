@@ -1,11 +1,11 @@
 //! Who loses when the store of waiting messages is full: the absent that hold most, and then clients that take nothing. While
 //! those that do take what they get fill what is reserved for them, publishers wait.
 
-use super::mail::Control;
 use super::timers::Timer;
 use super::{About, Shard, ShardId};
 use crate::codec::{PacketId, ReasonCode};
 use crate::limits::PUBLISHED_AHEAD_MAX;
+use crate::routing::mail::Control;
 use crate::session::queue::QueueLimits;
 use crate::session::{DropReason, Park, Session, SessionKey};
 use crate::time::Instant;

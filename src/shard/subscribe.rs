@@ -2,18 +2,19 @@
 
 use super::input::Step;
 use super::publish::TOPIC_KEYS;
-use super::router::{Options, Subscriber};
-use super::{About, ConnectionId, Shard, steps};
+use super::{About, ConnectionId, Shard};
 use crate::codec::{
     self, ProtocolVersion, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe,
     SubscriptionOptions, Unsuback, Unsubscribe,
 };
 use crate::limits::PACKET_FILTERS_MAX;
 use crate::printable::Quoted;
+use crate::routing::router::{Options, Subscriber};
 use crate::session::connection::PendingSuback;
 use crate::session::{Envelope, Park, Returned, SessionKey};
 use crate::time::Instant;
 use crate::topic::{Subscribed, has_wildcards, parse_filter};
+use crate::work::steps_of_bytes;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -281,7 +282,7 @@ impl Shard {
                 return Outcome::Refused(ReasonCode::QuotaExceeded, key);
             }
             let moved = session.filters().len() - place;
-            self.counters.add_steps(steps::of_bytes(moved * size_of::<Box<str>>()));
+            self.counters.add_steps(steps_of_bytes(moved * size_of::<Box<str>>()));
             session.insert_filter(place, text);
             session.recount();
             self.clients.subscription_count += 1;
@@ -407,7 +408,7 @@ impl Shard {
                     session.end_overlap(text);
                 }
                 self.clients.subscription_count -= 1;
-                self.counters.add_steps(steps::of_bytes(moved * size_of::<Box<str>>()));
+                self.counters.add_steps(steps_of_bytes(moved * size_of::<Box<str>>()));
                 match text.starts_with("$share/") {
                     true => self.leave_group(now, key, text, unsent),
                     false => self.remove_subscription(now, key, text),

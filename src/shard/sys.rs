@@ -3,25 +3,16 @@
 //! Every shard reports to shard 0 once an interval; shard 0 publishes the sums and each shard's own figures, and only
 //! what has changed.
 
-use super::mail::Control;
 use super::timers::Timer;
-use super::{Counters, Gauges, Shard, ShardId};
+use super::{Counters, Shard, ShardId};
 use crate::arena::{Claim, Draft, Meta};
 use crate::peers::ShardSet;
-use crate::stages::plugin::HookFigures;
+use crate::plugin::HookFigures;
+use crate::routing::mail::Control;
+use crate::routing::report::Report;
 use crate::time::Instant;
 use std::collections::BTreeMap;
 use std::fmt::Display;
-
-/// One shard's figures.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Report {
-    pub counters: Counters,
-    pub gauges: Gauges,
-    pub hooks: Vec<HookFigures>,
-    /// Messages that clients were sent and have not acknowledged.
-    pub unacknowledged: usize,
-}
 
 impl Counters {
     /// What hooks did.

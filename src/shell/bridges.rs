@@ -34,7 +34,7 @@ use futures_lite::future::or;
 use crate::bridge::{BrokerId, Direction, Echo, ForwardIndex, WrongRule};
 use crate::codec::ReasonCode;
 use crate::config::bridge::BridgeSettings;
-use crate::shard::bridge_mail::FromBridges;
+use crate::routing::bridge_mail::FromBridges;
 use crate::shell::clock::Clock;
 use crate::shell::executor::{self, Handle, sleep};
 use crate::shell::io::Io;

@@ -18,8 +18,8 @@ mod running;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::plugin::HookSet;
 use crate::shell::plugins::{Plugin, PluginError, PluginFactory};
-use crate::stages::plugin::HookSet;
 use instance::Instance;
 use layout::PluginTable;
 

@@ -22,11 +22,11 @@ use crate::config::plugin::{
     NAME_SIZE_MAX, OnError, PLUGIN_COUNT_MAX, PluginSettings, PluginWork, is_name,
 };
 use crate::config::table::Refusal;
-use crate::shell::plugin_abi::LibraryFactory;
-use crate::stages::plugin::{
+use crate::plugin::{
     ClientView, ConnectView, EditError, HookEvent, HookSet, MessageEdit, MessageView,
     SessionLimits, Verdict,
 };
+use crate::shell::plugin_abi::LibraryFactory;
 use topic_rewrite::TopicRewriteFactory;
 use user_property::UserPropertyFactory;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use socket2::SockRef;
 use tracing::debug;
 
-use crate::shard::bridge_mail::{FromBridges, ToBridges};
+use crate::routing::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{ConnectionId, Lane, Mail, Origin, Output, ReadMode, ShardId};
 use crate::shell::gate::{Entry, Gate};
 use crate::shell::mesh::{Admitted, Adoption, Control, Port};

@@ -1,178 +1,171 @@
-//! The encode stage: one message to each local subscriber, encoded once for all that want the same bytes.
+//! The encode stage: each message of a batch to all its receivers. Those are local sessions, shared groups owned here, other shards,
+//! and the store of retained messages, if the topic is owned here.
+//!
+//! ```text
+//! batch -> route -> run?  --yes--> deliver_run: whole, to each session that takes all of it; the rest as below
+//!                     \---no---> deliver: one message to each session, by the way that `Way` says
+//!                                groups, retained store, mail to other shards
+//! ```
 
-use crate::arena::{Message, Run};
-use crate::codec::QoS;
-use crate::peers::ShardSet;
-use crate::session::{Clients, Context, Envelope, SessionKey, encode};
+mod deliver;
+pub(crate) mod shared;
+
+use crate::arena::{Arena, Generation, Message, Run};
+use crate::peers::{Peers, ShardId, ShardSet};
+use crate::pipeline::Batch;
+use crate::plugin::{Hosted, MessageView, is_wanted};
+use crate::routing::groups::Groups;
+use crate::routing::mail::Outbox;
+use crate::routing::retained::{Kept, SlotSetters};
+use crate::routing::route::Route;
+use crate::routing::router::Router;
+use crate::session::{Clients, Context, DropReason, SessionKey, encode, runs};
+use crate::stages::bridge::BridgeStage;
+use crate::work::{COPY_SIZE, steps_of_bytes};
+use deliver::{deliver, deliver_run};
 use std::rc::Rc;
 
-/// Where messages of one topic go. Dropped when a subscription changes.
-#[derive(Clone, Debug, Default)]
-pub struct Route {
-    /// One entry a session, whatever the number of its subscriptions that match.
-    pub local: Vec<LocalDelivery>,
-    /// Shared groups that this shard owns.
-    pub groups: Vec<u32>,
-    /// Other shards with a subscriber.
-    pub remote: ShardSet,
+/// All that the stage reads and writes, for one batch.
+pub(crate) struct Encode<'a> {
+    pub peers: &'a Peers,
+    pub arena: &'a Arena,
+    pub router: &'a mut Router,
+    pub clients: &'a mut Clients,
+    pub groups: &'a mut Groups,
+    pub kept: &'a mut Kept,
+    pub setters: &'a mut SlotSetters,
+    pub outbox: &'a mut Outbox,
+    pub hooks: &'a mut Hosted,
+    /// Where messages are noted that go to clients that are bridges, if those may come back over ours.
+    pub returns: Option<&'a mut BridgeStage>,
+    /// Sessions that did not get a run in one go: memory that is used again.
+    pub left_of_run: &'a mut Vec<SessionKey>,
+    pub context: Context<'a>,
 }
 
-/// What one session's matching subscriptions come to.
-#[derive(Clone, Debug)]
-pub struct LocalDelivery {
-    pub session: SessionKey,
-    /// The highest QoS granted. [MQTT-3.3.4-2]
-    pub qos: QoS,
-    pub retain_as_published: bool,
-    /// All identifiers. [MQTT-3.3.4-4]
-    pub ids: Option<Rc<[u32]>>,
-    pub no_local: NoLocal,
-}
-
-/// What the session gets of its own messages.
-#[derive(Clone, Debug)]
-pub enum NoLocal {
-    /// The same as of others'.
-    Same,
-    Nothing,
-    /// Only what its subscriptions without No Local ask for.
-    Other(Box<LocalDelivery>),
-}
-
-impl Route {
-    /// The memory it holds, about.
-    pub fn bytes(&self) -> usize {
-        let local: usize = self.local.iter().map(LocalDelivery::bytes).sum();
-        size_of::<Route>() + local + size_of_val(self.groups.as_slice())
-    }
-}
-
-impl LocalDelivery {
-    fn bytes(&self) -> usize {
-        let other = match &self.no_local {
-            NoLocal::Other(other) => other.bytes(),
-            NoLocal::Same | NoLocal::Nothing => 0,
-        };
-        size_of::<LocalDelivery>() + self.ids.as_ref().map_or(0, |ids| 16 + 4 * ids.len()) + other
-    }
-
-    #[inline]
-    fn is_qos0(&self, message: &Message<'_>) -> bool {
-        message.meta.qos == 0 || self.qos == QoS::AtMostOnce
-    }
-
-    #[inline]
-    fn qos(&self, message: &Message<'_>) -> QoS {
-        // [MQTT-3.8.4-8]
-        QoS::from_bits(message.meta.qos).unwrap_or(QoS::AtMostOnce).min(self.qos)
-    }
-
-    #[inline]
-    fn retains(&self, message: &Message<'_>) -> bool {
-        // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
-        message.meta.retain && self.retain_as_published
-    }
-
-    fn envelope(&self, message: &Message<'_>) -> Envelope {
-        Envelope {
-            qos: self.qos(message),
-            retain: self.retains(message),
-            ids: self.ids.clone(),
-            membership: 0,
-        }
-    }
-}
-
-/// Delivers a run, of which `first` is the first message, to every local subscriber: in one go to those who get nothing with it
-/// and have room for all of it, as what is asked once holds for all messages of it; to the others, whom it collects in `left`,
-/// message by message.
-pub fn deliver_run(
-    route: &Route,
-    first: &Message<'_>,
-    run: &Run<'_>,
-    clients: &mut Clients,
-    context: &mut Context<'_>,
-    left: &mut Vec<SessionKey>,
-) {
-    debug_assert!(!first.meta.retain, "nothing that is repeated has the retain flag");
-    left.clear();
-    if route.local.len() > 1 {
-        context.encoded.begin_run();
-    }
-    let is_plain = encode::is_plain(first);
-    for delivery in &route.local {
-        let key = delivery.session;
-        let is_own = first.meta.publisher == key.as_u64();
-        let is_sent = is_plain
-            && delivery.ids.is_none()
-            && (!is_own || matches!(delivery.no_local, NoLocal::Same))
-            && match delivery.is_qos0(first) {
-                true => clients.send_run(key, context, run),
-                false => clients.send_acked_run(key, context, run, delivery.qos(first)),
-            };
-        if !is_sent {
-            left.push(key);
-        }
-    }
-    context.encoded.end_run();
-    if !left.is_empty() {
-        // Routes are sorted by session.
-        let is_left = |_: &mut Clients, key: SessionKey| left.binary_search(&key).is_ok();
-        run.for_each(|message| deliver(route, message, clients, context, || 0, is_left));
-    }
-}
-
-/// Delivers a message to every local subscriber of its route that it is `wanted` for. `topic_hash` is asked for with
-/// the retain flag only.
-#[inline]
-pub fn deliver(
-    route: &Route,
-    message: &Message<'_>,
-    clients: &mut Clients,
-    context: &mut Context<'_>,
-    topic_hash: impl Fn() -> u64,
-    mut wanted: impl FnMut(&mut Clients, SessionKey) -> bool,
-) {
-    if message.meta.retain {
-        let hash = topic_hash();
-        for delivery in &route.local {
-            if let Some(session) = clients.session(delivery.session) {
-                session.saw_retained(hash);
-            }
-        }
-    }
-    if route.local.len() > 1 {
-        let has_room = context.may_store(message);
-        context.encoded.begin(message, context.stored, has_room);
-    }
-    let is_plain = encode::is_plain(message);
-    for delivery in &route.local {
-        let mut delivery = delivery;
-        if message.meta.publisher == delivery.session.as_u64() {
-            // [MQTT-3.8.3-3]
-            match &delivery.no_local {
-                NoLocal::Same => {}
-                NoLocal::Nothing => continue,
-                NoLocal::Other(other) => delivery = other,
-            }
-        }
-        if !wanted(clients, delivery.session) {
-            continue;
-        }
-        if is_plain && delivery.ids.is_none() {
-            let (key, retain) = (delivery.session, delivery.retains(message));
-            let is_sent = match delivery.is_qos0(message) {
-                true => clients.send_plain(key, context, message, retain),
-                false => {
-                    let asked = (delivery.qos(message), retain);
-                    clients.send_plain_acked(key, context, message, asked)
+impl Encode<'_> {
+    /// Each message of the batch to all its receivers. Whether there is a deliver hook to ask is known to the compiler: without one
+    /// nothing is paid.
+    #[inline(always)]
+    pub fn run<const HAS_DELIVER: bool>(&mut self, mut batch: Batch) {
+        let arena = self.arena;
+        // What comes from one publisher often goes to one topic.
+        let mut topic: &[u8] = &[];
+        let mut last_route: Option<Rc<Route>> = None;
+        while let Some(generation) = batch.next() {
+            let Some(message) = arena.get(generation) else { continue };
+            let route = match &last_route {
+                Some(route) if message.topic == topic => route,
+                _ => {
+                    topic = message.topic;
+                    let steps = &mut self.context.counters.steps;
+                    &*last_route.insert(self.router.route(topic, steps))
                 }
             };
-            if is_sent {
+            let run_size_max =
+                runs::size_max(message.meta.qos, route.local.len(), self.context.limits);
+            if !HAS_DELIVER
+                && self.returns.is_none()
+                && let Some(run) = arena.run(generation, batch.through(), run_size_max)
+                && route.groups.is_empty()
+                && !(route.local.len() > 1 && encode::leaves_by_reference(&message))
+            {
+                batch.pass(run.last());
+                self.give_run(route, &message, &run);
                 continue;
             }
+            self.give::<HAS_DELIVER>(route, generation, &message);
         }
-        clients.offer(delivery.session, context, message, delivery.envelope(message));
     }
-    context.encoded.end();
+
+    /// A run to the sessions and shards of its route.
+    #[inline(always)]
+    fn give_run(&mut self, route: &Route, first: &Message<'_>, run: &Run<'_>) {
+        let left = &mut *self.left_of_run;
+        deliver_run(route, first, run, self.clients, &mut self.context, left);
+        // A run is one offer to whoever takes all of it.
+        let offer_count = route.local.len() + left.len() * run.count();
+        self.context.counters.add_delivery_steps(offer_count as u64);
+        if first.meta.is_origin && !route.remote.is_empty() {
+            self.outbox.publish_run(route.remote, run);
+        }
+    }
+
+    /// One message to all receivers of its route.
+    #[inline(always)]
+    fn give<const HAS_DELIVER: bool>(
+        &mut self,
+        route: &Route,
+        generation: Generation,
+        message: &Message<'_>,
+    ) {
+        let context = &mut self.context;
+        context.counters.add_delivery_steps(route.local.len() as u64);
+        if message.size() >= COPY_SIZE {
+            let receiver_count = (route.local.len() + route.groups.len()) as u64;
+            let steps_each = steps_of_bytes(message.size());
+            context.counters.add_delivery_steps(receiver_count * steps_each);
+        }
+        let hash = self.peers.hash();
+        let topic_hash = || hash.bytes(message.topic);
+        let mut receivers = None;
+        if HAS_DELIVER {
+            let view = || MessageView::of(message, context.now);
+            receivers = self.hooks.receivers(view, self.peers.own());
+            deliver(route, message, self.clients, context, topic_hash, |clients, key| {
+                is_wanted(&mut receivers, clients, key)
+            });
+        } else {
+            deliver(route, message, self.clients, context, topic_hash, |_, _| true);
+        }
+        if let Some(bridges) = &mut self.returns {
+            let mut given = route.local.iter().map(|delivery| delivery.session);
+            let publisher = message.meta.publisher;
+            if given.any(|key| key.as_u64() != publisher && self.clients.is_bridge(key)) {
+                bridges.note_given(message);
+            }
+        }
+        for &index in &route.groups {
+            context.counters.add_delivery_steps(1);
+            if let Some(group) = self.groups.get(index) {
+                let own = self.peers.own();
+                let (clients, outbox) = (&mut *self.clients, &mut *self.outbox);
+                shared::offer(group, message, own, clients, outbox, context, receivers.as_mut());
+                self.groups.list_backlog(index);
+            }
+        }
+        if let Some(receivers) = receivers {
+            context.counters.deliveries_skipped += receivers.skipped();
+        }
+        let mut remote = if message.meta.is_origin { route.remote } else { ShardSet::EMPTY };
+        if message.meta.retain
+            && let Some(owner) = self.retain(generation, message)
+        {
+            remote.remove(owner);
+        }
+        self.outbox.publish_to_all(remote, message);
+    }
+
+    /// A message with the retain flag to the store of its topic's owner. Returns the owner if that is another shard, which has the
+    /// message now.
+    fn retain(&mut self, generation: Generation, message: &Message<'_>) -> Option<ShardId> {
+        let owner = self.peers.owner(message.topic);
+        let setter = self.setters.take(generation, message, self.clients, self.peers.hash());
+        if owner != self.peers.own() {
+            if message.meta.is_origin {
+                self.outbox.publish_to_owner(owner, message, setter);
+            }
+            return message.meta.is_origin.then_some(owner);
+        }
+        let Context { now, limits, counters, drops, .. } = &mut self.context;
+        let is_taken = self.kept.store(limits, counters, drops, *now, message, setter);
+        if !is_taken
+            && message.meta.is_origin
+            && let Some(key) = SessionKey::from_u64(message.meta.publisher)
+            && let Some(session) = self.clients.session(key)
+        {
+            drops.name_last(DropReason::RetainedFull, &session.client_id);
+        }
+        None
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::{Addresses, Adoption, Event, Step, World, advance, turn};
-use crate::shard::bridge_mail::{FromBridges, ToBridges};
+use crate::routing::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{ConnectionId, LANES, Lane, Mail, Output, ReadMode, Shard, ShardId};
 use crate::time::Instant;
 

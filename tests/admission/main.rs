@@ -11,8 +11,8 @@ use ringmq::codec::{
 };
 use ringmq::config::bridge::{BridgeProtocol, BridgeSettings, RemoteAddress, RuleSettings};
 use ringmq::limits::{Limits, TEXT_SIZE_CEILING};
-use ringmq::shard::bridge_mail::{FromBridges, InboundBatch, InboundMessage, ToBridges};
-use ringmq::stages::plugin::{ClientView, HookSet, Hooks, MessageEdit, Verdict};
+use ringmq::plugin::{ClientView, HookSet, Hooks, MessageEdit, Verdict};
+use ringmq::routing::bridge_mail::{FromBridges, InboundBatch, InboundMessage, ToBridges};
 use ringmq::time::Instant;
 use std::sync::Arc;
 use world::World;

@@ -8,7 +8,7 @@ use ringmq::codec::{
     UserProperties, put_user_property,
 };
 use ringmq::limits::Limits;
-use ringmq::shard::bridge_mail::{FromBridges, InboundBatch, InboundMessage, ToBridges};
+use ringmq::routing::bridge_mail::{FromBridges, InboundBatch, InboundMessage, ToBridges};
 
 const OWN: u64 = 0x0B;
 const LOOPBACK: &str = "127.0.0.1:4711";

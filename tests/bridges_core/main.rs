@@ -11,7 +11,7 @@ use ringmq::bridge::ForwardIndex;
 use ringmq::codec::{Packet, PacketId, ProtocolVersion, Publish, QoS};
 use ringmq::config::bridge::{BridgeSettings, QosRule, RuleSettings};
 use ringmq::limits::Limits;
-use ringmq::shard::bridge_mail::{
+use ringmq::routing::bridge_mail::{
     BridgeId, FromBridges, InboundBatch, InboundMessage, Target, ToBridges,
 };
 use std::sync::Arc;

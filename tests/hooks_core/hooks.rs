@@ -1,7 +1,7 @@
 //! Hooks that a test writes as closures.
 
 use ringmq::codec::{QoS, ReasonCode};
-use ringmq::stages::plugin::{
+use ringmq::plugin::{
     ClientView, ConnectView, HookEvent, HookSet, Hooks, MessageEdit, MessageView, SessionLimits,
     Verdict,
 };

@@ -9,7 +9,7 @@ use ringmq::codec::{
 use ringmq::config::bridge::BridgeSettings;
 use ringmq::limits::Limits;
 use ringmq::random::Random;
-use ringmq::shard::bridge_mail::{FromBridges, InboundBatch, InboundMessage};
+use ringmq::routing::bridge_mail::{FromBridges, InboundBatch, InboundMessage};
 use std::sync::Arc;
 
 fn encoded(properties: &[Property<'_>]) -> Vec<u8> {
@@ -30,7 +30,7 @@ const CAME_IN: [Property<'static>; 6] = [
     Property::UserProperty("last", ""),
 ];
 
-fn make_other(message: &mut ringmq::stages::plugin::MessageEdit<'_>) {
+fn make_other(message: &mut ringmq::plugin::MessageEdit<'_>) {
     let was: Vec<String> = message.user_properties().map(|(name, _)| name.to_string()).collect();
     let (topic, size) = (format!("out/{}", message.topic()), message.payload().len());
     message.set_topic(&topic).unwrap();
@@ -345,7 +345,7 @@ fn a_will_meets_the_hooks_with_all_that_is_known_of_its_client() {
 /// What the hook of the next test makes of the `n`th message is a function of its payload: two bytes of number, one
 /// that says what to do, one that says how much.
 fn by_payload(
-    message: &mut ringmq::stages::plugin::MessageEdit<'_>,
+    message: &mut ringmq::plugin::MessageEdit<'_>,
     room: usize,
 ) -> Result<(), ReasonCode> {
     let (what, amount) = (message.payload()[2], usize::from(message.payload()[3]));

@@ -3,7 +3,7 @@
 use super::{Scripted, check_released, hooked, quiet};
 use ringmq::codec::{Packet, ProtocolVersion, Publish, QoS, ReasonCode};
 use ringmq::limits::Limits;
-use ringmq::stages::plugin::{HookSet, SessionLimits};
+use ringmq::plugin::{HookSet, SessionLimits};
 
 #[test]
 fn a_hook_refuses_a_connection_and_sets_the_bounds_of_a_session() {

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use ringmq::codec::{Property, ProtocolVersion, QoS, ReasonCode, UserProperties};
 use ringmq::limits::Limits;
-use ringmq::shell::plugin_abi::{LibraryFactory, stale_calls};
-use ringmq::shell::plugins::{Plugin, PluginError, PluginFactory};
-use ringmq::stages::plugin::{
+use ringmq::plugin::{
     ClientView, ConnectView, DropReason, EditBuffers, HookEvent, HookSet, MessageEdit, MessageView,
     SessionLimits, Verdict,
 };
+use ringmq::shell::plugin_abi::{LibraryFactory, stale_calls};
+use ringmq::shell::plugins::{Plugin, PluginError, PluginFactory};
 
 use super::build;
 

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ringmq::plugin::HookSet;
 use ringmq::shell::plugin_abi::LibraryFactory;
 use ringmq::shell::plugins::PluginFactory;
-use ringmq::stages::plugin::HookSet;
 
 use super::build;
 

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ringmq::codec::{QoS, ReasonCode};
 use ringmq::config::Settings;
 use ringmq::config::plugin::OnError;
-use ringmq::shell::launcher::Broker;
-use ringmq::shell::plugins::{Installed, Plugin, PluginError, PluginFactory};
-use ringmq::stages::plugin::{
+use ringmq::plugin::{
     ClientView, ConnectView, HookEvent, HookSet, MessageEdit, MessageView, SessionLimits, Verdict,
 };
+use ringmq::shell::launcher::Broker;
+use ringmq::shell::plugins::{Installed, Plugin, PluginError, PluginFactory};
 
 use crate::client::{Client, connect, subscribe};
 use crate::fields::Kind;

@@ -9,7 +9,7 @@ fn set_short(world: &mut World, is_short: bool) {
     world.shards.iter_mut().for_each(|shard| shard.set_memory_short(now, is_short));
 }
 
-fn gauge(world: &World, of: fn(&ringmq::shard::Gauges) -> usize) -> usize {
+fn gauge(world: &World, of: fn(&ringmq::gauges::Gauges) -> usize) -> usize {
     world.shards.iter().map(|shard| of(&shard.gauges())).sum()
 }
 

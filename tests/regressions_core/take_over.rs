@@ -2,7 +2,7 @@
 
 use super::*;
 use ringmq::codec::Connect;
-use ringmq::shard::bridge_mail::{FromBridges, InboundBatch, InboundMessage};
+use ringmq::routing::bridge_mail::{FromBridges, InboundBatch, InboundMessage};
 
 /// A turn gives one connection little.
 fn slow() -> Limits {

@@ -6,7 +6,7 @@ use ringmq::codec::{
     next_frame,
 };
 use ringmq::limits::Limits;
-use ringmq::shard::bridge_mail::{FromBridges, ToBridges};
+use ringmq::routing::bridge_mail::{FromBridges, ToBridges};
 use ringmq::shard::{Shard, ShardSettings};
 use ringmq::time::Instant;
 use ringmq::turn::Step;

@@ -3,9 +3,7 @@
 use crate::dice::Dice;
 use crate::ledger::{number_of, payload_of};
 use ringmq::codec::{Property, QoS, ReasonCode};
-use ringmq::stages::plugin::{
-    ClientView, HookEvent, HookSet, Hooks, MessageEdit, MessageView, Verdict,
-};
+use ringmq::plugin::{ClientView, HookEvent, HookSet, Hooks, MessageEdit, MessageView, Verdict};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;

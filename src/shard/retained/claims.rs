@@ -5,14 +5,13 @@
 //! lease does not suffice the message waits for its owner's word. An owner that would have to say no calls all leases back
 //! first, so nobody is refused while room lies idle.
 
-use super::room::kept_size;
-use super::{Room, Setter};
 use crate::arena::{Claim, Generation, Message, Stored, stored_size};
 use crate::codec::{PacketId, ReasonCode};
 use crate::hash::KeyedHash;
+use crate::routing::mail::Control;
+use crate::routing::retained::{Ask, Room, Setter, Word, kept_size};
 use crate::session::{ConnectionId, DropReason, Park, SessionKey};
 use crate::shard::input::Step;
-use crate::shard::mail::Control;
 use crate::shard::{Shard, ShardId};
 use crate::time::Instant;
 use std::collections::{HashMap, VecDeque};
@@ -43,31 +42,6 @@ struct Waiting {
     message: Stored,
     packet_id: PacketId,
     is_qos2: bool,
-}
-
-/// The question for one message's room.
-#[derive(Debug)]
-pub(in crate::shard) struct Ask {
-    pub from: ShardId,
-    pub connection: ConnectionId,
-    pub request: u64,
-    pub topic: Box<str>,
-    pub size: usize,
-    pub setter: Option<Setter>,
-    /// The asker's lease runs low.
-    pub wants_lease: bool,
-}
-
-/// The owner's word.
-#[derive(Debug)]
-pub(in crate::shard) struct Word {
-    pub connection: ConnectionId,
-    pub request: u64,
-    pub topic: Box<str>,
-    /// Room for the message is promised.
-    pub is_promised: bool,
-    /// What the asker may spend from now on.
-    pub lease: Room,
 }
 
 pub(in crate::shard) struct Claims {

@@ -13,8 +13,8 @@ use crate::bridge::{self, Wanted, connection_of};
 use crate::codec::QoS;
 use crate::peers::ShardSet;
 use crate::printable::Quoted;
+use crate::routing::bridge_mail::{BridgeBatch, BridgeMessage, FromBridges, Target, ToBridges};
 use crate::shard::ShardId;
-use crate::shard::bridge_mail::{BridgeBatch, BridgeMessage, FromBridges, Target, ToBridges};
 use crate::time::Instant;
 
 /// What is known of the logs, and what the shards have been told.

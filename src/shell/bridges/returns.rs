@@ -206,8 +206,8 @@ mod tests {
     use crate::bridge::{BrokerId, ForwardIndex};
     use crate::codec::{Publish, QoS};
     use crate::config::bridge::{BridgeProtocol, BridgeSettings, RuleSettings};
+    use crate::routing::bridge_mail::{BridgeBatch, ToBridges};
     use crate::shard::Mail;
-    use crate::shard::bridge_mail::{BridgeBatch, ToBridges};
     use crate::shell::bridges::{Patience, Setup, open};
     use crate::shell::clock::Clock;
     use crate::shell::executor::each_io::{for_each_io, run};

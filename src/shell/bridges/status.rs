@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Bridge, Hub, unix_ms};
-use crate::shard::bridge_mail::FromBridges;
+use crate::routing::bridge_mail::FromBridges;
 use crate::shell::executor::sleep;
 use crate::shell::spool::Backlog;
 

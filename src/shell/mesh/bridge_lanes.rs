@@ -12,8 +12,8 @@ use atomic_waker::AtomicWaker;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::Door;
+use crate::routing::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::ShardId;
-use crate::shard::bridge_mail::{FromBridges, ToBridges};
 
 /// Items of one lane.
 const LANE_ITEMS: usize = 256;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::codec::{Property, QoS};
-use crate::stages::plugin::{EditError, MessageEdit, SessionLimits};
+use crate::plugin::{EditError, MessageEdit, SessionLimits};
 
 /// What one change costs beside its bytes, against `Room::weight_max`.
 const CHANGE_WEIGHT: usize = 32;

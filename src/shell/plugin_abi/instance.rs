@@ -15,10 +15,10 @@ use super::layout::{
 use super::refused::Refused;
 use super::running::{self, Running, Shown, Subject};
 use crate::codec::{ProtocolVersion, QoS, ReasonCode};
-use crate::shell::plugins::{Plugin, PluginError};
-use crate::stages::plugin::{
+use crate::plugin::{
     ClientView, ConnectView, HookEvent, HookSet, MessageEdit, MessageView, SessionLimits, Verdict,
 };
+use crate::shell::plugins::{Plugin, PluginError};
 
 /// Made on its shard's thread, called and dropped there.
 pub(super) struct Instance {

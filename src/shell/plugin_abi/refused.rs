@@ -1,7 +1,7 @@
 //! Why a function of the table did nothing, and the number that a plugin gets for it.
 
 use super::layout;
-use crate::stages::plugin::EditError;
+use crate::plugin::EditError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {

@@ -13,7 +13,7 @@ use super::layout::Call;
 use super::refused::Refused;
 use crate::codec::{Property, PropertyIter, QoS, UserProperties};
 use crate::limits::Limits;
-use crate::stages::plugin::{MessageEdit, MessageView};
+use crate::plugin::{MessageEdit, MessageView};
 
 /// The most of a text for the log or the operator, bytes.
 const EXPLANATION_SIZE_MAX: usize = 1024;

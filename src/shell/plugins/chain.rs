@@ -13,11 +13,11 @@ use super::tally::{Silence, Tally, index};
 use super::{Installed, Plugin, PluginError, Presence, contain, tick};
 use crate::codec::{QoS, ReasonCode};
 use crate::config::plugin::OnError;
-use crate::printable::Quoted;
-use crate::stages::plugin::{
+use crate::plugin::{
     ClientView, ConnectView, HookEvent, HookFigures, HookSet, Hooks, MessageEdit, MessageView,
     SessionLimits, Verdict,
 };
+use crate::printable::Quoted;
 
 /// Of the hooks that run for every message, one call in so many is timed exactly: reading the clock would cost more
 /// than most of them. Whether a call is slow is seen for each, by the kernel's tick.

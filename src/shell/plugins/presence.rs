@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::stages::plugin::HookSet;
+use crate::plugin::HookSet;
 
 /// Written by the shard before and after each call, with plain stores.
 #[derive(Debug, Default)]

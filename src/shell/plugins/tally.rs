@@ -1,6 +1,6 @@
 //! What the calls of one hook of one plugin came to, and lines of the log that must not repeat themselves.
 
-use crate::stages::plugin::{HookFigures, HookSet};
+use crate::plugin::{HookFigures, HookSet};
 
 /// Counts one hook's calls.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::stages::plugin::{ClientView, MessageEdit};
+use crate::plugin::{ClientView, MessageEdit};
 
 /// A text taken apart once, to be put together for each message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
     use crate::codec::QoS;
     use crate::limits::Limits;
-    use crate::stages::plugin::{EditBuffers, MessageView};
+    use crate::plugin::{EditBuffers, MessageView};
 
     fn client() -> ClientView<'static> {
         ClientView {

@@ -7,7 +7,7 @@ use super::template::{Captures, Template};
 use super::{Plugin, PluginError, PluginFactory, refusal};
 use crate::config::plugin::{PluginSettings, RewriteSettings};
 use crate::config::table::Refusal;
-use crate::stages::plugin::{ClientView, HookSet, MessageEdit, Verdict};
+use crate::plugin::{ClientView, HookSet, MessageEdit, Verdict};
 
 /// What one compiled pattern, and what its matching remembers, may take, bytes.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::config::plugin::{OnError, PluginWork};
     use crate::limits::Limits;
-    use crate::stages::plugin::{EditBuffers, MessageView};
+    use crate::plugin::{EditBuffers, MessageView};
 
     /// Rules from `(filter, pattern, to)`.
     fn factory(rules: &[(&str, &str, &str)]) -> Result<TopicRewriteFactory, Vec<Refusal>> {

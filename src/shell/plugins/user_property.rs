@@ -5,9 +5,7 @@ use super::template::Template;
 use super::{Plugin, PluginError, PluginFactory, refusal};
 use crate::config::plugin::{PluginSettings, PropertySettings};
 use crate::config::table::Refusal;
-use crate::stages::plugin::{
-    ClientView, FixedProperty, HookSet, MessageEdit, PropertyName, Verdict,
-};
+use crate::plugin::{ClientView, FixedProperty, HookSet, MessageEdit, PropertyName, Verdict};
 
 pub(super) struct UserPropertyFactory {
     name: String,
@@ -143,7 +141,7 @@ mod tests {
     use super::*;
     use crate::config::plugin::{OnError, PluginWork};
     use crate::limits::Limits;
-    use crate::stages::plugin::{EditBuffers, MessageView};
+    use crate::plugin::{EditBuffers, MessageView};
 
     fn property(name: &str, value: &str, replace: bool) -> PropertySettings {
         PropertySettings { name: name.to_owned(), value: value.to_owned(), replace, line: 9 }

@@ -3,7 +3,7 @@
 use super::{Line, ShardId};
 use crate::bridge::{InMessage, connection_of};
 use crate::codec::ReasonCode;
-use crate::shard::bridge_mail::{InboundBatch, InboundMessage};
+use crate::routing::bridge_mail::{InboundBatch, InboundMessage};
 use crate::shell::bridges::Hub;
 use crate::shell::bridges::returns::Judgement;
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::*;
 use crate::codec::user_property_size;
 use crate::limits::Limits;
+use crate::plugin::EditBuffers;
 use crate::session::DropReason;
 use crate::shell::plugins::PluginFactory;
-use crate::stages::plugin::EditBuffers;
 
 /// What a test's plugin does in each of its hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

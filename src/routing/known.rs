@@ -14,7 +14,7 @@ type Words = [u64; 2];
 
 const EXACT_SIZE: usize = size_of::<(u64, Words)>();
 
-pub(super) struct KnownInterest {
+pub(crate) struct KnownInterest {
     wildcards: Index<ShardId, ()>,
     exact: HashMap<u64, Words, ahash::RandomState>,
     /// How many filters beyond the first a shard has announced under one hash.

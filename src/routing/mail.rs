@@ -5,15 +5,15 @@
 
 mod batch;
 
-pub(super) use batch::{Address, Batch, BatchReader, GroupKey};
+pub(crate) use batch::{Address, Batch, BatchReader};
 use batch::{HEADER_SIZE, REPEAT};
 
-use super::ShardId;
-use super::groups::MemberOptions;
+use super::groups::{GroupKey, MemberOptions};
+use super::report::Report;
 use super::retained::{Ask, Room, Setter, Word};
 use crate::arena::{Message, Run};
 use crate::counters::Counters;
-use crate::peers::ShardSet;
+use crate::peers::{ShardId, ShardSet};
 use crate::session::{BufferPool, ConnectionId, SessionKey};
 use std::collections::VecDeque;
 
@@ -33,10 +33,10 @@ pub const LANES: [Lane; 3] = [Lane::Publish, Lane::Member, Lane::Control];
 
 /// One item of a lane.
 #[derive(Debug)]
-pub struct Mail(pub(super) Content);
+pub struct Mail(pub(crate) Content);
 
 #[derive(Debug)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Control(Vec<Control>),
     Publishes(Batch),
     Members(Batch),
@@ -62,7 +62,7 @@ impl Mail {
 
 /// One line of control mail.
 #[derive(Debug)]
-pub(super) enum Control {
+pub(crate) enum Control {
     /// The sender's first subscription to the filter, or the end of its last one.
     Interest {
         filter: Box<str>,
@@ -139,7 +139,7 @@ pub(super) enum Control {
     /// The owner needs what is not spent of the receiver's lease.
     LeaseRecall,
     LeaseBack(Room),
-    Counters(Box<super::sys::Report>),
+    Counters(Box<Report>),
     /// Clients of the sender fill its store: publishers wait, or do so no more.
     Hold {
         is_on: bool,
@@ -261,7 +261,7 @@ impl Waiting {
 
 /// All that waits for other shards.
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     to: Vec<Waiting>,
     /// The shards for which something waits.
     receivers: ShardSet,

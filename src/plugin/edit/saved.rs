@@ -52,7 +52,7 @@ mod tests {
     use super::super::{EditBuffers, MessageEdit};
     use crate::codec::QoS;
     use crate::limits::Limits;
-    use crate::stages::plugin::MessageView;
+    use crate::plugin::MessageView;
 
     fn change(message: &mut MessageEdit<'_>, to: &str) {
         message.set_topic(to).unwrap();

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 
 /// Places of retained messages, and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::shard) struct Room {
+pub(crate) struct Room {
     pub messages: usize,
     pub bytes: usize,
 }
@@ -48,7 +48,7 @@ impl Room {
 }
 
 /// What a message with a topic of so many bytes takes: `size` bytes by itself, and the topic once more where it is found by.
-pub(in crate::shard) fn kept_size(topic_size: usize, size: usize) -> usize {
+pub(crate) fn kept_size(topic_size: usize, size: usize) -> usize {
     stored_size(size) + entry_size(topic_size)
 }
 
@@ -80,7 +80,7 @@ struct KeptMessage {
 }
 
 /// All retained messages of a shard.
-pub(in crate::shard) struct Kept {
+pub(crate) struct Kept {
     store: RetainedStore<KeptMessage>,
     setters: Setters,
     /// Bytes of clients' messages, with those that were replaced while sessions still hold them.

@@ -4,10 +4,9 @@
 //! any. What a member did not send, and QoS 1 messages that its ended session left unacknowledged, come back to the
 //! front of the group; QoS 2 messages once sent stay with their session. [MQTT-4.8.2-4] [MQTT-4.8.2-5]
 
-use super::ShardId;
-use super::mail::GroupKey;
 use crate::arena::{Gauge, Stored, allocated, map_size};
 use crate::codec::QoS;
+use crate::peers::ShardId;
 use crate::session::queue::{Queue, QueueLimits, Queued};
 use crate::session::{DropLog, DropReason, Envelope, Holders, SessionKey};
 use crate::time::Instant;
@@ -63,11 +62,18 @@ impl MemberOptions {
     }
 }
 
+/// A group of its owner: its place and the number that tells it from others that were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupKey {
+    pub index: u32,
+    pub number: u32,
+}
+
 /// A member: its shard and its session there.
-pub(super) type Member = (ShardId, SessionKey);
+pub(crate) type Member = (ShardId, SessionKey);
 
 #[derive(Debug)]
-pub(super) struct Group {
+pub(crate) struct Group {
     pub key: GroupKey,
     /// The whole filter, `$share/name/filter`.
     pub text: Box<str>,
@@ -142,7 +148,7 @@ fn waiting(stored: Stored) -> Queued {
 
 /// The groups that this shard owns.
 #[derive(Debug)]
-pub(super) struct Groups {
+pub(crate) struct Groups {
     groups: Slab<Group>,
     /// Groups ever made.
     number: u32,

@@ -4,7 +4,7 @@ use crate::session::SessionKey;
 
 /// Whose messages get the same without the hooks being called: until something else happens on the shard.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(crate) struct Held {
     key: Option<SessionKey>,
     topic: String,
     /// What is appended to the properties; the bytes are in the buffers of edits.

@@ -14,7 +14,7 @@ const NOBODY: [u64; 2] = [u64::MAX; 2];
 
 /// A client that sets a retained message, and its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::shard) struct Setter {
+pub(crate) struct Setter {
     client: HolderName,
     /// `None`: addresses are not told apart.
     address: Option<HolderName>,
@@ -53,7 +53,7 @@ impl Setter {
 
 /// The setters of messages that have slots, where their sessions do not tell: they were set on other shards, or have ended.
 #[derive(Debug, Default)]
-pub(in crate::shard) struct SlotSetters(VecDeque<(Generation, Setter)>);
+pub(crate) struct SlotSetters(VecDeque<(Generation, Setter)>);
 
 impl SlotSetters {
     /// The message was admitted and not denied, so it will be taken.
@@ -83,14 +83,14 @@ impl SlotSetters {
 
 /// What a retained message counts to.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Charged {
+pub(crate) struct Charged {
     client: ShareId,
     address: ShareId,
 }
 
 /// What clients and addresses have set.
 #[derive(Debug)]
-pub(super) struct Setters(Shares<Room>);
+pub(crate) struct Setters(Shares<Room>);
 
 impl Setters {
     pub fn new(hash: &KeyedHash) -> Setters {
@@ -155,7 +155,7 @@ impl Charged {
 }
 
 /// So little is left that one who holds most of the rest may have to leave it to others.
-pub(super) fn is_crowded(free: Room, limits: &Limits) -> bool {
+pub(crate) fn is_crowded(free: Room, limits: &Limits) -> bool {
     free.messages < limits.retained_messages_max / FREE_SHARE
         || free.bytes < limits.retained_bytes_max / FREE_SHARE
 }

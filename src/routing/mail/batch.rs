@@ -1,14 +1,14 @@
 //! Messages on their way between shards: copied one behind the other, and read where they arrive.
 
 use crate::arena::{Claim, Message, Meta};
+use crate::routing::groups::{GroupKey, MemberOptions};
+use crate::routing::retained::Setter;
 use crate::session::SessionKey;
-use crate::shard::groups::MemberOptions;
-use crate::shard::retained::Setter;
 use crate::time::Instant;
 
 /// Messages one behind the other in one allocation.
 #[derive(Debug, Default)]
-pub(in crate::shard) struct Batch {
+pub(crate) struct Batch {
     pub bytes: Vec<u8>,
     pub count: usize,
     /// Of a batch in the outbox: it was opened before those with a higher number.
@@ -17,24 +17,17 @@ pub(in crate::shard) struct Batch {
 
 /// To whom a message of a member batch goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::shard) struct Address {
+pub(crate) struct Address {
     pub session: SessionKey,
     pub options: MemberOptions,
     pub group: GroupKey,
 }
 
-/// A group of its owner: its place and the number that tells it from others that were there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::shard) struct GroupKey {
-    pub index: u32,
-    pub number: u32,
-}
-
 /// Sizes of topic, properties and payload, expiry, flags.
-pub(super) const HEADER_SIZE: usize = 4 + 4 + 4 + 8 + 1;
+pub(crate) const HEADER_SIZE: usize = 4 + 4 + 4 + 8 + 1;
 const NEVER: u64 = u64::MAX;
 /// The message repeats the one before it in all but its payload.
-pub(super) const REPEAT: u8 = 1 << 4;
+pub(crate) const REPEAT: u8 = 1 << 4;
 /// Where its claim of room begins, of two bits.
 const CLAIM_BIT: u8 = 5;
 /// Behind the message stands who has set it, for the owner of its topic.
@@ -55,7 +48,7 @@ impl Batch {
     }
 
     #[inline]
-    pub(super) fn push_flagged(&mut self, message: &Message<'_>, flags: u8) {
+    pub(crate) fn push_flagged(&mut self, message: &Message<'_>, flags: u8) {
         let Message { bytes, topic, payload, meta, .. } = message;
         self.bytes.reserve(HEADER_SIZE + bytes.len());
         // A trail goes with the properties.
@@ -71,7 +64,7 @@ impl Batch {
     }
 
     #[inline]
-    pub(super) fn push_header(&mut self, sizes: [usize; 3], meta: &Meta, flags: u8) {
+    pub(crate) fn push_header(&mut self, sizes: [usize; 3], meta: &Meta, flags: u8) {
         let mut header = [0; HEADER_SIZE];
         let (chunks, rest) = header.as_chunks_mut::<4>();
         for (chunk, size) in chunks.iter_mut().zip(sizes) {
@@ -102,7 +95,7 @@ impl Batch {
     }
 
     /// Says who has set the message that was pushed last.
-    pub(super) fn push_setter(&mut self, message: &Message<'_>, setter: Setter) {
+    pub(crate) fn push_setter(&mut self, message: &Message<'_>, setter: Setter) {
         let flags_at = self.bytes.len() - message.bytes.len() - 1;
         self.bytes[flags_at] |= HAS_SETTER;
         self.bytes.extend_from_slice(&setter.to_bytes());
@@ -111,7 +104,7 @@ impl Batch {
 
 /// Reads a batch that a shard of this process wrote.
 #[derive(Clone, Debug)]
-pub(in crate::shard) struct BatchReader<'a> {
+pub(crate) struct BatchReader<'a> {
     rest: &'a [u8],
     /// The last message that was read repeats the one before it in all but its payload.
     pub is_repeat: bool,

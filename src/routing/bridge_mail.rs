@@ -16,6 +16,11 @@ pub type BridgeId = u16;
 
 pub use crate::config::bridge::BRIDGE_COUNT_MAX;
 
+/// The publisher of what a bridge brings in: no session's number, as generations begin at 1.
+pub(crate) fn publisher_of(bridge: BridgeId) -> u64 {
+    u64::from(bridge) + 1
+}
+
 /// A forward rule that wants a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -239,7 +244,7 @@ impl InboundBatch {
     }
 
     /// Each with its number.
-    pub(super) fn messages(&self) -> impl Iterator<Item = (u64, Message<'_>)> {
+    pub(crate) fn messages(&self) -> impl Iterator<Item = (u64, Message<'_>)> {
         let mut reader: BatchReader<'_> = self.0.reader();
         std::iter::from_fn(move || {
             if reader.is_empty() {

@@ -4,15 +4,15 @@ use super::known::KnownInterest;
 use crate::arena::allocated;
 use crate::codec::QoS;
 use crate::hash::KeyedHash;
+use crate::routing::route::{LocalDelivery, NoLocal, Route};
 use crate::session::SessionKey;
-use crate::stages::{LocalDelivery, NoLocal, Route};
 use crate::topic::Index;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Who is behind a subscription on this shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Subscriber {
+pub(crate) enum Subscriber {
     Session(SessionKey),
     /// A shared group that this shard owns, by its place.
     Group(u32),
@@ -20,7 +20,7 @@ pub(super) enum Subscriber {
 
 /// A subscription's options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Options {
+pub(crate) struct Options {
     pub qos: QoS,
     pub no_local: bool,
     pub retain_as_published: bool,
@@ -28,7 +28,7 @@ pub(super) struct Options {
     pub id: u32,
 }
 
-pub(super) struct Router {
+pub(crate) struct Router {
     pub subscriptions: Index<Subscriber, Options>,
     pub interest: KnownInterest,
     cache: HashMap<Box<[u8]>, Rc<Route>, ahash::RandomState>,

@@ -1,0 +1,92 @@
+//! The hooks of one shard, and what their calls need.
+
+use super::held::Held;
+use super::{ClientView, EditBuffers, HookSet, Hooks, MessageView, Receivers};
+use crate::peers::ShardId;
+use crate::session::{Clients, SessionKey};
+use crate::time::Instant;
+
+/// The hooks of a shard, if somebody has any.
+#[derive(Default)]
+pub(crate) struct Hosted {
+    /// The hooks that somebody has; empty without `plugged`.
+    pub set: HookSet,
+    pub plugged: Option<Box<Plugged>>,
+}
+
+/// Hooks, and what their calls need.
+pub(crate) struct Plugged {
+    pub hooks: Box<dyn Hooks>,
+    pub buffers: EditBuffers,
+    /// The properties of a message between which others stood.
+    pub joined: Vec<u8>,
+    pub held: Held,
+    pub tick: Option<Instant>,
+}
+
+impl Hosted {
+    /// Calls these hooks from now on.
+    pub fn plug(&mut self, hooks: Box<dyn Hooks>) -> &mut Plugged {
+        self.set = hooks.hooks();
+        self.plugged.insert(Box::new(Plugged {
+            hooks,
+            buffers: EditBuffers::default(),
+            joined: Vec::new(),
+            held: Held::default(),
+            tick: None,
+        }))
+    }
+
+    /// The hooks that want to hear of events, and the client of a session to tell them of; `None`: nobody wants to, or the session
+    /// is gone.
+    #[inline]
+    pub fn listener<'a>(
+        &'a mut self,
+        clients: &'a mut Clients,
+        shard: ShardId,
+        key: SessionKey,
+    ) -> Option<(&'a mut dyn Hooks, ClientView<'a>)> {
+        if !self.set.contains(HookSet::EVENTS) {
+            return None;
+        }
+        let plugged = self.plugged.as_mut()?;
+        Some((&mut *plugged.hooks, ClientView::of(clients.session(key)?, shard)))
+    }
+
+    /// The receivers of a message, if hooks want to be asked about them.
+    pub fn receivers<'a>(
+        &'a mut self,
+        message: impl FnOnce() -> MessageView<'a>,
+        shard: ShardId,
+    ) -> Option<Receivers<'a>> {
+        if !self.set.contains(HookSet::DELIVER) {
+            return None;
+        }
+        let hooks = &mut *self.plugged.as_mut()?.hooks;
+        Some(Receivers::new(hooks, message(), shard))
+    }
+}
+
+impl Plugged {
+    /// From here on the hooks are called again for every message; whether messages passed without.
+    #[inline]
+    pub fn end_held(&mut self) -> bool {
+        let count = self.held.end();
+        if count > 0 {
+            self.hooks.repeated(count);
+        }
+        count > 0
+    }
+}
+
+/// Whether the deliver hook, if there is one, lets the session have the message.
+pub(crate) fn is_wanted(
+    receivers: &mut Option<Receivers<'_>>,
+    clients: &mut Clients,
+    key: SessionKey,
+) -> bool {
+    match (receivers, clients.session(key)) {
+        (Some(receivers), Some(session)) => receivers.wants(session),
+        _ => true,
+    }
+}
