@@ -9,7 +9,7 @@ pub mod peers;
 pub mod printable;
 pub mod random;
 pub mod time;
-mod work;
+pub mod work;
 
 pub mod config;
 

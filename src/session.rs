@@ -19,6 +19,7 @@ pub mod membership;
 pub mod output;
 pub mod overlaps;
 pub mod packet_id;
+mod presence;
 pub mod profile;
 pub mod queue;
 pub mod runs;
@@ -44,6 +45,7 @@ pub use output::{
     BufferPool, OUTPUT_SLACK, Output, OutputBuffer, OutputTotal, Part, SMALL_CAPACITY,
 };
 pub use overlaps::Overlaps;
+pub use presence::NextAck;
 pub use profile::Profile;
 pub use seen::Seen;
 pub use shares::{HolderName, ShareId, Shares};
@@ -146,11 +148,11 @@ impl Context<'_> {
 /// One client, connected or not.
 #[derive(Debug)]
 pub struct Session {
-    pub key: SessionKey,
-    pub client_id: Box<str>,
-    pub connection: Option<ConnectionId>,
+    key: SessionKey,
+    client_id: Box<str>,
+    connection: Option<ConnectionId>,
     /// Seconds the session outlives its connection; 0: not at all; `u32::MAX`: for ever.
-    pub expiry_s: u32,
+    expiry_s: u32,
     /// Filters subscribed to, sorted; shared ones as `$share/...`.
     filters: Vec<Box<str>>,
     /// What the texts of the filters take.
@@ -159,29 +161,29 @@ pub struct Session {
     overlaps: Option<Box<Overlaps>>,
     /// `None`: the client has never subscribed to a group.
     memberships: Option<Box<Memberships>>,
-    pub inflight: Inflight,
-    pub queue: Queue,
-    pub received_qos2: PacketIdSet,
+    inflight: Inflight,
+    queue: Queue,
+    received_qos2: PacketIdSet,
     /// Answers to its publishes that wait for a bridge's log; listed with the shard while this is `Some`.
-    pub held_acks: Option<Box<HeldAcks>>,
-    pub will: Option<Box<Will>>,
+    held_acks: Option<Box<HeldAcks>>,
+    will: Option<Box<Will>>,
     /// When the session ends, while no client is connected.
-    pub ends_at: Deadline,
+    ends_at: Deadline,
     /// When the will is published, while no client is connected.
-    pub will_at: Deadline,
+    will_at: Deadline,
     /// The timer that is set for the earlier of the two; not a `Deadline`, for the reason of `Connection::timer`.
-    pub timer: Option<Instant>,
+    timer: Option<Instant>,
     /// Retained messages that still have to be fetched; `None`: none.
-    pub fetch: Option<Box<Fetch>>,
+    fetch: Option<Box<Fetch>>,
     /// Some membership may have places to give to its group's owner.
-    pub is_credit_due: bool,
+    is_credit_due: bool,
     /// The client's window leaves some membership fewer places than the limits do.
-    pub is_short_of_places: bool,
+    is_short_of_places: bool,
     /// Its client does not take what it gets: until its queue is empty it has no part in what is reserved for those
     /// that do.
-    pub is_slow: bool,
+    is_slow: bool,
     /// It is among the sessions whose pulls go on.
-    pub is_pull_listed: bool,
+    is_pull_listed: bool,
     /// What is known to the list of the absent of what it holds; 0: it holds nothing, or its client is there.
     held: usize,
     /// What was counted of it last, its windows of packet ids aside.
@@ -191,9 +193,9 @@ pub struct Session {
     /// When its client left, in seconds, with which it is listed among the absent; 0: it is there.
     left_s: u32,
     /// Messages dropped because a limit of this session was met.
-    pub dropped: u64,
+    dropped: u64,
     /// `None`: nobody asks for it.
-    pub profile: Option<Box<Profile>>,
+    profile: Option<Box<Profile>>,
 }
 
 impl Session {
@@ -228,6 +230,78 @@ impl Session {
             dropped: 0,
             profile: None,
         }
+    }
+
+    #[inline]
+    pub fn key(&self) -> SessionKey {
+        self.key
+    }
+
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// As its client connected last; `None`: nobody asks for it.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_deref()
+    }
+
+    pub fn inflight(&self) -> &Inflight {
+        &self.inflight
+    }
+
+    /// For acknowledgements.
+    #[inline]
+    pub fn inflight_mut(&mut self) -> &mut Inflight {
+        &mut self.inflight
+    }
+
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// What waits for a session that ends.
+    pub fn take_queue(&mut self) -> Queue {
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Messages dropped because a limit of this session was met.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Its client does not take what it gets.
+    pub fn mark_slow(&mut self) {
+        self.is_slow = true;
+    }
+
+    /// Some membership may have places to give to its group's owner.
+    pub fn is_credit_due(&self) -> bool {
+        self.is_credit_due
+    }
+
+    /// Lists it among the sessions whose pulls go on, or takes it off that list; whether it was listed.
+    pub fn set_pull_listed(&mut self, is_listed: bool) -> bool {
+        std::mem::replace(&mut self.is_pull_listed, is_listed)
+    }
+
+    /// What it fetches; `None`: nothing.
+    pub fn fetch_mut(&mut self) -> Option<&mut Fetch> {
+        self.fetch.as_deref_mut()
+    }
+
+    /// Fetches for one more subscription.
+    pub fn begin_pull(&mut self, pull: Pull) {
+        self.fetch.get_or_insert_default().push(pull);
+    }
+
+    /// All that the first subscription had to fetch is here.
+    pub fn end_first_pull(&mut self) {
+        if let Some(fetch) = &mut self.fetch {
+            fetch.pop();
+            self.fetch.take_if(|fetch| fetch.pulls.is_empty());
+        }
+        self.recount();
     }
 
     /// The bounds that a hook has set.
@@ -335,11 +409,6 @@ impl Session {
     #[inline]
     pub fn may_receive_qos2(&mut self) -> bool {
         !self.received_qos2.is_full() || self.received_qos2.grow(self.inflight.budget())
-    }
-
-    /// Whether anything of this session outlives its connection.
-    pub fn is_resumable(&self) -> bool {
-        self.expiry_s > 0
     }
 
     /// Sends the message if nothing is in front of it and there is room, else queues it.
@@ -514,21 +583,6 @@ impl Session {
 
     fn tell_drop(&self, context: &mut Context<'_>, message: &Message<'_>, why: DropReason) {
         context.drops.push(Some(&self.client_id), message.topic, why);
-    }
-
-    /// The session's connection is gone.
-    pub fn disconnect(&mut self) {
-        self.connection = None;
-        self.inflight.disconnect();
-        if let Some(acks) = &mut self.held_acks {
-            acks.disconnect();
-        }
-        if let Some(fetch) = &mut self.fetch {
-            fetch.disconnect();
-        }
-        if !self.is_resumable() || self.received_qos2.is_empty() {
-            self.received_qos2.clear(self.inflight.budget());
-        }
     }
 
     /// Remembers that a message with the retain flag went by, for answers that are still on their way.

@@ -23,8 +23,8 @@ pub struct ClientView<'a> {
 impl<'a> ClientView<'a> {
     /// The client of a session: as it connected last, with as much as the shard keeps.
     pub fn of(session: &'a Session, shard: u16) -> ClientView<'a> {
-        let client = ClientView { client_id: &session.client_id, shard, ..ClientView::default() };
-        match session.profile.as_deref() {
+        let client = ClientView { client_id: session.client_id(), shard, ..ClientView::default() };
+        match session.profile() {
             Some(profile) => ClientView {
                 user_name: profile.user_name.as_deref(),
                 peer: profile.peer,

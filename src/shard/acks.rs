@@ -32,7 +32,7 @@ impl Shard {
         let (mut used, mut finished_count, mut answer_count) = (0, 0, 0);
         while let Some((ack_type, packet_id)) = codec::next_plain_ack(&bytes[used..]) {
             used += 4;
-            let (inflight, pool) = (&mut session.inflight, &mut self.delivery.pool);
+            let (inflight, pool) = (session.inflight_mut(), &mut self.delivery.pool);
             match ack_type {
                 AckType::Puback | AckType::Pubcomp => {
                     let awaited = match ack_type {
@@ -52,7 +52,7 @@ impl Shard {
                 AckType::Pubrel => {
                     answer_count += 1;
                     // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
-                    let reason = reason_if(session.received_qos2.remove(packet_id));
+                    let reason = reason_if(session.end_received(packet_id));
                     connection.answer(pool, |version, _, out| {
                         codec::encode_pubcomp(version, packet_id, reason, out);
                     });
@@ -82,7 +82,7 @@ impl Shard {
     pub(super) fn on_puback(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Step {
         let Some(session) = self.clients.session(key) else { return Step::Stop };
         // Whatever the reason code: an error ends the message as well. [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-        if session.inflight.finish(ack.packet_id, FlowState::AwaitPuback) {
+        if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPuback) {
             self.pump(now, key);
         }
         Step::Done
@@ -98,13 +98,13 @@ impl Shard {
         let Some(session) = self.clients.session(key) else { return Step::Stop };
         if ack.reason.is_error() {
             // [MQTT-4.4.0-2]
-            if session.inflight.finish(ack.packet_id, FlowState::AwaitPubrec) {
+            if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPubrec) {
                 self.pump(now, key);
             }
             return Step::Done;
         }
         // [MQTT-4.3.3-4]
-        let reason = reason_if(session.inflight.received(ack.packet_id));
+        let reason = reason_if(session.inflight_mut().received(ack.packet_id));
         let packet_id = ack.packet_id;
         self.answer(id, |version, _, out| codec::encode_pubrel(version, packet_id, reason, out));
         Step::Done
@@ -113,7 +113,7 @@ impl Shard {
     pub(super) fn on_pubrel(&mut self, id: ConnectionId, key: SessionKey, ack: &Ack<'_>) -> Step {
         let Some(session) = self.clients.session(key) else { return Step::Stop };
         // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
-        let reason = reason_if(session.received_qos2.remove(ack.packet_id));
+        let reason = reason_if(session.end_received(ack.packet_id));
         let packet_id = ack.packet_id;
         self.answer(id, |version, _, out| codec::encode_pubcomp(version, packet_id, reason, out));
         Step::Done
@@ -121,7 +121,7 @@ impl Shard {
 
     pub(super) fn on_pubcomp(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Step {
         let Some(session) = self.clients.session(key) else { return Step::Stop };
-        if session.inflight.finish(ack.packet_id, FlowState::AwaitPubcomp) {
+        if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPubcomp) {
             self.pump(now, key);
         }
         Step::Done
@@ -147,7 +147,7 @@ impl Shard {
         let Some(session) = self.clients.session(key) else { return Step::Stop };
         let expiry_max_s = session.bounds().session_expiry_max_s.unwrap_or(expiry_max_s);
         if let Some(expiry_s) = disconnect.session_expiry_s {
-            if session.expiry_s == 0 && expiry_s > 0 {
+            if session.expiry_s() == 0 && expiry_s > 0 {
                 return self.refuse(
                     now,
                     id,
@@ -155,11 +155,11 @@ impl Shard {
                     "a session expiry interval of 0 cannot be raised by DISCONNECT",
                 );
             }
-            session.expiry_s = expiry_s.min(expiry_max_s);
+            session.set_expiry_s(expiry_s.min(expiry_max_s));
         }
         if disconnect.reason == ReasonCode::Success {
             // [MQTT-3.14.4-3]
-            session.will = None;
+            session.take_will();
         }
         if let Some(connection) = self.clients.connection(id) {
             connection.has_said_all = true;

@@ -13,7 +13,7 @@ use crate::hash::KeyedHash;
 use crate::routing::bridge_mail::{
     BRIDGE_COUNT_MAX, BridgeBatch, BridgeId, FromBridges, InboundBatch, ToBridges, publisher_of,
 };
-use crate::session::{HeldAck, Park, SessionKey, Ticket};
+use crate::session::{HeldAck, NextAck, Park, SessionKey, Ticket};
 use crate::stages::bridge::BridgeStage;
 use crate::time::Instant;
 use crate::topic::ScanEnd;
@@ -191,7 +191,7 @@ impl Shard {
         key: SessionKey,
         version: ProtocolVersion,
     ) -> Option<Step> {
-        let held = self.clients.session(key)?.held_acks.as_ref()?.0.len();
+        let held = self.clients.session(key)?.held_ack_count();
         if held < usize::from(self.limits.receive_max) {
             return None;
         }
@@ -229,16 +229,14 @@ impl Shard {
         let ticket = self.ticket(generation);
         let held = self.bridges.held;
         let Some(session) = self.clients.session(key) else { return };
-        let is_behind = session.held_acks.as_ref().is_some_and(|acks| !acks.0.is_empty());
+        let is_behind = session.has_held_acks();
         if ticket.is_none() && !is_behind {
             return self.send_publish_ack(id, packet_id, is_qos2, ReasonCode::Success);
         }
-        let is_listed = session.held_acks.is_some();
         let ticket = ticket.unwrap_or(Ticket::NOW);
         let ack =
             HeldAck { packet_id, reason: ReasonCode::Success, is_qos2, connection: id, ticket };
-        session.held_acks.get_or_insert_default().0.push_back(ack);
-        if !is_listed {
+        if session.hold_ack(ack) {
             self.bridges.waiting.push(key);
         }
         self.counters.acks_withheld += 1;
@@ -258,10 +256,10 @@ impl Shard {
         reason: ReasonCode,
     ) {
         if let Some(session) = self.clients.session(key)
-            && let Some(acks) = session.held_acks.as_mut().filter(|acks| !acks.0.is_empty())
+            && session.has_held_acks()
         {
             let ticket = Ticket::NOW;
-            acks.0.push_back(HeldAck { packet_id, reason, is_qos2, connection: id, ticket });
+            session.hold_ack(HeldAck { packet_id, reason, is_qos2, connection: id, ticket });
             return;
         }
         self.send_publish_ack(id, packet_id, is_qos2, reason);
@@ -304,27 +302,22 @@ impl Shard {
         let mut released = false;
         loop {
             let Some(session) = self.clients.session(key) else { return false };
-            let Some(acks) = &mut session.held_acks else { return false };
-            let Some(&ack) = acks.0.front() else {
-                session.held_acks = None;
-                break;
+            let ack = match session.next_held_ack(|ticket| self.bridges.is_written(ticket)) {
+                NextAck::Due(ack) => ack,
+                NextAck::None | NextAck::Waits => break,
             };
-            if !self.bridges.is_written(ack.ticket) {
-                break;
-            }
-            acks.0.pop_front();
             released = true;
             if ack.is_qos2 && ack.reason.is_error() {
-                session.received_qos2.remove(ack.packet_id);
+                session.end_received(ack.packet_id);
             }
-            let id = session.connection.filter(|id| ack.is_qos2 || *id == ack.connection);
+            let id = session.connection().filter(|id| ack.is_qos2 || *id == ack.connection);
             if let Some(id) = id {
                 self.send_publish_ack(id, ack.packet_id, ack.is_qos2, ack.reason);
             }
         }
         let Some(session) = self.clients.session(key) else { return false };
-        let is_waiting = session.held_acks.is_some();
-        if released && let Some(id) = session.connection {
+        let is_waiting = session.is_ack_listed();
+        if released && let Some(id) = session.connection() {
             self.unpark(now, id, Park::Acks);
         }
         is_waiting

@@ -13,7 +13,7 @@ use crate::codec::{
 use crate::plugin::HookEvent;
 use crate::session::connection::ConnectionState;
 use crate::session::{SessionKey, SessionLimits, Will};
-use crate::time::{Deadline, Instant};
+use crate::time::Instant;
 use crate::topic::{InboundAliases, OutboundAliases, check_name, is_system};
 
 /// No CONNACK without strings but the assigned client identifier is larger.
@@ -168,13 +168,7 @@ impl Shard {
         self.open_connection(now, id, key, connect, &granted);
         let profile = self.profile(id, connect, bounds);
         if let Some(session) = self.clients.session(key) {
-            session.connection = Some(id);
-            session.expiry_s = granted.expiry_s;
-            session.will = will;
-            session.profile = profile;
-            session.recount();
-            session.ends_at = Deadline::NONE;
-            session.will_at = Deadline::NONE;
+            session.connect(id, granted.expiry_s, will, profile);
         }
         self.clients.list_absent(key, now);
         self.count_address(id, key);
@@ -382,7 +376,7 @@ impl Shard {
         clean_start: bool,
     ) -> (SessionKey, bool) {
         if let Some(key) = self.clients.find(client_id) {
-            if let Some(id) = self.clients.session(key).and_then(|session| session.connection) {
+            if let Some(id) = self.clients.session(key).and_then(|session| session.connection()) {
                 // [MQTT-3.1.4-3]
                 self.counters.connections_taken_over += 1;
                 if let Some((hooks, client)) =

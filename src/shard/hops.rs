@@ -148,7 +148,8 @@ impl Shard {
     ) -> Step {
         if !has_told {
             let session = self.clients.session(key);
-            let client_id = session.map(|session| session.client_id.clone()).unwrap_or_default();
+            let client_id =
+                session.map(|session| Box::from(session.client_id())).unwrap_or_default();
             let notice = || Notice::new(About::Bridge, id, &client_id, what);
             self.events.notice(now, (About::Bridge, ""), notice);
         }

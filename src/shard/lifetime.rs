@@ -10,7 +10,7 @@ use crate::plugin::HookEvent;
 use crate::routing::retained::Setter;
 use crate::session::connection::ConnectionState;
 use crate::session::{Park, SessionKey, Will};
-use crate::time::{Deadline, Instant};
+use crate::time::Instant;
 use std::net::SocketAddr;
 
 /// What a connection whose time for CONNECT has passed gets more: a process that stood still has its bytes by then.
@@ -183,27 +183,23 @@ impl Shard {
         // What was admitted before is delivered before.
         self.run_pipeline(now);
         let Some(session) = self.clients.session(key) else { return };
-        if session.connection != Some(id) {
+        if session.connection() != Some(id) {
             return;
         }
-        session.disconnect();
+        session.part(now);
         if let Some(connection) = self.clients.connection(id) {
             // Nobody is to be told of its subscriptions any more.
             connection.pending = None;
         }
         let Some(session) = self.clients.session(key) else { return };
-        let client_id = &session.client_id;
-        self.events.push(|| Event::Disconnected { client_id: client_id.clone(), why: why.into() });
+        let client_id = session.client_id();
+        self.events.push(|| Event::Disconnected { client_id: client_id.into(), why: why.into() });
         if let Some((hooks, client)) = self.hooks.listener(&mut self.clients, self.peers.own(), key)
         {
             hooks.event(&HookEvent::Disconnected { client, why });
         }
         let Some(session) = self.clients.session(key) else { return };
-        let expiry_s = session.expiry_s;
-        let ends_at = (expiry_s != u32::MAX).then(|| now.plus_s(u64::from(expiry_s)));
-        let will_at = session.will.as_ref().map(|will| now.plus_s(u64::from(will.delay_s)));
-        session.ends_at = ends_at.into();
-        session.will_at = will_at.into();
+        let expiry_s = session.expiry_s();
         self.clients.connected_count -= 1;
         if expiry_s == 0 {
             return self.end_session(now, key);
@@ -220,7 +216,7 @@ impl Shard {
         self.run_pipeline(now);
         let setter = self.will_setter(key);
         let Some(session) = self.clients.session(key) else { return };
-        let will = session.will.take();
+        let will = session.take_will();
         let filters = session.take_filters();
         self.counters.add_steps(filters.len() as u64);
         self.leave_all_groups(now, key);
@@ -229,8 +225,7 @@ impl Shard {
         }
         self.clients.subscription_count -= filters.len();
         if let Some(session) = self.clients.session(key) {
-            session.ends_at = Deadline::NONE;
-            session.will_at = Deadline::NONE;
+            session.stop_clocks();
         }
         self.update_session_timer(key);
         let mut ended = self.clients.remove_session(key);
@@ -238,9 +233,9 @@ impl Shard {
         self.count_tables();
         self.forget_ahead(key);
         if let Some(session) = &mut ended {
-            self.counters.add_steps(session.inflight.len() as u64);
-            self.memory.discards.push(std::mem::take(&mut session.queue), None);
-            self.events.push(|| Event::SessionEnded { client_id: session.client_id.clone() });
+            self.counters.add_steps(session.inflight().len() as u64);
+            self.memory.discards.push(session.take_queue(), None);
+            self.events.push(|| Event::SessionEnded { client_id: session.client_id().into() });
             self.tell_ended(session);
         }
         // The will is published at the end of the session at the latest, and is not given to what ends. [MQTT-3.1.2-8]
@@ -255,7 +250,7 @@ impl Shard {
 
     /// To whom the will of a session counts that ends, if it is to be retained.
     fn will_setter(&mut self, key: SessionKey) -> Option<Setter> {
-        let will = self.clients.session(key)?.will.as_ref()?;
+        let will = self.clients.session(key)?.will()?;
         if !will.stored.meta().retain {
             return None;
         }
@@ -264,12 +259,8 @@ impl Shard {
 
     fn publish_due_will(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
-        if session.will_at.get().is_none_or(|at| at > now) {
-            return;
-        }
-        session.will_at = Deadline::NONE;
         // [MQTT-3.1.2-10]
-        if let Some(will) = session.will.take() {
+        if let Some(will) = session.take_due_will(now) {
             self.publish_will(now, key, Publisher::Session(key), &will);
         }
     }
@@ -339,8 +330,8 @@ impl Shard {
 
     fn on_session_timer(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
-        session.timer = None;
-        if session.ends_at.get().is_some_and(|at| at <= now) {
+        *session.timer_mut() = None;
+        if session.is_over(now) {
             self.counters.sessions_expired += 1;
             return self.end_session(now, key);
         }
@@ -356,11 +347,8 @@ impl Shard {
 
     pub(super) fn update_session_timer(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session(key) {
-            let deadline = match (session.ends_at.get(), session.will_at.get()) {
-                (Some(end), Some(will)) => Some(end.min(will)),
-                (end, will) => end.or(will),
-            };
-            self.timers.set(Timer::Session(key), &mut session.timer, deadline);
+            let deadline = session.deadline();
+            self.timers.set(Timer::Session(key), session.timer_mut(), deadline);
         }
     }
 

@@ -207,7 +207,7 @@ impl Shard {
     ) {
         self.unsubscribe(now, key, text, &mut Returned::new());
         // If the client came back meanwhile and asked again, that is refused with it.
-        let current = self.clients.session(key).and_then(|session| session.connection);
+        let current = self.clients.session(key).and_then(|session| session.connection());
         let pending = current
             .and_then(|id| self.clients.connection(id))
             .and_then(|connection| connection.pending.as_deref_mut());

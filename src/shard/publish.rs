@@ -197,16 +197,16 @@ impl Shard {
         packet_id: PacketId,
     ) -> Option<Step> {
         let Some(session) = self.clients.session(key) else { return Some(Step::Stop) };
-        if session.received_qos2.contains(packet_id) {
+        if session.has_received(packet_id) {
             // [MQTT-4.3.3-10]
-            if !session.held_acks.as_ref().is_some_and(|acks| acks.has_qos2(packet_id)) {
+            if !session.holds_ack_of(packet_id) {
                 self.send_pubrec(id, packet_id, ReasonCode::Success);
             }
             return Some(Step::Done);
         }
         // A 3.x client was told no maximum; its packet ids bound it.
         if version == ProtocolVersion::V5
-            && session.received_qos2.len() >= usize::from(self.limits.receive_max)
+            && session.received_count() >= usize::from(self.limits.receive_max)
         {
             // [MQTT-3.3.4-7]
             let why = "more QoS 2 messages are unfinished than the receive maximum";
@@ -215,7 +215,7 @@ impl Shard {
         if !session.may_receive_qos2() {
             return Some(self.refuse_qos2(now, id, key, version, packet_id));
         }
-        session.received_qos2.insert(packet_id);
+        session.note_received(packet_id);
         None
     }
 
@@ -307,10 +307,10 @@ impl Shard {
         if is_v5
             && is_qos2
             && let Some(session) = self.clients.session(key)
-            && session.held_acks.as_ref().is_none_or(|acks| acks.0.is_empty())
+            && !session.has_held_acks()
         {
             // The flow ends with this PUBREC; if that has to wait, so does its end. [MQTT-4.3.3-9]
-            session.received_qos2.remove(packet_id);
+            session.end_received(packet_id);
         }
         let reason = if is_v5 { reason } else { ReasonCode::Success };
         self.acknowledge_in_turn(id, key, (packet_id, is_qos2), reason);

@@ -149,7 +149,7 @@ impl Shard {
     ) {
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         let Some(session) = key.and_then(|key| self.clients.session(key)) else { return };
-        let client_id = &session.client_id;
+        let client_id = session.client_id();
         self.events.notice(now, (about, keys), || Notice::new(about, id, client_id, what));
     }
 }

@@ -126,7 +126,7 @@ impl Shard {
                     false => codec::encode_puback(version, packet_id, ReasonCode::Success, out),
                     // [MQTT-4.3.3-8]
                     true => {
-                        session.received_qos2.insert(packet_id);
+                        session.note_received(packet_id);
                         codec::encode_pubrec(version, packet_id, ReasonCode::Success, out);
                     }
                 }
@@ -160,7 +160,7 @@ fn may_begin_qos2(
     receive_max: usize,
     packet_id: PacketId,
 ) -> bool {
-    !session.received_qos2.contains(packet_id)
-        && (version != ProtocolVersion::V5 || session.received_qos2.len() < receive_max)
+    !session.has_received(packet_id)
+        && (version != ProtocolVersion::V5 || session.received_count() < receive_max)
         && session.may_receive_qos2()
 }

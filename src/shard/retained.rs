@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::peers::Peers;
 use crate::routing::mail::{Batch, Control};
 use crate::routing::retained::{Kept, SlotSetters};
-use crate::session::{Envelope, Pull, SessionKey, SessionLimits};
+use crate::session::{Envelope, Pull, Session, SessionKey, SessionLimits};
 use crate::time::Instant;
 use crate::topic::{ScanEnd, has_wildcards};
 use std::collections::VecDeque;
@@ -125,9 +125,8 @@ impl Shard {
     /// A session's pull may go on. Each has one part of a turn, however often it is listed.
     pub(super) fn list_pull(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session(key)
-            && !session.is_pull_listed
+            && !session.set_pull_listed(true)
         {
-            session.is_pull_listed = true;
             self.retained.pulls.push_back(key);
         }
     }
@@ -137,7 +136,7 @@ impl Shard {
         for _ in 0..self.retained.pulls.len() {
             let Some(key) = self.retained.pulls.pop_front() else { return };
             if let Some(session) = self.clients.session(key) {
-                session.is_pull_listed = false;
+                session.set_pull_listed(false);
             }
             let (mut chunk_count, mut left) = (0, self.limits.turn_steps_max as usize);
             while self.pull(now, key, &mut left) {
@@ -159,12 +158,10 @@ impl Shard {
         if !session.wants_pull() || !has_room {
             return false;
         }
-        let Some(fetch) = &mut session.fetch else { return false };
+        let Some(fetch) = session.fetch_mut() else { return false };
         let Some(pull) = fetch.pulls.front_mut() else { return false };
         let Some(&shard) = pull.shards.front() else {
-            fetch.pop();
-            session.fetch.take_if(|fetch| fetch.pulls.is_empty());
-            session.recount();
+            session.end_first_pull();
             return true;
         };
         if shard != own {
@@ -269,7 +266,7 @@ impl Shard {
     fn take_answer(&mut self, now: Instant, answer: Answer) {
         let Answer { session: key, request, messages, more } = answer;
         let Some(session) = self.clients.session(key) else { return };
-        let Some(fetch) = &mut session.fetch else { return };
+        let Some(fetch) = session.fetch_mut() else { return };
         let Some(pull) = fetch.pulls.front_mut() else { return };
         if !pull.is_asked || pull.request != request {
             return;
@@ -297,7 +294,7 @@ impl Shard {
                 self.clients.offer(key, &mut context, &message, envelope);
             }
         }
-        if let Some(fetch) = self.clients.session(key).and_then(|session| session.fetch.as_mut()) {
+        if let Some(fetch) = self.clients.session(key).and_then(Session::fetch_mut) {
             fetch.seen = seen;
         }
         self.list_pull(key);

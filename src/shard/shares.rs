@@ -32,12 +32,12 @@ impl Shard {
     pub(super) fn count_address(&mut self, id: ConnectionId, key: SessionKey) {
         let address = self.address_name(id);
         self.clients.set_address(key, address);
-        let has_will = self.clients.session(key).is_some_and(|session| session.will.is_some());
+        let has_will = self.clients.session(key).is_some_and(|session| session.will().is_some());
         if !has_will {
             return;
         }
         let gauge = self.clients.wills_of(key);
-        let will = self.clients.session(key).and_then(|session| session.will.as_mut());
+        let will = self.clients.session(key).and_then(|session| session.will_mut());
         if let (Some(gauge), Some(will)) = (gauge, will) {
             will.count_in(gauge);
         }
@@ -81,7 +81,7 @@ impl Shard {
         let keys = "sessions_max and shard_metadata_bytes_max";
         self.counters.sessions_displaced += 1;
         if let Some(session) = self.clients.session(loser) {
-            let client_id = &session.client_id;
+            let client_id = session.client_id();
             let why = "of all addresses, that of its client has left most sessions behind";
             // A connection would be of who came, not of who lost.
             let notice = || Notice::new(About::Session, None, client_id, why);
@@ -98,7 +98,7 @@ impl Shard {
         existing: Option<SessionKey>,
         size: usize,
     ) -> bool {
-        let old = existing.and_then(|key| self.clients.session(key)?.will.as_ref());
+        let old = existing.and_then(|key| self.clients.session(key)?.will());
         let old_size = old.map_or(0, |will| will.stored.size());
         if size <= old_size {
             return true;

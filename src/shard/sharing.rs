@@ -242,7 +242,7 @@ impl Shard {
         let mut unfinished = Vec::new();
         while let Some(key) = self.clients.credits.pop() {
             let is_due =
-                |session: &mut Session| session.is_credit_due || session.is_giving_places();
+                |session: &mut Session| session.is_credit_due() || session.is_giving_places();
             if self.clients.session(key).is_some_and(is_due) && !self.give_places(now, key) {
                 unfinished.push(key);
             }
@@ -292,7 +292,7 @@ impl Shard {
             return;
         }
         let mut returned = session.take_unacknowledged();
-        self.counters.add_steps((session.inflight.len() + memberships.len()) as u64);
+        self.counters.add_steps((session.inflight().len() + memberships.len()) as u64);
         let mut unsent = self.take_unsent(key, |_| true);
         for membership in memberships {
             let mut messages = returned.remove(&membership.number).unwrap_or_default();
@@ -323,10 +323,10 @@ impl Shard {
         is_left: impl Fn(u32) -> bool,
     ) -> Returned {
         let Some(session) = self.clients.session(key) else { return Returned::new() };
-        if session.queue.is_empty() {
+        if session.queue().is_empty() {
             return Returned::new();
         }
-        self.counters.add_steps(session.queue.len() as u64);
+        self.counters.add_steps(session.queue().len() as u64);
         session.take_unsent(is_left)
     }
 
@@ -395,7 +395,7 @@ impl Shard {
         let is_there = self
             .clients
             .session(address.session)
-            .is_some_and(|session| session.connection.is_some() && session.is_member(number));
+            .is_some_and(|session| session.connection().is_some() && session.is_member(number));
         if !is_there {
             return false;
         }

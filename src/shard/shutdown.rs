@@ -98,7 +98,7 @@ impl Shard {
         // Clients that have left by themselves meanwhile.
         let clients = &mut self.clients;
         self.shutdown.waited_for.retain(|key, _| {
-            clients.session(*key).is_some_and(|session| session.connection.is_some())
+            clients.session(*key).is_some_and(|session| session.connection().is_some())
         });
         self.shutdown.waited_for.is_empty()
     }
@@ -114,7 +114,7 @@ impl Shard {
             }
             return;
         }
-        let mark = Mark { queued: session.queue.len(), steps: session.inflight.steps_left() };
+        let mark = Mark { queued: session.queue().len(), steps: session.inflight().steps_left() };
         let new = Progress { mark, since: now, looked_at: now, confirmed: None, ping_bytes: 0 };
         let progress = self.shutdown.waited_for.entry(key).or_insert(new);
         if progress.mark != mark {
@@ -175,11 +175,11 @@ impl Shard {
     fn say_goodbye(&mut self, now: Instant, id: ConnectionId, key: SessionKey) {
         self.shutdown.waited_for.remove(&key);
         let Some(session) = self.clients.session(key) else { return };
-        session.will = None;
+        session.take_will();
         let count = session
             .unacknowledged(|session, envelope, is_sent| !session.goes_back(envelope, is_sent));
         if count > 0 {
-            let client_id = session.client_id.clone();
+            let client_id = session.client_id().into();
             let remainder = &mut self.shutdown.remainder;
             remainder.unacknowledged += count;
             remainder.clients += 1;
@@ -202,7 +202,7 @@ impl Shard {
     /// What ends with the process. To be asked when all connections are closed.
     pub fn remainder(&self) -> Remainder {
         let mut remainder = self.shutdown.remainder.clone();
-        let away = |session: &&Session| !self.shutdown.counted.contains(&session.key);
+        let away = |session: &&Session| !self.shutdown.counted.contains(&session.key());
         let counts = self.clients.sessions().filter(away);
         remainder.away += counts.map(|session| session.unacknowledged(|_, _, _| true)).sum::<u64>();
         remainder.shared += self.groups.acknowledged_backlog_count();
@@ -217,13 +217,13 @@ const GOODBYE: &str = "the server is shutting down";
 impl Session {
     /// The client has been sent everything, and has acknowledged it.
     pub(super) fn has_all(&self) -> bool {
-        self.queue.is_empty() && self.inflight.is_empty()
+        self.queue().is_empty() && self.inflight().is_empty()
     }
 
     /// Messages above QoS 0, sent or queued, that are not acknowledged, of those that are `counted`.
     fn unacknowledged(&self, counted: impl Fn(&Session, &Envelope, bool) -> bool) -> u64 {
-        let queued = self.queue.iter().map(|queued| (&queued.envelope, false));
-        let flows = self.inflight.flows().filter(|flow| flow.state != FlowState::Done);
+        let queued = self.queue().iter().map(|queued| (&queued.envelope, false));
+        let flows = self.inflight().flows().filter(|flow| flow.state != FlowState::Done);
         let all = queued.chain(flows.map(|flow| (&flow.envelope, true)));
         all.filter(|(envelope, is_sent)| {
             envelope.qos != QoS::AtMostOnce && counted(self, envelope, *is_sent)

@@ -272,7 +272,7 @@ impl Shard {
         let weighed = std::mem::take(&mut self.work.turns.weighed);
         let payer = if weighed.is_alone { weighed.publisher } else { publisher };
         if let Some(key) = SessionKey::from_u64(payer)
-            && let Some(id) = self.clients.session(key).and_then(|session| session.connection)
+            && let Some(id) = self.clients.session(key).and_then(|session| session.connection())
         {
             self.charge(id, taken);
         }

@@ -37,7 +37,7 @@ impl Progress {
     /// `before` is that of the last look; `None`: its client was not there.
     fn new(session: &Session, before: Option<&Progress>) -> Progress {
         let (taken, front) = session.progress();
-        let is_stalled = before.is_some_and(|before| match session.queue.len() as u64 {
+        let is_stalled = before.is_some_and(|before| match session.queue().len() as u64 {
             0 => front.is_some() && front == before.front,
             waiting => taken.saturating_sub(before.taken) * QUEUE_LOOKS_MAX < waiting,
         });
@@ -154,7 +154,7 @@ impl Shard {
         let mut context = self.delivery.context(now, &self.limits, &mut self.counters);
         let Some(count) = self.clients.shed(key, &mut context) else { return 0 };
         if let Some(session) = self.clients.session(key) {
-            self.memory.store.note(&session.client_id, count);
+            self.memory.store.note(session.client_id(), count);
         }
         count
     }
@@ -201,11 +201,11 @@ impl Shard {
     fn look_at_progress(&mut self) -> Vec<(usize, SessionKey)> {
         let before = std::mem::take(&mut self.memory.store.progress);
         let mut slow = Vec::new();
-        for session in self.clients.sessions().filter(|session| session.connection.is_some()) {
-            let progress = Progress::new(session, before.get(&session.key));
-            self.memory.store.progress.insert(session.key, progress);
+        for session in self.clients.sessions().filter(|session| session.connection().is_some()) {
+            let progress = Progress::new(session, before.get(&session.key()));
+            self.memory.store.progress.insert(session.key(), progress);
             if progress.stalled_count >= STALLED_LOOKS {
-                slow.push((session.held_bytes(), session.key));
+                slow.push((session.held_bytes(), session.key()));
             }
         }
         slow.sort_unstable();
@@ -238,13 +238,13 @@ impl Shard {
             // Its acknowledgements stand behind what it publishes, unless it has published more than can stand in front of them.
             Some(_) => {
                 let ahead = self.memory.store.ahead.get(&key).map_or(0, |ahead| ahead.bytes);
-                !session.inflight.is_empty() && ahead < PUBLISHED_AHEAD_MAX
+                !session.inflight().is_empty() && ahead < PUBLISHED_AHEAD_MAX
             }
         };
         if waits_for_us {
             return;
         }
-        if session.queue.is_empty() {
+        if session.queue().is_empty() {
             let why = "it takes nothing of what the store holds for it";
             self.counters.slow_clients_closed += 1;
             self.notice_client(now, About::Client, id, why, "shard_stored_bytes_max");
@@ -252,9 +252,9 @@ impl Shard {
             self.send_disconnect(id, ReasonCode::QuotaExceeded, why);
             return self.close(now, id, why);
         }
-        session.is_slow = true;
-        let target = session.queue.bytes() / 2;
-        while self.clients.session(key).is_some_and(|session| session.queue.bytes() > target) {
+        session.mark_slow();
+        let target = session.queue().bytes() / 2;
+        while self.clients.session(key).is_some_and(|session| session.queue().bytes() > target) {
             if self.shed_session(now, key) == 0 {
                 return;
             }

@@ -343,7 +343,7 @@ impl Shard {
             // A subscription made again asks again, once.
             session.end_pull(parsed.filter);
             if let Some(pull) = pull {
-                session.fetch.get_or_insert_default().push(pull);
+                session.begin_pull(pull);
             }
         }
     }

@@ -50,7 +50,7 @@ impl Shard {
         client_id: &str,
         existing: Option<SessionKey>,
     ) -> bool {
-        let old = existing.and_then(|key| self.clients.session(key)?.connection);
+        let old = existing.and_then(|key| self.clients.session(key)?.connection());
         if old.is_none() && self.connections.take_overs.waiting.is_empty() {
             return false;
         }

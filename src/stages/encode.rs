@@ -164,7 +164,7 @@ impl Encode<'_> {
             && let Some(key) = SessionKey::from_u64(message.meta.publisher)
             && let Some(session) = self.clients.session(key)
         {
-            drops.name_last(DropReason::RetainedFull, &session.client_id);
+            drops.name_last(DropReason::RetainedFull, session.client_id());
         }
         None
     }

@@ -25,7 +25,7 @@ impl Setter {
 
     /// The client of a session that exists.
     pub fn of(clients: &mut Clients, hash: &KeyedHash, key: SessionKey) -> Option<Setter> {
-        let own = hash.bytes(clients.session(key)?.client_id.as_bytes()) ^ CLIENT;
+        let own = hash.bytes(clients.session(key)?.client_id().as_bytes()) ^ CLIENT;
         Some(Setter { client: HolderName::new(own, own), address: clients.address_name(key) })
     }
 

@@ -204,7 +204,8 @@ impl Shard {
 
     fn refuse_unkept(&mut self, id: ConnectionId, key: SessionKey, waiting: &Waiting) {
         self.counters.retained_refused += 1;
-        let client_id = self.clients.session(key).map(|session| session.client_id.clone());
+        let client_id =
+            self.clients.session(key).map(|session| Box::<str>::from(session.client_id()));
         let topic = waiting.message.message().topic;
         self.delivery.drops.push(client_id.as_deref(), topic, DropReason::RetainedFull);
         let ack = (waiting.packet_id, waiting.is_qos2);
