@@ -6,6 +6,31 @@
 //!              +-- CONNECT refused (CONNACK with its reason) -----------------------------+
 //!              +-- CONNECT of another shard's client -> handed over -> gone
 //! ```
+//! # Park and read mode
+//!
+//! A connection is parked when its next packet cannot be used yet. Its input stays in its own buffer, in order. `Park`
+//! says what the connection waits for; `ReadMode` follows from state and park (`Shard::update_read_mode`) and tells the
+//! world how to read.
+//!
+//! ```text
+//!             parked for                unparked by
+//!  not parked --- Mail, Output, Bridge, -------------- room, acknowledgements, the log,
+//!      ^          Acks, Rate, Retained                 time, the owner's word
+//!      |          Subscribe ------------- SUBACK complete
+//!      |          TakeOver -------------- the old connection was read to its end
+//!      |          Turn ------------------ the next turn
+//!      +--- unpark: the input is used, and the read mode is told anew
+//!
+//!  Connecting                                  Once      until 16 KiB wait while parked
+//!  Open, not parked                            Many
+//!  Open, parked on Subscribe or Turn           Many      until 16 KiB wait, or input is scarce
+//!  Open, parked on anything else               Stopped
+//!  Open, its end is near (is_peer_gone)        Stopped   its socket is read by shard::last_read
+//!  Closing                                     Many      until 1 MiB was thrown away
+//!  Closing behind a DISCONNECT                 Stopped   nothing may follow
+//!  The shard shuts down                        Stopped   but for clients that may still acknowledge
+//! ```
+//! Time in which a connection is parked does not count against its keep alive.
 
 use super::{BufferPool, InputBuffer, OutputBuffer, OutputTotal, SessionKey};
 use crate::arena::Gauge;

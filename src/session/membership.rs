@@ -1,4 +1,9 @@
 //! A session's places in shared subscriptions: how many messages the owners of its groups may send it.
+//!
+//! `Membership::places` counts what the group's owner may still send, what is on its way and what waits in the session.
+//! It is never more than `group_credit_max`, nor, where the subscription asks for acknowledgements, more than the free
+//! places of the client's window when they were given. A group is left in one way through the queue, whatever its
+//! length.
 
 use super::inflight::FlowState;
 use super::{Connection, Session};

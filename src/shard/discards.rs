@@ -1,4 +1,5 @@
-//! Queues that nobody needs any more: what waits in them is freed some at a time, so that no single packet frees it all.
+//! Queues that nobody needs any more: what waits in them is freed some at a time, so that no single packet frees it
+//! all.
 
 use super::Shard;
 use crate::session::DropReason;

@@ -1,6 +1,6 @@
-//! The bridge stage: copies messages of local origin into the batches of bridges that want them.
+//! The bridge stage of a shard without bridges: it acks every message that is prepared.
 //!
-//! No bridge is configured; every message is acked as it comes.
+//! Where bridges are configured, `shard::bridges` copies the messages that their rules want.
 
 use crate::pipeline::{Pipeline, Stage};
 

@@ -1,7 +1,8 @@
-//! The plugin stage: prepares each message before encode and bridge read it.
+//! The plugin stage: a message is prepared when the stage takes it, and acked when its deliver hooks have run.
 //!
-//! Publish hooks run when a message is admitted, while it is the last one: when the stage takes it, it is prepared. It is
-//! acked when the encode stage, where deliver hooks run, is past it.
+//! Publish hooks run before a message is admitted, and the hook that authorizes it runs while it is the last message of
+//! the arena (`shard::hooks`). So no work is left for the stage when it takes the message. Deliver hooks run within the
+//! encode stage: the plugin stage acks a message when the encode stage is past it.
 
 mod edit;
 mod figures;
