@@ -1,7 +1,23 @@
 //! The bridges: one executor beside the shards, on which each connection of a bridge has its log and its link.
 //!
-//! Tasks, all on one thread: one takes what shards hand over and tells them how far the logs have come; each connection has
-//! one that commits its log and one that keeps its link to the remote.
+//! ```text
+//!  shards --- lane: Messages, Retained, Taken ------------> intake --> outbound: log, or memory
+//!    ^                                                                    |  commits (a task)
+//!    |<-- lane: Written, Hold, RetainedQuery, Status -------- intake <----+
+//!    |<-- lane: Publish -------------------- line (a task) <--> link <--> remote
+//! ```
+//! All tasks run on one thread: intake takes what shards hand over and tells them how far the
+//! logs have come; each connection has one task that commits its log and one that keeps its link. News of the logs have
+//! a lane of their own, so they are never behind messages that a shard cannot take. A waker wakes the executor.
+//!
+//! A topic goes to the connection `hash(remote topic) % connections`, so order per topic holds. The link keeps no
+//! message: it says `Done`, and messages that are not done are read from the log again after a lost link.
+//!
+//! While the bridge itself does not read, the remote's time does not run. A message of the remote is lost by no
+//! SIGTERM: from then on nothing is taken, and the remote is answered when a shard has the message. SIGKILL loses what
+//! the shard had not delivered. A RingMQ remote that restarts forgets its sessions, but gives its connected clients
+//! before it ends what waits for them, hearing nothing but their acknowledgements; a bridge that ends gives its remotes
+//! in the same way what no log has.
 
 pub mod aside;
 mod deletions;
