@@ -28,7 +28,7 @@ pub struct Memberships {
 /// Messages that a session gives back, by the numbers of the memberships they came through, in their order.
 pub type Returned = BTreeMap<u32, Vec<Stored>>;
 
-/// What a filter takes with the counts of those who share it.
+/// The memory of a filter with the counts of its owners.
 fn text_size(filter: &str) -> usize {
     allocated(filter.len() + 2 * size_of::<usize>())
 }

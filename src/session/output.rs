@@ -1,4 +1,4 @@
-//! What is on its way to one client: one contiguous buffer that fills while another is in flight.
+//! The bytes on their way to one client: one contiguous buffer that fills while another is in flight.
 //!
 //! At most one output of a connection is with the kernel, which has its bytes until the completion. Buffers go round in
 //! a pool: buffers of more than 1 KiB that are used again count whole beside the bytes in use, and are not used where

@@ -1,4 +1,4 @@
-//! What a shard holds at this moment.
+//! Gauges of a shard: its use of memory and places at this moment.
 
 use super::Shard;
 use crate::pipeline::{STAGES, Stage};

@@ -10,7 +10,7 @@ use crate::time::Instant;
 /// Input a parked connection may hold before it is not read any more; less than a receive buffer or two.
 const PARKED_INPUT_MAX: usize = 16 << 10;
 
-/// So many connections that are gone may stand in the list of those that wait for mail.
+/// So many connections that are gone may stand in the list of connections that wait for mail.
 const GONE_MIN: usize = 64;
 
 /// Packets that cost no more are not held against their connection one by one.
@@ -54,7 +54,7 @@ impl Shard {
         }
         if connection.park.is_some() || connection.state == ConnectionState::Connecting {
             if connection.has_ended {
-                // What comes behind the end of its socket is nobody's.
+                // Bytes behind the end of its socket are not used.
                 return;
             }
             // What is passed over is no input, whatever its connection waits for.

@@ -82,9 +82,9 @@ impl LocalDelivery {
     }
 }
 
-/// Delivers a run, of which `first` is the first message, to every local subscriber: in one go to those who get nothing with it
-/// and have room for all of it, as what is asked once holds for all messages of it; to the others, whom it collects in `left`,
-/// message by message.
+/// Delivers a run, of which `first` is the first message, to every local subscriber. A subscriber that needs nothing beside it
+/// (no identifiers) and has room for all of it gets it in one append, because one check holds for all its messages. The others
+/// are collected in `left` and get it message by message.
 pub fn deliver_run(
     route: &Route,
     first: &Message<'_>,

@@ -1,4 +1,4 @@
-//! What a directory's segments say after a stop, a crash or damage, without I/O: read in order, bad bytes passed over.
+//! Recovery of a directory's segments after a stop, a crash or damage, without I/O: they are read in order, bad bytes are passed over.
 //!
 //! Records carry checks with a random key that no packet has, and sequences that go on (`format`, version 2). So
 //! recovery and the reader look for the next record behind bad bytes, whatever payloads hold, and say how many messages
