@@ -8,7 +8,7 @@
 //!
 //! The bound is there because retransmissions stop in another way: the kernel of a client with a small receive buffer
 //! that stops reading drops bytes that it had offered to take. The sender backs off, nothing tells it that the client
-//! reads again, and after a pause of 30 s the next try may be 50 s away.
+//! reads again, and after a pause of 30 s the next try may be 50 s away (scenario `stalled-subscriber`).
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
