@@ -13,14 +13,20 @@
 //! world how to read.
 //!
 //! ```text
-//!             parked for                unparked by
-//!  not parked --- Mail, Output, Bridge, -------------- room, acknowledgements, the log,
-//!      ^          Acks, Rate, Retained                 time, the owner's word
-//!      |          Subscribe ------------- SUBACK complete
-//!      |          TakeOver -------------- the old connection was read to its end
-//!      |          Turn ------------------ the next turn
-//!      +--- unpark: the input is used, and the read mode is told anew
+//!  not parked  -- park(why) -->  parked  -- unpark(why): the input is used, the read mode is told anew -->  not parked
 //!
+//!  why        its next packet waits for
+//!  Mail       lanes or the store of some shard: they are above their marks
+//!  Output     the client, which does not read its answers
+//!  Bridge     room in the log of a bridge that stores its messages
+//!  Acks       a bridge's log: as many acknowledgements wait as may
+//!  Retained   the word of a topic's owner: is there room?
+//!  Rate       time: the client has published faster than it may
+//!  Subscribe  other shards: SUBACK is not complete
+//!  TakeOver   the client's old connection, which is read to its end first
+//!  Turn       the next turn: its reads have used this one
+//!
+//!  state and park                              read mode
 //!  Connecting                                  Once      until 16 KiB wait while parked
 //!  Open, not parked                            Many
 //!  Open, parked on Subscribe or Turn           Many      until 16 KiB wait, or input is scarce

@@ -7,8 +7,8 @@
 //!  SUBSCRIBE --> Pull { filter, shards: [0, 1, 2], after: none }
 //!                  |
 //!                  v  only while nothing else waits for the session and its output has room
-//!       +---> own shard first in the list: look at its topics at once
-//!       |     another shard: query ------------------> owner, behind all earlier publishes of the asker
+//!       +---> first of `shards` is the own one: look at its topics at once
+//!       |     another one: query --------------------> owner, behind all earlier publishes of the asker
 //!       |                    <------ answer: chunk, and where to go on
 //!       |          |
 //!       |          v  each message of the chunk

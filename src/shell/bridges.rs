@@ -6,18 +6,18 @@
 //!    |<-- lane: Written, Hold, RetainedQuery, Status -------- intake <----+
 //!    |<-- lane: Publish -------------------- line (a task) <--> link <--> remote
 //! ```
-//! All tasks run on one thread: intake takes what shards hand over and tells them how far the
-//! logs have come; each connection has one task that commits its log and one that keeps its link. News of the logs have
-//! a lane of their own, so they are never behind messages that a shard cannot take. A waker wakes the executor.
+//! All tasks run on one thread. Intake takes the mail of the shards and tells them how far the logs have come. Each
+//! connection has one task that commits its log and one that keeps its link. News of the logs have a lane of their own,
+//! so they are never behind messages that a shard cannot take. A waker wakes the executor.
 //!
 //! A topic goes to the connection `hash(remote topic) % connections`, so order per topic holds. The link keeps no
-//! message: it says `Done`, and messages that are not done are read from the log again after a lost link.
+//! message: it says `Done`, and messages that are not done are read from the log again after a lost link. While the
+//! bridge itself does not read, the remote's time does not run.
 //!
-//! While the bridge itself does not read, the remote's time does not run. A message of the remote is lost by no
-//! SIGTERM: from then on nothing is taken, and the remote is answered when a shard has the message. SIGKILL loses what
-//! the shard had not delivered. A RingMQ remote that restarts forgets its sessions, but gives its connected clients
-//! before it ends what waits for them, hearing nothing but their acknowledgements; a bridge that ends gives its remotes
-//! in the same way what no log has.
+//! The remote is answered when a shard has its message. SIGTERM loses none of these messages, because from then on none
+//! is taken; SIGKILL loses those that the shard had not delivered. A bridge that ends still gives its remotes the
+//! messages that no log has. A RingMQ remote that ends does the same for its connected clients, and hears only their
+//! acknowledgements meanwhile; when it is back it has forgotten its sessions.
 
 pub mod aside;
 mod deletions;
