@@ -1,8 +1,13 @@
 //! Where message bytes live: a ring of bytes, a ring of slots, and one generation per message.
 //!
-//! A message is admitted once and gets the shard's next `Generation`. Its slot's index follows from the generation,
-//! and its bytes are used again only after the generation was released. A handle is a generation: reading a released
-//! one finds nothing, and is counted.
+//! A message is admitted once and gets the shard's next `Generation`. Its slot's index follows from the distance to the
+//! generation whose slot is the first, and its bytes are used again only after the generation was released. A handle is
+//! a generation: reading a released one finds nothing, and is counted.
+//!
+//! A message may be larger than the arena only if a remote broker sent it or a bridge's rule lengthened its topic:
+//! packets of clients are smaller (`limits::relation`), and bridges announce and take what
+//! `Limits::bridge_packet_size_max` says. The shard then runs the stages, tries once more, refuses the message and
+//! counts it (`Shard::admit_after_stages`).
 
 mod budget;
 mod message;

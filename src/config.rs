@@ -1,4 +1,4 @@
-//! What an operator may set: the settings of the whole process, their defaults and the table of keys that describes them.
+//! The settings of the whole process that an operator may change: defaults, and the table of keys that describes them.
 
 pub mod bridge;
 mod budgets;

@@ -1,4 +1,4 @@
-//! What a shard counts: plain integers, so that counting on the hot path is one increment.
+//! The counters of a shard: plain integers, so that counting on the hot path is one increment.
 
 /// Totals since the shard began, and a few gauges. Sizes are in bytes.
 #[derive(Clone, Debug, Default)]

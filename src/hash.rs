@@ -1,4 +1,7 @@
 //! One keyed hash for the whole process, so that every shard finds the same owner for a name; a table by such hashes.
+//!
+//! A session lives on the shard `hash(client id)`, so a take-over is local. A topic's retained message lives on
+//! `hash(topic)`, a shared group on `hash($share/name/filter)`.
 
 mod table;
 

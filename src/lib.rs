@@ -1,4 +1,7 @@
 //! RingMQ: an MQTT broker in layers, listed bottom up. Each module uses only those above it in this list.
+//!
+//! Everything but `shell` is deterministic: time and random numbers are parameters, and no loop goes over a hash map
+//! where its order could be seen from outside.
 
 // Plain data.
 pub mod counters;

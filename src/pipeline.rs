@@ -1,7 +1,12 @@
-//! How far each stage has come. Knows no stage's work.
+//! How far each stage has come. The pipeline knows no stage's work.
 //!
-//! Invariants, asserted after each ack, for each stage: `released <= acked <= taken <= admitted`, and
-//! `encode.taken, bridge.taken <= plugin.prepared`.
+//! `Pipeline` asserts after each ack, for each stage: `released <= acked <= taken <= admitted`, and `encode.taken,
+//! bridge.taken <= plugin.prepared`. A stage acks every message that it took, also a denied one, so the smallest ack of
+//! all stages says which slots may be used again.
+//!
+//! The generation in these cursors guards one thing: nobody reads a slot that is released. It does not guard hooks.
+//! Publish hooks run before a message is admitted (`shard::hooks`), so the plugin stage prepares a message at once when
+//! it takes it, and acks it behind the encode stage, which asks the deliver hooks.
 
 use crate::arena::Generation;
 
@@ -10,7 +15,7 @@ use crate::arena::Generation;
 pub enum Stage {
     /// Routes, encodes for local subscribers and copies for other shards.
     Encode = 0,
-    /// Runs the chain of hooks, which may rewrite the message before the others read it.
+    /// Prepares the message for the other two, and is done when its deliver hooks have run.
     Plugin = 1,
     /// Copies for bridges.
     Bridge = 2,
@@ -87,7 +92,7 @@ impl Pipeline {
         Some(batch)
     }
 
-    /// The plugin stage has made every message up to `generation` what the other stages shall read.
+    /// The other stages may read every message up to `generation`.
     pub fn prepare(&mut self, generation: Generation) {
         assert!(generation <= self.progress[Stage::Plugin as usize].taken);
         self.prepared = self.prepared.max(generation);

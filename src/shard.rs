@@ -1,7 +1,7 @@
 //! One core's broker, complete and deterministic: the world calls `handle_*`, then does what `poll_*` says.
 //!
-//! A `handle_*` runs to its end. Time is a parameter. Nothing here waits, reads a clock or does I/O, so many shards
-//! run in one test thread from a seed.
+//! A `handle_*` runs to its end. Time is a parameter. Nothing here waits, reads a clock or does I/O, so many shards run
+//! in one test thread from a seed. A shard's memory is its own: other shards get copies by mail.
 
 mod acks;
 mod begun;

@@ -1,4 +1,8 @@
-//! The world: io_uring, executors, clock, threads, files, command line.
+//! The process around the core: io_uring and epoll, executors, clock, threads, files, command line.
+//!
+//! `launcher` starts one `worker` a shard, and `bridges` beside the shards; `executor` runs both. A worker finds its
+//! sockets in `net`, its lanes in `mesh`, and hands both to the turn as a `world`. `watch` is the thread that looks
+//! after all of them.
 
 mod bridges;
 mod build_time;

@@ -1,4 +1,4 @@
-//! Topics: names, filters, who subscribes to what, what is retained where, shared groups, aliases.
+//! Topics: names, filters, the index of subscriptions, retained messages by topic, shared groups, aliases.
 
 pub mod alias;
 pub mod filter;

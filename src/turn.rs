@@ -115,7 +115,7 @@ pub trait World {
     fn close(&mut self, connection: ConnectionId, may_linger: bool);
 }
 
-/// What happened to a connection, or to those that want to be one.
+/// An event of a connection, or of a socket that wants to become one.
 #[derive(Debug)]
 pub enum Event<'a, S> {
     Accepted(S),

@@ -1,4 +1,7 @@
 //! Memory that many holders share up to a bound, counted as the C library sets it aside.
+//!
+//! Aliases and windows of packet ids count themselves in the budget when they grow. Tables are counted at each CONNECT
+//! and SUBSCRIBE (`shard::metadata`).
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -1,4 +1,20 @@
-//! A run: messages one behind the other that have all but their payloads in common.
+//! A run: messages one behind the other in the arena that have all but their payloads in common.
+//!
+//! ```text
+//!  one read of a socket:   PUBLISH a/b "1"   PUBLISH a/b "2"   PUBLISH a/b "3"   PUBLISH c "4"
+//!                                |                 |                 |                |
+//!  codec, shard::repeats    decoded whole       compared          compared      decoded whole
+//!                                v                 v                 v                v
+//!  slots of the arena      | is_repeat: no |      yes       |       yes      |       no       |
+//!                            '------------------ one run ------------------'
+//!                                                 |
+//!  encode stage             one route, one question to each receiver: is there room for all of it?
+//!                             yes |                                    | no
+//!                      the whole run in one append           its messages, one by one
+//!                      (packet ids in a row)                 (sent, or queued)
+//! ```
+//! A run ends where the next message differs in topic, properties or meta, at the end of the batch, or at a bound of
+//! its size (`session::runs`).
 
 use super::{Arena, Generation, Message};
 

@@ -1,4 +1,7 @@
 //! A message in one shared allocation of its own, for what must live on after its slot is released.
+//!
+//! Bytes are counted where they are in use: a `Gauge` counts each allocation once, however many queues and windows have
+//! it, while each session that has it counts the whole of it.
 
 use super::{Draft, Message, Meta};
 use std::cell::Cell;

@@ -1,10 +1,10 @@
-//! The trail of a message that a bridge brought: where it has been. The trail stands behind the message's properties, and
-//! only who asks for it sees it.
+//! The trail of a message that a bridge brought: the brokers that it has been at. The trail stands behind the message's properties,
+//! and only callers that ask for it see it.
 //!
 //! ```text
 //! brokers 8 each | flags 1 | size of all of it 1
 //! ```
-//! What the brokers and the flags mean is `bridge::hops`'s.
+//! `bridge::hops` says what the brokers and the flags mean.
 
 use super::Message;
 

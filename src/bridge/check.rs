@@ -1,4 +1,4 @@
-//! What the rules of a bridge say, checked before it runs.
+//! The rules of a bridge, checked before the bridge runs.
 
 use super::rule::{Direction, Rule};
 use crate::config::bridge::{BridgeSettings, RuleSettings};

@@ -13,6 +13,16 @@
 //!
 //! A number holds until its broker ends. A broker that has forgotten its retained messages takes them back from its
 //! neighbours, and two brokers that run from copies of one folder are two.
+//!
+//! All of this holds where all hops are of 5.0. A mark names at most `HOPS_MAX` brokers.
+//!
+//! - A mark is believed on links that our bridges opened, and from clients that say they are bridges and come from
+//!   `bridges_from`. In any other client's message the property is an ordinary property of the message.
+//! - A broker of another kind hands the mark on with the other user properties. Its clients see the mark, and the loop
+//!   ends where the mark comes back to us. A bridge of that broker that is a client of ours is believed only if it says
+//!   that it is a bridge.
+//! - A hop without marks (3.1.1, or a RingMQ that does not believe us) leaves a gap in the trail and a question mark in
+//!   the mark. `bridge::Echo` looks only at messages with a gap, and at messages for such a hop.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! One connection of a bridge: an MQTT client without a socket. What happened goes in, what to do next comes out.
+//! One connection of a bridge: an MQTT client without a socket. Events go in, and the next actions come out.
 //!
 //! ```text
 //! Waiting -- poll_attempt --> Connecting -- handle_connected --> Greeting -- CONNACK --> Up

@@ -1,4 +1,4 @@
-//! CONNECT: who connects, and what is to be said when it is gone.
+//! CONNECT: a client's name and wishes, and its will.
 
 use super::error::{DecodeError, Result};
 use super::framer::Frame;

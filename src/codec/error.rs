@@ -1,4 +1,4 @@
-//! What is wrong with bytes that came from the network, and the reason code that says so to the peer.
+//! Errors in bytes that came from the network, each with the reason code that tells the peer.
 
 use core::fmt;
 

@@ -1,4 +1,4 @@
-//! What a shard may hold in bytes, and how the defaults shrink where there is little memory.
+//! The budgets of a shard in bytes, and how their defaults shrink where there is little memory.
 
 use super::Settings;
 use crate::limits::Limits;

@@ -14,7 +14,7 @@ pub struct Contradiction {
 enum Relation {
     /// A largest packet can be admitted while others are still held.
     ArenaHoldsFourPackets,
-    /// A slot's index is the low bits of its generation.
+    /// A slot's index is the low bits of a distance between generations (`Arena::index`).
     SlotsArePowerOfTwo,
     /// What is copied into the byte ring leaves room for others.
     ArenaHoldsFourInlineMessages,

@@ -1,4 +1,4 @@
-//! What the calls of hooks came to, for those who watch a broker.
+//! The account of calls of hooks, for operators.
 
 /// The calls of one hook of one plugin: totals since it began.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What the publish hooks did to a message and do, as they said, to the next ones of the same client and topic.
+//! The change that a publish hook has promised to repeat, until other work comes between two messages.
 
 use crate::session::SessionKey;
 
@@ -36,7 +36,7 @@ impl Held {
         self.untold += count;
     }
 
-    /// Nobody's any more; returns how many messages the hooks have to be told of.
+    /// Ends the promise; returns how many messages passed without a call, of which the hooks have to be told.
     #[inline]
     pub fn end(&mut self) -> u64 {
         self.key = None;

@@ -1,4 +1,4 @@
-//! What a shard calls: the hooks, and the set of those that somebody has.
+//! The hooks that a shard calls, and the set of hooks that plugins have.
 
 use super::{ClientView, ConnectView, HookEvent, HookFigures, MessageEdit, MessageView};
 use crate::codec::{QoS, ReasonCode};

@@ -1,4 +1,4 @@
-//! What hooks are shown: views that are valid for the length of a call.
+//! The views that hooks get: each is valid for the length of a call.
 
 use crate::arena::{Message, Meta};
 use crate::codec::{Property, PropertyIter, ProtocolVersion, QoS, UserProperties};

@@ -1,4 +1,4 @@
-//! What shards and the executor of the bridges send each other.
+//! The mail between shards and the executor of the bridges.
 //!
 //! ```text
 //! shard -> bridges   Messages, Retained, Taken

@@ -80,7 +80,7 @@ pub(crate) struct Group {
     pub members: Members<Member, MemberOptions>,
     /// Messages that no member could take yet.
     pub backlog: Queue,
-    /// What the list of those that hold most knows of it.
+    /// Its holdings, as the list of the largest holders has them.
     held: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What other shards have subscribed to.
+//! The interest of other shards, as they announced it.
 //!
 //! Filters without wildcards are known by a 64-bit hash: a collision costs a needless mail, never a miss, since every
 //! announcement of a hash is counted.

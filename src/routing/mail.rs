@@ -1,4 +1,4 @@
-//! What shards send each other: batches on three lanes for each ordered pair of shards.
+//! The mail between shards: batches on three lanes for each ordered pair of shards.
 //!
 //! Publishes are copied into one contiguous batch per receiving shard and turn. What a lane has no room for stays in
 //! the outbox; above its mark, publishers are not read.

@@ -1,4 +1,4 @@
-//! What clients that are away have left behind, by the addresses that they came from: who has most loses first.
+//! Sessions whose clients are away, by the addresses that the clients came from: the address with most loses first.
 
 use super::holders::class_of;
 use super::shares::{HolderName, ShareId, Shares};

@@ -6,6 +6,37 @@
 //!              +-- CONNECT refused (CONNACK with its reason) -----------------------------+
 //!              +-- CONNECT of another shard's client -> handed over -> gone
 //! ```
+//! # Park and read mode
+//!
+//! A connection is parked when its next packet cannot be used yet. Its input stays in its own buffer, in order. `Park`
+//! says what the connection waits for; `ReadMode` follows from state and park (`Shard::update_read_mode`) and tells the
+//! world how to read.
+//!
+//! ```text
+//!  not parked  -- park(why) -->  parked  -- unpark(why): the input is used, the read mode is told anew -->  not parked
+//!
+//!  why        its next packet waits for
+//!  Mail       lanes or the store of some shard: they are above their marks
+//!  Output     the client, which does not read its answers
+//!  Bridge     room in the log of a bridge that stores its messages
+//!  Acks       a bridge's log: as many acknowledgements wait as may
+//!  Retained   the word of a topic's owner: is there room?
+//!  Rate       time: the client has published faster than it may
+//!  Subscribe  other shards: SUBACK is not complete
+//!  TakeOver   the client's old connection, which is read to its end first
+//!  Turn       the next turn: its reads have used this one
+//!
+//!  state and park                              read mode
+//!  Connecting                                  Once      until 16 KiB wait while parked
+//!  Open, not parked                            Many
+//!  Open, parked on Subscribe or Turn           Many      until 16 KiB wait, or input is scarce
+//!  Open, parked on anything else               Stopped
+//!  Open, its end is near (is_peer_gone)        Stopped   its socket is read by shard::last_read
+//!  Closing                                     Many      until 1 MiB was thrown away
+//!  Closing behind a DISCONNECT                 Stopped   nothing may follow
+//!  The shard shuts down                        Stopped   but for clients that may still acknowledge
+//! ```
+//! Time in which a connection is parked does not count against its keep alive.
 
 use super::{BufferPool, InputBuffer, OutputBuffer, OutputTotal, SessionKey};
 use crate::arena::Gauge;

@@ -1,4 +1,4 @@
-//! Why a message did not reach somebody.
+//! The reasons for which a message does not reach a receiver.
 
 use crate::time::Instant;
 use std::fmt;

@@ -285,7 +285,7 @@ fn append_whole(
     }
 }
 
-/// Whether `plain` may send a message to those that are owed nothing else.
+/// Whether `plain` may send a message to a receiver to which nothing else is owed.
 #[inline]
 pub fn is_plain(message: &Message<'_>) -> bool {
     // A trail stands in front of the payload.

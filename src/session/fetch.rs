@@ -1,4 +1,26 @@
 //! Retained messages that a session's subscriptions still have to be given.
+//!
+//! A session fetches while it has pulls: one for each subscription that was made while something is retained, in order.
+//! A pull asks the owners of topics, shard by shard, for chunks:
+//!
+//! ```text
+//!  SUBSCRIBE --> Pull { filter, shards: [0, 1, 2], after: none }
+//!                  |
+//!                  v  only while nothing else waits for the session and its output has room
+//!       +---> first of `shards` is the own one: look at its topics at once
+//!       |     another one: query --------------------> owner, behind all earlier publishes of the asker
+//!       |                    <------ answer: chunk, and where to go on
+//!       |          |
+//!       |          v  each message of the chunk
+//!       |     topic in Seen since the subscription? --yes--> left out: a newer message is on its way
+//!       |          | no
+//!       |          v
+//!       |     offered to the session as a retained message
+//!       |          |
+//!       +----------+  more topics: after = last topic;  done: next shard, then next pull
+//! ```
+//! `Seen` has the topics of messages with the retain flag that reached the session meanwhile. When it has forgotten
+//! topics that a chunk needs, the same chunk is asked for again.
 
 use super::{Envelope, Seen};
 use crate::arena::allocated;

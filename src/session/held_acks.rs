@@ -1,4 +1,19 @@
 //! Acknowledgements that a client gets when the logs of bridges have its messages.
+//!
+//! ```text
+//!  PUBLISH 7 --> admitted as generation 90, bridges 0 and 2 store it
+//!                  |   HeldAck { packet id 7, Ticket { generation 90, bridges {0, 2} } }
+//!  PUBLISH 8 --> no bridge stores it, but 7 waits
+//!                  |   HeldAck { packet id 8, Ticket::NOW }
+//!                  v
+//!            queue of the session   [ 7 | 8 ]        answered from the front only
+//!                  ^
+//!  Written { bridge 0, through 95 }     90 <= 95
+//!  Written { bridge 2, through 80 }     90 >  80: 7 waits, and 8 behind it
+//!  Written { bridge 2, through 91 }     --> PUBACK 7, PUBACK 8
+//! ```
+//! A client has at most the receive maximum of acknowledgements waiting: a 5.0 client that sends more is disconnected,
+//! as it was told the maximum; a 3.x client is not read (`Park::Acks`).
 
 use super::ConnectionId;
 use crate::arena::Generation;

@@ -1,4 +1,4 @@
-//! Who holds most, to an eighth: holders stand in the order of what they hold, as who holds most loses first.
+//! Holders in the order of their holdings, to an eighth, because the largest holder loses first.
 
 use super::queue::QueueLimits;
 use super::{Context, DropReason, Session};

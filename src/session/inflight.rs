@@ -44,8 +44,8 @@ pub struct Inflight {
 }
 
 const ID_MAX: usize = u16::MAX as usize;
-/// More flows than packet ids cannot be, so counts of them have 16 bits; some ids stay free so that an id is never met twice in
-/// the window.
+/// Packet ids limit the window to 65,535 flows, so 16 bits suffice for counts of flows. Some ids stay free, so that the window
+/// never has one id twice.
 const FLOWS_MAX: usize = 65_000;
 const _: () = assert!(FLOWS_MAX < ID_MAX);
 /// Flows for each place of the quota: a client that acknowledges all but one may not make the window grow for ever.

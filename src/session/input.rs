@@ -1,4 +1,7 @@
 //! Input of one connection that cannot be used yet, counted by the memory that it holds.
+//!
+//! A buffer grows to its frame's size at most. Room that its bytes do not need is given back, so a client that sends
+//! one byte of a packet cannot keep a megabyte.
 
 use super::BufferPool;
 use crate::arena::Gauge;

@@ -1,4 +1,9 @@
 //! A session's places in shared subscriptions: how many messages the owners of its groups may send it.
+//!
+//! `Membership::places` counts what the group's owner may still send, what is on its way and what waits in the session.
+//! It is never more than `group_credit_max`, nor, where the subscription asks for acknowledgements, more than the free
+//! places of the client's window when they were given. A group is left in one way through the queue, whatever its
+//! length.
 
 use super::inflight::FlowState;
 use super::{Connection, Session};
@@ -23,7 +28,7 @@ pub struct Memberships {
 /// Messages that a session gives back, by the numbers of the memberships they came through, in their order.
 pub type Returned = BTreeMap<u32, Vec<Stored>>;
 
-/// What a filter takes with the counts of those who share it.
+/// The memory of a filter with the counts of its owners.
 fn text_size(filter: &str) -> usize {
     allocated(filter.len() + 2 * size_of::<usize>())
 }

@@ -1,4 +1,9 @@
-//! What is on its way to one client: one contiguous buffer that fills while another is in flight.
+//! The bytes on their way to one client: one contiguous buffer that fills while another is in flight.
+//!
+//! At most one output of a connection is with the kernel, which has its bytes until the completion. Buffers go round in
+//! a pool: buffers of more than 1 KiB that are used again count whole beside the bytes in use, and are not used where
+//! they would take 16 MiB more than those. Otherwise gauges count bytes in use, not the capacity of vectors, which is
+//! up to twice that.
 
 use crate::arena::{Stored, allocated};
 use std::cell::Cell;

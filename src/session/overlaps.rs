@@ -1,4 +1,5 @@
-//! How many subscriptions of a session one topic may match.
+//! How many subscriptions of a session one topic may match: `overlapping_subscriptions_max`, counted as patterns of
+//! wildcards.
 
 use crate::arena::{allocated, tree_size};
 use crate::topic::{has_wildcards, pattern};

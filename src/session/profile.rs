@@ -1,4 +1,4 @@
-//! What is known of a client beside its session: kept only while hooks ask for it.
+//! Facts about a client beside its session (user name, addresses): kept only while hooks ask for them.
 
 use super::SessionLimits;
 use crate::arena::allocated;

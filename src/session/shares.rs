@@ -1,4 +1,7 @@
-//! Who holds how much, told apart by what they are called: a table of bounded size, for client ids and addresses are free.
+//! Who holds how much, told apart by name: a table of bounded size, because client ids and addresses are free.
+//!
+//! The table has 65,536 entries. Holders beyond it count together with their neighbours (the same IPv4 /24 or IPv6
+//! /48), in 256 crowds.
 
 use crate::arena::{allocated, map_size};
 use slab::Slab;

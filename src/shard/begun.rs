@@ -1,8 +1,15 @@
-//! Packets of clients of which a part has arrived: how fast they must come, how long they may take, which of them goes first
-//! where room lacks, and those that are too large and passed over.
+//! Packets of clients of which a part has arrived: how fast they must come, how long they may take, which of them goes
+//! first where room lacks, and packets that are too large and passed over.
 //!
-//! Whole packets never come here. Input that waits because its connection is parked is listed, too: it owes nothing, and goes
-//! last.
+//! An unfinished packet brings `PACKET_PROGRESS_MIN` bytes, or its end, in each period of one and a half keep alives;
+//! such progress counts as a packet. It arrives within `packet_time_max_ms`, unless its connection is parked. Above the
+//! budget of unfinished packets the one goes that has brought so much longest ago.
+//!
+//! A PUBLISH above `packet_size_max` of a client before 5.0 is thrown away as it comes, holds nothing, and is
+//! acknowledged behind its last byte.
+//!
+//! Whole packets never come here: the orders by age and by progress hold unfinished packets alone, and one timer stands
+//! for the oldest. Input that waits because its connection is parked is listed, too: it owes nothing, and goes last.
 
 use super::input::Step;
 use super::timers::Timer;

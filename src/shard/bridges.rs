@@ -1,5 +1,12 @@
-//! A shard's side of the bridges: messages that rules want, acknowledgements that wait for the log, messages of remote
+//! A shard's part of the bridges: messages that rules want, acknowledgements that wait for the log, messages of remote
 //! brokers.
+//!
+//! The bridge stage of the origin copies the messages that forward rules want (`bridge::ForwardIndex`, remembered by
+//! topic) into a batch and acks: no slot waits for a bridge. A PUBACK or PUBREC of a message that a rule stores waits
+//! in its session until the bridge says `Written` through the message's generation (`session::held_acks`).
+//!
+//! A message that a bridge brings in is published by the shard to which its topic hashes, under the bridge's number,
+//! and does not leave by the same bridge. The bridge answers the remote when the shard has the message.
 
 use super::hooks::Publisher;
 use super::hops::Hops;

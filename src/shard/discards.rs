@@ -1,4 +1,4 @@
-//! Queues that nobody needs any more: what waits in them is freed some at a time, so that no single packet frees it all.
+//! Unneeded queues: their messages are freed some at a time, so that no single packet frees them all.
 
 use super::Shard;
 use crate::session::DropReason;

@@ -1,5 +1,9 @@
 //! What happened to connections: all of it for a debug log, while somebody asks for it; what an operator should hear of
 //! anyhow is noticed, a few of each kind at a time.
+//!
+//! A shard notices five of a kind and limit within 10 s and counts the rest; of dropped messages it keeps one example
+//! for each reason (`session::dropped`). The turn that tells of a connection asks where it comes from before its socket
+//! is closed.
 
 use std::collections::VecDeque;
 use std::fmt;

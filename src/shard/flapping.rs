@@ -1,7 +1,8 @@
-//! Clients that connect again and again, as two with one client id do: banned for a time, by address and client id together.
+//! Clients that connect again and again, as two with one client id do: banned for a time, by address and client id
+//! together.
 //!
-//! Whoever has the same client id at another address is not banned, nor is another client at the same address; the session
-//! and the connection that it has stay as they are.
+//! Another address with the same client id is not banned, nor is another client at the same address. A ban refuses a
+//! CONNECT before it changes anything: the session and its connection stay as they are.
 
 use super::Shard;
 use super::origin::Origin;

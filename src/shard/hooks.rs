@@ -1,4 +1,17 @@
-//! Where a shard calls hooks: what it has of them, messages at their origin, events, the tick.
+//! Where a shard calls hooks: messages at their origin, connections, subscriptions, events, the tick.
+//!
+//! A message meets its publish hooks once, on the shard of its publisher, before it is admitted. Room for the largest
+//! message that a hook may make is there before the hook runs. The shard's buffers take each change and check it at
+//! once; then the message is admitted as the hooks left it, so its bytes are copied into the arena once. The hook that
+//! authorizes reads the admitted message in its slot.
+//!
+//! A denied message keeps its slot until all stages have acked it; `Arena::get` finds nothing in it.
+//!
+//! A hook that only appends properties which follow from client and topic may promise to do the same again
+//! (`MessageEdit::hold`). Then the next messages of the same client and topic in the same receive get the properties
+//! without a call, and count as calls. A message that would be too large with them goes to the hook. Without that
+//! promise the messages of a publisher are no repeats (`shard::repeats`), and point to point QoS 0 costs the core four
+//! times as much.
 
 use super::publish::Published;
 use super::timers::Timer;

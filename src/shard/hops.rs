@@ -1,4 +1,10 @@
 //! Clients that are bridges of other brokers: which of them are believed, and where their messages have been.
+//!
+//! CONNACK tells a client that says it is a bridge whether it is believed (`ringmq-bridge`: `marks` or `client`). The
+//! shard asks where it comes from for bridges alone, and reads their CONNECT again within the turn. A message's trail
+//! stands behind its properties in the arena, in mail, in stored copies and in logs, and is no part of them for anybody
+//! but bridges: `Meta::from_bridge` says that there is one, and its slot is found by another way (`TRAILED`), so other
+//! messages pay nothing.
 
 use super::events::{About, Notice};
 use super::hooks::Publisher;

@@ -1,4 +1,9 @@
 //! Mail from other shards.
+//!
+//! Mail leaves its lanes in any case, and waits here by sender, in order, when its sender has used its part of the
+//! turn. Questions that other shards ask behind publishes wait until those publishes are used. A sender whose mail
+//! would take many turns, or is above the mail mark, is told so (`Control::Busy`) and does not read its publishers: one
+//! client's messages never stand in front of the messages of all others.
 
 use super::{Shard, ShardId, retained};
 use crate::arena::Message;

@@ -1,8 +1,9 @@
 //! Interest: every shard knows which shards have a subscriber for a filter.
 //!
-//! The first subscription to a filter and the end of the last one are announced to all. A SUBACK waits until every
-//! shard has acked, so a message published after it is never missed. Acks carry the announcement's version: an ack
-//! for an older one of the same filter counts for nothing.
+//! The first subscription to a filter and the end of the last one are announced to all; interest lives as long as the
+//! subscription. A SUBACK waits until every shard has acked, so a message published after it is never missed. An ack
+//! leaves a shard only after all its earlier publishes are in their lanes. Acks carry the announcement's version: an
+//! ack for an older one of the same filter counts for nothing.
 
 use super::{ConnectionId, Shard, ShardId};
 use crate::arena::{allocated, map_size};

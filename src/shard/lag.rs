@@ -1,4 +1,5 @@
-//! How long turns take: while they take too long, clients without a session here are turned away.
+//! How long turns take: while they take too long, clients without a session here are turned away before their CONNECT
+//! changes anything.
 
 use super::Shard;
 

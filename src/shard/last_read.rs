@@ -1,5 +1,10 @@
-//! Before a connection ends that did nothing wrong, what its socket already holds is read and worked on: a take-over, a
-//! timer, or a send that failed must not throw away what the client has sent in time.
+//! Before a connection ends that did nothing wrong, its socket is read and the bytes are used: a take-over, a timer, or
+//! a send that failed must not throw away what the client has sent in time.
+//!
+//! - A take-over reads at most `takeover_bytes_max`; the CONNACK of the new connection waits for it.
+//! - A keep alive that has passed ends the connection only if the socket had no whole packet.
+//! - After a failed send a connection that is not read is read before it ends.
+//! - A connection whose time for CONNECT has passed gets 100 ms more, as it may have to move to another shard.
 
 use super::{ConnectionId, Shard};
 use crate::session::Park;

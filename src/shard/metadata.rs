@@ -1,14 +1,21 @@
-//! Metadata: what a shard holds beside messages, input and output. Sessions and connections, their filters, aliases
-//! and windows, the index of subscriptions, groups, what other shards have subscribed to, and remembered routes have
-//! a budget together.
+//! Metadata: what a shard holds beside messages, input and output. Sessions and connections, their filters, aliases and
+//! windows, the index of subscriptions, groups, what other shards have subscribed to, and remembered routes have a
+//! budget together, counted as the C library sets it aside (`arena::Budget`).
 //!
-//! A half of it is for what the shard's own clients cause. Three eighths are for the interest of other shards, each
-//! of which refuses what would pass its share of them; with one shard they are its clients', too. An eighth is for
-//! routes.
+//! ```text
+//!  own clients 1/2                                     interest of other shards 3/8     routes 1/8
+//!  sessions and connections: at most 3/4 of the own    with one shard these are
+//!  all that clients ask for: at most 3/4 of the own    the clients', too
+//!  (the last eighth: clients that come back, and
+//!  the few places that each window has in any case)
+//! ```
+//! Aliases and windows of packet ids grow by themselves and count themselves; tables are counted at each CONNECT and
+//! SUBSCRIBE. A window takes memory for more flows when it is full, never for a message, and has four places in any
+//! case, so a client that acknowledges goes on.
 //!
-//! Of the own part neither sessions, with their connections, nor all that their clients ask for may have more than
-//! three quarters, so that neither starves the other. The last eighth is for clients that come back, and for the few
-//! places that each window has in any case.
+//! Each other shard may have the shard remember its share of interest. A shard knows its share, because the others hold
+//! of its filters as much as it holds itself, and refuses a filter that would pass the share before anything changes. A
+//! group's owner refuses a member (`Control::JoinRefused`), and SUBACK says so.
 
 use super::{ConnectionId, Shard};
 use crate::arena::{Budget, allocated};

@@ -1,4 +1,4 @@
-//! What leaves: answers into the connections' buffers, buffers to the ring and back.
+//! Output: answers into the connections' buffers, buffers to the ring and back.
 
 use super::{ConnectionId, Output, Shard};
 use crate::codec::{Disconnect, ProtocolVersion, ReasonCode};

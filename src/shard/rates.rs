@@ -1,7 +1,8 @@
 //! How fast a client may publish: over its rate it is not read for a while, and nothing else happens to it.
 //!
-//! Each client has a bucket of tokens for messages and one for bytes, which hold what it may send within a second. A message is
-//! read while both have some, and may take more than is there: the client pays before its next one.
+//! Each client has a bucket of tokens for messages and one for bytes, which hold what it may send within a second. A
+//! message is read while both have some, and may take more than is there: the client pays before its next one. Bytes
+//! that a take-over reads above all marks are charged, too. Without a rate nothing here costs anything.
 
 use super::{About, Shard};
 use crate::codec::{Frame, PacketType, frame_size};

@@ -1,4 +1,4 @@
-//! What becomes of those who do what they may not, or meet a limit: they are told, counted, and the operator hears of it.
+//! Refusals: a client that breaks a rule or meets a limit is told and counted, and the operator hears of it.
 
 use super::input::Step;
 use super::{About, ConnectionId, Notice, Shard, stranger};

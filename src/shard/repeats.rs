@@ -1,4 +1,20 @@
-//! Messages that repeat the one before but for their payload: what most publishers send most of the time.
+//! Messages that repeat the one before them in all but the payload: most of what most publishers send.
+//!
+//! The first message of a row takes the whole way through `read_packet`. While the next frames of the same read have
+//! the same front (topic and properties), they are admitted as repeats of it, without a decoder:
+//!
+//! ```text
+//!  read_packets --> read_packet (first message) --> admitted, acknowledged
+//!       |                                              |
+//!       |<-- read_repeats (QoS 0) <--------------------+
+//!       |<-- read_acked_repeats (QoS 1, 2: one append of all acknowledgements)
+//!       v
+//!  the first frame that differs, is malformed or finds no room takes the way of a first message
+//! ```
+//! The encode stage meets them again as a run (`arena::run`).
+//!
+//! At QoS 1 and 2 a message repeats only where neither publish hooks nor bridges have a say, because each of its
+//! acknowledgements could then differ. At QoS 0 a publish hook that promises to repeat its change lets messages repeat.
 
 use super::hooks::AT_ORIGIN;
 use super::{ConnectionId, Shard};
@@ -14,7 +30,8 @@ impl Shard {
     /// had.
     ///
     /// Nothing else happens between them, so whatever `read_packet` and `accept` ask of the connection, the mail and the
-    /// topic holds for all when it holds for the first. What differs, is wrong or finds no room is left to those.
+    /// topic holds for all when it holds for the first. The first frame that differs, is malformed or finds no room is left to
+    /// `read_packet` and `accept`.
     #[inline]
     pub(super) fn read_repeats<'a>(
         &mut self,

@@ -1,7 +1,11 @@
 //! Retained messages: kept by the shard that owns the topic, fetched in chunks by those who subscribe.
 //!
-//! A subscription's pull asks one owner after the other, and only while nothing else waits for its session. An
-//! answer for a topic whose newer retained publish reached the subscription meanwhile is left out.
+//! A subscription's pull asks one owner after the other, and only while nothing else waits for its session. An answer
+//! for a topic whose newer retained publish reached the subscription meanwhile is left out. An owner answers when the
+//! mail of the same turn was taken in (`session::fetch` draws the way of a pull).
+//!
+//! One order is not strict: when the publisher's shard is preempted between two lanes, a retained message may arrive
+//! live and once more as retained.
 
 mod claims;
 

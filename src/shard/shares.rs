@@ -1,6 +1,15 @@
 //! Who loses where a limit of all is met: the address that holds most, before a client that holds little.
 //!
-//! Client ids are free, so what is shared counts by client and by address. Each shard keeps the shares of its own budgets.
+//! Client ids are free, so shared budgets count by client and by address; an IPv6 address counts as its /64. Each shard
+//! keeps the shares of its own budgets. At a limit an address takes from others that hold more, never from itself. So
+//! behind one balancer, where all clients have one address, the broker does the same as with `shares_by_address =
+//! false`.
+//!
+//! - Sessions: the address that left most behind loses, if it left more than an eighth of all. The session whose client
+//!   left first ends, and up to three more where metadata lacks, but none if that would not do. Else the new session
+//!   gets 0x97.
+//! - Wills and retained messages are not taken back. A client, or an address, that has eight times the free room gets
+//!   no more of them. A retained message counts to the client that set it last (`shard::retained`).
 
 use super::{About, ConnectionId, Notice, Origin, Shard};
 use crate::limits::{FREE_SHARE, SESSION_SHARE};

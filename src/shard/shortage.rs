@@ -1,7 +1,7 @@
 //! What a shard does while its process is short of memory: nothing of it grows, and nobody new is let in.
 //!
-//! The bounds fall to what is held, so a message costs the same looks as ever. A part of each bound stays, for those who
-//! take what they get: their messages come and go.
+//! Every bound falls to what the shard has in use, so a message needs no further check. A sixteenth of each bound
+//! stays, so messages of clients that read come and go.
 
 use super::Shard;
 use crate::limits::Limits;

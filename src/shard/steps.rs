@@ -1,13 +1,31 @@
-//! How much work a shard does, in steps: a session offered; a filter inserted, removed or compared; a message queued, moved
-//! or freed; a timer fired; 4 KiB copied; a packet read.
+//! How much work a shard does, in steps: a session offered; a filter inserted, removed or compared; a message queued,
+//! moved or freed; a timer fired; 4 KiB copied; a packet read.
 //!
-//! A turn gives a connection `turn_steps_max`. What it sent beyond that stays in its input, and nothing of it overtakes the
-//! rest; it goes on in the next turn, after the events of others.
+//! # A turn's part for each connection
 //!
-//! What a message costs is known when the stages have had it. So the arena holds only as many messages as cost half of a turn
-//! together, whatever their topics (`Arena::bound_held`); then it refuses the next one as if it was full, the stages run, and
-//! who sent the messages is charged. The way of a message that meets no bound has no look more. Where so few would be held that
-//! this took more than it saves, each message is weighed by its route, if that is remembered; if not, it goes to the stages alone.
+//! A turn gives a connection `turn_steps_max`. Bytes beyond that stay in the connection's input and nothing overtakes
+//! them: they are used in the next turn, after the events of other connections. If the socket ends or the client comes
+//! back meanwhile, the input is used all the same, and the end or the CONNACK waits for it. The publishes of each other
+//! shard, the messages of bridges and timers have the same bound.
+//!
+//! The cost of a message is known when the stages have had it. So the arena holds only as many messages as cost half of
+//! a turn together, whatever their topics (`Arena::bound_held`, by the most that a topic can match:
+//! `topic::index::patterns`). At that bound the arena refuses the next message as if it was full, the stages run, and
+//! the publisher is charged. A message that meets no bound needs no further check. Where that bound would be so low
+//! that the runs of the stages cost more than they save, the shard weighs each message by its remembered route; a
+//! message without one goes to the stages alone.
+//!
+//! # The bound of one call
+//!
+//! No packet, timer, end of a connection or piece of control mail costs more than `CALL_STEPS_MAX` steps with the
+//! limits' defaults and few shards. Only the delivery of a message is linear in its receivers. The tests and the
+//! simulation read how many steps a call took. These bounds keep the calls short:
+//!
+//! - A SUBSCRIBE or UNSUBSCRIBE has at most `PACKET_FILTERS_MAX` filters.
+//! - A topic matches at most `overlapping_subscriptions_max` subscriptions of one client (`session::overlaps`).
+//! - A session leaves all its groups in one way through its queue; an unneeded queue is freed in parts
+//!   (`shard::discards`).
+//! - A session that fetches looks at no more than `turn_steps_max` retained topics of its own shard in a turn.
 
 use super::flow::Flow;
 use super::input::PIPELINE_BYTES;

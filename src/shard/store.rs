@@ -1,5 +1,27 @@
-//! Who loses when the store of waiting messages is full: the absent that hold most, and then clients that take nothing. While
-//! those that do take what they get fill what is reserved for them, publishers wait.
+//! Who loses when the store of waiting messages is full: first the absent that hold most, then clients that take
+//! nothing.
+//!
+//! ```text
+//!  shard_stored_bytes_max  +-------------------------------------------+
+//!                          |  messages that are on their way already   |
+//!             7/8  mark    +-------------------------------------------+  above: publishers wait, on all shards
+//!                          |  connected clients                        |
+//!            13/16 ceiling +-------------------------------------------+  below: publishers go on
+//!                          |  what a batch may bring too much          |
+//!             3/4          +-------------------------------------------+  above: the absent and groups lose
+//!                          |  everybody                                |
+//!                          +-------------------------------------------+
+//! ```
+//! A quarter of the store is for sessions whose client is connected. Above three quarters messages of the absent and of
+//! shared groups are dropped by `queue_policy`: of the address that holds most its largest session loses, or of all
+//! groups the largest.
+//!
+//! While publishers wait, a publisher that itself is sent messages goes on, because its acknowledgements stand behind
+//! its publishes; it may publish at most 16 MiB (`PUBLISHED_AHEAD_MAX`) while it acknowledges nothing new, which is
+//! more than sockets hold. Once a second the shard looks for clients that stand still. A client that would need longer
+//! than eight seconds for its queue in four looks in a row loses half of the queue and counts as absent until the queue
+//! is empty. A client that acknowledges nothing is closed. So neither the absent nor a slow client stops a publisher
+//! for long.
 
 use super::timers::Timer;
 use super::{About, Shard, ShardId};

@@ -1,4 +1,4 @@
-//! What the first bytes of a connection look like that are no CONNECT.
+//! Connections that do not begin with CONNECT: a guess at their protocol, from their first bytes.
 
 /// Other protocols, and what to do about each.
 pub fn protocol_of(bytes: &[u8]) -> Option<&'static str> {

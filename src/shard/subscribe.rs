@@ -1,4 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE: a reason code per filter, SUBACK when every shard knows of the interest.
+//!
+//! A packet that changes what messages match (SUBSCRIBE, UNSUBSCRIBE, CONNECT, DISCONNECT, interest) runs the stages
+//! first, so a message is routed by the subscriptions of the moment at which it was admitted.
 
 use super::input::Step;
 use super::publish::TOPIC_KEYS;

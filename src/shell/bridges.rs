@@ -1,7 +1,23 @@
 //! The bridges: one executor beside the shards, on which each connection of a bridge has its log and its link.
 //!
-//! Tasks, all on one thread: one takes what shards hand over and tells them how far the logs have come; each connection has
-//! one that commits its log and one that keeps its link to the remote.
+//! ```text
+//!  shards --- lane: Messages, Retained, Taken ------------> intake --> outbound: log, or memory
+//!    ^                                                                    |  commits (a task)
+//!    |<-- lane: Written, Hold, RetainedQuery, Status -------- intake <----+
+//!    |<-- lane: Publish -------------------- line (a task) <--> link <--> remote
+//! ```
+//! All tasks run on one thread. Intake takes the mail of the shards and tells them how far the logs have come. Each
+//! connection has one task that commits its log and one that keeps its link. News of the logs have a lane of their own,
+//! so they are never behind messages that a shard cannot take. A waker wakes the executor.
+//!
+//! A topic goes to the connection `hash(remote topic) % connections`, so order per topic holds. The link keeps no
+//! message: it says `Done`, and messages that are not done are read from the log again after a lost link. While the
+//! bridge itself does not read, the remote's time does not run.
+//!
+//! The remote is answered when a shard has its message. SIGTERM loses none of these messages, because from then on none
+//! is taken; SIGKILL loses those that the shard had not delivered. A bridge that ends still gives its remotes the
+//! messages that no log has. A RingMQ remote that ends does the same for its connected clients, and hears only their
+//! acknowledgements meanwhile; when it is back it has forgotten its sessions.
 
 pub mod aside;
 mod deletions;

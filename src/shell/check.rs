@@ -1,4 +1,4 @@
-//! What must hold before the broker can run here: each finding says what is wrong and what to do.
+//! Checks of the machine before the broker runs: each finding says what is wrong and how to mend it.
 
 mod bridges;
 mod cores;

@@ -1,4 +1,4 @@
-//! Processes of tests: each ends with its test, and nobody waits for one without bound.
+//! Processes of tests: each ends with its test, and each wait for one is bounded.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};

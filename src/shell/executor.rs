@@ -1,8 +1,11 @@
 //! The executors of this program: on glommio, or on plain threads and tokio, behind one facade.
 //!
-//! A shard's executor runs one call, which never awaits. A side executor stands beside the shards and runs tasks, all on
-//! one thread. [`Io`] chooses the backend, the same for the whole process; what tasks use of their executor (`spawn`,
-//! `sleep`, [`net`], [`files`]) asks the thread for it.
+//! With io_uring all executors are glommio's. With epoll a shard is a plain pinned thread, and one thread beside the
+//! shards has a runtime of tokio's: tokio runs on no shard. No other module names glommio or tokio.
+//!
+//! A shard's executor runs one call, which never awaits. A side executor stands beside the shards and runs tasks, all
+//! on one thread. [`Io`] chooses the backend, the same for the whole process; what tasks use of their executor
+//! (`spawn`, `sleep`, [`net`], [`files`]) asks the thread for it.
 //!
 //! A task that panics ends the process on both backends: its state is not to be trusted, and others wait for it.
 

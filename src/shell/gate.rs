@@ -1,4 +1,7 @@
 //! The one count of connections that all shards share, in all and by the address that they come from.
+//!
+//! A connection counts from accept to close. Addresses are counted where that is limited; all shards share what an
+//! address may have, as the kernel spreads its connections over them. An IPv6 address counts as its /64.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,4 +1,8 @@
 //! The two ways in which this process does its input and output, and which of them it takes.
+//!
+//! The choice is made once, before an executor starts. `auto` tries a ring of the kind that shards use, and takes epoll
+//! where the kernel forbids or lacks it: with a warning, a finding of `ringmq check`, and `$SYS/broker/io`. Where
+//! something has only run out (locked memory, descriptors), the start stops instead.
 
 use std::fmt;
 

@@ -5,9 +5,11 @@ use std::fs;
 /// Major and minor.
 pub type Release = (u32, u32);
 
-/// The first release on which receives share buffers. They could from 6.12 on, but kernels up to 6.14 put a completion that
-/// was deferred behind later ones, so that whose bytes are where would be told wrong; this is the first long-term release with
-/// that and later faults of shared buffers mended.
+/// The first release on which receives share buffers. A completion does not say where its bytes are: that follows from the
+/// completions before it, in their order. Kernels from 6.12 share buffers, but up to 6.14 they could put a deferred completion
+/// behind later ones, so the broker would give bytes to the wrong connection. 6.18 is the first long-term release in which that
+/// and later faults of shared buffers are mended. Older kernels get a buffer for each receive: with many connections that bring
+/// little at once, more and smaller buffers (`receive_buffers`, `receive_buffer_size`) are better there.
 const RELEASE_SHARED_BUFFERS: Release = (6, 18);
 
 /// What `uname -r` says.

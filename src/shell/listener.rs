@@ -1,4 +1,8 @@
 //! Listening sockets: one for each shard and address, so that the kernel spreads the connections.
+//!
+//! A start binds every address first and listens last, when shards and bridges run, so a start that fails resets no
+//! client. Two brokers that start together never share a port (`Bound::listen`), and no socket that listened is closed
+//! again.
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,5 @@
 //! Logs to stderr, as lines or JSON, written by a thread of their own: a terminal that stands still must not stop a shard.
-//! Every event is one line, whatever the texts of others in it hold.
+//! Every event is one line, whatever texts of clients it contains.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};

@@ -1,4 +1,8 @@
 //! The memory that this process may use: the machine's, or the least that a control group allows.
+//!
+//! All groups count from the process's own up to the root, as far as its name space shows them; version 1 says the
+//! least of the hidden ones itself. Budgets that have their default values shrink to fit (`config`), down to the least
+//! that the relations between the bounds allow.
 
 mod control_groups;
 mod usage;

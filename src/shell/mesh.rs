@@ -2,6 +2,9 @@
 //!
 //! Each ordered pair of shards has three bounded lanes with one producer and one consumer. Nothing else passes between
 //! shards, and nothing here waits: a full lane is the sender's to look for first, an empty one says so.
+//!
+//! Lanes are bounded in items, and those of publishes and of members in bytes, too. A turn fills publishes, members,
+//! then control, and takes control of all shards first: an ack or a question is never ahead of the messages before it.
 
 mod asleep;
 pub mod bridge_lanes;

@@ -1,4 +1,7 @@
 //! The sockets of one shard, behind one trait: through io_uring, or through readiness where io_uring is refused.
+//!
+//! `Network` has two implementations, a ring (`uring`) and `epoll`, and one suite of tests that both pass. `shell::io`
+//! chooses once for the process.
 
 mod acceptor;
 pub mod epoll;

@@ -1,8 +1,10 @@
 //! Plugins as shared libraries: `ringmq_plugin.h` seen from the broker.
 //!
-//! Nothing crosses the boundary but views that end with the call and functions that copy. What a plugin wants changed is
-//! kept here while its hook runs and applied when it has returned, so that no view moves under it, and a hook that fails
-//! leaves the message as it was.
+//! A library exports a table of functions; the broker copies it and never closes the library. Nothing crosses the
+//! boundary but views that end with the call and functions that copy. A handle is a number that only the running call
+//! of its thread answers to: it is compared and never followed. What a plugin wants changed is validated and copied
+//! while its hook runs, kept here, and applied when the hook has returned, so that no view moves under it, and a hook
+//! that fails leaves the message as it was. Neither the plugin nor the broker ever has memory of the other.
 #![allow(unsafe_code)]
 
 mod api;

@@ -1,4 +1,4 @@
-//! Plugins: what one is in Rust, those that are built in, and the chain that calls them and contains what goes wrong.
+//! Plugins: their trait in Rust, the built-in plugins, and the chain that calls them and contains their failures.
 
 mod chain;
 mod contain;

@@ -4,6 +4,13 @@
 //! it last said so were quiet. A phase takes as many such rounds as it needs until all are quiet in one and the same:
 //! what was sent before the round began is received in it, what was sent later makes its sender not quiet, so that then
 //! nothing is on its way either.
+//!
+//! In `Deliver` members of shared subscriptions are told goodbye at the end of the phase, as they may get messages that
+//! others leave. A client has come on when it acknowledges a message or takes an output; TCP_INFO says of a client that
+//! seems to stand still how many bytes its side has confirmed (`shard::shutdown`).
+//!
+//! A listener refuses from the first phase on, so a successor may listen while its predecessor still delivers. With
+//! bridges the successor waits for their logs first, at most `shutdown_max_ms` and two seconds (`shell::bridges`).
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -1,4 +1,8 @@
 //! When a shard stands still for good: its turns are counted by the thread that watches, in time that thread was awake.
+//!
+//! The thread adds up how long a shard has not turned while its own sleeps came on time, so a paused machine is no
+//! stall. After a stall the process ends without destructors, because the lost thread may be using what they would
+//! destroy.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,7 @@
 //! One shard's worker: its broker, its network and its end of the mesh; it waits, and runs the turn.
+//!
+//! A worker sleeps only when its shard says `is_idle`, so what a turn left for the next one waits for no event. It
+//! counts its turns for the thread that watches (`shell::standstill`).
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a shard's turn finds outside: the network, the lanes to other shards and to the bridges.
+//! The world of a shard's turn: the network, the lanes to other shards and to the bridges.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

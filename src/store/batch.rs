@@ -1,4 +1,4 @@
-//! What waits to be written: messages in a batch, and states that changed.
+//! Messages and changed states that wait to be written, in a batch.
 
 use super::format;
 use super::segment::Run;

@@ -1,4 +1,9 @@
-//! What a directory's segments say after a stop, a crash or damage, without I/O: read in order, bad bytes passed over.
+//! Recovery of a directory's segments after a stop, a crash or damage, without I/O: they are read in order, bad bytes are passed over.
+//!
+//! Records carry checks with a random key that no packet has, and sequences that go on (`format`, version 2). So
+//! recovery and the reader look for the next record behind bad bytes, whatever payloads hold, and say how many messages
+//! are gone: sequences count them, also those of a missing file, because a file is deleted only when it is recorded
+//! that its messages are done (after a write has failed, at once). The newest file's end is bounded by its bytes alone.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What is known of a segment without reading it: sizes, places, times, and how many of its messages are not done.
+//! Facts about a segment that save reading it: sizes, places, times, and how many of its messages are not done.
 
 use super::format::Format;
 

@@ -1,4 +1,4 @@
-//! Topic aliases of one connection: those its client defined, and those that we define, for the busiest topics.
+//! Topic aliases of one connection: the client's aliases, and the broker's aliases for the busiest topics.
 
 mod inbound;
 mod outbound;

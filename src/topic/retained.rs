@@ -1,4 +1,4 @@
-//! Retained messages by topic, and the search for those that a filter means, in bounded pieces.
+//! Retained messages by topic, and the search for the messages that a filter matches, in bounded pieces.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,4 +1,4 @@
-//! The members of a shared subscription, who take turns.
+//! The members of a shared subscription, which take turns.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The world in memory: lanes as queues, and sockets as bytes that stand still until somebody moves them.
+//! The world in memory: lanes as queues, and sockets as bytes that stand still until a test moves them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;

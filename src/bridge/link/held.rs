@@ -1,5 +1,10 @@
-//! Messages that the remote refuses for now: each is sent again after a pause that grows, and what has its topic waits behind
-//! it, so that order holds per topic.
+//! Messages that the remote refuses for now (0x97, 0x91): each is sent again on the same link after a pause that grows,
+//! and messages of its topic wait behind it, so that order holds per topic.
+//!
+//! Other topics go on. When the message is through, the log is gone through again; only messages that were in flight
+//! beside it may have overtaken it. A log that is full meanwhile drops its oldest message that is not in flight.
+//! `refused_max_s` counts the time between refusals, without the time in which the remote was not there. Any other code
+//! is final: the message is counted, logged and dropped.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,4 +1,4 @@
-//! What arrives over a link.
+//! Packets that arrive over a link.
 
 use super::attempts::Failure;
 use super::handshake::failure_of;

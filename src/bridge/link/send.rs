@@ -1,4 +1,4 @@
-//! What leaves over a link: messages, and what ends their exchanges.
+//! Packets that leave over a link: messages, and the packets that end their exchanges.
 
 use super::held::Place;
 use super::window::{Step, Window};

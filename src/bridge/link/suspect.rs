@@ -15,6 +15,8 @@
 //!
 //! A remote that closes over each message that it gets is likelier broken than each message is bad. So it takes twice as many
 //! closings for the next message while nothing is acknowledged in between.
+//!
+//! A closing that takes ten seconds or more clears the message. Reasons that a remote gives for itself do not count.
 
 use crate::time::Instant;
 

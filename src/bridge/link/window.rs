@@ -1,4 +1,7 @@
 //! Messages above QoS 0 that the remote has not finished, by their place in the log.
+//!
+//! Packet ids follow from sequences of the log. PUBREC is recorded before PUBREL leaves, so SIGKILL between log and
+//! remote repeats no QoS 2 message.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! Reading `[[bridge]]` tables. What topic filters say is checked where rules are compiled.
+//! Reads `[[bridge]]` tables. `bridge::check` checks their topic filters when rules are compiled.
 
 use super::keys::{FIELDS, RETAINS, SCALARS};
 use super::{

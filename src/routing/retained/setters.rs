@@ -1,4 +1,8 @@
-//! Who has set the retained messages of a shard, and who may set more: a client, and an address, leaves room for others.
+//! Who has set the retained messages of a shard, and who may set more: a client, and an address, leaves room for
+//! others.
+//!
+//! A message's setter travels with it to the topic's owner. It matters only where less than an eighth is free; there
+//! owners give no leases.
 
 use super::Room;
 use crate::arena::{Generation, Message};

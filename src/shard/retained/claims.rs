@@ -1,9 +1,13 @@
 //! Room for a retained message before it is taken: a 5.0 publisher of QoS 1 or 2 is told when there is none, and then
 //! nothing of its message goes anywhere.
 //!
-//! Each shard holds leases of the room of every owner, spends them without a question, and asks for more in time. Where a
-//! lease does not suffice the message waits for its owner's word. An owner that would have to say no calls all leases back
-//! first, so nobody is refused while room lies idle.
+//! Each shard holds leases of the room of every owner, spends them without a question, and asks for more in time. Where
+//! a lease does not suffice, the connection waits for its owner's word, which then holds for that topic. An owner that
+//! would have to say no, or runs short, calls all leases back first, so nobody is refused while room lies idle. What
+//! the broker says below `$SYS` needs no claim.
+//!
+//! A retained message at QoS 0, or of a client before 5.0, makes no claim: if its owner has no room, the message is
+//! counted and logged, and its publisher is not told.
 
 use crate::arena::{Claim, Generation, Message, Stored, stored_size};
 use crate::codec::{PacketId, ReasonCode};

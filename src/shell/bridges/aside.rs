@@ -10,6 +10,9 @@
 //! Numbers are little endian, checks are CRC-32, `size` is the body's, `time` is milliseconds since 1970. Connection and sequence
 //! say where the message was in the logs: one whose log did not hear that it is over before the process died is over when the
 //! next one begins. `taken` is zero until the message goes back: then it says, before the log has it, where it will be.
+//!
+//! A message that is given up goes into the file, synced, before the log counts it as done. A start looks for messages
+//! of which the log did not hear.
 
 pub mod back;
 pub mod command;

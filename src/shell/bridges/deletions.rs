@@ -1,4 +1,7 @@
 //! Whether files of a log are deleted for space: for a while not again after some that brought none.
+//!
+//! Where deleted files brought no space (a quota, another process that takes it), the next file may go after a minute,
+//! then two, up to an hour.
 
 use std::time::{Duration, Instant};
 

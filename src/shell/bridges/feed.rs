@@ -1,4 +1,4 @@
-//! What a connection gives its link: what is due again, what only memory holds, then the log; and what is set aside instead.
+//! The messages that a connection gives its link: those due again, then those only in memory, then the log's; and messages set aside.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};

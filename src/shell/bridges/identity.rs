@@ -3,6 +3,8 @@
 //! Two sites that run the same configuration must not have the same client id: the remote would take each connection over for
 //! the other site, and both would share one session. The id lasts as long as the folder, because packet identifiers and
 //! PUBRECs in the logs belong to the session of that id.
+//!
+//! A log's folder without such a file is older than that: the id is then what it was before.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};

@@ -1,4 +1,4 @@
-//! What comes from the shards: messages to the connections that want them, and back how far the logs have come.
+//! The mail of the shards: messages go to the connections that want them, and news of the logs goes back.
 
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! What waits for one bridge connection: in the log what must not be lost, in memory the rest.
+//! Messages that wait for one bridge connection: in the log where they must not be lost, else in memory.
 
 mod commits;
 

@@ -1,4 +1,4 @@
-//! What the operator is told of messages that a bridge refuses.
+//! Lines of the log for the operator about messages that a bridge refuses.
 
 use std::cell::Cell;
 

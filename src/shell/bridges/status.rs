@@ -1,4 +1,4 @@
-//! What the bridges say of themselves below `$SYS/bridges/`.
+//! The bridges' status below `$SYS/bridges/`.
 
 use std::fmt::Display;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! Where logs of bridges are kept: whether the broker's user may write there, and nobody else does.
+//! The directories of bridges' logs: the broker's user may write there, and no other process does.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};

@@ -1,4 +1,4 @@
-//! What the kernel tells about this process and where it runs.
+//! Facts that the kernel tells about this process and its machine.
 
 use std::env;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What the process takes of the memory: its own pages, and what the kernel holds for its sockets.
+//! The memory that the process uses: its own pages, and the kernel's memory for its sockets.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,8 @@
-//! Looks at the memory of the process and tells shards and operator when there is little, and when there is enough again.
+//! Looks at the memory of the process and tells shards and operator when there is little, and when there is enough
+//! again.
+//!
+//! The thread that watches looks at anonymous memory and sockets each 100 ms, near `memory_max`; a shard reads one word
+//! a turn.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

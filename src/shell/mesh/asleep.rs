@@ -1,4 +1,6 @@
 //! The handshake that lets a sender ring only for a shard that sleeps, and never misses one.
+//!
+//! loom checks that no wake-up is lost (`model`); without either fence it finds a lost one.
 
 use super::atomics::{AtomicBool, Ordering, fence};
 

@@ -2,6 +2,10 @@
 //!
 //! Each socket is watched once, edge triggered, from its adoption to its end, so that nothing is told to the kernel between
 //! messages. What the kernel has told is kept: a socket stays listed until a call on it has said that there is no more.
+//!
+//! A turn takes one read of `receive_buffer_size` bytes from a connection at most; a stream that gave less has no more.
+//! An output is sent by one call in the turn that made it. The world reports an output that left at once in the same
+//! turn where a ring would do that, else in the next turn, so that a connection has one output a turn here, too.
 
 mod sending;
 mod socket;

@@ -1,7 +1,10 @@
 //! Sockets of closed connections: they are read, and what they bring is thrown away, until their clients close, too.
 //!
-//! A socket that is closed with bytes unread, or that gets more, is reset. Then the client may find its connection broken
-//! before it reads why it was closed.
+//! A socket that is closed with bytes unread, or that gets more bytes after it is closed, is reset. Then the client may
+//! find its connection broken before it reads why it was closed. So a connection that the broker ends stops sending and
+//! lingers: for `linger_ms` or 1 MiB, at most `lingering_max` of them on a shard; each counts as a connection. When the
+//! process ends, a socket lingers until its peer has confirmed what was sent. Nothing may follow a DISCONNECT, so the
+//! socket of a client that said DISCONNECT is closed at once.
 
 use std::collections::{HashMap, VecDeque};
 

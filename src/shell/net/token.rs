@@ -1,4 +1,4 @@
-//! What goes through the kernel and comes back with what has happened: which socket, listener or bell it concerns.
+//! Tokens that go through the kernel and come back with an event: they name its socket, listener or bell.
 
 /// A socket of one ring. Indices are used again, generations tell the uses apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,8 +1,17 @@
 //! One shard's io_uring: its sockets, listeners and doorbell, behind calls that cannot misuse memory.
 //!
+//! The ring (`SINGLE_ISSUER | DEFER_TASKRUN`) is made on the shard's pinned thread, within a glommio executor whose
+//! only task awaits nothing of glommio's. A turn enters the ring once: it submits what the last turn queued and waits.
+//! Up to three outputs of a turn leave by `send(2)` at once (`turn`), and bytes that a socket does not take then go to
+//! the ring.
+//!
 //! The kernel is a holder like any other: a buffer that a submission names belongs to the ring from `send` to the
 //! completion, a socket's descriptor is closed after its last completion, and a ring that is dropped first waits for
-//! everything the kernel still has.
+//! everything the kernel still has, or leaks its buffers. Tokens carry a generation, so a late completion finds no
+//! other socket. Sends carry `MSG_WAITALL`; a send that the kernel cuts short is submitted again from where it stopped.
+//!
+//! Receives share buffers from Linux 6.18 on (`shell::kernel`): a receive begins where the one before ended, and a
+//! buffer returns to the kernel when nothing more comes into it.
 #![allow(unsafe_code)]
 
 mod buffers;

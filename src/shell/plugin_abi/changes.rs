@@ -1,4 +1,4 @@
-//! What a hook wants changed: copied in while it runs, applied when it has returned.
+//! Changes that a hook wants: copied in while it runs, applied when it has returned.
 
 use std::ops::Range;
 

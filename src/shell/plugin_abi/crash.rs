@@ -2,6 +2,9 @@
 //!
 //! What runs in the handler is safe there: it reads atomics and memory that no longer changes, writes to its own stack, and
 //! makes the system calls `write`, `sigaction` and `raise`. It allocates nothing and takes no lock.
+//!
+//! The handler finds the shard in a word of its thread and the plugin's hook in the shard's `Presence`, writes one
+//! line, and leaves the signal to the handler that was there before.
 
 use std::cell::Cell;
 use std::marker::PhantomData;

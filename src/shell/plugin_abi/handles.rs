@@ -1,4 +1,4 @@
-//! Numbers for handles that are never used twice, and the account of those that were used when they were not good.
+//! Numbers for handles, each used once, and the account of handles that were used when they were not valid.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

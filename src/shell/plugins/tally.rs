@@ -1,4 +1,4 @@
-//! What the calls of one hook of one plugin came to, and lines of the log that must not repeat themselves.
+//! The account of one plugin's calls of one hook, and lines of the log that must not repeat themselves.
 
 use crate::plugin::{HookFigures, HookSet};
 

@@ -1,4 +1,4 @@
-//! What can go wrong with a spool, in sentences for operators.
+//! The errors of a spool, in sentences for operators.
 
 use std::error::Error;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What has room in the log, and what goes when there is none.
+//! Room in the log: whether a message fits, and which messages go when it does not.
 
 use super::{Batch, Freed, Log};
 use crate::store::Full;

@@ -1,4 +1,4 @@
-//! What is to be done with the files next, and what follows from how it went.
+//! The next step with the files, and the consequences of its success or failure.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! How much one topic may find among filters with wildcards, whatever it is.
+//! The most that any one topic may find among filters with wildcards.
 
 use crate::hash::{KeyedHash, PartedTable};
 use crate::topic::filter::pattern;

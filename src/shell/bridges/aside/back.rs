@@ -1,4 +1,7 @@
 //! How messages that were set aside go back: into the logs, behind what waits there, each once whenever the process dies.
+//!
+//! A message that goes back is noted in the file with the sequence that it will have before the log has it. So a
+//! message is in one place whenever the process dies.
 
 use std::io;
 use std::path::Path;

@@ -3,6 +3,8 @@
 //! A call that was given to the pool is made, however late, and also when nobody awaits it any more. So each call holds a
 //! turn until it has been made, and the next of its kind waits for it: a write never comes after a later one, a file is not
 //! made after it was removed.
+//!
+//! The end of the executor waits for these calls, and for no look-up of a name.
 
 use std::fs::{self, OpenOptions};
 use std::io;

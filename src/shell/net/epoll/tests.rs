@@ -1,4 +1,4 @@
-//! What holds for epoll alone.
+//! Tests of properties that only epoll has.
 
 use std::io::Write;
 

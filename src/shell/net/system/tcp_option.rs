@@ -1,4 +1,4 @@
-//! What no library has yet of TCP sockets.
+//! Options of TCP sockets that no library has yet.
 
 use std::io;
 use std::mem::MaybeUninit;

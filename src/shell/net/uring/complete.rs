@@ -1,4 +1,4 @@
-//! What completions mean: each is booked on its socket or listener, and becomes an event if it concerns somebody.
+//! Completions of the ring: each is booked on its socket or listener, and becomes an event if a connection is concerned.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
