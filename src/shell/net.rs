@@ -26,7 +26,8 @@ pub use lingering::Lingering;
 #[cfg(test)]
 pub use system::tcp_rto_max;
 pub use system::{
-    RTO_MAX_MS, give_back_free_memory, outstanding, set_tcp_rto_max, unanswered_probes,
+    RTO_MAX_MS, give_back_free_memory, outstanding, resource_limit, set_resource_limit,
+    set_tcp_rto_max, unanswered_probes,
 };
 pub use token::SocketKey;
 

@@ -15,10 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use nix::unistd::getppid;
 use ringmq::printable::one_line;
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use socket2::Socket;
 
 use super::protocol::{
@@ -92,8 +90,8 @@ fn begin(arguments: &[OsString]) -> Result<(), String> {
     };
     let number = |text: &str| text.parse::<i64>().map_err(|error| format!("{text}: {error}"));
     // Should the agent be killed, what it started does not stay behind.
-    let _ = set_pdeathsig(Signal::SIGKILL);
-    if i64::from(getppid().as_raw()) != number(parent)? {
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    if i64::from(Pid::as_raw(getppid())) != number(parent)? {
         return Err("the agent has ended".to_string());
     }
     let skew = Skew { offset_ns: number(offset)?, drift_ppm: number(drift)? };

@@ -153,7 +153,7 @@ impl Client {
         socket.set_nonblocking(true)?;
         match socket.connect(&address.into()) {
             Err(error)
-                if error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32)
+                if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error())
                     && error.kind() != ErrorKind::WouldBlock =>
             {
                 Err(error)

@@ -1,6 +1,6 @@
 //! Memory: what may be locked, and whether the bounds fit the machine.
 
-use rlimit::Resource;
+use rustix::process::Resource;
 
 use super::process::{Process, raise_limit};
 use super::{Finding, kernel};
@@ -18,7 +18,7 @@ const EXECUTOR_LOCKED: u64 = 3 * (76 << 10);
 /// Raises the limit on locked memory as far as needed and allowed, then compares.
 pub fn check_locked(settings: &Settings, process: &Process) -> Finding {
     let needed = locked_need(settings, process);
-    match raise_limit(Resource::MEMLOCK, needed) {
+    match raise_limit(Resource::Memlock, needed) {
         Ok(limit) => judge_locked(limit, needed),
         Err(error) => Finding::warn(
             "locked memory",

@@ -5,9 +5,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use rlimit::Resource;
+use rustix::process::Resource;
 
 use crate::shell::kernel;
+use crate::shell::net::{resource_limit, set_resource_limit};
 
 /// The number of the capability that lifts the limit on locked memory.
 const CAP_IPC_LOCK: u32 = 14;
@@ -49,11 +50,11 @@ impl Process {
 
 /// The soft limit, after it was raised to the hard one or to what is `needed`, as far as that is allowed.
 pub fn raise_limit(resource: Resource, needed: u64) -> io::Result<u64> {
-    let (soft, hard) = resource.get()?;
+    let (soft, hard) = resource_limit(resource)?;
     let wanted = hard.max(needed);
     // Only a privileged process may pass the hard limit.
     for limit in [wanted, hard] {
-        if soft >= limit || resource.set(limit, limit).is_ok() {
+        if soft >= limit || set_resource_limit(resource, limit).is_ok() {
             return Ok(soft.max(limit));
         }
     }

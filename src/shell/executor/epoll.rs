@@ -9,8 +9,8 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use rustix::io::Errno;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
@@ -49,7 +49,12 @@ pub fn run_shard(
 /// Binds the calling thread to one core.
 fn pin(core: usize) -> Result<(), String> {
     let mut cores = CpuSet::new();
-    let bound = cores.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores));
+    let bound = if core < CpuSet::MAX_CPU {
+        cores.set(core);
+        sched_setaffinity(None, &cores)
+    } else {
+        Err(Errno::INVAL)
+    };
     bound.map_err(|error| format!("the thread cannot be bound to core {core}: {error}"))
 }
 

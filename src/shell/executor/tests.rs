@@ -14,8 +14,7 @@ use std::time::Instant;
 
 use atomic_waker::AtomicWaker;
 use futures_lite::future::poll_once;
-use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity};
 use socket2::{Domain, Socket, Type};
 
 use super::each_io::{for_each_io, run};
@@ -30,8 +29,8 @@ const PLACES: [&str; 4] = ["shard", "side", "task", "call"];
 
 /// The cores that the calling thread may run on.
 fn own_cores() -> Vec<usize> {
-    let cores = sched_getaffinity(Pid::from_raw(0)).unwrap();
-    (0..CpuSet::count()).filter(|&core| cores.is_set(core).unwrap()).collect()
+    let cores = sched_getaffinity(None).unwrap();
+    (0..CpuSet::MAX_CPU).filter(|&core| cores.is_set(core)).collect()
 }
 
 #[test]

@@ -629,7 +629,7 @@ fn a_spinning_thread_sees_that_the_bell_was_rung<N: TestNetwork>() {
 
 fn accepting_with_few_descriptors<N: TestNetwork>() {
     // Before the accept is submitted: that is when the kernel looks at the limit.
-    rlimit::Resource::NOFILE.set(64, 64).unwrap();
+    super::set_resource_limit(rustix::process::Resource::Nofile, 64).unwrap();
     let mut rig = Rig::<N>::new(SMALL, ReadMode::Many);
     let mut clients: Vec<_> = (0..4).map(|_| rig.connect()).collect();
     let mut fillers: Vec<_> =
