@@ -1,6 +1,6 @@
 //! Several generators driven by one bench: agents with clocks that are wrong, brokers that misbehave, hostile drivers, and
 //! agents that die.
-#![cfg(feature = "shell")]
+#![cfg(feature = "load")]
 
 #[path = "agents/double.rs"]
 mod double;

@@ -1,5 +1,5 @@
 //! What `scripts/compare` prints of runs that were kept, on screens of several widths, and how it treats its peers.
-#![cfg(feature = "shell")]
+#![cfg(feature = "load")]
 
 use std::fs;
 use std::io::{BufRead, BufReader};

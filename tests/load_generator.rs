@@ -1,5 +1,5 @@
 //! The load generator against brokers of its own: every built-in scenario in small, so that none can rot.
-#![cfg(feature = "shell")]
+#![cfg(feature = "load")]
 
 #[path = "load_generator/clients.rs"]
 mod clients;

@@ -1,6 +1,6 @@
 //! `ringmq-bench record` and `replay`: a recording of a broker's traffic, played to RingMQ, to Mosquitto, and to doubles
 //! that do something wrong.
-#![cfg(feature = "shell")]
+#![cfg(feature = "load")]
 
 #[path = "recording/double.rs"]
 mod double;
