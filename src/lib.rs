@@ -25,6 +25,25 @@ pub mod stages;
 pub mod shard;
 pub mod turn;
 
-// The world: io_uring, executors, clock, threads, files.
+// The world: the operating system, threads, sockets, files, the process.
+#[cfg(feature = "shell")]
+pub mod system;
+
+#[cfg(feature = "shell")]
+mod executor;
+#[cfg(feature = "shell")]
+pub mod net;
+
+#[cfg(feature = "shell")]
+mod mesh;
+
+#[cfg(feature = "shell")]
+pub mod disk;
+#[cfg(feature = "shell")]
+pub mod plugins;
+
+#[cfg(feature = "shell")]
+mod links;
+
 #[cfg(feature = "shell")]
 pub mod shell;

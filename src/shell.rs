@@ -1,31 +1,13 @@
-//! The world: io_uring, executors, clock, threads, files, command line.
+//! The process: command line, configuration file, checks, launcher, workers, logs, memory, shutdown.
 
-mod bridges;
 mod build_time;
-pub mod calendar;
 mod calm;
 pub mod check;
-#[cfg(test)]
-mod child;
 pub mod cli;
-mod clock;
 pub mod config_file;
-mod executor;
-mod gate;
-pub mod io;
-mod kernel;
 pub mod launcher;
-mod listener;
 pub mod logs;
 pub mod memory;
-mod mesh;
-pub mod net;
-pub mod plugin_abi;
-pub mod plugins;
-mod shutdown;
-mod socket;
-pub mod spool;
-mod stalls;
 mod standstill;
 mod waiter;
 mod watch;

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use ringmq::printable::counted;
-use ringmq::shell::net::{resource_limit, set_resource_limit};
+use ringmq::system::calls::{resource_limit, set_resource_limit};
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};

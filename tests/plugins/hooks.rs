@@ -5,8 +5,8 @@ use std::path::Path;
 
 use ringmq::codec::{Property, ProtocolVersion, QoS, ReasonCode, UserProperties};
 use ringmq::limits::Limits;
-use ringmq::shell::plugin_abi::{LibraryFactory, stale_calls};
-use ringmq::shell::plugins::{Plugin, PluginError, PluginFactory};
+use ringmq::plugins::abi::{LibraryFactory, stale_calls};
+use ringmq::plugins::{Plugin, PluginError, PluginFactory};
 use ringmq::stages::plugin::{
     ClientView, ConnectView, DropReason, EditBuffers, HookEvent, HookSet, MessageEdit, MessageView,
     SessionLimits, Verdict,

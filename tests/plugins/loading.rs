@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ringmq::shell::plugin_abi::LibraryFactory;
-use ringmq::shell::plugins::PluginFactory;
+use ringmq::plugins::PluginFactory;
+use ringmq::plugins::abi::LibraryFactory;
 use ringmq::stages::plugin::HookSet;
 
 use super::build;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ringmq::codec::{QoS, ReasonCode};
 use ringmq::config::Settings;
 use ringmq::config::plugin::OnError;
+use ringmq::plugins::{Installed, Plugin, PluginError, PluginFactory};
 use ringmq::shell::launcher::Broker;
-use ringmq::shell::plugins::{Installed, Plugin, PluginError, PluginFactory};
 use ringmq::stages::plugin::{
     ClientView, ConnectView, HookEvent, HookSet, MessageEdit, MessageView, SessionLimits, Verdict,
 };

@@ -2,8 +2,8 @@
 
 use ringmq::arena::Stored;
 use ringmq::codec::ProtocolVersion;
+use ringmq::net::SocketKey;
 use ringmq::shard::{Output, Part};
-use ringmq::shell::net::SocketKey;
 
 use super::acks::Ids;
 use super::routes::Route;

@@ -2,8 +2,8 @@
 
 use ringmq::arena::{Gauge, Stored};
 use ringmq::codec::frame_size;
+use ringmq::net::SocketKey;
 use ringmq::shard::Output;
-use ringmq::shell::net::SocketKey;
 use slab::Slab;
 
 use super::acks::{self, PUBACK, PUBCOMP, PUBREC, PUBREL};

@@ -3,9 +3,9 @@
 use rustix::process::Resource;
 
 use super::Finding;
-use super::process::raise_limit;
 use crate::config::Settings;
-use crate::shell::gate::OVER_MAX;
+use crate::mesh::gate::OVER_MAX;
+use crate::system::process::raise_limit;
 
 /// Open files beside the connections: what a process has anyhow, logs, configuration; connections above the maximum.
 const OWN_FILES: u64 = 32 + OVER_MAX as u64;

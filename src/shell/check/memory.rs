@@ -2,12 +2,12 @@
 
 use rustix::process::Resource;
 
-use super::process::{Process, raise_limit};
 use super::{Finding, kernel};
 use crate::config::Settings;
 use crate::limits::Size;
 use crate::printable::counted;
 use crate::shell::memory::{Allowance, rounded};
+use crate::system::process::{Process, raise_limit};
 
 /// What an executor asks for before it starts, whatever the capabilities of the process.
 const LOCKED_MIN: u64 = 512 << 10;
