@@ -4,6 +4,7 @@ pub mod abi;
 mod chain;
 mod contain;
 mod filters;
+mod plugin;
 mod presence;
 mod tally;
 mod template;
@@ -16,132 +17,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use chain::Chain;
+pub use plugin::{Plugin, PluginError, PluginFactory};
 pub use presence::Presence;
 
-use crate::codec::QoS;
 use crate::config::plugin::{
     NAME_SIZE_MAX, OnError, PLUGIN_COUNT_MAX, PluginSettings, PluginWork, is_name,
 };
 use crate::config::table::Refusal;
-use crate::stages::plugin::{
-    ClientView, ConnectView, EditError, HookEvent, HookSet, MessageEdit, MessageView,
-    SessionLimits, Verdict,
-};
 use abi::LibraryFactory;
 use topic_rewrite::TopicRewriteFactory;
 use user_property::UserPropertyFactory;
-
-/// A plugin's instance on one shard.
-///
-/// Its hooks are called on the shard's thread, within its turn: while one runs, the shard does nothing else. Views are
-/// valid until a call returns. An error or a panic is contained, counted, and handled as configured.
-pub trait Plugin {
-    /// The hooks that it has; asked once. No other is called.
-    fn hooks(&self) -> HookSet;
-
-    /// A client wants to connect; its session's bounds may be set.
-    fn connect(
-        &mut self,
-        client: &ClientView<'_>,
-        connect: &ConnectView<'_>,
-        limits: &mut SessionLimits,
-    ) -> Result<Verdict, PluginError> {
-        let _ = (client, connect, limits);
-        Ok(Verdict::Allow)
-    }
-
-    /// One filter of a SUBSCRIBE, `$share/...` included; `qos` may be lowered.
-    fn authorize_subscribe(
-        &mut self,
-        client: &ClientView<'_>,
-        filter: &str,
-        qos: &mut QoS,
-    ) -> Result<Verdict, PluginError> {
-        let _ = (client, filter, qos);
-        Ok(Verdict::Allow)
-    }
-
-    /// One filter of an UNSUBSCRIBE that the client was subscribed to.
-    fn unsubscribed(&mut self, client: &ClientView<'_>, filter: &str) -> Result<(), PluginError> {
-        let _ = (client, filter);
-        Ok(())
-    }
-
-    /// A message at its origin, once, before authorization, retain and routing. What a failed call changed is undone
-    /// if the message goes on.
-    fn publish(
-        &mut self,
-        client: &ClientView<'_>,
-        message: &mut MessageEdit<'_>,
-    ) -> Result<Verdict, PluginError> {
-        let _ = (client, message);
-        Ok(Verdict::Allow)
-    }
-
-    /// The message as all `publish` hooks left it.
-    fn authorize_publish(
-        &mut self,
-        client: &ClientView<'_>,
-        message: &MessageView<'_>,
-    ) -> Result<Verdict, PluginError> {
-        let _ = (client, message);
-        Ok(Verdict::Allow)
-    }
-
-    /// Whether the receiver gets the message.
-    fn deliver(
-        &mut self,
-        receiver: &ClientView<'_>,
-        message: &MessageView<'_>,
-    ) -> Result<bool, PluginError> {
-        let _ = (receiver, message);
-        Ok(true)
-    }
-
-    /// Something has happened: with `HookSet::EVENTS` connections and sessions, with `HookSet::DROPS` lost messages.
-    fn event(&mut self, event: &HookEvent<'_>) -> Result<(), PluginError> {
-        let _ = event;
-        Ok(())
-    }
-
-    /// About once a second.
-    fn tick(&mut self) -> Result<(), PluginError> {
-        Ok(())
-    }
-}
-
-/// Makes the instances of a plugin.
-pub trait PluginFactory: Send + Sync {
-    /// Letters, digits, `-` and `_`: in the log and in `$SYS/broker/plugins/NAME`.
-    fn name(&self) -> &str;
-
-    /// Called once for each shard, on its thread, before it accepts a client.
-    fn make(&self, shard: u16) -> Result<Box<dyn Plugin>, PluginError>;
-}
-
-/// What a plugin could not do: a sentence for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PluginError(String);
-
-impl PluginError {
-    pub fn new(sentence: impl Into<String>) -> PluginError {
-        PluginError(sentence.into())
-    }
-}
-
-impl fmt::Display for PluginError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for PluginError {}
-
-impl From<EditError> for PluginError {
-    fn from(error: EditError) -> PluginError {
-        PluginError(error.to_string())
-    }
-}
 
 /// A plugin in its place in the chain, with how it is handled there.
 #[derive(Clone)]
@@ -174,7 +59,7 @@ pub fn install(settings: &PluginSettings) -> Result<Installed, PluginError> {
                 format!("{}:{}: {}", settings.file, refusal.line, refusal.sentence)
             };
             let sentences: Vec<_> = wrong.into_iter().map(place).collect();
-            Err(PluginError(sentences.join("; ")))
+            Err(PluginError::new(sentences.join("; ")))
         }
     }
 }
@@ -183,17 +68,17 @@ pub fn install(settings: &PluginSettings) -> Result<Installed, PluginError> {
 pub fn check_names(installed: &[Installed]) -> Result<(), PluginError> {
     if installed.len() > PLUGIN_COUNT_MAX {
         let sentence = format!("{} plugins are more than {PLUGIN_COUNT_MAX}", installed.len());
-        return Err(PluginError(sentence));
+        return Err(PluginError::new(sentence));
     }
     for (index, one) in installed.iter().enumerate() {
         let name = one.factory.name();
         if !is_name(name) {
-            return Err(PluginError(format!(
+            return Err(PluginError::new(format!(
                 "plugin '{name}': its name must be 1 to {NAME_SIZE_MAX} letters, digits, - and _"
             )));
         }
         if installed[..index].iter().any(|other| other.factory.name() == name) {
-            return Err(PluginError(format!("two plugins have the name '{name}'")));
+            return Err(PluginError::new(format!("two plugins have the name '{name}'")));
         }
     }
     Ok(())

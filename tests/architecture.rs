@@ -1,5 +1,8 @@
 //! The shape of the source, checked: layer order, where `unsafe` may stand, what the core may not touch, sizes, layout.
 
+#[path = "architecture/circles.rs"]
+mod circles;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

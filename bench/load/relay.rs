@@ -8,6 +8,7 @@
 
 mod acks;
 mod link;
+mod route;
 mod routes;
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ mod running;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::plugins::{Plugin, PluginError, PluginFactory};
+use super::plugin::{Plugin, PluginError, PluginFactory};
 use crate::stages::plugin::HookSet;
 use instance::Instance;
 use layout::PluginTable;

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use libc::{c_int, c_void, siginfo_t};
 
-use crate::plugins::Presence;
+use crate::plugins::presence::Presence;
 
 /// What faults, aborts and forbidden system calls raise.
 const SIGNALS: [(c_int, &str); 6] = [

@@ -15,7 +15,7 @@ use super::layout::{
 use super::refused::Refused;
 use super::running::{self, Running, Shown, Subject};
 use crate::codec::{ProtocolVersion, QoS, ReasonCode};
-use crate::plugins::{Plugin, PluginError};
+use crate::plugins::plugin::{Plugin, PluginError};
 use crate::stages::plugin::{
     ClientView, ConnectView, HookEvent, HookSet, MessageEdit, MessageView, SessionLimits, Verdict,
 };
