@@ -182,6 +182,13 @@ fn the_core_touches_no_clock_thread_file_or_socket() {
 }
 
 #[test]
+fn the_gate_runs_the_unit_tests_of_every_room_of_the_world_under_address_sanitizer() {
+    let gate = fs::read_to_string(root().join(".ci/run")).unwrap();
+    let rooms = format!("\nworld=({})\n", WORLD.join(" "));
+    assert!(gate.contains(&rooms), ".ci/run does not have this line: {rooms}");
+}
+
+#[test]
 fn executors_stand_behind_their_facade() {
     let mut wrong = Vec::new();
     for source in sources("src").iter().filter(|source| !source.is_in(&[EXECUTORS])) {
