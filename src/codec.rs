@@ -16,10 +16,12 @@ mod framer;
 mod header;
 mod ping;
 mod properties;
+mod property_id;
 mod publish;
 mod publish_start;
 mod reader;
 mod reason;
+mod reason_set;
 mod suback;
 mod subscribe;
 mod unsuback;
@@ -41,17 +43,18 @@ pub use framer::{Frame, frame_size, next_frame};
 pub use header::PacketType;
 pub use ping::{encode_pingreq, encode_pingresp};
 pub use properties::{
-    ForwardedProperties, Property, PropertyId, PropertyIter, PropertySet, SubscriptionIds,
-    UserProperties, put_user_property, put_user_property_name, put_user_property_value,
-    user_property_size,
+    ForwardedProperties, Property, PropertyIter, PropertySet, SubscriptionIds, UserProperties,
+    put_user_property, put_user_property_name, put_user_property_value, user_property_size,
 };
+pub use property_id::PropertyId;
 pub use publish::{
     AckedFront, Front, Known, Publish, PublishHead, Repeat, encode_plain_acked_publish,
     encode_plain_publish,
 };
 pub use publish_start::{PublishStart, publish_start};
 pub use reader::has_null;
-pub use reason::{ReasonCode, ReasonSet};
+pub use reason::ReasonCode;
+pub use reason_set::ReasonSet;
 pub use suback::{ReasonCodes, Suback, filters_answer_size};
 pub use subscribe::{RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions};
 pub use unsuback::Unsuback;

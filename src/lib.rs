@@ -1,6 +1,6 @@
 //! RingMQ: an MQTT broker in layers, listed bottom up. Each module uses only those above it in this list.
 //!
-//! Everything but `shell` is deterministic: time and random numbers are parameters, and no loop goes over a hash map
+//! The rooms up to `turn` are deterministic: time and random numbers are parameters, and no loop goes over a hash map
 //! where its order could be seen from outside.
 
 // Plain data.
@@ -34,6 +34,25 @@ pub mod stages;
 pub mod shard;
 pub mod turn;
 
-// The world: io_uring, executors, clock, threads, files.
+// The world: the operating system, threads, sockets, files, the process.
+#[cfg(feature = "shell")]
+pub mod system;
+
+#[cfg(feature = "shell")]
+mod executor;
+#[cfg(feature = "shell")]
+pub mod net;
+
+#[cfg(feature = "shell")]
+mod mesh;
+
+#[cfg(feature = "shell")]
+pub mod disk;
+#[cfg(feature = "shell")]
+pub mod plugins;
+
+#[cfg(feature = "shell")]
+mod links;
+
 #[cfg(feature = "shell")]
 pub mod shell;

@@ -1,6 +1,6 @@
 //! The log on disk without I/O: the bytes of its segments, the steps that write and delete them, and recovery.
 //!
-//! [`crate::shell`] gives it files; tests, the simulation and a fuzz target give it memory.
+//! `crate::disk` gives it files; tests, the simulation and a fuzz target give it memory.
 
 mod batch;
 pub mod format;

@@ -1,6 +1,6 @@
 //! Several generators driven by one bench: agents with clocks that are wrong, brokers that misbehave, hostile drivers, and
 //! agents that die.
-#![cfg(feature = "shell")]
+#![cfg(feature = "load")]
 
 #[path = "agents/double.rs"]
 mod double;
@@ -15,8 +15,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::double::Manner;
@@ -240,7 +239,7 @@ fn what_never_came_is_found_by_what_was_sent_elsewhere() {
 #[test]
 fn an_agent_that_dies_or_stops_is_named_and_the_others_are_shown() {
     for (signal, sentence) in
-        [(Signal::SIGKILL, "it closed the connection"), (Signal::SIGSTOP, "it has stopped")]
+        [(Signal::KILL, "it closed the connection"), (Signal::STOP, "it has stopped")]
     {
         let broker = Running::ringmq();
         let agents = [(); 2].map(|()| Running::agent(&broker.address, ""));
@@ -260,7 +259,7 @@ fn an_agent_that_dies_or_stops_is_named_and_the_others_are_shown() {
             std::thread::sleep(Duration::from_millis(5));
         }
         let begin = Instant::now();
-        kill(Pid::from_raw(run as i32), signal).expect("it runs");
+        kill_process(Pid::from_raw(run as i32).expect("no process is 0"), signal).expect("it runs");
         let output = bench.wait_with_output().expect("it ends");
         // It would have run for 30 s.
         assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());

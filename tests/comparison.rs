@@ -1,5 +1,5 @@
 //! What `scripts/compare` prints of runs that were kept, on screens of several widths, and how it treats its peers.
-#![cfg(feature = "shell")]
+#![cfg(feature = "load")]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
 const WIDTHS: [usize; 4] = [40, 80, 100, 160];
 
@@ -322,7 +321,7 @@ fn ctrl_c_ends_every_broker_and_shows_what_there_is() {
         // One round is over, and a broker runs.
         if line.starts_with("round 2 ") {
             wait_for_broker(compare.id());
-            kill(Pid::from_raw(compare.id() as i32), Signal::SIGINT).expect("it runs");
+            kill_process(Pid::from_child(&compare), Signal::INT).expect("it runs");
         }
         said += &format!("{line}\n");
     }

@@ -1,5 +1,5 @@
 //! `scripts/flamegraph` up to the picture: what it draws is the work of perf and inferno, which are stood in for.
-#![cfg(feature = "shell")]
+#![cfg(feature = "load")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

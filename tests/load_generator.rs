@@ -1,5 +1,5 @@
 //! The load generator against brokers of its own: every built-in scenario in small, so that none can rot.
-#![cfg(feature = "shell")]
+#![cfg(feature = "load")]
 
 #[path = "load_generator/clients.rs"]
 mod clients;
@@ -24,8 +24,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::double::Manner;
 use crate::running::Running;
@@ -431,10 +430,10 @@ fn ctrl_c_prints_what_there_is_so_far_and_ends_the_benchs_own_broker() {
     let second = next_child(&bench, &[first]);
     std::thread::sleep(Duration::from_secs(3));
     // As a terminal does: to the whole group.
-    kill(Pid::from_raw(-(bench.id() as i32)), Signal::SIGINT).expect("the group is there");
+    kill_process_group(Pid::from_child(&bench), Signal::INT).expect("the group is there");
     // As `timeout` does it: to the program besides.
     std::thread::sleep(Duration::from_millis(20));
-    kill(Pid::from_raw(bench.id() as i32), Signal::SIGINT).expect("it runs");
+    kill_process(Pid::from_child(&bench), Signal::INT).expect("it runs");
     let output = bench.wait_with_output().expect("it ends");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(130), "{said}");
@@ -561,7 +560,7 @@ fn an_interrupted_run_says_what_the_broker_has_dropped_so_far() {
     }
     // The double says its count every 0.2 s.
     std::thread::sleep(Duration::from_secs(1));
-    kill(Pid::from_raw(bench.id() as i32), Signal::SIGTERM).expect("it runs");
+    kill_process(Pid::from_child(&bench), Signal::TERM).expect("it runs");
     let output = bench.wait_with_output().expect("it ends");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let outcome = &report["scenarios"][0]["outcome"];
@@ -584,17 +583,19 @@ fn a_second_ctrl_c_ends_the_bench_at_once_and_its_broker_with_it() {
         std::thread::sleep(Duration::from_millis(5));
     }
     // The bench waits ten seconds for a broker that does not end.
-    let signal =
-        |process: u32, signal| kill(Pid::from_raw(process as i32), signal).expect("it runs");
-    signal(broker, Signal::SIGSTOP);
-    signal(bench.id(), Signal::SIGINT);
+    let signal = |process: u32, signal| {
+        let process = Pid::from_raw(process as i32).expect("no process is 0");
+        kill_process(process, signal).expect("it runs");
+    };
+    signal(broker, Signal::STOP);
+    signal(bench.id(), Signal::INT);
     std::thread::sleep(Duration::from_secs(1));
     assert!(bench.try_wait().expect("it is a child").is_none());
     let begin = Instant::now();
-    signal(bench.id(), Signal::SIGINT);
+    signal(bench.id(), Signal::INT);
     assert_eq!(bench.wait().expect("it is a child").code(), Some(130));
     assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
-    signal(broker, Signal::SIGCONT);
+    signal(broker, Signal::CONT);
     while Path::new(&format!("/proc/{broker}")).exists() {
         assert!(begin.elapsed() < Duration::from_secs(60), "broker {broker} runs on");
         std::thread::sleep(Duration::from_millis(20));

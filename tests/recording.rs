@@ -1,6 +1,6 @@
 //! `ringmq-bench record` and `replay`: a recording of a broker's traffic, played to RingMQ, to Mosquitto, and to doubles
 //! that do something wrong.
-#![cfg(feature = "shell")]
+#![cfg(feature = "load")]
 
 #[path = "recording/double.rs"]
 mod double;
@@ -17,11 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use ringmq::codec::{
     Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, encode_pubrel, next_frame,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::double::Fault;
@@ -101,7 +100,7 @@ impl Recorder {
 
     /// What it said at last, and its exit code.
     fn end(mut self) -> (String, i32) {
-        kill(Pid::from_raw(self.process.id() as i32), Signal::SIGINT).expect("it runs");
+        kill_process(Pid::from_child(&self.process), Signal::INT).expect("it runs");
         self.wait()
     }
 

@@ -1,6 +1,6 @@
 //! The load generator's scenarios beyond plain traffic, and the public suites: each in small against RingMQ, and against a double
 //! that does one thing wrong, which each must find.
-#![cfg(feature = "shell")]
+#![cfg(feature = "load")]
 
 #[path = "scenarios/double.rs"]
 mod double;

@@ -9,6 +9,7 @@
 
 mod agent;
 mod clock;
+mod control;
 mod crew;
 mod driver;
 mod handshake;
@@ -21,6 +22,7 @@ mod router;
 pub mod session;
 mod split;
 mod token;
+mod window;
 mod words;
 
 use serde::Serialize;

@@ -9,10 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getppid};
 use ringmq::config::kind;
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use serde::Serialize;
 
 use crate::client::{Client, KEEP_ALIVE_S, Target};
@@ -36,8 +34,8 @@ pub fn serve(arguments: &[OsString]) -> ExitCode {
         return ExitCode::from(2);
     }
     // Should the bench be killed, its broker does not stay behind.
-    let _ = set_pdeathsig(Signal::SIGTERM);
-    if getppid().as_raw() != bench {
+    let _ = set_parent_process_death_signal(Some(Signal::TERM));
+    if Pid::as_raw(getppid()) != bench {
         // It was killed before.
         return ExitCode::from(2);
     }
@@ -272,7 +270,7 @@ impl Broker {
     /// Ends the bench's own broker, and says if it did not end well.
     pub fn stop(mut self) -> Result<(), String> {
         let Some((mut child, lines)) = self.child.take() else { return Ok(()) };
-        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM)
+        kill_process(Pid::from_child(&child), Signal::TERM)
             .map_err(|error| format!("stopping the broker: {error}"))?;
         let begin = Instant::now();
         while begin.elapsed() < STOP_TIME_MAX {

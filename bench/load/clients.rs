@@ -4,6 +4,7 @@
 mod check;
 mod client;
 mod counts;
+mod hub;
 mod lines;
 pub mod options;
 mod outgoing;

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nix::unistd::gettid;
-
 use crate::broker::Broker;
 use crate::client::Client;
 use crate::engine::Counts;
@@ -28,7 +26,8 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     }
     let mut outcome = Outcome::new(&scenario.name);
     // This thread is the whole generator.
-    let mut meter = Meter::new(broker.pid, BTreeSet::from([gettid().as_raw() as u32]));
+    let mut meter =
+        Meter::new(broker.pid, BTreeSet::from([rustix::thread::gettid().as_raw_pid() as u32]));
     bench.wait(SETTLE, || Ok(()))?;
     let fresh = meter.resident_size();
     let mut clients = Vec::with_capacity(scenario.connections);

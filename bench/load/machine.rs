@@ -6,11 +6,12 @@ use std::io;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Pid;
 use ringmq::printable::counted;
+use ringmq::system::calls::{resource_limit, set_resource_limit};
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 /// Nanoseconds since the bench began: the clock of all send times and latencies.
@@ -49,9 +50,9 @@ pub fn set_clock_wrong(skew: Skew) {
 pub fn clock_origin_ns() -> (i64, u64) {
     let one = || {
         let before = now_ns();
-        let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has it");
+        let monotonic = clock_gettime(ClockId::Monotonic);
         let after = now_ns();
-        let ns = monotonic.tv_sec() * 1_000_000_000 + monotonic.tv_nsec();
+        let ns = monotonic.tv_sec * 1_000_000_000 + monotonic.tv_nsec;
         (ns - before.midpoint(after) as i64, after - before)
     };
     (0..20).map(|_| one()).min_by_key(|(_, width)| *width).expect("there are some")
@@ -69,27 +70,30 @@ pub fn work(span_ns: u64) {
 /// The cores that a process may run on; 0 is this one.
 pub fn cores_of(pid: u32) -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(pid as i32))?;
-    Ok((0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect())
+    Ok((0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
 }
 
 /// Keeps the calling thread, and what it starts from here on, on these cores.
 pub fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     for core in cores {
-        set.set(*core)?;
+        if *core >= CpuSet::MAX_CPU {
+            return Err(Errno::INVAL.into());
+        }
+        set.set(*core);
     }
-    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// Raises the open-file limit so that `count` connections fit; for the broker that is started later too.
 pub fn raise_open_files(count: usize) -> Result<(), String> {
     let wanted = count as u64 + 256;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
+    let (soft, hard) = resource_limit(Resource::Nofile).map_err(|error| error.to_string())?;
     if soft >= wanted && soft == hard {
         return Ok(());
     }
     let hard_wanted = hard.max(wanted);
-    if setrlimit(Resource::RLIMIT_NOFILE, hard_wanted, hard_wanted).is_ok() {
+    if set_resource_limit(Resource::Nofile, hard_wanted).is_ok() {
         return Ok(());
     }
     if hard < wanted {
@@ -97,7 +101,7 @@ pub fn raise_open_files(count: usize) -> Result<(), String> {
             "{count} connections need {wanted} open files and the hard limit is {hard}: raise it with `ulimit -Hn {wanted}` as root"
         ));
     }
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(|error| error.to_string())
+    set_resource_limit(Resource::Nofile, hard).map_err(|error| error.to_string())
 }
 
 /// Nanoseconds that a thread, or several, ran, and that they were ready to run while others had the core.

@@ -8,6 +8,7 @@
 
 mod acks;
 mod link;
+mod route;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -23,12 +24,13 @@ use std::time::Duration;
 use ringmq::config::Settings;
 use ringmq::config::keys::Key;
 use ringmq::config::kind::Written;
+use ringmq::net::epoll::Epoll;
+use ringmq::net::uring::{Ring, RingSettings};
+use ringmq::net::{Event, Network};
 use ringmq::shard::ReadMode;
-use ringmq::shell::check::Process;
-use ringmq::shell::io::{self, Io};
-use ringmq::shell::net::epoll::Epoll;
-use ringmq::shell::net::uring::{Ring, RingSettings};
-use ringmq::shell::net::{Event, Network, set_tcp_rto_max};
+use ringmq::system::calls::set_tcp_rto_max;
+use ringmq::system::io::{self, Io};
+use ringmq::system::process::Process;
 use ringmq::time::Instant;
 use signal_hook::consts::SIGTERM;
 use socket2::{Domain, Protocol, Socket, Type};

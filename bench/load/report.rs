@@ -18,7 +18,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringmq::printable::counted;
-use ringmq::shell::calendar;
+use ringmq::system::calendar;
 use serde::Serialize;
 
 use self::schema::Schema;

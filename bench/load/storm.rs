@@ -190,7 +190,7 @@ impl Storm<'_> {
     }
 
     fn run_thread(&self, index: usize, threads: usize) {
-        self.thread_ids[index].store(nix::unistd::gettid().as_raw() as u32, Relaxed);
+        self.thread_ids[index].store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);
         let ended = Dialer::new(self, index, threads).and_then(|mut dialer| dialer.run());
         if let Err(reason) = ended {
             self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
@@ -341,7 +341,7 @@ impl<'a> Dialer<'a> {
         let socket = self.storm.target.socket(number % 400_000).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         if let Err(error) = socket.connect(&self.storm.target.address.into())
-            && error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32)
+            && error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error())
         {
             return Err(failed(error));
         }

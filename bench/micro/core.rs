@@ -109,7 +109,7 @@ const SCENARIOS: &[Scenario] = &[
 #[cfg(feature = "shell")]
 fn user_property() -> Box<dyn Hooks> {
     use ringmq::config::plugin::{OnError, PluginSettings, PluginWork, PropertySettings};
-    use ringmq::shell::plugins::{Chain, install};
+    use ringmq::plugins::{Chain, install};
     let (name, value) = ("publisher".to_owned(), "${client_id}".to_owned());
     let work = PluginWork::UserProperty {
         filters: vec!["#".to_owned()],

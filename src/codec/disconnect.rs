@@ -6,7 +6,8 @@ use super::framer::Frame;
 use super::header::PacketType;
 use super::properties::{Diagnostics, Property, PropertySet, Section, UserProperties};
 use super::reader::Reader;
-use super::reason::{ReasonCode, ReasonSet};
+use super::reason::ReasonCode;
+use super::reason_set::ReasonSet;
 use super::var_int;
 use super::writer::{put_header, put_var_int};
 

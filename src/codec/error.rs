@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::properties::PropertyId;
+use super::property_id::PropertyId;
 use super::reason::ReasonCode;
 
 pub type Result<T> = core::result::Result<T, DecodeError>;

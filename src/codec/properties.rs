@@ -1,18 +1,17 @@
 //! Properties of MQTT 5: identifiers, typed values, and the sections of packets that hold them.
 
 mod diagnostics;
-mod id;
 mod set;
 mod views;
 
 use super::QoS;
 use super::error::{DecodeError, Result};
+use super::property_id::PropertyId;
 use super::reader::Reader;
 use super::var_int;
 use super::writer::{binary_size, put_binary, put_str, put_u16, put_u32, put_var_int, str_size};
 
 pub(super) use diagnostics::Diagnostics;
-pub use id::PropertyId;
 pub use set::PropertySet;
 pub(super) use views::Forwarding;
 pub use views::{

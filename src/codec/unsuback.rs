@@ -5,7 +5,8 @@ use super::framer::Frame;
 use super::header::PacketType;
 use super::properties::{Diagnostics, UserProperties};
 use super::reader::Reader;
-use super::reason::{ReasonCode, ReasonSet};
+use super::reason::ReasonCode;
+use super::reason_set::ReasonSet;
 use super::suback::{ReasonCodes, decode_diagnostics, encode_front};
 use super::{PacketId, ProtocolVersion};
 

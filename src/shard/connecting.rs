@@ -1,7 +1,7 @@
 //! Connections that have not said CONNECT: how little they may hold, and that they go before any client does.
 //!
 //! CONNECTs of which a part has arrived have a budget of their own, in which the oldest goes first. The gate of the
-//! process (`shell::gate`) lets a few connections in above `connections_max` and marks them. A marked connection takes
+//! process (`mesh::gate`) lets a few connections in above `connections_max` and marks them. A marked connection takes
 //! the place of one that is closed and lingers, or of one without CONNECT on its shard, or goes to a shard that has
 //! one; else it is refused.
 //!

@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::time::UNIX_EPOCH;
 
-use crate::shell::calendar;
+use crate::system::calendar;
 
 /// The time of the program's file: builds that are alike have no time of their own.
 pub fn of_this_program() -> Option<String> {

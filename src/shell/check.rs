@@ -7,20 +7,18 @@ mod files;
 mod kernel;
 mod listeners;
 mod memory;
-mod process;
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::config::plugin::PluginSettings;
+use crate::plugins::{self, Chain, Installed, PluginError};
 use crate::printable::one_line;
-use crate::shell::io::{self, Io};
-use crate::shell::plugins::{self, Chain, Installed, PluginError};
+use crate::system::io::{self, Io};
+use crate::system::process::Process;
 
 pub use cores::allowed_cores;
-pub use kernel::{Refusal, try_io_uring};
-pub use process::{Process, status_field};
 
 /// What one examination found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,16 +7,16 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::bridges;
 use super::check::{self, Level};
 use super::config_file::{Configuration, Origin};
 use super::launcher::{EXIT_FAILED, EXIT_STALLED, LaunchError};
 use super::logs;
 use super::memory::Allowance;
-use super::plugin_abi::{HEADER, HEADER_RUST};
 use crate::config::Settings;
 use crate::config::keys::{Group, KEYS, Key};
 use crate::config::kind::{Kind, Written};
+use crate::links;
+use crate::plugins::abi::{HEADER, HEADER_RUST};
 use crate::printable::one_line;
 
 /// The command line or the configuration is wrong.
@@ -247,8 +247,8 @@ fn show_aside(options: &ArgMatches, settings: &Settings) -> ExitCode {
             "there is no bridge '{name}' in the configuration, which has: {known}; --config names its file"
         )]);
     };
-    let folder = bridges::log_directory(bridge, &settings.data_dir);
-    match bridges::aside::command::run(&folder, options.get_flag(SEND)) {
+    let folder = links::log_directory(bridge, &settings.data_dir);
+    match links::aside::command::run(&folder, options.get_flag(SEND)) {
         Ok(text) => print(&text, ExitCode::SUCCESS),
         Err(sentence) => {
             let _ = writeln!(io::stderr(), "error: {sentence}");

@@ -16,8 +16,8 @@ use crate::config::keys::{Group, KEYS, Key};
 use crate::config::kind::{Kind, Value, Written, cores_text};
 use crate::config::table::{Entry, Form, Node, Refusal, did_you_mean};
 use crate::config::{self, Settings};
+use crate::plugins::check as check_plugin;
 use crate::printable::one_line;
-use crate::shell::plugins::check as check_plugin;
 
 /// The tables that say which plugins run.
 const PLUGIN: &str = "plugin";

@@ -22,31 +22,33 @@ use tracing::{debug, error, info, warn};
 use crate::bridge::{BrokerId, ForwardIndex};
 use crate::config::kind::cores_text;
 use crate::config::{LogFormat, Settings, StallAction};
+use crate::executor::{self, Handle};
+use crate::links::{self, BridgesError, Patience};
+use crate::mesh::bridge_lanes::{self, BridgeEnd};
+use crate::mesh::gate::Gate;
+use crate::mesh::shutdown::{Order, Orders, Phase};
+use crate::mesh::{self, Door, Port};
+use crate::net::epoll::Epoll;
+use crate::net::listener::{self, Bound, ListenError, Listeners};
+use crate::net::uring::{Ring, RingSettings};
+use crate::net::{Network, NetworkError};
+use crate::plugins::abi::crash;
+use crate::plugins::{self, Chain, Installed, PluginError};
 use crate::printable::counted;
 use crate::shard::{Mail, Shard, ShardId, ShardSettings};
-use crate::shell::bridges::{self, BridgesError, Patience};
 use crate::shell::build_time;
 use crate::shell::calm::Calm;
-use crate::shell::check::{Process, Refusal};
-use crate::shell::clock::Clock;
-use crate::shell::executor::{self, Handle};
-use crate::shell::gate::Gate;
-use crate::shell::io::{self, Choice, Io};
-use crate::shell::listener::{self, Bound, ListenError, Listeners};
 use crate::shell::memory::MemoryWatch;
-use crate::shell::mesh::bridge_lanes::{self, BridgeEnd};
-use crate::shell::mesh::{self, Door, Port};
-use crate::shell::net::epoll::Epoll;
-use crate::shell::net::uring::{Ring, RingSettings};
-use crate::shell::net::{self, Network, NetworkError};
-use crate::shell::plugin_abi::crash;
-use crate::shell::plugins::{self, Chain, Installed, PluginError};
-use crate::shell::shutdown::{Order, Orders, Phase};
 use crate::shell::standstill::{Stall, Stalls};
 use crate::shell::waiter::Waiter;
 use crate::shell::watch::{Report, Watch};
 use crate::shell::worker::Worker;
 use crate::shell::world::NetWorld;
+use crate::system::calls::give_back_free_memory;
+use crate::system::clock::Clock;
+use crate::system::io::{self, Choice, Io};
+use crate::system::process::Process;
+use crate::system::rings::Refusal;
 
 /// How often the reports of the shards are looked at, and how often the memory of the process.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -171,7 +173,7 @@ impl Broker {
             )),
             forward: bridging.as_ref().map(|bridging| bridging.index.clone()),
             seed: fastrand::u64(..),
-            broker_id: BrokerId::from_number(bridges::system_seed()),
+            broker_id: BrokerId::from_number(links::system_seed()),
             listeners: (0..shard_count).map(|_| Mutex::default()).collect(),
             settings: Arc::new(settings),
         };
@@ -187,7 +189,7 @@ impl Broker {
         let bridges_left: Arc<AtomicU64> = Arc::default();
         if let Some(Bridging { index, end }) = bridging {
             let settings: &Settings = &shared.settings;
-            let setup = bridges::Setup {
+            let setup = links::Setup {
                 io: shared.io,
                 settings: settings.bridges.clone(),
                 broker_id: shared.broker_id,
@@ -206,7 +208,7 @@ impl Broker {
                 moved: bridges_moved.clone(),
                 left: bridges_left.clone(),
             };
-            workers.push(bridges::start(setup).map_err(LaunchError::Bridges)?);
+            workers.push(links::start(setup).map_err(LaunchError::Bridges)?);
         }
         // Last of all: whoever connects is not reset by a start that fails.
         for bound in bound {
@@ -259,7 +261,7 @@ fn connect_bridges(
     }
     let index = ForwardIndex::compile(&settings.bridges).map_err(|wrong| {
         let name = &settings.bridges[wrong.bridge].name;
-        LaunchError::Rule(bridges::wrong_rule(&wrong, name))
+        LaunchError::Rule(links::wrong_rule(&wrong, name))
     })?;
     let (lanes, end) = bridge_lanes::connect(doors, settings.limits.mail_bytes_mark);
     for (port, lanes) in ports.iter_mut().zip(lanes) {
@@ -495,7 +497,7 @@ fn supervise(signals: &mut Signals, broker: &Broker, watch: &mut Watch) -> std::
         }
         let (moved, waiting) = broker.bytes();
         if calm.look(now, moved, waiting) {
-            net::give_back_free_memory();
+            give_back_free_memory();
             debug!("free memory is given back, in {} ms", broker.shared.clock.now().ms_since(now));
         }
     }

@@ -3,8 +3,8 @@
 use std::time::{self, Duration};
 
 use crate::config::WaitMode;
-use crate::shell::mesh::{Port, Weighed};
-use crate::shell::net::Network;
+use crate::mesh::{Port, Weighed};
+use crate::net::Network;
 use crate::time::Instant;
 
 /// Looks between two looks at the clock.

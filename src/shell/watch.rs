@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::counters::Counters;
 use crate::pipeline::STAGES;
+use crate::plugins::Presence;
 use crate::printable::counted;
 use crate::shard::{Loser, Remainder};
-use crate::shell::check::status_field;
-use crate::shell::plugins::Presence;
 use crate::shell::standstill::Beat;
+use crate::system::process::status_field;
 use crate::time::Instant;
 
 /// Between two lines about the same limit.

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
+use crate::net::Network;
 use crate::shard::{Event, Shard, ShardId};
-use crate::shell::clock::Clock;
-use crate::shell::net::Network;
 use crate::shell::waiter::Waiter;
 use crate::shell::watch::{Report, Snapshot};
 use crate::shell::world::NetWorld;
+use crate::system::clock::Clock;
 use crate::time::Instant;
 use crate::turn::turn;
 

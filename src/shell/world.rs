@@ -9,13 +9,13 @@ use std::sync::Arc;
 use socket2::SockRef;
 use tracing::debug;
 
+use crate::mesh::gate::{Entry, Gate};
+use crate::mesh::{Admitted, Adoption, Control, Port};
+use crate::net::socket::{SocketTable, from_owner, to_owner};
+use crate::net::stalls::Stalls;
+use crate::net::{self, Lingering, Network, SocketKey};
 use crate::routing::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{ConnectionId, Lane, Mail, Origin, Output, ReadMode, ShardId};
-use crate::shell::gate::{Entry, Gate};
-use crate::shell::mesh::{Admitted, Adoption, Control, Port};
-use crate::shell::net::{self, Lingering, Network, SocketKey};
-use crate::shell::socket::{SocketTable, from_owner, to_owner};
-use crate::shell::stalls::Stalls;
 use crate::time::Instant;
 use crate::turn::{Addresses, Event, World};
 

@@ -6,9 +6,8 @@ use std::sync::mpsc;
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use ringmq::codec::{Connack, Packet, next_frame};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::{Process, folder};
 use crate::{V5, forwarding};
@@ -62,13 +61,13 @@ fn check(io: &str) {
         let (mut stream, _) = listener.accept().unwrap();
         let mut received = Vec::new();
         assert_eq!(answer(&mut stream, &mut received, || {}), Some(false));
-        let process = Pid::from_raw(told.recv().unwrap());
+        let process = Pid::from_raw(told.recv().unwrap()).unwrap();
         for round in 0..ROUNDS {
             // It stands still from before the answer comes until it is long too late.
-            let stop = || kill(process, Signal::SIGSTOP).unwrap();
+            let stop = || kill_process(process, Signal::STOP).unwrap();
             let answered = answer(&mut stream, &mut received, stop);
             sleep(PAUSE);
-            kill(process, Signal::SIGCONT).unwrap();
+            kill_process(process, Signal::CONT).unwrap();
             assert_eq!(answered, Some(true), "round {round}");
         }
         // The next ping comes over the same connection.

@@ -8,8 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A port that nobody uses now.
 pub fn free_address() -> SocketAddr {
@@ -119,8 +118,8 @@ impl Process {
 
     /// SIGTERM, and nothing is waited for.
     pub fn ask_to_end(&self) {
-        let id = self.child.as_ref().expect("it runs").id();
-        kill(Pid::from_raw(id as i32), Signal::SIGTERM).unwrap();
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), Signal::TERM).unwrap();
     }
 
     /// How it ends by itself, within half a minute.
@@ -149,23 +148,23 @@ impl Process {
 
     /// SIGTERM, and its end is awaited.
     pub fn stop(&mut self) {
-        self.end(Signal::SIGTERM);
+        self.end(Signal::TERM);
     }
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        self.end(Signal::SIGKILL);
+        self.end(Signal::KILL);
     }
 
     fn end(&mut self, signal: Signal) {
         let Some(mut child) = self.child.take() else { return };
         // It may have ended by itself.
-        let _ = kill(Pid::from_raw(child.id() as i32), signal);
+        let _ = kill_process(Pid::from_child(&child), signal);
         let deadline = Instant::now() + Duration::from_secs(60);
         while child.try_wait().unwrap().is_none() {
             if Instant::now() > deadline {
                 let _ = child.kill();
-                panic!("{} does not end by {signal}", child.id());
+                panic!("{} does not end by {signal:?}", child.id());
             }
             sleep(Duration::from_millis(5));
         }
@@ -198,6 +197,6 @@ fn greet(address: SocketAddr) -> io::Result<()> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.end(Signal::SIGKILL);
+        self.end(Signal::KILL);
     }
 }

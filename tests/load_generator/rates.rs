@@ -3,8 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::double::{self, Manner};
@@ -139,7 +138,7 @@ fn ctrl_c_shows_the_curve_so_far() {
     let bench = command.spawn().expect("it starts");
     next_child(&bench, &[]);
     std::thread::sleep(Duration::from_secs(3));
-    kill(Pid::from_raw(bench.id() as i32), Signal::SIGINT).expect("it runs");
+    kill_process(Pid::from_child(&bench), Signal::INT).expect("it runs");
     let output = bench.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(130));
     let said = String::from_utf8_lossy(&output.stderr);

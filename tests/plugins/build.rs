@@ -61,7 +61,7 @@ pub fn folder() -> PathBuf {
 }
 
 pub fn header_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/shell/plugin_abi")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plugins/abi")
 }
 
 fn scratch() -> PathBuf {

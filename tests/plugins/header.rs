@@ -5,8 +5,8 @@ use std::fs;
 use std::mem::{align_of, offset_of, size_of};
 use std::process::Command;
 
-use ringmq::shell::plugin_abi::layout::*;
-use ringmq::shell::plugin_abi::{HEADER, HEADER_RUST};
+use ringmq::plugins::abi::layout::*;
+use ringmq::plugins::abi::{HEADER, HEADER_RUST};
 
 use super::build;
 

@@ -9,8 +9,8 @@ use ringmq::plugin::{
     ClientView, ConnectView, DropReason, EditBuffers, HookEvent, HookSet, MessageEdit, MessageView,
     SessionLimits, Verdict,
 };
-use ringmq::shell::plugin_abi::{LibraryFactory, stale_calls};
-use ringmq::shell::plugins::{Plugin, PluginError, PluginFactory};
+use ringmq::plugins::abi::{LibraryFactory, stale_calls};
+use ringmq::plugins::{Plugin, PluginError, PluginFactory};
 
 use super::build;
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ringmq::plugin::HookSet;
-use ringmq::shell::plugin_abi::LibraryFactory;
-use ringmq::shell::plugins::PluginFactory;
+use ringmq::plugins::PluginFactory;
+use ringmq::plugins::abi::LibraryFactory;
 
 use super::build;
 

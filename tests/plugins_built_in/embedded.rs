@@ -9,8 +9,8 @@ use ringmq::config::plugin::OnError;
 use ringmq::plugin::{
     ClientView, ConnectView, HookEvent, HookSet, MessageEdit, MessageView, SessionLimits, Verdict,
 };
+use ringmq::plugins::{Installed, Plugin, PluginError, PluginFactory};
 use ringmq::shell::launcher::Broker;
-use ringmq::shell::plugins::{Installed, Plugin, PluginError, PluginFactory};
 
 use crate::client::{Client, connect, subscribe};
 use crate::fields::Kind;

@@ -4,8 +4,7 @@ use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::gettid;
+use rustix::thread::{UnshareFlags, gettid};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -20,7 +19,12 @@ impl Namespace {
         let (jobs, todo) = channel::<Job>();
         let (tell, told) = channel();
         thread::spawn(move || {
-            let made = unshare(CloneFlags::CLONE_NEWNET).map(|()| gettid().as_raw());
+            #[expect(
+                deprecated,
+                reason = "unsound with file descriptors only: this takes no such flag"
+            )]
+            let made = rustix::thread::unshare(UnshareFlags::NEWNET);
+            let made = made.map(|()| gettid().as_raw_pid());
             tell.send(made.map_err(|errno| format!("no network namespace: {errno}"))).unwrap();
             for job in todo {
                 job();

@@ -78,7 +78,8 @@ impl Crew {
         let crosses = audiences.iter().any(|audience| !audience.is_empty());
         let router = Arc::new(Router::new(&split, &audiences, &links));
         for (index, (link, input)) in links.iter().zip(inputs).enumerate() {
-            link.listen(index, input, router.clone())?;
+            let router = router.clone();
+            link.listen(index, input, move |reported| router.note(index, reported))?;
         }
         keep_alive(links.iter().map(Arc::downgrade).collect())?;
         let of = |agents: &[u16], index| {

@@ -15,7 +15,6 @@ use super::handshake::{self, Offered};
 use super::protocol::{
     FRAME_SIZE_MAX, FromAgent, Progress, ToAgent, decode, read_frame, write_frame,
 };
-use super::router::Router;
 use super::session;
 use super::token::Token;
 use crate::broker;
@@ -102,12 +101,13 @@ impl Link {
         Ok((Arc::new(link), input))
     }
 
-    /// Reads what the agent says until the connection ends.
+    /// Reads what the agent says until the connection ends. What it reports of others' publishers, each with a count of
+    /// messages, goes to `note`, which says what is wrong with it.
     pub fn listen(
         self: &Arc<Link>,
         index: usize,
         mut input: Socket,
-        router: Arc<Router>,
+        note: impl Fn(&[(u32, u64)]) -> Result<(), String> + Send + 'static,
     ) -> Result<(), String> {
         let link = self.clone();
         // What was done before with other agents is no silence of this one.
@@ -120,7 +120,7 @@ impl Link {
                     .and_then(|frame| decode(&frame))
                     .and_then(|said| link.hear(said, came_ns));
                 match heard {
-                    Ok(Some(reported)) => match router.note(index, &reported) {
+                    Ok(Some(reported)) => match note(&reported) {
                         Ok(()) => {}
                         Err(reason) => return link.fail(&reason),
                     },

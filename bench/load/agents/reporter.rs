@@ -1,14 +1,12 @@
-//! How far messages between agents have got: what an agent tells of others' publishers, and what it is told of its own.
+//! How far messages between agents have got: what an agent tells of others' publishers.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::control::Control;
 use super::protocol::{FromAgent, Progress};
-use super::session::Control;
-use super::split::Part;
 use crate::engine::Counts;
 use crate::engine::control::Shared;
 
@@ -17,29 +15,6 @@ const INTERVAL: Duration = Duration::from_millis(2);
 const SILENCE_MAX: Duration = Duration::from_millis(200);
 /// Of the time, what the looking takes at most: a large plan is looked at less often.
 const SHARE: u32 = 10;
-
-/// How far the publishers here have got elsewhere.
-#[derive(Debug)]
-pub struct Window {
-    /// By publisher.
-    cells: BTreeMap<u32, u32>,
-    shared: Arc<Shared>,
-}
-
-impl Window {
-    pub fn new(part: &Part, shared: Arc<Shared>) -> Window {
-        Window { cells: part.credited.iter().copied().collect(), shared }
-    }
-
-    pub fn note(&self, counts: &[(u32, u64)]) -> Result<(), String> {
-        for (publisher, count) in counts {
-            let cell =
-                self.cells.get(publisher).ok_or("it counts for a publisher that is not here")?;
-            self.shared.next[*cell as usize].fetch_max(*count, Relaxed);
-        }
-        Ok(())
-    }
-}
 
 struct Watched {
     shared: Arc<Shared>,

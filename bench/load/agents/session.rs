@@ -9,23 +9,20 @@ use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use nix::unistd::getppid;
 use ringmq::printable::one_line;
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use socket2::Socket;
 
-use super::protocol::{
-    FRAME_SIZE_MAX, FromAgent, Mark, Order, Prepare, Rhythm, ToAgent, Used, decode, read_frame,
-    write_frame,
-};
-use super::reporter::{Reporter, Window};
+use super::control::Control;
+use super::protocol::{FromAgent, Mark, Order, Prepare, Rhythm, ToAgent, Used};
+use super::reporter::Reporter;
+use super::window::Window;
 use super::{merge, split};
 use crate::broker;
 use crate::client::Target;
@@ -50,8 +47,6 @@ pub struct Start<'a> {
     pub clock: (i64, i64),
 }
 
-/// A driver that says nothing for this long has gone away: it says something every second.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
 const WRITE_TIME_MAX: Duration = Duration::from_secs(5);
 const READ_STEP: Duration = Duration::from_millis(200);
 
@@ -92,8 +87,8 @@ fn begin(arguments: &[OsString]) -> Result<(), String> {
     };
     let number = |text: &str| text.parse::<i64>().map_err(|error| format!("{text}: {error}"));
     // Should the agent be killed, what it started does not stay behind.
-    let _ = set_pdeathsig(Signal::SIGKILL);
-    if i64::from(getppid().as_raw()) != number(parent)? {
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    if i64::from(Pid::as_raw(getppid())) != number(parent)? {
         return Err("the agent has ended".to_string());
     }
     let skew = Skew { offset_ns: number(offset)?, drift_ppm: number(drift)? };
@@ -113,7 +108,7 @@ fn begin(arguments: &[OsString]) -> Result<(), String> {
     let reading = control.clone();
     thread::spawn(move || {
         let reason = reading.read(socket, &sender);
-        if reading.has_answered.load(Relaxed) {
+        if reading.has_answered() {
             std::process::exit(0);
         }
         // The sockets of all clients close, and no thread goes on.
@@ -121,72 +116,6 @@ fn begin(arguments: &[OsString]) -> Result<(), String> {
         std::process::exit(1);
     });
     Session { control, targets, cores, running: None }.serve(&orders)
-}
-
-/// The connection to the driver, as the threads of the process share it.
-#[derive(Debug)]
-pub struct Control {
-    output: Mutex<Socket>,
-    /// What the publishers here may go by, once there are any.
-    pub window: Mutex<Option<Window>>,
-    /// The driver has all that it gets.
-    has_answered: AtomicBool,
-}
-
-impl Control {
-    fn new(socket: &Socket) -> Result<Control, String> {
-        let output = socket.try_clone().map_err(|error| format!("socket: {error}"))?;
-        let (output, has_answered) = (Mutex::new(output), AtomicBool::new(false));
-        Ok(Control { output, window: Mutex::default(), has_answered })
-    }
-
-    pub fn say(&self, said: &FromAgent) -> Result<(), String> {
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        write_frame(&mut *output, said)
-    }
-
-    /// The last was said: waits for the driver to have read it, and to close. Who closes first throws away what the other
-    /// has not read.
-    fn linger(&self) {
-        self.has_answered.store(true, Relaxed);
-        thread::sleep(SILENCE_MAX);
-    }
-
-    /// Reads what the driver says until it cannot. Returns why.
-    fn read(&self, mut socket: Socket, orders: &SyncSender<ToAgent>) -> String {
-        loop {
-            let begin = Instant::now();
-            let patience = || match begin.elapsed() > SILENCE_MAX {
-                true => Err(format!("it has said nothing for {SILENCE_MAX:?}")),
-                false => Ok(()),
-            };
-            let frame = match read_frame(&mut socket, FRAME_SIZE_MAX, patience) {
-                Ok(frame) => frame,
-                Err(reason) => return reason,
-            };
-            let got_ns = now_ns();
-            let done = match decode(&frame) {
-                Ok(ToAgent::Ping { number }) => {
-                    self.say(&FromAgent::Pong { number, got_ns, answered_ns: now_ns() })
-                }
-                Ok(ToAgent::Alive) => Ok(()),
-                Ok(ToAgent::Delivered(counts)) => self.note(&counts),
-                Ok(order) => {
-                    orders.try_send(order).map_err(|_| "it orders more than is done".to_string())
-                }
-                Err(reason) => Err(reason),
-            };
-            if let Err(reason) = done {
-                return reason;
-            }
-        }
-    }
-
-    fn note(&self, counts: &[(u32, u64)]) -> Result<(), String> {
-        let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let window = window.as_ref().ok_or("it counts what was not sent")?;
-        window.note(counts)
-    }
 }
 
 struct Session {

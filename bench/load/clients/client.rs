@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Token};
 use ringmq::codec::{
     Connack, Connect, Packet, PacketId, Publish, QoS, ReasonCode, Subscribe, SubscribeFilters,
     SubscriptionOptions, encode_puback, encode_pubcomp, encode_pubrec, next_frame,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::check::{Arrival, Check};
-use super::counts::{LocalTimes, Shared, add};
+use super::check::Arrival;
+use super::counts::add;
+use super::hub::Hub;
 use super::outgoing::Outgoing;
 use super::settings::{Role, Settings};
 use crate::client::{KEEP_ALIVE_S, Target};
@@ -37,20 +38,6 @@ const PACKET_SIZE_MAX_OF_SUB: usize = 64 << 20;
 /// MQTT 3.1, 3.1.1 and 5.0 alike.
 const DISCONNECT: [u8; 2] = [0xe0, 0];
 const PINGREQ: [u8; 2] = [0xc0, 0];
-
-/// What the clients of a thread work with.
-pub struct Hub<'a> {
-    pub settings: &'a Settings,
-    pub shared: &'a Shared,
-    pub registry: &'a Registry,
-    pub check: Check,
-    pub connect: LocalTimes,
-    pub acknowledge: LocalTimes,
-    pub arrive: LocalTimes,
-    pub now_ns: u64,
-    /// Clients that are under way to be accepted.
-    pub opening: usize,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -153,7 +140,7 @@ impl Client {
         socket.set_nonblocking(true)?;
         match socket.connect(&address.into()) {
             Err(error)
-                if error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32)
+                if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error())
                     && error.kind() != ErrorKind::WouldBlock =>
             {
                 Err(error)

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use ringmq::codec::{PacketId, Publish, QoS, ReasonCode, encode_pubrel};
 
 use super::check::stamp;
-use super::client::Hub;
 use super::counts::add;
+use super::hub::Hub;
 use super::settings::{Publishing, Role, Settings, random};
 use crate::message;
 

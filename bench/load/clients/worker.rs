@@ -8,8 +8,9 @@ use std::time::Duration;
 use mio::{Events, Poll, Token};
 
 use super::check::Check;
-use super::client::{Client, Hub};
+use super::client::Client;
 use super::counts::{LocalTimes, Shared};
+use super::hub::Hub;
 use super::settings::Settings;
 use crate::machine::now_ns;
 

@@ -66,7 +66,8 @@ impl Worker {
     }
 
     pub fn run(mut self) -> Findings {
-        self.shared.thread_ids[self.index].store(nix::unistd::gettid().as_raw() as u32, Relaxed);
+        self.shared.thread_ids[self.index]
+            .store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);
         if let Err(reason) = self.run_loop() {
             let mut failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
             failure.get_or_insert(reason);
@@ -137,7 +138,7 @@ impl Worker {
         let socket = target.socket(self.members[token].number).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         if let Err(error) = socket.connect(&target.address.into())
-            && error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32)
+            && error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error())
         {
             return Err(failed(error));
         }

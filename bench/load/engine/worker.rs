@@ -113,7 +113,7 @@ impl Worker {
     pub fn run(mut self) -> Faults {
         self.shared.threads[self.index]
             .thread_id
-            .store(nix::unistd::gettid().as_raw() as u32, Relaxed);
+            .store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);
         if let Err(reason) = self.run_loop() {
             self.shared.fail(reason);
         }

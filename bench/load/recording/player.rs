@@ -119,7 +119,7 @@ struct Course {
 impl Player {
     /// Runs until it is told to stop, or something fails.
     pub fn run(mut self) -> Played {
-        self.gauges.thread_id.store(nix::unistd::gettid().as_raw() as u32, Relaxed);
+        self.gauges.thread_id.store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);
         if let Err(reason) = self.run_loop() {
             let mut failure = self.gauges.failure.lock().unwrap_or_else(PoisonError::into_inner);
             failure.get_or_insert(reason);

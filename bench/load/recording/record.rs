@@ -10,7 +10,7 @@ use std::{env, fs};
 use clap::Args;
 use ringmq::codec::{Property, Publish, QoS, RetainHandling, SubscriptionOptions};
 use ringmq::printable::{Quoted, counted};
-use ringmq::shell::calendar;
+use ringmq::system::calendar;
 use ringmq::topic;
 
 use super::file::RecordingFile;

@@ -53,7 +53,7 @@ impl Source {
         let thread_id = Arc::new(AtomicU32::new(0));
         let own = thread_id.clone();
         let run = move || {
-            own.store(nix::unistd::gettid().as_raw() as u32, Relaxed);
+            own.store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);
             for turn in 0..loops {
                 if let Err(reason) = read(&summary, turn, &sender) {
                     // Nobody listens any more once a replay was ended.

@@ -2,11 +2,11 @@
 
 use ringmq::arena::Stored;
 use ringmq::codec::ProtocolVersion;
+use ringmq::net::SocketKey;
 use ringmq::shard::{Output, Part};
-use ringmq::shell::net::SocketKey;
 
 use super::acks::Ids;
-use super::routes::Route;
+use super::route::Route;
 
 /// Empty outputs that are kept for the next ones: the last that came back is the first to be used, for it is in the cache.
 const SPARE_COUNT_MAX: usize = 1024;

@@ -1,13 +1,11 @@
 //! Routes: to whom a publisher's packets go, found at its first publish, and what clients wait for before they begin.
 
-use std::rc::Rc;
-
 use ringmq::codec::{Packet, ProtocolVersion, Publish, next_frame};
 use ringmq::topic;
 use slab::Slab;
 
 use super::link::Link;
-use super::wires::Wires;
+use super::route::Route;
 use crate::message::write_size;
 
 const CONNECT: u8 = 1;
@@ -15,22 +13,6 @@ const SUBSCRIBE: u8 = 8;
 const PINGREQ: u8 = 12;
 
 const DUP_OR_RETAIN: u8 = 0b1001;
-
-#[derive(Clone, Default)]
-pub struct Route {
-    pub takers: Rc<[usize]>,
-    /// How many subscriptions there were when it was found; 0: it was not.
-    of: u32,
-    /// Type, QoS and flags of the publish for which it was found.
-    first: u8,
-}
-
-impl Route {
-    #[inline]
-    pub fn is_of(&self, subscriptions: u32, first: u8) -> bool {
-        self.of == subscriptions && self.first == first
-    }
-}
 
 /// Looks for the subscribers of a publish.
 pub fn find(
@@ -61,7 +43,7 @@ pub fn find(
         check(link, granted, &publish, version)?;
         takers.push(index);
     }
-    links[from].route = Route { takers: takers.into(), of: subscriptions, first };
+    links[from].route = Route::new(takers, subscriptions, first);
     Ok(())
 }
 
@@ -97,53 +79,48 @@ pub fn decode(bytes: &[u8], version: ProtocolVersion) -> Result<Packet<'_>, Stri
     Packet::decode(&frame, version).map_err(|error| format!("a client sent no packet: {error}"))
 }
 
-impl Wires {
-    /// Answers what a client sends before it begins, and in between.
-    pub(super) fn answer(&mut self, from: usize, packet: &[u8]) -> Result<(), String> {
-        let link = &mut self.links[from];
-        let mut answer = Vec::new();
-        match (packet[0] >> 4, decode(packet, link.version)?) {
-            (CONNECT, Packet::Connect(connect)) => {
-                if connect.will.is_some() {
-                    return Err("a client has a will: the relay keeps none".to_string());
-                }
-                link.version = connect.version;
-                link.ids.in_flight_max = connect.receive_max.unwrap_or(u16::MAX).into();
-                let properties: &[u8] =
-                    if connect.version == ProtocolVersion::V5 { &[0] } else { &[] };
-                answer.extend([0x20, 2 + properties.len() as u8, 0, 0]);
-                answer.extend_from_slice(properties);
+/// The answer to what a client sends before it begins, and in between.
+pub fn answer(link: &mut Link, subscriptions: &mut u32, packet: &[u8]) -> Result<Vec<u8>, String> {
+    let mut answer = Vec::new();
+    match (packet[0] >> 4, decode(packet, link.version)?) {
+        (CONNECT, Packet::Connect(connect)) => {
+            if connect.will.is_some() {
+                return Err("a client has a will: the relay keeps none".to_string());
             }
-            (SUBSCRIBE, Packet::Subscribe(subscribe)) => {
-                if subscribe.subscription_id.is_some() {
-                    return Err(
-                        "a subscription has an identifier: the relay adds none to messages"
-                            .to_string(),
-                    );
-                }
-                self.subscriptions += 1;
-                let mut granted = Vec::new();
-                for (filter, options) in subscribe.filters.iter() {
-                    if filter.starts_with("$share/") {
-                        return Err(format!("{filter}: the relay has no shared subscriptions"));
-                    }
-                    link.filters.push((filter.to_string(), options.qos as u8));
-                    granted.push(options.qos as u8);
-                }
-                let properties = usize::from(link.version == ProtocolVersion::V5);
-                answer.push(0x90);
-                write_size(&mut answer, 2 + properties + granted.len());
-                answer.extend(subscribe.packet_id.get().to_be_bytes());
-                answer.resize(answer.len() + properties, 0);
-                answer.extend(granted);
-            }
-            (PINGREQ, _) => answer.extend([0xd0, 0]),
-            (kind, _) => {
-                return Err(format!(
-                    "a client sent a packet of type {kind}, which the relay does not answer"
-                ));
-            }
+            link.version = connect.version;
+            link.ids.in_flight_max = connect.receive_max.unwrap_or(u16::MAX).into();
+            let properties: &[u8] = if connect.version == ProtocolVersion::V5 { &[0] } else { &[] };
+            answer.extend([0x20, 2 + properties.len() as u8, 0, 0]);
+            answer.extend_from_slice(properties);
         }
-        self.append(from, &answer)
+        (SUBSCRIBE, Packet::Subscribe(subscribe)) => {
+            if subscribe.subscription_id.is_some() {
+                return Err(
+                    "a subscription has an identifier: the relay adds none to messages".to_string()
+                );
+            }
+            *subscriptions += 1;
+            let mut granted = Vec::new();
+            for (filter, options) in subscribe.filters.iter() {
+                if filter.starts_with("$share/") {
+                    return Err(format!("{filter}: the relay has no shared subscriptions"));
+                }
+                link.filters.push((filter.to_string(), options.qos as u8));
+                granted.push(options.qos as u8);
+            }
+            let properties = usize::from(link.version == ProtocolVersion::V5);
+            answer.push(0x90);
+            write_size(&mut answer, 2 + properties + granted.len());
+            answer.extend(subscribe.packet_id.get().to_be_bytes());
+            answer.resize(answer.len() + properties, 0);
+            answer.extend(granted);
+        }
+        (PINGREQ, _) => answer.extend([0xd0, 0]),
+        (kind, _) => {
+            return Err(format!(
+                "a client sent a packet of type {kind}, which the relay does not answer"
+            ));
+        }
     }
+    Ok(answer)
 }

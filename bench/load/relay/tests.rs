@@ -1,9 +1,9 @@
 //! The wires of the relay, without a network.
 
 use ringmq::codec::{Connect, ProtocolVersion, Will};
+use ringmq::net::Network;
+use ringmq::net::epoll::Epoll;
 use ringmq::shard::Output;
-use ringmq::shell::net::Network;
-use ringmq::shell::net::epoll::Epoll;
 
 use super::acks::Ids;
 use super::link::Link;

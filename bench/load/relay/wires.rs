@@ -2,8 +2,8 @@
 
 use ringmq::arena::{Gauge, Stored};
 use ringmq::codec::frame_size;
+use ringmq::net::SocketKey;
 use ringmq::shard::Output;
-use ringmq::shell::net::SocketKey;
 use slab::Slab;
 
 use super::acks::{self, PUBACK, PUBCOMP, PUBREC, PUBREL};
@@ -112,7 +112,9 @@ impl Wires {
                 kind => match range(rest)? {
                     Some(_) if kind == DISCONNECT => return Ok(None),
                     Some((_, size)) => {
-                        self.answer(from, &rest[..size])?;
+                        let link = &mut self.links[from];
+                        let answer = routes::answer(link, &mut self.subscriptions, &rest[..size])?;
+                        self.append(from, &answer)?;
                         size
                     }
                     None => 0,
@@ -220,7 +222,7 @@ impl Wires {
         Ok(())
     }
 
-    pub(super) fn append(&mut self, to: usize, bytes: &[u8]) -> Result<(), String> {
+    fn append(&mut self, to: usize, bytes: &[u8]) -> Result<(), String> {
         self.links[to].output.bytes(&mut self.spare).extend_from_slice(bytes);
         self.note_filled(to)
     }

@@ -3,10 +3,10 @@
 use std::fs;
 
 use super::Finding;
-use super::process::{read_line, status_field};
 use crate::config::kind::{cores_text, parse_cores};
 use crate::config::{Settings, WaitMode};
 use crate::printable::counted;
+use crate::system::process::{read_line, status_field};
 
 /// The cores of the process's affinity.
 pub fn allowed_cores() -> Vec<usize> {

@@ -8,8 +8,8 @@ use std::process;
 
 use super::Finding;
 use crate::config::{BridgeSettings, Settings};
-use crate::shell::bridges::log_directory;
-use crate::shell::spool;
+use crate::disk;
+use crate::links::log_directory;
 
 const SUBJECT: &str = "directories";
 
@@ -46,7 +46,7 @@ fn judge(bridge: &BridgeSettings, data_dir: &Path, is_to_be_free: bool) -> Findi
             let what = format!("bridge {}: {key}: {refused}", bridge.name);
             return Finding::fail(SUBJECT, what, refused.remedy(key));
         }
-        if is_to_be_free && let Err(taken) = spool::refuse_if_taken(&directory) {
+        if is_to_be_free && let Err(taken) = disk::refuse_if_taken(&directory) {
             let sentence = format!("bridge {}: {taken}", bridge.name);
             let (what, remedy) = sentence.rsplit_once(": ").unwrap_or((&sentence, ""));
             return Finding::fail(SUBJECT, what, remedy);

@@ -1,11 +1,11 @@
 //! Open files: one for each connection, and some of our own.
 
-use rlimit::Resource;
+use rustix::process::Resource;
 
 use super::Finding;
-use super::process::raise_limit;
 use crate::config::Settings;
-use crate::shell::gate::OVER_MAX;
+use crate::mesh::gate::OVER_MAX;
+use crate::system::process::raise_limit;
 
 /// Open files beside the connections: what a process has anyhow, logs, configuration; connections above the maximum.
 const OWN_FILES: u64 = 32 + OVER_MAX as u64;
@@ -14,7 +14,7 @@ const SHARD_FILES: u64 = 8;
 
 /// Raises the limit as far as allowed, then compares.
 pub fn check(settings: &Settings) -> Finding {
-    match raise_limit(Resource::NOFILE, own_files(settings) + settings.connections_max as u64) {
+    match raise_limit(Resource::Nofile, own_files(settings) + settings.connections_max as u64) {
         Ok(limit) => judge(settings, limit),
         Err(error) => Finding::warn(
             "open files",

@@ -7,7 +7,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::Finding;
 use crate::config::{Settings, overlap};
-use crate::shell::listener::patiently;
+use crate::net::listener::patiently;
 
 const SUBJECT: &str = "listen";
 

@@ -1,13 +1,13 @@
 //! Memory: what may be locked, and whether the bounds fit the machine.
 
-use rlimit::Resource;
+use rustix::process::Resource;
 
-use super::process::{Process, raise_limit};
 use super::{Finding, kernel};
 use crate::config::Settings;
 use crate::limits::Size;
 use crate::printable::counted;
 use crate::shell::memory::{Allowance, rounded};
+use crate::system::process::{Process, raise_limit};
 
 /// What an executor asks for before it starts, whatever the capabilities of the process.
 const LOCKED_MIN: u64 = 512 << 10;
@@ -18,7 +18,7 @@ const EXECUTOR_LOCKED: u64 = 3 * (76 << 10);
 /// Raises the limit on locked memory as far as needed and allowed, then compares.
 pub fn check_locked(settings: &Settings, process: &Process) -> Finding {
     let needed = locked_need(settings, process);
-    match raise_limit(Resource::MEMLOCK, needed) {
+    match raise_limit(Resource::Memlock, needed) {
         Ok(limit) => judge_locked(limit, needed),
         Err(error) => Finding::warn(
             "locked memory",

@@ -7,7 +7,7 @@ use tracing::{error, warn};
 
 use super::{Broker, LaunchError, millis, remainder, tell_stall};
 use crate::config::StallAction;
-use crate::shell::shutdown::{LOOK_INTERVAL, Phase};
+use crate::mesh::shutdown::{LOOK_INTERVAL, Phase};
 use crate::shell::standstill::Stalls;
 use crate::shell::watch::Watch;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::control_groups::ControlGroups;
-use crate::shell::check::{Process, status_field};
+use crate::system::process::{Process, status_field};
 
 /// What `/proc/net/sockstat` counts in.
 const SOCKET_PAGE: u64 = 4 << 10;

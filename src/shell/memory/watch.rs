@@ -11,8 +11,8 @@ use tracing::{info, warn};
 
 use super::rounded;
 use super::usage::{Shortage, Usage};
-use crate::shell::net;
 use crate::shell::watch::Report;
+use crate::system::calls::give_back_free_memory;
 
 /// Belongs to the thread that watches.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl MemoryWatch {
         }
         // What shards let go of meanwhile.
         if self.shortage.gives_back() {
-            net::give_back_free_memory();
+            give_back_free_memory();
         }
     }
 

@@ -3,7 +3,7 @@
 //! options: `name` is the property's name (`size` without it); `panic = "TOPIC"` panics there, to show that it is contained.
 
 // In a project of its own: `ringmq plugin-header --rust > src/ringmq_plugin.rs`, and `mod ringmq_plugin;`.
-#[path = "../../../../src/shell/plugin_abi/layout.rs"]
+#[path = "../../../../src/plugins/abi/layout.rs"]
 mod ringmq_plugin;
 
 use std::ffi::c_void;

@@ -1,0 +1,87 @@
+//! The connection of a run's process to the driver.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use super::protocol::{FRAME_SIZE_MAX, FromAgent, ToAgent, decode, read_frame, write_frame};
+use super::window::Window;
+use crate::machine::now_ns;
+
+/// A driver that says nothing for this long has gone away: it says something every second.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// The connection to the driver, as the threads of the process share it.
+#[derive(Debug)]
+pub struct Control {
+    output: Mutex<Socket>,
+    /// What the publishers here may go by, once there are any.
+    pub window: Mutex<Option<Window>>,
+    /// The driver has all that it gets.
+    has_answered: AtomicBool,
+}
+
+impl Control {
+    pub fn new(socket: &Socket) -> Result<Control, String> {
+        let output = socket.try_clone().map_err(|error| format!("socket: {error}"))?;
+        let (output, has_answered) = (Mutex::new(output), AtomicBool::new(false));
+        Ok(Control { output, window: Mutex::default(), has_answered })
+    }
+
+    pub fn say(&self, said: &FromAgent) -> Result<(), String> {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        write_frame(&mut *output, said)
+    }
+
+    /// The last was said: waits for the driver to have read it, and to close. Who closes first throws away what the other
+    /// has not read.
+    pub fn linger(&self) {
+        self.has_answered.store(true, Relaxed);
+        thread::sleep(SILENCE_MAX);
+    }
+
+    /// The driver has all that it gets.
+    pub fn has_answered(&self) -> bool {
+        self.has_answered.load(Relaxed)
+    }
+
+    /// Reads what the driver says until it cannot. Returns why.
+    pub fn read(&self, mut socket: Socket, orders: &SyncSender<ToAgent>) -> String {
+        loop {
+            let begin = Instant::now();
+            let patience = || match begin.elapsed() > SILENCE_MAX {
+                true => Err(format!("it has said nothing for {SILENCE_MAX:?}")),
+                false => Ok(()),
+            };
+            let frame = match read_frame(&mut socket, FRAME_SIZE_MAX, patience) {
+                Ok(frame) => frame,
+                Err(reason) => return reason,
+            };
+            let got_ns = now_ns();
+            let done = match decode(&frame) {
+                Ok(ToAgent::Ping { number }) => {
+                    self.say(&FromAgent::Pong { number, got_ns, answered_ns: now_ns() })
+                }
+                Ok(ToAgent::Alive) => Ok(()),
+                Ok(ToAgent::Delivered(counts)) => self.note(&counts),
+                Ok(order) => {
+                    orders.try_send(order).map_err(|_| "it orders more than is done".to_string())
+                }
+                Err(reason) => Err(reason),
+            };
+            if let Err(reason) = done {
+                return reason;
+            }
+        }
+    }
+
+    fn note(&self, counts: &[(u32, u64)]) -> Result<(), String> {
+        let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = window.as_ref().ok_or("it counts what was not sent")?;
+        window.note(counts)
+    }
+}

@@ -1,0 +1,295 @@
+//! Files by plain system calls on the pool's threads, in an order that holds although futures are dropped half-way.
+//!
+//! A call that was given to the pool is made, however late, and also when nobody awaits it any more. So each call holds a
+//! turn until it has been made, and the next of its kind waits for it: a write never comes after a later one, a file is not
+//! made after it was removed.
+//!
+//! The end of the executor waits for these calls, and for no look-up of a name.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Pool;
+
+/// One call at a time, in the order in which they were asked for.
+#[derive(Clone)]
+struct Turn(Arc<Semaphore>);
+
+impl Turn {
+    fn new() -> Turn {
+        Turn(Arc::new(Semaphore::new(1)))
+    }
+
+    async fn take(&self) -> OwnedSemaphorePermit {
+        self.0.clone().acquire_owned().await.expect("it is never closed")
+    }
+}
+
+pub struct File {
+    file: Arc<fs::File>,
+    pool: Rc<Pool>,
+    /// Of what changes the file's bytes.
+    changes: Turn,
+    /// Of syncs, which may run beside changes.
+    syncs: Turn,
+    /// Why a sync failed, until somebody hears it: the kernel says so once, maybe to a sync that was given up.
+    failure: Arc<Mutex<Option<io::Error>>>,
+}
+
+impl File {
+    fn new(pool: Rc<Pool>, file: fs::File) -> File {
+        let (changes, syncs) = (Turn::new(), Turn::new());
+        File { file: Arc::new(file), pool, changes, syncs, failure: Arc::default() }
+    }
+
+    pub async fn open(pool: Rc<Pool>, path: &Path) -> io::Result<File> {
+        let path = path.to_owned();
+        let file = pool.call_file(|| fs::File::open(path)).await?;
+        Ok(File::new(pool, file))
+    }
+
+    pub async fn read_at(&self, offset: u64, size: usize) -> io::Result<Vec<u8>> {
+        let file = self.file.clone();
+        let read = move || {
+            let mut bytes = vec![0; size];
+            let count = file.read_at(&mut bytes, offset)?;
+            bytes.truncate(count);
+            Ok(bytes)
+        };
+        self.pool.call_file(read).await
+    }
+
+    pub async fn write_at(&self, bytes: Vec<u8>, offset: u64) -> io::Result<usize> {
+        self.change(move |file| file.write_at(&bytes, offset)).await
+    }
+
+    pub async fn truncate(&self, size: u64) -> io::Result<()> {
+        self.change(move |file| file.set_len(size)).await
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&fs::File) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let turn = self.changes.take().await;
+        let file = self.file.clone();
+        let change = move || {
+            let _turn = turn;
+            call(&file)
+        };
+        self.pool.call_file(change).await
+    }
+
+    pub async fn fdatasync(&self) -> io::Result<()> {
+        self.sync_by(fs::File::sync_data).await
+    }
+
+    async fn sync_by(
+        &self,
+        call: impl FnOnce(&fs::File) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let turn = self.syncs.take().await;
+        let (file, failure) = (self.file.clone(), self.failure.clone());
+        let sync = move || {
+            let mut failure = failure.lock().expect("no panic passes it");
+            if failure.is_none() {
+                *failure = call(&file).err();
+            }
+            // The turn goes back with the outcome: the next sync comes when this one was heard, or given up.
+            turn
+        };
+        let _turn = self.pool.call_file(sync).await;
+        let failure = self.failure.lock().expect("no panic passes it").take();
+        failure.map_or(Ok(()), Err)
+    }
+
+    pub async fn size(&self) -> io::Result<u64> {
+        let file = self.file.clone();
+        self.pool.call_file(move || file.metadata().map(|metadata| metadata.len())).await
+    }
+
+    /// Calls that were given up keep the file open until they have ended.
+    pub async fn close(self) {
+        let File { file, pool, .. } = self;
+        pool.call_file(|| drop(file)).await;
+    }
+}
+
+pub struct Directory {
+    file: Arc<fs::File>,
+    pool: Rc<Pool>,
+    /// Of what looks up, makes or removes names, and of syncs.
+    turn: Turn,
+}
+
+impl Directory {
+    pub async fn open(pool: Rc<Pool>, path: &Path) -> io::Result<Directory> {
+        let path = path.to_owned();
+        let open = || OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
+        let file = Arc::new(pool.call_file(open).await?);
+        Ok(Directory { file, pool, turn: Turn::new() })
+    }
+
+    pub async fn create(&self, path: &Path) -> io::Result<File> {
+        let create =
+            |path: PathBuf| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        self.change(path, create).await.map(|file| File::new(self.pool.clone(), file))
+    }
+
+    pub async fn open_for_writing(&self, path: &Path) -> io::Result<File> {
+        let open = |path: PathBuf| OpenOptions::new().write(true).open(path);
+        self.change(path, open).await.map(|file| File::new(self.pool.clone(), file))
+    }
+
+    pub async fn remove(&self, path: &Path) -> io::Result<()> {
+        self.change(path, fs::remove_file).await
+    }
+
+    pub async fn sync(&self) -> io::Result<()> {
+        let file = self.file.clone();
+        self.change(Path::new(""), move |_| file.sync_all()).await
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        path: &Path,
+        call: impl FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let turn = self.turn.take().await;
+        let path = path.to_owned();
+        let change = move || {
+            let _turn = turn;
+            call(path)
+        };
+        self.pool.call_file(change).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use futures_lite::future::{poll_once, zip};
+
+    use super::*;
+    use crate::executor::each_io::run;
+    use crate::executor::epoll::FILE_CALLS_MAX;
+    use crate::executor::{Here, here};
+    use crate::system::folder::Folder;
+    use crate::system::io::Io;
+
+    const SLOW: Duration = Duration::from_millis(100);
+
+    fn check<F: Future<Output = ()>>(name: &str, work: impl FnOnce(Rc<Pool>, PathBuf) -> F) {
+        let folder = Folder::new(name);
+        fs::create_dir_all(&folder.path).unwrap();
+        run(Io::Epoll, async {
+            let Here::Epoll(pool) = here() else { panic!("another backend") };
+            work(pool, folder.path.join("file")).await;
+        });
+    }
+
+    async fn make(pool: &Rc<Pool>, path: &Path) -> File {
+        let directory = Directory::open(pool.clone(), path.parent().unwrap()).await.unwrap();
+        directory.create(path).await.unwrap()
+    }
+
+    #[test]
+    fn a_write_that_was_given_up_never_comes_after_a_later_one() {
+        check("late-write", async |pool, path| {
+            let file = make(&pool, &path).await;
+            let slow = file.change(|file| {
+                thread::sleep(SLOW);
+                file.write_at(b"old", 0)
+            });
+            assert!(poll_once(slow).await.is_none());
+            // Given up before it has its turn: it is never made.
+            assert!(poll_once(file.write_at(b"never".to_vec(), 0)).await.is_none());
+            file.write_at(b"new".to_vec(), 0).await.unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+            thread::sleep(2 * SLOW);
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+        });
+    }
+
+    #[test]
+    fn a_write_that_waits_for_a_thread_keeps_its_place_or_is_never_made() {
+        check("queued-write", async |pool, path| {
+            let file = make(&pool, &path).await;
+            let mut others: Vec<_> = (0..FILE_CALLS_MAX)
+                .map(|_| Box::pin(pool.call_file(|| thread::sleep(SLOW))))
+                .collect();
+            for other in &mut others {
+                assert!(poll_once(other).await.is_none());
+            }
+            assert!(poll_once(file.write_at(b"old".to_vec(), 0)).await.is_none());
+            file.write_at(b"new".to_vec(), 0).await.unwrap();
+            thread::sleep(2 * SLOW);
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+        });
+    }
+
+    #[test]
+    fn a_file_is_removed_after_its_creation_that_was_given_up() {
+        check("late-create", async |pool, path| {
+            let directory = Directory::open(pool, path.parent().unwrap()).await.unwrap();
+            let slow = directory.change(&path, |path| {
+                thread::sleep(SLOW);
+                fs::File::create(path)
+            });
+            assert!(poll_once(slow).await.is_none());
+            directory.remove(&path).await.unwrap();
+            thread::sleep(2 * SLOW);
+            assert!(!path.exists());
+        });
+    }
+
+    #[test]
+    fn a_sync_runs_beside_writes() {
+        check("sync-beside", async |pool, path| {
+            let file = make(&pool, &path).await;
+            let is_written = Arc::new(AtomicBool::new(false));
+            let slow_sync = file.sync_by({
+                let is_written = is_written.clone();
+                move |_| {
+                    while !is_written.load(Ordering::SeqCst) {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    Ok(())
+                }
+            });
+            let write = async {
+                file.write_at(b"bytes".to_vec(), 0).await.unwrap();
+                is_written.store(true, Ordering::SeqCst);
+            };
+            zip(slow_sync, write).await.0.unwrap();
+        });
+    }
+
+    #[test]
+    fn the_failure_of_a_sync_that_was_given_up_is_told_by_the_next_one_once() {
+        check("lost-failure", async |pool, path| {
+            let file = make(&pool, &path).await;
+            let failing = file.sync_by(|_| {
+                thread::sleep(SLOW);
+                Err(io::Error::from_raw_os_error(libc::EIO))
+            });
+            assert!(poll_once(failing).await.is_none());
+            let failure = file.fdatasync().await.unwrap_err();
+            assert_eq!(failure.raw_os_error(), Some(libc::EIO));
+            file.fdatasync().await.unwrap();
+            // One that is awaited tells it itself, whoever waits behind it.
+            let failing = file.sync_by(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
+            let (failure, next) = zip(failing, file.fdatasync()).await;
+            assert!(failure.is_err() && next.is_ok());
+        });
+    }
+}
