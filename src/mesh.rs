@@ -297,6 +297,7 @@ impl<M: Weighed> Inward<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::ListenerId;
     use std::thread;
     use std::time::Duration;
 
@@ -372,16 +373,20 @@ mod tests {
             let socket = std::fs::File::open("/dev/null").unwrap().into();
             let entry = Entry { origin: None, is_over: false };
             let socket = Admitted { socket, entry };
-            Box::new(Adoption { socket, bytes: b"rest".to_vec(), deadline: Instant(7) })
+            Box::new(Adoption {
+                socket,
+                listener: ListenerId(3),
+                bytes: b"rest".to_vec(),
+                deadline: Instant(7),
+            })
         };
         let back = ports[0].hand_over(1, adoption()).unwrap_err();
         assert_eq!((back.bytes.as_slice(), back.deadline), (b"rest".as_slice(), Instant(7)));
         assert_eq!(receive(&mut ports[1]).len(), LANE_ITEMS_MAX);
         ports[0].hand_over(1, back).unwrap();
         let adopted = receive(&mut ports[1]).pop();
-        assert!(
-            matches!(adopted, Some((0, Control::Adopt(adoption))) if adoption.bytes == b"rest")
-        );
+        assert!(matches!(adopted, Some((0, Control::Adopt(adoption)))
+                if adoption.bytes == b"rest" && adoption.listener == ListenerId(3)));
     }
 
     #[test]

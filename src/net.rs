@@ -22,7 +22,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::shard::{Output, ReadMode};
+use crate::shard::{ListenerId, Output, ReadMode};
 use crate::time::Instant;
 
 pub use error::NetworkError;
@@ -112,6 +112,8 @@ pub enum Event<'a> {
     /// A connection on one of the listeners.
     Accepted {
         socket: OwnedFd,
+        /// In the order in which `listen` was called.
+        listener: ListenerId,
     },
     /// A listener pauses: descriptors or memory have run out.
     AcceptFailed {

@@ -19,6 +19,7 @@ pub mod membership;
 pub mod output;
 pub mod overlaps;
 pub mod packet_id;
+mod parcel;
 mod presence;
 pub mod profile;
 pub mod queue;
@@ -32,7 +33,7 @@ pub mod encode;
 pub use absent::Absent;
 pub use bounds::SessionLimits;
 pub use clients::{Clients, Totals};
-pub use connection::{Connection, ConnectionId, ConnectionState, Park, ReadMode};
+pub use connection::{Connection, ConnectionId, ConnectionState, ListenerId, Park, ReadMode};
 pub use delivery::Delivery;
 pub use dropped::{DropLog, DropReason, Dropped};
 pub use encode::EncodedOnce;
@@ -58,8 +59,8 @@ use crate::limits::Limits;
 use crate::time::{Deadline, Instant};
 use inflight::{Flow, FlowState, Inflight};
 use packet_id::PacketIdSet;
+use parcel::Parcel;
 use queue::{PLACE_SIZE, Queue, QueueLimits, Queued};
-use runs::Parcel;
 use std::rc::Rc;
 
 /// A session of one shard: its place and the number that tells it from others that were there.

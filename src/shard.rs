@@ -45,13 +45,14 @@ mod take_over;
 mod timers;
 
 pub use events::{About, Event, Notice};
+pub use lifetime::Arrival;
 pub use origin::Origin;
 pub use refusals::Refusal;
 pub use shutdown::Remainder;
 pub use store::Loser;
 
 pub use crate::counters::Counters;
-pub use crate::session::{ConnectionId, Output, Part, ReadMode};
+pub use crate::session::{ConnectionId, ListenerId, Output, Part, ReadMode};
 
 pub use crate::peers::ShardId;
 pub use crate::routing::mail::{LANES, Lane, Mail};
@@ -98,6 +99,7 @@ pub struct Handover {
     /// Gone here.
     pub connection: ConnectionId,
     pub shard: ShardId,
+    pub listener: ListenerId,
     /// Everything received, from CONNECT on.
     pub bytes: Vec<u8>,
     /// When CONNECT must have been processed.

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 
 use crate::routing::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{
-    Close, ConnectionId, Handover, LANES, Lane, Mail, Output, ReadMode, Refusal, Shard, ShardId,
+    Arrival, Close, ConnectionId, Handover, LANES, Lane, ListenerId, Mail, Output, ReadMode,
+    Refusal, Shard, ShardId,
 };
 use crate::time::Instant;
 
@@ -118,7 +119,10 @@ pub trait World {
 /// An event of a connection, or of a socket that wants to become one.
 #[derive(Debug)]
 pub enum Event<'a, S> {
-    Accepted(S),
+    Accepted {
+        socket: S,
+        listener: ListenerId,
+    },
     AcceptRefused {
         refusal: Refusal,
         peer: Option<SocketAddr>,
@@ -146,6 +150,8 @@ pub enum Event<'a, S> {
 #[derive(Debug)]
 pub struct Adoption<S> {
     pub socket: S,
+    /// Where it came in.
+    pub listener: ListenerId,
     /// All that was read so far.
     pub bytes: Vec<u8>,
     /// When its CONNECT must be whole.
@@ -208,9 +214,9 @@ fn take_events<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
         match event {
             Event::Received { connection, bytes } => shard.handle_bytes(now, connection, bytes),
             Event::Sent { connection, output } => shard.handle_sent(now, connection, output),
-            Event::Accepted(socket) => {
-                if let Some(socket) = make_place(shard, world, now, socket) {
-                    open(shard, world, now, socket, None);
+            Event::Accepted { socket, listener } => {
+                if let Some(socket) = make_place(shard, world, now, socket, listener) {
+                    open(shard, world, now, socket, listener, None);
                 }
             }
             Event::AcceptRefused { refusal, peer } => shard.refuse_accept(now, refusal, peer),
@@ -231,6 +237,7 @@ fn make_place<W: World>(
     world: &mut W,
     now: Instant,
     socket: W::Socket,
+    listener: ListenerId,
 ) -> Option<W::Socket> {
     if !world.is_over(&socket) {
         return Some(socket);
@@ -241,7 +248,7 @@ fn make_place<W: World>(
     }
     if let Some(to) = world.crowded_shard().filter(|_| !shard.is_shutting_down()) {
         let deadline = shard.connect_deadline(now);
-        world.hand_over(to, Adoption { socket, bytes: Vec::new(), deadline });
+        world.hand_over(to, Adoption { socket, listener, bytes: Vec::new(), deadline });
         return None;
     }
     refuse_full(shard, world, now, socket);
@@ -278,7 +285,8 @@ fn open<W: World>(
     world: &mut W,
     now: Instant,
     socket: W::Socket,
-    deadline: Option<Instant>,
+    listener: ListenerId,
+    connect_deadline: Option<Instant>,
 ) -> Option<ConnectionId> {
     // The shard gives the place of a connection that it hands over to the next one that it opens.
     hand_over(shard, world, now);
@@ -287,18 +295,19 @@ fn open<W: World>(
     {
         world.close(gone, false);
     }
-    let Addresses { peer, listener } = match shard.wants_addresses() {
+    let Addresses { peer, listener: local } = match shard.wants_addresses() {
         true => world.addresses(&socket, shard.wants_listeners()),
         false => Addresses::default(),
     };
-    let Some(connection) = shard.handle_open(now, peer, deadline) else {
+    let Some(connection) = shard.handle_open(now, Arrival { peer, listener, connect_deadline })
+    else {
         let peer = peer.or_else(|| world.addresses(&socket, false).peer);
         shard.refuse_accept(now, Refusal::Full, peer);
         world.refuse(socket);
         return None;
     };
-    if let Some(listener) = listener {
-        shard.set_listener(connection, listener);
+    if let Some(local) = local {
+        shard.set_listener(connection, local);
     }
     // A connection that may move to another shard has nothing in flight; another need not be asked twice.
     let mode = if shard.may_hand_over() { ReadMode::Once } else { ReadMode::Many };
@@ -333,7 +342,7 @@ fn take_bridge_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
 }
 
 fn take_adoptions<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
-    while let Some(Adoption { socket, bytes, deadline }) = world.next_adoption() {
+    while let Some(Adoption { socket, listener, bytes, deadline }) = world.next_adoption() {
         // One without bytes was sent here for a place; it goes nowhere else.
         let peer = world.is_over(&socket).then(|| world.addresses(&socket, false).peer);
         if let Some(peer) = peer
@@ -342,7 +351,7 @@ fn take_adoptions<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
             refuse_full(shard, world, now, socket);
             continue;
         }
-        if let Some(connection) = open(shard, world, now, socket, Some(deadline)) {
+        if let Some(connection) = open(shard, world, now, socket, listener, Some(deadline)) {
             shard.handle_bytes(now, connection, &bytes);
         }
     }
@@ -384,9 +393,11 @@ fn run_stages<W: World>(shard: &mut Shard, _: &mut W, now: Instant) {
 }
 
 fn hand_over<W: World>(shard: &mut Shard, world: &mut W, _: Instant) {
-    while let Some(Handover { connection, shard: to, bytes, deadline }) = shard.poll_handover() {
+    while let Some(Handover { connection, shard: to, listener, bytes, deadline }) =
+        shard.poll_handover()
+    {
         let socket = world.release(connection);
-        world.hand_over(to, Adoption { socket, bytes, deadline });
+        world.hand_over(to, Adoption { socket, listener, bytes, deadline });
     }
 }
 

@@ -460,6 +460,11 @@ fn functions(code: &str) -> Vec<(usize, String, usize)> {
         if !is_item || line.trim_end().ends_with([';', '}']) {
             continue;
         }
+        let is_end = |line: &&&str| line.trim_end().ends_with(['{', ';']);
+        if lines[index..].iter().find(is_end).is_some_and(|line| line.trim_end().ends_with(';')) {
+            // A signature without a body, over several lines.
+            continue;
+        }
         let close = format!("{}}}", " ".repeat(indent));
         let end = lines[index..].iter().position(|line| line.trim_end() == close);
         if let Some(end) = end {

@@ -10,7 +10,9 @@ use ringmq::codec::{
 };
 use ringmq::limits::Limits;
 use ringmq::plugin::{ClientView, HookSet, Hooks, MessageEdit, Verdict};
-use ringmq::shard::{ConnectionId, Lane, Mail, Output, ReadMode, Shard, ShardId, ShardSettings};
+use ringmq::shard::{
+    ConnectionId, Lane, ListenerId, Mail, Output, ReadMode, Shard, ShardId, ShardSettings,
+};
 use ringmq::time::Instant;
 use ringmq::turn::{Adoption, Event, World, turn};
 use std::collections::VecDeque;
@@ -191,7 +193,8 @@ impl World for Wires {
             let (connection, bytes) = &self.written[publisher];
             return Some(Event::Received { connection: *connection, bytes });
         }
-        std::mem::take(&mut self.is_opening).then_some(Event::Accepted(()))
+        std::mem::take(&mut self.is_opening)
+            .then_some(Event::Accepted { socket: (), listener: ListenerId::default() })
     }
 
     fn next_mail(&mut self, _: Lane) -> Option<(ShardId, Mail)> {

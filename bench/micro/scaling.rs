@@ -12,7 +12,9 @@ use ringmq::codec::{
 use ringmq::hash::KeyedHash;
 use ringmq::limits::Limits;
 use ringmq::peers::Partitions;
-use ringmq::shard::{ConnectionId, Lane, Mail, Output, ReadMode, Shard, ShardId, ShardSettings};
+use ringmq::shard::{
+    Arrival, ConnectionId, Lane, Mail, Output, ReadMode, Shard, ShardId, ShardSettings,
+};
 use ringmq::time::Instant;
 use ringmq::turn::memory::Lanes;
 use ringmq::turn::{Adoption, Event, World, turn};
@@ -223,7 +225,7 @@ impl Model {
         let mut bytes = Vec::new();
         Connect::new(VERSION, &client_id).encode(&mut bytes);
         let own = &mut self.shards[shard];
-        let connection = own.handle_open(NOW, None, None).expect("room for a connection");
+        let connection = own.handle_open(NOW, Arrival::default()).expect("room for a connection");
         own.handle_bytes(NOW, connection, &bytes);
         connection
     }

@@ -30,7 +30,7 @@ use super::error::NetworkError;
 use super::table::Table;
 use super::token::{SocketKey, Token};
 use super::{Event, EventFd, Network};
-use crate::shard::{Output, ReadMode};
+use crate::shard::{ListenerId, Output, ReadMode};
 use crate::system::calls::{confirmed, outstanding};
 use crate::time::Instant;
 use sending::{Sending, Sent};
@@ -195,12 +195,13 @@ impl Epoll {
     /// The next connection of a listener that may have one.
     fn accept(&mut self, now: Instant) -> Option<Event<'static>> {
         loop {
-            let listener = self.listeners.iter_mut().find(|listener| listener.may_accept())?;
+            let place = self.listeners.iter().position(Listener::may_accept)?;
+            let listener = &mut self.listeners[place];
             match accept_with(&listener.acceptor.fd, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     listener.acceptor.accepted();
                     listener.left -= 1;
-                    return Some(Event::Accepted { socket });
+                    return Some(Event::Accepted { socket, listener: ListenerId(place as u16) });
                 }
                 Err(Errno::AGAIN) => listener.is_ready = false,
                 // That connection is gone, or a signal came.

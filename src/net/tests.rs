@@ -47,6 +47,8 @@ pub(super) struct Rig<N> {
     pub(super) received: HashMap<u64, Vec<u8>>,
     pub(super) sent: Vec<u64>,
     ended: Vec<u64>,
+    /// Of each connection, where it came in.
+    listeners: Vec<ListenerId>,
     accept_errors: usize,
     mode: ReadMode,
     echo: bool,
@@ -66,6 +68,7 @@ impl<N: TestNetwork> Rig<N> {
             received: HashMap::new(),
             sent: Vec::new(),
             ended: Vec::new(),
+            listeners: Vec::new(),
             accept_errors: 0,
             mode,
             echo: false,
@@ -92,7 +95,10 @@ impl<N: TestNetwork> Rig<N> {
         let mut accepted = Vec::new();
         while let Some(event) = self.net.next_event(self.now) {
             match event {
-                Event::Accepted { socket, .. } => accepted.push(socket),
+                Event::Accepted { socket, listener } => {
+                    accepted.push(socket);
+                    self.listeners.push(listener);
+                }
                 Event::AcceptFailed { .. } => self.accept_errors += 1,
                 Event::Received { owner, bytes } => {
                     assert!(!self.ended.contains(&owner), "bytes after the end");
@@ -196,6 +202,7 @@ macro_rules! on_each_network {
 
 on_each_network! {
     many_connections_get_their_own_bytes_back;
+    each_connection_names_its_listener;
     a_single_shot_receive_is_repeated_until_told_otherwise;
     a_stopped_receive_loses_nothing;
     an_output_of_many_slices_arrives_whole_and_in_order;
@@ -228,6 +235,19 @@ fn accepting_goes_on_after_the_descriptors_had_run_out() {
         let output = String::from_utf8_lossy(&child.stdout);
         assert!(child.status.success(), "{output}{}", String::from_utf8_lossy(&child.stderr));
         assert!(output.contains("1 passed"), "{output}");
+    }
+}
+
+fn each_connection_names_its_listener<N: TestNetwork>() {
+    let mut rig = Rig::<N>::new(SMALL, ReadMode::Many);
+    let second = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addresses = [rig.address, second.local_addr().unwrap()];
+    rig.net.listen(second.into());
+    let mut clients = Vec::new();
+    for place in [0, 1, 1, 0, 1] {
+        rig.address = addresses[place];
+        clients.push(rig.connect());
+        assert_eq!(rig.listeners.last(), Some(&ListenerId(place as u16)));
     }
 }
 

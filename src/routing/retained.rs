@@ -3,7 +3,7 @@
 mod room;
 mod setters;
 
-pub(crate) use room::{Kept, Room, kept_size};
+pub(crate) use room::{Kept, kept_size};
 pub(crate) use setters::{Setter, SlotSetters};
 
 use crate::peers::ShardId;
@@ -32,4 +32,37 @@ pub(crate) struct Word {
     pub is_promised: bool,
     /// What the asker may spend from now on.
     pub lease: Room,
+}
+
+/// Places of retained messages, and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+impl Room {
+    /// What one message takes; `size` is that of its allocation.
+    pub fn of_one(size: usize) -> Room {
+        Room { messages: 1, bytes: size }
+    }
+
+    pub fn is_none(self) -> bool {
+        self == Room::default()
+    }
+
+    pub fn holds(self, other: Room) -> bool {
+        self.messages >= other.messages && self.bytes >= other.bytes
+    }
+
+    pub fn add(&mut self, other: Room) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+
+    pub fn subtract(&mut self, other: Room) {
+        assert!(self.holds(other), "room is given back by whoever has it: {other:?} of {self:?}");
+        self.messages -= other.messages;
+        self.bytes -= other.bytes;
+    }
 }

@@ -1,8 +1,8 @@
 //! The sessions and connections of one shard, and which of them have something to send.
 
 use super::{
-    Absent, Connection, ConnectionId, Context, Envelope, HolderName, Offer, OutputTotal, Session,
-    SessionKey, ShareId,
+    Absent, Connection, ConnectionId, Context, Envelope, HolderName, ListenerId, Offer,
+    OutputTotal, Session, SessionKey, ShareId,
 };
 use crate::arena::{Budget, Gauge, Message, Run, allocated, tree_size};
 use crate::codec::QoS;
@@ -112,14 +112,18 @@ impl Clients {
         }
     }
 
-    pub fn open(&mut self, peer: Option<SocketAddr>, now: Instant) -> ConnectionId {
+    pub fn open(
+        &mut self,
+        (peer, listener): (Option<SocketAddr>, ListenerId),
+        now: Instant,
+    ) -> ConnectionId {
         let generation = self.next_generation();
         make_place(&mut self.connections);
         let entry = self.connections.vacant_entry();
         let id = ConnectionId { index: entry.key() as u32, generation };
         entry.insert(Connection::new(
             id,
-            peer,
+            (peer, listener),
             now,
             self.totals.connect_input.clone(),
             self.totals.output.clone(),

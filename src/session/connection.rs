@@ -54,15 +54,33 @@ pub struct ConnectionId {
     pub generation: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A listener's place among those of the process, in the order of the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(pub u16);
+
+/// What a connection is, and what only such a connection has.
+#[derive(Debug)]
 pub enum ConnectionState {
-    Connecting,
+    /// Its CONNECT was not accepted yet.
+    Connecting(Connecting),
+    /// It is the connection of that session.
     Open(SessionKey),
-    /// The last bytes are on their way. Input is read, so that its client comes to read them, and thrown away.
-    Closing {
-        /// Bytes thrown away.
-        ignored: u32,
-    },
+    /// Its last bytes are on their way. Its input is read, so that its client comes to read them, and thrown away.
+    Closing(Closing),
+}
+
+#[derive(Debug, Default)]
+pub struct Connecting {
+    /// Its time for CONNECT has passed once.
+    pub had_grace: bool,
+    /// Known only where somebody asks for them.
+    pub addresses: Option<Box<Addresses>>,
+}
+
+#[derive(Debug, Default)]
+pub struct Closing {
+    /// Bytes thrown away.
+    pub ignored: u32,
 }
 
 /// How the shell shall read a connection.
@@ -121,6 +139,8 @@ pub struct PendingSubscribe {
 pub struct Connection {
     pub id: ConnectionId,
     pub state: ConnectionState,
+    /// Where it came in, on whichever shard.
+    pub listener: ListenerId,
     pub version: ProtocolVersion,
     pub park: Option<Park>,
     pub read_mode: ReadMode,
@@ -134,8 +154,6 @@ pub struct Connection {
     pub is_peer_gone: bool,
     /// All that its client had sent was read, and it may be taken over.
     pub is_read_out: bool,
-    /// Its time for CONNECT has passed once.
-    pub had_grace: bool,
     /// It ended while its input waited, and is forgotten when that was used: nothing is sent to it any more.
     pub has_ended: bool,
     /// Its input goes on in the next turn.
@@ -169,8 +187,6 @@ pub struct Connection {
     /// Of a bridge that is believed what it says: the broker that messages for it are marked by.
     pub marks: Option<Box<BrokerId>>,
     pub pending: Option<Box<PendingSubscribe>>,
-    /// Until CONNECT, and only for whoever asks for them.
-    pub addresses: Option<Box<Addresses>>,
 }
 
 /// Between which addresses a connection came.
@@ -184,14 +200,19 @@ pub struct Addresses {
 impl Connection {
     pub fn new(
         id: ConnectionId,
-        peer: Option<SocketAddr>,
+        (peer, listener): (Option<SocketAddr>, ListenerId),
         now: Instant,
         input_total: Gauge,
         output_total: OutputTotal,
     ) -> Connection {
         Connection {
             id,
-            state: ConnectionState::Connecting,
+            state: ConnectionState::Connecting(Connecting {
+                had_grace: false,
+                addresses: peer
+                    .map(|peer| Box::new(Addresses { peer: Some(peer), listener: None })),
+            }),
+            listener,
             version: ProtocolVersion::V311,
             park: None,
             read_mode: ReadMode::Once,
@@ -200,7 +221,6 @@ impl Connection {
             wants_problem_information: true,
             is_peer_gone: false,
             is_read_out: false,
-            had_grace: false,
             has_ended: false,
             is_turn_listed: false,
             has_said_all: false,
@@ -221,12 +241,33 @@ impl Connection {
             aliases_out: None,
             marks: None,
             pending: None,
-            addresses: peer.map(|peer| Box::new(Addresses { peer: Some(peer), listener: None })),
         }
     }
 
+    /// Between which addresses it came, as far as that is known: nothing, once its CONNECT was accepted.
     pub fn addresses(&self) -> Addresses {
-        self.addresses.as_deref().copied().unwrap_or_default()
+        match &self.state {
+            ConnectionState::Connecting(Connecting { addresses: Some(addresses), .. }) => {
+                **addresses
+            }
+            _ => Addresses::default(),
+        }
+    }
+
+    /// `None`: its CONNECT was accepted, or it is closing.
+    pub fn connecting_mut(&mut self) -> Option<&mut Connecting> {
+        match &mut self.state {
+            ConnectionState::Connecting(connecting) => Some(connecting),
+            _ => None,
+        }
+    }
+
+    pub fn is_connecting(&self) -> bool {
+        matches!(self.state, ConnectionState::Connecting(_))
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, ConnectionState::Open(_))
     }
 
     /// When its keep alive will have passed. Time in which its input is not used does not count.
@@ -241,7 +282,7 @@ impl Connection {
     }
 
     pub fn is_closing(&self) -> bool {
-        matches!(self.state, ConnectionState::Closing { .. })
+        matches!(self.state, ConnectionState::Closing(_))
     }
 
     pub fn session(&self) -> Option<SessionKey> {

@@ -1,10 +1,12 @@
 //! Messages into a connection's output.
 
+use super::parcel::Parcel;
 use super::runs::EncodedRun;
 use super::{BufferPool, Connection, Context, Envelope};
 use crate::arena::{Gauge, Message, Stored};
 use crate::bridge::{BrokerId, Trail};
 use crate::codec::{self, PacketId, ProtocolVersion, PublishHead, QoS, ReasonCode};
+use crate::limits::Limits;
 use crate::time::Instant;
 use crate::topic::OutboundAlias;
 
@@ -282,6 +284,13 @@ fn append_whole(
                 out.extend_from_slice(message.payload);
             });
         }
+    }
+}
+
+impl Parcel for Message<'_> {
+    #[inline(always)]
+    fn fits(&self, connection: &Connection, limits: &Limits) -> bool {
+        connection.has_room(limits) && fits_surely(connection, self)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Runs of messages that differ in their payloads alone: to one session, or encoded once for many.
 
+use super::parcel::Parcel;
 use super::queue::PLACE_SIZE;
-use super::{Connection, Context, Session, encode};
-use crate::arena::{COPIED_RUN_SIZE_MAX, Gauge, Message, Run, Stored, stored_size};
+use super::{Connection, Context, Session};
+use crate::arena::{COPIED_RUN_SIZE_MAX, Gauge, Run, Stored, stored_size};
 use crate::codec::{self, PacketId, ProtocolVersion, QoS};
 use crate::limits::Limits;
 
@@ -125,25 +126,6 @@ impl Session {
         };
         append_acked(connection, context, run, qos, first_id);
         true
-    }
-}
-
-/// What is sent in one go: a message, or a run of them.
-pub(super) trait Parcel {
-    /// Whether there is room for all of it in an output, and for each message in a packet of the client's.
-    fn fits(&self, connection: &Connection, limits: &Limits) -> bool;
-
-    /// Whether a connection takes all of it at once and gets nothing of its own with it, if nothing is in front of it.
-    #[inline(always)]
-    fn is_taken(&self, connection: &Connection, limits: &Limits) -> bool {
-        connection.aliases_out.is_none() && self.fits(connection, limits)
-    }
-}
-
-impl Parcel for Message<'_> {
-    #[inline(always)]
-    fn fits(&self, connection: &Connection, limits: &Limits) -> bool {
-        connection.has_room(limits) && encode::fits_surely(connection, self)
     }
 }
 

@@ -173,7 +173,7 @@ impl Shard {
     #[inline(never)]
     pub(super) fn note_input(&mut self, now: Instant, id: ConnectionId, is_new: bool) {
         let Some(connection) = self.clients.connection(id) else { return };
-        if !matches!(connection.state, ConnectionState::Open(_)) {
+        if !connection.is_open() {
             return;
         }
         let state = (connection.input.len(), is_new, connection.park.is_some());

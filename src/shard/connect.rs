@@ -163,15 +163,16 @@ impl Shard {
             let refusal = Refused::new(ReasonCode::PacketTooLarge, why);
             return self.refuse_connect(now, id, connect, refusal);
         }
+        let addresses = self.clients.connection(id).map(|one| one.addresses()).unwrap_or_default();
         self.displace_sessions(now, &losers);
         let (key, is_resumed) = self.session_for(now, client_id, connect.clean_start);
         self.open_connection(now, id, key, connect, &granted);
-        let profile = self.profile(id, connect, bounds);
+        let profile = self.profile(addresses, connect, bounds);
         if let Some(session) = self.clients.session(key) {
             session.connect(id, granted.expiry_s, will, profile);
         }
         self.clients.list_absent(key, now);
-        self.count_address(id, key);
+        self.count_address(addresses.peer, key);
         self.clients.connected_count += 1;
         self.count_tables();
         self.counters.connections_opened += 1;
@@ -181,12 +182,9 @@ impl Shard {
         self.notice_unbelieved(now, id, client_id, belief);
         self.update_read_mode(id);
         let version = connect.version as u8;
-        // Nobody asks for them later.
-        let addresses = self.clients.connection(id).and_then(|c| c.addresses.take());
-        let peer = addresses.and_then(|addresses| addresses.peer);
         self.events.push(|| Event::Connected {
             client_id: client_id.into(),
-            peer,
+            peer: addresses.peer,
             version,
             is_resumed,
         });

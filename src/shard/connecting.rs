@@ -15,7 +15,6 @@ use crate::arena::tree_size;
 use crate::codec::{self, DecodeError, Frame, Packet, PacketType, ProtocolVersion};
 use crate::hash::KeyedHash;
 use crate::limits::CONNECTING_SHARE;
-use crate::session::connection::ConnectionState;
 use crate::session::{HolderName, Holders, ShareId, Shares};
 use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
@@ -220,10 +219,12 @@ impl Shard {
         if let Some(shard) = self.owner_of(&connect) {
             let Some(connection) = self.clients.connection(id) else { return Step::Stop };
             let deadline = connection.timer.unwrap_or(now);
+            let listener = connection.listener;
             self.drop_connection(id);
             self.connections.handovers.push_back(Handover {
                 connection: id,
                 shard,
+                listener,
                 bytes: all.to_vec(),
                 deadline,
             });
@@ -252,7 +253,7 @@ impl Shard {
     pub(super) fn count_as_client(&mut self, id: ConnectionId) {
         self.connections.connecting.remove(id);
         if let Some(connection) = self.clients.connection(id) {
-            debug_assert!(matches!(connection.state, ConnectionState::Open(_)));
+            debug_assert!(connection.is_open());
             connection.input.count_in(&self.memory.frame_bytes);
         }
     }

@@ -24,6 +24,7 @@ use crate::plugin::{
 };
 use crate::printable::Quoted;
 use crate::routing::bridge_mail::BridgeId;
+use crate::session::connection::Addresses;
 use crate::session::{DropReason, Dropped, Profile, Session, SessionKey, Will};
 use crate::time::Instant;
 use std::net::SocketAddr;
@@ -67,8 +68,10 @@ impl Shard {
         if self.hooks.set.is_empty() {
             return;
         }
-        if let Some(connection) = self.clients.connection(id) {
-            connection.addresses.get_or_insert_default().listener = Some(listener);
+        if let Some(connection) = self.clients.connection(id)
+            && let Some(connecting) = connection.connecting_mut()
+        {
+            connecting.addresses.get_or_insert_default().listener = Some(listener);
         }
     }
 
@@ -349,17 +352,16 @@ impl Shard {
         }
     }
 
-    /// What hooks are to be told of the client of a connection; `None`: there are none.
+    /// What hooks are to be told of the client of a connection that came between those addresses; `None`: there are none.
     pub(super) fn profile(
-        &mut self,
-        id: ConnectionId,
+        &self,
+        addresses: Addresses,
         connect: &Connect<'_>,
         limits: SessionLimits,
     ) -> Option<Box<Profile>> {
         if self.hooks.set.is_empty() {
             return None;
         }
-        let addresses = self.clients.connection(id)?.addresses();
         Some(Box::new(Profile {
             user_name: connect.user_name.map(Box::from),
             peer: addresses.peer,

@@ -51,7 +51,7 @@ impl Shard {
         if connect.version != ProtocolVersion::V5 || !connect.is_bridge() {
             return Some(Belief::NotAsked);
         }
-        let addresses = self.clients.connection(id).and_then(|c| c.addresses.as_deref());
+        let addresses = self.clients.connection(id)?.connecting_mut()?.addresses.as_deref();
         let Some(addresses) = addresses else {
             self.ask_place(id);
             return None;
@@ -62,8 +62,10 @@ impl Shard {
 
     /// Where a connection comes from that waits with its CONNECT for that.
     pub(super) fn take_place(&mut self, id: ConnectionId, peer: Option<SocketAddr>) {
-        if let Some(connection) = self.clients.connection(id) {
-            connection.addresses.get_or_insert_default().peer = peer;
+        if let Some(connection) = self.clients.connection(id)
+            && let Some(connecting) = connection.connecting_mut()
+        {
+            connecting.addresses.get_or_insert_default().peer = peer;
         }
     }
 

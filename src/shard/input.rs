@@ -3,7 +3,7 @@
 use super::{ConnectionId, ReadMode, Shard};
 use crate::codec::{self, Frame, Packet, PacketType, ProtocolVersion, ReasonCode};
 use crate::limits::LINGER_BYTES_MAX;
-use crate::session::connection::ConnectionState;
+use crate::session::connection::{Closing, ConnectionState};
 use crate::session::{Park, SessionKey};
 use crate::time::Instant;
 
@@ -42,14 +42,14 @@ impl Shard {
     pub fn handle_bytes(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
         self.counters.bytes_received += bytes.len() as u64;
         let Some(connection) = self.clients.connection(id) else { return };
-        if let ConnectionState::Closing { ignored } = &mut connection.state {
+        if let ConnectionState::Closing(Closing { ignored }) = &mut connection.state {
             *ignored = ignored.saturating_add(bytes.len().min(LINGER_BYTES_MAX) as u32);
             if *ignored as usize >= LINGER_BYTES_MAX {
                 self.update_read_mode(id);
             }
             return;
         }
-        if connection.park.is_some() || connection.state == ConnectionState::Connecting {
+        if connection.park.is_some() || connection.is_connecting() {
             if connection.has_ended {
                 // What comes behind the end of its socket is nobody's.
                 return;
@@ -125,7 +125,7 @@ impl Shard {
         if connection.park.is_some() || connection.input.is_empty() {
             return;
         }
-        let is_first = connection.state == ConnectionState::Connecting;
+        let is_first = connection.is_connecting();
         let mut input = connection.input.take();
         let used = match is_first {
             true => self.read_first(now, id, input.bytes()),
@@ -246,7 +246,7 @@ impl Shard {
         let version = connection.version;
         let key = match connection.state {
             ConnectionState::Open(key) => key,
-            ConnectionState::Connecting | ConnectionState::Closing { .. } => return Step::Stop,
+            ConnectionState::Connecting(_) | ConnectionState::Closing(_) => return Step::Stop,
         };
         if connection.park.is_some() {
             return Step::Wait;
@@ -437,7 +437,7 @@ impl Shard {
             return;
         }
         connection.input.append(bytes, &mut self.connections.input_pool);
-        if connection.state == ConnectionState::Connecting {
+        if connection.is_connecting() {
             self.connections.connecting.begin(id);
             return;
         }
@@ -472,21 +472,23 @@ impl Shard {
         let is_input_scarce =
             self.memory.frame_bytes.bytes() > self.limits.shard_frames_bytes_max / 2;
         let Some(connection) = self.clients.connection(id) else { return };
-        connection.read_mode = match (connection.state, connection.park) {
+        connection.read_mode = match (&connection.state, connection.park) {
             // Behind a DISCONNECT nothing may follow. [MQTT-3.14.4-2]
-            (ConnectionState::Closing { .. }, _) if connection.has_said_all => ReadMode::Stopped,
+            (ConnectionState::Closing(_), _) if connection.has_said_all => ReadMode::Stopped,
             // A client that is blocked by what it sends does not read.
-            (ConnectionState::Closing { ignored }, _) if (ignored as usize) < LINGER_BYTES_MAX => {
+            (ConnectionState::Closing(closing), _)
+                if (closing.ignored as usize) < LINGER_BYTES_MAX =>
+            {
                 ReadMode::Many
             }
-            (ConnectionState::Closing { .. }, _) => ReadMode::Stopped,
+            (ConnectionState::Closing(_), _) => ReadMode::Stopped,
             _ if is_shutting_down && !is_waited_for => ReadMode::Stopped,
-            (ConnectionState::Connecting, Some(_))
+            (ConnectionState::Connecting(_), Some(_))
                 if connection.input.len() >= PARKED_INPUT_MAX =>
             {
                 ReadMode::Stopped
             }
-            (ConnectionState::Connecting, _) => ReadMode::Once,
+            (ConnectionState::Connecting(_), _) => ReadMode::Once,
             // Its socket is read to its end, or as far as may be, before it ends.
             _ if connection.is_peer_gone => ReadMode::Stopped,
             (_, None) => ReadMode::Many,

@@ -168,7 +168,7 @@ impl Shard {
             ConnectionState::Open(_) if connection.park == Some(Park::Rate) => {}
             ConnectionState::Open(_) => self.set_keep_alive_timer(now, id),
             // What is not open yet, or not any more, is not read so.
-            ConnectionState::Connecting | ConnectionState::Closing { .. } => {}
+            ConnectionState::Connecting(_) | ConnectionState::Closing(_) => {}
         }
     }
 }

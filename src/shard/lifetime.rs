@@ -8,7 +8,8 @@ use crate::arena::{Draft, Meta, Stored};
 use crate::codec::ReasonCode;
 use crate::plugin::HookEvent;
 use crate::routing::retained::Setter;
-use crate::session::connection::ConnectionState;
+use crate::session::ListenerId;
+use crate::session::connection::{Closing, ConnectionState};
 use crate::session::{Park, SessionKey, Will};
 use crate::time::Instant;
 use std::net::SocketAddr;
@@ -16,25 +17,35 @@ use std::net::SocketAddr;
 /// What a connection whose time for CONNECT has passed gets more: a process that stood still has its bytes by then.
 const CONNECT_GRACE_MS: u64 = 100;
 
+/// How a connection comes to a shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arrival {
+    /// May be left out unless `Shard::wants_addresses`.
+    pub peer: Option<SocketAddr>,
+    pub listener: ListenerId,
+    /// Of a connection that was handed over: when its CONNECT must have been processed.
+    pub connect_deadline: Option<Instant>,
+}
+
 impl Shard {
-    /// A network connection, new or handed over with the deadline it had. `None`: too many; close it. `peer` may be left out
-    /// unless `wants_addresses`.
-    pub fn handle_open(
-        &mut self,
-        now: Instant,
-        peer: Option<SocketAddr>,
-        connect_deadline: Option<Instant>,
-    ) -> Option<ConnectionId> {
+    /// A network connection, new or handed over. `None`: too many; close it.
+    pub fn handle_open(&mut self, now: Instant, arrival: Arrival) -> Option<ConnectionId> {
+        let Arrival { peer, listener, connect_deadline } = arrival;
         if self.shutdown.has_begun || self.is_full() {
             self.counters.connections_refused += 1;
             return None;
         }
-        let id = self.clients.open(peer, now);
+        let id = self.clients.open((peer, listener), now);
         self.connections.connecting.add(id, self.holder_name(peer));
         self.count_tables();
         let deadline = connect_deadline.unwrap_or(self.connect_deadline(now));
         self.set_connection_timer(id, Some(deadline));
         Some(id)
+    }
+
+    /// Where a connection came in, on whichever shard; `None`: it is gone.
+    pub fn listener(&mut self, id: ConnectionId) -> Option<ListenerId> {
+        Some(self.clients.connection(id)?.listener)
     }
 
     pub fn is_shutting_down(&self) -> bool {
@@ -111,10 +122,10 @@ impl Shard {
         if connection.is_closing() {
             return;
         }
-        if connection.state == ConnectionState::Connecting {
+        if connection.is_connecting() {
             self.connections.connecting.remove(id);
         }
-        connection.state = ConnectionState::Closing { ignored: 0 };
+        connection.state = ConnectionState::Closing(Closing::default());
         connection.park = None;
         connection.pending = None;
         drop(connection.input.take());
@@ -157,7 +168,7 @@ impl Shard {
         self.set_connection_timer(id, None);
         if let Some(mut connection) = self.clients.remove_connection(id) {
             self.connections.begun.end(&mut connection.begun);
-            if connection.state == ConnectionState::Connecting {
+            if connection.is_connecting() {
                 self.connections.connecting.remove(id);
             }
             if connection.park == Some(Park::Bridge) {
@@ -174,7 +185,7 @@ impl Shard {
     fn leave(&mut self, now: Instant, id: ConnectionId, why: &str) {
         let Some(connection) = self.clients.connection(id) else { return };
         let Some(key) = connection.session() else {
-            if connection.state == ConnectionState::Connecting {
+            if connection.is_connecting() {
                 let peer = connection.addresses().peer;
                 self.events.push(|| Event::Refused { peer, why: why.into() });
             }
@@ -286,28 +297,29 @@ impl Shard {
     fn on_connection_timer(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.clients.connection(id) else { return };
         connection.timer = None;
-        match connection.state {
-            ConnectionState::Closing { .. } => self.list_close(id),
+        let is_silent = connection.is_silent(now);
+        match &mut connection.state {
+            ConnectionState::Closing(_) => self.list_close(id),
             ConnectionState::Open(_) if connection.park == Some(Park::Rate) => {
                 self.end_rate_pause(now, id);
             }
             // The timer was that of a pause that ended otherwise.
             ConnectionState::Open(_) if connection.keep_alive_ms == 0 => {}
-            ConnectionState::Open(_) if !connection.is_silent(now) => {
+            ConnectionState::Open(_) if !is_silent => {
                 self.set_keep_alive_timer(now, id);
             }
             ConnectionState::Open(_) => self.read_before_end(id),
             // Its CONNECT is here.
-            ConnectionState::Connecting if connection.park == Some(Park::TakeOver) => {
+            ConnectionState::Connecting(_) if connection.park == Some(Park::TakeOver) => {
                 let again = (!connection.has_ended).then(|| self.connect_deadline(now));
                 self.set_connection_timer(id, again);
             }
             // It may have to move with all that it has sent, so the ring reads it, not we: for that it has some time more.
-            ConnectionState::Connecting if !connection.had_grace => {
-                connection.had_grace = true;
+            ConnectionState::Connecting(connecting) if !connecting.had_grace => {
+                connecting.had_grace = true;
                 self.set_connection_timer(id, Some(now.plus_ms(CONNECT_GRACE_MS)));
             }
-            ConnectionState::Connecting => {
+            ConnectionState::Connecting(_) => {
                 self.counters.connects_timed_out += 1;
                 let why = "no whole CONNECT arrived in time";
                 self.notice_unnamed(now, Some(id), None, why, "connect_timeout_ms");

@@ -43,7 +43,7 @@ impl Shard {
         let Some(connection) = self.clients.connection(id) else { return };
         self.counters.bytes_sent += connection.output.sent(output, &mut self.delivery.pool) as u64;
         match connection.state {
-            ConnectionState::Closing { .. } => {
+            ConnectionState::Closing(_) => {
                 if connection.output.size() == 0 {
                     return self.list_close(id);
                 }
@@ -55,7 +55,7 @@ impl Shard {
                     self.unpark(now, id, Park::Output);
                 }
             }
-            ConnectionState::Connecting => {}
+            ConnectionState::Connecting(_) => {}
         }
         self.clients.list_flush(id);
     }

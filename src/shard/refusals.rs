@@ -3,7 +3,6 @@
 use super::input::Step;
 use super::{About, ConnectionId, Notice, Shard, stranger};
 use crate::codec::{DecodeError, ReasonCode};
-use crate::session::connection::ConnectionState;
 use crate::time::Instant;
 use std::net::SocketAddr;
 
@@ -50,7 +49,7 @@ impl Shard {
         error: &DecodeError,
     ) -> Step {
         let connection = self.clients.connection(id);
-        if connection.is_some_and(|one| one.state == ConnectionState::Connecting) {
+        if connection.is_some_and(|one| one.is_connecting()) {
             self.notice_stranger(now, id, rest, &error.to_string());
         }
         self.fail(now, id, error)
@@ -91,10 +90,8 @@ impl Shard {
     /// Ends a connection that sent what cannot be decoded. [MQTT-4.13.1-1]
     #[cold]
     pub(super) fn fail(&mut self, now: Instant, id: ConnectionId, error: &DecodeError) -> Step {
-        let is_connecting = self
-            .clients
-            .connection(id)
-            .is_some_and(|connection| connection.state == ConnectionState::Connecting);
+        let is_connecting =
+            self.clients.connection(id).is_some_and(|connection| connection.is_connecting());
         if is_connecting {
             self.counters.protocol_errors += 1;
             self.close(now, id, &error.to_string());

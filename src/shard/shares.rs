@@ -38,8 +38,8 @@ impl Shard {
     }
 
     /// A session counts to the address that its client has come from, and so does its will.
-    pub(super) fn count_address(&mut self, id: ConnectionId, key: SessionKey) {
-        let address = self.address_name(id);
+    pub(super) fn count_address(&mut self, peer: Option<SocketAddr>, key: SessionKey) {
+        let address = self.holder_name(peer);
         self.clients.set_address(key, address);
         let has_will = self.clients.session(key).is_some_and(|session| session.will().is_some());
         if !has_will {

@@ -90,9 +90,9 @@ impl Shard {
             let Some(connection) = self.clients.connection(id) else { continue };
             match connection.state {
                 // Nothing of it was taken.
-                ConnectionState::Connecting => self.close(now, id, GOODBYE),
+                ConnectionState::Connecting(_) => self.close(now, id, GOODBYE),
                 ConnectionState::Open(key) => self.part_if_done(now, id, key),
-                ConnectionState::Closing { .. } => {}
+                ConnectionState::Closing(_) => {}
             }
         }
         // Clients that have left by themselves meanwhile.

@@ -33,7 +33,6 @@ use super::{ConnectionId, Shard};
 use crate::arena::{Arena, Draft, Generation};
 use crate::limits::Limits;
 use crate::routing::router::Router;
-use crate::session::connection::ConnectionState;
 use crate::session::{Park, SessionKey};
 use crate::time::Instant;
 use crate::work::{COPY_SIZE, steps_of_bytes};
@@ -314,7 +313,7 @@ impl Shard {
         let part = self.turn_part();
         let Some(connection) = self.clients.connection(id) else { return };
         let is_used = connection.turn_steps > 0 && u64::from(connection.turn_steps) >= part;
-        let is_open = matches!(connection.state, ConnectionState::Open(_));
+        let is_open = connection.is_open();
         if is_used && is_open && connection.park.is_none() && !self.shutdown.has_begun {
             self.park(id, Park::Turn);
         }
@@ -413,7 +412,7 @@ impl Shard {
     /// Ends a connection whose socket has ended before and whose input was used now.
     fn end_if_used(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.clients.connection(id) else { return };
-        let is_open = matches!(connection.state, ConnectionState::Open(_));
+        let is_open = connection.is_open();
         if connection.has_ended && is_open && connection.park.is_none() {
             self.handle_close(now, id);
         }

@@ -3,7 +3,6 @@
 
 use super::{About, ConnectionId, Shard};
 use crate::hash::KeyedHash;
-use crate::session::connection::ConnectionState;
 use crate::session::{Park, SessionKey};
 use crate::time::Instant;
 use std::collections::{HashMap, VecDeque};
@@ -120,7 +119,7 @@ impl Shard {
             }
             if id == successor {
                 match self.clients.connection(old) {
-                    Some(connection) if matches!(connection.state, ConnectionState::Open(_)) => {
+                    Some(connection) if connection.is_open() => {
                         self.resume_after_refusal(now, old);
                     }
                     _ if has_more => {

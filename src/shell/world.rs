@@ -193,9 +193,9 @@ impl<N: Network> World for NetWorld<N> {
             net::Event::Sent { owner, output } => {
                 Event::Sent { connection: from_owner(owner), output }
             }
-            net::Event::Accepted { socket } => {
+            net::Event::Accepted { socket, listener } => {
                 match self.gate.enter(self.now, || peer_address(&socket).ok()) {
-                    Ok(entry) => Event::Accepted(Admitted { socket, entry }),
+                    Ok(entry) => Event::Accepted { socket: Admitted { socket, entry }, listener },
                     Err(refusal) => {
                         Event::AcceptRefused { refusal, peer: peer_address(&socket).ok() }
                     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::{Addresses, Adoption, Event, Step, World, advance, turn};
 use crate::routing::bridge_mail::{FromBridges, ToBridges};
-use crate::shard::{ConnectionId, LANES, Lane, Mail, Output, ReadMode, Shard, ShardId};
+use crate::shard::{ConnectionId, LANES, Lane, ListenerId, Mail, Output, ReadMode, Shard, ShardId};
 use crate::time::Instant;
 
 /// The lanes between all pairs of shards; connections move on the control lanes.
@@ -165,6 +165,11 @@ impl Socket {
         self.place.map(|(shard, _)| shard)
     }
 
+    /// The shard that has it, and what that calls it.
+    pub fn place(&self) -> Option<(ShardId, ConnectionId)> {
+        self.place
+    }
+
     pub fn is_sending(&self) -> bool {
         self.on_the_way.is_some()
     }
@@ -220,7 +225,7 @@ pub struct Memory {
     lanes: Lanes<SocketId>,
     /// By shard, in the order of their ids.
     tables: Vec<BTreeMap<ConnectionId, SocketId>>,
-    accepts: Vec<VecDeque<SocketId>>,
+    accepts: Vec<VecDeque<(SocketId, ListenerId)>>,
     /// A read brings at most so many bytes.
     read_size: usize,
 }
@@ -246,6 +251,16 @@ impl Memory {
 
     /// The same for a client that is there.
     pub fn connect_from(&mut self, shard: usize, peer: Option<SocketAddr>) -> SocketId {
+        self.connect_to(shard, ListenerId::default(), peer)
+    }
+
+    /// The same through a listener of many.
+    pub fn connect_to(
+        &mut self,
+        shard: usize,
+        listener: ListenerId,
+        peer: Option<SocketAddr>,
+    ) -> SocketId {
         self.sockets.push(Socket {
             peer,
             to_shard: VecDeque::new(),
@@ -259,7 +274,7 @@ impl Memory {
             is_closed: false,
         });
         let id = self.sockets.len() - 1;
-        self.accepts[shard].push_back(id);
+        self.accepts[shard].push_back((id, listener));
         id
     }
 
@@ -366,9 +381,10 @@ impl World for MemoryWorld<'_> {
     type Socket = SocketId;
 
     fn next_event(&mut self) -> Option<Event<'_, SocketId>> {
-        if let Some(id) = self.memory.accepts[usize::from(self.shard)].pop_front() {
+        let accept = self.memory.accepts[usize::from(self.shard)].pop_front();
+        if let Some((socket, listener)) = accept {
             self.has_moved = true;
-            return Some(Event::Accepted(id));
+            return Some(Event::Accepted { socket, listener });
         }
         loop {
             let Due { connection, id, reads } = *self.due.front()?;

@@ -11,7 +11,6 @@ const NOT_YET: [(&str, &str); 5] = [
     ("src/arena", "a message and its own shared allocation are made of each other"),
     ("src/links", "a line owns its feed, and what it sets aside goes back through the line"),
     ("src/shard", "the mail carries what groups, retained messages and $SYS say to each other"),
-    ("src/shard/retained", "the room of retained messages and their setters name each other"),
 ];
 
 /// Re-exports of re-exports that are followed.

@@ -3,6 +3,7 @@
 mod budget;
 mod credit;
 mod limits;
+mod listeners;
 mod metadata;
 mod parked;
 mod rates;

@@ -4,7 +4,7 @@ use super::quiet;
 use super::world::World;
 use ringmq::codec::{Connect, Packet, ProtocolVersion, QoS, ReasonCode, next_frame};
 use ringmq::limits::Limits;
-use ringmq::shard::{ConnectionId, Shard, ShardSettings};
+use ringmq::shard::{Arrival, ConnectionId, Shard, ShardSettings};
 use ringmq::time::Instant;
 
 #[test]
@@ -122,8 +122,9 @@ fn connect_as(
     peer: &str,
     client_id: &str,
 ) -> (ReasonCode, ConnectionId) {
-    let peer = peer.parse().expect("an address");
-    let id = shard.handle_open(now, Some(peer), None).expect("there is room");
+    let peer = Some(peer.parse().expect("an address"));
+    let arrival = Arrival { peer, ..Arrival::default() };
+    let id = shard.handle_open(now, arrival).expect("there is room");
     let mut bytes = Vec::new();
     let connect =
         Connect { session_expiry_s: Some(60), ..Connect::new(ProtocolVersion::V5, client_id) };

@@ -7,7 +7,7 @@ use ringmq::codec::{
 };
 use ringmq::limits::Limits;
 use ringmq::routing::bridge_mail::{FromBridges, ToBridges};
-use ringmq::shard::{Shard, ShardSettings};
+use ringmq::shard::{ListenerId, Shard, ShardSettings};
 use ringmq::time::Instant;
 use ringmq::turn::Step;
 use ringmq::turn::memory::{Memory, Socket, SocketId};
@@ -103,6 +103,21 @@ impl World {
         let socket = self.memory.connect_from(0, Some(peer.parse().expect("an address")));
         self.clients.push(Client { version: V5, socket });
         self.clients.len() - 1
+    }
+
+    /// As `dial`, through a listener of many.
+    #[allow(dead_code, reason = "only regressions tell listeners apart")]
+    pub fn dial_to(&mut self, listener: ListenerId) -> usize {
+        let socket = self.memory.connect_to(0, listener, None);
+        self.clients.push(Client { version: V5, socket });
+        self.clients.len() - 1
+    }
+
+    /// Where the client's connection came in, as the shard knows that has it.
+    #[allow(dead_code, reason = "only regressions tell listeners apart")]
+    pub fn listener_of(&mut self, client: usize) -> Option<ListenerId> {
+        let (shard, connection) = self.socket(client).place()?;
+        self.shards[usize::from(shard)].listener(connection)
     }
 
     /// A client id whose session is on `shard`.

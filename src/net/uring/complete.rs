@@ -8,7 +8,7 @@ use io_uring::cqueue;
 use super::sockets::Receive;
 
 use super::{Event, Ring, SPARE_SENDS_MAX, SocketKey, Token};
-use crate::shard::ReadMode;
+use crate::shard::{ListenerId, ReadMode};
 use crate::time::Instant;
 
 impl Ring {
@@ -163,7 +163,8 @@ impl Ring {
         // SAFETY: needed to own a descriptor that the kernel made. Sound because the completion is the only one who
         // names it.
         let socket = unsafe { OwnedFd::from_raw_fd(result) };
-        if acceptor.is_stopped() { None } else { Some(Event::Accepted { socket }) }
+        let listener = ListenerId(listener as u16);
+        if acceptor.is_stopped() { None } else { Some(Event::Accepted { socket, listener }) }
     }
 }
 

@@ -4,6 +4,7 @@
 //! before a message arrives: by a lease, which its holder spends on any topic, or by a promise for one topic. What is kept
 //! and what is set aside never pass the limits together, so a message that claims its room is never refused.
 
+use super::Room;
 use super::setters::{Charged, Setter, Setters, is_crowded};
 use crate::arena::{Claim, Gauge, Message, Meta, Stored, allocated, stored_size, tree_size};
 use crate::counters::Counters;
@@ -13,39 +14,6 @@ use crate::session::{DropLog, DropReason};
 use crate::time::Instant;
 use crate::topic::{RetainedStore, ScanEnd, is_system};
 use std::collections::HashMap;
-
-/// Places of retained messages, and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Room {
-    pub messages: usize,
-    pub bytes: usize,
-}
-
-impl Room {
-    /// What one message takes; `size` is that of its allocation.
-    pub fn of_one(size: usize) -> Room {
-        Room { messages: 1, bytes: size }
-    }
-
-    pub fn is_none(self) -> bool {
-        self == Room::default()
-    }
-
-    pub fn holds(self, other: Room) -> bool {
-        self.messages >= other.messages && self.bytes >= other.bytes
-    }
-
-    pub fn add(&mut self, other: Room) {
-        self.messages += other.messages;
-        self.bytes += other.bytes;
-    }
-
-    pub fn subtract(&mut self, other: Room) {
-        assert!(self.holds(other), "room is given back by whoever has it: {other:?} of {self:?}");
-        self.messages -= other.messages;
-        self.bytes -= other.bytes;
-    }
-}
 
 /// What a message with a topic of so many bytes takes: `size` bytes by itself, and the topic once more where it is found by.
 pub(crate) fn kept_size(topic_size: usize, size: usize) -> usize {
