@@ -4,6 +4,7 @@
 //! in one test thread from a seed. A shard's memory is its own: other shards get copies by mail.
 
 mod acks;
+mod admission;
 mod begun;
 pub mod bridges;
 mod connect;
@@ -57,7 +58,6 @@ pub use crate::session::{ConnectionId, ListenerId, Output, Part, ReadMode};
 pub use crate::peers::ShardId;
 pub use crate::routing::mail::{LANES, Lane, Mail};
 
-use crate::arena::{Draft, Generation};
 use crate::hash::KeyedHash;
 use crate::limits::Limits;
 use crate::peers::Peers;
@@ -213,17 +213,6 @@ impl Shard {
         self.run_pipeline(now);
         self.free_discards();
         self.tell_drops(now);
-    }
-
-    /// Copies a message into the arena. `None`: the message is larger than the arena; it is counted and goes nowhere.
-    #[inline(always)]
-    fn admit(&mut self, now: Instant, draft: &Draft<'_>) -> Option<Generation> {
-        let generation = match self.flow.arena.admit(draft) {
-            Ok(generation) => generation,
-            Err(_) => self.admit_after_stages(now, *draft)?,
-        };
-        self.counters.admitted += 1;
-        Some(generation)
     }
 
     #[inline]

@@ -140,7 +140,7 @@ impl<N: Network> Relay<N> {
                     }
                 }
                 Event::Sent { owner, output } => wires.sent(owner as usize, output),
-                Event::Accepted { socket } => accepted.push(socket),
+                Event::Accepted { socket, .. } => accepted.push(socket),
                 Event::AcceptFailed { .. } => {}
                 Event::Ended { owner, .. } => ended.push(owner as usize),
             }

@@ -8,7 +8,7 @@
 //! A message that a bridge brings in is published by the shard to which its topic hashes, under the bridge's number,
 //! and does not leave by the same bridge. The bridge answers the remote when the shard has the message.
 
-use super::hooks::Publisher;
+use super::admission::Publisher;
 use super::hops::Hops;
 use super::input::Step;
 use super::{ConnectionId, Shard};

@@ -13,7 +13,7 @@
 //! promise the messages of a publisher are no repeats (`shard::repeats`), and point to point QoS 0 costs the core four
 //! times as much.
 
-use super::publish::Published;
+use super::admission::{Published, Publisher};
 use super::timers::Timer;
 use super::{About, ConnectionId, Notice, Shard};
 use crate::arena::{Draft, Generation, Message, split_trail};
@@ -23,7 +23,6 @@ use crate::plugin::{
     Plugged, SessionLimits, Verdict, is_wanted,
 };
 use crate::printable::Quoted;
-use crate::routing::bridge_mail::BridgeId;
 use crate::session::connection::Addresses;
 use crate::session::{DropReason, Dropped, Profile, Session, SessionKey, Will};
 use crate::time::Instant;
@@ -37,19 +36,6 @@ pub(super) const AT_ORIGIN: HookSet = HookSet::PUBLISH.union(HookSet::AUTHORIZE_
 
 /// A larger message takes time to be copied, which is not a hook's.
 const ROW_SIZE_MAX: usize = 64 << 10;
-
-/// Whose message it is.
-#[derive(Clone, Copy)]
-pub(super) enum Publisher<'a> {
-    /// A connected client, and the topic of the message once more, as text.
-    Client(SessionKey, &'a str),
-    /// The will of a session that is there.
-    Session(SessionKey),
-    /// The will of a session that is gone.
-    Ended(&'a Session),
-    /// A bridge, which brought it in.
-    Bridge(BridgeId),
-}
 
 impl Shard {
     /// Calls these hooks from now on; to be set before the first connection.

@@ -6,10 +6,10 @@
 //! but bridges: `Meta::from_bridge` says that there is one, and its slot is found by another way (`TRAILED`), so other
 //! messages pay nothing.
 
+use super::admission::{Published, Publisher};
 use super::events::{About, Notice};
-use super::hooks::Publisher;
 use super::input::Step;
-use super::publish::{Published, meta_of};
+use super::publish::meta_of;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Meta};
 use crate::bridge::hops::{self, Arrival, BrokerId, Trail};

@@ -1,7 +1,7 @@
 //! Beginnings and ends: connections opened and closed, sessions left and ended, deadlines, shutdown.
 
-use super::hooks::Publisher;
-use super::publish::Published;
+use super::admission::Published;
+use super::admission::Publisher;
 use super::timers::Timer;
 use super::{Close, ConnectionId, Event, Shard};
 use crate::arena::{Draft, Meta, Stored};

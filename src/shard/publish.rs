@@ -1,6 +1,6 @@
 //! PUBLISH from a client: checked, admitted, acknowledged.
 
-use super::hooks::Publisher;
+use super::admission::{Published, Publisher};
 use super::input::Step;
 use super::{About, ConnectionId, Shard};
 use crate::arena::{Claim, Draft, Generation, Meta};
@@ -12,30 +12,6 @@ use crate::topic::{AliasError, check_name, is_system};
 /// The keys that set how long and deep a topic may be, and how much is retained.
 pub(super) const TOPIC_KEYS: &str = "filter_size_max and filter_levels_max";
 pub(super) const RETAINED_KEYS: &str = "retained_messages_max and retained_bytes_max";
-
-/// What became of a message at its origin. A denied message stays in its slot until the stages have acked it, unread; a
-/// refused one has no slot, and its generation is none.
-#[derive(Clone, Copy)]
-pub(super) struct Published {
-    pub generation: Generation,
-    pub denied: Option<ReasonCode>,
-}
-
-impl Published {
-    pub const REFUSED: Published = Published {
-        generation: Generation::NONE,
-        denied: Some(ReasonCode::ImplementationSpecificError),
-    };
-
-    #[inline]
-    pub fn of(admitted: Option<Generation>) -> Published {
-        admitted.map_or(Published::REFUSED, |generation| Published { generation, denied: None })
-    }
-
-    pub fn is_refused(&self) -> bool {
-        self.generation == Generation::NONE
-    }
-}
 
 impl Shard {
     #[inline(always)]

@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Source, first_name, is_word_byte, sources};
 
 /// Rooms whose modules still use each other in circles, and why.
-const NOT_YET: [(&str, &str); 4] = [
+const NOT_YET: [(&str, &str); 3] = [
     ("bench/load", "a run, its outcome and its report name each other"),
     ("src/arena", "a message and its own shared allocation are made of each other"),
     ("src/links", "a line owns its feed, and what it sets aside goes back through the line"),
-    ("src/shard", "the mail carries what groups, retained messages and $SYS say to each other"),
 ];
 
 /// Re-exports of re-exports that are followed.

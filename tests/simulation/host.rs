@@ -5,7 +5,9 @@ use crate::client::Env;
 use crate::hooks::PlannedHooks;
 use crate::memory::{counted, given_back, uncounted};
 use crate::network::SocketId;
-use ringmq::shard::{ConnectionId, Lane, Mail, Output, ReadMode, Shard, ShardId, ShardSettings};
+use ringmq::shard::{
+    ConnectionId, Lane, ListenerId, Mail, Output, ReadMode, Shard, ShardId, ShardSettings,
+};
 use ringmq::time::Instant;
 use ringmq::turn::memory::Lanes as LanesOf;
 use ringmq::turn::{Adoption, Event, STEPS, Step, World, advance};
@@ -241,7 +243,9 @@ impl World for Outside<'_> {
 
     fn next_event(&mut self) -> Option<Event<'_, SocketId>> {
         Some(match self.net.completions.pop_front()? {
-            Completion::Accepted(socket) => Event::Accepted(socket),
+            Completion::Accepted(socket) => {
+                Event::Accepted { socket, listener: ListenerId::default() }
+            }
             Completion::Received(connection, bytes) => {
                 uncounted(|| self.net.lent = bytes);
                 Event::Received { connection, bytes: &self.net.lent }

@@ -1,0 +1,58 @@
+//! A message comes into the arena: whose it is, and what becomes of it.
+
+use super::Shard;
+use crate::arena::{Draft, Generation};
+use crate::codec::ReasonCode;
+use crate::routing::bridge_mail::BridgeId;
+use crate::session::{Session, SessionKey};
+use crate::time::Instant;
+
+/// Whose message it is.
+#[derive(Clone, Copy)]
+pub(super) enum Publisher<'a> {
+    /// A connected client, and the topic of the message once more, as text.
+    Client(SessionKey, &'a str),
+    /// The will of a session that is there.
+    Session(SessionKey),
+    /// The will of a session that is gone.
+    Ended(&'a Session),
+    /// A bridge, which brought it in.
+    Bridge(BridgeId),
+}
+
+/// What became of a message at its origin. A denied message stays in its slot until the stages have acked it, unread; a
+/// refused one has no slot, and its generation is none.
+#[derive(Clone, Copy)]
+pub(super) struct Published {
+    pub generation: Generation,
+    pub denied: Option<ReasonCode>,
+}
+
+impl Published {
+    pub const REFUSED: Published = Published {
+        generation: Generation::NONE,
+        denied: Some(ReasonCode::ImplementationSpecificError),
+    };
+
+    #[inline]
+    pub fn of(admitted: Option<Generation>) -> Published {
+        admitted.map_or(Published::REFUSED, |generation| Published { generation, denied: None })
+    }
+
+    pub fn is_refused(&self) -> bool {
+        self.generation == Generation::NONE
+    }
+}
+
+impl Shard {
+    /// Copies a message into the arena. `None`: the message is larger than the arena; it is counted and goes nowhere.
+    #[inline(always)]
+    pub(super) fn admit(&mut self, now: Instant, draft: &Draft<'_>) -> Option<Generation> {
+        let generation = match self.flow.arena.admit(draft) {
+            Ok(generation) => generation,
+            Err(_) => self.admit_after_stages(now, *draft)?,
+        };
+        self.counters.admitted += 1;
+        Some(generation)
+    }
+}
