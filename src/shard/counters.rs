@@ -76,7 +76,7 @@ impl Shard {
             connect_bytes: self.connect_bytes.bytes(),
             will_bytes: self.will_bytes.bytes(),
             metadata_bytes: self.metadata_bytes(),
-            interest_bytes: self.router.interest.bytes(),
+            interest_bytes: self.router.interest().bytes(),
             route_bytes: self.router.route_bytes(),
             mail_bytes: self.outbox.bytes() + self.postponed_mail.bytes() + self.inbound_bytes(),
             spare_bytes: self.pool.bytes() + self.input_pool.bytes() + self.outbox.spare_bytes(),
@@ -87,7 +87,7 @@ impl Shard {
             parked_on_mail: self.parked_on_mail.len(),
             mail_is_above_mark: self.outbox.is_mail_above_mark(),
             store_is_holding: self.outbox.is_held(),
-            interest_filters: self.router.interest.filter_count(),
+            interest_filters: self.router.interest().filter_count(),
             has_hooks: !self.hook_set.is_empty(),
         }
     }

@@ -48,7 +48,7 @@ impl Shard {
         if self.shard_count == 1 {
             return false;
         }
-        if is_new && self.router.subscriptions.subscriber_count(filter) == 1 {
+        if is_new && self.router.subscriptions().subscriber_count(filter) == 1 {
             self.announcement_version += 1;
             let version = self.announcement_version;
             let mut missing = 0u128;
@@ -89,7 +89,7 @@ impl Shard {
     /// Who waits for it to be known has it confirmed: a client may go on behind the end of its own subscription.
     pub(super) fn withdraw(&mut self, now: Instant, filter: &str) {
         self.bound_held();
-        if self.shard_count == 1 || self.router.subscriptions.subscriber_count(filter) > 0 {
+        if self.shard_count == 1 || self.router.subscriptions().subscriber_count(filter) > 0 {
             return;
         }
         let announcement = self.end_announcement(filter);
@@ -123,10 +123,10 @@ impl Shard {
         is_added: bool,
     ) {
         if !is_added {
-            self.router.interest.remove(&filter, from);
+            self.router.remove_interest(&filter, from);
             return self.bound_held();
         }
-        self.router.interest.add(&filter, from);
+        self.router.add_interest(&filter, from);
         self.bound_held();
         self.outbox.control_behind(from, Control::InterestAck { filter, version });
     }

@@ -117,7 +117,7 @@ impl Shard {
         let announcements =
             map_size(self.announcements.capacity(), size_of::<(Box<str>, Announcement)>());
         self.clients.table_bytes()
-            + self.router.subscriptions.bytes()
+            + self.router.subscriptions().bytes()
             + self.groups.bytes()
             + self.connecting.bytes()
             + self.retained.setters_bytes()
@@ -181,7 +181,7 @@ impl Shard {
     }
 
     fn has_room_for_filter(&self, filter: &str, listed: usize) -> bool {
-        let index = &self.router.subscriptions;
+        let index = self.router.subscriptions();
         if index.subscriber_count(filter) > 0 {
             return self.metadata.budget.has_room(listed + ENTRY_SIZE);
         }

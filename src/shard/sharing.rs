@@ -183,7 +183,7 @@ impl Shard {
                 retain_as_published: true,
                 id: 0,
             };
-            self.router.subscriptions.insert(&filter, Subscriber::Group(index), entry);
+            self.router.subscribe(&filter, Subscriber::Group(index), entry);
             self.bound_held();
         }
         (filter, is_new)
@@ -435,7 +435,7 @@ impl Shard {
             if let Some(group) = self.groups.remove(index) {
                 self.discards.push(group.backlog, Some(DropReason::GroupFull));
             }
-            self.router.subscriptions.remove(&filter, Subscriber::Group(index));
+            self.router.unsubscribe(&filter, Subscriber::Group(index));
             self.withdraw(now, &filter);
             self.count_left_in_group(left_count);
             return;

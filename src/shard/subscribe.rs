@@ -298,7 +298,7 @@ impl Shard {
             id: subscription_id,
         };
         // [MQTT-3.8.4-3]
-        let previous = self.router.subscriptions.insert(text, Subscriber::Session(key), entry);
+        let previous = self.router.subscribe(text, Subscriber::Session(key), entry);
         self.bound_held();
         let is_waiting = self.announce(text, previous.is_none(), Some(id));
         let wants_retained = match options.retain_handling {
@@ -421,7 +421,7 @@ impl Shard {
 
     /// Takes a subscription that is not shared out of the index.
     pub(super) fn remove_subscription(&mut self, now: Instant, key: SessionKey, text: &str) {
-        self.router.subscriptions.remove(text, Subscriber::Session(key));
+        self.router.unsubscribe(text, Subscriber::Session(key));
         self.withdraw(now, text);
     }
 }
