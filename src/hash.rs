@@ -24,6 +24,12 @@ impl KeyedHash {
     }
 
     pub fn bytes(&self, bytes: &[u8]) -> u64 {
+        self.bytes_inlined(bytes)
+    }
+
+    /// The same with one call less, for the way of each message.
+    #[inline(always)]
+    pub fn bytes_inlined(&self, bytes: &[u8]) -> u64 {
         self.0.hash_one(bytes)
     }
 

@@ -223,7 +223,7 @@ impl Limits {
         arena_size: 16 << 20,
         arena_slots: 8192,
         large_message_size: 32 << 10,
-        route_cache_max: 65_536,
+        route_cache_max: 131_072,
         shard_stored_bytes_max: 512 << 20,
         shard_output_bytes_max: 256 << 20,
         shard_frames_bytes_max: 64 << 20,

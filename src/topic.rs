@@ -1,6 +1,7 @@
-//! Topics: names, filters, the index of subscriptions, retained messages by topic, shared groups, aliases.
+//! Topics: names, filters, the index of subscriptions and its changes, retained messages by topic, shared groups, aliases.
 
 pub mod alias;
+pub mod changes;
 pub mod filter;
 pub mod index;
 pub mod name;
@@ -8,10 +9,11 @@ pub mod retained;
 pub mod shared;
 
 pub use alias::{AliasError, InboundAliases, OutboundAlias, OutboundAliases};
+pub use changes::{Changes, Levels};
 pub use filter::{
     FilterError, ShareError, Subscribed, filter_of, has_wildcards, matches, parse_filter, pattern,
 };
 pub use index::Index;
-pub use name::{NameError, check_name, is_system};
+pub use name::{NameError, check_name, is_same, is_system};
 pub use retained::{RetainedStore, ScanEnd};
 pub use shared::Members;

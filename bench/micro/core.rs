@@ -5,8 +5,8 @@
 
 use ringmq::codec::{
     Connect, ForwardedProperties, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode,
-    RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions, next_frame,
-    put_user_property,
+    RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions, TopicFilters, Unsubscribe,
+    next_frame, put_user_property,
 };
 use ringmq::limits::Limits;
 use ringmq::plugin::{ClientView, HookSet, Hooks, MessageEdit, Verdict};
@@ -32,6 +32,10 @@ struct Scenario {
     wildcard: bool,
     /// Each message comes in a receive and a turn of its own.
     is_alone: bool,
+    /// Topics that each publisher writes to in turn, below its own one if there are several.
+    topics: usize,
+    /// Messages after each of which a subscription with wildcards, which means none of the topics, comes or goes; 0: none does.
+    change_every: usize,
     /// What is called of each message.
     hooks: Option<MakeHooks>,
 }
@@ -41,6 +45,10 @@ type MakeHooks = fn() -> Box<dyn Hooks>;
 const NOW: Instant = Instant(1);
 /// What one receive brings.
 const READ_SIZE: usize = 8 << 10;
+/// Receives of a round, after which all turns are made.
+const ROUND_READS: usize = 50;
+/// Clients that take turns to change a subscription.
+const CHANGERS: usize = 16;
 
 /// First bytes of packets.
 const PUBLISH_QOS1: u8 = 0x32;
@@ -60,8 +68,14 @@ const PLAIN: Scenario = Scenario {
     user_properties: 0,
     wildcard: false,
     is_alone: false,
+    topics: 1,
+    change_every: 0,
     hooks: None,
 };
+
+/// 100,000 topics in turn.
+const ROUTES: Scenario =
+    Scenario { name: "route-churn-none", publishers: 100, topics: 1_000, ..PLAIN };
 
 const SCENARIOS: &[Scenario] = &[
     PLAIN,
@@ -105,6 +119,9 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "fan-in-qos1", wildcard: true, qos: QoS::AtLeastOnce, ..PLAIN },
     Scenario { name: "alone-qos0", is_alone: true, ..PLAIN },
     Scenario { name: "alone-qos1", is_alone: true, qos: QoS::AtLeastOnce, ..PLAIN },
+    ROUTES,
+    Scenario { name: "route-churn-1000", change_every: 1_000, ..ROUTES },
+    Scenario { name: "route-churn-100", change_every: 100, ..ROUTES },
 ];
 
 /// The chain with the built-in plugin, which does what `Adder` does.
@@ -162,9 +179,9 @@ struct Wires {
     is_acked: bool,
     accepted: Option<ConnectionId>,
     is_opening: bool,
-    /// What each publisher writes again and again.
+    /// What publishers write again and again.
     written: Vec<(ConnectionId, Vec<u8>)>,
-    /// Publishers that write in this turn.
+    /// Of that, what they write in this turn.
     due: VecDeque<usize>,
     /// What else clients write.
     answers: VecDeque<(ConnectionId, Vec<u8>)>,
@@ -189,8 +206,8 @@ impl World for Wires {
             self.spare.push(last);
             return Some(Event::Received { connection, bytes: &self.lent });
         }
-        if let Some(publisher) = self.due.pop_front() {
-            let (connection, bytes) = &self.written[publisher];
+        if let Some(read) = self.due.pop_front() {
+            let (connection, bytes) = &self.written[read];
             return Some(Event::Received { connection: *connection, bytes });
         }
         std::mem::take(&mut self.is_opening)
@@ -318,21 +335,7 @@ impl Bench {
     }
 
     fn subscribe(&mut self, id: ConnectionId, filter: &str, qos: QoS) {
-        let options = SubscriptionOptions {
-            qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: RetainHandling::DoNotSend,
-        };
-        let list = [(filter, options)];
-        let subscribe = Subscribe {
-            packet_id: PacketId::new(1).expect("not 0"),
-            subscription_id: None,
-            user_properties: Default::default(),
-            filters: SubscribeFilters::from_list(&list),
-        };
-        let mut bytes = Vec::new();
-        Packet::Subscribe(subscribe).encode(self.wires.version, &mut bytes);
+        let bytes = encode_subscribe(self.wires.version, filter, qos);
         self.write(id, bytes);
     }
 
@@ -352,51 +355,136 @@ impl Bench {
     }
 }
 
-/// Runs until at least `count` messages were delivered; returns how many were.
-fn run(scenario: &Scenario, count: usize) -> usize {
+fn encode_subscribe(version: ProtocolVersion, filter: &str, qos: QoS) -> Vec<u8> {
+    let options = SubscriptionOptions {
+        qos,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::DoNotSend,
+    };
+    let list = [(filter, options)];
+    let subscribe = Subscribe {
+        packet_id: PacketId::new(1).expect("not 0"),
+        subscription_id: None,
+        user_properties: Default::default(),
+        filters: SubscribeFilters::from_list(&list),
+    };
+    let mut bytes = Vec::new();
+    Packet::Subscribe(subscribe).encode(version, &mut bytes);
+    bytes
+}
+
+fn encode_unsubscribe(version: ProtocolVersion, filter: &str) -> Vec<u8> {
+    let list = [filter];
+    let unsubscribe = Unsubscribe {
+        packet_id: PacketId::new(1).expect("not 0"),
+        user_properties: Default::default(),
+        filters: TopicFilters::from_list(&list),
+    };
+    let mut bytes = Vec::new();
+    Packet::Unsubscribe(unsubscribe).encode(version, &mut bytes);
+    bytes
+}
+
+/// The receives of a publisher, each with the count of its messages: its topics in turn, until each has had one.
+fn reads(scenario: &Scenario, publisher: usize, properties: &[u8]) -> Vec<(Vec<u8>, usize)> {
     let Scenario { version, qos, .. } = *scenario;
+    let payload = vec![7u8; scenario.payload_size];
+    let mut reads = Vec::new();
+    let (mut bytes, mut messages) = (Vec::new(), 0);
+    for number in 0.. {
+        let topic = match scenario.topics {
+            1 => format!("bench/p2p/{publisher}"),
+            topics => format!("bench/p2p/{publisher}/{}", number % topics),
+        };
+        messages += 1;
+        let publish = Publish {
+            qos,
+            topic: &topic,
+            packet_id: (qos != QoS::AtMostOnce).then(|| PacketId::new(messages as u16)).flatten(),
+            properties: ForwardedProperties::from_raw(properties),
+            payload: &payload,
+            ..Publish::default()
+        };
+        Packet::Publish(publish).encode(version, &mut bytes);
+        if bytes.len() >= READ_SIZE || scenario.is_alone {
+            reads.push((std::mem::take(&mut bytes), std::mem::take(&mut messages)));
+            if number + 1 >= scenario.topics {
+                break;
+            }
+        }
+    }
+    reads
+}
+
+/// Puts a change of a subscription behind each `every` messages, two times as many as there are filters: each comes and goes.
+fn put_changes(bench: &mut Bench, counts: &mut Vec<usize>, every: usize) {
+    let version = bench.wires.version;
+    let changers: Vec<ConnectionId> =
+        (0..CHANGERS).map(|n| bench.connect(&format!("changer-{n}"))).collect();
+    let (mut number, mut messages) = (0, 0);
+    let reads = std::mem::take(&mut bench.wires.written);
+    for (read, count) in reads.into_iter().zip(std::mem::take(counts)) {
+        bench.wires.written.push(read);
+        counts.push(count);
+        messages += count;
+        while messages >= every {
+            messages -= every;
+            let filter = match number / 2 % 2 {
+                0 => format!("bench/p2p/+/x{}", number / 2),
+                _ => format!("bench/p2p/x{}/#", number / 2),
+            };
+            let bytes = match number % 2 {
+                0 => encode_subscribe(version, &filter, QoS::AtMostOnce),
+                _ => encode_unsubscribe(version, &filter),
+            };
+            bench.wires.written.push((changers[number / 2 % CHANGERS], bytes));
+            counts.push(0);
+            number += 1;
+        }
+    }
+}
+
+/// Runs until at least `count` messages were delivered, and one of each topic before; returns how many were.
+fn run(scenario: &Scenario, count: usize) -> usize {
+    let qos = scenario.qos;
     let mut bench = Bench::new(scenario);
     let mut properties = Vec::new();
     for index in 0..scenario.user_properties {
         let (name, value) = (format!("name-{index:04}"), format!("value-{index:04}"));
         put_user_property(&mut properties, &name, &value);
     }
-    let mut messages_of = Vec::new();
+    // Messages of each receive.
+    let mut counts = Vec::new();
     for publisher in 0..scenario.publishers {
-        let topic = format!("bench/p2p/{publisher}");
         for subscriber in 0..scenario.subscribers {
             if !scenario.wildcard || publisher == 0 {
                 let id = bench.connect(&format!("sub-{publisher}-{subscriber}"));
-                let filter = if scenario.wildcard { "bench/+/#" } else { topic.as_str() };
-                bench.subscribe(id, filter, qos);
+                let filter = match (scenario.wildcard, scenario.topics) {
+                    (true, _) => "bench/+/#".to_owned(),
+                    (false, 1) => format!("bench/p2p/{publisher}"),
+                    _ => format!("bench/p2p/{publisher}/+"),
+                };
+                bench.subscribe(id, &filter, qos);
             }
         }
         let id = bench.connect(&format!("pub-{publisher}"));
-        let payload = vec![7u8; scenario.payload_size];
-        let mut bytes = Vec::new();
-        let mut messages = 0;
-        while bytes.len() < READ_SIZE && !(scenario.is_alone && messages == 1) {
-            messages += 1;
-            let publish = Publish {
-                qos,
-                topic: &topic,
-                packet_id: (qos != QoS::AtMostOnce)
-                    .then(|| PacketId::new(messages as u16))
-                    .flatten(),
-                properties: ForwardedProperties::from_raw(&properties),
-                payload: &payload,
-                ..Publish::default()
-            };
-            Packet::Publish(publish).encode(version, &mut bytes);
+        for (bytes, messages) in reads(scenario, publisher, &properties) {
+            counts.push(messages);
+            bench.wires.written.push((id, bytes));
         }
-        messages_of.push(messages);
-        bench.wires.written.push((id, bytes));
+    }
+    if scenario.change_every > 0 {
+        put_changes(&mut bench, &mut counts, scenario.change_every);
     }
     let receivers = if scenario.wildcard { 1 } else { scenario.subscribers };
-    while bench.delivered < count {
-        for (publisher, messages) in messages_of.iter().enumerate() {
-            bench.wires.due.push_back(publisher);
-            bench.delivered += messages * receivers;
+    let before = if scenario.topics > 1 { counts.iter().sum::<usize>() * receivers } else { 0 };
+    let mut next = 0;
+    while bench.delivered < before + count {
+        for _ in 0..ROUND_READS.min(counts.len()) {
+            bench.wires.due.push_back(next);
+            bench.delivered += counts[next] * receivers;
+            next = (next + 1) % counts.len();
             if scenario.is_alone {
                 bench.turns();
             }

@@ -20,7 +20,6 @@ pub(crate) struct KnownInterest {
     /// How many filters beyond the first a shard has announced under one hash.
     collisions: HashMap<(u64, ShardId), u32, ahash::RandomState>,
     hash: KeyedHash,
-    exact_version: u64,
 }
 
 impl KnownInterest {
@@ -30,7 +29,6 @@ impl KnownInterest {
             exact: HashMap::with_hasher(hash.state()),
             collisions: HashMap::with_hasher(hash.state()),
             hash: hash.clone(),
-            exact_version: 0,
         }
     }
 
@@ -78,11 +76,6 @@ impl KnownInterest {
         self.wildcards.found_max()
     }
 
-    /// Moves with every change.
-    pub fn version(&self) -> u64 {
-        self.exact_version + self.wildcards.version()
-    }
-
     /// The memory held, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
         self.wildcards.bytes()
@@ -107,7 +100,6 @@ impl KnownInterest {
     }
 
     fn add_hash(&mut self, hash: u64, shard: ShardId) {
-        self.exact_version += 1;
         let (word, bit) = place(shard);
         let set = self.exact.entry(hash).or_default();
         if set[word] & bit != 0 {
@@ -117,7 +109,6 @@ impl KnownInterest {
     }
 
     fn remove_hash(&mut self, hash: u64, shard: ShardId) {
-        self.exact_version += 1;
         if let Some(count) = self.collisions.get_mut(&(hash, shard)) {
             *count -= 1;
             if *count == 0 {
@@ -151,9 +142,7 @@ mod tests {
         known.add("a/b", 127);
         assert_eq!(known.shards("a/b").0, [0, 65, 127].into_iter().collect());
         assert_eq!(known.shards("a/c").0, ShardSet::of(65));
-        let version = known.version();
         known.remove("a/b", 0);
-        assert_ne!(known.version(), version);
         assert_eq!(known.shards("a/b").0, [65, 127].into_iter().collect());
         known.remove("a/b", 127);
         known.remove("a/+", 65);

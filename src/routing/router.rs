@@ -3,11 +3,12 @@
 use super::known::KnownInterest;
 use crate::arena::allocated;
 use crate::codec::QoS;
-use crate::hash::KeyedHash;
+use crate::hash::{KeyedHash, PartedTable};
+use crate::peers::ShardId;
+use crate::random::Random;
 use crate::routing::route::{LocalDelivery, NoLocal, Route};
 use crate::session::SessionKey;
-use crate::topic::Index;
-use std::collections::HashMap;
+use crate::topic::{Changes, Index, Levels, has_wildcards, is_same};
 use std::rc::Rc;
 
 /// Who is behind a subscription on this shard.
@@ -28,92 +29,234 @@ pub(crate) struct Options {
     pub id: u32,
 }
 
+/// Subscriptions of this shard, interest of others, and what both came to for topics of late.
+///
+/// Invariants worth naming:
+/// - Nothing changes subscriptions or interest but the methods of the router, and each of them notes the filter: a route that
+///   is found names no session that has ended, and no group whose place another one has.
+/// - A change costs the same however many routes are remembered.
 pub(crate) struct Router {
-    pub subscriptions: Index<Subscriber, Options>,
-    pub interest: KnownInterest,
-    cache: HashMap<Box<[u8]>, Rc<Route>, ahash::RandomState>,
-    cache_versions: (u64, u64),
-    cache_max: usize,
-    /// Bytes of all remembered routes, about, and how many there may be.
-    cache_bytes: usize,
-    cache_bytes_max: usize,
+    subscriptions: Index<Subscriber, Options>,
+    interest: KnownInterest,
+    routes: PartedTable<Remembered>,
+    /// A change of a filter without wildcards takes the route of its topic out; the others are noted here.
+    changes: Changes,
+    hash: KeyedHash,
+    /// Chooses the routes that make room.
+    random: Random,
+    route_count: usize,
+    routes_max: usize,
+    /// What topics and routes hold outside of the table.
+    held_bytes: usize,
+    bytes_max: usize,
 }
 
-/// What a topic takes in the table of routes, half of which may be empty.
-const ENTRY_SIZE: usize = size_of::<(Box<[u8]>, Rc<Route>)>() + 1;
+/// A route that was found.
+struct Remembered {
+    topic: Box<[u8]>,
+    route: Rc<Route>,
+    /// The version of changes that it has met.
+    version: u64,
+    levels: Levels,
+}
 
 /// What a remembered topic may take on average, in bytes: many topics with many subscribers each are not all
 /// remembered.
 const ROUTE_BYTES_MEAN: usize = 512;
 
+/// Topics for which a part of the table is made, and how many parts there are at most.
+const TOPICS_PER_PART: usize = 1_024;
+const PARTS_MAX: usize = 256;
+
+/// Changes that are told apart: where fewer topics are remembered, as many as topics.
+const STAMPS_MAX: usize = 65_536;
+
+/// Routes that make room for one, at most: so many, and one for so many subscriptions that were found for it.
+const EVICTED_MAX: usize = 2;
+const FOUND_PER_EVICTED: usize = 4;
+
+/// Receivers of a route that are freed in a step.
+const FREED_PER_STEP: usize = 16;
+
+/// A route with more receivers is freed where its topic is looked up, not where its subscription changes.
+const FREED_AT_ONCE_MAX: usize = 64;
+
 impl Router {
-    pub fn new(hash: &KeyedHash, cache_max: usize, cache_bytes_max: usize) -> Router {
+    /// `routes_max` routes are remembered at most, and with their topics they take `bytes_max` bytes at most.
+    pub fn new(hash: &KeyedHash, routes_max: usize, bytes_max: usize) -> Router {
+        let bytes_max = bytes_max.min(routes_max.saturating_mul(ROUTE_BYTES_MEAN));
+        let topics_mean = (bytes_max / ROUTE_BYTES_MEAN).max(1);
+        let power = |count: usize, most: usize| count.min(most).next_power_of_two();
         Router {
             subscriptions: Index::new(hash.clone()),
             interest: KnownInterest::new(hash),
-            cache: HashMap::with_hasher(hash.state()),
-            cache_versions: (0, 0),
-            cache_max,
-            cache_bytes: 0,
-            cache_bytes_max: cache_bytes_max.min(cache_max.saturating_mul(ROUTE_BYTES_MEAN)),
+            routes: PartedTable::with_parts(power(topics_mean / TOPICS_PER_PART, PARTS_MAX)),
+            changes: Changes::new(hash.clone(), power(topics_mean, STAMPS_MAX)),
+            hash: hash.clone(),
+            random: Random::new(hash.bytes(b"routes")),
+            route_count: 0,
+            routes_max,
+            held_bytes: 0,
+            bytes_max,
         }
     }
 
-    /// The memory of remembered routes, about.
+    pub fn subscriptions(&self) -> &Index<Subscriber, Options> {
+        &self.subscriptions
+    }
+
+    pub fn interest(&self) -> &KnownInterest {
+        &self.interest
+    }
+
+    /// Adds a subscription to a valid filter without share name, or replaces it: then the previous options are returned.
+    pub fn subscribe(
+        &mut self,
+        filter: &str,
+        subscriber: Subscriber,
+        options: Options,
+    ) -> Option<Options> {
+        let previous = self.subscriptions.insert(filter, subscriber, options);
+        if previous != Some(options) {
+            self.note(filter);
+        }
+        previous
+    }
+
+    pub fn unsubscribe(&mut self, filter: &str, subscriber: Subscriber) {
+        if self.subscriptions.remove(filter, subscriber).is_some() {
+            self.note(filter);
+        }
+    }
+
+    /// A shard has announced a filter.
+    pub fn add_interest(&mut self, filter: &str, shard: ShardId) {
+        self.interest.add(filter, shard);
+        self.note(filter);
+    }
+
+    /// A shard has withdrawn a filter that it announced.
+    pub fn remove_interest(&mut self, filter: &str, shard: ShardId) {
+        self.interest.remove(filter, shard);
+        self.note(filter);
+    }
+
+    /// The memory of remembered routes, and of what is known of changes.
     pub fn route_bytes(&self) -> usize {
-        self.cache_bytes
+        self.held_bytes + self.routes.bytes() + self.changes.bytes()
     }
 
     #[inline(always)]
     pub fn route(&mut self, topic: &[u8], steps: &mut u64) -> Rc<Route> {
-        let versions = (self.subscriptions.version(), self.interest.version());
-        if versions != self.cache_versions {
-            self.forget_routes(steps);
-            self.cache_versions = versions;
+        let hash = self.hash.bytes_inlined(topic);
+        if let Some(remembered) = self.routes.find_mut(hash, |other| is_same(&other.topic, topic))
+            && (remembered.version == self.changes.version()
+                || is_untouched(&self.changes, remembered, steps))
+        {
+            return Rc::clone(&remembered.route);
         }
-        if let Some(route) = self.cache.get(topic) {
-            return Rc::clone(route);
-        }
-        self.find_route(topic, steps)
+        self.find_route(hash, topic, steps)
     }
 
-    /// The route of a topic that is not remembered.
-    fn find_route(&mut self, topic: &[u8], steps: &mut u64) -> Rc<Route> {
-        let route = Rc::new(self.build(topic, steps));
-        let bytes = allocated(topic.len()) + route.bytes() + 2 * ENTRY_SIZE;
-        let bytes_max = self.cache_bytes_max;
-        if self.cache.len() >= self.cache_max || self.cache_bytes + bytes > bytes_max {
-            self.forget_routes(steps);
-        }
-        if bytes <= bytes_max {
-            self.cache_bytes += bytes;
-            self.cache.insert(topic.into(), Rc::clone(&route));
+    /// The route of a topic that is not remembered, or about which something may have changed.
+    #[inline(never)]
+    fn find_route(&mut self, hash: u64, topic: &[u8], steps: &mut u64) -> Rc<Route> {
+        *steps += self.forget(hash, topic);
+        let text = std::str::from_utf8(topic).expect("a topic was validated when it was decoded");
+        let route = Rc::new(self.build(text, steps));
+        let bytes = bytes_of(topic, &route);
+        if self.make_room(hash, bytes, &route, steps) {
+            let remembered = Remembered {
+                topic: topic.into(),
+                route: Rc::clone(&route),
+                version: self.changes.version(),
+                levels: self.changes.levels(text),
+            };
+            self.routes.insert(hash, remembered, |other| self.hash.bytes(&other.topic));
+            self.route_count += 1;
+            self.held_bytes += bytes;
         }
         route
     }
 
+    /// Forgets routes until another one that takes `bytes` may be remembered; whether it may.
+    fn make_room(&mut self, hash: u64, bytes: usize, route: &Route, steps: &mut u64) -> bool {
+        if bytes + self.routes.bytes() + self.changes.bytes() > self.bytes_max {
+            return false;
+        }
+        let found_count = route.local.len() + route.groups.len();
+        let mut left = EVICTED_MAX + found_count / FOUND_PER_EVICTED;
+        loop {
+            let bytes = self.route_bytes() + bytes + self.routes.growth(hash);
+            if self.route_count < self.routes_max && bytes <= self.bytes_max {
+                return true;
+            }
+            if left == 0 {
+                return false;
+            }
+            left -= 1;
+            let hash_of = |other: &Remembered| self.hash.bytes(&other.topic);
+            let Some(evicted) = self.routes.take_any(self.random.number(), hash_of) else {
+                return false;
+            };
+            *steps += self.count_forgotten(&evicted);
+        }
+    }
+
+    /// Something about a filter has changed that means each topic the filter means.
+    fn note(&mut self, filter: &str) {
+        if has_wildcards(filter) {
+            return self.changes.note(filter);
+        }
+        // A topic whose hash is that of another shard's filter keeps a route with needless mail, at worst.
+        let topic = filter.as_bytes();
+        let hash = self.hash.bytes(topic);
+        let Some(remembered) = self.routes.find_mut(hash, |other| *other.topic == *topic) else {
+            return;
+        };
+        if remembered.route.local.len() > FREED_AT_ONCE_MAX {
+            remembered.version = Changes::NEVER;
+        } else {
+            self.forget(hash, topic);
+        }
+    }
+
+    /// Takes a route out; the steps that this takes.
+    fn forget(&mut self, hash: u64, topic: &[u8]) -> u64 {
+        let hash_of = |other: &Remembered| self.hash.bytes(&other.topic);
+        let forgotten = self.routes.remove(hash, |other| *other.topic == *topic, hash_of);
+        forgotten.map_or(0, |forgotten| self.count_forgotten(&forgotten))
+    }
+
+    /// The steps of freeing what was taken out.
+    fn count_forgotten(&mut self, forgotten: &Remembered) -> u64 {
+        self.route_count -= 1;
+        self.held_bytes -= bytes_of(&forgotten.topic, &forgotten.route);
+        1 + (forgotten.route.local.len() / FREED_PER_STEP) as u64
+    }
+
     /// How many receivers a message of this topic has, if that is remembered.
     pub fn weight(&self, topic: &[u8]) -> Option<u64> {
-        let versions = (self.subscriptions.version(), self.interest.version());
-        let route = self.cache.get(topic).filter(|_| versions == self.cache_versions)?;
-        Some((route.local.len() + route.groups.len()) as u64)
+        let hash = self.hash.bytes(topic);
+        let remembered = self.routes.find(hash, |other| *other.topic == *topic)?;
+        let is_valid = remembered.version == self.changes.version()
+            || !self.changes.since(remembered.version, remembered.levels).is_touched;
+        let Route { local, groups, .. } = &*remembered.route;
+        is_valid.then_some((local.len() + groups.len()) as u64)
     }
 
-    /// No message costs more steps to find its receivers and to be offered to them, its bytes apart.
+    /// No message costs more steps to find its receivers and to be offered to them: its bytes apart, and routes with many
+    /// receivers that are freed.
     pub fn weight_max(&self) -> u64 {
         let (subscriptions, interest) = (&self.subscriptions, &self.interest);
-        let found_max = 2 * subscriptions.found_max() + interest.found_max();
-        (found_max + subscriptions.visits_max() + interest.visits_max()) as u64
+        let own_max = subscriptions.found_max();
+        let found_max = 2 * own_max + interest.found_max();
+        let visits_max = subscriptions.visits_max() + interest.visits_max();
+        let remembered_max = Changes::STEPS_MAX + EVICTED_MAX + own_max / FOUND_PER_EVICTED;
+        (found_max + visits_max + remembered_max) as u64
     }
 
-    fn forget_routes(&mut self, steps: &mut u64) {
-        *steps += self.cache.len() as u64;
-        self.cache.clear();
-        self.cache_bytes = 0;
-    }
-
-    fn build(&self, topic: &[u8], steps: &mut u64) -> Route {
-        let topic = std::str::from_utf8(topic).expect("a topic was validated when it was decoded");
+    fn build(&self, topic: &str, steps: &mut u64) -> Route {
         let mut route = Route::default();
         let mut found: Vec<(SessionKey, Options)> = Vec::new();
         let mut visit_count =
@@ -125,6 +268,7 @@ impl Router {
         route.remote = remote;
         visit_count += remote_count;
         *steps += (visit_count + found.len() + route.groups.len()) as u64;
+        route.local.reserve_exact(found.len());
         found.sort_by_key(|(key, _)| *key);
         for matching in found.chunk_by(|a, b| a.0 == b.0) {
             let all = merge(matching).expect("a chunk has an entry");
@@ -136,8 +280,25 @@ impl Router {
             };
             route.local.push(LocalDelivery { no_local, ..all });
         }
+        route.local.shrink_to_fit();
         route
     }
+}
+
+/// Whether what has changed since a route was looked up last left it as it is: then it is valid from now on.
+#[inline(never)]
+fn is_untouched(changes: &Changes, remembered: &mut Remembered, steps: &mut u64) -> bool {
+    let since = changes.since(remembered.version, remembered.levels);
+    *steps += since.steps;
+    if !since.is_touched {
+        remembered.version = changes.version();
+    }
+    !since.is_touched
+}
+
+/// What a topic and its route hold outside of the table.
+fn bytes_of(topic: &[u8], route: &Route) -> usize {
+    allocated(topic.len()) + route.bytes()
 }
 
 /// One delivery for all subscriptions of one session that match. [MQTT-3.3.4-2]
@@ -156,27 +317,308 @@ fn merge(matching: &[(SessionKey, Options)]) -> Option<LocalDelivery> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::ShardSet;
+    use crate::topic::matches;
+    use std::collections::BTreeMap;
+
+    const OPTIONS: Options =
+        Options { qos: QoS::AtMostOnce, no_local: false, retain_as_published: false, id: 0 };
+
+    fn session(index: u32, generation: u32) -> Subscriber {
+        Subscriber::Session(SessionKey { index, generation })
+    }
 
     #[test]
     fn the_memory_of_remembered_routes_is_bounded() {
-        const CACHE_MAX: usize = 100;
-        let mut router = Router::new(&KeyedHash::new(1), CACHE_MAX, usize::MAX);
-        let options =
-            Options { qos: QoS::AtMostOnce, no_local: false, retain_as_published: false, id: 7 };
+        const ROUTES_MAX: usize = 100;
+        let mut router = Router::new(&KeyedHash::new(1), ROUTES_MAX, usize::MAX);
         let mut most = 0;
         for index in 0..2_000 {
-            let key = SessionKey { index, generation: 1 };
-            router.subscriptions.insert("#", Subscriber::Session(key), options);
+            router.subscribe("#", session(index, 1), OPTIONS);
             if index % 100 == 0 {
                 for topic in 0..50u8 {
                     let route = router.route(&[b'a' + topic % 26, b'/', b'0' + topic / 26], &mut 0);
                     assert_eq!(route.local.len(), index as usize + 1);
-                    let bytes: usize = router.cache.values().map(|route| route.bytes()).sum();
-                    assert!(bytes <= CACHE_MAX * ROUTE_BYTES_MEAN);
-                    most = most.max(router.cache.len());
+                    assert!(router.route_bytes() <= ROUTES_MAX * ROUTE_BYTES_MEAN);
+                    most = most.max(router.route_count);
                 }
             }
         }
         assert_eq!(most, 50, "routes are remembered while there is room");
+    }
+
+    #[test]
+    fn a_topic_too_many_forgets_few_others() {
+        const ROUTES_MAX: usize = 5_000;
+        let mut router = Router::new(&KeyedHash::new(1), ROUTES_MAX, usize::MAX);
+        let topic = |n: usize| format!("some/topic/{n}");
+        for n in 0..ROUTES_MAX {
+            router.route(topic(n).as_bytes(), &mut 0);
+        }
+        assert_eq!(router.route_count, ROUTES_MAX);
+        for n in 0..500 {
+            router.route(topic(ROUTES_MAX + n).as_bytes(), &mut 0);
+        }
+        assert_eq!(router.route_count, ROUTES_MAX);
+        let kept = (0..ROUTES_MAX).filter(|n| router.weight(topic(*n).as_bytes()).is_some());
+        assert!(kept.count() >= ROUTES_MAX - 500);
+    }
+
+    #[test]
+    fn a_change_takes_no_route_that_it_does_not_mean() {
+        let mut router = Router::new(&KeyedHash::new(1), 10_000, usize::MAX);
+        let topics: Vec<String> = (0..1_000).map(|n| format!("a/{n}")).collect();
+        let look_up = |router: &mut Router| -> Vec<Rc<Route>> {
+            topics.iter().map(|topic| router.route(topic.as_bytes(), &mut 0)).collect()
+        };
+        let before = look_up(&mut router);
+        for n in 0..100 {
+            router.subscribe(&format!("a/x{n}"), session(n, 1), OPTIONS);
+            router.subscribe(&format!("a/x{n}/#"), session(n, 1), OPTIONS);
+            router.add_interest(&format!("+/x{n}"), 3);
+        }
+        router.subscribe("a/7", session(1, 1), OPTIONS);
+        router.add_interest("+/8", 3);
+        router.subscribe("a/9/#", session(1, 1), OPTIONS);
+        let is_same = |(a, b): (&Rc<Route>, &Rc<Route>)| Rc::ptr_eq(a, b);
+        let after = look_up(&mut router);
+        let kept: Vec<bool> = before.iter().zip(&after).map(is_same).collect();
+        assert!(!kept[7] && !kept[8] && !kept[9]);
+        let taken_count = kept.iter().filter(|kept| !**kept).count();
+        assert!(taken_count < 60, "{taken_count} routes are taken, where stamps are shared seldom");
+    }
+
+    #[test]
+    fn a_route_of_many_is_not_freed_where_a_subscription_changes() {
+        let mut router = Router::new(&KeyedHash::new(1), 10_000, usize::MAX);
+        for count in [FREED_AT_ONCE_MAX as u32, FREED_AT_ONCE_MAX as u32 + 1] {
+            (0..count).for_each(|n| _ = router.subscribe("a", session(n, 1), OPTIONS));
+            let before = router.route(b"a", &mut 0);
+            router.unsubscribe("a", session(0, 1));
+            assert_eq!(Rc::strong_count(&before) > 1, before.local.len() > FREED_AT_ONCE_MAX);
+            assert_eq!(router.weight(b"a"), None);
+            assert_eq!(router.route(b"a", &mut 0).local.len(), count as usize - 1);
+        }
+    }
+
+    /// How a lookup came to its route.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    enum Path {
+        New,
+        Valid,
+        Revalidated,
+        Rebuilt,
+        Evicted,
+        NotRemembered,
+    }
+
+    /// A router, and the subscriptions and interest that it must know.
+    struct World {
+        router: Router,
+        random: Random,
+        held: BTreeMap<(String, Subscriber), Options>,
+        announced: BTreeMap<(String, ShardId), ()>,
+        generations: [u32; 6],
+        paths: BTreeMap<Path, usize>,
+    }
+
+    impl World {
+        fn new(seed: u64, routes_max: usize, bytes_max: usize) -> World {
+            World {
+                router: Router::new(&KeyedHash::new(seed), routes_max, bytes_max),
+                random: Random::new(seed),
+                held: BTreeMap::new(),
+                announced: BTreeMap::new(),
+                generations: [1; 6],
+                paths: BTreeMap::new(),
+            }
+        }
+
+        fn below(&mut self, bound: usize) -> usize {
+            self.random.below(bound as u64) as usize
+        }
+
+        fn topic(&mut self) -> String {
+            const NAMES: [&str; 4] = ["a", "b", "", "$c"];
+            let count = 1 + self.below(5);
+            (0..count).map(|_| NAMES[self.below(4)]).collect::<Vec<_>>().join("/")
+        }
+
+        fn filter(&mut self) -> String {
+            let topic = self.topic();
+            if self.below(3) == 0 {
+                return topic;
+            }
+            let mut levels: Vec<&str> = topic.split('/').collect();
+            for level in &mut levels {
+                if self.below(3) == 0 {
+                    *level = "+";
+                }
+            }
+            match self.below(8) {
+                0 => "#".to_owned(),
+                1..4 => levels.join("/") + "/#",
+                _ => levels.join("/"),
+            }
+        }
+
+        /// A session, or a place of a group, which another group has had before.
+        fn subscriber(&mut self) -> Subscriber {
+            let index = self.below(6);
+            match self.below(4) {
+                0 => Subscriber::Group(index as u32),
+                _ => session(index as u32, self.generations[index]),
+            }
+        }
+
+        fn subscribe(&mut self) {
+            let (filter, subscriber) = (self.filter(), self.subscriber());
+            let options = Options {
+                qos: QoS::from_bits(self.below(3) as u8).expect("it is below 3"),
+                no_local: self.below(4) == 0,
+                retain_as_published: self.below(2) == 0,
+                id: self.below(3) as u32,
+            };
+            let previous = self.router.subscribe(&filter, subscriber, options);
+            assert_eq!(previous, self.held.insert((filter, subscriber), options));
+        }
+
+        fn unsubscribe(&mut self) {
+            if !self.held.is_empty() {
+                let place = self.below(self.held.len());
+                let (filter, subscriber) = self.held.keys().nth(place).expect("it is held").clone();
+                self.router.unsubscribe(&filter, subscriber);
+                self.held.remove(&(filter, subscriber));
+            }
+        }
+
+        /// All subscriptions of a session go; its place has another session from then on.
+        fn end_session(&mut self) {
+            let index = self.below(6);
+            let ended = session(index as u32, self.generations[index]);
+            self.generations[index] += 1;
+            let router = &mut self.router;
+            self.held.retain(|(filter, subscriber), _| {
+                let is_its = *subscriber == ended;
+                if is_its {
+                    router.unsubscribe(filter, *subscriber);
+                }
+                !is_its
+            });
+        }
+
+        fn change_interest(&mut self) {
+            let place = self.below(self.announced.len().max(6));
+            if let Some((filter, shard)) = self.announced.keys().nth(place).cloned() {
+                self.router.remove_interest(&filter, shard);
+                self.announced.remove(&(filter, shard));
+                return;
+            }
+            let announced = (self.filter(), [0, 1, 70][self.below(3)]);
+            if self.announced.insert(announced.clone(), ()).is_none() {
+                self.router.add_interest(&announced.0, announced.1);
+            }
+        }
+
+        fn look_up(&mut self) {
+            let topic = self.topic();
+            let (hash, version) =
+                (self.router.hash.bytes(topic.as_bytes()), self.router.changes.version());
+            let find = |router: &Router| {
+                let found = router.routes.find(hash, |other| *other.topic == *topic.as_bytes())?;
+                Some((Rc::clone(&found.route), found.version))
+            };
+            let (before, count) = (find(&self.router), self.router.route_count);
+            let weight = self.router.weight(topic.as_bytes());
+            let mut steps = 0;
+            let route = self.router.route(topic.as_bytes(), &mut steps);
+            let path = match (&before, find(&self.router)) {
+                (_, None) => Path::NotRemembered,
+                (None, _) if self.router.route_count <= count => Path::Evicted,
+                (None, _) => Path::New,
+                (Some((_, since)), _) if *since == version => Path::Valid,
+                (Some((old, _)), _) if Rc::ptr_eq(old, &route) => Path::Revalidated,
+                (Some(_), _) => Path::Rebuilt,
+            };
+            *self.paths.entry(path).or_default() += 1;
+            let is_kept = matches!(path, Path::Valid | Path::Revalidated);
+            let receiver_count = (route.local.len() + route.groups.len()) as u64;
+            assert_eq!(weight, is_kept.then_some(receiver_count), "{path:?}");
+            assert!(steps <= self.router.weight_max(), "{path:?}: {steps} steps");
+            // An empty table takes a little in any case.
+            assert!(self.router.route_bytes() <= self.router.bytes_max.max(100));
+            assert!(self.router.route_count <= self.router.routes_max);
+
+            let fresh = self.router.build(&topic, &mut 0);
+            assert_eq!(format!("{route:?}"), format!("{fresh:?}"), "{topic} {path:?}");
+            self.check_by_hand(&topic, &route);
+        }
+
+        /// The receivers are those whose filters mean the topic, found without any index.
+        fn check_by_hand(&self, topic: &str, route: &Route) {
+            let mut remote = ShardSet::EMPTY;
+            for (filter, shard) in self.announced.keys() {
+                if matches(filter, topic) {
+                    remote.insert(*shard);
+                }
+            }
+            let mut groups = Vec::new();
+            let mut sessions = BTreeMap::new();
+            for ((filter, subscriber), options) in &self.held {
+                match subscriber {
+                    _ if !matches(filter, topic) => {}
+                    Subscriber::Group(index) => groups.push(*index),
+                    Subscriber::Session(key) => {
+                        let qos = sessions.entry(*key).or_insert(options.qos);
+                        *qos = options.qos.max(*qos);
+                    }
+                }
+            }
+            let mut route_groups = route.groups.clone();
+            route_groups.sort_unstable();
+            groups.sort_unstable();
+            let local: Vec<_> = route.local.iter().map(|d| (d.session, d.qos)).collect();
+            assert_eq!((route.remote, route_groups), (remote, groups), "{topic}");
+            assert_eq!(local, sessions.into_iter().collect::<Vec<_>>(), "{topic}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_what_a_search_finds_whatever_has_changed() {
+        let mut paths = BTreeMap::new();
+        for (seed, routes_max, bytes_max) in [
+            (1, 1, usize::MAX),
+            (2, 3, usize::MAX),
+            (3, 20, usize::MAX),
+            (4, 1_000, usize::MAX),
+            (5, 1_000, 9_000),
+            (6, 1_000, 1_000),
+            (7, 1_000, 0),
+        ] {
+            let mut world = World::new(seed, routes_max, bytes_max);
+            for _ in 0..4_000 {
+                match world.below(40) {
+                    0..3 => world.subscribe(),
+                    3..5 => world.unsubscribe(),
+                    5 => world.end_session(),
+                    6..8 => world.change_interest(),
+                    _ => world.look_up(),
+                }
+            }
+            for (path, count) in world.paths {
+                *paths.entry(path).or_insert(0) += count;
+            }
+        }
+        for path in [
+            Path::New,
+            Path::Valid,
+            Path::Revalidated,
+            Path::Rebuilt,
+            Path::Evicted,
+            Path::NotRemembered,
+        ] {
+            let count = paths.get(&path).copied().unwrap_or_default();
+            assert!(count > 300, "{path:?} only {count} times: {paths:?}");
+        }
     }
 }

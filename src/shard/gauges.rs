@@ -28,7 +28,7 @@ impl Shard {
             connect_bytes: self.memory.connect_bytes.bytes(),
             will_bytes: self.memory.will_bytes.bytes(),
             metadata_bytes: self.metadata_bytes(),
-            interest_bytes: self.flow.router.interest.bytes(),
+            interest_bytes: self.flow.router.interest().bytes(),
             route_bytes: self.flow.router.route_bytes(),
             mail_bytes: self.flow.outbox.bytes() + self.flow.inbox.bytes() + self.inbound_bytes(),
             spare_bytes: self.delivery.pool.bytes()
@@ -41,7 +41,7 @@ impl Shard {
             parked_on_mail: self.connections.parked_on_mail.len(),
             mail_is_above_mark: self.flow.outbox.is_mail_above_mark(),
             store_is_holding: self.flow.outbox.is_held(),
-            interest_filters: self.flow.router.interest.filter_count(),
+            interest_filters: self.flow.router.interest().filter_count(),
             has_hooks: !self.hooks.set.is_empty(),
         }
     }

@@ -65,7 +65,7 @@ impl Shard {
         if self.peers.is_alone() {
             return false;
         }
-        if is_new && self.flow.router.subscriptions.subscriber_count(filter) == 1 {
+        if is_new && self.flow.router.subscriptions().subscriber_count(filter) == 1 {
             self.interest.version += 1;
             let version = self.interest.version;
             let mut missing = ShardSet::EMPTY;
@@ -106,7 +106,7 @@ impl Shard {
     /// Who waits for it to be known has it confirmed: a client may go on behind the end of its own subscription.
     pub(super) fn withdraw(&mut self, now: Instant, filter: &str) {
         self.bound_held();
-        if self.peers.is_alone() || self.flow.router.subscriptions.subscriber_count(filter) > 0 {
+        if self.peers.is_alone() || self.flow.router.subscriptions().subscriber_count(filter) > 0 {
             return;
         }
         let announcement = self.end_announcement(filter);
@@ -142,10 +142,10 @@ impl Shard {
         is_added: bool,
     ) {
         if !is_added {
-            self.flow.router.interest.remove(&filter, from);
+            self.flow.router.remove_interest(&filter, from);
             return self.bound_held();
         }
-        self.flow.router.interest.add(&filter, from);
+        self.flow.router.add_interest(&filter, from);
         self.bound_held();
         self.flow.outbox.control_behind(from, Control::InterestAck { filter, version });
     }

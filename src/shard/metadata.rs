@@ -121,7 +121,7 @@ impl Shard {
 
     fn table_bytes(&self) -> usize {
         self.clients.table_bytes()
-            + self.flow.router.subscriptions.bytes()
+            + self.flow.router.subscriptions().bytes()
             + self.groups.bytes()
             + self.connections.connecting.bytes()
             + self.retained.kept.setters_bytes()
@@ -188,7 +188,7 @@ impl Shard {
     }
 
     fn has_room_for_filter(&self, filter: &str, listed: usize) -> bool {
-        let index = &self.flow.router.subscriptions;
+        let index = self.flow.router.subscriptions();
         if index.subscriber_count(filter) > 0 {
             return self.memory.metadata.budget.has_room(listed + ENTRY_SIZE);
         }

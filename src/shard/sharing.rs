@@ -107,7 +107,7 @@ impl Shard {
                 retain_as_published: true,
                 id: 0,
             };
-            self.flow.router.subscriptions.insert(&filter, Subscriber::Group(index), entry);
+            self.flow.router.subscribe(&filter, Subscriber::Group(index), entry);
             self.bound_held();
         }
         (filter, is_new)
@@ -359,7 +359,7 @@ impl Shard {
             if let Some(group) = self.groups.remove(index) {
                 self.memory.discards.push(group.backlog, Some(DropReason::GroupFull));
             }
-            self.flow.router.subscriptions.remove(&filter, Subscriber::Group(index));
+            self.flow.router.unsubscribe(&filter, Subscriber::Group(index));
             self.withdraw(now, &filter);
             self.count_left_in_group(left_count);
             return;

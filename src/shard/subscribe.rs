@@ -302,7 +302,7 @@ impl Shard {
             id: subscription_id,
         };
         // [MQTT-3.8.4-3]
-        let previous = self.flow.router.subscriptions.insert(text, Subscriber::Session(key), entry);
+        let previous = self.flow.router.subscribe(text, Subscriber::Session(key), entry);
         self.bound_held();
         let is_waiting = self.announce(text, previous.is_none(), Some(id));
         let wants_retained = match options.retain_handling {
@@ -425,7 +425,7 @@ impl Shard {
 
     /// Takes a subscription that is not shared out of the index.
     pub(super) fn remove_subscription(&mut self, now: Instant, key: SessionKey, text: &str) {
-        self.flow.router.subscriptions.remove(text, Subscriber::Session(key));
+        self.flow.router.unsubscribe(text, Subscriber::Session(key));
         self.withdraw(now, text);
     }
 }

@@ -27,7 +27,6 @@ pub struct Index<K, V> {
     wild: Trie<K, V>,
     patterns: Patterns,
     hash: KeyedHash,
-    version: u64,
     filter_count: usize,
     subscription_count: usize,
     /// Subscriptions to filters with wildcards.
@@ -53,7 +52,6 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
             wild: Trie::new(hash.clone()),
             patterns: Patterns::new(),
             hash,
-            version: 0,
             filter_count: 0,
             subscription_count: 0,
             wild_count: 0,
@@ -73,7 +71,6 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         } else {
             self.insert_exact(filter, key, value)
         };
-        self.version += 1;
         self.filter_count += usize::from(first);
         self.subscription_count += usize::from(previous.is_none());
         previous
@@ -90,7 +87,6 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         } else {
             self.remove_exact(filter, key)?
         };
-        self.version += 1;
         self.filter_count -= usize::from(last);
         self.subscription_count -= 1;
         if self.subscription_count == self.wild_count {
@@ -115,11 +111,6 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
             subscribers.each(&mut found);
         }
         1 + self.wild.matches(topic, &mut found)
-    }
-
-    /// Moves with every change: what was found at a version is what would be found at the same version again.
-    pub fn version(&self) -> u64 {
-        self.version
     }
 
     /// Filters that have a subscriber.
@@ -259,26 +250,6 @@ mod tests {
                 told * 10 >= held * 8 && told * 8 <= held * 10,
                 "{count} of {prefix}: {told} are told, {held} are held"
             );
-        }
-    }
-
-    #[test]
-    fn the_version_moves_with_changes_only() {
-        for filter in ["a/b", "a/+"] {
-            let mut index = index();
-            let mut versions = vec![index.version()];
-            index.insert(filter, 1, 1);
-            versions.push(index.version());
-            index.insert(filter, 1, 2);
-            versions.push(index.version());
-            index.remove(filter, 1);
-            versions.push(index.version());
-            assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
-
-            assert_eq!(index.remove(filter, 1), None);
-            assert_eq!(index.remove("b/+", 1), None);
-            assert_eq!(index.remove("b", 1), None);
-            assert_eq!(index.version(), versions[3]);
         }
     }
 

@@ -1,0 +1,314 @@
+//! Filters with wildcards that have changed, in constant memory: whether a topic may be meant by one that changed since.
+
+use crate::arena::allocated;
+use crate::hash::KeyedHash;
+use smallvec::SmallVec;
+
+/// When filters with wildcards have changed. What was found for a topic at a version holds as long as `since` says so.
+///
+/// A filter is known by its shape, which says where its wildcards stand, and by the names between them. A topic is meant by one
+/// filter of a shape at most: the names that the topic has at the same levels are hashed as the filter's names were, and the
+/// hash finds two stamps, as in a Bloom filter. Each holds the version of the last change of a filter that leads to it.
+///
+/// Invariants worth naming:
+/// - A change that means a topic is never missed. Filters may share stamps, and a shape may be forgotten: then a topic is said
+///   to be touched that is not.
+/// - A change costs the same whatever has changed before and whatever is remembered of topics.
+pub struct Changes {
+    /// Shapes with the version of their last change, the latest first.
+    shapes: SmallVec<[(Shape, u64); SHAPES_MAX]>,
+    /// The version of the last change of all filters that lead there; the count is a power of two.
+    stamps: Box<[u64]>,
+    hash: KeyedHash,
+    version: u64,
+    /// Below this version nothing is known of some change.
+    known_from: u64,
+}
+
+/// Whether a change may have touched a topic, and how many steps of work the answer took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    pub is_touched: bool,
+    pub steps: u64,
+}
+
+/// What `Changes` looks at of a topic: 20 bits of the hash of each name, above the count of levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// Two words, as an alignment of 16 bytes costs those who hold it more.
+    words: [u64; 2],
+}
+
+/// Where the wildcards of a filter stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    /// The names among the levels.
+    mask: u128,
+    /// Levels, `#` not counted.
+    level_count: u64,
+    /// `#` follows, or further levels that are not looked at.
+    is_open: bool,
+}
+
+/// Shapes that are known. A search of subscriptions takes longer than a look at all of them.
+const SHAPES_MAX: usize = 32;
+
+/// Shapes whose look takes about as long as a step of other work.
+const SHAPES_PER_STEP: usize = 8;
+
+/// Levels that are looked at: further ones of a filter mean every level.
+const LEVELS_MAX: usize = 6;
+
+const COUNT_BITS: usize = 8;
+const NAME_BITS: usize = 20;
+
+const _: () = assert!(COUNT_BITS + LEVELS_MAX * NAME_BITS == u128::BITS as usize);
+
+impl Changes {
+    /// A version behind which everything has changed.
+    pub const NEVER: u64 = 0;
+
+    /// `since` takes no more steps than this.
+    pub const STEPS_MAX: usize = 1 + SHAPES_MAX / SHAPES_PER_STEP;
+
+    /// `stamp_count`, a power of two of at most 2^20, bounds how many changes are told apart: each stamp takes 8 bytes.
+    pub fn new(hash: KeyedHash, stamp_count: usize) -> Changes {
+        assert!(stamp_count.is_power_of_two() && stamp_count <= 1 << 20);
+        Changes {
+            shapes: SmallVec::new(),
+            stamps: vec![0; stamp_count].into(),
+            hash,
+            version: 1,
+            known_from: 1,
+        }
+    }
+
+    /// A filter with wildcards has changed: who subscribes to it, or how.
+    pub fn note(&mut self, filter: &str) {
+        self.version += 1;
+        let (levels, shape) = self.filter(filter);
+        for stamp in self.stamps(&shape, levels) {
+            self.stamps[stamp] = self.version;
+        }
+        match self.shapes.iter().position(|(known, _)| *known == shape) {
+            Some(place) => self.shapes[..=place].rotate_right(1),
+            None => {
+                if self.shapes.len() == SHAPES_MAX
+                    && let Some((_, last)) = self.shapes.pop()
+                {
+                    self.known_from = self.known_from.max(last);
+                }
+                self.shapes.insert(0, (shape, 0));
+            }
+        }
+        self.shapes[0] = (shape, self.version);
+    }
+
+    /// Moves with every change that is noted.
+    #[inline(always)]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What `since` asks for.
+    pub fn levels(&self, topic: &str) -> Levels {
+        let mut bits = 0;
+        let mut level_count = 0;
+        for name in topic.split('/').take(LEVELS_MAX + 1) {
+            if level_count < LEVELS_MAX {
+                let hash = self.hash.bytes(name.as_bytes()) >> (u64::BITS as usize - NAME_BITS);
+                bits |= u128::from(hash) << place(level_count);
+            }
+            level_count += 1;
+        }
+        bits |= level_count as u128;
+        Levels { words: [bits as u64, (bits >> 64) as u64] }
+    }
+
+    /// Whether a change behind `version` may have touched a topic with these levels. A topic whose first level begins with `$`
+    /// is not told apart from others.
+    #[inline]
+    pub fn since(&self, version: u64, levels: Levels) -> Since {
+        let mut looked_at = 0;
+        let mut is_touched = version < self.known_from;
+        if !is_touched {
+            for (shape, last) in &self.shapes {
+                if *last <= version {
+                    break;
+                }
+                looked_at += 1;
+                if shape.may_mean(levels)
+                    && self.stamps(shape, levels).into_iter().all(|s| self.stamps[s] > version)
+                {
+                    is_touched = true;
+                    break;
+                }
+            }
+        }
+        Since { is_touched, steps: 1 + (looked_at / SHAPES_PER_STEP) as u64 }
+    }
+
+    /// The memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        allocated(size_of_val(&*self.stamps))
+    }
+
+    /// What is known of a filter.
+    fn filter(&self, filter: &str) -> (Levels, Shape) {
+        let (path, is_open) = match filter.strip_suffix('#') {
+            Some(path) => (path.strip_suffix('/').unwrap_or(path), true),
+            None => (filter, false),
+        };
+        let levels = self.levels(path);
+        if filter == "#" {
+            return (levels, Shape { mask: 0, level_count: 0, is_open });
+        }
+        let mut mask = 0;
+        for (level, name) in path.split('/').take(LEVELS_MAX).enumerate() {
+            if name != "+" {
+                mask |= ((1 << NAME_BITS) - 1) << place(level);
+            }
+        }
+        let level_count = levels.count().min(LEVELS_MAX as u64);
+        let is_open = is_open || levels.count() > level_count;
+        (levels, Shape { mask, level_count, is_open })
+    }
+
+    /// Where the last change of a filter stands, by its shape and the names of its levels.
+    #[inline(always)]
+    fn stamps(&self, shape: &Shape, levels: Levels) -> [usize; 2] {
+        // Odd factors without a pattern in their bits.
+        const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93];
+        let size = shape.level_count << 1 | u64::from(shape.is_open);
+        let low = levels.words[0] & shape.mask as u64 ^ size.wrapping_mul(FACTORS[0]);
+        let high = levels.words[1] & (shape.mask >> 64) as u64 ^ FACTORS[1];
+        let product = u128::from(low) * u128::from(high);
+        let folded = (product as u64 ^ (product >> 64) as u64).wrapping_mul(FACTORS[0]);
+        let last = self.stamps.len() - 1;
+        [(folded >> 24) as usize & last, (folded >> 44) as usize & last]
+    }
+}
+
+impl Levels {
+    /// Levels; those above `LEVELS_MAX` count as one.
+    #[inline]
+    fn count(self) -> u64 {
+        self.words[0] & ((1 << COUNT_BITS) - 1)
+    }
+}
+
+impl Shape {
+    /// Whether a filter of this shape may mean a topic with so many levels.
+    #[inline]
+    fn may_mean(&self, levels: Levels) -> bool {
+        let count = levels.count();
+        count == self.level_count || self.is_open && count > self.level_count
+    }
+}
+
+/// The lowest bit of a name.
+fn place(level: usize) -> usize {
+    COUNT_BITS + level * NAME_BITS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use crate::topic::matches;
+
+    const NAMES: [&str; 6] = ["a", "b", "", "$c", "long-name-of-a-level", "d"];
+
+    fn filter(random: &mut Random) -> String {
+        let count = random.below(9);
+        let level = |random: &mut Random| match random.below(3) {
+            0 => "+",
+            _ => NAMES[random.below(6) as usize],
+        };
+        let mut levels: Vec<&str> = (0..count).map(|_| level(random)).collect();
+        if count == 0 || random.below(2) == 0 {
+            levels.push("#");
+        } else {
+            levels.push("+");
+        }
+        levels.join("/")
+    }
+
+    fn topic(random: &mut Random) -> String {
+        let levels: Vec<&str> =
+            (0..1 + random.below(9)).map(|_| NAMES[random.below(6) as usize]).collect();
+        levels.join("/")
+    }
+
+    #[test]
+    fn a_change_that_means_a_topic_is_never_missed_and_others_seldom_touch_it() {
+        for (seed, stamp_count) in [(1, 1 << 16), (2, 1 << 16), (3, 64), (4, 1)] {
+            let mut random = Random::new(seed);
+            let mut changes = Changes::new(KeyedHash::new(seed), stamp_count);
+            let mut noted: Vec<String> = Vec::new();
+            let (mut untouched, mut needless) = (0, 0);
+            for _ in 0..3_000 {
+                for _ in 0..random.below(4) {
+                    let filter = filter(&mut random);
+                    changes.note(&filter);
+                    noted.push(filter);
+                }
+                let age = random.below(20).min(noted.len() as u64);
+                let version = changes.version() - age;
+                let topic = topic(&mut random);
+                let is_meant =
+                    noted[noted.len() - age as usize..].iter().any(|f| matches(f, &topic));
+                let since = changes.since(version, changes.levels(&topic));
+                assert!(since.steps <= Changes::STEPS_MAX as u64);
+                assert!(since.is_touched || !is_meant, "{topic} at {version}: {noted:?}");
+                untouched += usize::from(!since.is_touched);
+                let is_first_wild = |f: &String| f.starts_with(['+', '#']);
+                let is_system = topic.starts_with('$') && noted.iter().any(is_first_wild);
+                needless += usize::from(since.is_touched && !is_meant && !is_system);
+            }
+            if stamp_count > 64 {
+                assert!(untouched > 500 && needless < 300, "{untouched}, {needless}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_shape_that_is_forgotten_touches_every_topic_that_is_older() {
+        let mut changes = Changes::new(KeyedHash::new(1), 1 << 10);
+        // Places of `+` among six levels, as bits.
+        let filter = |wild: usize| {
+            let level = |place: usize| if wild >> place & 1 == 1 { "+" } else { "x" };
+            (0..6).map(level).collect::<Vec<_>>().join("/")
+        };
+        for wild in 1..=SHAPES_MAX {
+            changes.note(&filter(wild));
+        }
+        let topic = changes.levels("y/y/y/y/y/y");
+        let is_touched = |changes: &Changes, version| changes.since(version, topic).is_touched;
+        assert!(!is_touched(&changes, 1), "all shapes are known");
+        assert!(is_touched(&changes, Changes::NEVER));
+        // The first shape is the latest now, so that the second one is forgotten.
+        changes.note(&filter(1));
+        changes.note(&filter(SHAPES_MAX + 1));
+        assert!(is_touched(&changes, 2), "the second change is not known any more");
+        assert!(!is_touched(&changes, 3));
+    }
+
+    #[test]
+    fn further_levels_of_a_filter_mean_every_level() {
+        let mut changes = Changes::new(KeyedHash::new(1), 1 << 10);
+        let deep = |count: usize, last: &str| "x/".repeat(count - 1) + last;
+        let is_touched = |changes: &Changes, version, topic: &str| {
+            changes.since(version, changes.levels(topic)).is_touched
+        };
+        let (exact, more) = (deep(LEVELS_MAX, "y"), deep(LEVELS_MAX + 1, "y"));
+        changes.note(&deep(LEVELS_MAX, "+"));
+        assert!(is_touched(&changes, 1, &exact) && !is_touched(&changes, 1, &more));
+        changes.note(&deep(LEVELS_MAX, "+/#"));
+        assert!(is_touched(&changes, 2, &exact) && is_touched(&changes, 2, &more));
+        changes.note(&deep(LEVELS_MAX + 1, "+/z"));
+        assert!(!is_touched(&changes, 3, &exact) && is_touched(&changes, 3, &more));
+        assert!(is_touched(&changes, 3, &deep(100, "y")));
+        assert!(!is_touched(&changes, 3, &format!("y/{}", deep(100, "y"))));
+    }
+}
