@@ -4,13 +4,14 @@
 //! where its order could be seen from outside.
 
 // Plain data.
+pub mod random;
+
 pub mod counters;
 pub mod gauges;
 pub mod hash;
 pub mod limits;
 pub mod peers;
 pub mod printable;
-pub mod random;
 pub mod time;
 pub mod work;
 
