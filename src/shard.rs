@@ -247,7 +247,7 @@ impl Shard {
         let Flow { arena, router, outbox, left_of_run, .. } = &mut self.flow;
         let Retained { kept, setters, .. } = &mut self.retained;
         let has_deliver_hook = self.hooks.set.contains(HookSet::DELIVER);
-        let mut encode = Encode {
+        let encode = Encode {
             peers: &self.peers,
             arena,
             router,
@@ -259,11 +259,11 @@ impl Shard {
             hooks: &mut self.hooks,
             returns: self.bridges.returns(),
             left_of_run,
-            context: self.delivery.context(now, &self.limits, &mut self.counters),
         };
+        let mut context = self.delivery.context(now, &self.limits, &mut self.counters);
         match has_deliver_hook {
-            true => encode.run::<true>(batch),
-            false => encode.run::<false>(batch),
+            true => encode.run::<true>(&mut context, batch),
+            false => encode.run::<false>(&mut context, batch),
         }
     }
 

@@ -25,7 +25,8 @@ use crate::work::{COPY_SIZE, steps_of_bytes};
 use deliver::{deliver, deliver_run};
 use std::rc::Rc;
 
-/// All that the stage reads and writes, for one batch.
+/// All that the stage reads and writes, for one batch, but for the context: apart from that, which others write, its fields stay in
+/// registers (`scripts/instructions alone-qos0`).
 pub(crate) struct Encode<'a> {
     pub peers: &'a Peers,
     pub arena: &'a Arena,
@@ -40,14 +41,13 @@ pub(crate) struct Encode<'a> {
     pub returns: Option<&'a mut BridgeStage>,
     /// Sessions that did not get a run in one go: memory that is used again.
     pub left_of_run: &'a mut Vec<SessionKey>,
-    pub context: Context<'a>,
 }
 
 impl Encode<'_> {
     /// Each message of the batch to all its receivers. Whether there is a deliver hook to ask is known to the compiler: without one
     /// nothing is paid.
     #[inline(always)]
-    pub fn run<const HAS_DELIVER: bool>(&mut self, mut batch: Batch) {
+    pub fn run<const HAS_DELIVER: bool>(mut self, context: &mut Context<'_>, mut batch: Batch) {
         let arena = self.arena;
         // What comes from one publisher often goes to one topic.
         let mut topic: &[u8] = &[];
@@ -58,12 +58,11 @@ impl Encode<'_> {
                 Some(route) if message.topic == topic => route,
                 _ => {
                     topic = message.topic;
-                    let steps = &mut self.context.counters.steps;
+                    let steps = &mut context.counters.steps;
                     &*last_route.insert(self.router.route(topic, steps))
                 }
             };
-            let run_size_max =
-                runs::size_max(message.meta.qos, route.local.len(), self.context.limits);
+            let run_size_max = runs::size_max(message.meta.qos, route.local.len(), context.limits);
             if !HAS_DELIVER
                 && self.returns.is_none()
                 && let Some(run) = arena.run(generation, batch.through(), run_size_max)
@@ -71,21 +70,27 @@ impl Encode<'_> {
                 && !(route.local.len() > 1 && encode::leaves_by_reference(&message))
             {
                 batch.pass(run.last());
-                self.give_run(route, &message, &run);
+                self.give_run(context, route, &message, &run);
                 continue;
             }
-            self.give::<HAS_DELIVER>(route, generation, &message);
+            self.give::<HAS_DELIVER>(context, route, (generation, &message));
         }
     }
 
     /// A run to the sessions and shards of its route.
     #[inline(always)]
-    fn give_run(&mut self, route: &Route, first: &Message<'_>, run: &Run<'_>) {
+    fn give_run(
+        &mut self,
+        context: &mut Context<'_>,
+        route: &Route,
+        first: &Message<'_>,
+        run: &Run<'_>,
+    ) {
         let left = &mut *self.left_of_run;
-        deliver_run(route, first, run, self.clients, &mut self.context, left);
+        deliver_run(route, first, run, self.clients, context, left);
         // A run is one offer to whoever takes all of it.
         let offer_count = route.local.len() + left.len() * run.count();
-        self.context.counters.add_delivery_steps(offer_count as u64);
+        context.counters.add_delivery_steps(offer_count as u64);
         if first.meta.is_origin && !route.remote.is_empty() {
             self.outbox.publish_run(route.remote, run);
         }
@@ -95,11 +100,10 @@ impl Encode<'_> {
     #[inline(always)]
     fn give<const HAS_DELIVER: bool>(
         &mut self,
+        context: &mut Context<'_>,
         route: &Route,
-        generation: Generation,
-        message: &Message<'_>,
+        (generation, message): (Generation, &Message<'_>),
     ) {
-        let context = &mut self.context;
         context.counters.add_delivery_steps(route.local.len() as u64);
         if message.size() >= COPY_SIZE {
             let receiver_count = (route.local.len() + route.groups.len()) as u64;
@@ -139,33 +143,44 @@ impl Encode<'_> {
         }
         let mut remote = if message.meta.is_origin { route.remote } else { ShardSet::EMPTY };
         if message.meta.retain
-            && let Some(owner) = self.retain(generation, message)
+            && let Some(owner) = retain(
+                (self.peers, self.kept, self.setters),
+                (self.clients, self.outbox),
+                context,
+                (generation, message),
+            )
         {
             remote.remove(owner);
         }
         self.outbox.publish_to_all(remote, message);
     }
+}
 
-    /// A message with the retain flag to the store of its topic's owner. Returns the owner if that is another shard, which has the
-    /// message now.
-    fn retain(&mut self, generation: Generation, message: &Message<'_>) -> Option<ShardId> {
-        let owner = self.peers.owner(message.topic);
-        let setter = self.setters.take(generation, message, self.clients, self.peers.hash());
-        if owner != self.peers.own() {
-            if message.meta.is_origin {
-                self.outbox.publish_to_owner(owner, message, setter);
-            }
-            return message.meta.is_origin.then_some(owner);
+/// A message with the retain flag to the store of its topic's owner. Returns the owner if that is another shard, which has the
+/// message now.
+#[inline(never)]
+fn retain(
+    (peers, kept, setters): (&Peers, &mut Kept, &mut SlotSetters),
+    (clients, outbox): (&mut Clients, &mut Outbox),
+    context: &mut Context<'_>,
+    (generation, message): (Generation, &Message<'_>),
+) -> Option<ShardId> {
+    let owner = peers.owner(message.topic);
+    let setter = setters.take(generation, message, clients, peers.hash());
+    if owner != peers.own() {
+        if message.meta.is_origin {
+            outbox.publish_to_owner(owner, message, setter);
         }
-        let Context { now, limits, counters, drops, .. } = &mut self.context;
-        let is_taken = self.kept.store(limits, counters, drops, *now, message, setter);
-        if !is_taken
-            && message.meta.is_origin
-            && let Some(key) = SessionKey::from_u64(message.meta.publisher)
-            && let Some(session) = self.clients.session(key)
-        {
-            drops.name_last(DropReason::RetainedFull, session.client_id());
-        }
-        None
+        return message.meta.is_origin.then_some(owner);
     }
+    let Context { now, limits, counters, drops, .. } = context;
+    let is_taken = kept.store(limits, counters, drops, *now, message, setter);
+    if !is_taken
+        && message.meta.is_origin
+        && let Some(key) = SessionKey::from_u64(message.meta.publisher)
+        && let Some(session) = clients.session(key)
+    {
+        drops.name_last(DropReason::RetainedFull, session.client_id());
+    }
+    None
 }
