@@ -8,7 +8,7 @@ use crate::hash::{KeyedHash, PartedTable};
 use crate::random::Random;
 use crate::session::SessionKey;
 use crate::stages::{LocalDelivery, NoLocal, Route};
-use crate::topic::{Changes, Index, Levels, has_wildcards, is_same};
+use crate::topic::{Changes, Index, Levels, has_wildcards};
 use std::rc::Rc;
 
 /// Who is behind a subscription on this shard.
@@ -149,7 +149,7 @@ impl Router {
     #[inline(always)]
     pub fn route(&mut self, topic: &[u8], steps: &mut u64) -> Rc<Route> {
         let hash = self.hash.bytes_inlined(topic);
-        if let Some(remembered) = self.routes.find_mut(hash, |other| is_same(&other.topic, topic))
+        if let Some(remembered) = self.routes.find_mut(hash, |other| *other.topic == *topic)
             && (remembered.version == self.changes.version()
                 || is_untouched(&self.changes, remembered, steps))
         {
