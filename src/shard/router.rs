@@ -91,7 +91,7 @@ impl Router {
             subscriptions: Index::new(hash.clone()),
             interest: KnownInterest::new(hash),
             routes: PartedTable::with_parts(power(topics_mean / TOPICS_PER_PART, PARTS_MAX)),
-            changes: Changes::new(hash.clone(), power(topics_mean, STAMPS_MAX)),
+            changes: Changes::new(hash, power(topics_mean, STAMPS_MAX)),
             hash: hash.clone(),
             random: Random::new(hash.bytes(b"routes")),
             route_count: 0,
@@ -205,6 +205,9 @@ impl Router {
 
     /// Something about a filter has changed that means each topic the filter means.
     fn note(&mut self, filter: &str) {
+        if self.route_count == 0 {
+            return;
+        }
         if has_wildcards(filter) {
             return self.changes.note(filter);
         }

@@ -5,7 +5,7 @@ use crate::codec::QoS;
 use crate::session::{Clients, Context, Envelope, SessionKey, encode};
 use std::rc::Rc;
 
-/// Where messages of one topic go. Dropped when a subscription changes.
+/// Where messages of one topic go. A change of a subscription that means the topic makes the route invalid.
 #[derive(Clone, Debug, Default)]
 pub struct Route {
     /// One entry a session, whatever the number of its subscriptions that match.
