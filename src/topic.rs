@@ -14,6 +14,6 @@ pub use filter::{
     FilterError, ShareError, Subscribed, filter_of, has_wildcards, matches, parse_filter, pattern,
 };
 pub use index::Index;
-pub use name::{NameError, check_name, is_same, is_system};
+pub use name::{NameError, check_name, is_system};
 pub use retained::{RetainedStore, ScanEnd};
 pub use shared::Members;

@@ -6,7 +6,7 @@ use crate::peers::ShardSet;
 use crate::session::{Envelope, SessionKey};
 use std::rc::Rc;
 
-/// Where messages of one topic go. Dropped when a subscription changes.
+/// Where messages of one topic go. A change of a subscription that means the topic makes the route invalid.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Route {
     /// One entry a session, whatever the number of its subscriptions that match.

@@ -8,7 +8,7 @@ use crate::peers::ShardId;
 use crate::random::Random;
 use crate::routing::route::{LocalDelivery, NoLocal, Route};
 use crate::session::SessionKey;
-use crate::topic::{Changes, Index, Levels, has_wildcards, is_same};
+use crate::topic::{Changes, Index, Levels, has_wildcards};
 use std::rc::Rc;
 
 /// Who is behind a subscription on this shard.
@@ -91,7 +91,7 @@ impl Router {
             subscriptions: Index::new(hash.clone()),
             interest: KnownInterest::new(hash),
             routes: PartedTable::with_parts(power(topics_mean / TOPICS_PER_PART, PARTS_MAX)),
-            changes: Changes::new(hash.clone(), power(topics_mean, STAMPS_MAX)),
+            changes: Changes::new(hash, power(topics_mean, STAMPS_MAX)),
             hash: hash.clone(),
             random: Random::new(hash.bytes(b"routes")),
             route_count: 0,
@@ -149,7 +149,7 @@ impl Router {
     #[inline(always)]
     pub fn route(&mut self, topic: &[u8], steps: &mut u64) -> Rc<Route> {
         let hash = self.hash.bytes_inlined(topic);
-        if let Some(remembered) = self.routes.find_mut(hash, |other| is_same(&other.topic, topic))
+        if let Some(remembered) = self.routes.find_mut(hash, |other| *other.topic == *topic)
             && (remembered.version == self.changes.version()
                 || is_untouched(&self.changes, remembered, steps))
         {
@@ -205,6 +205,9 @@ impl Router {
 
     /// Something about a filter has changed that means each topic the filter means.
     fn note(&mut self, filter: &str) {
+        if self.route_count == 0 {
+            return;
+        }
         if has_wildcards(filter) {
             return self.changes.note(filter);
         }

@@ -19,7 +19,8 @@ pub struct Changes {
     shapes: SmallVec<[(Shape, u64); SHAPES_MAX]>,
     /// The version of the last change of all filters that lead there; the count is a power of two.
     stamps: Box<[u64]>,
-    hash: KeyedHash,
+    /// The hash of a name without bytes.
+    seed: u64,
     version: u64,
     /// Below this version nothing is known of some change.
     known_from: u64,
@@ -59,6 +60,9 @@ const SHAPES_PER_STEP: usize = 8;
 /// Levels that are looked at: further ones of a filter mean every level.
 const LEVELS_MAX: usize = 6;
 
+/// Odd factors without a pattern in their bits.
+const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93];
+
 const COUNT_BITS: usize = 8;
 const NAME_BITS: usize = 20;
 
@@ -72,12 +76,12 @@ impl Changes {
     pub const STEPS_MAX: usize = 1 + SHAPES_MAX / SHAPES_PER_STEP;
 
     /// `stamp_count`, a power of two of at most 2^20, bounds how many changes are told apart: each stamp takes 8 bytes.
-    pub fn new(hash: KeyedHash, stamp_count: usize) -> Changes {
+    pub fn new(hash: &KeyedHash, stamp_count: usize) -> Changes {
         assert!(stamp_count.is_power_of_two() && stamp_count <= 1 << 20);
         Changes {
             shapes: SmallVec::new(),
             stamps: vec![0; stamp_count].into(),
-            hash,
+            seed: hash.bytes(b"names"),
             version: 1,
             known_from: 1,
         }
@@ -112,17 +116,7 @@ impl Changes {
 
     /// What `since` asks for.
     pub fn levels(&self, topic: &str) -> Levels {
-        let mut bits = 0;
-        let mut level_count = 0;
-        for name in topic.split('/').take(LEVELS_MAX + 1) {
-            if level_count < LEVELS_MAX {
-                let hash = self.hash.bytes(name.as_bytes()) >> (u64::BITS as usize - NAME_BITS);
-                bits |= u128::from(hash) << place(level_count);
-            }
-            level_count += 1;
-        }
-        bits |= level_count as u128;
-        Levels { words: [bits as u64, (bits >> 64) as u64] }
+        self.names(topic).0
     }
 
     /// Whether a change behind `version` may have touched a topic with these levels. A topic whose first level begins with `$`
@@ -159,26 +153,47 @@ impl Changes {
             Some(path) => (path.strip_suffix('/').unwrap_or(path), true),
             None => (filter, false),
         };
-        let levels = self.levels(path);
+        let (levels, mask) = self.names(path);
         if filter == "#" {
             return (levels, Shape { mask: 0, level_count: 0, is_open });
-        }
-        let mut mask = 0;
-        for (level, name) in path.split('/').take(LEVELS_MAX).enumerate() {
-            if name != "+" {
-                mask |= ((1 << NAME_BITS) - 1) << place(level);
-            }
         }
         let level_count = levels.count().min(LEVELS_MAX as u64);
         let is_open = is_open || levels.count() > level_count;
         (levels, Shape { mask, level_count, is_open })
     }
 
+    /// The names of a text, and at which levels another one than `+` stands. A hash of a name that happens to be that of `+` makes
+    /// a filter mean more topics, never fewer.
+    fn names(&self, text: &str) -> (Levels, u128) {
+        let mut bits = 0;
+        let mut mask = 0;
+        let mut level_count = 0;
+        let mut hash = self.seed;
+        // The end of the text ends a name, too.
+        for byte in text.bytes().chain([b'/']) {
+            if byte != b'/' {
+                hash = hashed(hash, byte);
+                continue;
+            }
+            if level_count == LEVELS_MAX {
+                level_count += 1;
+                break;
+            }
+            let place = COUNT_BITS + level_count * NAME_BITS;
+            bits |= u128::from(hash >> (u64::BITS as usize - NAME_BITS)) << place;
+            if hash != hashed(self.seed, b'+') {
+                mask |= ((1 << NAME_BITS) - 1) << place;
+            }
+            level_count += 1;
+            hash = self.seed;
+        }
+        bits |= level_count as u128;
+        (Levels { words: [bits as u64, (bits >> 64) as u64] }, mask)
+    }
+
     /// Where the last change of a filter stands, by its shape and the names of its levels.
     #[inline(always)]
     fn stamps(&self, shape: &Shape, levels: Levels) -> [usize; 2] {
-        // Odd factors without a pattern in their bits.
-        const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93];
         let size = shape.level_count << 1 | u64::from(shape.is_open);
         let low = levels.words[0] & shape.mask as u64 ^ size.wrapping_mul(FACTORS[0]);
         let high = levels.words[1] & (shape.mask >> 64) as u64 ^ FACTORS[1];
@@ -206,9 +221,10 @@ impl Shape {
     }
 }
 
-/// The lowest bit of a name.
-fn place(level: usize) -> usize {
-    COUNT_BITS + level * NAME_BITS
+/// A hash with one more byte.
+#[inline(always)]
+fn hashed(hash: u64, byte: u8) -> u64 {
+    (hash ^ u64::from(byte)).wrapping_mul(FACTORS[0])
 }
 
 #[cfg(test)]
@@ -244,7 +260,7 @@ mod tests {
     fn a_change_that_means_a_topic_is_never_missed_and_others_seldom_touch_it() {
         for (seed, stamp_count) in [(1, 1 << 16), (2, 1 << 16), (3, 64), (4, 1)] {
             let mut random = Random::new(seed);
-            let mut changes = Changes::new(KeyedHash::new(seed), stamp_count);
+            let mut changes = Changes::new(&KeyedHash::new(seed), stamp_count);
             let mut noted: Vec<String> = Vec::new();
             let (mut untouched, mut needless) = (0, 0);
             for _ in 0..3_000 {
@@ -274,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_shape_that_is_forgotten_touches_every_topic_that_is_older() {
-        let mut changes = Changes::new(KeyedHash::new(1), 1 << 10);
+        let mut changes = Changes::new(&KeyedHash::new(1), 1 << 10);
         // Places of `+` among six levels, as bits.
         let filter = |wild: usize| {
             let level = |place: usize| if wild >> place & 1 == 1 { "+" } else { "x" };
@@ -296,7 +312,7 @@ mod tests {
 
     #[test]
     fn further_levels_of_a_filter_mean_every_level() {
-        let mut changes = Changes::new(KeyedHash::new(1), 1 << 10);
+        let mut changes = Changes::new(&KeyedHash::new(1), 1 << 10);
         let deep = |count: usize, last: &str| "x/".repeat(count - 1) + last;
         let is_touched = |changes: &Changes, version, topic: &str| {
             changes.since(version, changes.levels(topic)).is_touched

@@ -58,23 +58,6 @@ impl fmt::Display for NameError {
 
 impl std::error::Error for NameError {}
 
-/// Whether two topics are the same: names of the usual sizes are compared without a call.
-#[inline(always)]
-pub fn is_same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len()
-        && match a.len() {
-            8..=16 => ends_are_same::<8>(a, b),
-            17..=32 => ends_are_same::<16>(a, b),
-            _ => a == b,
-        }
-}
-
-/// Whether the first `SIZE` bytes are the same, and the last ones.
-#[inline(always)]
-fn ends_are_same<const SIZE: usize>(a: &[u8], b: &[u8]) -> bool {
-    a.first_chunk::<SIZE>() == b.first_chunk() && a.last_chunk::<SIZE>() == b.last_chunk()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,20 +81,6 @@ mod tests {
             (&long, Err(NameError::TooLong)),
         ] {
             assert_eq!(check_name(topic, 20, 3), want, "{topic:?}");
-        }
-    }
-
-    #[test]
-    fn topics_are_the_same_where_each_byte_is() {
-        let topic: Vec<u8> = (0..70).collect();
-        for size in 0..topic.len() {
-            let mut other = topic[..size].to_vec();
-            assert!(is_same(&topic[..size], &other) && !is_same(&topic[..size + 1], &other));
-            for place in 0..size {
-                other[place] ^= 1;
-                assert!(!is_same(&topic[..size], &other), "{place} of {size}");
-                other[place] ^= 1;
-            }
         }
     }
 }
