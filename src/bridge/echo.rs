@@ -1,20 +1,19 @@
 //! Messages that come back over a bridge, recognised by what they are: nothing is added to them.
 //!
-//! What is sent leaves an entry: a fingerprint of its payload, and the topic that it was sent with. A message that comes from a
-//! bridge uses up an entry with the same payload whose topic is the same, or the end of the other's from a level boundary
-//! on, so that prefixes put in front of it on its way do not hide it. Properties are not looked at: 3.1.1 on the way loses
-//! them, and plugins and bridges add to them. Entries live a minute, and their number is bounded: then the oldest go.
+//! A sent message leaves an entry: a fingerprint of its payload and last topic level, and the topic. A message from a bridge
+//! uses up an entry with the same payload if the topics are equal, or if one topic is the other's end from a level boundary
+//! on. So a prefix that another broker adds does not hide an echo. Properties do not count: 3.1.1 loses them, and plugins and
+//! bridges add to them. Entries live a minute, and their number is bounded: at the bound the oldest entries go.
 //!
-//! A neighbour that hands on the same reading twice is no loop. What came from a bridge and is met again from a bridge counts
-//! as an echo only while messages of this broker's own come back, too.
+//! A neighbour that hands on the same reading twice is no loop. A message that came from a bridge and comes from a bridge
+//! again counts as an echo only while this broker's own messages come back, too.
 //!
-//! The price: where a neighbour publishes to a topic what was published here to the same topic within the minute, its
-//! message is not sent on. Whoever needs it and has no loops turns this off.
+//! The price: if a neighbour publishes the same payload to the same topic as this broker within the minute, the neighbour's
+//! message is not sent on. An operator without loops can turn the recognition off.
 //!
-//! A memory of 57,344 messages, some 5 MiB, and of up to 8 MiB more of topics stays for a minute. Where a bridge of
-//! ours subscribes, the shard tells the executor what a client that is a bridge was given before the message leaves it.
-//! The executor takes what was told before it asks; while a lane had no room for all of it, messages that may be echoes
-//! wait.
+//! The entries of 57,344 messages take some 5 MiB, and their topics up to 8 MiB more. Where a bridge of ours subscribes, the
+//! shard reports each message for a client that is a bridge to the executor before the message leaves the shard. The
+//! executor takes all reports before it asks for echoes. While a lane has no room for all reports, possible echoes wait.
 
 use std::collections::VecDeque;
 
@@ -24,27 +23,27 @@ use crate::hash::KeyedHash;
 use crate::time::Instant;
 
 const LIFETIME_MS: u64 = 60_000;
-/// Half of what fits into a table of 2^17 places: so it is cleared of what was removed in place, and never grows for that.
+/// Half of the entries that fit into a table of 2^17 places: so the table drops removed entries in place and never grows for them.
 const ENTRY_COUNT_MAX: usize = 7 << 13;
-/// Of topics.
+/// The bound on the bytes of all topics.
 const BYTES_MAX: usize = 8 << 20;
-/// Entries of one fingerprint that are looked at.
+/// A search looks at this many entries of one fingerprint at most.
 const SCAN_MAX: usize = 1024;
 
-/// There is a loop while at least one of so many messages comes back.
+/// There is a loop while at least one message in this many comes back.
 const RETURNS_ONE_IN: u32 = 16;
 /// Counts are halved at this many, so that old evidence fades.
 const EVIDENCE_MAX: u32 = 512;
 
-/// Entries have numbers that rise and wrap; no entry is an allocation of its own: they pass through here as fast as messages
-/// do, and would leave holes wherever they were.
+/// Entries have numbers that rise and wrap. No entry is an allocation of its own: entries come and go as fast as messages,
+/// and would leave holes in the heap.
 pub struct Echo {
     hash: KeyedHash,
-    /// By fingerprint; those without entries are not there.
+    /// The chain of each fingerprint that has entries.
     chains: HashTable<Chain>,
-    /// Oldest first.
+    /// All entries, the oldest first.
     entries: VecDeque<Entry>,
-    /// The number of the first of them.
+    /// The number of the first entry.
     first: u32,
     /// The topics of all entries, one behind the other.
     topics: VecDeque<u8>,
@@ -63,13 +62,13 @@ struct Chain {
 struct Entry {
     print: u64,
     ends_at: Instant,
-    /// The next newer one of the fingerprint, unless this is its newest.
+    /// The number of the fingerprint's next newer entry, unless this entry is the newest.
     next: u32,
     /// Where the topic begins, in bytes ever put into `topics`, wrapping.
     topic_at: u32,
     topic_size: u16,
     origin: Origin,
-    /// It is in no chain any more.
+    /// The entry is in no chain any more.
     is_used_up: bool,
 }
 
@@ -77,21 +76,21 @@ const _: () = assert!(size_of::<Entry>() == 32 && size_of::<Chain>() == 8);
 // Numbers and places are told apart by their lowest 32 bits.
 const _: () = assert!(ENTRY_COUNT_MAX < 1 << 31 && BYTES_MAX < 1 << 31);
 
-/// Where a message was that is sent over a bridge.
+/// The source of a message that is sent over a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Published by a client of this broker.
+    /// A client of this broker published the message.
     Here,
-    /// Another bridge brought it: one of ours, or a client that is one.
+    /// Another bridge brought the message: a bridge of ours, or a client that is a bridge.
     Bridge,
 }
 
-/// How a message came that may be an echo.
+/// The way on which a possible echo came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Return {
-    /// Over the very connection that it was sent over: a remote without no-local does that with all it gets.
+    /// The message came over the connection that it was sent over: a remote without no-local returns every message so.
     Same,
-    /// Over any other bridge.
+    /// The message came over any other bridge.
     Around,
 }
 
@@ -168,12 +167,12 @@ impl Echo {
         true
     }
 
-    /// Gives memory back that the entries of a busier minute had.
+    /// Gives back memory that the entries of a busier minute needed.
     pub fn trim(&mut self, now: Instant) {
         self.expire(now);
         let Echo { chains, entries, topics, first, .. } = self;
         let index_of = |number: u32| number.wrapping_sub(*first) as usize;
-        // A table grows to twice what is in it, and again for what was removed from it.
+        // A table grows to twice its content, and once more for removed entries.
         if chains.capacity() > 8 * chains.len() {
             chains.shrink_to(2 * chains.len(), |chain| entries[index_of(chain.oldest)].print);
         }
@@ -185,8 +184,8 @@ impl Echo {
         }
     }
 
-    /// The oldest entry of this broker's own that corresponds, else, where that counts, of a bridge; and the one before it in
-    /// its chain.
+    /// The oldest corresponding entry of this broker's own, else, where bridges count, of a bridge; and the entry before that
+    /// entry in its chain.
     fn find(&self, print: u64, way: Return, topic: &str) -> Option<(u32, Option<u32>)> {
         let takes_bridge = way == Return::Same || self.is_loop();
         let chain = self.chains.find(print, |chain| self.entry(chain.oldest).print == print)?;
@@ -241,7 +240,7 @@ impl Echo {
     fn print(&self, topic: &str, payload: &[u8]) -> u64 {
         // Topics that correspond have their last level in common.
         let last = topic.rsplit('/').next().unwrap_or_default();
-        // Each is hashed by itself: where one ends is part of what they are.
+        // Payload and level are hashed apart, so that a byte cannot move from one to the other.
         self.hash.bytes(payload) ^ self.hash.bytes(last.as_bytes()).rotate_left(32)
     }
 
@@ -251,7 +250,7 @@ impl Echo {
         }
     }
 
-    /// `false`: there is none.
+    /// Returns `false` if there is no entry.
     fn forget_oldest(&mut self) -> bool {
         let Some(&Entry { print, topic_size, is_used_up, .. }) = self.entries.front() else {
             return false;
@@ -285,7 +284,7 @@ impl Echo {
     }
 }
 
-/// The same topic, or one is the other's end from a level boundary on.
+/// Whether the topics are equal, or one topic is the other's end from a level boundary on.
 fn corresponds<'a>(one: impl DoubleEndedIterator<Item = &'a u8>, other: &'a [u8]) -> bool {
     let (mut one, mut other) = (one.rev(), other.iter().rev());
     loop {
@@ -402,14 +401,14 @@ mod tests {
         assert!(!echo.is_echo(now, Around, "alive", b"1"), "it was opened");
     }
 
-    /// Brokers, each with one bridge that forwards everything; `next[n]`: where that of `n` leads.
+    /// Brokers, each with one bridge that forwards everything; the bridge of broker `n` leads to broker `next[n]`.
     struct Net {
         echoes: Vec<Echo>,
         next: Vec<Option<usize>>,
         prefix: &'static str,
-        /// On their way: where to, topic, payload.
+        /// The messages on their way: destination, topic, payload.
         moving: VecDeque<(usize, String, Vec<u8>)>,
-        /// By broker: what its subscribers got.
+        /// The messages that the subscribers of each broker got.
         seen: Vec<Vec<(String, Vec<u8>)>>,
     }
 
@@ -432,7 +431,7 @@ mod tests {
             self.moving.push_back((next, mapped, payload.to_vec()));
         }
 
-        /// Everything on its way arrives, in any order; how many there were.
+        /// Lets every message on its way arrive, in any order, and returns their number.
         fn settle(&mut self, now: Instant, random: &mut Random, count_max: usize) -> usize {
             let mut count = 0;
             while count < count_max && !self.moving.is_empty() {
@@ -458,7 +457,7 @@ mod tests {
         }
         net.settle(now, &mut random, 1_000_000);
         assert!(net.moving.is_empty(), "messages go round and round");
-        // Where it began, and once around, back to where it began.
+        // The message is seen where it began, and at each broker on its way around, the first one included.
         let seen: usize = net.seen.iter().map(Vec::len).sum();
         assert_eq!(seen, message_count as usize * (1 + next.len()));
     }

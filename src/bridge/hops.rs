@@ -40,9 +40,9 @@ pub const MARKS_ARE_KEPT: &[u8] = b"\x26\0\x0dringmq-bridge\0\x05marks";
 /// The same: the bridge is a client like any other.
 pub const MARKS_ARE_NOT_KEPT: &[u8] = b"\x26\0\x0dringmq-bridge\0\x06client";
 
-/// In front of a path whose beginning is not known.
+/// The sign in front of a path whose beginning is not known.
 const GAP: char = '?';
-/// The flag of a trail that says the same.
+/// The flag of a trail whose beginning is not known.
 const HAS_GAP: u8 = 1;
 /// Hexadecimal digits of a number.
 const DIGITS: usize = 16;
@@ -50,12 +50,12 @@ const DIGITS: usize = 16;
 // The size of a trail is a byte.
 const _: () = assert!(HOPS_MAX * size_of::<u64>() + EMPTY_TRAIL.len() <= u8::MAX as usize);
 
-/// What a broker is called in marks.
+/// A broker's name in marks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BrokerId(u64);
 
 impl BrokerId {
-    /// Drawn by chance: no other broker must have the same.
+    /// `number` is drawn by chance: no other broker must have the same number.
     pub fn from_number(number: u64) -> BrokerId {
         BrokerId(number)
     }
@@ -77,12 +77,12 @@ impl BrokerId {
     }
 }
 
-/// Where a message has been before it came to this broker.
+/// The brokers that a message has been at before it came to this broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trail {
     /// At most `HOPS_MAX`.
     brokers: Vec<BrokerId>,
-    /// It came over a hop that keeps no marks: where it was before is not known.
+    /// The message came over a hop that keeps no marks: its earlier brokers are not known.
     pub has_gap: bool,
 }
 
@@ -90,25 +90,25 @@ pub struct Trail {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Arrival<'a> {
     New {
-        /// Without its mark.
+        /// The message's properties without its mark.
         properties: Cow<'a, [u8]>,
         trail: Trail,
     },
-    /// It has been here.
+    /// The message has been at this broker before.
     Returned,
-    /// As many brokers as may be have handed it on.
+    /// `HOPS_MAX` brokers have handed the message on.
     TooFar,
 }
 
 /// What becomes of marks on a link to a remote broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keeping {
-    /// Nothing is known of them there, and a broker of 5.0 hands user properties on: they come back to us.
+    /// The remote does not know marks. A remote of 5.0 hands user properties on, so marks come back to us.
     #[default]
     Properties,
-    /// They are read and written there, too.
+    /// The remote reads and writes marks, too.
     Marks,
-    /// They are shown to clients there and prove nothing, or there are no properties.
+    /// The remote shows marks to its clients, and marks prove nothing; or messages have no properties.
     Nothing,
 }
 
@@ -124,11 +124,11 @@ impl Keeping {
     }
 }
 
-/// What a value of the property comes to.
+/// The meaning of a value of the property.
 enum Path {
     Known(Trail),
     TooLong,
-    /// It is no path: the property is somebody's own.
+    /// The value is no path: the property is a client's own.
     Foreign,
 }
 
@@ -179,7 +179,7 @@ impl Trail {
         out.extend_from_slice(&own.digits());
     }
 
-    /// `false`: it is as long as may be.
+    /// Returns `false` if the trail has `HOPS_MAX` brokers.
     fn push(&mut self, broker: BrokerId) -> bool {
         let has_room = self.brokers.len() < HOPS_MAX;
         if has_room {

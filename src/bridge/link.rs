@@ -50,17 +50,17 @@ const LOGGED_ID_COUNT: u16 = 60_000;
 const UNLOGGED_ID_COUNT: u16 = 5_000;
 const SUBSCRIBE_ID_FIRST: u16 = LOGGED_ID_COUNT + UNLOGGED_ID_COUNT + 1;
 
-/// With so many bytes of output nothing is sent, with so many bytes of events nothing is read.
+/// From this many bytes of output on no message is sent; from this many bytes of events on the socket is not read.
 const OUTPUT_MARK: usize = 256 << 10;
 const EVENTS_MARK: usize = 1 << 20;
 
-/// So often a connection may end before CONNACK before the bridge bit is taken for the reason.
+/// A connection may end this often before CONNACK until the link takes the bridge bit for the reason.
 const SILENT_CLOSINGS_MAX: u32 = 2;
 
-/// A link that was up for so long was taken over by chance, not again and again.
+/// A link that was up for this long was taken over by chance, not again and again.
 const TAKEN_OVER_WITHIN_MS: u64 = 3_600_000;
 
-/// A link that was up for so long was of use.
+/// A link that was up for this long was of use.
 const USEFUL_MS: u64 = 10_000;
 
 /// A link's state; see the module.
@@ -68,7 +68,7 @@ pub struct Link {
     settings: BridgeSettings,
     version: ProtocolVersion,
     client_id: String,
-    /// Of the whole bridge; none but on its first connection.
+    /// The subscribe rules of the whole bridge on its first connection; empty on the others.
     subscribe_rules: Box<[Rule]>,
     /// Encoded user properties for each message.
     message_properties: Vec<u8>,
@@ -78,13 +78,13 @@ pub struct Link {
     attempts: Attempts,
     /// 3.1.1: the remote takes the bit that says we are a bridge. `None`: not known.
     is_bridge_bit_taken: Option<bool>,
-    /// What the remote said last of hop marks.
+    /// The remote's last word on hop marks.
     keeping: Keeping,
     /// Connections with the bit that the remote has closed without a word.
     silent_closings: u32,
     /// How often in a row another client has taken the link over.
     taken_over_count: u32,
-    /// Frames of which a part has arrived.
+    /// The beginning of a frame that has not arrived whole.
     input: Vec<u8>,
     output: Vec<u8>,
     spare: Vec<u8>,
@@ -101,7 +101,7 @@ pub struct Link {
     room_is_for: Option<u64>,
     /// `LinkEvent::Again` that the owner has not heard: what waited goes before all others.
     again_count: u32,
-    /// Of topics.
+    /// The hash function of topics.
     hash: KeyedHash,
     inflow: Inflow,
     aliases_in: InboundAliases,
@@ -116,7 +116,7 @@ pub struct Link {
     bytes_to_skip: usize,
     /// The remote has kept the session.
     session_present: bool,
-    /// Subscribed in this process before.
+    /// The link has subscribed in this process before.
     has_subscribed: bool,
     scratch: Vec<u8>,
     topic_scratch: String,
@@ -134,11 +134,11 @@ enum Phase {
         deadline: Instant,
     },
     Up(Alive),
-    /// For good.
+    /// The link is closed for good.
     Closed,
 }
 
-/// What the remote said in CONNACK.
+/// The remote's limits and abilities from CONNACK.
 #[derive(Clone, Copy, Debug)]
 struct Remote {
     receive_max: u16,
@@ -167,11 +167,11 @@ pub enum LinkEvent {
     Received {
         sequence: u64,
     },
-    /// The remote has the message, for good.
+    /// The remote has the message for good.
     Done {
         sequence: u64,
     },
-    /// The remote does not want the message; it is over.
+    /// The remote does not want the message; the message is over.
     Refused {
         sequence: u64,
         reason: ReasonCode,
@@ -180,12 +180,13 @@ pub enum LinkEvent {
         filter: String,
         reason: ReasonCode,
     },
-    /// The remote cannot take the message now: it is sent again. Said once a message, and once a topic at a time.
+    /// The remote cannot take the message now: the message is sent again. The link reports this once a message, and once a topic
+    /// at a time.
     Postponed {
         sequence: u64,
         reason: ReasonCode,
     },
-    /// Send this message again now; `forget` it if it is there no more.
+    /// Send this message again now, or `forget` the message if it is gone.
     Due {
         sequence: u64,
     },
@@ -193,7 +194,7 @@ pub enum LinkEvent {
     Again {
         from: u64,
     },
-    /// Put the message where it bothers nobody, then `forget` it; or `keep` it. Until then send nothing.
+    /// Set the message aside, then `forget` the message, or `keep` it. Until then send no message.
     SetAside {
         sequence: u64,
         why: Unwanted,
@@ -203,9 +204,9 @@ pub enum LinkEvent {
 /// Why a message cannot be brought to the remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unwanted {
-    /// Refused for now, again and again.
+    /// The remote refused the message for now, again and again.
     Refused { reason: ReasonCode, for_ms: u64 },
-    /// So often in a row the remote closed when it had got the message.
+    /// The remote closed this often in a row when it had got the message.
     Closed { times: u32 },
 }
 
@@ -326,7 +327,7 @@ impl Link {
         }
     }
 
-    /// Gives memory back that was needed for what has passed. Called now and then: a busy link makes new buffers.
+    /// Gives back memory that a busier time needed. The caller calls this now and then: a busy link makes new buffers.
     pub fn trim(&mut self) {
         self.spare = Vec::new();
         self.scratch = Vec::new();
@@ -356,7 +357,7 @@ impl Link {
     /// Whether the socket shall be read: what came before has been taken, and answers find their way out.
     pub fn wants_bytes(&self) -> bool {
         self.event_bytes < EVENTS_MARK
-            // Messages stop at the mark: what is above is answers, and these are read for.
+            // Messages stop at the mark: answers alone go above it, and the socket is read for them.
             && self.output.len() < 2 * OUTPUT_MARK
             && self.inflow.pending_count() < usize::from(self.settings.receive_max)
     }
@@ -412,7 +413,7 @@ impl Link {
         }
     }
 
-    /// The remote, or we, went wrong: it is told, as far as it can be.
+    /// The remote or this link went wrong: the link tells the remote if it can.
     fn fail(&mut self, now: Instant, reason: ReasonCode, why: &str) {
         if self.is_up() && self.version == ProtocolVersion::V5 {
             let disconnect = Disconnect::new(reason);

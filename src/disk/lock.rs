@@ -10,7 +10,7 @@ use super::error::{Holder, SpoolError};
 
 const NAME: &str = "lock";
 
-/// While it lives, no other one of the same directory can be taken.
+/// While this lock lives, no other lock of the same directory can be taken.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -49,13 +49,13 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // Only to tell others who it is: a full disk does not matter.
+        // The id only tells other processes the holder, so a full disk does not matter.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", process::id()));
         Ok(Lock { file })
     }
 }
 
-/// Refuses a directory that another one has locked, and leaves nothing there.
+/// Refuses a directory that another process has locked, and leaves no file there.
 pub fn refuse_if_taken(directory: &Path) -> Result<(), SpoolError> {
     // What is not there, or may not be read, is locked by nobody that could be told.
     let Ok(mut file) = File::open(directory.join(NAME)) else { return Ok(()) };
@@ -70,7 +70,7 @@ pub fn refuse_if_taken(directory: &Path) -> Result<(), SpoolError> {
     Ok(())
 }
 
-/// The process that wrote its id into the lock, if it is there.
+/// The process that wrote its id into the lock, if the id is there.
 fn holder(file: &mut File) -> Option<Holder> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;

@@ -16,18 +16,18 @@ impl Asleep {
         Asleep(AtomicBool::new(false))
     }
 
-    /// By the receiver, before it looks at its lanes for the last time and sleeps.
+    /// The receiver calls this before it looks at its lanes for the last time and sleeps.
     pub fn announce(&self) {
         self.0.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// By the receiver, once awake, or when it stays awake.
+    /// The receiver calls this once it is awake, or when it stays awake.
     pub fn retract(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// By a sender, after it wrote. `true`: it must ring now, and the others need not.
+    /// A sender calls this after it wrote. `true`: this sender must ring now, and other senders need not.
     ///
     /// The answer is final: this may take back an announcement later than the one that was seen, so that only the ring
     /// which follows wakes the receiver.

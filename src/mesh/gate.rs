@@ -14,7 +14,7 @@ use crate::time::Instant;
 /// Connections above the maximum at a time: each is about to take the place of one that has not said CONNECT, or to be refused.
 pub const OVER_MAX: usize = 64;
 
-/// Addresses that are remembered without a connection, until what they may open in a second is theirs again.
+/// The bound on addresses that are remembered without a connection, until their whole rate of connections is theirs again.
 const IDLE_ADDRESSES_MAX: usize = 65_536;
 
 /// Lets in as many as the process may have. Touched when a connection opens and when it closes, never between.
@@ -22,16 +22,16 @@ const IDLE_ADDRESSES_MAX: usize = 65_536;
 pub struct Gate {
     inside: AtomicUsize,
     max: usize,
-    /// `None`: nobody asks where connections come from.
+    /// `None`: addresses are not counted.
     by_address: Option<ByAddress>,
-    /// By shard: connections that have not said CONNECT, as of its last turn.
+    /// Each shard's connections that have not said CONNECT, as of its last turn.
     connecting: Vec<AtomicUsize>,
 }
 
 /// How a connection was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What it is counted under.
+    /// The address that the connection is counted under.
     pub origin: Option<Origin>,
     /// There are more than may be, so another has to go, or this one.
     pub is_over: bool,
@@ -48,15 +48,15 @@ struct ByAddress {
 #[derive(Debug, Default)]
 struct Origins {
     states: HashMap<Origin, State>,
-    /// Those without a connection.
+    /// The addresses without a connection.
     idle_count: usize,
 }
 
-/// What one address has.
+/// The count and the rate of one address.
 #[derive(Clone, Copy, Debug)]
 struct State {
     count: usize,
-    /// Thousandths of connections that it may open now, as of `at`.
+    /// Thousandths of connections that the address might open at `at`.
     tokens: u64,
     at: Instant,
 }
@@ -235,7 +235,7 @@ mod tests {
         enter(&gate, 1, "[::ffff:192.0.2.1]:1001").unwrap();
         assert_eq!(enter(&gate, 1, "192.0.2.1:1002"), Err(Refusal::AddressFull));
         enter(&gate, 1, "192.0.2.2:1000").unwrap();
-        // Who has an IPv6 network has all its addresses.
+        // The owner of an IPv6 network has all its addresses.
         enter(&gate, 1, "[2001:db8:0:1::1]:1").unwrap();
         enter(&gate, 1, "[2001:db8:0:1:ffff::2]:1").unwrap();
         assert_eq!(enter(&gate, 1, "[2001:db8:0:1::3]:1"), Err(Refusal::AddressFull));

@@ -19,11 +19,11 @@ const PLACES_MIN: usize = 64;
 pub struct Lingering {
     linger_ms: u64,
     max: usize,
-    /// By what the network calls them.
+    /// The lingering sockets by the network's key.
     sockets: HashMap<u64, Socket>,
-    /// The oldest first, and until when each lingers. All linger for the same time.
+    /// The sockets, the oldest first, and the end of each one's time. All sockets linger for the same time.
     order: VecDeque<(u64, Instant)>,
-    /// Those that have brought too much.
+    /// The sockets that have brought too many bytes.
     over: Vec<SocketKey>,
     /// Sockets whose time was cut short for others.
     pub cut_count: u64,
@@ -31,7 +31,7 @@ pub struct Lingering {
 
 struct Socket {
     key: SocketKey,
-    /// Bytes that it may still bring.
+    /// Bytes that the socket may still bring.
     left: usize,
 }
 
@@ -85,7 +85,7 @@ impl Lingering {
         self.sockets.remove(&owner).map(|socket| socket.key)
     }
 
-    /// The next socket to close: it has brought too much, or its time has passed.
+    /// The next socket to close: the socket has brought too many bytes, or its time has passed.
     pub fn poll(&mut self, now: Instant) -> Option<SocketKey> {
         if let Some(key) = self.over.pop() {
             return Some(key);
@@ -135,7 +135,7 @@ impl Lingering {
         }
     }
 
-    /// Takes the oldest, for its place is needed.
+    /// Takes the oldest socket, as its place is needed.
     pub fn cut(&mut self) -> Option<SocketKey> {
         let key = self.pop_oldest()?;
         self.cut_count += 1;

@@ -17,13 +17,13 @@ impl Beat {
         self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// How often it has turned.
+    /// The number of the shard's turns.
     pub fn look(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// So much later than it wanted to, the watching thread may wake up; else nothing can be said of the others' sleep.
+/// The watching thread may wake up this much late; a later look says nothing of the other threads.
 const LATE_MS: u64 = 500;
 
 /// Looks in a row that were on time before a shard is said to stand still: a machine that was paused wakes all threads
@@ -40,19 +40,19 @@ pub struct Stalls {
 #[derive(Clone, Copy, Debug, Default)]
 struct Stillness {
     beat: u64,
-    /// How long the shard has not turned, as far as this thread was awake.
+    /// The time for which the shard has not turned while this thread was awake.
     awake_ms: u64,
-    /// Looks on time in a row.
+    /// The number of looks on time in a row.
     looks: u32,
     is_told: bool,
 }
 
-/// What a look found of one shard.
+/// The finding of a look at one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stall {
-    /// It has not turned for so long; told once.
+    /// The shard has not turned for this long; reported once.
     Begun { shard: usize, still_ms: u64 },
-    /// One that was told turns again.
+    /// A shard that was reported turns again.
     Over { shard: usize, still_ms: u64 },
 }
 
@@ -137,7 +137,7 @@ mod tests {
     fn a_machine_that_was_paused_is_no_stall() {
         let beats = [Beat::default()];
         let mut stalls = Stalls::new(1, 5_000);
-        // However often it is paused, and whoever wakes first.
+        // Pauses are no stall, however many there are and whichever thread wakes first.
         assert_eq!(looks(&mut stalls, &beats, &[60_000, SECOND, 60_000, 3_600_000, SECOND]), []);
         beats[0].tick();
         assert_eq!(looks(&mut stalls, &beats, &[SECOND]), []);

@@ -1,49 +1,49 @@
 //! Messages that the remote refuses for now (0x97, 0x91): each is sent again on the same link after a pause that grows,
 //! and messages of its topic wait behind it, so that order holds per topic.
 //!
-//! Other topics go on. When the message is through, the log is gone through again; only messages that were in flight
-//! beside it may have overtaken it. A log that is full meanwhile drops its oldest message that is not in flight.
-//! `refused_max_s` counts the time between refusals, without the time in which the remote was not there. Any other code
-//! is final: the message is counted, logged and dropped.
+//! Other topics go on. When the remote has taken the message, the link goes through the log again. Only messages in flight
+//! beside the refused message may have overtaken it. A log that is full meanwhile drops its oldest message that is not in
+//! flight. `refused_max_s` counts the time between refusals, without the time in which the remote was not there. Any other
+//! code is final: the message is counted, logged and dropped.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::time::Instant;
 
-/// With so many held messages nothing but them is sent. Those in flight may pass it.
+/// From this many held messages on the link sends held messages only. Messages in flight may raise the count above it.
 pub(super) const HELD_MAX: usize = 4096;
 
-/// A pause is doubled so often at most: the longest pause is reached before.
+/// A pause is doubled this often at most: the longest pause is reached earlier.
 const DOUBLINGS_MAX: u32 = 20;
 
 #[derive(Debug)]
 pub(super) struct Held {
     pause_min_ms: u64,
     pause_max_ms: u64,
-    /// A message that was refused for so long is given up; 0: never.
+    /// A message that was refused for this long is given up; 0: never.
     give_up_ms: u64,
-    /// By the hash of their topics: the first message of a topic that was refused. Two topics of one hash wait needlessly.
+    /// The first refused message of each topic, by the topic's hash. Two topics with one hash wait for each other needlessly.
     fronts: HashMap<u64, u64, ahash::RandomState>,
-    /// By sequence.
+    /// The held messages by sequence.
     messages: BTreeMap<u64, Message>,
-    /// Of those whose pause runs, or is over and was not said yet.
+    /// The messages whose pause runs, or is over and was not reported yet.
     dues: BTreeSet<(Instant, u64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Message {
     topic: u64,
-    /// It was refused last.
+    /// The time of the last refusal.
     refused_at: Instant,
-    /// Between refusals, without the times in which it could not be sent.
+    /// The time between refusals, without the times in which the message could not be sent.
     refused_ms: u64,
     refusals: u32,
-    /// `None`: it is under way, or its owner looks after it.
+    /// `None`: the message is under way, or its owner looks after it.
     due: Option<Instant>,
-    /// It was sent, and not answered since.
+    /// The message was sent, and the remote has not answered since.
     is_in_doubt: bool,
-    /// Something of its topic waits.
+    /// Another message of the topic waits.
     has_followers: bool,
 }
 
@@ -51,22 +51,22 @@ struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Free,
-    /// The first of its topic, and its pause is over. `is_in_doubt`: the remote may have it.
+    /// The message is the first of its topic, and its pause is over. `is_in_doubt`: the remote may have the message.
     Front {
         is_in_doubt: bool,
     },
     Waits,
 }
 
-/// What follows from a refusal.
+/// The consequence of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The first one of the first message of its topic.
+    /// This is the first refusal of the first message of its topic.
     First,
     Again,
-    /// It waits behind another one.
+    /// The message waits behind another message.
     Behind,
-    /// It was refused for so long that it is given up.
+    /// The message was refused for so long that it is given up.
     GivenUp {
         for_ms: u64,
     },
@@ -117,7 +117,7 @@ impl Held {
                 message.has_followers = true;
                 return Refusal::Behind;
             }
-            // This one goes first, though its refusal came later.
+            // This message goes first, though its refusal came later.
             self.release(front);
             has_followers = true;
         }
@@ -153,7 +153,7 @@ impl Held {
         }
     }
 
-    /// It is under way.
+    /// The message is under way.
     pub fn sent(&mut self, sequence: u64) {
         if let Some(message) = self.messages.get_mut(&sequence) {
             message.is_in_doubt = true;
@@ -161,7 +161,7 @@ impl Held {
         }
     }
 
-    /// Another connection has begun: what was under way or being looked after is due.
+    /// Another connection has begun: messages that were under way, or that the owner looked after, are due.
     pub fn begin(&mut self, now: Instant) {
         let forgotten = self.messages.iter().filter(|(_, message)| message.due.is_none());
         let forgotten: Vec<u64> = forgotten.map(|(sequence, _)| *sequence).collect();
@@ -170,12 +170,12 @@ impl Held {
         }
     }
 
-    /// It could not be given up just now.
+    /// The message could not be given up just now.
     pub fn keep(&mut self, now: Instant, sequence: u64) {
         self.set_due(sequence, Some(now.plus_ms(self.pause_max_ms)));
     }
 
-    /// It is over. Whether something may have waited behind it.
+    /// The message is over. Returns whether another message may have waited behind it.
     pub fn release(&mut self, sequence: u64) -> bool {
         if !self.messages.contains_key(&sequence) {
             return false;
@@ -189,7 +189,7 @@ impl Held {
         message.has_followers
     }
 
-    /// A message whose pause is over; each is said once.
+    /// A message whose pause is over; each message is reported once.
     pub fn poll_due(&mut self, now: Instant) -> Option<u64> {
         let &(due, sequence) = self.dues.first()?;
         if due > now {

@@ -6,9 +6,9 @@ use crate::codec::{PacketId, QoS, ReasonCode};
 
 #[derive(Debug)]
 pub(super) struct Inflow {
-    /// Not answered yet, in the order of their numbers.
+    /// The messages without an answer, in the order of their numbers.
     pending: VecDeque<Pending>,
-    /// The number of the first of them.
+    /// The number of the first pending message.
     first: u64,
     /// QoS 2 messages that were not released yet: whether this broker has them, and their numbers until it does.
     unreleased: HashMap<PacketId, Option<u64>, ahash::RandomState>,
@@ -23,7 +23,7 @@ struct Pending {
     packet_id: PacketId,
     qos: QoS,
     epoch: u32,
-    /// What the answer says, once there is one.
+    /// The answer's reason code, once there is an answer.
     answer: Option<ReasonCode>,
 }
 
@@ -60,7 +60,7 @@ impl Inflow {
         }
     }
 
-    /// A message came. Its number if it is new; the answer to one that was here before follows by itself.
+    /// A message came. Returns its number if the message is new; the answer to a repeated message follows by itself.
     pub fn arrive(&mut self, packet_id: PacketId, qos: QoS) -> Option<u64> {
         let number = self.first + self.pending.len() as u64;
         let mut answer = None;
@@ -116,7 +116,7 @@ impl Inflow {
         }
     }
 
-    /// The remote releases a QoS 2 message; whether it was one.
+    /// The remote releases a QoS 2 message. Returns whether the identifier stood for such a message.
     pub fn release(&mut self, packet_id: PacketId) -> bool {
         self.unreleased.remove(&packet_id).is_some()
     }

@@ -6,69 +6,70 @@
 //!   Clear -- sent --> Alone -- closed: once more
 //!                           -- acknowledged: innocent
 //! ```
-//! What must go before the suspected message is sent alone, too.
+//! Messages that must go before the suspected message are sent alone, too.
 //!
-//! Only closings while a message was alone in flight count behind the first. So a message is never blamed for its
-//! neighbour, for one at QoS 0 or for a subscription. A remote that closes before the message is sent clears it, so one that
-//! closes each connection after a while has nothing set aside. After each closing the window opens slowly again:
-//! acknowledgements may be lost with a connection, and the next suspect is nearer to the one that is meant.
+//! After the first closing only closings while the message was alone in flight count. So a message is never blamed for its
+//! neighbour, for a message at QoS 0 or for a subscription. A remote that closes before the message is sent clears the
+//! message. So a remote that closes each connection after a while has no message set aside. After each closing the window
+//! opens slowly again: a connection may end with lost acknowledgements, and a small window brings the next suspect nearer to
+//! the message that is the reason.
 //!
-//! A remote that closes over each message that it gets is likelier broken than each message is bad. So it takes twice as many
-//! closings for the next message while nothing is acknowledged in between.
+//! A remote that closes over every message is more probably broken than every message is bad. So each further message needs
+//! twice as many closings while the remote acknowledges no message in between.
 //!
 //! A closing that takes ten seconds or more clears the message. Reasons that a remote gives for itself do not count.
 
 use crate::time::Instant;
 
-/// How long the answer to the question is waited for: a remote that has not closed by then has taken what came before.
+/// The longest wait for PINGRESP: a remote that has not closed by then has taken all earlier packets.
 const ASK_MS: u64 = 2_000;
 
-/// How long messages are sent alone: the suspected one may be there no more, and a remote need not answer.
+/// The longest time in which messages are sent alone: the suspected message may be gone, and a remote need not answer.
 const PROBE_MS: u64 = 30_000;
 
 /// The longest time in which nothing is sent before the suspected message.
 const QUIET_MS_MAX: u64 = 10_000;
 
-/// The number of closings is doubled so often at most.
+/// The number of closings is doubled this often at most.
 const DOUBLINGS_MAX: u32 = 6;
 
 #[derive(Debug)]
 pub(super) struct Suspicion {
-    /// 0: nobody is suspected.
+    /// 0: no message is ever suspected.
     closings_max: u32,
     suspect: Option<Suspect>,
     probe: Probe,
-    /// Messages in flight, while the window opens again.
+    /// The bound on messages in flight while the window opens again.
     window: Option<u16>,
-    /// Messages that were set aside since one was acknowledged.
+    /// The number of messages that were set aside since the last acknowledgement.
     aside_count: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Suspect {
     sequence: u64,
-    /// In a row.
+    /// The number of closings in a row.
     closings: u32,
-    /// To wait before it is sent.
+    /// The wait before the message is sent.
     quiet_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Probe {
     None,
-    /// PINGREQ was sent, and nothing else will be.
+    /// PINGREQ was sent, and no other packet will be sent.
     Asked {
         until: Instant,
     },
-    /// Nothing is sent: perhaps the remote closes nevertheless.
+    /// No packet is sent: perhaps the remote closes nevertheless.
     Quiet {
         until: Instant,
     },
-    /// Nothing is in flight: one message may be.
+    /// No message is in flight, and one message may be sent.
     Clear {
         until: Instant,
     },
-    /// It is.
+    /// One message is in flight.
     Alone {
         sequence: u64,
         since: Instant,
@@ -81,12 +82,12 @@ impl Suspicion {
         Suspicion { closings_max, suspect: None, probe: Probe::None, window: None, aside_count: 0 }
     }
 
-    /// The remote has closed. `oldest`: of the messages in flight that it has not acknowledged, which are `count`. How often it
-    /// did so, if the oldest is to be set aside.
+    /// The remote has closed. `oldest` is the oldest of the `count` messages in flight that the remote has not acknowledged.
+    /// Returns the number of closings if the oldest message is to be set aside.
     pub fn closed(&mut self, now: Instant, oldest: Option<u64>, count: usize) -> Option<u32> {
         let probe = std::mem::replace(&mut self.probe, Probe::None);
         let Some(sequence) = oldest.filter(|_| self.closings_max > 0) else {
-            // It closes without the message, too.
+            // The remote closes without the message, too.
             self.suspect = None;
             return None;
         };
@@ -98,17 +99,17 @@ impl Suspicion {
             _ => None,
         };
         if alone_ms.is_some_and(|took| took >= QUIET_MS_MAX) {
-            // No pause would tell such a closing from one that had come anyway.
+            // No pause would tell such a closing from a closing for another reason.
             self.suspect = None;
             return None;
         }
         let known = self.suspect.filter(|known| known.sequence == sequence && alone_ms.is_some());
         let closings = known.map_or(1, |known| known.closings.saturating_add(1));
         let quiet_before_ms = known.map_or(0, |known| known.quiet_ms);
-        // Twice as long, as one closing may be a little later than the other.
+        // The wait is twice as long, as one closing may come a little later than the other.
         let quiet_ms = alone_ms.map_or(0, |took| quiet_before_ms.max(2 * took).min(QUIET_MS_MAX));
         self.suspect = Some(Suspect { sequence, closings, quiet_ms });
-        // Without the message nothing had happened for longer than this.
+        // Before the message was sent, the remote had stayed open for longer than this closing took.
         let is_meant = alone_ms.is_some_and(|took| took <= quiet_before_ms);
         (is_meant && closings >= self.closings_needed()).then_some(closings)
     }
@@ -117,12 +118,12 @@ impl Suspicion {
         self.closings_max.saturating_mul(1 << self.aside_count.min(DOUBLINGS_MAX))
     }
 
-    /// The connection was lost otherwise.
+    /// The connection was lost for another reason.
     pub fn lost(&mut self) {
         self.probe = Probe::None;
     }
 
-    /// A connection is up. Whether to send PINGREQ.
+    /// A connection is up. Returns whether to send PINGREQ.
     pub fn begin(&mut self, now: Instant) -> bool {
         let asks = self.suspect.is_some();
         if asks {
@@ -166,7 +167,7 @@ impl Suspicion {
         }
     }
 
-    /// How many messages may be in flight.
+    /// The number of messages that may be in flight.
     pub fn quota(&self, quota: u16) -> u16 {
         match self.probe {
             Probe::Asked { .. } | Probe::Quiet { .. } | Probe::Alone { .. } => 0,
@@ -191,7 +192,7 @@ impl Suspicion {
         }
     }
 
-    /// The remote has answered a message: it works. Called behind `finished`.
+    /// The remote has answered a message, so the remote works. The caller calls `finished` first.
     pub fn acknowledged(&mut self) {
         self.aside_count = 0;
     }
@@ -210,7 +211,7 @@ impl Suspicion {
         {
             self.probe = Probe::Clear { until };
         }
-        // One more for each answer: twice as many a round.
+        // The window grows by one for each answer, so it doubles in each round trip.
         self.window = self.window.map(|window| window + 1).filter(|window| *window < quota);
     }
 }
@@ -219,8 +220,8 @@ impl Suspicion {
 mod tests {
     use super::*;
 
-    /// A remote that closes when it gets one of `poison`, and whose last `lost` acknowledgements are lost with a connection.
-    /// Says which messages were set aside, and after how many closings in all.
+    /// A remote that closes when it gets a message of `poison`, and whose last `lost` acknowledgements are lost with a connection.
+    /// Returns the messages that were set aside, and the number of all closings.
     fn run(poison: &[u64], count: u64, quota: u16, lost: usize) -> (Vec<u64>, u32) {
         let mut suspicion = Suspicion::new(5);
         let mut waiting: Vec<u64> = (1..=count).collect();
@@ -296,7 +297,7 @@ mod tests {
             assert_eq!(suspicion.closed(now, None, 0), None, "it was not sent");
             assert!(!suspicion.begin(now));
         }
-        // Lost otherwise: neither for the message nor against it.
+        // A connection that is lost for another reason neither blames nor clears the message.
         suspicion.closed(now, Some(7), 3);
         suspicion.begin(now);
         suspicion.answered(now);
@@ -346,7 +347,7 @@ mod tests {
             }
         }
         assert_eq!(closings, [5, 10, 20, 40, 80, 160, 320, 320, 320]);
-        // It works again.
+        // The remote works again.
         suspicion.acknowledged();
         assert_eq!(suspicion.closings_needed(), 5);
     }

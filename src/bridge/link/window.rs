@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 
 use crate::codec::PacketId;
 
-/// Packet identifiers follow from sequences, so that a message has the same one in every process that sends it.
+/// Packet identifiers follow from sequences, so that a message has the same identifier in every process that sends it.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// By sequence, rising; those in the middle may be finished.
+    /// The messages by rising sequence; messages in the middle may be finished.
     flights: VecDeque<Flight>,
-    /// Not finished.
+    /// The number of messages that are not finished.
     count: usize,
     first_id: u16,
     id_count: u16,
@@ -24,7 +24,7 @@ pub(super) struct Window {
 struct Flight {
     sequence: u64,
     step: Step,
-    /// The hash of its topic; 0 where nobody asks.
+    /// The hash of the message's topic; 0 where no caller asks for it.
     topic: u64,
 }
 
@@ -85,7 +85,8 @@ impl Window {
         span < u64::from(self.id_count)
     }
 
-    /// Nearly always behind all others: only what was to be released before, or was refused for a time, comes out of order.
+    /// The message nearly always goes behind all others: only a message that was to be released before, or that was refused for a
+    /// time, comes out of order.
     pub fn push(&mut self, sequence: u64, step: Step, topic: u64) {
         assert!(self.takes(sequence), "an identifier stands for one message");
         let place = self.flights.partition_point(|flight| flight.sequence < sequence);
@@ -105,7 +106,7 @@ impl Window {
         self.place(sequence).map_or(0, |place| self.flights[place].topic)
     }
 
-    /// Of the messages that the remote has not acknowledged in any way: the oldest, and how many there are.
+    /// The oldest message that the remote has not acknowledged in any way, and the number of such messages.
     pub fn unacknowledged(&self) -> (Option<u64>, usize) {
         let is_open =
             |flight: &&Flight| matches!(flight.step, Step::AtLeastOnce | Step::ExactlyOnce);
@@ -114,7 +115,7 @@ impl Window {
         (oldest, usize::from(oldest.is_some()) + open.count())
     }
 
-    /// Those from a sequence on, in order; nearly always none.
+    /// The unfinished messages from a sequence on, in order; nearly always none.
     pub fn unfinished_from(&self, sequence: u64) -> Vec<u64> {
         let first = self.flights.partition_point(|flight| flight.sequence < sequence);
         let open = self.flights.range(first..).filter(|flight| flight.step != Step::Finished);
@@ -133,7 +134,7 @@ impl Window {
         self.step(oldest + distance).map(|_| oldest + distance)
     }
 
-    /// `None`: finished, or never sent.
+    /// `None`: the message is finished, or was never sent.
     pub fn step(&self, sequence: u64) -> Option<Step> {
         let step = self.flights[self.place(sequence)?].step;
         (step != Step::Finished).then_some(step)
@@ -155,7 +156,7 @@ impl Window {
     }
 
     fn place(&self, sequence: u64) -> Option<usize> {
-        // Nearly all that is asked for before it is sent.
+        // Nearly every caller asks for a message that was not sent yet.
         self.flights.back().filter(|newest| newest.sequence >= sequence)?;
         self.flights.binary_search_by_key(&sequence, |flight| flight.sequence).ok()
     }

@@ -17,7 +17,7 @@ use libc::{c_int, c_void, siginfo_t};
 
 use crate::plugins::presence::Presence;
 
-/// What faults, aborts and forbidden system calls raise.
+/// The signals of faults, aborts and forbidden system calls.
 const SIGNALS: [(c_int, &str); 6] = [
     (libc::SIGSEGV, "SIGSEGV"),
     (libc::SIGBUS, "SIGBUS"),
@@ -47,10 +47,10 @@ struct Seat {
     presence: *const Presence,
 }
 
-/// While it lives, a crash of this thread is one of that shard.
+/// While this value lives, a crash of this thread is a crash of that shard.
 pub struct Witness {
     presence: *const Presence,
-    /// It belongs to its thread.
+    /// The value belongs to its thread.
     _thread: PhantomData<*const ()>,
 }
 
@@ -159,7 +159,7 @@ impl Line {
         self.push(if is_json { "\"}\n" } else { "\n" });
     }
 
-    /// Adds what there is room for.
+    /// Adds as much text as there is room for.
     fn push(&mut self, text: &str) {
         let room = LINE_SIZE_MAX - self.size;
         let size = text.len().min(room);
