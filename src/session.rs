@@ -46,7 +46,6 @@ pub use output::{
     BufferPool, OUTPUT_SLACK, Output, OutputBuffer, OutputTotal, Part, SMALL_CAPACITY,
 };
 pub use overlaps::Overlaps;
-pub use presence::NextAck;
 pub use profile::Profile;
 pub use seen::Seen;
 pub use shares::{HolderName, ShareId, Shares};

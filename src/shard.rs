@@ -114,8 +114,7 @@ pub struct Close {
     pub has_said_all: bool,
 }
 
-/// Each field is an owner: what belongs together, behind methods of its own. What needs more than one of them is a method of the
-/// shard.
+/// Each field owns what belongs together. Work that needs several of them is a method of the shard.
 pub struct Shard {
     peers: Peers,
     limits: Limits,

@@ -10,7 +10,7 @@
 //! everything the kernel still has, or leaks its buffers. Tokens carry a generation, so a late completion finds no
 //! other socket. Sends carry `MSG_WAITALL`; a send that the kernel cuts short is submitted again from where it stopped.
 //!
-//! Receives share buffers from Linux 6.18 on (`shell::kernel`): a receive begins where the one before ended, and a
+//! Receives share buffers from Linux 6.18 on (`system::kernel`): a receive begins where the one before ended, and a
 //! buffer returns to the kernel when nothing more comes into it.
 #![allow(unsafe_code)]
 

@@ -4,17 +4,6 @@ use super::{ConnectionId, HeldAck, Profile, Session, Ticket, Will};
 use crate::codec::PacketId;
 use crate::time::{Deadline, Instant};
 
-/// What became of the first answer to a publish that waits for a bridge's log.
-#[derive(Clone, Copy, Debug)]
-pub enum NextAck {
-    /// Nothing waits any more, and the session is to be taken off the list of those with answers that wait.
-    None,
-    /// It waits on.
-    Waits,
-    /// It is to be sent.
-    Due(HeldAck),
-}
-
 impl Session {
     /// Its client has connected: nothing of it ends by time until the client leaves.
     pub fn connect(
@@ -166,18 +155,15 @@ impl Session {
         self.held_acks.is_some()
     }
 
-    /// The first answer that waits, if `is_written` says so of its ticket.
-    pub fn next_held_ack(&mut self, is_written: impl FnOnce(Ticket) -> bool) -> NextAck {
-        let Some(acks) = &mut self.held_acks else { return NextAck::None };
-        let Some(&ack) = acks.0.front() else {
+    /// The first answer that waits, if `is_written` says so of its ticket. Where none waits any more, the session is no longer to be
+    /// listed.
+    pub fn next_held_ack(&mut self, is_written: impl FnOnce(Ticket) -> bool) -> Option<HeldAck> {
+        let acks = self.held_acks.as_mut()?;
+        let Some(ack) = acks.0.front() else {
             self.held_acks = None;
-            return NextAck::None;
+            return None;
         };
-        if !is_written(ack.ticket) {
-            return NextAck::Waits;
-        }
-        acks.0.pop_front();
-        NextAck::Due(ack)
+        is_written(ack.ticket).then(|| acks.0.pop_front())?
     }
 
     /// How many answers wait.

@@ -20,7 +20,7 @@ use crate::hash::KeyedHash;
 use crate::routing::bridge_mail::{
     BRIDGE_COUNT_MAX, BridgeBatch, BridgeId, FromBridges, InboundBatch, ToBridges, publisher_of,
 };
-use crate::session::{HeldAck, NextAck, Park, SessionKey, Ticket};
+use crate::session::{HeldAck, Park, SessionKey, Ticket};
 use crate::stages::bridge::BridgeStage;
 use crate::time::Instant;
 use crate::topic::ScanEnd;
@@ -309,9 +309,8 @@ impl Shard {
         let mut released = false;
         loop {
             let Some(session) = self.clients.session(key) else { return false };
-            let ack = match session.next_held_ack(|ticket| self.bridges.is_written(ticket)) {
-                NextAck::Due(ack) => ack,
-                NextAck::None | NextAck::Waits => break,
+            let Some(ack) = session.next_held_ack(|ticket| self.bridges.is_written(ticket)) else {
+                break;
             };
             released = true;
             if ack.is_qos2 && ack.reason.is_error() {

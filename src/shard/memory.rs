@@ -1,4 +1,4 @@
-//! What a shard counts of the memory that clients cause, and what it does where a budget ends.
+//! The counts of the memory that clients cause on a shard; `store`, `metadata` and `shortage` say what happens where a budget ends.
 
 use super::discards::Discards;
 use super::metadata::Metadata;
@@ -7,6 +7,7 @@ use crate::arena::Gauge;
 use crate::limits::Limits;
 use crate::session::{OutputTotal, Totals};
 
+/// Gauges and budgets of a shard, one for each kind of memory.
 pub(super) struct Memory {
     /// The store of waiting messages: for whom it is full, and who waits for it.
     pub store: Store,

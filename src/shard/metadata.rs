@@ -168,7 +168,7 @@ impl Shard {
         if !text.starts_with("$share/") {
             return self.has_room_for_filter(text, listed);
         }
-        match self.peers.owner(text.as_bytes()) == self.peers.own() {
+        match self.peers.is_owner(text.as_bytes()) {
             true => self.has_room_for_member(text, listed),
             false => self.memory.metadata.budget.has_room(listed),
         }

@@ -25,8 +25,8 @@ use crate::work::{COPY_SIZE, steps_of_bytes};
 use deliver::{deliver, deliver_run};
 use std::rc::Rc;
 
-/// All that the stage reads and writes, for one batch, but for the context: apart from that, which others write, its fields stay in
-/// registers (`scripts/instructions alone-qos0`).
+/// All that the stage reads and writes for one batch, but for the context. No call that is not inlined gets a reference to this: so
+/// its fields need no place in memory (`bench/CHOICES.md`).
 pub(crate) struct Encode<'a> {
     pub peers: &'a Peers,
     pub arena: &'a Arena,
@@ -157,7 +157,7 @@ impl Encode<'_> {
 }
 
 /// A message with the retain flag to the store of its topic's owner. Returns the owner if that is another shard, which has the
-/// message now.
+/// message now. A function, so that no call takes `Encode` by reference.
 #[inline(never)]
 fn retain(
     (peers, kept, setters): (&Peers, &mut Kept, &mut SlotSetters),

@@ -5,7 +5,7 @@ use crate::routing::route::{LocalDelivery, Route};
 use crate::session::{Clients, Context, SessionKey, encode};
 
 /// How a message, or a run that begins with it, reaches a session, as far as message and subscription decide it. The session has the
-/// last word (`Session::takes_at_once`): what it does not take at once, it is offered.
+/// last word: a message that `Clients::send_plain` and its like do not send at once is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// At QoS 0 with nothing of the receiver's own: encoded, or copied from what others got.
