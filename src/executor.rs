@@ -10,10 +10,10 @@
 //! A task that panics ends the process on both backends: its state is not to be trusted, and others wait for it.
 
 #[cfg(test)]
-pub mod each_io;
+pub(crate) mod each_io;
 mod epoll;
-pub mod files;
-pub mod net;
+pub(crate) mod files;
+pub(crate) mod net;
 #[cfg(test)]
 mod tests;
 mod uring;
@@ -33,7 +33,7 @@ use crate::system::io::Io;
 use epoll::Pool;
 
 /// It needs no runtime: its wakers are those of whatever executor polls.
-pub use tokio::sync::Semaphore;
+pub(crate) use tokio::sync::Semaphore;
 
 thread_local! {
     /// What runs the tasks of this thread: set while a side executor runs on it, and never on a shard's thread.
@@ -69,14 +69,14 @@ fn here() -> Here {
 }
 
 /// A thread that runs a shard or a side executor.
-pub enum Handle {
+pub(crate) enum Handle {
     Uring(glommio::ExecutorJoinHandle<()>),
     Epoll(thread::JoinHandle<()>),
 }
 
 impl Handle {
     /// Waits for its end; the error says why its work could not begin.
-    pub fn join(self) -> Result<(), String> {
+    pub(crate) fn join(self) -> Result<(), String> {
         match self {
             Handle::Uring(handle) => handle.join().map_err(|error| error.to_string()),
             Handle::Epoll(thread) => thread.join().map_err(|_| "its thread panicked".to_string()),
@@ -86,7 +86,7 @@ impl Handle {
 
 /// Runs `work` on a thread of its own, pinned to `core` if there is one. A core that cannot be pinned is an error: of
 /// this call or, with io_uring, maybe of [`Handle::join`].
-pub fn run_shard(
+pub(crate) fn run_shard(
     io: Io,
     name: &str,
     core: Option<usize>,
@@ -103,7 +103,7 @@ pub fn run_shard(
 }
 
 /// Runs the future that `make` makes, and the tasks that it spawns, on a thread of their own, until that future ends.
-pub fn run_side<F: Future<Output = ()> + 'static>(
+pub(crate) fn run_side<F: Future<Output = ()> + 'static>(
     io: Io,
     name: &str,
     make: impl FnOnce() -> F + Send + 'static,
@@ -116,7 +116,7 @@ pub fn run_side<F: Future<Output = ()> + 'static>(
 }
 
 /// Runs a task on this thread's executor, to its end or that of the executor.
-pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
+pub(crate) fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
     let (ended, outcome) = oneshot::channel();
     let task = abort_on_panic(async move {
         // An outcome that nobody awaits is dropped.
@@ -130,7 +130,7 @@ pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
 }
 
 /// What a task ends with. The task goes on when this is dropped.
-pub struct Task<T>(oneshot::Receiver<T>);
+pub(crate) struct Task<T>(oneshot::Receiver<T>);
 
 impl<T> Future for Task<T> {
     type Output = T;
@@ -141,7 +141,7 @@ impl<T> Future for Task<T> {
     }
 }
 
-pub async fn sleep(pause: Duration) {
+pub(crate) async fn sleep(pause: Duration) {
     match here() {
         Here::Uring => glommio::timer::sleep(pause).await,
         Here::Epoll(_) => tokio::time::sleep(pause).await,

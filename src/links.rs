@@ -20,7 +20,7 @@
 //! messages that no log has. A RingMQ remote that ends does the same for its connected clients, and hears only their
 //! acknowledgements meanwhile; when it is back it has forgotten its sessions.
 
-pub mod aside;
+pub(crate) mod aside;
 mod deletions;
 mod feed;
 mod identity;
@@ -67,8 +67,8 @@ use outbound::Outbound;
 use returns::Drops;
 use signal::Signal;
 
-pub use identity::system_seed;
-pub use opening::Patience;
+pub(crate) use identity::system_seed;
+pub(crate) use opening::Patience;
 
 /// How often orders are looked at, and what could not be done is tried again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -78,7 +78,7 @@ const LOOK_INTERVAL_ENDING: Duration = Duration::from_millis(5);
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What one bridge is and has.
-pub struct Bridge {
+pub(crate) struct Bridge {
     pub id: u16,
     pub settings: BridgeSettings,
     pub lines: Vec<Rc<Line>>,
@@ -103,7 +103,7 @@ impl Bridge {
 }
 
 /// What all tasks share.
-pub struct Hub {
+pub(crate) struct Hub {
     bridges: Vec<Bridge>,
     /// What this broker is called in hop marks.
     broker_id: BrokerId,
@@ -134,7 +134,7 @@ pub struct Hub {
 }
 
 /// What the bridges need of the process.
-pub struct Setup {
+pub(crate) struct Setup {
     pub io: Io,
     pub settings: Vec<BridgeSettings>,
     /// What this broker is called in hop marks.
@@ -158,7 +158,7 @@ pub struct Setup {
 }
 
 /// Starts the executor, opens all logs, and begins to connect.
-pub fn start(setup: Setup) -> Result<Handle, BridgesError> {
+pub(crate) fn start(setup: Setup) -> Result<Handle, BridgesError> {
     let (opened, outcome) = mpsc::channel();
     let handle = executor::run_side(setup.io, "bridges", move || run(setup, opened))
         .map_err(BridgesError::Executor)?;
@@ -274,7 +274,7 @@ async fn open(setup: Setup) -> Result<Hub, BridgesError> {
 }
 
 /// Where a bridge keeps what lasts: its client id, and the logs of its connections, each in a directory with its number.
-pub fn log_directory(settings: &BridgeSettings, data_dir: &Path) -> PathBuf {
+pub(crate) fn log_directory(settings: &BridgeSettings, data_dir: &Path) -> PathBuf {
     let directory = match settings.spool_dir.as_os_str().is_empty() {
         true => data_dir.join("bridges").join(&settings.name),
         false => settings.spool_dir.clone(),
@@ -388,7 +388,7 @@ impl Hub {
 }
 
 /// A sentence for the operator.
-pub fn wrong_rule(wrong: &WrongRule, bridge: &str) -> String {
+pub(crate) fn wrong_rule(wrong: &WrongRule, bridge: &str) -> String {
     let direction = match wrong.direction {
         Direction::Forward => "forward",
         Direction::Subscribe => "subscribe",

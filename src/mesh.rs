@@ -7,15 +7,15 @@
 //! then control, and takes control of all shards first: an ack or a question is never ahead of the messages before it.
 
 mod asleep;
-pub mod bridge_lanes;
-pub mod gate;
+pub(crate) mod bridge_lanes;
+pub(crate) mod gate;
 #[cfg(test)]
 #[allow(clippy::duplicate_mod)] // the point of it: the same source on other atomics
 mod model;
-pub mod shutdown;
+pub(crate) mod shutdown;
 
 mod atomics {
-    pub use std::sync::atomic::{AtomicBool, Ordering, fence};
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
 }
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,7 +31,7 @@ use crate::net::EventFd;
 use crate::shard::{Lane, Mail, ShardId};
 use crate::turn;
 use asleep::Asleep;
-pub use bridge_lanes::{BridgeEnd, BridgePort};
+pub(crate) use bridge_lanes::{BridgeEnd, BridgePort};
 
 /// Items of one lane: many where shards are few.
 const LANE_ITEMS_MIN: usize = 32;
@@ -39,24 +39,24 @@ const LANE_ITEMS_MAX: usize = 256;
 const LANE_ITEMS_PER_SHARD: usize = 1024;
 
 /// A connection on its way to the shard of its session. Its descriptor has no operation in flight.
-pub type Adoption = turn::Adoption<Admitted>;
+pub(crate) type Adoption = turn::Adoption<Admitted>;
 
 /// A connection that the gate has let in.
 #[derive(Debug)]
-pub struct Admitted {
+pub(crate) struct Admitted {
     pub socket: OwnedFd,
     pub entry: Entry,
 }
 
 /// What the control lane carries.
 #[derive(Debug)]
-pub enum Control<M> {
+pub(crate) enum Control<M> {
     Mail(M),
     Adopt(Box<Adoption>),
 }
 
 /// What a lane counts of its items.
-pub trait Weighed {
+pub(crate) trait Weighed {
     /// Bytes it holds, about.
     fn size(&self) -> usize;
 }
@@ -68,7 +68,7 @@ impl Weighed for Mail {
 }
 
 /// One shard's end of the mesh.
-pub struct Port<M> {
+pub(crate) struct Port<M> {
     outward: Vec<Option<Outward<M>>>,
     inward: Vec<Option<Inward<M>>>,
     doors: Arc<[Door]>,
@@ -100,21 +100,24 @@ struct Inward<M> {
 
 /// Where a shard is woken. Padded: its senders' looks must not disturb another's.
 #[repr(align(128))]
-pub struct Door {
+pub(crate) struct Door {
     asleep: Asleep,
     bell: Arc<EventFd>,
 }
 
 impl Door {
     /// Wakes the shard whatever it does: for those who have no lane to it.
-    pub fn ring(&self) {
+    pub(crate) fn ring(&self) {
         self.bell.ring();
     }
 }
 
 /// The ports of `shard_count` shards, in order. A pair's publish and member lanes have room while they hold less than
 /// `bytes_max` bytes.
-pub fn connect<M: Send + Weighed>(shard_count: u16, bytes_max: usize) -> io::Result<Vec<Port<M>>> {
+pub(crate) fn connect<M: Send + Weighed>(
+    shard_count: u16,
+    bytes_max: usize,
+) -> io::Result<Vec<Port<M>>> {
     let count = shard_count as usize;
     let doors: io::Result<Vec<Door>> = (0..count)
         .map(|_| Ok(Door { asleep: Asleep::new(), bell: Arc::new(EventFd::new()?) }))
@@ -154,28 +157,28 @@ pub fn connect<M: Send + Weighed>(shard_count: u16, bytes_max: usize) -> io::Res
 }
 
 impl<M: Send + Weighed> Port<M> {
-    pub fn own(&self) -> ShardId {
+    pub(crate) fn own(&self) -> ShardId {
         self.own
     }
 
-    pub fn set_bridges(&mut self, bridges: BridgePort) {
+    pub(crate) fn set_bridges(&mut self, bridges: BridgePort) {
         self.bridges = Some(bridges);
     }
 
-    pub fn bridges(&mut self) -> Option<&mut BridgePort> {
+    pub(crate) fn bridges(&mut self) -> Option<&mut BridgePort> {
         self.bridges.as_mut()
     }
 
-    pub fn bell(&self) -> Arc<EventFd> {
+    pub(crate) fn bell(&self) -> Arc<EventFd> {
         self.doors[self.own as usize].bell.clone()
     }
 
     /// The doors of all shards, for those who are none.
-    pub fn doors(&self) -> Arc<[Door]> {
+    pub(crate) fn doors(&self) -> Arc<[Door]> {
         self.doors.clone()
     }
 
-    pub fn has_room(&self, to: ShardId, lane: Lane) -> bool {
+    pub(crate) fn has_room(&self, to: ShardId, lane: Lane) -> bool {
         let outward = self.outward[to as usize].as_ref().expect("a shard sends itself no mail");
         let is_light = || outward.bytes.load(Ordering::Relaxed) < outward.bytes_max;
         match lane {
@@ -186,7 +189,7 @@ impl<M: Send + Weighed> Port<M> {
     }
 
     /// The lane has room.
-    pub fn send(&mut self, to: ShardId, lane: Lane, mail: M) {
+    pub(crate) fn send(&mut self, to: ShardId, lane: Lane, mail: M) {
         let outward = self.outward_mut(to);
         if lane != Lane::Control {
             outward.bytes.fetch_add(mail.size(), Ordering::Relaxed);
@@ -200,7 +203,11 @@ impl<M: Send + Weighed> Port<M> {
     }
 
     /// Gives the connection back when the control lane is full.
-    pub fn hand_over(&mut self, to: ShardId, adoption: Box<Adoption>) -> Result<(), Box<Adoption>> {
+    pub(crate) fn hand_over(
+        &mut self,
+        to: ShardId,
+        adoption: Box<Adoption>,
+    ) -> Result<(), Box<Adoption>> {
         match self.outward_mut(to).control.push(Control::Adopt(adoption)) {
             Ok(()) => Ok(()),
             Err(rtrb::PushError::Full(Control::Adopt(adoption))) => Err(adoption),
@@ -209,7 +216,7 @@ impl<M: Send + Weighed> Port<M> {
     }
 
     /// One bell for each shard that got something since the last call and sleeps.
-    pub fn ring_bells(&mut self) {
+    pub(crate) fn ring_bells(&mut self) {
         for (to, outward) in self.outward.iter_mut().enumerate() {
             let Some(outward) = outward else { continue };
             if std::mem::take(&mut outward.written) && self.doors[to].asleep.must_ring() {
@@ -222,7 +229,7 @@ impl<M: Send + Weighed> Port<M> {
     ///
     /// A turn asks for all control mail first, so that the tails of the other lanes are read after everything that a control
     /// item tells of was written.
-    pub fn next(&mut self, lane: Lane) -> Option<(ShardId, Control<M>)> {
+    pub(crate) fn next(&mut self, lane: Lane) -> Option<(ShardId, Control<M>)> {
         while let Some(inward) = self.inward.get_mut(self.from) {
             if let Some(inward) = inward {
                 let left = self.left.take().unwrap_or_else(|| inward.count(lane));
@@ -237,7 +244,7 @@ impl<M: Send + Weighed> Port<M> {
         None
     }
 
-    pub fn has_mail(&self) -> bool {
+    pub(crate) fn has_mail(&self) -> bool {
         self.bridges.as_ref().is_some_and(BridgePort::has_mail)
             || self.inward.iter().flatten().any(|inward| {
                 !inward.control.is_empty()
@@ -247,7 +254,7 @@ impl<M: Send + Weighed> Port<M> {
     }
 
     /// From here to `wake_up`, whoever sends rings. `false`: there is mail, do not sleep.
-    pub fn fall_asleep(&self) -> bool {
+    pub(crate) fn fall_asleep(&self) -> bool {
         if self.inward.len() < 2 && self.bridges.is_none() {
             return true;
         }
@@ -260,7 +267,7 @@ impl<M: Send + Weighed> Port<M> {
         quiet
     }
 
-    pub fn wake_up(&self) {
+    pub(crate) fn wake_up(&self) {
         self.doors[self.own as usize].asleep.retract();
     }
 

@@ -19,7 +19,7 @@ mod options;
 mod protocol;
 mod reporter;
 mod router;
-pub mod session;
+pub(crate) mod session;
 mod split;
 mod token;
 mod window;
@@ -27,11 +27,11 @@ mod words;
 
 use serde::Serialize;
 
-pub use self::agent::run as serve;
+pub(crate) use self::agent::run as serve;
 use self::clock::Reading;
-pub use self::driver::run;
-pub use self::options::{AgentCommand, AgentOptions};
-pub use self::words::notes;
+pub(crate) use self::driver::run;
+pub(crate) use self::options::{AgentCommand, AgentOptions};
+pub(crate) use self::words::notes;
 use crate::options::Options;
 use crate::scenario::{Kind, Scenario};
 use crate::tally::Faults;
@@ -42,7 +42,7 @@ fn can_run(scenario: &Scenario) -> bool {
 }
 
 /// Refuses what agents cannot do, and agents that would not be had, before anything runs.
-pub fn check(options: &Options, scenarios: &[Scenario]) -> Result<(), String> {
+pub(crate) fn check(options: &Options, scenarios: &[Scenario]) -> Result<(), String> {
     let agents = &options.agents;
     if agents.apart && agents.count().is_none() {
         return Err(
@@ -70,7 +70,7 @@ pub fn check(options: &Options, scenarios: &[Scenario]) -> Result<(), String> {
 
 /// What several generators did, for a scenario.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct AgentsReport {
+pub(crate) struct AgentsReport {
     pub agents: Vec<AgentReport>,
     /// Messages go between agents.
     pub crosses: bool,
@@ -81,7 +81,7 @@ pub struct AgentsReport {
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct AgentReport {
+pub(crate) struct AgentReport {
     pub name: String,
     pub publishers: usize,
     pub subscribers: usize,
@@ -101,7 +101,7 @@ pub struct AgentReport {
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct ClockReport {
+pub(crate) struct ClockReport {
     /// What it showed more than the driver's when it was read first. Clocks begin with their processes.
     pub offset_us: f64,
     pub drift_ppm: f64,

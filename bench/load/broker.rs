@@ -20,10 +20,10 @@ use crate::{fitness, limits, machine, relay};
 
 /// The hidden first argument with which this program is the broker: one program is enough, and what is measured is never
 /// older than what measures it. Behind it stand the broker's cores and its command line.
-pub const SERVE: &str = "__serve";
+pub(crate) const SERVE: &str = "__serve";
 
 /// Is the broker of the bench whose process is named first, on the cores named next, until it is told to end.
-pub fn serve(arguments: &[OsString]) -> ExitCode {
+pub(crate) fn serve(arguments: &[OsString]) -> ExitCode {
     let bench = arguments.first().and_then(|id| id.to_str()?.parse::<i32>().ok());
     let arguments = arguments.get(1..).unwrap_or_default();
     let cores = arguments.first().and_then(|list| list.to_str()).map(parse_cores);
@@ -53,7 +53,7 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A broker that runs.
 #[derive(Debug)]
-pub struct Broker {
+pub(crate) struct Broker {
     pub target: Target,
     /// `None`: not known, so neither processor time nor memory are measured.
     pub pid: Option<u32>,
@@ -64,7 +64,7 @@ pub struct Broker {
 
 /// What a broker says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Said {
+pub(crate) struct Said {
     /// Of a broker that is not the bench's own.
     #[serde(rename = "broker_version")]
     pub version: Option<String>,
@@ -84,7 +84,7 @@ const GREET_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A broker that is not the bench's own, as it has been found.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub(crate) struct Found {
     pub target: Target,
     pub said: Said,
     /// The largest packet that it takes, if it says so.
@@ -92,7 +92,7 @@ pub struct Found {
 }
 
 /// The broker that the command line names, once it has accepted a client; `None`: the bench starts its own.
-pub fn find(options: &Options, mqtt: u8) -> Result<Option<Found>, String> {
+pub(crate) fn find(options: &Options, mqtt: u8) -> Result<Option<Found>, String> {
     let Some(broker) = &options.broker else { return Ok(None) };
     let wrong = |error| format!("--broker {broker}: {error}; expected HOST:PORT");
     let addresses: Vec<SocketAddr> = broker.to_socket_addrs().map_err(wrong)?.collect();
@@ -118,7 +118,7 @@ pub fn find(options: &Options, mqtt: u8) -> Result<Option<Found>, String> {
 }
 
 /// The first address at which somebody listens.
-pub fn reach(addresses: &[SocketAddr]) -> Result<SocketAddr, String> {
+pub(crate) fn reach(addresses: &[SocketAddr]) -> Result<SocketAddr, String> {
     let begin = Instant::now();
     let mut reason = "the name has no address".to_string();
     for (tried, address) in addresses.iter().enumerate() {
@@ -157,7 +157,7 @@ fn ask(client: &mut Client) -> Result<Said, String> {
 
 /// Which cores the broker has and which the generator.
 #[derive(Clone, Debug)]
-pub struct Placement {
+pub(crate) struct Placement {
     pub broker: Vec<usize>,
     pub generator: Vec<usize>,
     /// The broker may run on the generator's cores too.
@@ -167,7 +167,7 @@ pub struct Placement {
 impl Placement {
     /// The bench's own broker gets the core that suits best, or those asked for; another keeps those that it has. The
     /// generator gets what shares no hardware with them, as long as there is any.
-    pub fn choose(options: &Options) -> Result<Placement, String> {
+    pub(crate) fn choose(options: &Options) -> Result<Placement, String> {
         let all = machine::cores_of(0).map_err(|error| format!("cores: {error}"))?;
         let broker = match (options.pid, &options.cores) {
             (Some(pid), _) => {
@@ -197,13 +197,13 @@ impl Placement {
         })
     }
 
-    pub fn choice(&self) -> fitness::Choice {
+    pub(crate) fn choice(&self) -> fitness::Choice {
         fitness::Choice { broker: self.broker.clone(), generator: self.generator.clone() }
     }
 }
 
 /// A list as `0-1,3`, each once; an error says what is expected.
-pub fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
+pub(crate) fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
     let cores = kind::parse_cores(list).filter(|cores| !cores.is_empty());
     cores.ok_or_else(|| {
         let below = kind::CORE_COUNT_MAX;
@@ -213,7 +213,7 @@ pub fn parse_cores(list: &str) -> Result<Vec<usize>, String> {
 
 impl Broker {
     /// Starts a RingMQ for a scenario, or names the broker that was `found`.
-    pub fn start(
+    pub(crate) fn start(
         options: &Options,
         found: Option<&Found>,
         placement: &Placement,
@@ -263,12 +263,12 @@ impl Broker {
     }
 
     /// The bench has started it.
-    pub fn is_own(&self) -> bool {
+    pub(crate) fn is_own(&self) -> bool {
         self.child.is_some()
     }
 
     /// Ends the bench's own broker, and says if it did not end well.
-    pub fn stop(mut self) -> Result<(), String> {
+    pub(crate) fn stop(mut self) -> Result<(), String> {
         let Some((mut child, lines)) = self.child.take() else { return Ok(()) };
         kill_process(Pid::from_child(&child), Signal::TERM)
             .map_err(|error| format!("stopping the broker: {error}"))?;

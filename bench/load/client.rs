@@ -17,19 +17,19 @@ use crate::interrupt;
 
 /// Where the broker listens, and how long it may hear nothing of its clients.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub(crate) struct Target {
     pub address: SocketAddr,
     pub keep_alive_s: u16,
 }
 
 /// Longer than most runs, so that clients need not ping, and not 0, so that the broker keeps its timer.
-pub const KEEP_ALIVE_S: u16 = 3600;
+pub(crate) const KEEP_ALIVE_S: u16 = 3600;
 
 /// Connections from one source address, at most.
 const PORTS_USED_MAX: usize = 20_000;
 
 /// The kernel's ports for connections from one address to another. `proc`: the file system of that name.
-pub fn port_count(proc: &Path) -> Option<usize> {
+pub(crate) fn port_count(proc: &Path) -> Option<usize> {
     let range = std::fs::read_to_string(proc.join("sys/net/ipv4/ip_local_port_range")).ok()?;
     let mut ends = range.split_whitespace().map_while(|text| text.parse::<usize>().ok());
     let (low, high) = ends.next().zip(ends.next())?;
@@ -52,7 +52,7 @@ const EARLY_COUNT_MAX: usize = 1000;
 
 impl Target {
     /// A socket for connection number `index`, bound where ports would run short.
-    pub fn socket(&self, index: usize) -> std::io::Result<Socket> {
+    pub(crate) fn socket(&self, index: usize) -> std::io::Result<Socket> {
         let socket =
             Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))?;
         let source = 1 + index / ports_used();
@@ -67,7 +67,7 @@ impl Target {
 
 /// A connected client.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     stream: std::net::TcpStream,
     mqtt: u8,
     /// What has arrived and was not looked at.
@@ -81,12 +81,12 @@ pub struct Client {
     pub packet_size_max: Option<usize>,
 }
 
-pub fn version(mqtt: u8) -> ProtocolVersion {
+pub(crate) fn version(mqtt: u8) -> ProtocolVersion {
     if mqtt == 5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 }
 }
 
 /// CONNECT of a client that starts clean.
-pub fn encode_connect(client_id: &str, mqtt: u8, keep_alive_s: u16) -> Vec<u8> {
+pub(crate) fn encode_connect(client_id: &str, mqtt: u8, keep_alive_s: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
     let receive_max = (mqtt == 5).then_some(u16::MAX);
     Connect { keep_alive_s, receive_max, ..Connect::new(version(mqtt), client_id) }
@@ -95,7 +95,7 @@ pub fn encode_connect(client_id: &str, mqtt: u8, keep_alive_s: u16) -> Vec<u8> {
 }
 
 /// SUBSCRIBE to `filters`.
-pub fn encode_subscribe(filters: &[String], qos: u8, mqtt: u8) -> Result<Vec<u8>, String> {
+pub(crate) fn encode_subscribe(filters: &[String], qos: u8, mqtt: u8) -> Result<Vec<u8>, String> {
     let qos = QoS::from_bits(qos).ok_or("no such QoS")?;
     let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
     let list: Vec<(&str, SubscriptionOptions)> =
@@ -120,7 +120,7 @@ fn text_of(publish: &Publish<'_>) -> (String, String) {
 impl Client {
     /// Connects as client number `index`. `receive_size`: of the socket's receive buffer, where the kernel's own
     /// choice would hold too much.
-    pub fn connect(
+    pub(crate) fn connect(
         target: &Target,
         client_id: &str,
         mqtt: u8,
@@ -134,7 +134,7 @@ impl Client {
     }
 
     /// The same where the broker is not to take longer than `patience`, and the client works on once the bench is interrupted.
-    pub fn connect_within(
+    pub(crate) fn connect_within(
         patience: Duration,
         target: &Target,
         (client_id, mqtt, index): (&str, u8, usize),
@@ -174,7 +174,7 @@ impl Client {
         Ok(client)
     }
 
-    pub fn subscribe(&mut self, filters: &[String], qos: u8) -> Result<(), String> {
+    pub(crate) fn subscribe(&mut self, filters: &[String], qos: u8) -> Result<(), String> {
         // Few enough that a packet stays far below any broker's limit.
         for some in filters.chunks(100) {
             self.send(&encode_subscribe(some, qos, self.mqtt)?)?;
@@ -201,7 +201,10 @@ impl Client {
     }
 
     /// Topic and payload of the next publish, as text, if one comes in time.
-    pub fn next_publish(&mut self, patience: Duration) -> Result<Option<(String, String)>, String> {
+    pub(crate) fn next_publish(
+        &mut self,
+        patience: Duration,
+    ) -> Result<Option<(String, String)>, String> {
         if let Some(publish) = self.early.pop_front() {
             return Ok(Some(publish));
         }
@@ -249,7 +252,7 @@ impl Client {
     }
 
     /// The broker has not closed the connection.
-    pub fn check_open(&self) -> Result<(), String> {
+    pub(crate) fn check_open(&self) -> Result<(), String> {
         self.stream.set_nonblocking(true).map_err(|error| error.to_string())?;
         match self.stream.peek(&mut [0]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
@@ -259,7 +262,7 @@ impl Client {
     }
 
     /// The socket, for an event loop, and how many publishes the broker lets this client have unacknowledged.
-    pub fn into_stream(self) -> Result<(mio::net::TcpStream, u16), String> {
+    pub(crate) fn into_stream(self) -> Result<(mio::net::TcpStream, u16), String> {
         if !self.input.is_empty() || !self.early.is_empty() {
             return Err("the broker sent more than the answers".to_string());
         }

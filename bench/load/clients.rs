@@ -6,7 +6,7 @@ mod client;
 mod counts;
 mod hub;
 mod lines;
-pub mod options;
+pub(crate) mod options;
 mod outgoing;
 mod settings;
 mod worker;
@@ -25,15 +25,15 @@ use crate::{interrupt, machine, screen};
 /// How often the main thread looks.
 const TICK: Duration = Duration::from_millis(20);
 
-pub fn conn(options: &ConnOptions) -> Result<ExitCode, String> {
+pub(crate) fn conn(options: &ConnOptions) -> Result<ExitCode, String> {
     run(&Settings::conn(options)?, &options.common)
 }
 
-pub fn publish(options: &PubOptions) -> Result<ExitCode, String> {
+pub(crate) fn publish(options: &PubOptions) -> Result<ExitCode, String> {
     run(&Settings::publishing(options)?, &options.common)
 }
 
-pub fn subscribe(options: &SubOptions) -> Result<ExitCode, String> {
+pub(crate) fn subscribe(options: &SubOptions) -> Result<ExitCode, String> {
     run(&Settings::subscribing(options)?, &options.common)
 }
 

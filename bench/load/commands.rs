@@ -17,7 +17,7 @@ use crate::{clients, difference, fitness, measurement};
 /// verifies every message, and prints a table. Ends with 1 if anything was lost, duplicated, out of order or corrupt.
 #[derive(Debug, Parser)]
 #[command(name = "ringmq-bench", version, args_conflicts_with_subcommands = true)]
-pub struct CommandLine {
+pub(crate) struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -57,7 +57,7 @@ enum Command {
 
 impl CommandLine {
     /// Does what was asked. `Err` says why it could not be done.
-    pub fn run(self) -> Result<ExitCode, String> {
+    pub(crate) fn run(self) -> Result<ExitCode, String> {
         match self.command {
             None => measurement::run(&self.measurement),
             Some(Command::Diff(options)) => difference::run(&options),

@@ -13,7 +13,7 @@ use crate::scenario::Scenario;
 /// Connections that are under way: more wait until some have been accepted.
 const OPEN_MAX: usize = 2000;
 
-pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
     let mut outcome = Outcome::new(&scenario.name);
     let fresh = Meter::new(broker.pid, Default::default()).resident_size();
     bench.progress.say(&scenario.name, "connecting at a rate");

@@ -1,6 +1,6 @@
 //! A crowd: clients that connect when each is due, subscribe, verify what comes to them, and stay until they are sent away.
 
-pub mod feeder;
+pub(crate) mod feeder;
 mod member;
 mod worker;
 
@@ -21,7 +21,7 @@ use crate::{interrupt, machine};
 
 /// What a client is to get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
+pub(crate) enum Expected {
     Nothing,
     /// Of the publisher with its own number, messages in sequence from 0 on, as many as this at first.
     InSequence(u64),
@@ -31,7 +31,7 @@ pub enum Expected {
 
 /// What all clients of a crowd are told.
 #[derive(Debug)]
-pub struct Orders {
+pub(crate) struct Orders {
     pub target: Target,
     pub mqtt: u8,
     /// In front of the client's number in its client id.
@@ -56,7 +56,7 @@ pub struct Orders {
 
 /// What the threads of a crowd share with the one that watches them.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     orders: Orders,
     /// The clients may subscribe, from this time on; 0: not yet.
     subscribe_ns: AtomicU64,
@@ -87,7 +87,7 @@ pub struct Shared {
 
 /// How far a crowd has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     pub begun: u64,
     pub accepted: u64,
     pub ready: u64,
@@ -104,15 +104,15 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Sees when a crowd stands still.
 #[derive(Debug)]
-pub struct Stillness(Counts, Instant);
+pub(crate) struct Stillness(Counts, Instant);
 
 impl Stillness {
-    pub fn new(counts: Counts) -> Stillness {
+    pub(crate) fn new(counts: Counts) -> Stillness {
         Stillness(counts, Instant::now())
     }
 
     /// It has stood still for too long.
-    pub fn note(&mut self, counts: Counts) -> bool {
+    pub(crate) fn note(&mut self, counts: Counts) -> bool {
         if counts != self.0 {
             *self = Stillness::new(counts);
         }
@@ -122,7 +122,7 @@ impl Stillness {
 
 /// What a crowd has found.
 #[derive(Debug)]
-pub struct Findings {
+pub(crate) struct Findings {
     pub faults: Faults,
     /// CONNACK does not say of a session what it must.
     pub wrong_sessions: u64,
@@ -149,14 +149,14 @@ fn histogram() -> Histogram<u64> {
 }
 
 #[derive(Debug)]
-pub struct Crowd {
+pub(crate) struct Crowd {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Findings>>,
 }
 
 impl Crowd {
     /// Starts the threads, and the clients with them. They subscribe as soon as they are accepted, unless `waits`.
-    pub fn start(orders: Orders, bench: &Bench, waits: bool) -> Result<Crowd, String> {
+    pub(crate) fn start(orders: Orders, bench: &Bench, waits: bool) -> Result<Crowd, String> {
         let threads = bench.thread_count;
         let counters = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect();
         let fed = AtomicU64::new(match orders.expected {
@@ -199,7 +199,7 @@ impl Crowd {
         Ok(Crowd { shared, threads })
     }
 
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let of = |counter: &AtomicU64| counter.load(Relaxed);
         let shared = &self.shared;
         Counts {
@@ -216,7 +216,7 @@ impl Crowd {
     }
 
     /// The kernel's ids of the threads, each of which tells its own before all else.
-    pub fn thread_ids(&self) -> BTreeSet<u32> {
+    pub(crate) fn thread_ids(&self) -> BTreeSet<u32> {
         let told = |id: &AtomicU32| {
             while id.load(Relaxed) == 0 {
                 thread::sleep(Duration::from_micros(200));
@@ -227,12 +227,12 @@ impl Crowd {
     }
 
     /// Nanoseconds since the last time in which a thread on schedule found nothing to do: those of the busiest.
-    pub fn take_idle_ns(&self) -> u64 {
+    pub(crate) fn take_idle_ns(&self) -> u64 {
         self.shared.idle_ns.iter().map(|idle| idle.swap(0, Relaxed)).min().unwrap_or(0)
     }
 
     /// Why the run cannot go on, if it cannot.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match failure {
             Some(reason) => Err(reason),
@@ -244,27 +244,31 @@ impl Crowd {
     }
 
     /// Why the first client failed that did.
-    pub fn reason(&self) -> Option<String> {
+    pub(crate) fn reason(&self) -> Option<String> {
         self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets the clients subscribe that have waited.
-    pub fn subscribe(&self) {
+    pub(crate) fn subscribe(&self) {
         self.shared.subscribe_ns.store(machine::now_ns(), Relaxed);
     }
 
     /// Sends the clients away.
-    pub fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.shared.leave.store(true, Relaxed);
     }
 
     /// `count` messages more have been sent to each client.
-    pub fn note_fed(&self, count: u64) {
+    pub(crate) fn note_fed(&self, count: u64) {
         self.shared.fed.fetch_add(count, Relaxed);
     }
 
     /// Waits until `is_done`, or until it stands still. False if it is not done.
-    pub fn wait(&self, bench: &Bench, is_done: impl Fn(&Counts) -> bool) -> Result<bool, String> {
+    pub(crate) fn wait(
+        &self,
+        bench: &Bench,
+        is_done: impl Fn(&Counts) -> bool,
+    ) -> Result<bool, String> {
         let mut stillness = Stillness::new(self.counts());
         loop {
             let counts = self.counts();
@@ -283,7 +287,7 @@ impl Crowd {
     }
 
     /// Ends the threads and adds up what they found.
-    pub fn stop(self) -> Result<Findings, String> {
+    pub(crate) fn stop(self) -> Result<Findings, String> {
         self.shared.stop.store(true, Relaxed);
         let mut findings = Findings::new();
         for thread in self.threads {

@@ -20,7 +20,7 @@ use crate::screen::{print, width};
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = HELP)]
-pub struct Options {
+pub(crate) struct Options {
     /// Results of before: a file of `ringmq-bench --output` or of scripts/compare, or a folder of such files
     #[arg(value_name = "A")]
     before: PathBuf,
@@ -53,7 +53,7 @@ does in between then falls on both. scripts/compare does that:
 
 Ends with 0 if nothing got worse, 1 if something did, 2 if that cannot be said.";
 
-pub fn run(options: &Options) -> Result<ExitCode, String> {
+pub(crate) fn run(options: &Options) -> Result<ExitCode, String> {
     if !(0.0..=1000.0).contains(&options.at_least) || !(0.1..=50.0).contains(&options.error) {
         return Err("--at-least must be 0 to 1000 percent, and --error 0.1 to 50".to_string());
     }

@@ -9,7 +9,7 @@ use crate::interrupt;
 use crate::outcome::Outcome;
 
 /// Where brokers say how many publishes they have dropped.
-pub const DROPPED_TOPIC: &str = "$SYS/broker/publish/messages/dropped";
+pub(crate) const DROPPED_TOPIC: &str = "$SYS/broker/publish/messages/dropped";
 
 /// What brokers publish in every interval of `$SYS`, and the longest interval that is waited for.
 const PULSE_TOPIC: &str = "$SYS/broker/uptime";
@@ -25,7 +25,7 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// Follows the broker's own count of dropped messages.
 #[derive(Debug)]
-pub struct DropCounter {
+pub(crate) struct DropCounter {
     client: Client,
     value: Option<u64>,
     /// The count before the run; `None`: the first that is heard counts as that, so that never too many are explained.
@@ -35,7 +35,7 @@ pub struct DropCounter {
 
 impl DropCounter {
     /// Listens to a broker. `None`: it tells this client nothing.
-    pub fn listen(broker: &Broker) -> Option<DropCounter> {
+    pub(crate) fn listen(broker: &Broker) -> Option<DropCounter> {
         let client_id = ("bench-drops", 3, 0);
         let connected = Client::connect_within(CONNECT_TIME_MAX, &broker.target, client_id, None);
         let mut client = connected.ok()?;
@@ -57,14 +57,14 @@ impl DropCounter {
 
     /// Before the first run: what the broker has dropped so far and not said yet is none of the run's. A count that has never
     /// moved is taken as it is.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         if self.before.is_some_and(|count| count > 0) && self.settle() == Ok(true) {
             self.before = self.value;
         }
     }
 
     /// The count as it is after this moment.
-    pub fn settled(&mut self) -> Result<u64, String> {
+    pub(crate) fn settled(&mut self) -> Result<u64, String> {
         if !self.settle()? {
             return Err(format!("{PULSE_TOPIC} is not published within {PULSE_TIME_MAX:?}"));
         }
@@ -72,7 +72,7 @@ impl DropCounter {
     }
 
     /// Of what a run has lost, as much as the count grew by is dropped at a limit.
-    pub fn explain(&mut self, outcome: &mut Outcome) -> Result<(), String> {
+    pub(crate) fn explain(&mut self, outcome: &mut Outcome) -> Result<(), String> {
         self.catch_up()?;
         let is_settled = interrupt::came() || self.settle()?;
         let Some(value) = self.value.filter(|_| is_settled) else { return Ok(()) };

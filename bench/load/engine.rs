@@ -1,12 +1,12 @@
 //! The engine: connects a plan's clients, spreads them over generator threads, gives orders and reads counts.
 
-pub mod control;
+pub(crate) mod control;
 mod drawn;
-pub mod far;
+pub(crate) mod far;
 mod publisher;
-pub mod ramp;
-pub mod subscriber;
-pub mod wire;
+pub(crate) mod ramp;
+pub(crate) mod subscriber;
+pub(crate) mod wire;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -34,14 +34,14 @@ const STALLED_RECEIVE_SIZE: usize = 32 << 10;
 const SCHEDULE_CALM: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
-pub struct Engine {
+pub(crate) struct Engine {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Faults>>,
 }
 
 impl Engine {
     /// Connects all clients, subscribers first, and starts a thread on each of `cores`, round robin.
-    pub fn start(
+    pub(crate) fn start(
         plan: Plan,
         target: &Target,
         cores: &[usize],
@@ -96,7 +96,7 @@ impl Engine {
     }
 
     /// Gives orders, and returns once all threads follow them, or one has failed.
-    pub fn order(&self, change: impl FnOnce(&mut Orders)) -> Result<(), String> {
+    pub(crate) fn order(&self, change: impl FnOnce(&mut Orders)) -> Result<(), String> {
         self.shared.order(change);
         self.wait_until_followed()
     }
@@ -110,12 +110,12 @@ impl Engine {
     }
 
     /// What the threads count, for whoever tells others of it.
-    pub fn shared(&self) -> Arc<Shared> {
+    pub(crate) fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
     }
 
     /// What has gone through a flow until now.
-    pub fn counts(&self, flow: usize) -> Counts {
+    pub(crate) fn counts(&self, flow: usize) -> Counts {
         Counts {
             sent: self.shared.sent_count(flow),
             writes: self.shared.write_count(flow),
@@ -127,25 +127,25 @@ impl Engine {
     }
 
     /// What the threads have found since this was asked last, without what is lost until the end of the run.
-    pub fn collect(&self) -> Result<Faults, String> {
+    pub(crate) fn collect(&self) -> Result<Faults, String> {
         self.order(|orders| orders.collections += 1)?;
         Ok(self.shared.take_collected())
     }
 
     /// How many messages of a flow must come to subscribers, of those that were sent.
-    pub fn due_count(&self, flow: usize) -> u64 {
+    pub(crate) fn due_count(&self, flow: usize) -> u64 {
         self.shared.due_count(flow)
     }
 
     /// How far the flow's publishers have got with all their subscribers: the least.
-    pub fn reached(&self, flow: usize) -> u64 {
+    pub(crate) fn reached(&self, flow: usize) -> u64 {
         let of_flow = (0..self.shared.plan.publishers.len())
             .filter(|index| self.shared.plan.publishers[*index].flow == flow);
         of_flow.map(|index| self.shared.delivered_to_all(index)).min().unwrap_or(0)
     }
 
     /// The kernel's ids of the generator threads.
-    pub fn thread_ids(&self) -> BTreeSet<u32> {
+    pub(crate) fn thread_ids(&self) -> BTreeSet<u32> {
         let ids: BTreeSet<u32> =
             self.shared.threads.iter().map(|thread| thread.thread_id.load(Relaxed)).collect();
         assert!(!ids.contains(&0), "a thread follows orders once it has told its id");
@@ -153,13 +153,13 @@ impl Engine {
     }
 
     /// Nanoseconds since the last time in which a thread on schedule found nothing to do: those of the busiest.
-    pub fn take_idle_ns(&self) -> u64 {
+    pub(crate) fn take_idle_ns(&self) -> u64 {
         let idle = self.shared.threads.iter().map(|thread| thread.idle_ns.swap(0, Relaxed));
         idle.min().unwrap_or(0)
     }
 
     /// Why the run cannot go on, if it cannot.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let ended = self.threads.iter().any(JoinHandle::is_finished);
         match self.shared.failure() {
             Some(reason) => Err(reason),
@@ -169,7 +169,7 @@ impl Engine {
     }
 
     /// Waits until all that a flow has sent has arrived, or nothing more comes for `patience`. True if all has.
-    pub fn drain(&self, flow: usize, patience: Duration) -> Result<bool, String> {
+    pub(crate) fn drain(&self, flow: usize, patience: Duration) -> Result<bool, String> {
         let mut last = (self.counts(flow).delivered, Instant::now());
         while !self.shared.at_rest(flow) && last.1.elapsed() < patience {
             self.check()?;
@@ -186,7 +186,7 @@ impl Engine {
     /// Waits until what was due before the end of a schedule has been sent and has arrived, for `span` at most, or until
     /// nothing more does for `patience`: what the broker has held back is late, and counts. A broker that needs longer has
     /// kept no rate.
-    pub fn end_schedule(
+    pub(crate) fn end_schedule(
         &self,
         flow: usize,
         span: Duration,
@@ -214,19 +214,19 @@ impl Engine {
     }
 
     /// Where the threads leave the latencies that they have recorded.
-    pub fn drawers(&self) -> impl Iterator<Item = &Drawer> {
+    pub(crate) fn drawers(&self) -> impl Iterator<Item = &Drawer> {
         self.shared.threads.iter().map(|thread| &thread.drawer)
     }
 
     /// Ends the record of latencies, and takes what is left of it.
-    pub fn end_record(&self, latencies: &mut Latencies) -> Result<(), String> {
+    pub(crate) fn end_record(&self, latencies: &mut Latencies) -> Result<(), String> {
         self.order(|orders| orders.recording = Recording::default())?;
         latencies.collect(self.drawers());
         Ok(())
     }
 
     /// Ends the threads and adds up what went wrong.
-    pub fn stop(self) -> Result<Faults, String> {
+    pub(crate) fn stop(self) -> Result<Faults, String> {
         self.shared.order(|orders| orders.stop = true);
         let mut faults = Faults::default();
         for thread in self.threads {
@@ -240,7 +240,7 @@ impl Engine {
 
 /// How much went through a flow.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Counts {
+pub(crate) struct Counts {
     pub sent: u64,
     /// Writes of the publishers.
     pub writes: u64,
@@ -255,7 +255,7 @@ pub struct Counts {
 
 impl Counts {
     /// What has gone through since `earlier`.
-    pub fn since(&self, earlier: &Counts) -> Counts {
+    pub(crate) fn since(&self, earlier: &Counts) -> Counts {
         Counts {
             sent: self.sent - earlier.sent,
             writes: self.writes - earlier.writes,

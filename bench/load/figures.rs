@@ -1,7 +1,7 @@
 //! Figures as they are read: thousands apart, and the unit that fits.
 
 /// A whole number with its thousands apart.
-pub fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -14,7 +14,7 @@ pub fn grouped(value: f64) -> String {
 }
 
 /// Microseconds with three digits and the unit that fits.
-pub fn duration(us: f64) -> String {
+pub(crate) fn duration(us: f64) -> String {
     let (value, unit) = match us {
         us if us < 999.5 => (us, "us"),
         us if us < 999_500.0 => (us / 1e3, "ms"),
@@ -25,7 +25,7 @@ pub fn duration(us: f64) -> String {
 }
 
 /// Bytes in the largest unit of which they are a whole number, as payloads are chosen: `64 B`, `4 KiB`.
-pub fn size(bytes: usize) -> String {
+pub(crate) fn size(bytes: usize) -> String {
     let units = [(1 << 20, "MiB"), (1 << 10, "KiB")];
     let unit = units.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
     match unit {
@@ -35,7 +35,7 @@ pub fn size(bytes: usize) -> String {
 }
 
 /// Microseconds of processor time: three digits, and no more than three behind the point.
-pub fn processor_time(us: f64) -> String {
+pub(crate) fn processor_time(us: f64) -> String {
     let digits = match us {
         us if us < 9.9995 => 3,
         us if us < 99.995 => 2,
@@ -45,12 +45,12 @@ pub fn processor_time(us: f64) -> String {
 }
 
 /// How many go together: one digit behind the point where it says something.
-pub fn batch(messages: f64) -> String {
+pub(crate) fn batch(messages: f64) -> String {
     if messages < 9.95 { format!("{messages:.1}") } else { grouped(messages) }
 }
 
 /// `None`: there are none.
-pub fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -16,11 +16,11 @@ use clap::Args;
 use ringmq::config::kind::cores_text;
 use serde::Serialize;
 
-pub use self::cores::Choice;
+pub(crate) use self::cores::Choice;
 use self::judge::Finding;
-pub use self::judge::Level;
+pub(crate) use self::judge::Level;
 use self::topology::Topology;
-pub use self::tree::Tree;
+pub(crate) use self::tree::Tree;
 use crate::broker::parse_cores;
 use crate::machine::{self, Machine};
 use crate::screen::{BAD, GOOD, PLAIN, STRONG, fitted, print, width};
@@ -30,7 +30,7 @@ use crate::{interrupt, units};
 const WATCHED_S: &str = "2";
 
 #[derive(Clone, Debug, Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Cores that the broker is to have, as 0-1,3 [default: those that suit best]
     #[arg(long, value_name = "LIST")]
     cores: Option<String>,
@@ -55,7 +55,7 @@ struct Examination {
 }
 
 /// Watches the machine and says what was found. Ends with 1 if it is unfit.
-pub fn run(options: &Options) -> Result<ExitCode, String> {
+pub(crate) fn run(options: &Options) -> Result<ExitCode, String> {
     if !(0.1..=3600.0).contains(&options.seconds) {
         return Err("--seconds must be 0.1 to 3600".to_string());
     }
@@ -108,7 +108,7 @@ fn examine(
 }
 
 /// What is known without watching to make the machine unfit for this choice of cores, a few words each.
-pub fn unfit_words(choice: &Choice) -> Vec<String> {
+pub(crate) fn unfit_words(choice: &Choice) -> Vec<String> {
     let tree = Tree::default();
     let mut all: Vec<usize> = [&choice.broker[..], &choice.generator].concat();
     all.sort_unstable();
@@ -119,12 +119,12 @@ pub fn unfit_words(choice: &Choice) -> Vec<String> {
 }
 
 /// The cores for a broker that needs `count`, by what is known without watching.
-pub fn choose_cores(allowed: &[usize], count: usize) -> Choice {
+pub(crate) fn choose_cores(allowed: &[usize], count: usize) -> Choice {
     cores::choose(&Topology::read(&Tree::default(), allowed), count, None)
 }
 
 /// The generator's cores beside those of a broker.
-pub fn cores_beside(allowed: &[usize], broker: Vec<usize>) -> Choice {
+pub(crate) fn cores_beside(allowed: &[usize], broker: Vec<usize>) -> Choice {
     cores::beside(&Topology::read(&Tree::default(), allowed), broker)
 }
 

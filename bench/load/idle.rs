@@ -16,7 +16,7 @@ use crate::scenario::Scenario;
 /// Time for the broker to finish what the connections caused.
 const SETTLE: Duration = Duration::from_secs(2);
 
-pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
     if f64::from(scenario.keep_alive_s) * 1.5 < bench.span.as_secs_f64() {
         return Err(format!(
             "keep_alive_s is {}: idle clients send nothing, so the broker would close them within the {} s of the run",

@@ -8,10 +8,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// Why a run that had nothing to show yet has ended.
-pub const REASON: &str = "interrupted";
+pub(crate) const REASON: &str = "interrupted";
 
 /// As a shell has it of a program that SIGINT ended.
-pub const EXIT_CODE: u8 = 130;
+pub(crate) const EXIT_CODE: u8 = 130;
 
 /// `timeout` and others send a signal to a program and to its group, so that it comes twice: that is one.
 const SAME: Duration = Duration::from_millis(500);
@@ -19,7 +19,7 @@ const SAME: Duration = Duration::from_millis(500);
 static RAISED: AtomicBool = AtomicBool::new(false);
 
 /// From here on the first signal is noted; a later one ends the process at once, and its own broker ends with it.
-pub fn listen() -> std::io::Result<()> {
+pub(crate) fn listen() -> std::io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let wait = move || {
         let mut first = None;
@@ -35,16 +35,16 @@ pub fn listen() -> std::io::Result<()> {
 }
 
 /// Somebody wants the bench to end.
-pub fn came() -> bool {
+pub(crate) fn came() -> bool {
     RAISED.load(Relaxed)
 }
 
 /// The signal has ended what it was to end, and what follows is no interruption.
-pub fn heeded() {
+pub(crate) fn heeded() {
     RAISED.store(false, Relaxed);
 }
 
 /// For what takes long and shows nothing before its end.
-pub fn check() -> Result<(), String> {
+pub(crate) fn check() -> Result<(), String> {
     if came() { Err(REASON.to_string()) } else { Ok(()) }
 }

@@ -14,7 +14,10 @@ use crate::scenario::{Kind, Scenario};
 use crate::{message, stalled};
 
 /// The settings of the bench's own broker: what a scenario wants of it, and what the command line wants instead, by option.
-pub fn wanted(options: &Options, scenario: &Scenario) -> Result<BTreeMap<String, String>, String> {
+pub(crate) fn wanted(
+    options: &Options,
+    scenario: &Scenario,
+) -> Result<BTreeMap<String, String>, String> {
     let plain =
         |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), ToString::to_string);
     let mut wanted: BTreeMap<String, String> =
@@ -29,7 +32,7 @@ pub fn wanted(options: &Options, scenario: &Scenario) -> Result<BTreeMap<String,
 }
 
 /// The configuration of the bench's own broker. What it refuses it says itself when it is started.
-pub fn settings(options: &Options, scenario: &Scenario) -> Result<Settings, String> {
+pub(crate) fn settings(options: &Options, scenario: &Scenario) -> Result<Settings, String> {
     let mut settings = Settings::default();
     for (name, text) in wanted(options, scenario)? {
         if let Some(key) = Key::find(&name.replace('-', "_"))
@@ -43,7 +46,7 @@ pub fn settings(options: &Options, scenario: &Scenario) -> Result<Settings, Stri
 
 /// Refuses a scenario whose publishes the broker would not take. `told`: the largest packet of a broker that is not the
 /// bench's own, where it says so.
-pub fn check_packet_size(
+pub(crate) fn check_packet_size(
     options: &Options,
     scenario: &Scenario,
     told: Option<usize>,
@@ -76,7 +79,7 @@ pub fn check_packet_size(
 }
 
 /// Of the largest publish, fixed header included; `None`: the scenario publishes nothing.
-pub fn packet_size(scenario: &Scenario) -> Option<usize> {
+pub(crate) fn packet_size(scenario: &Scenario) -> Option<usize> {
     let packet = |scenario: &Scenario| {
         let packet_id = if scenario.qos > 0 { 2 } else { 0 };
         let topic_size = 2 + scenario.topic_of(0).len();
@@ -129,7 +132,7 @@ struct Demand {
 const USUAL_MESSAGES_MAX: u64 = 1000;
 
 /// What is to be said before a scenario that may have more messages under way than the broker keeps.
-pub fn warning(
+pub(crate) fn warning(
     options: &Options,
     scenario: &Scenario,
     found: Option<&Found>,
@@ -186,7 +189,7 @@ fn sentence(scenario: &Scenario, room: &Room, demand: Demand) -> String {
 }
 
 /// What is lost in this scenario may have been dropped at a limit.
-pub fn is_explained(scenario: &Scenario) -> bool {
+pub(crate) fn is_explained(scenario: &Scenario) -> bool {
     match scenario.kind {
         Kind::Traffic | Kind::Replay | Kind::ReconnectStorm | Kind::RetainedStorm => true,
         // Beyond the limits it judges the drops itself.
@@ -286,7 +289,7 @@ fn demands(scenario: &Scenario, keeps_groups: bool) -> Vec<Demand> {
 }
 
 /// Behind the reason why a run failed: publishes that are large may be the reason.
-pub fn hint(scenario: &Scenario, reason: &str) -> String {
+pub(crate) fn hint(scenario: &Scenario, reason: &str) -> String {
     /// Smaller packets are within every broker's limit.
     const LARGE: usize = 10 << 10;
     const CLOSED: [&str; 3] = ["closed a connection", "reset by peer", "Broken pipe"];

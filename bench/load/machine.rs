@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 /// Nanoseconds since the bench began: the clock of all send times and latencies.
-pub fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     static BEGIN: OnceLock<Instant> = OnceLock::new();
     let ns = BEGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64;
     SKEW.get().map_or(ns, |skew| skew.apply(ns))
@@ -25,7 +25,7 @@ static SKEW: OnceLock<Skew> = OnceLock::new();
 
 /// What makes the clock wrong, to show what that does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Skew {
+pub(crate) struct Skew {
     pub offset_ns: i64,
     pub drift_ppm: i64,
 }
@@ -41,13 +41,13 @@ impl Skew {
 }
 
 /// From here on the clock is wrong.
-pub fn set_clock_wrong(skew: Skew) {
+pub(crate) fn set_clock_wrong(skew: Skew) {
     let _ = SKEW.set(skew);
 }
 
 /// What the machine's monotonic clock showed when this one showed nothing, and by how much that may be wrong, nanoseconds:
 /// processes of one machine have that clock in common.
-pub fn clock_origin_ns() -> (i64, u64) {
+pub(crate) fn clock_origin_ns() -> (i64, u64) {
     let one = || {
         let before = now_ns();
         let monotonic = clock_gettime(ClockId::Monotonic);
@@ -60,7 +60,7 @@ pub fn clock_origin_ns() -> (i64, u64) {
 
 /// Keeps the calling thread busy.
 #[cold]
-pub fn work(span_ns: u64) {
+pub(crate) fn work(span_ns: u64) {
     let end = now_ns() + span_ns;
     while now_ns() < end {
         std::hint::spin_loop();
@@ -68,13 +68,13 @@ pub fn work(span_ns: u64) {
 }
 
 /// The cores that a process may run on; 0 is this one.
-pub fn cores_of(pid: u32) -> io::Result<Vec<usize>> {
+pub(crate) fn cores_of(pid: u32) -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(pid as i32))?;
     Ok((0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
 }
 
 /// Keeps the calling thread, and what it starts from here on, on these cores.
-pub fn pin(cores: &[usize]) -> io::Result<()> {
+pub(crate) fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     for core in cores {
         if *core >= CpuSet::MAX_CPU {
@@ -86,7 +86,7 @@ pub fn pin(cores: &[usize]) -> io::Result<()> {
 }
 
 /// Raises the open-file limit so that `count` connections fit; for the broker that is started later too.
-pub fn raise_open_files(count: usize) -> Result<(), String> {
+pub(crate) fn raise_open_files(count: usize) -> Result<(), String> {
     let wanted = count as u64 + 256;
     let (soft, hard) = resource_limit(Resource::Nofile).map_err(|error| error.to_string())?;
     if soft >= wanted && soft == hard {
@@ -106,13 +106,13 @@ pub fn raise_open_files(count: usize) -> Result<(), String> {
 
 /// Nanoseconds that a thread, or several, ran, and that they were ready to run while others had the core.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Time {
+pub(crate) struct Time {
     pub ran: u64,
     pub waited: u64,
 }
 
 impl Time {
-    pub fn busy(&self) -> u64 {
+    pub(crate) fn busy(&self) -> u64 {
         self.ran + self.waited
     }
 
@@ -124,13 +124,13 @@ impl Time {
 
 /// Processor time of the threads of a process.
 #[derive(Clone, Debug, Default)]
-pub struct ProcessorTime {
+pub(crate) struct ProcessorTime {
     threads: BTreeMap<u32, Time>,
 }
 
 impl ProcessorTime {
     /// Of all threads of a process. Threads that have ended are not in it: brokers keep theirs.
-    pub fn of_process(pid: u32) -> io::Result<ProcessorTime> {
+    pub(crate) fn of_process(pid: u32) -> io::Result<ProcessorTime> {
         let mut threads = BTreeMap::new();
         for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
             let name = entry?.file_name();
@@ -142,12 +142,12 @@ impl ProcessorTime {
         Ok(ProcessorTime { threads })
     }
 
-    pub fn has(&self, thread: u32) -> bool {
+    pub(crate) fn has(&self, thread: u32) -> bool {
         self.threads.contains_key(&thread)
     }
 
     /// What each thread used since `earlier`, of those that `wanted` names.
-    pub fn since<'a>(
+    pub(crate) fn since<'a>(
         &'a self,
         earlier: &'a ProcessorTime,
         wanted: impl Fn(u32) -> bool + 'a,
@@ -176,7 +176,7 @@ fn thread_time(pid: u32, thread: u32) -> io::Result<Time> {
 }
 
 /// Resident memory of a process, bytes.
-pub fn resident_size(pid: u32) -> io::Result<u64> {
+pub(crate) fn resident_size(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kilobytes = status
         .lines()
@@ -188,7 +188,7 @@ pub fn resident_size(pid: u32) -> io::Result<u64> {
 
 /// What a result was measured on.
 #[derive(Clone, Debug, Serialize)]
-pub struct Machine {
+pub(crate) struct Machine {
     pub processor: String,
     pub core_count: usize,
     pub memory_mib: u64,
@@ -197,7 +197,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn describe() -> Machine {
+    pub(crate) fn describe() -> Machine {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {
             let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
@@ -219,7 +219,7 @@ impl Machine {
     }
 
     /// In a line.
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let Machine { processor, core_count, memory_mib, kernel, virtual_machine } = self;
         let cores = counted(*core_count as u64, "cores");
         let memory = *memory_mib as f64 / 1024.0;

@@ -10,7 +10,7 @@ use crate::scenario::Listed;
 use crate::{scenario, screen, suite, table};
 
 /// Runs what the command line asks for. Ends with 1 unless every message was delivered as it should be.
-pub fn run(options: &Options) -> Result<ExitCode, String> {
+pub(crate) fn run(options: &Options) -> Result<ExitCode, String> {
     if options.list {
         let all = options.scenario.is_empty() && options.suite.is_empty();
         let listed = match all {

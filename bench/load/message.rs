@@ -5,21 +5,21 @@ use std::ops::Range;
 
 /// Publisher (u32), checksum (u32), sequence (u64), due time (u64), little endian. What follows is made from publisher
 /// and sequence, so bytes of another message are noticed.
-pub const LONG_HEAD_SIZE: usize = 24;
+pub(crate) const LONG_HEAD_SIZE: usize = 24;
 
 /// A payload without room for that has the lower halves of sequence and due time, the latter in microseconds (u32 each).
 /// The receiver knows the upper halves: `Stamp::widen`.
-pub const PAYLOAD_SIZE_MIN: usize = 16;
+pub(crate) const PAYLOAD_SIZE_MIN: usize = 16;
 
 /// The identifier of a user property [MQTT-2.2.2.2].
-pub const USER_PROPERTY: u8 = 0x26;
+pub(crate) const USER_PROPERTY: u8 = 0x26;
 
 const KEYS: [u64; 4] =
     [0x9e37_79b9_7f4a_7c15, 0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db, 0x8ebc_6af0_9c88_c6e3];
 
 /// Who sent a message, which of its messages it is, and when it was due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     pub publisher: u32,
     /// From 0, without gaps.
     pub sequence: u64,
@@ -39,7 +39,7 @@ impl Stamp {
     /// `next`, the sequence that is expected; of all the times the one nearest to `now_ns`, rounded down to the microsecond.
     /// `None`: the sequence would lie before the first one.
     #[inline(always)]
-    pub fn widen(self, payload_size: usize, next: u64, now_ns: u64) -> Option<Stamp> {
+    pub(crate) fn widen(self, payload_size: usize, next: u64, now_ns: u64) -> Option<Stamp> {
         if payload_size >= LONG_HEAD_SIZE {
             return Some(self);
         }
@@ -65,7 +65,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 
 /// Fills a payload: stamp, filling and checksum.
 #[inline]
-pub fn seal(payload: &mut [u8], stamp: Stamp) {
+pub(crate) fn seal(payload: &mut [u8], stamp: Stamp) {
     if payload.len() < LONG_HEAD_SIZE {
         return seal_short(payload, stamp.narrow());
     }
@@ -100,7 +100,7 @@ fn seal_short(payload: &mut [u8], stamp: Stamp) {
 
 /// The stamp of a payload whose bytes are what was sent, to be widened; `None` for any other.
 #[inline]
-pub fn open(payload: &[u8]) -> Option<Stamp> {
+pub(crate) fn open(payload: &[u8]) -> Option<Stamp> {
     if payload.len() < LONG_HEAD_SIZE {
         return open_short(payload);
     }
@@ -143,7 +143,7 @@ fn checksum(stamp: Stamp, filling: &[u8]) -> u32 {
 
 /// How the publishes of a flow look, apart from what differs from one message to the next.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// One topic per publisher, all of one size.
     pub topics: Vec<Box<[u8]>>,
     pub qos: u8,
@@ -154,7 +154,7 @@ pub struct Layout {
 
 /// Many publishes, one behind the other, encoded once. Before each write the topic's differing part, packet id and
 /// payload are patched in.
-pub struct Block {
+pub(crate) struct Block {
     bytes: Vec<u8>,
     stride: usize,
     capacity: usize,
@@ -167,10 +167,10 @@ pub struct Block {
 }
 
 /// Small enough to stay in the second-level cache beside the receive buffer, and room for a batch of any built-in scenario.
-pub const BLOCK_SIZE: usize = 128 << 10;
+pub(crate) const BLOCK_SIZE: usize = 128 << 10;
 
 impl Block {
-    pub fn new(layout: &Layout) -> Block {
+    pub(crate) fn new(layout: &Layout) -> Block {
         let topic = &layout.topics[0];
         let id_size = if layout.qos > 0 { 2 } else { 0 };
         let body_size = 2 + topic.len() + id_size + layout.properties.len() + layout.payload_size;
@@ -199,12 +199,18 @@ impl Block {
     }
 
     /// Messages that one fill can hold.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// The encoded messages of `publisher` from `sequence` on, as many as there are due times.
-    pub fn fill(&mut self, topic: &[u8], first: Stamp, due_step_ns: u64, count: usize) -> &[u8] {
+    pub(crate) fn fill(
+        &mut self,
+        topic: &[u8],
+        first: Stamp,
+        due_step_ns: u64,
+        count: usize,
+    ) -> &[u8] {
         let size = count * self.stride;
         let part = &topic[self.topic_cut.clone()];
         let mut stamp = first;
@@ -224,11 +230,11 @@ impl Block {
 }
 
 /// Packet ids go round: far fewer messages are ever in flight.
-pub fn packet_id(sequence: u64) -> u16 {
+pub(crate) fn packet_id(sequence: u64) -> u16 {
     (sequence % 65_535) as u16 + 1
 }
 
-pub fn write_size(out: &mut Vec<u8>, mut size: usize) {
+pub(crate) fn write_size(out: &mut Vec<u8>, mut size: usize) {
     while size > 0x7f {
         out.push(size as u8 | 0x80);
         size >>= 7;
@@ -237,7 +243,7 @@ pub fn write_size(out: &mut Vec<u8>, mut size: usize) {
 }
 
 /// Whether the property section `properties` is `sent`, byte for byte and in order, and behind it whole user properties.
-pub fn only_adds_user_properties(sent: &[u8], properties: &[u8]) -> bool {
+pub(crate) fn only_adds_user_properties(sent: &[u8], properties: &[u8]) -> bool {
     let Some((sent, properties)) = section_body(sent).zip(section_body(properties)) else {
         return false;
     };

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::report::series::{self, Moment, Series};
 
 /// A thread that ran, or was ready to, for this much of the time was busy.
-pub const BUSY: f64 = 0.93;
+pub(crate) const BUSY: f64 = 0.93;
 
 /// A thread that was ready for this much of the time, and did not run, had its core taken by others.
 const CONTESTED: f64 = 0.05;
@@ -25,7 +25,7 @@ const MEASURED_S_MIN: f64 = 0.05;
 
 /// Watches a broker's process, where one is known, and the generator's threads.
 #[derive(Debug)]
-pub struct Meter {
+pub(crate) struct Meter {
     pid: Option<u32>,
     generator: BTreeSet<u32>,
     pub resident_size_max: Option<u64>,
@@ -41,7 +41,7 @@ struct Reading {
 
 /// What was used during a span.
 #[derive(Clone, Copy, Debug)]
-pub struct Usage {
+pub(crate) struct Usage {
     pub elapsed_s: f64,
     /// Seconds of processor time.
     pub broker_s: Option<f64>,
@@ -55,19 +55,19 @@ pub struct Usage {
 
 impl Usage {
     /// The span was not cut so short that its figures would mean nothing.
-    pub fn is_measured(&self) -> bool {
+    pub(crate) fn is_measured(&self) -> bool {
         self.elapsed_s >= MEASURED_S_MIN
     }
 }
 
 impl Meter {
-    pub fn new(pid: Option<u32>, generator: BTreeSet<u32>) -> Meter {
+    pub(crate) fn new(pid: Option<u32>, generator: BTreeSet<u32>) -> Meter {
         Meter { pid, generator, resident_size_max: None, series: Series::default() }
     }
 
     /// Waits for `span` while `check` finds nothing wrong and nobody interrupts, and returns what was used in it. `counts` are
     /// read between intervals, which `take_series` gives.
-    pub fn watch(
+    pub(crate) fn watch(
         &mut self,
         span: Duration,
         progress: &Progress,
@@ -79,7 +79,7 @@ impl Meter {
     }
 
     /// The same until `has_ended` says that what is measured has: for a span at most, in intervals that are given.
-    pub fn watch_course(
+    pub(crate) fn watch_course(
         &mut self,
         span: Duration,
         interval: Duration,
@@ -123,7 +123,7 @@ impl Meter {
     }
 
     /// What `watch` has seen at last, interval by interval.
-    pub fn take_series(&mut self) -> Series {
+    pub(crate) fn take_series(&mut self) -> Series {
         std::mem::take(&mut self.series)
     }
 
@@ -150,7 +150,7 @@ impl Meter {
     }
 
     /// The same until `is_done`, or somebody interrupts: of what ends by itself, and may be over at once.
-    pub fn watch_until(
+    pub(crate) fn watch_until(
         &mut self,
         progress: &Progress,
         mut is_done: impl FnMut() -> Result<bool, String>,
@@ -166,7 +166,7 @@ impl Meter {
         Ok(self.usage(&begin, &after, resident_size))
     }
 
-    pub fn resident_size(&mut self) -> Option<u64> {
+    pub(crate) fn resident_size(&mut self) -> Option<u64> {
         let size = machine::resident_size(self.pid?).ok();
         self.resident_size_max = self.resident_size_max.max(size);
         size

@@ -9,7 +9,7 @@ use crate::message::{self, Layout, Stamp};
 /// One of the sizes of a scenario's payloads, and how many in all have it: its weight of the sum of all weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Payload {
+pub(crate) struct Payload {
     /// Bytes.
     pub size: usize,
     pub weight: u32,
@@ -17,7 +17,7 @@ pub struct Payload {
 
 /// What the publishers of a flow draw from.
 #[derive(Debug)]
-pub struct Mix {
+pub(crate) struct Mix {
     topics: Table,
     payloads: Table,
     payload_sizes: Vec<usize>,
@@ -52,7 +52,7 @@ impl Table {
 
 impl Mix {
     /// Topic number n, from 0 on, has a weight of 1 / (n + 1) ^ `exponent`: 0 draws all alike. `payloads` are not empty.
-    pub fn new(topic_count: usize, exponent: f64, payloads: &[Payload]) -> Mix {
+    pub(crate) fn new(topic_count: usize, exponent: f64, payloads: &[Payload]) -> Mix {
         Mix {
             topics: Table::new((1..=topic_count).map(|rank| (rank as f64).powf(-exponent))),
             payloads: Table::new(payloads.iter().map(|payload| payload.weight.into())),
@@ -60,22 +60,22 @@ impl Mix {
         }
     }
 
-    pub fn topic_count(&self) -> usize {
+    pub(crate) fn topic_count(&self) -> usize {
         self.topics.sums.len()
     }
 
     /// The number of a topic.
-    pub fn topic(&self, random: &mut fastrand::Rng) -> usize {
+    pub(crate) fn topic(&self, random: &mut fastrand::Rng) -> usize {
         self.topics.draw(random)
     }
 
-    pub fn payload_size(&self, random: &mut fastrand::Rng) -> usize {
+    pub(crate) fn payload_size(&self, random: &mut fastrand::Rng) -> usize {
         self.payload_sizes[self.payloads.draw(random)]
     }
 }
 
 /// Writes a publish behind what `out` holds. `packet_id`: with QoS 1 and 2. Without a stamp the payload is empty.
-pub fn encode(
+pub(crate) fn encode(
     out: &mut Vec<u8>,
     layout: &Layout,
     (topic, retain): (&[u8], bool),
@@ -100,7 +100,7 @@ pub fn encode(
 
 /// Where the properties of a publish lie that begins with them; `None`: they are cut.
 #[inline]
-pub fn property_section(bytes: &[u8]) -> Option<Range<usize>> {
+pub(crate) fn property_section(bytes: &[u8]) -> Option<Range<usize>> {
     let last = bytes.iter().take(4).position(|byte| byte & 0x80 == 0)?;
     let length = &bytes[..=last];
     let size = length.iter().rev().fold(0, |size, byte| size << 7 | usize::from(byte & 0x7f));

@@ -12,7 +12,7 @@ use crate::units;
 
 /// What the bench starts and measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Subject {
+pub(crate) enum Subject {
     #[default]
     Broker,
     Relay,
@@ -20,7 +20,7 @@ pub enum Subject {
 
 /// What a measurement of scenarios is told.
 #[derive(Clone, Debug, Default, Parser)]
-pub struct Options {
+pub(crate) struct Options {
     /// The subcommand says it.
     #[arg(skip)]
     pub subject: Subject,

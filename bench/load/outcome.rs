@@ -16,7 +16,7 @@ use crate::tally::Faults;
 /// What kept a flat-out run from going faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Bound {
+pub(crate) enum Bound {
     /// The broker's core was busy: the number is the broker's.
     Broker,
     /// The generator's core was busy and the broker's was not: the broker can do more.
@@ -30,7 +30,7 @@ pub enum Bound {
 impl Bound {
     /// What would keep a run at a fixed rate from going faster. `idle_ns`: the time in which the busiest generator thread had
     /// nothing to do.
-    pub fn on_schedule(usage: &Usage, idle_ns: u64) -> Bound {
+    pub(crate) fn on_schedule(usage: &Usage, idle_ns: u64) -> Bound {
         // On schedule the generator never sleeps: that its threads run says nothing.
         let is_idle = idle_ns as f64 / 1e9 > IDLE * usage.elapsed_s;
         match usage.bound {
@@ -42,7 +42,7 @@ impl Bound {
     }
 
     /// Behind "this much and no more was done:".
-    pub fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Bound::Broker => "the broker was the limit",
             Bound::Generator => "the generator was the limit",
@@ -57,18 +57,18 @@ impl Bound {
 /// A run that sends this much of its rate has kept it.
 const RATE_KEPT: f64 = 0.95;
 /// A generator thread that had nothing to do for this much of the time was not busy.
-pub const IDLE: f64 = 0.07;
+pub(crate) const IDLE: f64 = 0.07;
 /// Messages that may be due on either side of a run's edges.
 const DUE_SLACK: f64 = 2.0;
 
 /// Whether `sent` messages are as many as the rate wants.
-pub fn is_rate_kept(rate: f64, sent: u64, usage: &Usage) -> bool {
+pub(crate) fn is_rate_kept(rate: f64, sent: u64, usage: &Usage) -> bool {
     sent as f64 >= RATE_KEPT * rate * usage.elapsed_s - DUE_SLACK
 }
 
 /// Microseconds from when a message was due.
 #[derive(Clone, Debug, Serialize)]
-pub struct Latency {
+pub(crate) struct Latency {
     /// Messages per second towards the broker.
     pub rate: f64,
     pub count: u64,
@@ -81,7 +81,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    pub fn new(rate: f64, histogram: &Histogram<u64>) -> Latency {
+    pub(crate) fn new(rate: f64, histogram: &Histogram<u64>) -> Latency {
         let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
         Latency {
             rate,
@@ -98,7 +98,7 @@ impl Latency {
 
 /// How many messages went together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Batches {
+pub(crate) struct Batches {
     /// Messages per write of the generator.
     pub messages_per_write: Option<f64>,
     /// Messages per read at a subscriber: the broker's own batches, or more where the generator is the limit and reads late.
@@ -106,7 +106,7 @@ pub struct Batches {
 }
 
 impl Batches {
-    pub fn new(counts: &Counts) -> Batches {
+    pub(crate) fn new(counts: &Counts) -> Batches {
         let per = |messages: u64, calls: u64| (calls > 0).then(|| messages as f64 / calls as f64);
         Batches {
             messages_per_write: per(counts.sent, counts.writes),
@@ -117,7 +117,7 @@ impl Batches {
 
 /// One row.
 #[derive(Clone, Debug, Serialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     pub scenario: String,
     #[serde(flatten)]
     pub said: Said,
@@ -180,14 +180,14 @@ pub struct Outcome {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Measure {
+pub(crate) struct Measure {
     pub name: Cow<'static, str>,
     pub value: f64,
     pub unit: &'static str,
 }
 
 impl Outcome {
-    pub fn new(scenario: &str) -> Outcome {
+    pub(crate) fn new(scenario: &str) -> Outcome {
         Outcome {
             scenario: scenario.to_string(),
             said: Said::default(),
@@ -224,12 +224,12 @@ impl Outcome {
         }
     }
 
-    pub fn failed(scenario: &str, reason: String) -> Outcome {
+    pub(crate) fn failed(scenario: &str, reason: String) -> Outcome {
         Outcome { failures: vec![reason], ..Outcome::new(scenario) }
     }
 
     /// Takes over what went through a flow during the flat-out run.
-    pub fn set_traffic(&mut self, counts: &Counts, elapsed_s: f64) {
+    pub(crate) fn set_traffic(&mut self, counts: &Counts, elapsed_s: f64) {
         self.in_per_s = counts.sent as f64 / elapsed_s;
         self.out_per_s = counts.delivered as f64 / elapsed_s;
         self.megabytes_per_s = counts.size as f64 / elapsed_s / 1e6;
@@ -237,7 +237,7 @@ impl Outcome {
     }
 
     /// Takes over what was used during the flat-out run, in which `delivered` messages came.
-    pub fn set_usage(&mut self, usage: &Usage, delivered: u64) {
+    pub(crate) fn set_usage(&mut self, usage: &Usage, delivered: u64) {
         let each = |used: f64| used * 1e6 / delivered as f64;
         self.cpu_us_per_message = usage.broker_s.filter(|_| delivered > 0).map(each);
         self.set_cores(usage);
@@ -253,7 +253,7 @@ impl Outcome {
 
     /// Takes over what was used at a fixed `rate`, at which `sent` messages went out and `delivered` came. `idle_ns`: the time
     /// in which the busiest generator thread had nothing to do.
-    pub fn set_usage_at_rate(
+    pub(crate) fn set_usage_at_rate(
         &mut self,
         usage: &Usage,
         rate: f64,
@@ -278,17 +278,22 @@ impl Outcome {
         }
     }
 
-    pub fn measure(&mut self, name: impl Into<Cow<'static, str>>, value: f64, unit: &'static str) {
+    pub(crate) fn measure(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: f64,
+        unit: &'static str,
+    ) {
         self.measures.push(Measure { name: name.into(), value, unit });
     }
 
     /// It has something to show.
-    pub fn is_begun(&self) -> bool {
+    pub(crate) fn is_begun(&self) -> bool {
         let counted = self.sent > 0 || !self.measures.is_empty();
         counted || self.faults.any() || !self.failures.is_empty()
     }
 
-    pub fn is_good(&self, allows_drops: bool) -> bool {
+    pub(crate) fn is_good(&self, allows_drops: bool) -> bool {
         let dropped = if allows_drops { 0 } else { self.faults.dropped };
         !Faults { dropped, ..self.faults }.any() && self.failures.is_empty()
     }

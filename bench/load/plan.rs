@@ -10,7 +10,7 @@ use crate::scenario::Scenario;
 
 /// Publishers and subscribers of one kind.
 #[derive(Debug)]
-pub struct Flow {
+pub(crate) struct Flow {
     pub layout: Layout,
     /// Where messages differ in topic or size, what they are drawn from. Each topic of a publisher is one of the plan's then.
     pub mix: Option<Mix>,
@@ -26,7 +26,7 @@ pub struct Flow {
 }
 
 #[derive(Debug)]
-pub struct PublisherPlan {
+pub(crate) struct PublisherPlan {
     pub flow: usize,
     pub topic: Box<[u8]>,
     /// The property section that its messages have.
@@ -36,7 +36,7 @@ pub struct PublisherPlan {
 }
 
 #[derive(Debug)]
-pub struct SubscriberPlan {
+pub(crate) struct SubscriberPlan {
     pub flow: usize,
     /// Those that messages match, and behind them those that none matches.
     pub filters: Vec<String>,
@@ -49,10 +49,10 @@ pub struct SubscriberPlan {
 }
 
 /// The publisher's messages are not for this subscriber.
-pub const NO_CELL: u32 = u32::MAX;
+pub(crate) const NO_CELL: u32 = u32::MAX;
 
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub mqtt: u8,
     pub keep_alive_s: u16,
     pub flows: Vec<Flow>,
@@ -66,24 +66,24 @@ pub struct Plan {
 
 /// Clients that are another agent's; nobody's, unless it is said.
 #[derive(Debug, Default)]
-pub struct Away {
+pub(crate) struct Away {
     pub publishers: Vec<bool>,
     pub subscribers: Vec<bool>,
 }
 
 impl Away {
-    pub fn has_publisher(&self, index: usize) -> bool {
+    pub(crate) fn has_publisher(&self, index: usize) -> bool {
         self.publishers.get(index).is_some_and(|is_away| *is_away)
     }
 
-    pub fn has_subscriber(&self, index: usize) -> bool {
+    pub(crate) fn has_subscriber(&self, index: usize) -> bool {
         self.subscribers.get(index).is_some_and(|is_away| *is_away)
     }
 }
 
 impl Plan {
     /// The plan of a traffic scenario.
-    pub fn new(scenario: &Scenario) -> Plan {
+    pub(crate) fn new(scenario: &Scenario) -> Plan {
         let mut plan = Plan {
             mqtt: scenario.mqtt,
             keep_alive_s: scenario.keep_alive_s,
@@ -99,7 +99,7 @@ impl Plan {
     }
 
     /// Adds a scenario's clients as a further flow.
-    pub fn add(&mut self, scenario: &Scenario, stalls: bool) {
+    pub(crate) fn add(&mut self, scenario: &Scenario, stalls: bool) {
         let flow = self.flows.len();
         let drawn = scenario.topics.max(1);
         let topics: Vec<Box<[u8]>> = (0..scenario.publishers)
@@ -177,7 +177,7 @@ impl Plan {
     }
 
     /// The publishers that connect, by the number of their first topic in the plan.
-    pub fn connections(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn connections(&self) -> impl Iterator<Item = usize> {
         let first = (!self.publishers.is_empty()).then_some(0);
         std::iter::successors(first, move |index| {
             let next = index + self.stream_count(*index);
@@ -186,7 +186,7 @@ impl Plan {
     }
 
     /// How many publishers there are of which one topic at least is `wanted`, by its number in the plan.
-    pub fn publisher_count(&self, wanted: impl Fn(usize) -> bool) -> u64 {
+    pub(crate) fn publisher_count(&self, wanted: impl Fn(usize) -> bool) -> u64 {
         let has = |first: &usize| (*first..first + self.stream_count(*first)).any(&wanted);
         self.connections().filter(has).count() as u64
     }
@@ -197,14 +197,14 @@ impl Plan {
     }
 
     /// The publishers of a flow take turns within an interval: the part of it after which it is this one's.
-    pub fn turn(&self, index: usize) -> f64 {
+    pub(crate) fn turn(&self, index: usize) -> f64 {
         let streams = self.stream_count(index);
         let count = self.flows[self.publishers[index].flow].layout.topics.len() / streams;
         (index / streams % count) as f64 / count as f64
     }
 
     /// The largest publish, bytes.
-    pub fn message_size_max(&self) -> usize {
+    pub(crate) fn message_size_max(&self) -> usize {
         let size = |flow: &Flow| {
             let Layout { topics, properties, payload_size, .. } = &flow.layout;
             9 + topics[0].len() + properties.len() + payload_size

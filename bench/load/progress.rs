@@ -6,10 +6,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar over the seconds that all runs together take.
 #[derive(Debug)]
-pub struct Progress(ProgressBar);
+pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    pub fn new(total: Duration, shown: bool) -> Progress {
+    pub(crate) fn new(total: Duration, shown: bool) -> Progress {
         let target = if shown {
             ProgressDrawTarget::stderr_with_hz(5)
         } else {
@@ -24,21 +24,21 @@ impl Progress {
         Progress(bar)
     }
 
-    pub fn say(&self, scenario: &str, doing: &str) {
+    pub(crate) fn say(&self, scenario: &str, doing: &str) {
         self.0.set_message(format!("{scenario}: {doing}"));
     }
 
     /// A line that stays, above the bar.
-    pub fn warn(&self, text: &str) {
+    pub(crate) fn warn(&self, text: &str) {
         self.0.suspend(|| eprintln!("ringmq-bench: {text}"));
     }
 
-    pub fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         self.0.inc(by.as_millis() as u64);
     }
 
     /// The bar goes away: what follows stands alone.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.0.finish_and_clear();
     }
 }

@@ -7,8 +7,8 @@ mod search;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-pub use self::options::{RateOptions, Rates};
-pub use self::point::{HighestRate, Point};
+pub(crate) use self::options::{RateOptions, Rates};
+pub(crate) use self::point::{HighestRate, Point};
 use self::search::Search;
 use crate::broker::Broker;
 use crate::engine::Engine;
@@ -25,7 +25,7 @@ use crate::traffic;
 const CALM_TIME: Duration = Duration::from_secs(1);
 const CONNECT_COUNT_MAX: u32 = 3;
 
-pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
     let mut prober = Prober {
         bench,
         scenario,

@@ -25,7 +25,7 @@ struct Stage<'a> {
     topics: Vec<Box<[u8]>>,
 }
 
-pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
     let mut outcome = Outcome::new(&scenario.name);
     let topics = (0..scenario.subscribers).map(|number| scenario.topic_of(number).into_bytes());
     let stage = Stage {

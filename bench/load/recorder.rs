@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use hdrhistogram::Histogram;
 
 /// One nanosecond to two minutes, to three digits.
-pub fn new_histogram() -> Histogram<u64> {
+pub(crate) fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 120_000_000_000, 3).expect("bounds in order")
 }
 
@@ -17,7 +17,7 @@ const OPEN_MAX: usize = 8;
 
 /// What is recorded: latencies of messages that were due in `due_ns`, in intervals of `interval_ns` from `from_ns` on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recording {
+pub(crate) struct Recording {
     pub due_ns: Range<u64>,
     pub from_ns: u64,
     /// 0: all in one.
@@ -26,7 +26,7 @@ pub struct Recording {
 
 /// Where a thread leaves its full histograms, and finds empty ones.
 #[derive(Debug, Default)]
-pub struct Drawer(Mutex<Contents>);
+pub(crate) struct Drawer(Mutex<Contents>);
 
 #[derive(Debug, Default)]
 struct Contents {
@@ -36,7 +36,7 @@ struct Contents {
 
 /// Records the latencies of one thread.
 #[derive(Debug)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     recording: Recording,
     histogram: Histogram<u64>,
     interval: usize,
@@ -54,14 +54,14 @@ impl Default for Recorder {
 impl Recorder {
     /// A message that was due at `due_ns` has come.
     #[inline(always)]
-    pub fn record(&mut self, due_ns: u64, now_ns: u64) {
+    pub(crate) fn record(&mut self, due_ns: u64, now_ns: u64) {
         if self.recording.due_ns.contains(&due_ns) {
             self.histogram.saturating_record(now_ns.saturating_sub(due_ns).max(1));
         }
     }
 
     /// Hands over what there is, and records what is asked for from here on.
-    pub fn begin(&mut self, recording: &Recording, drawer: &Drawer) {
+    pub(crate) fn begin(&mut self, recording: &Recording, drawer: &Drawer) {
         if *recording == self.recording {
             return;
         }
@@ -76,7 +76,7 @@ impl Recorder {
 
     /// Hands over the interval's histogram if the interval is over. What comes behind the last interval counts for it.
     #[inline]
-    pub fn turn(&mut self, now_ns: u64, drawer: &Drawer) {
+    pub(crate) fn turn(&mut self, now_ns: u64, drawer: &Drawer) {
         if now_ns >= self.end_ns {
             self.end_interval(now_ns, drawer);
         }
@@ -91,7 +91,7 @@ impl Recorder {
         self.end_ns = if end_ns >= due_ns.end { u64::MAX } else { end_ns };
     }
 
-    pub fn hand_over(&mut self, drawer: &Drawer) {
+    pub(crate) fn hand_over(&mut self, drawer: &Drawer) {
         if self.histogram.is_empty() {
             return;
         }
@@ -103,7 +103,7 @@ impl Recorder {
 
 /// What the latencies of one interval came to, microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct IntervalLatency {
+pub(crate) struct IntervalLatency {
     pub p50_us: f64,
     pub p99_us: f64,
     pub max_us: f64,
@@ -111,7 +111,7 @@ pub struct IntervalLatency {
 
 /// The latencies of a run, of all threads.
 #[derive(Debug)]
-pub struct Latencies {
+pub(crate) struct Latencies {
     pub total: Histogram<u64>,
     /// Those that are not ended, by number.
     open: BTreeMap<usize, Histogram<u64>>,
@@ -127,7 +127,7 @@ impl Default for Latencies {
 
 impl Latencies {
     /// Takes what the threads have handed over.
-    pub fn collect<'a>(&mut self, drawers: impl Iterator<Item = &'a Drawer>) {
+    pub(crate) fn collect<'a>(&mut self, drawers: impl Iterator<Item = &'a Drawer>) {
         for drawer in drawers {
             let contents = &mut drawer.0.lock().unwrap_or_else(PoisonError::into_inner);
             let full = std::mem::take(&mut contents.full);
@@ -162,7 +162,7 @@ impl Latencies {
     }
 
     /// Ends all intervals: those from the last of `count` on are one.
-    pub fn end(&mut self, count: usize) -> &[Option<IntervalLatency>] {
+    pub(crate) fn end(&mut self, count: usize) -> &[Option<IntervalLatency>] {
         let last = count.saturating_sub(1).max(self.ended.len());
         let mut tail = new_histogram();
         for histogram in self.open.split_off(&last).values() {

@@ -7,8 +7,8 @@ mod messages;
 mod player;
 mod publisher;
 mod reader;
-pub mod record;
-pub mod replay;
+pub(crate) mod record;
+pub(crate) mod replay;
 mod session;
 mod source;
 mod subscribers;
@@ -16,5 +16,5 @@ mod summary;
 mod topics;
 mod verifier;
 
-pub use load::{load, set_defaults};
-pub use summary::Summary;
+pub(crate) use load::{load, set_defaults};
+pub(crate) use summary::Summary;

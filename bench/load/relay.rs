@@ -42,7 +42,7 @@ use wires::Wires;
 
 /// The hidden first argument with which this program is the relay. Behind it stand its cores, where it listens and how it asks for
 /// input and output.
-pub const SERVE: &str = "__relay";
+pub(crate) const SERVE: &str = "__relay";
 
 /// As the broker: where a turn has so few outputs, they leave by calls of their own, and no completion ends the next wait.
 const SENDS_NOW_MAX: usize = 3;
@@ -51,7 +51,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 const BACKLOG: i32 = 4096;
 
 /// Is the relay, on the cores named first, until it is told to end.
-pub fn serve(arguments: &[OsString]) -> ExitCode {
+pub(crate) fn serve(arguments: &[OsString]) -> ExitCode {
     let texts: Vec<&str> = arguments.iter().filter_map(|text| text.to_str()).collect();
     let [cores, address, way] = texts[..] else { return ExitCode::from(2) };
     let served = parse_cores(cores)

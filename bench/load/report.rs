@@ -1,16 +1,16 @@
 //! What the bench says of a run: the title above the table, and the JSON file.
 
-pub mod command;
+pub(crate) mod command;
 mod csv;
-pub mod files;
+pub(crate) mod files;
 mod hgrm;
-pub mod histogram;
+pub(crate) mod histogram;
 mod html;
-pub mod kept;
-pub mod measured;
-pub mod schema;
-pub mod series;
-pub mod show;
+pub(crate) mod kept;
+pub(crate) mod measured;
+pub(crate) mod schema;
+pub(crate) mod series;
+pub(crate) mod show;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ const DEBUG: &str = if cfg!(debug_assertions) { ", DEBUG BUILD" } else { "" };
 
 /// Everything that a later reader needs to know of a run.
 #[derive(Debug, Serialize)]
-pub struct Report<'a> {
+pub(crate) struct Report<'a> {
     pub schema: Schema,
     pub date: String,
     /// Of the repository that the bench ran in; with `-dirty` if it had changes.
@@ -65,14 +65,14 @@ pub struct Report<'a> {
 }
 
 #[derive(Debug, Serialize)]
-pub struct ScenarioReport<'a> {
+pub(crate) struct ScenarioReport<'a> {
     pub settings: &'a Scenario,
     pub words: String,
     pub outcome: &'a Outcome,
 }
 
 impl<'a> Report<'a> {
-    pub fn new(
+    pub(crate) fn new(
         options: &'a Options,
         placement: &'a Placement,
         scenarios: &'a [Scenario],
@@ -111,7 +111,7 @@ impl<'a> Report<'a> {
     }
 
     /// What was measured and where, a paragraph each: what stands above the table. No line is wider than `width`.
-    pub fn title(&self, width: usize) -> String {
+    pub(crate) fn title(&self, width: usize) -> String {
         let mut text = String::new();
         for line in fitted(&self.subject_words(), width, 2) {
             text += &format!("{STRONG}{line}{STRONG:#}\n");
@@ -162,12 +162,12 @@ impl<'a> Report<'a> {
         format!("broker on {broker}, generator on {generator}; {} s a run", self.seconds)
     }
 
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         serde_json::to_string_pretty(self).expect("plain data")
     }
 
     /// Writes the report into a folder. Returns the file.
-    pub fn write(&self, folder: &Path) -> Result<PathBuf, String> {
+    pub(crate) fn write(&self, folder: &Path) -> Result<PathBuf, String> {
         let path = folder.join(format!("{}-{}.json", self.date.replace(':', ""), self.commit));
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         files::write(&path, (self.json() + "\n").as_bytes())?;

@@ -19,7 +19,7 @@ const OPEN_MAX: usize = 100;
 /// What is too much comes within this time.
 const GRACE: Duration = Duration::from_millis(200);
 
-pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
     let mut outcome = Outcome::new(&scenario.name);
     let topics = (0..scenario.topics).map(|number| scenario.topic(0, number).into_bytes().into());
     let topics: Vec<Box<[u8]>> = topics.collect();

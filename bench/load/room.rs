@@ -12,7 +12,7 @@ use crate::scenario::{Kind, Scenario};
 use crate::{client, limits, machine};
 
 /// Sockets of the clients of a scenario, at a time.
-pub fn sockets(scenario: &Scenario) -> usize {
+pub(crate) fn sockets(scenario: &Scenario) -> usize {
     match scenario.kind {
         Kind::Traffic | Kind::Replay => scenario.publishers + scenario.subscribers,
         // Those that stall come besides.
@@ -23,7 +23,7 @@ pub fn sockets(scenario: &Scenario) -> usize {
 }
 
 /// Refuses scenarios for which there is no room, and says what may be too little.
-pub fn check(
+pub(crate) fn check(
     options: &Options,
     scenarios: &[Scenario],
     found: Option<&Found>,

@@ -19,7 +19,7 @@ use crate::{
 
 /// What all runs have in common.
 #[derive(Debug)]
-pub struct Bench {
+pub(crate) struct Bench {
     pub placement: Placement,
     pub thread_count: usize,
     pub warm_up: Duration,
@@ -36,7 +36,7 @@ pub struct Bench {
 const ASKS_FOR_DROPS: &str = "waiting for the broker's count of dropped messages";
 
 impl Bench {
-    pub fn new(options: &Options, scenarios: &[Scenario]) -> Result<Bench, String> {
+    pub(crate) fn new(options: &Options, scenarios: &[Scenario]) -> Result<Bench, String> {
         if !(0.1..=3600.0).contains(&options.seconds) || !(0.0..=600.0).contains(&options.warm_up) {
             return Err("--seconds must be 0.1 to 3600 and --warm-up 0 to 600".to_string());
         }
@@ -71,7 +71,7 @@ impl Bench {
     }
 
     /// Runs all scenarios, while the progress bar moves: fewer if somebody interrupts.
-    pub fn run_all(
+    pub(crate) fn run_all(
         &self,
         options: &Options,
         scenarios: &[Scenario],
@@ -154,7 +154,7 @@ impl Bench {
     }
 
     /// Waits while `check` finds nothing wrong, and nobody interrupts.
-    pub fn wait(
+    pub(crate) fn wait(
         &self,
         span: Duration,
         mut check: impl FnMut() -> Result<(), String>,

@@ -27,7 +27,7 @@ const FILTER_SIZE_MAX: usize = 65_535;
 /// What kind of run a scenario asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Publishers and subscribers: flat out within a window, then at a fixed rate.
     #[default]
     Traffic,
@@ -51,7 +51,7 @@ pub enum Kind {
 /// `{topic}` for the number of a topic that is drawn, or retained, in six.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     pub name: String,
     pub about: String,
     pub kind: Kind,
@@ -252,26 +252,26 @@ const SHORT: [&str; 10] = [
 
 /// A scenario as others read it, with what it is in words.
 #[derive(Debug, Serialize)]
-pub struct Listed<'a> {
+pub(crate) struct Listed<'a> {
     words: String,
     #[serde(flatten)]
     scenario: &'a Scenario,
 }
 
 impl Listed<'_> {
-    pub fn new(scenario: &Scenario) -> Listed<'_> {
+    pub(crate) fn new(scenario: &Scenario) -> Listed<'_> {
         Listed { words: scenario.words(), scenario }
     }
 }
 
 /// All built-in scenarios.
-pub fn built_in() -> Vec<Scenario> {
+pub(crate) fn built_in() -> Vec<Scenario> {
     let parsed = BUILT_IN.iter().map(|(name, text)| parse(name, text));
     parsed.collect::<Result<_, _>>().expect("the built-in scenarios are tested")
 }
 
 /// What to run: the named scenarios and files, or the default ones, as the command line changes them.
-pub fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
+pub(crate) fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
     let mut scenarios = suite::chosen(options)?;
     scenarios.extend(options.given.iter().cloned());
     for name in &options.scenario {
@@ -356,7 +356,7 @@ impl Scenario {
         }
     }
 
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         self.check_sizes()?;
         self.check_drawn()?;
         let wrong = |text: String| Err(text);
@@ -443,18 +443,18 @@ impl Scenario {
         self.name.ends_with("-one") || self.name.ends_with("-five")
     }
 
-    pub fn topic_of(&self, publisher: usize) -> String {
+    pub(crate) fn topic_of(&self, publisher: usize) -> String {
         self.topic(publisher, 0)
     }
 
     /// Topic number `number` of those that a publisher draws from.
-    pub fn topic(&self, publisher: usize, number: usize) -> String {
+    pub(crate) fn topic(&self, publisher: usize, number: usize) -> String {
         let topic = self.topic.replace("{publisher}", &format!("{publisher:05}"));
         topic.replace("{topic}", &format!("{number:06}"))
     }
 
     /// The filter of a subscriber that messages match.
-    pub fn filter_of(&self, subscriber: usize) -> String {
+    pub(crate) fn filter_of(&self, subscriber: usize) -> String {
         self.filter(subscriber % self.filters.len(), subscriber)
     }
 
@@ -463,13 +463,13 @@ impl Scenario {
     }
 
     /// The filters of a subscriber that nothing matches.
-    pub fn idle_filters_of(&self, subscriber: usize) -> Vec<String> {
+    pub(crate) fn idle_filters_of(&self, subscriber: usize) -> Vec<String> {
         (0..self.idle_filters).map(|index| format!("idle/{subscriber:05}/{index:05}/+/#")).collect()
     }
 
     /// How many messages a publisher sends at once, flat out: while half its window is under way it may send the other. A write
     /// is no larger than a block.
-    pub fn batch(&self) -> u64 {
+    pub(crate) fn batch(&self) -> u64 {
         let half = self.window.div_ceil(2);
         let asked = if self.batch > 0 { self.batch.min(half) } else { half };
         let in_block = limits::packet_size(self).map_or(1, |size| (BLOCK_SIZE / size).max(1));
@@ -482,12 +482,12 @@ impl Scenario {
         self.kind == Kind::Traffic && !self.filters.iter().any(is_shared)
     }
 
-    pub fn burden_ns(&self) -> u64 {
+    pub(crate) fn burden_ns(&self) -> u64 {
         self.burden_us * 1000
     }
 
     /// The property section of each publish, with its length; nothing for 3.1.1.
-    pub fn properties(&self) -> Vec<u8> {
+    pub(crate) fn properties(&self) -> Vec<u8> {
         if self.mqtt < 5 {
             return Vec::new();
         }

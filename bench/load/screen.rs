@@ -6,11 +6,11 @@ use anstyle::{AnsiColor, Style};
 use ringmq::printable::one_line;
 use textwrap::{Options, WordSplitter, wrap};
 
-pub const PLAIN: Style = Style::new();
-pub const STRONG: Style = PLAIN.bold();
-pub const WARNING: Style = AnsiColor::Yellow.on_default();
-pub const GOOD: Style = AnsiColor::Green.on_default();
-pub const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const PLAIN: Style = Style::new();
+pub(crate) const STRONG: Style = PLAIN.bold();
+pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default();
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 
 /// As wide as what is no terminal and names no width.
 const WIDTH_DEFAULT: usize = 80;
@@ -18,7 +18,7 @@ const WIDTH_DEFAULT: usize = 80;
 const WIDTH_MIN: usize = 40;
 
 /// Columns of the terminal that stdout is; else those that `COLUMNS` names.
-pub fn width() -> usize {
+pub(crate) fn width() -> usize {
     let terminal = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into());
     let named = || std::env::var("COLUMNS").ok()?.parse().ok();
     terminal.or_else(named).filter(|width| *width > 0).unwrap_or(WIDTH_DEFAULT).max(WIDTH_MIN)
@@ -26,7 +26,7 @@ pub fn width() -> usize {
 
 /// Breaks a text between words, so that no line is wider. Lines behind the first of a paragraph stand `indent` further
 /// right. What does not belong on a screen is escaped: some texts are a broker's.
-pub fn fitted(text: &str, width: usize, indent: usize) -> Vec<String> {
+pub(crate) fn fitted(text: &str, width: usize, indent: usize) -> Vec<String> {
     let indent = " ".repeat(indent.min(width / 2));
     let options =
         Options::new(width).subsequent_indent(&indent).word_splitter(WordSplitter::NoHyphenation);
@@ -38,7 +38,7 @@ pub fn fitted(text: &str, width: usize, indent: usize) -> Vec<String> {
 
 /// Writes to stdout. Colours are left out where stdout is no terminal or `NO_COLOR` is set. A reader that goes away
 /// early (`| head`) is no error.
-pub fn print(text: &str) -> Result<(), String> {
+pub(crate) fn print(text: &str) -> Result<(), String> {
     match anstream::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("stdout: {error}")),
         _ => Ok(()),

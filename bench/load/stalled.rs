@@ -28,7 +28,7 @@ const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
 /// The others' throughput may fall by this much during a stall.
 const SLOWDOWN_MAX: f64 = 0.10;
 
-pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
     let mut outcome = Outcome::new(&scenario.name);
     let silent = "the broker does not let a client subscribe to $SYS";
     let mut drops = match scenario.beyond_limits {
@@ -89,7 +89,7 @@ struct Round {
 }
 
 /// One publisher and one QoS 1 subscriber, which stalls.
-pub fn flow(scenario: &Scenario) -> Scenario {
+pub(crate) fn flow(scenario: &Scenario) -> Scenario {
     Scenario {
         publishers: 1,
         subscribers: 1,

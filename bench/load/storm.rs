@@ -56,7 +56,7 @@ struct Storm<'a> {
     failure: Mutex<Option<String>>,
 }
 
-pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
     let mut outcome = Outcome::new(&scenario.name);
     bench.progress.say(&scenario.name, "as fast as it goes");
     storm(bench, scenario, broker, 0.0, &mut outcome)?;

@@ -26,7 +26,7 @@ struct Suite {
 
 /// How a scenario was published, and what is different here.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Published {
+pub(crate) struct Published {
     pub suite: String,
     pub title: String,
     pub source: String,
@@ -42,7 +42,7 @@ pub struct Published {
 
 impl Published {
     /// Why these are not the published figures. `seconds`: the length here.
-    pub fn words(&self, seconds: f64) -> String {
+    pub(crate) fn words(&self, seconds: f64) -> String {
         let mut differs = vec![
             format!("{seconds} s instead of {} s", grouped(self.seconds)),
             format!("this machine instead of {}", self.machine),
@@ -64,7 +64,7 @@ impl Published {
 }
 
 /// What stands below the table: once for each suite, why these are not its published figures.
-pub fn notes(scenarios: &[Scenario], seconds: f64, width: usize) -> String {
+pub(crate) fn notes(scenarios: &[Scenario], seconds: f64, width: usize) -> String {
     let published = scenarios.iter().filter_map(|scenario| scenario.published.as_ref());
     let mut all: Vec<String> = published.map(|published| published.words(seconds)).collect();
     all.dedup();
@@ -73,12 +73,12 @@ pub fn notes(scenarios: &[Scenario], seconds: f64, width: usize) -> String {
 }
 
 /// The names of the suites and what they are.
-pub fn list() -> impl Iterator<Item = (&'static str, String)> {
+pub(crate) fn list() -> impl Iterator<Item = (&'static str, String)> {
     SUITES.iter().map(|(name, text)| (*name, read(name, text).title))
 }
 
 /// The scenarios of the suites that the command line names.
-pub fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
+pub(crate) fn chosen(options: &Options) -> Result<Vec<Scenario>, String> {
     let mut scenarios = Vec::new();
     for name in &options.suite {
         let Some((name, text)) = SUITES.iter().find(|(known, _)| known == name) else {

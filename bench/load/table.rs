@@ -50,10 +50,15 @@ const MARKS: [(Bound, char, &str); 2] = [
 const CONTESTED: char = '!';
 
 /// Sentences are read in lines that are no longer than this.
-pub const NOTE_WIDTH_MAX: usize = 110;
+pub(crate) const NOTE_WIDTH_MAX: usize = 110;
 
 /// The table with its footnotes. No line is wider than `width`.
-pub fn table(scenarios: &[Scenario], outcomes: &[Outcome], shared: bool, width: usize) -> String {
+pub(crate) fn table(
+    scenarios: &[Scenario],
+    outcomes: &[Outcome],
+    shared: bool,
+    width: usize,
+) -> String {
     let pairs = scenarios.iter().zip(outcomes);
     let is_curve = curve::is_shown(outcomes);
     let section = if is_curve { curve::section } else { section };

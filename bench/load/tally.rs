@@ -10,7 +10,7 @@ use crate::figures::grouped;
 
 /// What went wrong with deliveries, in messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Sent and not delivered when the run had come to rest.
     pub lost: u64,
     /// The same where the broker's own count says that it dropped as many at a limit.
@@ -25,7 +25,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub fn add(&mut self, other: &Faults) {
+    pub(crate) fn add(&mut self, other: &Faults) {
         self.lost = self.lost.saturating_add(other.lost);
         self.dropped = self.dropped.saturating_add(other.dropped);
         self.duplicated = self.duplicated.saturating_add(other.duplicated);
@@ -34,16 +34,16 @@ impl Faults {
         self.astray = self.astray.saturating_add(other.astray);
     }
 
-    pub fn any(&self) -> bool {
+    pub(crate) fn any(&self) -> bool {
         *self != Faults::default()
     }
 
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.kinds().iter().fold(0, |sum, (count, _)| sum.saturating_add(*count))
     }
 
     /// How many of each kind there are.
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let found = self.kinds().into_iter().filter(|(count, _)| *count > 0);
         let words: Vec<String> =
             found.map(|(count, kind)| format!("{} {kind}", grouped(count as f64))).collect();
@@ -68,27 +68,27 @@ const SKIPPED_MAX: u64 = 1 << 24;
 /// A message with this sequence can have been sent where `next` is expected. What is kept of the messages in between is
 /// bounded by that, whatever a broker sends.
 #[inline(always)]
-pub fn is_near(sequence: u64, next: u64) -> bool {
+pub(crate) fn is_near(sequence: u64, next: u64) -> bool {
     sequence.saturating_sub(next) < SKIPPED_MAX
 }
 
 /// Of one subscriber: the sequences below the next expected one that have not arrived, by publisher, oldest first.
 #[derive(Debug, Default)]
-pub struct Gaps(BTreeMap<u32, Vec<Range<u64>>>);
+pub(crate) struct Gaps(BTreeMap<u32, Vec<Range<u64>>>);
 
 impl Gaps {
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.values().flatten().map(|gap| gap.end - gap.start).sum()
     }
 
     /// Those of one publisher.
-    pub fn of(&self, publisher: u32) -> &[Range<u64>] {
+    pub(crate) fn of(&self, publisher: u32) -> &[Range<u64>] {
         self.0.get(&publisher).map_or(&[], Vec::as_slice)
     }
 
     /// A message has arrived that is not the next one. True if it is delivered by this for the first time.
     #[cold]
-    pub fn note(
+    pub(crate) fn note(
         &mut self,
         publisher: u32,
         next: &AtomicU64,
@@ -120,7 +120,7 @@ impl Gaps {
 
 /// One publisher's messages to a shared subscription: each must come once, to any member, and in order to each.
 #[derive(Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// All below this have arrived.
     base: u64,
     /// Which have arrived from `base` on.
@@ -130,12 +130,12 @@ pub struct Seen {
 }
 
 impl Seen {
-    pub fn new(member_count: usize) -> Seen {
+    pub(crate) fn new(member_count: usize) -> Seen {
         Seen { base: 0, ahead: VecDeque::new(), next_of: vec![0; member_count] }
     }
 
     /// A message has arrived. True if it is delivered by this for the first time; `count` says how many were.
-    pub fn note(
+    pub(crate) fn note(
         &mut self,
         count: &AtomicU64,
         member: usize,

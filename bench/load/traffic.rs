@@ -18,12 +18,12 @@ use crate::scenario::Scenario;
 use crate::{interrupt, rates};
 
 /// A run is at rest when nothing has come for this long.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The time from the order to the first message of an open-loop run.
 const LEAD_NS: u64 = 50_000_000;
 
-pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
     if bench.rates.is_asked() {
         return rates::run(bench, scenario, broker);
     }
@@ -46,7 +46,7 @@ pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcom
     Ok(outcome)
 }
 
-pub fn start(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Engine, String> {
+pub(crate) fn start(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Engine, String> {
     bench.progress.say(&scenario.name, "connecting");
     let cores = &bench.placement.generator;
     Engine::start(Plan::new(scenario), &broker.target, cores, bench.thread_count)
@@ -108,7 +108,7 @@ fn measure_latency(
 }
 
 /// What a run at a fixed rate has come to.
-pub struct AtRate {
+pub(crate) struct AtRate {
     pub usage: Usage,
     pub counts: Counts,
     /// The time in which the busiest generator thread had nothing to do.
@@ -119,7 +119,7 @@ pub struct AtRate {
 
 impl AtRate {
     /// With all that was measured; `bound`: what kept it below its rate.
-    pub fn into_run(self, rate: f64, bound: Option<Bound>) -> MeasuredRun {
+    pub(crate) fn into_run(self, rate: f64, bound: Option<Bound>) -> MeasuredRun {
         let AtRate { usage, counts, mut latencies, mut series, .. } = self;
         let is_recorded = !interrupt::came() || !latencies.total.is_empty();
         let latency = is_recorded.then(|| RecordedLatency::new(rate, &latencies.total));
@@ -130,7 +130,7 @@ impl AtRate {
 }
 
 /// Publishes at a fixed rate, through the warm-up and the span that is measured, and waits for what is under way.
-pub fn run_at(
+pub(crate) fn run_at(
     rate: f64,
     bench: &Bench,
     scenario: &Scenario,

@@ -4,20 +4,20 @@ use ringmq::config::duration::{self, TimeUnit};
 use ringmq::limits::Size;
 
 /// More is no scenario's rate.
-pub const RATE_MAX: f64 = 1e8;
+pub(crate) const RATE_MAX: f64 = 1e8;
 
 /// The longest latency that is told from a longer one.
 const LATENCY_MAX_US: f64 = 120e6;
 
 /// Bytes: plain, or with a unit; what has no `B` is binary, as the broker's own message proposes.
-pub fn size(text: &str) -> Result<usize, String> {
+pub(crate) fn size(text: &str) -> Result<usize, String> {
     let size = Size::parse(text).or_else(|| Size::parse(&Size::meant(text)?));
     size.and_then(|size| usize::try_from(size.0).ok())
         .ok_or_else(|| format!("{text:?} is no size: write bytes, or 4k, 64KiB, 1m"))
 }
 
 /// Seconds, plain and perhaps with a fraction, or a whole number of another unit.
-pub fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     let plain = text.parse::<f64>().ok();
     let with_unit = || duration::parse(text, TimeUnit::Microseconds).map(|us| us as f64 / 1e6);
     plain
@@ -27,7 +27,7 @@ pub fn seconds(text: &str) -> Result<f64, String> {
 }
 
 /// Messages or connections per second: plain, or in thousands or millions.
-pub fn rate(text: &str) -> Result<f64, String> {
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
     let text = text.trim();
     let thousands = text.strip_suffix(['k', 'K']).map(|number| (number, 1e3));
     let millions = || text.strip_suffix(['m', 'M']).map(|number| (number, 1e6));
@@ -39,7 +39,7 @@ pub fn rate(text: &str) -> Result<f64, String> {
 }
 
 /// Microseconds of a latency. A unit must be there: nobody means ten seconds by 10.
-pub fn latency_us(text: &str) -> Result<f64, String> {
+pub(crate) fn latency_us(text: &str) -> Result<f64, String> {
     let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6)];
     let found = units.iter().find_map(|(unit, us)| Some((text.strip_suffix(unit)?, us)));
     let us = found.and_then(|(number, us)| Some(number.trim().parse::<f64>().ok()? * us));

@@ -242,7 +242,7 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     /// Takes the section, its length first, off `reader`.
     #[inline]
-    pub fn read(reader: &mut Reader<'a>, allowed: PropertySet) -> Result<Section<'a>> {
+    pub(super) fn read(reader: &mut Reader<'a>, allowed: PropertySet) -> Result<Section<'a>> {
         let size = reader.var_int()? as usize;
         let raw = reader.take(size)?;
         let reader = Reader::new(raw);
@@ -251,13 +251,13 @@ impl<'a> Section<'a> {
 
     /// As `read`, for a PUBLISH: it may have several subscription identifiers.
     #[inline]
-    pub fn read_publish(reader: &mut Reader<'a>) -> Result<Section<'a>> {
+    pub(super) fn read_publish(reader: &mut Reader<'a>) -> Result<Section<'a>> {
         let section = Section::read(reader, PropertySet::PUBLISH)?;
         Ok(Section { repeatable: PropertySet::REPEATABLE_IN_PUBLISH, ..section })
     }
 
     #[inline]
-    pub fn next(&mut self) -> Result<Option<Property<'a>>> {
+    pub(super) fn next(&mut self) -> Result<Option<Property<'a>>> {
         if self.reader.is_empty() {
             return Ok(None);
         }
@@ -276,7 +276,7 @@ impl<'a> Section<'a> {
 
     /// Whether it is user properties of short ASCII and nothing else, as most sections are: one look at all bytes costs
     /// less than one at each text.
-    pub fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         let mut rest = self.raw;
         // Those of the lengths; each other one is U+0000 in a text.
         let mut zero_count = 0;
@@ -299,7 +299,7 @@ impl<'a> Section<'a> {
 
     /// Passes over user properties of plain text, of which there may be many; what is not like that is left to `next`.
     #[inline]
-    pub fn skip_user_properties(&mut self) {
+    pub(super) fn skip_user_properties(&mut self) {
         while let [id, after @ ..] = self.reader.rest()
             && *id == PropertyId::UserProperty as u8
         {
@@ -313,11 +313,11 @@ impl<'a> Section<'a> {
     }
 
     /// How much of the section has been read.
-    pub fn position(&self) -> usize {
+    pub(super) fn position(&self) -> usize {
         self.raw.len() - self.reader.rest().len()
     }
 
-    pub fn raw(&self) -> &'a [u8] {
+    pub(super) fn raw(&self) -> &'a [u8] {
         self.raw
     }
 
@@ -326,13 +326,13 @@ impl<'a> Section<'a> {
     }
 
     /// The user properties, once all has been read.
-    pub fn user_properties(&self) -> UserProperties<'a> {
+    pub(super) fn user_properties(&self) -> UserProperties<'a> {
         let raw = if self.has(PropertyId::UserProperty) { self.raw } else { &[] };
         UserProperties::from_raw(raw)
     }
 
     /// The subscription identifiers, once all has been read.
-    pub fn subscription_ids(&self) -> SubscriptionIds<'a> {
+    pub(super) fn subscription_ids(&self) -> SubscriptionIds<'a> {
         let raw = if self.has(PropertyId::SubscriptionId) { self.raw } else { &[] };
         SubscriptionIds::from_raw(raw)
     }

@@ -12,24 +12,24 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     #[inline]
-    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader { rest: bytes }
     }
 
     /// What has not been read yet.
     #[inline]
-    pub fn rest(&self) -> &'a [u8] {
+    pub(super) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
     #[inline]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// The packet must end here.
     #[inline]
-    pub fn finish(&self) -> Result<()> {
+    pub(super) fn finish(&self) -> Result<()> {
         if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
     }
 
@@ -41,35 +41,35 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    pub fn u8(&mut self) -> Result<u8> {
+    pub(super) fn u8(&mut self) -> Result<u8> {
         self.chunk().map(u8::from_be_bytes)
     }
 
     #[inline]
-    pub fn u16(&mut self) -> Result<u16> {
+    pub(super) fn u16(&mut self) -> Result<u16> {
         self.chunk().map(u16::from_be_bytes)
     }
 
     #[inline]
-    pub fn u32(&mut self) -> Result<u32> {
+    pub(super) fn u32(&mut self) -> Result<u32> {
         self.chunk().map(u32::from_be_bytes)
     }
 
     #[inline]
-    pub fn packet_id(&mut self) -> Result<PacketId> {
+    pub(super) fn packet_id(&mut self) -> Result<PacketId> {
         // [MQTT-2.2.1-3] [MQTT-2.2.1-4]
         PacketId::new(self.u16()?).ok_or(DecodeError::PacketIdZero)
     }
 
     #[inline]
-    pub fn var_int(&mut self) -> Result<u32> {
+    pub(super) fn var_int(&mut self) -> Result<u32> {
         let (value, size) = var_int::read(self.rest)?.ok_or(DecodeError::Truncated)?;
         self.take(size)?;
         Ok(value)
     }
 
     #[inline]
-    pub fn take(&mut self, size: usize) -> Result<&'a [u8]> {
+    pub(super) fn take(&mut self, size: usize) -> Result<&'a [u8]> {
         let (bytes, rest) = self.rest.split_at_checked(size).ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(bytes)
@@ -77,14 +77,14 @@ impl<'a> Reader<'a> {
 
     /// Binary data: a size of two bytes and that many bytes.
     #[inline]
-    pub fn binary(&mut self) -> Result<&'a [u8]> {
+    pub(super) fn binary(&mut self) -> Result<&'a [u8]> {
         let size = self.u16()?;
         self.take(usize::from(size))
     }
 
     /// A UTF-8 encoded string.
     #[inline]
-    pub fn str(&mut self) -> Result<&'a str> {
+    pub(super) fn str(&mut self) -> Result<&'a str> {
         let bytes = self.binary()?;
         let text = utf8(bytes)?;
         // [MQTT-1.5.4-2]
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
 
     /// Passes over a string that is plain; `false`, and nothing read, for any other.
     #[inline]
-    pub fn skip_plain(&mut self) -> bool {
+    pub(super) fn skip_plain(&mut self) -> bool {
         let mut after = *self;
         let is_plain = after.binary().is_ok_and(is_plain);
         if is_plain {
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
 
     /// A topic name: a string without wildcards; it may be empty. `known` is one.
     #[inline(always)]
-    pub fn topic_name(&mut self, known: &'a str) -> Result<&'a str> {
+    pub(super) fn topic_name(&mut self, known: &'a str) -> Result<&'a str> {
         let bytes = self.binary()?;
         if bytes == known.as_bytes() { Ok(known) } else { topic_name(bytes) }
     }

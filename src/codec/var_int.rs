@@ -7,7 +7,7 @@ pub const VAR_INT_MAX: u32 = 268_435_455;
 
 /// The value at the start of `bytes` and its size; `None` when it is not complete yet.
 #[inline]
-pub fn read(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
+pub(super) fn read(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
     match bytes {
         [] => Ok(None),
         [low, ..] if *low < 0x80 => Ok(Some((u32::from(*low), 1))),
@@ -33,7 +33,7 @@ fn read_long(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
 
 /// The bytes that `value` takes, 1..=4.
 #[inline]
-pub const fn size(value: usize) -> usize {
+pub(super) const fn size(value: usize) -> usize {
     match value {
         0..=127 => 1,
         128..=16_383 => 2,

@@ -1,7 +1,7 @@
 //! An address as a URL, which other programs take: `mqtt://host:port`.
 
 /// The host and port behind the scheme, if there is one; what is wrong with schemes that ask for more than plain MQTT.
-pub fn split(text: &str) -> Result<&str, String> {
+pub(super) fn split(text: &str) -> Result<&str, String> {
     let Some((scheme, rest)) = text.split_once("://") else { return Ok(text) };
     match scheme.to_ascii_lowercase().as_str() {
         "mqtt" | "tcp" => Ok(rest.strip_suffix('/').unwrap_or(rest)),

@@ -14,11 +14,11 @@ use crate::store::log::{Found, Step};
 use crate::store::recovery::{Cut, CutKind, Recovery};
 
 /// How much of a file is read at once.
-pub const READ_SIZE: usize = 256 * 1024;
+pub(super) const READ_SIZE: usize = 256 * 1024;
 
 /// A directory of segments, `00000000000000000001.log` and so on.
 #[derive(Debug)]
-pub struct Files {
+pub(super) struct Files {
     path: PathBuf,
     directory: Directory,
     /// The segment that was created last, open for writing.
@@ -33,7 +33,7 @@ pub struct Files {
 
 impl Files {
     /// Reads all segments. Nothing is changed yet.
-    pub async fn open(path: &Path) -> Result<(Rc<Files>, Found, Vec<Cut>), SpoolError> {
+    pub(super) async fn open(path: &Path) -> Result<(Rc<Files>, Found, Vec<Cut>), SpoolError> {
         let directory =
             Directory::open(path).await.map_err(|error| SpoolError::io("opening", path, error))?;
         let path = path.to_owned();
@@ -50,15 +50,15 @@ impl Files {
         Ok((Rc::new(files), found, cuts))
     }
 
-    pub fn directory(&self) -> &Path {
+    pub(super) fn directory(&self) -> &Path {
         &self.path
     }
 
-    pub fn path_of(&self, segment: u64) -> PathBuf {
+    pub(super) fn path_of(&self, segment: u64) -> PathBuf {
         self.path.join(format!("{segment:020}.log"))
     }
 
-    pub async fn run(self: &Rc<Files>, step: &Step) -> Result<(), SpoolError> {
+    pub(super) async fn run(self: &Rc<Files>, step: &Step) -> Result<(), SpoolError> {
         match step {
             Step::Create { segment, head } => self.create_to_the_end(*segment, head.clone()).await,
             Step::Write { segment, offset, states, messages } => {
@@ -85,14 +85,14 @@ impl Files {
         }
     }
 
-    pub async fn sync(&self, segment: u64) -> Result<(), SpoolError> {
+    pub(super) async fn sync(&self, segment: u64) -> Result<(), SpoolError> {
         let file = self.active(segment)?;
         file.fdatasync()
             .await
             .map_err(|error| SpoolError::io("syncing", &self.path_of(segment), error))
     }
 
-    pub async fn open_for_reading(&self, segment: u64) -> Result<Rc<File>, SpoolError> {
+    pub(super) async fn open_for_reading(&self, segment: u64) -> Result<Rc<File>, SpoolError> {
         let path = self.path_of(segment);
         let file = File::open(&path).await;
         file.map(Rc::new).map_err(|error| SpoolError::io("opening", &path, error))
@@ -229,7 +229,7 @@ async fn write_all(file: &File, offset: u64, first: &[u8], second: &[u8]) -> io:
 }
 
 /// Of this boot of the machine; zeros where the kernel does not say.
-pub fn boot_id() -> [u8; 16] {
+pub(super) fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: Vec<u8> =
         text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();

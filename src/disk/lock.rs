@@ -12,7 +12,7 @@ const NAME: &str = "lock";
 
 /// While this lock lives, no other lock of the same directory can be taken.
 #[derive(Debug)]
-pub struct Lock {
+pub(super) struct Lock {
     file: File,
 }
 
@@ -25,7 +25,7 @@ impl Drop for Lock {
 
 impl Lock {
     /// Makes the directory if it is missing, for the broker's user alone.
-    pub fn take(directory: &Path) -> Result<Lock, SpoolError> {
+    pub(super) fn take(directory: &Path) -> Result<Lock, SpoolError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

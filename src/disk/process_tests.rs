@@ -27,7 +27,7 @@ fn child_of(test: &str, io: Io, directory: &Path) -> Command {
 }
 
 /// In a child: its backend and directory.
-pub fn child() -> Option<(Io, PathBuf)> {
+pub(crate) fn child() -> Option<(Io, PathBuf)> {
     let directory = std::env::var_os(CHILD)?;
     let name = std::env::var(CHILD_IO).unwrap();
     let io = [Io::Uring, Io::Epoll].into_iter().find(|io| io.to_string() == name).unwrap();
@@ -232,7 +232,7 @@ async fn fill_the_disk(directory: &Path) {
 }
 
 /// Said by a child at its end.
-pub fn survived() {
+pub(crate) fn survived() {
     say("survived", &[]);
 }
 
@@ -246,7 +246,7 @@ fn a_full_disk_is_told_and_the_spool_goes_on_when_there_is_space() {
 }
 
 /// The test again, in a child that has a file system of 400 KiB.
-pub fn on_a_disk_of_its_own(name: &str, io: Io) {
+pub(crate) fn on_a_disk_of_its_own(name: &str, io: Io) {
     let folder = Folder::new(name.rsplit("::").next().unwrap());
     std::fs::create_dir_all(&folder.path).unwrap();
     let child = child_of(name, io, &folder.path);

@@ -49,7 +49,7 @@ impl Chunk {
 
 /// Where the last read ended, and what it had read beyond.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub(super) struct Reader {
     file: Option<(u64, Rc<File>)>,
     window: Option<Window>,
     place: Option<Place>,
@@ -90,7 +90,7 @@ enum Missing {
 }
 
 impl Reader {
-    pub async fn read(
+    pub(super) async fn read(
         &mut self,
         inner: &Inner,
         from: u64,
@@ -141,7 +141,7 @@ impl Reader {
     }
 
     /// What was read is read again if it is wanted again.
-    pub fn trim(&mut self) {
+    pub(super) fn trim(&mut self) {
         self.window = None;
     }
 

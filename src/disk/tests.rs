@@ -11,7 +11,7 @@ use crate::executor::spawn;
 use crate::random::Random;
 use crate::system::folder::Folder;
 
-pub fn settings() -> SpoolSettings {
+pub(crate) fn settings() -> SpoolSettings {
     SpoolSettings {
         segment_size: 16 << 10,
         bytes_max: 256 << 10,
@@ -22,7 +22,7 @@ pub fn settings() -> SpoolSettings {
     }
 }
 
-pub fn message(sequence: u64) -> Vec<u8> {
+pub(crate) fn message(sequence: u64) -> Vec<u8> {
     let mut random = Random::new(sequence);
     let size = random.below(300);
     let mut bytes = sequence.to_string().into_bytes();
@@ -46,7 +46,7 @@ async fn fill(spool: &Spool, count: u64) {
 }
 
 /// Reads all that waits, and compares it.
-pub async fn drain(spool: &Spool, bytes_max: usize, count_max: usize) -> Vec<u64> {
+pub(crate) async fn drain(spool: &Spool, bytes_max: usize, count_max: usize) -> Vec<u64> {
     let mut found = Vec::new();
     let mut from = spool.floor();
     loop {

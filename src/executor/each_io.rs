@@ -7,7 +7,7 @@ use crate::system::child::bounded;
 use crate::system::io::Io;
 use crate::system::io::tests::has_io_uring;
 
-pub fn for_each_io(mut check: impl FnMut(Io)) {
+pub(crate) fn for_each_io(mut check: impl FnMut(Io)) {
     if has_io_uring() {
         check(Io::Uring);
     }
@@ -15,7 +15,7 @@ pub fn for_each_io(mut check: impl FnMut(Io)) {
 }
 
 /// Runs `work` and its tasks on an executor on this thread.
-pub fn run<T>(io: Io, work: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(io: Io, work: impl Future<Output = T>) -> T {
     bounded(|| match io {
         Io::Uring => {
             let executor = uring::builder(Placement::Unbound).io_memory(64 << 10).ring_depth(32);

@@ -1,6 +1,6 @@
 //! Executors without io_uring: a plain thread for a shard, a runtime of tokio's on one thread for what stands beside them.
 
-pub mod files;
+pub(super) mod files;
 
 use std::io;
 use std::rc::Rc;
@@ -26,7 +26,7 @@ const LOOK_UPS_MAX: u32 = 8;
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// The thread says whether it is pinned before `work` begins.
-pub fn run_shard(
+pub(super) fn run_shard(
     name: &str,
     core: Option<usize>,
     work: impl FnOnce() + Send + 'static,
@@ -58,7 +58,7 @@ fn pin(core: usize) -> Result<(), String> {
     bound.map_err(|error| format!("the thread cannot be bound to core {core}: {error}"))
 }
 
-pub fn run_side<F: Future<Output = ()> + 'static>(
+pub(super) fn run_side<F: Future<Output = ()> + 'static>(
     name: &str,
     make: impl FnOnce() -> F + Send + 'static,
 ) -> Result<JoinHandle<()>, String> {
@@ -68,7 +68,7 @@ pub fn run_side<F: Future<Output = ()> + 'static>(
     thread.map_err(|error| format!("its thread cannot be made: {error}"))
 }
 
-pub fn runtime(name: &str) -> io::Result<Runtime> {
+pub(super) fn runtime(name: &str) -> io::Result<Runtime> {
     Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -78,7 +78,7 @@ pub fn runtime(name: &str) -> io::Result<Runtime> {
 }
 
 /// Runs `work`, and the tasks that it spawns, on the calling thread until `work` ends.
-pub fn run<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
     let pool = Rc::new(Pool::new());
     let tasks = LocalSet::new();
     let outcome = {
@@ -93,7 +93,7 @@ pub fn run<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
 }
 
 /// Calls that block, on threads of the runtime's. A call that has begun runs to its end, also when its future is dropped.
-pub struct Pool {
+pub(crate) struct Pool {
     files: Arc<Semaphore>,
     look_ups: Arc<Semaphore>,
 }
@@ -105,7 +105,7 @@ impl Pool {
     }
 
     /// A call on a file. The end of the executor waits for it.
-    pub async fn call_file<T: Send + 'static>(
+    pub(crate) async fn call_file<T: Send + 'static>(
         &self,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> T {
@@ -113,7 +113,10 @@ impl Pool {
     }
 
     /// A look-up. The end of the executor does not wait for it.
-    pub async fn look_up<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) async fn look_up<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
         run_blocking(&self.look_ups, call).await
     }
 

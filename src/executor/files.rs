@@ -12,14 +12,14 @@ use super::uring::io_error;
 use super::{Here, epoll, here};
 
 /// A file. A call whose future is dropped may still be made; with epoll, later ones on the same file wait for it.
-pub enum File {
+pub(crate) enum File {
     Uring(BufferedFile),
     Epoll(epoll::files::File),
 }
 
 impl File {
     /// For reading.
-    pub async fn open(path: &Path) -> io::Result<File> {
+    pub(crate) async fn open(path: &Path) -> io::Result<File> {
         match here() {
             Here::Uring => {
                 let file = BufferedFile::open(path).await;
@@ -30,7 +30,7 @@ impl File {
     }
 
     /// Up to `size` bytes; fewer at the end of the file.
-    pub async fn read_at(&self, offset: u64, size: usize) -> io::Result<Bytes> {
+    pub(crate) async fn read_at(&self, offset: u64, size: usize) -> io::Result<Bytes> {
         match self {
             File::Uring(file) => {
                 let bytes = file.read_at(offset, size).await;
@@ -44,35 +44,35 @@ impl File {
     }
 
     /// Says how many of the bytes were written.
-    pub async fn write_at(&self, bytes: Vec<u8>, offset: u64) -> io::Result<usize> {
+    pub(crate) async fn write_at(&self, bytes: Vec<u8>, offset: u64) -> io::Result<usize> {
         match self {
             File::Uring(file) => file.write_at(bytes, offset).await.map_err(io_error),
             File::Epoll(file) => file.write_at(bytes, offset).await,
         }
     }
 
-    pub async fn truncate(&self, size: u64) -> io::Result<()> {
+    pub(crate) async fn truncate(&self, size: u64) -> io::Result<()> {
         match self {
             File::Uring(file) => file.truncate(size).await.map_err(io_error),
             File::Epoll(file) => file.truncate(size).await,
         }
     }
 
-    pub async fn fdatasync(&self) -> io::Result<()> {
+    pub(crate) async fn fdatasync(&self) -> io::Result<()> {
         match self {
             File::Uring(file) => file.fdatasync().await.map_err(io_error),
             File::Epoll(file) => file.fdatasync().await,
         }
     }
 
-    pub async fn size(&self) -> io::Result<u64> {
+    pub(crate) async fn size(&self) -> io::Result<u64> {
         match self {
             File::Uring(file) => file.file_size().await.map_err(io_error),
             File::Epoll(file) => file.size().await,
         }
     }
 
-    pub async fn close(self) -> io::Result<()> {
+    pub(crate) async fn close(self) -> io::Result<()> {
         match self {
             File::Uring(file) => file.close().await.map_err(io_error),
             File::Epoll(file) => {
@@ -91,7 +91,7 @@ impl fmt::Debug for File {
 
 /// What was read; a copy shares the memory.
 #[derive(Clone, Debug)]
-pub enum Bytes {
+pub(crate) enum Bytes {
     Uring(ReadResult),
     Epoll(Rc<Vec<u8>>),
 }
@@ -109,13 +109,13 @@ impl Deref for Bytes {
 
 /// A directory, and what is done to the names of its files. With epoll, calls wait for the one before although its future
 /// was dropped.
-pub enum Directory {
+pub(crate) enum Directory {
     Uring(glommio::io::Directory),
     Epoll(epoll::files::Directory),
 }
 
 impl Directory {
-    pub async fn open(path: &Path) -> io::Result<Directory> {
+    pub(crate) async fn open(path: &Path) -> io::Result<Directory> {
         match here() {
             Here::Uring => {
                 let directory = glommio::io::Directory::open(path).await;
@@ -128,7 +128,7 @@ impl Directory {
     }
 
     /// Makes a file that is not there yet, for the broker's user alone, and opens it for writing.
-    pub async fn create(&self, path: &Path) -> io::Result<File> {
+    pub(crate) async fn create(&self, path: &Path) -> io::Result<File> {
         match self {
             Directory::Uring(_) => {
                 let mut options = OpenOptions::new();
@@ -139,7 +139,7 @@ impl Directory {
         }
     }
 
-    pub async fn open_for_writing(&self, path: &Path) -> io::Result<File> {
+    pub(crate) async fn open_for_writing(&self, path: &Path) -> io::Result<File> {
         match self {
             Directory::Uring(_) => {
                 let file = OpenOptions::new().write(true).buffered_open(path).await;
@@ -149,7 +149,7 @@ impl Directory {
         }
     }
 
-    pub async fn remove(&self, path: &Path) -> io::Result<()> {
+    pub(crate) async fn remove(&self, path: &Path) -> io::Result<()> {
         match self {
             Directory::Uring(_) => glommio::io::remove(path).await.map_err(io_error),
             Directory::Epoll(directory) => directory.remove(path).await,
@@ -157,7 +157,7 @@ impl Directory {
     }
 
     /// The names that were made and removed are on the disk.
-    pub async fn sync(&self) -> io::Result<()> {
+    pub(crate) async fn sync(&self) -> io::Result<()> {
         match self {
             Directory::Uring(directory) => directory.sync().await.map_err(io_error),
             Directory::Epoll(directory) => directory.sync().await,

@@ -12,7 +12,7 @@ use super::uring::io_error;
 use super::{AbortOnPanic, Here, here};
 
 /// All addresses that a name stands for. The system's look-up has no other form than one that blocks: it has a thread.
-pub async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub(crate) async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     let look_up = move || {
         let _guard = AbortOnPanic;
         (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
@@ -24,7 +24,10 @@ pub async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Connects; what is written leaves at once as it is.
-pub async fn connect(address: SocketAddr, timeout: Duration) -> io::Result<(Reader, Writer)> {
+pub(crate) async fn connect(
+    address: SocketAddr,
+    timeout: Duration,
+) -> io::Result<(Reader, Writer)> {
     match here() {
         Here::Uring => {
             let stream = glommio::net::TcpStream::connect_timeout(address, timeout).await;
@@ -46,14 +49,14 @@ pub async fn connect(address: SocketAddr, timeout: Duration) -> io::Result<(Read
 }
 
 /// The way in of a connection, which is closed when both ways are dropped.
-pub enum Reader {
+pub(crate) enum Reader {
     Uring(ReadHalf<glommio::net::TcpStream>),
     Epoll(Rc<tokio::net::TcpStream>),
 }
 
 impl Reader {
     /// 0: the remote has closed.
-    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Reader::Uring(reader) => reader.read(buffer).await,
             Reader::Epoll(stream) => loop {
@@ -68,13 +71,13 @@ impl Reader {
 }
 
 /// The way out of a connection.
-pub enum Writer {
+pub(crate) enum Writer {
     Uring(WriteHalf<glommio::net::TcpStream>),
     Epoll(Rc<tokio::net::TcpStream>),
 }
 
 impl Writer {
-    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         match self {
             Writer::Uring(writer) => writer.write_all(bytes).await,
             Writer::Epoll(stream) => {
@@ -93,7 +96,7 @@ impl Writer {
     }
 
     /// Says to the remote that nothing more comes; the way in stays open.
-    pub async fn close(&mut self) -> io::Result<()> {
+    pub(crate) async fn close(&mut self) -> io::Result<()> {
         match self {
             Writer::Uring(writer) => writer.close().await,
             Writer::Epoll(stream) => SockRef::from(&**stream).shutdown(Shutdown::Write),

@@ -24,7 +24,7 @@ pub(super) fn builder(placement: Placement) -> LocalExecutorBuilder {
     LocalExecutorBuilder::new(placement).preempt_timer(PREEMPT_TIMER)
 }
 
-pub fn run_shard(
+pub(super) fn run_shard(
     name: &str,
     core: Option<usize>,
     work: impl FnOnce() + Send + 'static,
@@ -38,7 +38,7 @@ pub fn run_shard(
         .map_err(|error: GlommioError<()>| error.to_string())
 }
 
-pub fn run_side<F: Future<Output = ()> + 'static>(
+pub(super) fn run_side<F: Future<Output = ()> + 'static>(
     name: &str,
     make: impl FnOnce() -> F + Send + 'static,
 ) -> Result<ExecutorJoinHandle<()>, String> {
@@ -54,7 +54,7 @@ pub fn run_side<F: Future<Output = ()> + 'static>(
 }
 
 /// The system's error alone where there is one: callers say themselves what they did, and with which file.
-pub fn io_error(error: GlommioError<()>) -> io::Error {
+pub(super) fn io_error(error: GlommioError<()>) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => error.into(),

@@ -14,8 +14,8 @@
 //! A message that is given up goes into the file, synced, before the log counts it as done. A start looks for messages
 //! of which the log did not hear.
 
-pub mod back;
-pub mod command;
+pub(crate) mod back;
+pub(crate) mod command;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -49,7 +49,7 @@ const PIECE_SIZE: usize = 256 << 10;
 
 /// Why a message was set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub(crate) enum Why {
     /// The remote refused it for too long.
     Refused(ReasonCode),
     /// The remote closed each connection over which it came.
@@ -58,17 +58,17 @@ pub enum Why {
 
 /// Where a message is in the logs of a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     pub connection: u16,
     pub sequence: u64,
 }
 
 /// What is noted of a message that the log has, or had, for certain.
-pub const IN_LOG: Place = Place { connection: u16::MAX, sequence: 0 };
+pub(crate) const IN_LOG: Place = Place { connection: u16::MAX, sequence: 0 };
 
 /// A record of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// In the file.
     pub offset: u64,
     /// Where it went back to.
@@ -84,14 +84,14 @@ pub struct Entry {
 
 /// What became of a message that was to be set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub(crate) enum Kept {
     Yes,
     /// The file has its size.
     Full,
 }
 
 /// The file of one bridge; see the module.
-pub struct Aside {
+pub(crate) struct Aside {
     folder: PathBuf,
     size_max: u64,
     /// A record was not written whole: the file is good up to here.
@@ -107,7 +107,11 @@ pub struct Aside {
 impl Aside {
     /// Looks through what an earlier process left. `visit` sees every message; what it returns for one that was `taken` says
     /// whether the log has had it.
-    pub fn open(folder: &Path, size_max: u64, mut visit: impl FnMut(&Entry) -> bool) -> Aside {
+    pub(crate) fn open(
+        folder: &Path,
+        size_max: u64,
+        mut visit: impl FnMut(&Entry) -> bool,
+    ) -> Aside {
         for name in [FILE_NAME, AGAIN_NAME] {
             let path = folder.join(name);
             if let Err(error) = settle(&path, &mut visit)
@@ -127,12 +131,12 @@ impl Aside {
         }
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.join(FILE_NAME)
     }
 
     /// Writes a message behind the others, onto the disk. Not to be given up half-way.
-    pub async fn put(
+    pub(crate) async fn put(
         &self,
         time_ms: u64,
         place: Place,
@@ -178,12 +182,12 @@ impl Aside {
     }
 
     /// Whether messages are to go back.
-    pub fn has_again(&self) -> bool {
+    pub(crate) fn has_again(&self) -> bool {
         self.folder.join(AGAIN_NAME).exists()
     }
 
     /// Some of the messages that are to go back, from an offset on (0 at first), and where to go on.
-    pub async fn again(&self, from: u64) -> io::Result<(Vec<Entry>, Option<u64>)> {
+    pub(crate) async fn again(&self, from: u64) -> io::Result<(Vec<Entry>, Option<u64>)> {
         // Who writes has opened the file by its other name, maybe.
         let _turn = self.turn.acquire().await.expect("it is never closed");
         let file = File::open(&self.folder.join(AGAIN_NAME)).await?;
@@ -209,7 +213,7 @@ impl Aside {
     }
 
     /// Notes where these messages will be, before they are there; or that they are `IN_LOG`.
-    pub async fn note_taken(&self, entries: &[Entry], first: Place) -> io::Result<()> {
+    pub(crate) async fn note_taken(&self, entries: &[Entry], first: Place) -> io::Result<()> {
         let directory = Directory::open(&self.folder).await?;
         let file = directory.open_for_writing(&self.folder.join(AGAIN_NAME)).await?;
         let mut outcome = Ok(());
@@ -229,7 +233,7 @@ impl Aside {
     }
 
     /// All are back.
-    pub async fn forget_again(&self) -> io::Result<()> {
+    pub(crate) async fn forget_again(&self) -> io::Result<()> {
         let directory = Directory::open(&self.folder).await?;
         directory.remove(&self.folder.join(AGAIN_NAME)).await?;
         self.unnoted.borrow_mut().clear();
@@ -323,7 +327,7 @@ fn decode_taken(bytes: &[u8]) -> Option<Place> {
 
 /// How a file ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     Whole,
     /// In the middle of a record, or in zeros.
     Torn,
@@ -332,7 +336,7 @@ pub enum End {
 }
 
 /// The records of a file. One whose body is damaged is passed over.
-pub struct Entries<R> {
+pub(crate) struct Entries<R> {
     source: R,
     /// Behind the last whole record.
     pub good_offset: u64,
@@ -343,7 +347,7 @@ pub struct Entries<R> {
 
 impl<R: Read> Entries<R> {
     /// From the beginning of a file.
-    pub fn begin(mut source: R) -> io::Result<Entries<R>> {
+    pub(crate) fn begin(mut source: R) -> io::Result<Entries<R>> {
         let mut magic = Vec::new();
         source.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic)?;
         let mut entries = Entries::new(source, MAGIC.len() as u64);
@@ -448,7 +452,7 @@ impl fmt::Display for Why {
 }
 
 /// The two files of a bridge: of what is set aside, and of what goes back.
-pub fn paths(folder: &Path) -> (PathBuf, PathBuf) {
+pub(crate) fn paths(folder: &Path) -> (PathBuf, PathBuf) {
     (folder.join(FILE_NAME), folder.join(AGAIN_NAME))
 }
 

@@ -18,7 +18,7 @@ const ALLOWANCE: u64 = 64 << 10;
 /// On some disks deletion frees nothing, or not for us: another process takes all there is, a quota counts it further on, a
 /// snapshot or a link keeps it. There, each try would cost a file.
 #[derive(Debug, Default)]
-pub struct Deletions {
+pub(super) struct Deletions {
     freed: u64,
     written: u64,
     /// Nothing is deleted before.
@@ -29,7 +29,7 @@ pub struct Deletions {
 
 /// Whether a file may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     May,
     /// The last ones brought nothing: not for so long. Said once.
     Vain(Duration),
@@ -38,7 +38,7 @@ pub enum Verdict {
 
 impl Deletions {
     /// The disk is full; `wanted` bytes wait to be written.
-    pub fn judge(&mut self, now: Instant, wanted: u64) -> Verdict {
+    pub(super) fn judge(&mut self, now: Instant, wanted: u64) -> Verdict {
         if self.until.is_some_and(|until| now < until) {
             return Verdict::MayNot;
         }
@@ -59,11 +59,11 @@ impl Deletions {
     }
 
     /// A file of this size goes.
-    pub fn note_deleted(&mut self, size: u64) {
+    pub(super) fn note_deleted(&mut self, size: u64) {
         self.freed += size;
     }
 
-    pub fn note_written(&mut self, size: u64) {
+    pub(super) fn note_written(&mut self, size: u64) {
         self.written += size;
     }
 

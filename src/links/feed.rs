@@ -30,7 +30,7 @@ const LINES_MAX: u32 = 20;
 const LINES_MS: u64 = 60_000;
 
 /// Where a connection is with what waits for its link.
-pub struct Feed {
+pub(super) struct Feed {
     /// Messages that no log holds, above QoS 0 in flight or of a topic that waits, by sequence.
     unlogged: RefCell<BTreeMap<u64, Vec<u8>>>,
     unlogged_bytes: Cell<usize>,
@@ -54,7 +54,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    pub fn new(settings: &BridgeSettings) -> Feed {
+    pub(super) fn new(settings: &BridgeSettings) -> Feed {
         Feed {
             unlogged: RefCell::default(),
             unlogged_bytes: Cell::new(0),
@@ -73,17 +73,17 @@ impl Feed {
     }
 
     /// The link is up: all that is not done is sent from the beginning.
-    pub fn begin(&self) {
+    pub(super) fn begin(&self) {
         *self.again.borrow_mut() = self.unlogged.borrow().keys().copied().collect();
     }
 
     /// The link is down.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.due.borrow_mut().clear();
         self.seen_through.set(0);
     }
 
-    pub fn on_due(&self, sequence: u64) {
+    pub(super) fn on_due(&self, sequence: u64) {
         if sequence < UNLOGGED {
             // It may be over before the log is gone through so far.
             self.seen_through.set(self.seen_through.get().max(sequence + 1));
@@ -91,7 +91,7 @@ impl Feed {
         self.due.borrow_mut().push_back(sequence);
     }
 
-    pub fn on_set_aside(&self, sequence: u64, why: Unwanted) {
+    pub(super) fn on_set_aside(&self, sequence: u64, why: Unwanted) {
         let mut unwanted = self.unwanted.borrow_mut();
         if !unwanted.iter().any(|(known, _)| *known == sequence) {
             unwanted.push_back((sequence, why));
@@ -99,19 +99,19 @@ impl Feed {
         self.has_unwanted.raise();
     }
 
-    pub fn remove(&self, sequence: u64) {
+    pub(super) fn remove(&self, sequence: u64) {
         if let Some(record) = self.unlogged.borrow_mut().remove(&sequence) {
             self.unlogged_bytes.set(self.unlogged_bytes.get() - record.len());
         }
     }
 
     /// Messages above QoS 0 that no log holds, in flight or behind others of their topic.
-    pub fn unacknowledged_count(&self) -> usize {
+    pub(super) fn unacknowledged_count(&self) -> usize {
         self.unlogged.borrow().values().filter(|record| is_tracked(record)).count()
     }
 
     /// Gives memory back that was needed for what has passed.
-    pub fn trim(&self) {
+    pub(super) fn trim(&self) {
         for queue in [&self.again, &self.due] {
             let mut queue = queue.borrow_mut();
             if queue.is_empty() {
@@ -334,7 +334,7 @@ impl Line {
 
 /// Sets aside what the remote does not take, as long as the process lives. A task of its own: a connection that ends leaves
 /// nothing half written.
-pub async fn set_aside(hub: Rc<Hub>, line: Rc<Line>) {
+pub(super) async fn set_aside(hub: Rc<Hub>, line: Rc<Line>) {
     loop {
         line.feed.has_unwanted.wait().await;
         line.put_aside(&hub).await;

@@ -30,7 +30,7 @@ const KEPT_SIZE_MAX: u64 = 1024;
 
 /// Gives a bridge without a `client_id` one of its own. `folder` is where its logs are, or would be; `stores`: it has some.
 /// Called before the logs are opened: afterwards each bridge has one.
-pub fn settle(
+pub(super) fn settle(
     settings: &mut BridgeSettings,
     folder: &Path,
     stores: bool,
@@ -101,7 +101,7 @@ fn make(name: &str) -> String {
 }
 
 /// By the system's chance.
-pub fn system_seed() -> u64 {
+pub(crate) fn system_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let mut seed = [0; 8];
     match File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed)) {

@@ -19,7 +19,7 @@ use crate::time::Instant;
 
 /// What is known of the logs, and what the shards have been told.
 #[derive(Default)]
-pub struct Ledger {
+pub(super) struct Ledger {
     /// By bridge and shard: the last message that the bridge stores.
     seen: HashMap<(u16, ShardId), Generation>,
     told: HashMap<(u16, ShardId), Generation>,
@@ -29,7 +29,7 @@ pub struct Ledger {
 
 impl Hub {
     /// Takes what the lanes hold; whether there was something.
-    pub fn take_mail(&self) -> bool {
+    pub(crate) fn take_mail(&self) -> bool {
         if self.is_flooded() {
             return false;
         }
@@ -57,7 +57,7 @@ impl Hub {
     }
 
     /// Some log has no room for what was taken: nothing more is.
-    pub fn is_flooded(&self) -> bool {
+    pub(crate) fn is_flooded(&self) -> bool {
         let mut lines = self.bridges.iter().flat_map(|bridge| &bridge.lines);
         lines.any(|line| line.outbound.is_flooded())
     }
@@ -183,7 +183,7 @@ impl Hub {
 
     /// Tells the shards how far the logs have come and which bridges have no room, as far as their lanes have room.
     /// Whether everybody knows everything.
-    pub fn tell_shards(&self) -> bool {
+    pub(crate) fn tell_shards(&self) -> bool {
         let mut is_all_told = true;
         let mut end = self.end.borrow_mut();
         let mut ledger = self.ledger.borrow_mut();
@@ -228,7 +228,7 @@ impl Hub {
 
     /// Nothing of what shards handed over is anywhere but in a log, with the link, or in a queue in memory; and the shards have
     /// what came in.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let mut lines = self.bridges.iter().flat_map(|bridge| &bridge.lines);
         !self.end.borrow().has_mail()
             && lines.all(|line| line.outbound.is_settled() && !line.has_inbound())
@@ -236,7 +236,7 @@ impl Hub {
 }
 
 /// Kept with the question for retained messages that a connection asked.
-pub struct Asked {
+pub(super) struct Asked {
     pub wanted: Wanted,
     pub line: u16,
     /// Where to go on, once it is answered.

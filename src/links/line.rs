@@ -37,7 +37,7 @@ const READ_ON: Duration = Duration::from_millis(500);
 /// The longest sleep of a link.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
-pub struct Line {
+pub(crate) struct Line {
     pub bridge: u16,
     pub index: u16,
     name: String,
@@ -76,7 +76,7 @@ struct Waiting {
 
 /// What a connection says of itself.
 #[derive(Clone, Debug)]
-pub struct Status {
+pub(crate) struct Status {
     pub state: &'static str,
     pub is_connected: bool,
     /// Milliseconds since 1970.
@@ -98,12 +98,12 @@ pub struct Status {
 }
 
 /// The number of a message of the remote says whose it is: the connection in the upper 16 bits.
-pub fn line_of(number: u64) -> usize {
+pub(super) fn line_of(number: u64) -> usize {
     (number >> 48) as usize
 }
 
 impl Line {
-    pub fn new(
+    pub(crate) fn new(
         bridge: u16,
         index: u16,
         settings: &BridgeSettings,
@@ -160,11 +160,11 @@ impl Line {
         })
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let mut status = self.status.borrow().clone();
         status.unfit += self.link.borrow().unmatched_count();
         status.oversized = self.link.borrow().oversized_count();
@@ -173,7 +173,7 @@ impl Line {
 
     /// Whether the process waits for the remote no longer: it has acknowledged what no log holds, or is not there, or nothing
     /// has changed for `stall_ms`.
-    pub fn is_delivered(&self, now: Instant, stall_ms: u64) -> bool {
+    pub(crate) fn is_delivered(&self, now: Instant, stall_ms: u64) -> bool {
         let unacknowledged = self.feed.unacknowledged_count();
         let waiting = Waiting { unsent: self.outbound.direct_len(), unacknowledged };
         if waiting == (Waiting { unsent: 0, unacknowledged: 0 }) || !self.link.borrow().is_up() {
@@ -188,26 +188,26 @@ impl Line {
     }
 
     /// Messages above QoS 0 that no log holds and the remote has not acknowledged.
-    pub fn unacknowledged_count(&self) -> usize {
+    pub(crate) fn unacknowledged_count(&self) -> usize {
         self.feed.unacknowledged_count() + self.outbound.direct_acknowledged_count()
     }
 
     /// Says goodbye and stays down.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.is_stopping.set(true);
         self.link.borrow_mut().close();
         self.outbound.has_work.raise();
     }
 
     /// The shard has taken a message of the remote, or refuses it.
-    pub fn acknowledge(&self, now: Instant, number: u64, reason: ReasonCode) {
+    pub(crate) fn acknowledge(&self, now: Instant, number: u64, reason: ReasonCode) {
         let number = number & ((1 << 48) - 1);
         self.link.borrow_mut().acked_inbound(now, number, reason);
         self.outbound.has_work.raise();
     }
 
     /// Gives memory back that was needed for what has passed.
-    pub fn trim(&self) {
+    pub(crate) fn trim(&self) {
         self.outbound.trim();
         self.link.borrow_mut().trim();
         self.feed.trim();
@@ -233,7 +233,7 @@ impl Line {
 }
 
 /// Keeps the link, as long as the process lives.
-pub async fn run(hub: Rc<Hub>, line: Rc<Line>) {
+pub(super) async fn run(hub: Rc<Hub>, line: Rc<Line>) {
     loop {
         let now = hub.clock.now();
         line.link.borrow_mut().handle_timeout(now);
@@ -431,7 +431,7 @@ impl Line {
     }
 
     /// What becomes of hop marks on this connection.
-    pub fn keeping(&self) -> Keeping {
+    pub(crate) fn keeping(&self) -> Keeping {
         self.link.borrow().keeping()
     }
 

@@ -19,14 +19,14 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// How long a broker that ends is waited for: it refuses new clients at once, and so leaves its ports to its successor, but
 /// keeps its logs while it gives its clients what waits for them.
 #[derive(Clone, Debug)]
-pub struct Patience {
+pub(crate) struct Patience {
     pub time_max: Duration,
     /// Raised when this process is to end, too.
     pub is_ending: Arc<AtomicBool>,
 }
 
 /// Opens logs, one after the other.
-pub struct Opener {
+pub(super) struct Opener {
     patience: Patience,
     /// Until when it waits, all logs together; `None`: it has not waited yet.
     until: Option<Instant>,
@@ -35,11 +35,11 @@ pub struct Opener {
 }
 
 impl Opener {
-    pub fn new(patience: Patience) -> Opener {
+    pub(super) fn new(patience: Patience) -> Opener {
         Opener { patience, until: None, own: Vec::new() }
     }
 
-    pub async fn open(
+    pub(super) async fn open(
         &mut self,
         settings: &BridgeSettings,
         directory: &Path,

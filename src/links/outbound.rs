@@ -2,7 +2,7 @@
 
 mod commits;
 
-pub use commits::Outcome;
+pub(super) use commits::Outcome;
 use commits::{RETRY, ROOM_PAUSE};
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -28,7 +28,7 @@ const LET_GO_PERCENT: u64 = 80;
 
 /// Counts since the process began.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Dropped {
+pub(crate) struct Dropped {
     /// Messages that a full log or queue had no room for.
     pub full: u64,
     /// Too large for the log, or mapped to a topic that no message can have.
@@ -40,13 +40,13 @@ pub struct Dropped {
 
 /// Where a stored message came from: who waits for it.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin {
+pub(crate) struct Origin {
     pub shard: ShardId,
     /// `NONE`: nobody waits.
     pub generation: Generation,
 }
 
-pub struct Outbound {
+pub(crate) struct Outbound {
     spool: Option<Spool>,
     when_full: WhenFull,
     messages_max: u64,
@@ -96,7 +96,7 @@ struct Progress {
 
 impl Outbound {
     /// `spool`: for a connection whose rules store.
-    pub fn new(
+    pub(crate) fn new(
         settings: &BridgeSettings,
         spool: Option<Spool>,
         shard_count: u16,
@@ -134,12 +134,12 @@ impl Outbound {
         }
     }
 
-    pub fn spool(&self) -> Option<&Spool> {
+    pub(crate) fn spool(&self) -> Option<&Spool> {
         self.spool.as_ref()
     }
 
     /// Takes a record that must not be lost.
-    pub fn store(&self, origin: Origin, record: Vec<u8>) {
+    pub(crate) fn store(&self, origin: Origin, record: Vec<u8>) {
         if self.is_shedding.get() {
             self.shed(1);
             // Its publisher waits for nothing; what tells it so is awake already.
@@ -160,7 +160,7 @@ impl Outbound {
 
     /// Takes records that were set aside, and waits for room. `note` hears the sequence of the first, before the log has it,
     /// and how many are to follow in a row: no others, whose sequences would be somebody else's. Says how many were taken.
-    pub async fn bring_back(
+    pub(crate) async fn bring_back(
         &self,
         records: &[&[u8]],
         note: impl AsyncFn(u64, usize) -> io::Result<()>,
@@ -223,7 +223,7 @@ impl Outbound {
     }
 
     /// Waits until the log has what it was given.
-    pub async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         let Some(spool) = &self.spool else { return };
         while self.commit(spool).await != Outcome::Written {
             sleep(RETRY).await;
@@ -231,7 +231,7 @@ impl Outbound {
     }
 
     /// Takes a record that waits in memory only; the oldest one goes when there is no room.
-    pub fn keep(&self, record: Vec<u8>) {
+    pub(crate) fn keep(&self, record: Vec<u8>) {
         let mut direct = self.direct.borrow_mut();
         let mut bytes = self.direct_bytes.get() + record.len();
         direct.push_back(record);
@@ -245,24 +245,24 @@ impl Outbound {
     }
 
     /// The next record that waits in memory only.
-    pub fn next_direct(&self) -> Option<Vec<u8>> {
+    pub(crate) fn next_direct(&self) -> Option<Vec<u8>> {
         let record = self.direct.borrow_mut().pop_front()?;
         self.direct_bytes.set(self.direct_bytes.get() - record.len());
         Some(record)
     }
 
     /// What the link had no room for.
-    pub fn put_back(&self, record: Vec<u8>) {
+    pub(crate) fn put_back(&self, record: Vec<u8>) {
         self.direct_bytes.set(self.direct_bytes.get() + record.len());
         self.direct.borrow_mut().push_front(record);
     }
 
-    pub fn direct_len(&self) -> usize {
+    pub(crate) fn direct_len(&self) -> usize {
         self.direct.borrow().len()
     }
 
     /// Those above QoS 0 of the records that wait in memory only.
-    pub fn direct_acknowledged_count(&self) -> usize {
+    pub(crate) fn direct_acknowledged_count(&self) -> usize {
         let is_acknowledged = |record: &&Vec<u8>| {
             Record::decode(record).is_some_and(|record| record.qos != QoS::AtMostOnce)
         };
@@ -270,19 +270,19 @@ impl Outbound {
     }
 
     /// Whether half of the memory queue is free: for those who can wait.
-    pub fn has_direct_room(&self) -> bool {
+    pub(crate) fn has_direct_room(&self) -> bool {
         self.direct_len() < self.direct_messages_max.div_ceil(2)
             && self.direct_bytes.get() < self.direct_bytes_max.div_ceil(2)
             && self.overflow.borrow().is_empty()
     }
 
     /// More waits for room in the log than memory should hold: nothing more should be taken from the shards.
-    pub fn is_flooded(&self) -> bool {
+    pub(crate) fn is_flooded(&self) -> bool {
         self.overflow_bytes.get() > self.direct_bytes_max
     }
 
     /// Messages that are in no log yet and not dropped either.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let progress = self.progress.borrow();
         let is_empty = |list: &[Option<Generation>]| list.iter().all(Option::is_none);
         self.overflow.borrow().is_empty()
@@ -291,7 +291,7 @@ impl Outbound {
     }
 
     /// The oldest message of a shard that the log does not have yet.
-    pub fn oldest_unwritten(&self, shard: ShardId) -> Option<Generation> {
+    pub(crate) fn oldest_unwritten(&self, shard: ShardId) -> Option<Generation> {
         let progress = self.progress.borrow();
         let shard_index = usize::from(shard);
         // What overflows came later than what was pushed, but of another shard maybe alone.
@@ -304,7 +304,7 @@ impl Outbound {
         written.into_iter().flatten().min()
     }
 
-    pub fn lose(&self, count: impl FnOnce(&mut Dropped)) {
+    pub(crate) fn lose(&self, count: impl FnOnce(&mut Dropped)) {
         let mut dropped = self.dropped.get();
         count(&mut dropped);
         self.dropped.set(dropped);
@@ -357,7 +357,7 @@ impl Outbound {
     }
 
     /// Gives memory back that was needed for what has left.
-    pub fn trim(&self) {
+    pub(crate) fn trim(&self) {
         if let Some(spool) = &self.spool {
             spool.trim();
         }

@@ -19,7 +19,7 @@ const FROM_BRIDGE: u8 = 0x08;
 const HEADER_SIZE: usize = 18;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
+pub(crate) struct Record<'a> {
     pub qos: QoS,
     pub retain: bool,
     /// A bridge brought it here.
@@ -38,13 +38,13 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let local_size = if self.is_same() { 0 } else { self.local_topic.len() };
         let properties_size = self.properties.len() + self.trail.len();
         HEADER_SIZE + self.topic.len() + local_size + properties_size + self.payload.len()
     }
 
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let local_topic = if self.is_same() { "" } else { self.local_topic };
         let retain = if self.retain { RETAIN } else { 0 };
         let from_bridge = if self.from_bridge { FROM_BRIDGE } else { 0 };
@@ -63,7 +63,7 @@ impl<'a> Record<'a> {
     }
 
     /// `None`: not what `encode` writes.
-    pub fn decode(bytes: &'a [u8]) -> Option<Record<'a>> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> Option<Record<'a>> {
         let (header, rest) = bytes.split_first_chunk::<HEADER_SIZE>()?;
         let has_trail = header[0] == VERSION_WITH_TRAIL;
         if header[0] != VERSION && !has_trail {

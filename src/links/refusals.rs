@@ -14,7 +14,7 @@ const SILENCE_MS: u64 = 10_000;
 
 /// What one connection of a bridge has told.
 #[derive(Default)]
-pub struct Told {
+pub(crate) struct Told {
     count: Cell<u64>,
     silent_until: Cell<Instant>,
 }
@@ -34,7 +34,7 @@ impl Told {
 
 impl Line {
     /// Says how many messages of the remote were too large, now and then.
-    pub fn tell_oversized(&self, now: Instant, packet_size_max: usize) {
+    pub(crate) fn tell_oversized(&self, now: Instant, packet_size_max: usize) {
         if let Some(count) = self.told.is_due(now, self.status().oversized) {
             warn!(
                 "bridge {}: {} refused: larger than {}; raise the bridge's packet_size_max, and \
@@ -47,7 +47,7 @@ impl Line {
     }
 
     /// Says how many messages the remote could not take just now, now and then.
-    pub fn tell_postponed(&self, now: Instant) {
+    pub(crate) fn tell_postponed(&self, now: Instant) {
         let (total, reason) = {
             let status = self.status.borrow();
             (status.postponed, status.postponed_reason)

@@ -18,10 +18,10 @@ const BEHIND_MS: u64 = 1_000;
 
 /// Messages that are dropped for one reason: the first is told, all are counted.
 #[derive(Default)]
-pub struct Drops(Cell<u64>);
+pub(crate) struct Drops(Cell<u64>);
 
 impl Drops {
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.get()
     }
 
@@ -34,7 +34,7 @@ impl Drops {
 }
 
 /// What becomes of a message of the remote.
-pub enum Judgement {
+pub(crate) enum Judgement {
     /// It is handed on, with these properties, as it came by this trail.
     New { properties: Vec<u8>, trail: Trail },
     /// It was here.
@@ -46,7 +46,7 @@ pub enum Judgement {
 impl Bridge {
     /// Whether a message that came over a bridge is, by its content, one that was sent over this one: looked at where its hop
     /// marks do not tell. `keeping`: what becomes of marks on the connection that it would leave by.
-    pub fn is_echo(
+    pub(crate) fn is_echo(
         &self,
         now: Instant,
         keeping: Keeping,
@@ -64,7 +64,7 @@ impl Bridge {
         is_echo
     }
 
-    pub fn note_sent(&self, now: Instant, record: &Record<'_>) {
+    pub(crate) fn note_sent(&self, now: Instant, record: &Record<'_>) {
         if let Some(echo) = &self.echo {
             let origin = if record.from_bridge { Origin::Bridge } else { Origin::Here };
             echo.borrow_mut().note(now, origin, record.topic, record.payload);
@@ -117,7 +117,7 @@ impl Bridge {
 
 impl Hub {
     /// Whether a message of the remote is new here.
-    pub fn judge(
+    pub(crate) fn judge(
         &self,
         now: Instant,
         bridge: &Bridge,

@@ -6,20 +6,20 @@ use std::task::{Poll, Waker};
 
 /// Raised by any task, awaited by one. Stays raised until it was awaited.
 #[derive(Debug, Default)]
-pub struct Signal {
+pub(crate) struct Signal {
     is_raised: Cell<bool>,
     waiting: RefCell<Option<Waker>>,
 }
 
 impl Signal {
-    pub fn raise(&self) {
+    pub(crate) fn raise(&self) {
         self.is_raised.set(true);
         if let Some(waker) = self.waiting.take() {
             waker.wake();
         }
     }
 
-    pub async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         poll_fn(|context| {
             if self.is_raised.take() {
                 return Poll::Ready(());

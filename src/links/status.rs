@@ -29,7 +29,7 @@ struct Sums {
     connected: usize,
 }
 
-pub async fn run(hub: Rc<Hub>, interval_ms: u64) {
+pub(super) async fn run(hub: Rc<Hub>, interval_ms: u64) {
     loop {
         let lines: Vec<(String, String)> = hub.bridges.iter().flat_map(status_of).collect();
         hub.publish(lines);

@@ -9,21 +9,21 @@ use super::atomics::{AtomicBool, Ordering, fence};
 /// The receiver announces its sleep, fences and looks at its lanes; a sender writes to a lane, fences and looks here.
 /// One of the two fences is first, so one of the two sees the other's write: either the receiver finds the mail and
 /// stays awake, or the sender finds the announcement and rings.
-pub struct Asleep(AtomicBool);
+pub(super) struct Asleep(AtomicBool);
 
 impl Asleep {
-    pub fn new() -> Asleep {
+    pub(super) fn new() -> Asleep {
         Asleep(AtomicBool::new(false))
     }
 
     /// The receiver calls this before it looks at its lanes for the last time and sleeps.
-    pub fn announce(&self) {
+    pub(super) fn announce(&self) {
         self.0.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
     /// The receiver calls this once it is awake, or when it stays awake.
-    pub fn retract(&self) {
+    pub(super) fn retract(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
@@ -31,7 +31,7 @@ impl Asleep {
     ///
     /// The answer is final: this may take back an announcement later than the one that was seen, so that only the ring
     /// which follows wakes the receiver.
-    pub fn must_ring(&self) -> bool {
+    pub(super) fn must_ring(&self) -> bool {
         fence(Ordering::SeqCst);
         let asleep = self.0.load(Ordering::Relaxed);
         if asleep {

@@ -19,7 +19,7 @@ use crate::shard::ShardId;
 const LANE_ITEMS: usize = 256;
 
 /// A shard's end.
-pub struct BridgePort {
+pub(crate) struct BridgePort {
     to: Lane<ToBridges>,
     control: Consumer<FromBridges>,
     publish: Consumer<FromBridges>,
@@ -37,7 +37,7 @@ pub struct BridgePort {
 }
 
 /// The bridges' end of one shard's lanes.
-pub struct ShardLanes {
+pub(crate) struct ShardLanes {
     from: Consumer<ToBridges>,
     from_bytes: Arc<AtomicUsize>,
     is_behind: Arc<AtomicBool>,
@@ -48,7 +48,7 @@ pub struct ShardLanes {
 }
 
 /// The bridges' ends of all shards' lanes.
-pub struct BridgeEnd {
+pub(crate) struct BridgeEnd {
     pub shards: Vec<ShardLanes>,
     waker: Arc<AtomicWaker>,
 }
@@ -72,7 +72,7 @@ impl<T> Lane<T> {
 }
 
 /// Lanes for each of the shards whose doors these are. A lane of messages has room while it holds less than `bytes_max`.
-pub fn connect(doors: &Arc<[Door]>, bytes_max: usize) -> (Vec<BridgePort>, BridgeEnd) {
+pub(crate) fn connect(doors: &Arc<[Door]>, bytes_max: usize) -> (Vec<BridgePort>, BridgeEnd) {
     let waker = Arc::new(AtomicWaker::new());
     let mut ports = Vec::new();
     let mut shards = Vec::new();
@@ -108,7 +108,7 @@ pub fn connect(doors: &Arc<[Door]>, bytes_max: usize) -> (Vec<BridgePort>, Bridg
 }
 
 impl BridgePort {
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         let has_room = self.to.has_room();
         self.had_room.set(has_room);
         if !has_room {
@@ -118,14 +118,14 @@ impl BridgePort {
     }
 
     /// The lane has room.
-    pub fn send(&mut self, mail: ToBridges) {
+    pub(crate) fn send(&mut self, mail: ToBridges) {
         let size = mail.size();
         self.to.send(mail, size);
         self.written = true;
     }
 
     /// All that the lane has room for was sent. Wakes the bridges if something was since the last call.
-    pub fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) {
         if self.had_room.get() && self.is_behind.load(Ordering::Relaxed) {
             self.is_behind.store(false, Ordering::Release);
         }
@@ -136,7 +136,7 @@ impl BridgePort {
 
     /// The next item, of control first; messages only if `takes_messages`. `None` ends a round, which gives at most as many
     /// items as there were when it began.
-    pub fn next(&mut self, takes_messages: bool) -> Option<FromBridges> {
+    pub(crate) fn next(&mut self, takes_messages: bool) -> Option<FromBridges> {
         self.takes_messages = takes_messages;
         let messages = if takes_messages { self.publish.slots() } else { 0 };
         let left = self.left.take().unwrap_or_else(|| self.control.slots() + messages);
@@ -153,18 +153,18 @@ impl BridgePort {
     }
 
     /// Something that would be taken.
-    pub fn has_mail(&self) -> bool {
+    pub(crate) fn has_mail(&self) -> bool {
         !self.control.is_empty() || self.takes_messages && !self.publish.is_empty()
     }
 }
 
 impl ShardLanes {
-    pub fn shard(&self) -> ShardId {
+    pub(crate) fn shard(&self) -> ShardId {
         self.shard
     }
 
     /// Takes what the lane holds. `true` when there was something.
-    pub fn receive(&mut self, mut take: impl FnMut(ToBridges)) -> bool {
+    pub(crate) fn receive(&mut self, mut take: impl FnMut(ToBridges)) -> bool {
         let bytes = &self.from_bytes;
         drain(&mut self.from, |mail| {
             bytes.fetch_sub(mail.size(), Ordering::Relaxed);
@@ -173,16 +173,16 @@ impl ShardLanes {
     }
 
     /// Whether a message lane has room; the control lane may be full all the same.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.publish.has_room()
     }
 
-    pub fn has_control_room(&self) -> bool {
+    pub(crate) fn has_control_room(&self) -> bool {
         !self.control.is_full()
     }
 
     /// There is room in the lane that this goes to.
-    pub fn send(&mut self, mail: FromBridges) {
+    pub(crate) fn send(&mut self, mail: FromBridges) {
         if matches!(mail, FromBridges::Publish { .. }) {
             let size = mail.size();
             self.publish.send(mail, size);
@@ -208,7 +208,7 @@ fn drain<T>(lane: &mut Consumer<T>, take: impl FnMut(T)) -> bool {
 
 impl BridgeEnd {
     /// Ready when some shard's lane holds something; else the task is woken when one does.
-    pub fn poll_arrival(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_arrival(&self, context: &mut Context<'_>) -> Poll<()> {
         self.waker.register(context.waker());
         // Behind the registration: what was sent before is seen here, what comes later wakes.
         match self.has_mail() {
@@ -217,13 +217,13 @@ impl BridgeEnd {
         }
     }
 
-    pub fn has_mail(&self) -> bool {
+    pub(crate) fn has_mail(&self) -> bool {
         self.shards.iter().any(|shard| !shard.from.is_empty())
     }
 
     /// Whether some shard has more to tell than its lane had room for. Where that is asked before the lanes are looked at, a no
     /// means that they hold all that the shards had told before they last sent something.
-    pub fn is_any_behind(&self) -> bool {
+    pub(crate) fn is_any_behind(&self) -> bool {
         self.shards.iter().any(|shard| shard.is_behind.load(Ordering::Acquire))
     }
 }

@@ -12,14 +12,14 @@ use crate::shard::{Origin, Refusal, ShardId};
 use crate::time::Instant;
 
 /// Connections above the maximum at a time: each is about to take the place of one that has not said CONNECT, or to be refused.
-pub const OVER_MAX: usize = 64;
+pub(crate) const OVER_MAX: usize = 64;
 
 /// The bound on addresses that are remembered without a connection, until their whole rate of connections is theirs again.
 const IDLE_ADDRESSES_MAX: usize = 65_536;
 
 /// Lets in as many as the process may have. Touched when a connection opens and when it closes, never between.
 #[derive(Debug)]
-pub struct Gate {
+pub(crate) struct Gate {
     inside: AtomicUsize,
     max: usize,
     /// `None`: addresses are not counted.
@@ -30,7 +30,7 @@ pub struct Gate {
 
 /// How a connection was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The address that the connection is counted under.
     pub origin: Option<Origin>,
     /// There are more than may be, so another has to go, or this one.
@@ -72,7 +72,7 @@ impl State {
 }
 
 impl Gate {
-    pub fn new(max: usize, count_max: usize, rate_max: u64, shard_count: u16) -> Gate {
+    pub(crate) fn new(max: usize, count_max: usize, rate_max: u64, shard_count: u16) -> Gate {
         let by_address = (count_max > 0 || rate_max > 0).then(|| ByAddress {
             count_max,
             rate_max,
@@ -84,7 +84,7 @@ impl Gate {
 
     /// Lets a connection in, or says why not. `peer` is asked for only if somebody wants to know; what it is counted under
     /// is given back to `leave`.
-    pub fn enter(
+    pub(crate) fn enter(
         &self,
         now: Instant,
         peer: impl FnOnce() -> Option<SocketAddr>,
@@ -109,18 +109,18 @@ impl Gate {
     }
 
     /// A shard says how many of its connections have not said CONNECT.
-    pub fn note_connecting(&self, shard: ShardId, count: usize) {
+    pub(crate) fn note_connecting(&self, shard: ShardId, count: usize) {
         self.connecting[usize::from(shard)].store(count, Ordering::Relaxed);
     }
 
     /// The shard, but for `own`, with most connections that have not said CONNECT.
-    pub fn most_connecting(&self, own: ShardId) -> Option<ShardId> {
+    pub(crate) fn most_connecting(&self, own: ShardId) -> Option<ShardId> {
         let counts = self.connecting.iter().map(|count| count.load(Ordering::Relaxed));
         let others = (0..).zip(counts).filter(|(shard, count)| *shard != own && *count > 0);
         others.max_by_key(|(_, count)| *count).map(|(shard, _)| shard)
     }
 
-    pub fn leave(&self, origin: Option<Origin>) {
+    pub(crate) fn leave(&self, origin: Option<Origin>) {
         let before = self.inside.fetch_sub(1, Ordering::Relaxed);
         assert!(before > 0, "who leaves has entered");
         if let (Some(by_address), Some(origin)) = (&self.by_address, origin) {

@@ -1,7 +1,7 @@
 //! The handshake under every interleaving that the memory model allows: the same source, on loom's atomics.
 
 mod atomics {
-    pub use loom::sync::atomic::{AtomicBool, Ordering, fence};
+    pub(super) use loom::sync::atomic::{AtomicBool, Ordering, fence};
 }
 #[path = "asleep.rs"]
 mod asleep;

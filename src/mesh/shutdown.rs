@@ -22,11 +22,11 @@ use crate::mesh::Door;
 const ROUND_PAUSE: Duration = Duration::from_millis(1);
 const ROUND_PAUSE_MAX: Duration = Duration::from_millis(16);
 /// How often, while reports are awaited, the supervisor looks whether they can still come.
-pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the workers are to do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Nobody listens yet.
     Start,
     /// Accept and serve.
@@ -43,18 +43,18 @@ pub enum Phase {
 
 /// A phase and the round within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
+pub(crate) struct Order {
     pub phase: Phase,
     round: u32,
 }
 
 impl Order {
     /// What every worker begins with.
-    pub const START: Order = Order { phase: Phase::Start, round: 0 };
+    pub(crate) const START: Order = Order { phase: Phase::Start, round: 0 };
 }
 
 /// Where the supervisor and the workers meet.
-pub struct Orders {
+pub(crate) struct Orders {
     /// The round in the upper bits, the phase in the lowest three.
     current: AtomicU32,
     reports: Mutex<Reports>,
@@ -70,7 +70,7 @@ struct Reports {
 }
 
 impl Orders {
-    pub fn new(worker_count: usize) -> Orders {
+    pub(crate) fn new(worker_count: usize) -> Orders {
         Orders {
             current: AtomicU32::new(0),
             reports: Mutex::default(),
@@ -80,7 +80,7 @@ impl Orders {
     }
 
     /// By a worker, each turn: one load.
-    pub fn current(&self) -> Order {
+    pub(crate) fn current(&self) -> Order {
         let word = self.current.load(Ordering::Acquire);
         let phase = match word & 7 {
             0 => Phase::Start,
@@ -94,7 +94,7 @@ impl Orders {
     }
 
     /// By a worker, once for each order that it has carried out.
-    pub fn report(&self, order: Order, is_quiet: bool) {
+    pub(crate) fn report(&self, order: Order, is_quiet: bool) {
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         // A late report belongs to a round that nobody waits for any more.
         if reports.round == order.round {
@@ -105,14 +105,14 @@ impl Orders {
     }
 
     /// By the supervisor: all that has to be there is there.
-    pub fn begin_run(&self, doors: &Arc<[Door]>) {
+    pub(crate) fn begin_run(&self, doors: &Arc<[Door]>) {
         self.begin_round(Phase::Run);
         doors.iter().for_each(Door::ring);
     }
 
     /// By the supervisor: rounds of `phase` until all workers are quiet. `false` when `time` has passed before, or `give_up`,
     /// which is asked at each `LOOK_INTERVAL`, says so.
-    pub fn run_phase(
+    pub(crate) fn run_phase(
         &self,
         phase: Phase,
         time: Duration,

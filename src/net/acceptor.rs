@@ -12,7 +12,7 @@ use crate::time::Instant;
 const PAUSE_MIN_MS: u64 = 50;
 const PAUSE_MAX_MS: u64 = 1_600;
 
-pub struct Acceptor {
+pub(super) struct Acceptor {
     pub fd: OwnedFd,
     state: State,
     pause_ms: u64,
@@ -31,12 +31,12 @@ enum State {
 }
 
 impl Acceptor {
-    pub fn new(fd: OwnedFd) -> Acceptor {
+    pub(super) fn new(fd: OwnedFd) -> Acceptor {
         Acceptor { fd, state: State::Due, pause_ms: PAUSE_MIN_MS }
     }
 
     /// `true` when accepting is to begin, or to go on, now.
-    pub fn arm(&mut self, now: Instant) -> bool {
+    pub(super) fn arm(&mut self, now: Instant) -> bool {
         let due = match self.state {
             State::Due => true,
             State::Paused(until) => until <= now,
@@ -48,26 +48,26 @@ impl Acceptor {
         due
     }
 
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Paused(until) => Some(until),
             _ => None,
         }
     }
 
-    pub fn accepted(&mut self) {
+    pub(super) fn accepted(&mut self) {
         self.pause_ms = PAUSE_MIN_MS;
     }
 
     /// The accept has ended by itself.
-    pub fn ended(&mut self) {
+    pub(super) fn ended(&mut self) {
         if self.state == State::Armed {
             self.state = State::Due;
         }
     }
 
     /// The accept has failed. `true` when it pauses: for a connection that was reset in the queue there is no need.
-    pub fn failed(&mut self, now: Instant, error: &io::Error) -> bool {
+    pub(super) fn failed(&mut self, now: Instant, error: &io::Error) -> bool {
         if self.state == State::Stopped {
             return false;
         }
@@ -82,17 +82,17 @@ impl Acceptor {
 
     /// From here on nobody connects: whoever tries is refused at once, and may go elsewhere. `true` when the kernel's accept
     /// has to be cancelled.
-    pub fn stop(&mut self) -> bool {
+    pub(super) fn stop(&mut self) -> bool {
         let _ = SockRef::from(&self.fd).shutdown(Shutdown::Read);
         std::mem::replace(&mut self.state, State::Stopped) == State::Armed
     }
 
     /// Begun, neither paused nor stopped.
-    pub fn is_armed(&self) -> bool {
+    pub(super) fn is_armed(&self) -> bool {
         self.state == State::Armed
     }
 
-    pub fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.state == State::Stopped
     }
 }

@@ -3,7 +3,7 @@
 use super::token::{GENERATION_MASK, SocketKey};
 
 /// A slab with generations.
-pub struct Table<S> {
+pub(super) struct Table<S> {
     slots: Vec<Slot<S>>,
     free: Vec<u32>,
     count: usize,
@@ -21,7 +21,7 @@ impl<S> Default for Table<S> {
 }
 
 impl<S> Table<S> {
-    pub fn insert(&mut self, socket: S) -> SocketKey {
+    pub(super) fn insert(&mut self, socket: S) -> SocketKey {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, socket: None });
             (self.slots.len() - 1) as u32
@@ -33,12 +33,12 @@ impl<S> Table<S> {
         SocketKey { index, generation: slot.generation }
     }
 
-    pub fn get_mut(&mut self, key: SocketKey) -> Option<&mut S> {
+    pub(super) fn get_mut(&mut self, key: SocketKey) -> Option<&mut S> {
         let slot = self.slots.get_mut(key.index as usize)?;
         if slot.generation == key.generation { slot.socket.as_mut() } else { None }
     }
 
-    pub fn remove(&mut self, key: SocketKey) -> Option<S> {
+    pub(super) fn remove(&mut self, key: SocketKey) -> Option<S> {
         let slot = self.slots.get_mut(key.index as usize)?;
         if slot.generation != key.generation {
             return None;
@@ -50,11 +50,11 @@ impl<S> Table<S> {
         Some(socket)
     }
 
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    pub fn keys(&self) -> Vec<SocketKey> {
+    pub(super) fn keys(&self) -> Vec<SocketKey> {
         let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.socket.is_some());
         used.map(|(index, slot)| SocketKey { index: index as u32, generation: slot.generation })
             .collect()

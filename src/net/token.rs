@@ -8,10 +8,10 @@ pub struct SocketKey {
     pub(super) generation: u32,
 }
 
-pub const GENERATION_MASK: u32 = (1 << 24) - 1;
+pub(super) const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Token {
+pub(super) enum Token {
     Receive(SocketKey),
     Send(SocketKey),
     /// The listener's index.
@@ -29,7 +29,7 @@ const CANCEL: u64 = 5;
 
 impl Token {
     /// 8 bits of kind, 24 of generation, 32 of index.
-    pub fn to_user_data(self) -> u64 {
+    pub(super) fn to_user_data(self) -> u64 {
         let (kind, generation, index) = match self {
             Token::Receive(key) => (RECEIVE, key.generation, key.index),
             Token::Send(key) => (SEND, key.generation, key.index),
@@ -40,7 +40,7 @@ impl Token {
         kind << 56 | u64::from(generation) << 32 | u64::from(index)
     }
 
-    pub fn from_user_data(user_data: u64) -> Token {
+    pub(super) fn from_user_data(user_data: u64) -> Token {
         let index = user_data as u32;
         let key = SocketKey { index, generation: (user_data >> 32) as u32 & GENERATION_MASK };
         match user_data >> 56 {

@@ -14,7 +14,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub fn begin(&mut self, key: SessionKey, topic: &str, appended_size: usize) {
+    pub(crate) fn begin(&mut self, key: SessionKey, topic: &str, appended_size: usize) {
         self.key = Some(key);
         self.topic.clear();
         self.topic.push_str(topic);
@@ -22,23 +22,23 @@ impl Held {
     }
 
     #[inline]
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.key.is_some()
     }
 
     #[inline]
-    pub fn is_for(&self, key: SessionKey, topic: &str) -> bool {
+    pub(crate) fn is_for(&self, key: SessionKey, topic: &str) -> bool {
         self.key == Some(key) && self.topic == topic
     }
 
     #[inline]
-    pub fn count(&mut self, count: u64) {
+    pub(crate) fn count(&mut self, count: u64) {
         self.untold += count;
     }
 
     /// Ends the promise; returns how many messages passed without a call, of which the hooks have to be told.
     #[inline]
-    pub fn end(&mut self) -> u64 {
+    pub(crate) fn end(&mut self) -> u64 {
         self.key = None;
         std::mem::take(&mut self.untold)
     }

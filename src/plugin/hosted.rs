@@ -26,7 +26,7 @@ pub(crate) struct Plugged {
 
 impl Hosted {
     /// Calls these hooks from now on.
-    pub fn plug(&mut self, hooks: Box<dyn Hooks>) -> &mut Plugged {
+    pub(crate) fn plug(&mut self, hooks: Box<dyn Hooks>) -> &mut Plugged {
         self.set = hooks.hooks();
         self.plugged.insert(Box::new(Plugged {
             hooks,
@@ -40,7 +40,7 @@ impl Hosted {
     /// The hooks that want to hear of events, and the client of a session to tell them of; `None`: nobody wants to, or the session
     /// is gone.
     #[inline]
-    pub fn listener<'a>(
+    pub(crate) fn listener<'a>(
         &'a mut self,
         clients: &'a mut Clients,
         shard: ShardId,
@@ -54,7 +54,7 @@ impl Hosted {
     }
 
     /// The receivers of a message, if hooks want to be asked about them.
-    pub fn receivers<'a>(
+    pub(crate) fn receivers<'a>(
         &'a mut self,
         message: impl FnOnce() -> MessageView<'a>,
         shard: ShardId,
@@ -70,7 +70,7 @@ impl Hosted {
 impl Plugged {
     /// From here on the hooks are called again for every message; whether messages passed without.
     #[inline]
-    pub fn end_held(&mut self) -> bool {
+    pub(crate) fn end_held(&mut self) -> bool {
         let count = self.held.end();
         if count > 0 {
             self.hooks.repeated(count);

@@ -11,7 +11,7 @@ pub(super) struct Filters {
 
 impl Filters {
     /// The filters, or what is wrong with each that is none.
-    pub fn new(filters: &[String]) -> Result<Filters, Vec<String>> {
+    pub(super) fn new(filters: &[String]) -> Result<Filters, Vec<String>> {
         let wrong: Vec<_> = filters.iter().filter_map(|filter| check(filter)).collect();
         if !wrong.is_empty() {
             return Err(wrong);
@@ -20,7 +20,7 @@ impl Filters {
     }
 
     #[inline]
-    pub fn contains(&self, topic: &str) -> bool {
+    pub(super) fn contains(&self, topic: &str) -> bool {
         // What most want is told at a glance.
         let is_ordinary = topic.as_bytes().first() != Some(&b'$');
         self.is_all && is_ordinary || self.filters.iter().any(|filter| matches(filter, topic))

@@ -19,13 +19,13 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub fn time(&mut self, took_ns: u64) {
+    pub(super) fn time(&mut self, took_ns: u64) {
         self.timed += 1;
         self.timed_ns += took_ns;
         self.longest_ns = self.longest_ns.max(took_ns);
     }
 
-    pub fn figures(&self, plugin: &str, hook: &'static str) -> HookFigures {
+    pub(super) fn figures(&self, plugin: &str, hook: &'static str) -> HookFigures {
         HookFigures {
             plugin: plugin.into(),
             hook,
@@ -53,7 +53,7 @@ pub(super) struct Silence {
 
 impl Silence {
     /// How many were held back since the last line; `None`: this one is held back too.
-    pub fn ask(&mut self, now_ms: u64) -> Option<u64> {
+    pub(super) fn ask(&mut self, now_ms: u64) -> Option<u64> {
         if now_ms < self.until_ms {
             self.held_back += 1;
             return None;

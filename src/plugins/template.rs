@@ -65,7 +65,7 @@ impl Captures<'_> {
 
 impl Template {
     /// Takes `text` apart; `plugin` is what its variable stands for. Without `captures` there are none to name.
-    pub fn parse(
+    pub(super) fn parse(
         text: &str,
         plugin: &str,
         captures: Option<&Captures>,
@@ -101,7 +101,7 @@ impl Template {
     }
 
     /// Whether it is the same for all messages of one client on one topic.
-    pub fn is_of_client_and_topic(&self) -> bool {
+    pub(super) fn is_of_client_and_topic(&self) -> bool {
         self.parts.iter().all(|part| match part {
             Part::Text(_) => true,
             Part::Capture(_) => false,
@@ -113,7 +113,7 @@ impl Template {
     }
 
     /// The text, if it is the same for every message.
-    pub fn fixed(&self) -> Option<&str> {
+    pub(super) fn fixed(&self) -> Option<&str> {
         match self.parts.as_slice() {
             [] => Some(""),
             [Part::Text(text)] => Some(text),
@@ -123,7 +123,7 @@ impl Template {
 
     /// The text, where it is there already and need not be put together.
     #[inline]
-    pub fn borrowed<'t>(&'t self, client: &ClientView<'t>) -> Option<&'t str> {
+    pub(super) fn borrowed<'t>(&'t self, client: &ClientView<'t>) -> Option<&'t str> {
         match self.parts.as_slice() {
             [Part::Variable(Variable::ClientId)] => Some(client.client_id),
             [Part::Variable(Variable::UserName)] => Some(client.user_name.unwrap_or_default()),
@@ -132,7 +132,7 @@ impl Template {
     }
 
     /// Puts the text together in `out`. `capture` is what a number stands for.
-    pub fn render<'c>(
+    pub(super) fn render<'c>(
         &self,
         client: &ClientView<'_>,
         message: &MessageEdit<'_>,

@@ -32,7 +32,7 @@ struct TopicRewrite {
 }
 
 impl TopicRewriteFactory {
-    pub fn new(
+    pub(super) fn new(
         settings: &PluginSettings,
         rules: &[RewriteSettings],
     ) -> Result<TopicRewriteFactory, Vec<Refusal>> {

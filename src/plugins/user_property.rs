@@ -41,7 +41,7 @@ struct UserProperty {
 }
 
 impl UserPropertyFactory {
-    pub fn new(
+    pub(super) fn new(
         settings: &PluginSettings,
         filters: &[String],
         properties: &[PropertySettings],

@@ -27,9 +27,9 @@ pub(crate) struct MemberOptions {
 }
 
 impl MemberOptions {
-    pub const SIZE: usize = 10;
+    pub(crate) const SIZE: usize = 10;
 
-    pub fn to_bytes(self) -> [u8; MemberOptions::SIZE] {
+    pub(crate) fn to_bytes(self) -> [u8; MemberOptions::SIZE] {
         let mut bytes = [0; MemberOptions::SIZE];
         bytes[..4].copy_from_slice(&self.id.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.membership.to_le_bytes());
@@ -38,7 +38,7 @@ impl MemberOptions {
         bytes
     }
 
-    pub fn from_bytes(bytes: &[u8]) -> MemberOptions {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> MemberOptions {
         let number = |at: usize| {
             u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
         };
@@ -50,7 +50,7 @@ impl MemberOptions {
         }
     }
 
-    pub fn envelope(&self, published_qos: u8, published_retain: bool) -> Envelope {
+    pub(crate) fn envelope(&self, published_qos: u8, published_retain: bool) -> Envelope {
         let published = QoS::from_bits(published_qos).unwrap_or(QoS::AtMostOnce);
         Envelope {
             // [MQTT-4.8.2-3]
@@ -86,18 +86,18 @@ pub(crate) struct Group {
 
 impl Group {
     /// The topic filter without share name.
-    pub fn filter(&self) -> &str {
+    pub(crate) fn filter(&self) -> &str {
         filter_of(&self.text)
     }
 
     /// Messages above QoS 0 that wait.
-    pub fn acknowledged_backlog_count(&self) -> u64 {
+    pub(crate) fn acknowledged_backlog_count(&self) -> u64 {
         self.backlog.iter().filter(|queued| queued.stored.message().meta.qos > 0).count() as u64
     }
 
     /// Puts a message at the end of the backlog; how many messages were dropped for it. Those that had expired are
     /// added to `expired`.
-    pub fn wait(
+    pub(crate) fn wait(
         &mut self,
         now: Instant,
         stored: Stored,
@@ -122,7 +122,7 @@ impl Group {
     }
 
     /// Puts messages that came back, in their order, in front of all others; how many messages were dropped for it.
-    pub fn take_back(
+    pub(crate) fn take_back(
         &mut self,
         returned: Vec<Stored>,
         limits: QueueLimits,
@@ -162,7 +162,7 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// `stored` counts what waits in the groups.
-    pub fn new(state: ahash::RandomState, stored: Gauge) -> Groups {
+    pub(crate) fn new(state: ahash::RandomState, stored: Gauge) -> Groups {
         Groups {
             groups: Slab::new(),
             number: 0,
@@ -175,7 +175,7 @@ impl Groups {
     }
 
     /// The memory held, what waits aside, in bytes: an estimate.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         allocated(self.groups.capacity() * size_of::<Group>())
             + map_size(self.by_text.capacity(), size_of::<(Box<str>, u32)>())
             + self.texts_size
@@ -183,7 +183,7 @@ impl Groups {
     }
 
     /// Changes the members of a group.
-    pub fn change_members<T>(
+    pub(crate) fn change_members<T>(
         &mut self,
         index: u32,
         change: impl FnOnce(&mut Members<Member, MemberOptions>) -> T,
@@ -195,16 +195,16 @@ impl Groups {
         Some(changed)
     }
 
-    pub fn find(&self, text: &str) -> Option<u32> {
+    pub(crate) fn find(&self, text: &str) -> Option<u32> {
         self.by_text.get(text).copied()
     }
 
-    pub fn get(&mut self, index: u32) -> Option<&mut Group> {
+    pub(crate) fn get(&mut self, index: u32) -> Option<&mut Group> {
         self.groups.get_mut(index as usize)
     }
 
     /// The group's place; whether it is new.
-    pub fn find_or_create(&mut self, text: &str) -> (u32, bool) {
+    pub(crate) fn find_or_create(&mut self, text: &str) -> (u32, bool) {
         if let Some(index) = self.find(text) {
             return (index, false);
         }
@@ -223,7 +223,7 @@ impl Groups {
         (index, true)
     }
 
-    pub fn remove(&mut self, index: u32) -> Option<Group> {
+    pub(crate) fn remove(&mut self, index: u32) -> Option<Group> {
         let group = self.groups.try_remove(index as usize)?;
         self.by_text.remove(&group.text);
         self.texts_size -= 2 * allocated(group.text.len());
@@ -234,7 +234,7 @@ impl Groups {
 
     /// What waits in a group has changed.
     #[inline]
-    pub fn list_backlog(&mut self, index: u32) {
+    pub(crate) fn list_backlog(&mut self, index: u32) {
         let Some(group) = self.groups.get_mut(index as usize) else { return };
         let held = group.backlog.held_bytes();
         if held != group.held {
@@ -244,25 +244,25 @@ impl Groups {
     }
 
     /// The group for which most is stored, or nearly.
-    pub fn largest_backlog(&self) -> Option<u32> {
+    pub(crate) fn largest_backlog(&self) -> Option<u32> {
         self.backlogs.largest()
     }
 
     /// What is stored for all groups.
-    pub fn backlog_bytes(&self) -> usize {
+    pub(crate) fn backlog_bytes(&self) -> usize {
         self.backlogs.bytes()
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.groups.len()
     }
 
     /// Messages that wait in all groups.
-    pub fn acknowledged_backlog_count(&self) -> u64 {
+    pub(crate) fn acknowledged_backlog_count(&self) -> u64 {
         self.groups.iter().map(|(_, group)| group.acknowledged_backlog_count()).sum()
     }
 
-    pub fn backlog_count(&self) -> usize {
+    pub(crate) fn backlog_count(&self) -> usize {
         self.groups.iter().map(|(_, group)| group.backlog.len()).sum()
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct KnownInterest {
 }
 
 impl KnownInterest {
-    pub fn new(hash: &KeyedHash) -> KnownInterest {
+    pub(crate) fn new(hash: &KeyedHash) -> KnownInterest {
         KnownInterest {
             wildcards: Index::new(hash.clone()),
             exact: HashMap::with_hasher(hash.state()),
@@ -33,7 +33,7 @@ impl KnownInterest {
     }
 
     /// A shard has announced a filter.
-    pub fn add(&mut self, filter: &str, shard: ShardId) {
+    pub(crate) fn add(&mut self, filter: &str, shard: ShardId) {
         if has_wildcards(filter) {
             self.wildcards.insert(filter, shard, ());
             return;
@@ -43,7 +43,7 @@ impl KnownInterest {
     }
 
     /// A shard has withdrawn a filter that it announced.
-    pub fn remove(&mut self, filter: &str, shard: ShardId) {
+    pub(crate) fn remove(&mut self, filter: &str, shard: ShardId) {
         if has_wildcards(filter) {
             self.wildcards.remove(filter, shard);
             return;
@@ -53,7 +53,7 @@ impl KnownInterest {
     }
 
     /// The shards that may have a subscriber for a topic, and how many filters were looked at.
-    pub fn shards(&self, topic: &str) -> (ShardSet, usize) {
+    pub(crate) fn shards(&self, topic: &str) -> (ShardSet, usize) {
         let mut shards = ShardSet::EMPTY;
         let mut found_count = 0;
         let visit_count = self.wildcards.matches(topic, |shard, ()| {
@@ -67,24 +67,24 @@ impl KnownInterest {
     }
 
     /// No topic's search looks at more.
-    pub fn visits_max(&self) -> usize {
+    pub(crate) fn visits_max(&self) -> usize {
         self.wildcards.visits_max()
     }
 
     /// No topic's search finds more.
-    pub fn found_max(&self) -> usize {
+    pub(crate) fn found_max(&self) -> usize {
         self.wildcards.found_max()
     }
 
     /// The memory held, in bytes: an estimate.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.wildcards.bytes()
             + map_size(self.exact.capacity(), EXACT_SIZE)
             + map_size(self.collisions.capacity(), size_of::<((u64, ShardId), u32)>())
     }
 
     /// What each other shard holds of a shard's subscriptions, at most: an estimate.
-    pub fn bytes_of<K: Copy + Ord + std::hash::Hash, V: Copy>(
+    pub(crate) fn bytes_of<K: Copy + Ord + std::hash::Hash, V: Copy>(
         subscriptions: &Index<K, V>,
     ) -> usize {
         let wild_count = subscriptions.filter_count() - subscriptions.exact_count();
@@ -95,7 +95,7 @@ impl KnownInterest {
             + subscriptions.exact_count() * 2 * (EXACT_SIZE + 1)
     }
 
-    pub fn filter_count(&self) -> usize {
+    pub(crate) fn filter_count(&self) -> usize {
         self.wildcards.filter_count() + self.exact.len()
     }
 

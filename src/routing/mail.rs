@@ -151,7 +151,7 @@ pub(crate) enum Control {
 }
 
 impl Control {
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let text = match self {
             Control::Interest { filter, .. }
             | Control::InterestAck { filter, .. }
@@ -294,7 +294,7 @@ const BUSY_MARK: u8 = 4;
 const SPARE_COUNT_MAX: usize = 16;
 
 impl Outbox {
-    pub fn new(shard_count: u16, mark: usize) -> Outbox {
+    pub(crate) fn new(shard_count: u16, mark: usize) -> Outbox {
         Outbox {
             to: (0..shard_count).map(|_| Waiting::default()).collect(),
             receivers: ShardSet::EMPTY,
@@ -311,12 +311,12 @@ impl Outbox {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.batch_count + self.control_count + self.ack_count == 0
     }
 
     /// Takes the buffer of a batch that was read. Where more come than go, few are kept.
-    pub fn give_back(&mut self, batch: Batch) {
+    pub(crate) fn give_back(&mut self, batch: Batch) {
         // Where batches are small, a large buffer would hold few bytes.
         let is_fit = batch.bytes.capacity() <= 2 * self.batch_size;
         if is_fit && self.spares.count() < SPARE_COUNT_MAX {
@@ -325,7 +325,7 @@ impl Outbox {
     }
 
     /// The memory of what waits for other shards, about.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let controls = |waiting: &Waiting| -> usize {
             let acks = waiting.acks.iter().map(|(_, ack)| ack);
             waiting.control.iter().chain(acks).map(Control::size).sum()
@@ -337,41 +337,41 @@ impl Outbox {
     }
 
     /// Capacity of the empty buffers that are kept.
-    pub fn spare_bytes(&self) -> usize {
+    pub(crate) fn spare_bytes(&self) -> usize {
         self.spares.bytes()
     }
 
     /// Frees the buffers that were not needed since the last call.
-    pub fn trim(&mut self) {
+    pub(crate) fn trim(&mut self) {
         self.spares.trim();
     }
 
     /// The shards for which something waits, in the order of their numbers.
-    pub fn receivers(&self) -> impl Iterator<Item = ShardId> + use<> {
+    pub(crate) fn receivers(&self) -> impl Iterator<Item = ShardId> + use<> {
         self.receivers.into_iter()
     }
 
     /// Publishers are not read: more waits for some shard than its lanes should hold, or the store of one is held.
-    pub fn is_above_mark(&self) -> bool {
+    pub(crate) fn is_above_mark(&self) -> bool {
         self.marks != 0
     }
 
-    pub fn is_mail_above_mark(&self) -> bool {
+    pub(crate) fn is_mail_above_mark(&self) -> bool {
         self.marks & (MAIL_MARK | BUSY_MARK) != 0
     }
 
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.marks & STORE_MARK != 0
     }
 
     /// A shard's store holds publishers, or does so no more.
-    pub fn hold(&mut self, shard: ShardId, is_on: bool) {
+    pub(crate) fn hold(&mut self, shard: ShardId, is_on: bool) {
         self.held_by.set(shard, is_on);
         self.set_mark(STORE_MARK, !self.held_by.is_empty());
     }
 
     /// A shard has much to work off, or does so no more.
-    pub fn wait_for(&mut self, shard: ShardId, is_on: bool) {
+    pub(crate) fn wait_for(&mut self, shard: ShardId, is_on: bool) {
         self.busy.set(shard, is_on);
         self.set_mark(BUSY_MARK, !self.busy.is_empty());
     }
@@ -380,21 +380,21 @@ impl Outbox {
         self.marks = if is_on { self.marks | mark } else { self.marks & !mark };
     }
 
-    pub fn control(&mut self, to: ShardId, control: Control) {
+    pub(crate) fn control(&mut self, to: ShardId, control: Control) {
         self.control_count += 1;
         self.receivers.insert(to);
         self.to[usize::from(to)].control.push(control);
     }
 
     /// As `control`, once every earlier message is in its lane.
-    pub fn control_behind(&mut self, to: ShardId, control: Control) {
+    pub(crate) fn control_behind(&mut self, to: ShardId, control: Control) {
         self.ack_count += 1;
         self.receivers.insert(to);
         self.to[usize::from(to)].acks.push_back((self.batch_number, control));
     }
 
     #[inline]
-    pub fn publish(&mut self, to: ShardId, message: &Message<'_>) {
+    pub(crate) fn publish(&mut self, to: ShardId, message: &Message<'_>) {
         self.publish_behind(to, message, None);
     }
 
@@ -420,7 +420,7 @@ impl Outbox {
 
     /// To the shard that retains the message, with who has set it.
     #[inline(never)]
-    pub fn publish_to_owner(
+    pub(crate) fn publish_to_owner(
         &mut self,
         owner: ShardId,
         message: &Message<'_>,
@@ -435,14 +435,14 @@ impl Outbox {
 
     /// To each of `shards`.
     #[inline]
-    pub fn publish_to_all(&mut self, shards: ShardSet, message: &Message<'_>) {
+    pub(crate) fn publish_to_all(&mut self, shards: ShardSet, message: &Message<'_>) {
         for shard in shards {
             self.publish(shard, message);
         }
     }
 
     /// A run to each of `shards`.
-    pub fn publish_run(&mut self, shards: ShardSet, run: &Run<'_>) {
+    pub(crate) fn publish_run(&mut self, shards: ShardSet, run: &Run<'_>) {
         for shard in shards {
             // In another batch it would follow something else.
             let mut last_batch = None;
@@ -452,7 +452,7 @@ impl Outbox {
         }
     }
 
-    pub fn member(&mut self, to: ShardId, address: &Address, message: &Message<'_>) {
+    pub(crate) fn member(&mut self, to: ShardId, address: &Address, message: &Message<'_>) {
         let size = HEADER_SIZE + message.size();
         let waiting = &mut self.to[usize::from(to)];
         if !waiting.members.has_room(size, self.batch_size) {
@@ -469,7 +469,12 @@ impl Outbox {
         self.marks |= u8::from(waiting.member_bytes > self.mark) * MAIL_MARK;
     }
 
-    pub fn poll(&mut self, to: ShardId, lane: Lane, counters: &mut Counters) -> Option<Mail> {
+    pub(crate) fn poll(
+        &mut self,
+        to: ShardId,
+        lane: Lane,
+        counters: &mut Counters,
+    ) -> Option<Mail> {
         if self.is_empty() {
             return None;
         }

@@ -43,24 +43,24 @@ pub(crate) struct Room {
 
 impl Room {
     /// What one message takes; `size` is that of its allocation.
-    pub fn of_one(size: usize) -> Room {
+    pub(crate) fn of_one(size: usize) -> Room {
         Room { messages: 1, bytes: size }
     }
 
-    pub fn is_none(self) -> bool {
+    pub(crate) fn is_none(self) -> bool {
         self == Room::default()
     }
 
-    pub fn holds(self, other: Room) -> bool {
+    pub(crate) fn holds(self, other: Room) -> bool {
         self.messages >= other.messages && self.bytes >= other.bytes
     }
 
-    pub fn add(&mut self, other: Room) {
+    pub(crate) fn add(&mut self, other: Room) {
         self.messages += other.messages;
         self.bytes += other.bytes;
     }
 
-    pub fn subtract(&mut self, other: Room) {
+    pub(crate) fn subtract(&mut self, other: Room) {
         assert!(self.holds(other), "room is given back by whoever has it: {other:?} of {self:?}");
         self.messages -= other.messages;
         self.bytes -= other.bytes;

@@ -41,7 +41,7 @@ pub(crate) enum NoLocal {
 
 impl Route {
     /// The memory it holds, about.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let local: usize = self.local.iter().map(LocalDelivery::bytes).sum();
         size_of::<Route>() + local + size_of_val(self.groups.as_slice())
     }

@@ -83,7 +83,7 @@ const FREED_AT_ONCE_MAX: usize = 64;
 
 impl Router {
     /// `routes_max` routes are remembered at most, and with their topics they take `bytes_max` bytes at most.
-    pub fn new(hash: &KeyedHash, routes_max: usize, bytes_max: usize) -> Router {
+    pub(crate) fn new(hash: &KeyedHash, routes_max: usize, bytes_max: usize) -> Router {
         let bytes_max = bytes_max.min(routes_max.saturating_mul(ROUTE_BYTES_MEAN));
         let topics_mean = (bytes_max / ROUTE_BYTES_MEAN).max(1);
         let power = |count: usize, most: usize| count.min(most).next_power_of_two();
@@ -101,16 +101,16 @@ impl Router {
         }
     }
 
-    pub fn subscriptions(&self) -> &Index<Subscriber, Options> {
+    pub(crate) fn subscriptions(&self) -> &Index<Subscriber, Options> {
         &self.subscriptions
     }
 
-    pub fn interest(&self) -> &KnownInterest {
+    pub(crate) fn interest(&self) -> &KnownInterest {
         &self.interest
     }
 
     /// Adds a subscription to a valid filter without share name, or replaces it: then the previous options are returned.
-    pub fn subscribe(
+    pub(crate) fn subscribe(
         &mut self,
         filter: &str,
         subscriber: Subscriber,
@@ -123,31 +123,31 @@ impl Router {
         previous
     }
 
-    pub fn unsubscribe(&mut self, filter: &str, subscriber: Subscriber) {
+    pub(crate) fn unsubscribe(&mut self, filter: &str, subscriber: Subscriber) {
         if self.subscriptions.remove(filter, subscriber).is_some() {
             self.note(filter);
         }
     }
 
     /// A shard has announced a filter.
-    pub fn add_interest(&mut self, filter: &str, shard: ShardId) {
+    pub(crate) fn add_interest(&mut self, filter: &str, shard: ShardId) {
         self.interest.add(filter, shard);
         self.note(filter);
     }
 
     /// A shard has withdrawn a filter that it announced.
-    pub fn remove_interest(&mut self, filter: &str, shard: ShardId) {
+    pub(crate) fn remove_interest(&mut self, filter: &str, shard: ShardId) {
         self.interest.remove(filter, shard);
         self.note(filter);
     }
 
     /// The memory of remembered routes, and of what is known of changes.
-    pub fn route_bytes(&self) -> usize {
+    pub(crate) fn route_bytes(&self) -> usize {
         self.held_bytes + self.routes.bytes() + self.changes.bytes()
     }
 
     #[inline(always)]
-    pub fn route(&mut self, topic: &[u8], steps: &mut u64) -> Rc<Route> {
+    pub(crate) fn route(&mut self, topic: &[u8], steps: &mut u64) -> Rc<Route> {
         let hash = self.hash.bytes_inlined(topic);
         if let Some(remembered) = self.routes.find_mut(hash, |other| *other.topic == *topic)
             && (remembered.version == self.changes.version()
@@ -239,7 +239,7 @@ impl Router {
     }
 
     /// How many receivers a message of this topic has, if that is remembered.
-    pub fn weight(&self, topic: &[u8]) -> Option<u64> {
+    pub(crate) fn weight(&self, topic: &[u8]) -> Option<u64> {
         let hash = self.hash.bytes(topic);
         let remembered = self.routes.find(hash, |other| *other.topic == *topic)?;
         let is_valid = remembered.version == self.changes.version()
@@ -250,7 +250,7 @@ impl Router {
 
     /// No message costs more steps to find its receivers and to be offered to them: its bytes apart, and routes with many
     /// receivers that are freed.
-    pub fn weight_max(&self) -> u64 {
+    pub(crate) fn weight_max(&self) -> u64 {
         let (subscriptions, interest) = (&self.subscriptions, &self.interest);
         let own_max = subscriptions.found_max();
         let found_max = 2 * own_max + interest.found_max();

@@ -29,17 +29,17 @@ pub(super) struct Published {
 }
 
 impl Published {
-    pub const REFUSED: Published = Published {
+    pub(super) const REFUSED: Published = Published {
         generation: Generation::NONE,
         denied: Some(ReasonCode::ImplementationSpecificError),
     };
 
     #[inline]
-    pub fn of(admitted: Option<Generation>) -> Published {
+    pub(super) fn of(admitted: Option<Generation>) -> Published {
         admitted.map_or(Published::REFUSED, |generation| Published { generation, denied: None })
     }
 
-    pub fn is_refused(&self) -> bool {
+    pub(super) fn is_refused(&self) -> bool {
         self.generation == Generation::NONE
     }
 }

@@ -126,7 +126,7 @@ impl Begun {
 
     /// Nothing unfinished is at `place` any more.
     #[inline]
-    pub fn end(&mut self, place: &mut Option<u32>) {
+    pub(super) fn end(&mut self, place: &mut Option<u32>) {
         if let Some(index) = place.take() {
             self.remove(index);
         }
@@ -134,7 +134,7 @@ impl Begun {
 
     /// As `end`, of a connection that goes on: what is passed over has not ended with what is kept.
     #[inline]
-    pub fn end_kept(&mut self, place: &mut Option<u32>) {
+    pub(super) fn end_kept(&mut self, place: &mut Option<u32>) {
         if place.is_some_and(|index| self.packets[index as usize].passing.is_none()) {
             self.end(place);
         }

@@ -55,7 +55,7 @@ pub(super) struct Bridges {
 }
 
 impl Bridges {
-    pub fn new(hash: &KeyedHash) -> Bridges {
+    pub(super) fn new(hash: &KeyedHash) -> Bridges {
         Bridges {
             hops: Hops::default(),
             has_clients: false,
@@ -72,33 +72,33 @@ impl Bridges {
     }
 
     /// Whether some bridge holds publishers back.
-    pub fn is_holding(&self) -> bool {
+    pub(super) fn is_holding(&self) -> bool {
         self.held != 0
     }
 
     /// Whether any message may be wanted.
     #[inline]
-    pub fn is_any(&self) -> bool {
+    pub(super) fn is_any(&self) -> bool {
         self.stage.is_any()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.stage.is_empty() && self.taken.is_empty()
     }
 
     /// Nothing to do before the bridges say something.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.is_empty() && self.queries.is_empty()
     }
 
     /// Where messages are noted that go to clients that are bridges; `None`: none of them can come back over ours.
     #[inline]
-    pub fn returns(&mut self) -> Option<&mut BridgeStage> {
+    pub(super) fn returns(&mut self) -> Option<&mut BridgeStage> {
         (self.has_clients && self.stage.has_returns()).then_some(&mut self.stage)
     }
 
     /// Questions for retained messages.
-    pub fn query_count(&self) -> usize {
+    pub(super) fn query_count(&self) -> usize {
         self.queries.len()
     }
 

@@ -48,7 +48,7 @@ pub(super) struct Connecting {
 }
 
 impl Connecting {
-    pub fn new(hash: &KeyedHash) -> Connecting {
+    pub(super) fn new(hash: &KeyedHash) -> Connecting {
         Connecting {
             silent: BTreeMap::new(),
             begun: BTreeMap::new(),
@@ -57,7 +57,7 @@ impl Connecting {
         }
     }
 
-    pub fn add(&mut self, id: ConnectionId, address: Option<HolderName>) {
+    pub(super) fn add(&mut self, id: ConnectionId, address: Option<HolderName>) {
         let address = self.addresses.enter(address);
         self.silent.insert(age(id), address);
         let ages = self.addresses.get_mut(address);
@@ -65,13 +65,13 @@ impl Connecting {
         self.by_count.set(address, ages.len() - 1, ages.len());
     }
 
-    pub fn begin(&mut self, id: ConnectionId) {
+    pub(super) fn begin(&mut self, id: ConnectionId) {
         if let Some(address) = self.silent.remove(&age(id)) {
             self.begun.insert(age(id), address);
         }
     }
 
-    pub fn remove(&mut self, id: ConnectionId) {
+    pub(super) fn remove(&mut self, id: ConnectionId) {
         let age = age(id);
         let address = self.silent.remove(&age).or_else(|| self.begun.remove(&age));
         let Some(address) = address else { return };
@@ -107,7 +107,7 @@ impl Connecting {
     }
 
     /// The memory held, in bytes: an estimate.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         tree_size(self.len(), size_of::<(Age, ShareId)>())
             + tree_size(self.len(), size_of::<Age>())
             + self.addresses.bytes()

@@ -32,7 +32,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub fn new(hash: &KeyedHash) -> Connections {
+    pub(super) fn new(hash: &KeyedHash) -> Connections {
         Connections {
             connecting: Connecting::new(hash),
             begun: Begun::default(),
@@ -49,7 +49,7 @@ impl Connections {
     }
 
     /// The world has nothing to do for a connection, nor have the lists that are worked off in each turn.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         let waiting = self.closes.len()
             | self.handovers.len()
             | self.read_changes.len()
@@ -67,23 +67,23 @@ pub(super) struct ParkedOnMail {
 }
 
 impl ParkedOnMail {
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.ids.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
     /// Lists a connection, if it is not.
-    pub fn push(&mut self, connection: &mut Connection) {
+    pub(super) fn push(&mut self, connection: &mut Connection) {
         if !std::mem::replace(&mut connection.is_mail_listed, true) {
             self.ids.push_back(connection.id);
         }
     }
 
     /// The first one. It may be gone, or wait for something else meanwhile.
-    pub fn pop(&mut self, clients: &mut Clients) -> Option<ConnectionId> {
+    pub(super) fn pop(&mut self, clients: &mut Clients) -> Option<ConnectionId> {
         let id = self.ids.pop_front()?;
         match clients.connection(id) {
             Some(connection) => connection.is_mail_listed = false,
@@ -93,7 +93,7 @@ impl ParkedOnMail {
     }
 
     /// A connection that is listed is gone: where many are, the list is rid of them. Returns the steps of that.
-    pub fn note_gone(&mut self, clients: &mut Clients) -> u64 {
+    pub(super) fn note_gone(&mut self, clients: &mut Clients) -> u64 {
         self.gone_count += 1;
         if self.gone_count <= GONE_MIN.max(self.ids.len() / 2) {
             return 0;

@@ -13,14 +13,14 @@ pub(super) struct Discards {
 }
 
 impl Discards {
-    pub fn push(&mut self, queue: Queue, why: Option<DropReason>) {
+    pub(super) fn push(&mut self, queue: Queue, why: Option<DropReason>) {
         if !queue.is_empty() {
             self.queues.push_back((queue, why));
         }
     }
 
     /// Queues.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.queues.len()
     }
 }

@@ -196,24 +196,24 @@ impl Told {
 }
 
 impl Events {
-    pub fn set(&mut self, is_on: bool) {
+    pub(super) fn set(&mut self, is_on: bool) {
         self.is_on = is_on;
         self.waiting.clear();
     }
 
-    pub fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         self.is_on
     }
 
     /// `make` is called only when somebody asks for events.
-    pub fn push(&mut self, make: impl FnOnce() -> Event) {
+    pub(super) fn push(&mut self, make: impl FnOnce() -> Event) {
         if self.is_on {
             self.keep(make());
         }
     }
 
     /// `make` is called only for what is told.
-    pub fn notice(&mut self, now: Instant, kind: NoticeKind, make: impl FnOnce() -> Notice) {
+    pub(super) fn notice(&mut self, now: Instant, kind: NoticeKind, make: impl FnOnce() -> Notice) {
         let place = self.told.iter().position(|(known, _)| *known == kind).unwrap_or_else(|| {
             self.told.push((kind, Told::default()));
             self.told.len() - 1
@@ -237,11 +237,11 @@ impl Events {
     }
 
     /// A connection that the world is to name before it is closed.
-    pub fn poll_nameless(&mut self) -> Option<ConnectionId> {
+    pub(super) fn poll_nameless(&mut self) -> Option<ConnectionId> {
         self.nameless.pop_front()
     }
 
-    pub fn name(&mut self, connection: ConnectionId, peer: Option<SocketAddr>) {
+    pub(super) fn name(&mut self, connection: ConnectionId, peer: Option<SocketAddr>) {
         for event in &mut self.waiting {
             if let Event::Noticed(notice) = event
                 && notice.connection == Some(connection)
@@ -251,7 +251,7 @@ impl Events {
         }
     }
 
-    pub fn poll(&mut self) -> Option<Event> {
+    pub(super) fn poll(&mut self) -> Option<Event> {
         self.waiting.pop_front()
     }
 }

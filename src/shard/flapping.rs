@@ -34,7 +34,7 @@ pub(super) struct Flapping {
 }
 
 impl Flapping {
-    pub fn new(hash: &KeyedHash) -> Flapping {
+    pub(super) fn new(hash: &KeyedHash) -> Flapping {
         Flapping { pairs: HashMap::with_hasher(hash.state()), sweep_at: Instant(0) }
     }
 

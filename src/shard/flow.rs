@@ -21,7 +21,7 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub fn new(peers: &Peers, limits: &Limits, stored: &Gauge) -> Flow {
+    pub(super) fn new(peers: &Peers, limits: &Limits, stored: &Gauge) -> Flow {
         Flow {
             arena: Arena::new(
                 limits.arena_size,
@@ -38,7 +38,7 @@ impl Flow {
     }
 
     /// The stages have had every message, and every piece of mail is in its lane.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.arena.held() == 0 && self.outbox.is_empty()
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct Guards {
 }
 
 impl Guards {
-    pub fn new(limits: &Limits, hash: &KeyedHash) -> Guards {
+    pub(super) fn new(limits: &Limits, hash: &KeyedHash) -> Guards {
         Guards {
             rates: Rates::new(limits, hash),
             flapping: Flapping::new(hash),

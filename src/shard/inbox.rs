@@ -43,7 +43,7 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub fn new(shard_count: u16) -> Inbox {
+    pub(super) fn new(shard_count: u16) -> Inbox {
         let senders = (0..shard_count).map(|_| Sender::default()).collect();
         Inbox { senders, ..Inbox::default() }
     }
@@ -53,14 +53,14 @@ impl Inbox {
     }
 
     /// The memory held, in bytes: an estimate.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let batches = self.senders.iter().flat_map(|sender| &sender.batches);
         let publishes = batches.map(|(batch, ..)| batch.bytes.capacity());
         publishes.chain(self.questions.iter().map(|(.., question)| question.size())).sum()
     }
 
     /// Nothing of it waits.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.busy.is_empty() && self.questions.is_empty()
     }
 

@@ -43,12 +43,12 @@ pub(super) struct Interest {
 }
 
 impl Interest {
-    pub fn new(hash: &KeyedHash) -> Interest {
+    pub(super) fn new(hash: &KeyedHash) -> Interest {
         Interest { announcements: HashMap::with_hasher(hash.state()), version: 0 }
     }
 
     /// The memory that the table takes, in bytes: an estimate.
-    pub fn table_bytes(&self) -> usize {
+    pub(super) fn table_bytes(&self) -> usize {
         map_size(self.announcements.capacity(), size_of::<(Box<str>, Announcement)>())
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub fn new(totals: &Totals) -> Memory {
+    pub(super) fn new(totals: &Totals) -> Memory {
         let Totals { connect_input, output, metadata, .. } = totals.clone();
         Memory {
             store: Store::default(),

@@ -55,7 +55,7 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    pub fn new(budget: Budget) -> Metadata {
+    pub(super) fn new(budget: Budget) -> Metadata {
         Metadata {
             budget,
             own_max: 0,
@@ -67,12 +67,12 @@ impl Metadata {
         }
     }
 
-    pub fn budget(&self) -> Budget {
+    pub(super) fn budget(&self) -> Budget {
         self.budget.clone()
     }
 
     /// As `limits` say, on one of so many shards.
-    pub fn set_bounds(&mut self, limits: &Limits, shard_count: u16) {
+    pub(super) fn set_bounds(&mut self, limits: &Limits, shard_count: u16) {
         self.own_max = limits.metadata_own_max(shard_count);
         self.interest_share = limits.metadata_interest_max(shard_count)
             / usize::from(shard_count.saturating_sub(1).max(1));

@@ -74,12 +74,12 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    pub fn new(limits: &Limits, hash: &KeyedHash) -> Rates {
+    pub(super) fn new(limits: &Limits, hash: &KeyedHash) -> Rates {
         let is_on = limits.message_rate_max > 0 || limits.byte_rate_max > 0;
         Rates { is_on, buckets: HashMap::with_hasher(hash.state()) }
     }
 
-    pub fn forget(&mut self, key: SessionKey) {
+    pub(super) fn forget(&mut self, key: SessionKey) {
         if self.is_on {
             self.buckets.remove(&key);
         }

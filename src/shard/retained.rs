@@ -70,7 +70,7 @@ pub(super) struct Retained {
 }
 
 impl Retained {
-    pub fn new(peers: &Peers) -> Retained {
+    pub(super) fn new(peers: &Peers) -> Retained {
         Retained {
             kept: Kept::new(peers.hash()),
             claims: Claims::new(peers.count(), peers.hash()),
@@ -84,14 +84,14 @@ impl Retained {
     }
 
     /// Nobody waits for something that this shard has to do.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         let waiting = self.queries.len() | self.answers.len() | self.pulls.len();
         waiting == 0 && self.claims.is_idle()
     }
 
     /// Whether the end of a turn has something to do, waiting for the turn or not.
     #[inline]
-    pub fn has_chores(&self) -> bool {
+    pub(super) fn has_chores(&self) -> bool {
         self.queries.len() | self.answers.len() | self.pulls.len() != 0 || self.claims.has_begun()
     }
 }

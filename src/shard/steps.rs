@@ -92,13 +92,13 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub fn new() -> Work {
+    pub(super) fn new() -> Work {
         Work { turns: Turns::new(), call_steps_most: 0, turn_steps_most: 0 }
     }
 }
 
 impl Turns {
-    pub fn new() -> Turns {
+    pub(super) fn new() -> Turns {
         Turns {
             is_pending: false,
             charged: Vec::new(),
@@ -112,7 +112,7 @@ impl Turns {
         }
     }
 
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.parked.is_empty() && self.due.is_empty()
     }
 
@@ -120,7 +120,7 @@ impl Turns {
     /// messages are weighed, what repeats it may follow as far as its receivers are counted.
     #[cold]
     #[inline(never)]
-    pub fn admit_alone(
+    pub(super) fn admit_alone(
         &mut self,
         draft: &Draft<'_>,
         limits: &Limits,

@@ -1,7 +1,7 @@
 //! Connections that do not begin with CONNECT: a guess at their protocol, from their first bytes.
 
 /// Other protocols, and what to do about each.
-pub fn protocol_of(bytes: &[u8]) -> Option<&'static str> {
+pub(super) fn protocol_of(bytes: &[u8]) -> Option<&'static str> {
     const METHODS: [&[u8]; 8] =
         [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"DELETE ", b"CONNECT ", b"PRI * "];
     const PROXY: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];

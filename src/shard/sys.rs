@@ -35,7 +35,7 @@ impl Counters {
 
 impl Report {
     /// What it takes while it is on its way, about.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         size_of::<Report>() + size_of_val(self.hooks.as_slice())
     }
 
@@ -225,7 +225,7 @@ impl Load {
 }
 
 impl Sys {
-    pub fn new(id: ShardId, shard_count: u16, now: Instant) -> Sys {
+    pub(super) fn new(id: ShardId, shard_count: u16, now: Instant) -> Sys {
         let report_count = if id == PUBLISHER { usize::from(shard_count) } else { 0 };
         Sys {
             timer: None,
@@ -243,7 +243,7 @@ impl Sys {
         }
     }
 
-    pub fn take(&mut self, from: ShardId, report: Report) {
+    pub(super) fn take(&mut self, from: ShardId, report: Report) {
         if let Some(place) = self.reports.get_mut(usize::from(from)) {
             *place = report;
             self.fresh.insert(from);

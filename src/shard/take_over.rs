@@ -16,7 +16,7 @@ pub(super) struct TakeOvers {
 }
 
 impl TakeOvers {
-    pub fn new(hash: &KeyedHash) -> TakeOvers {
+    pub(super) fn new(hash: &KeyedHash) -> TakeOvers {
         TakeOvers { waiting: HashMap::with_hasher(hash.state()) }
     }
 

@@ -5,7 +5,7 @@ use crate::time::Instant;
 use std::collections::BTreeSet;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timer {
+pub(super) enum Timer {
     /// CONNECT is due, the keep alive has passed, or a closing connection has lingered.
     Connection(ConnectionId),
     /// The session ends or its will is due.
@@ -21,7 +21,7 @@ pub enum Timer {
 }
 
 #[derive(Debug, Default)]
-pub struct Timers {
+pub(super) struct Timers {
     set: BTreeSet<Entry>,
 }
 
@@ -69,7 +69,12 @@ impl Entry {
 
 impl Timers {
     /// Moves a timer from the deadline it had to a new one.
-    pub fn set(&mut self, timer: Timer, slot: &mut Option<Instant>, deadline: Option<Instant>) {
+    pub(super) fn set(
+        &mut self,
+        timer: Timer,
+        slot: &mut Option<Instant>,
+        deadline: Option<Instant>,
+    ) {
         if *slot == deadline {
             return;
         }
@@ -83,7 +88,7 @@ impl Timers {
     }
 
     /// The next timer that is due; its owner must forget the deadline it had.
-    pub fn pop_due(&mut self, now: Instant) -> Option<Timer> {
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
         let entry = *self.set.first()?;
         if entry.deadline() > now {
             return None;
@@ -92,7 +97,7 @@ impl Timers {
         Some(entry.timer())
     }
 
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.set.first().map(|entry| entry.deadline())
     }
 }

@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use crate::system::calendar;
 
 /// The time of the program's file: builds that are alike have no time of their own.
-pub fn of_this_program() -> Option<String> {
+pub(super) fn of_this_program() -> Option<String> {
     let modified = fs::metadata(env::current_exe().ok()?).and_then(|file| file.modified()).ok()?;
     let seconds = modified.duration_since(UNIX_EPOCH).ok()?.as_secs();
     Some(calendar::text(seconds, ' ', "+0000"))

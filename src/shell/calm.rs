@@ -21,7 +21,7 @@ const CALM_LOOKS: u32 = 3;
 const AGAIN_MS: u64 = 65_000;
 
 #[derive(Debug, Default)]
-pub struct Calm {
+pub(super) struct Calm {
     moved: u64,
     /// The most that moved between two looks, and the most that waited, since memory was given back.
     moved_most: u64,
@@ -35,7 +35,7 @@ pub struct Calm {
 impl Calm {
     /// Whether memory shall be given back now. `moved`: bytes that were received and sent since the process began;
     /// `waiting`: bytes of messages that shards hold. Asked about once a second.
-    pub fn look(&mut self, now: Instant, moved: u64, waiting: u64) -> bool {
+    pub(super) fn look(&mut self, now: Instant, moved: u64, waiting: u64) -> bool {
         let step = moved.saturating_sub(self.moved);
         self.moved = moved;
         self.moved_most = self.moved_most.max(step);

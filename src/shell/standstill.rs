@@ -32,7 +32,7 @@ const LOOKS_MIN: u32 = 2;
 
 /// Judges the shards' beats.
 #[derive(Debug)]
-pub struct Stalls {
+pub(super) struct Stalls {
     max_ms: u64,
     shards: Vec<Stillness>,
 }
@@ -49,7 +49,7 @@ struct Stillness {
 
 /// The finding of a look at one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stall {
+pub(super) enum Stall {
     /// The shard has not turned for this long; reported once.
     Begun { shard: usize, still_ms: u64 },
     /// A shard that was reported turns again.
@@ -58,12 +58,12 @@ pub enum Stall {
 
 impl Stalls {
     /// `max_ms` is the longest that a shard may need for a turn; 0: however long.
-    pub fn new(shard_count: usize, max_ms: u64) -> Stalls {
+    pub(super) fn new(shard_count: usize, max_ms: u64) -> Stalls {
         Stalls { max_ms, shards: vec![Stillness::default(); shard_count] }
     }
 
     /// Looks once more: `slept_ms` after the look before, when `wanted_ms` was asked for.
-    pub fn look<'b>(
+    pub(super) fn look<'b>(
         &mut self,
         beats: impl Iterator<Item = &'b Beat>,
         wanted_ms: u64,

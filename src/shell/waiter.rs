@@ -11,18 +11,18 @@ use crate::time::Instant;
 const LOOKS_PER_CLOCK: u32 = 64;
 
 #[derive(Clone, Copy, Debug)]
-pub struct Waiter {
+pub(super) struct Waiter {
     mode: WaitMode,
     spin: Duration,
 }
 
 impl Waiter {
-    pub fn new(mode: WaitMode, spin_us: u32) -> Waiter {
+    pub(super) fn new(mode: WaitMode, spin_us: u32) -> Waiter {
         Waiter { mode, spin: Duration::from_micros(spin_us.into()) }
     }
 
     /// Submits what is queued, and returns when something has completed, mail is there or `timeout` has passed.
-    pub fn wait<M: Send + Weighed>(
+    pub(super) fn wait<M: Send + Weighed>(
         self,
         net: &mut impl Network,
         port: &Port<M>,

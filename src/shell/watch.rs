@@ -294,7 +294,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// Looks at the reports of all shards.
-pub struct Watch {
+pub(super) struct Watch {
     reports: Vec<Arc<Report>>,
     rules: Vec<RuleState>,
     stages: Vec<StageState>,
@@ -326,7 +326,7 @@ struct CallState {
 }
 
 impl Watch {
-    pub fn new(reports: &[Arc<Report>]) -> Watch {
+    pub(super) fn new(reports: &[Arc<Report>]) -> Watch {
         Watch {
             reports: reports.to_vec(),
             rules: vec![RuleState::default(); RULES.len()],
@@ -337,7 +337,7 @@ impl Watch {
     }
 
     /// The limits that were hit since they were told last: nothing is told later.
-    pub fn look_last(&mut self) -> Vec<String> {
+    pub(super) fn look_last(&mut self) -> Vec<String> {
         let snapshots: Vec<Snapshot> = self.reports.iter().map(|report| report.get()).collect();
         let mut warnings = self.look_at_limits(&snapshots, Instant(u64::MAX));
         self.loser_silent_until = Instant::default();
@@ -359,7 +359,7 @@ impl Watch {
     }
 
     /// What to warn of now.
-    pub fn look(&mut self, now: Instant) -> Vec<String> {
+    pub(super) fn look(&mut self, now: Instant) -> Vec<String> {
         let snapshots: Vec<Snapshot> = self.reports.iter().map(|report| report.get()).collect();
         let mut warnings = self.look_at_limits(&snapshots, now);
         for (shard, snapshot) in snapshots.iter().enumerate() {
@@ -398,7 +398,7 @@ impl Watch {
     }
 
     /// Plugins that do not come back.
-    pub fn look_at_calls(&mut self, now: Instant) -> Vec<String> {
+    pub(super) fn look_at_calls(&mut self, now: Instant) -> Vec<String> {
         let mut warnings = Vec::new();
         for (shard, (report, state)) in self.reports.iter().zip(&mut self.calls).enumerate() {
             let seen = report.presence.look();

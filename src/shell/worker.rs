@@ -25,7 +25,7 @@ const SLEEP_MAX_MS: u64 = 1_000;
 /// When another shard's lane was full, it is tried again this soon, for nobody rings when there is room.
 const RETRY_MS: u64 = 1;
 
-pub struct Worker<N> {
+pub(super) struct Worker<N> {
     shard: Shard,
     world: NetWorld<N>,
     clock: Clock,
@@ -37,7 +37,7 @@ pub struct Worker<N> {
 }
 
 impl<N: Network> Worker<N> {
-    pub fn new(
+    pub(super) fn new(
         shard: Shard,
         world: NetWorld<N>,
         clock: Clock,
@@ -50,7 +50,7 @@ impl<N: Network> Worker<N> {
     }
 
     /// Runs a turn, after waiting for something to do if it `may_wait`.
-    pub fn turn(&mut self, may_wait: bool) {
+    pub(super) fn turn(&mut self, may_wait: bool) {
         if may_wait {
             self.wait();
         } else {
@@ -81,25 +81,25 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    pub fn id(&self) -> ShardId {
+    pub(super) fn id(&self) -> ShardId {
         self.world.port.own()
     }
 
     /// Accepts connections from the next turn on.
-    pub fn listen(&mut self, listeners: Vec<OwnedFd>) {
+    pub(super) fn listen(&mut self, listeners: Vec<OwnedFd>) {
         for listener in listeners {
             self.world.net.listen(listener);
         }
     }
 
     /// From here on nothing is accepted or read; what was read takes its way.
-    pub fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.world.begin_ending();
         self.shard.begin_shutdown(self.now);
     }
 
     /// Says goodbye to clients that nothing waits for, or that have stood still for too long. `true`: nobody is waited for.
-    pub fn part_from_clients(&mut self) -> bool {
+    pub(super) fn part_from_clients(&mut self) -> bool {
         let now = self.clock.now();
         let is_done = self.shard.part_from_clients(now);
         while let Some(connection) = self.shard.poll_confirmed() {
@@ -109,18 +109,18 @@ impl<N: Network> Worker<N> {
         is_done
     }
 
-    pub fn disconnect_all(&mut self) {
+    pub(super) fn disconnect_all(&mut self) {
         self.shard.disconnect_all(self.now);
     }
 
     /// Tells what ends with the process, and what was counted since the last report.
-    pub fn report_remainder(&mut self) {
+    pub(super) fn report_remainder(&mut self) {
         self.report(self.now);
         self.report.set_remainder(self.shard.remainder());
     }
 
     /// No turn since the last question received or sent anything, and nothing waits for room in a lane, or for its turn.
-    pub fn was_quiet(&mut self) -> bool {
+    pub(super) fn was_quiet(&mut self) -> bool {
         !std::mem::take(&mut self.world.has_moved) && !self.has_left()
     }
 
@@ -129,12 +129,12 @@ impl<N: Network> Worker<N> {
     }
 
     /// The same of what goes to and comes from other shards and the bridges.
-    pub fn had_no_mail(&mut self) -> bool {
+    pub(super) fn had_no_mail(&mut self) -> bool {
         !std::mem::take(&mut self.world.has_mailed) && !self.has_left()
     }
 
     /// Every connection is closed, also for the kernel.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.shard.connection_count() == 0 && self.world.net.socket_count() == 0
     }
 

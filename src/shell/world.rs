@@ -27,7 +27,7 @@ const LINGER_LOOKS_MAX: usize = 256;
 /// Bytes of one read of what a socket still holds.
 const REST_SIZE: usize = 64 << 10;
 
-pub struct NetWorld<N> {
+pub(super) struct NetWorld<N> {
     pub net: N,
     pub port: Port<Mail>,
     sockets: SocketTable,
@@ -60,7 +60,7 @@ pub struct NetWorld<N> {
 }
 
 impl<N: Network> NetWorld<N> {
-    pub fn new(
+    pub(super) fn new(
         net: N,
         port: Port<Mail>,
         gate: Arc<Gate>,
@@ -90,18 +90,18 @@ impl<N: Network> NetWorld<N> {
     }
 
     /// What has happened until `now` is the next turn's.
-    pub fn begin_turn(&mut self, now: Instant) {
+    pub(super) fn begin_turn(&mut self, now: Instant) {
         self.now = now;
         self.is_held_up = false;
     }
 
     /// Nobody rings when what held the last turn up is over.
-    pub fn is_held_up(&self) -> bool {
+    pub(super) fn is_held_up(&self) -> bool {
         self.is_held_up
     }
 
     /// When something is to be done that nothing announces.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let looks = self.is_ending && !self.lingering.is_empty();
         let linger_look = looks.then_some(self.linger_look_at);
         let deadlines =
@@ -110,7 +110,7 @@ impl<N: Network> NetWorld<N> {
     }
 
     /// Closes sockets that have lingered.
-    pub fn look_at_lingering(&mut self) {
+    pub(super) fn look_at_lingering(&mut self) {
         if self.lingering.is_empty() {
             return;
         }
@@ -124,24 +124,24 @@ impl<N: Network> NetWorld<N> {
     }
 
     /// The process ends: nobody connects, and nobody is waited for who has all that was sent.
-    pub fn begin_ending(&mut self) {
+    pub(super) fn begin_ending(&mut self) {
         self.is_ending = true;
         self.lingering.lift_max();
         self.net.stop_accepting();
     }
 
     /// Looks at connections whose peers may have closed their windows.
-    pub fn look_at_stalls(&mut self) {
+    pub(super) fn look_at_stalls(&mut self) {
         self.stalls.look(self.now, &mut self.sockets, &mut self.net);
     }
 
     /// Bytes that the other side of a connection has confirmed.
-    pub fn confirmed(&mut self, connection: ConnectionId) -> u64 {
+    pub(super) fn confirmed(&mut self, connection: ConnectionId) -> u64 {
         self.sockets.get(connection).map_or(0, |key| self.net.confirmed(key))
     }
 
     /// How many connections of the shard have not said CONNECT, for shards that have none to give a place to another.
-    pub fn note_connecting(&mut self, count: usize) {
+    pub(super) fn note_connecting(&mut self, count: usize) {
         if count != self.connecting_told {
             self.connecting_told = count;
             self.gate.note_connecting(self.port.own(), count);

@@ -31,7 +31,7 @@ pub(crate) struct BridgeStage {
 }
 
 impl BridgeStage {
-    pub fn new(hash: &KeyedHash) -> BridgeStage {
+    pub(crate) fn new(hash: &KeyedHash) -> BridgeStage {
         BridgeStage {
             rules: None,
             cache: HashMap::with_hasher(hash.state()),
@@ -43,38 +43,38 @@ impl BridgeStage {
     }
 
     /// Messages that these rules want are copied from now on.
-    pub fn set_rules(&mut self, rules: Arc<ForwardIndex>) {
+    pub(crate) fn set_rules(&mut self, rules: Arc<ForwardIndex>) {
         self.rules = Some(rules);
     }
 
     /// Whether any message may be wanted.
     #[inline]
-    pub fn is_any(&self) -> bool {
+    pub(crate) fn is_any(&self) -> bool {
         self.rules.is_some()
     }
 
     /// What the configuration calls a bridge.
-    pub fn name(&self, bridge: BridgeId) -> &str {
+    pub(crate) fn name(&self, bridge: BridgeId) -> &str {
         self.rules.as_ref().map_or("", |rules| rules.name(bridge))
     }
 
     /// Nothing waits for the lane.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lane.is_empty() && self.open.is_empty()
     }
 
     /// Bytes that wait for the lane.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.lane_bytes + self.open.size()
     }
 
     /// Whether what is given to clients that are bridges may come back over ours.
-    pub fn has_returns(&self) -> bool {
+    pub(crate) fn has_returns(&self) -> bool {
         self.rules.as_ref().is_some_and(|rules| rules.has_returns())
     }
 
     /// The stage's work on one message: a copy for the rules that want it.
-    pub fn copy(&mut self, generation: Generation, message: &Message<'_>) {
+    pub(crate) fn copy(&mut self, generation: Generation, message: &Message<'_>) {
         if !message.meta.is_origin {
             return;
         }
@@ -85,7 +85,7 @@ impl BridgeStage {
     }
 
     /// A client that is a bridge is given this message.
-    pub fn note_given(&mut self, message: &Message<'_>) {
+    pub(crate) fn note_given(&mut self, message: &Message<'_>) {
         self.push(&[], Generation::NONE, message);
     }
 
@@ -97,7 +97,7 @@ impl BridgeStage {
     }
 
     /// The rules that want a message, but for those of the bridge that brought it.
-    pub fn targets(&mut self, message: &Message<'_>) -> SmallVec<[Target; 4]> {
+    pub(crate) fn targets(&mut self, message: &Message<'_>) -> SmallVec<[Target; 4]> {
         let Some(rules) = self.rules.clone() else { return SmallVec::new() };
         let from = message.meta.publisher;
         let qos = QoS::from_bits(message.meta.qos).unwrap_or_default();
@@ -138,13 +138,13 @@ impl BridgeStage {
     }
 
     /// An item for the lane, behind all that was copied.
-    pub fn push_item(&mut self, item: ToBridges) {
+    pub(crate) fn push_item(&mut self, item: ToBridges) {
         self.close_batch();
         self.lane.push_back(item);
     }
 
     /// The next item for the lane.
-    pub fn poll(&mut self, counters: &mut Counters) -> Option<ToBridges> {
+    pub(crate) fn poll(&mut self, counters: &mut Counters) -> Option<ToBridges> {
         if self.lane.is_empty() {
             self.close_batch();
         }

@@ -47,7 +47,11 @@ impl Encode<'_> {
     /// Each message of the batch to all its receivers. Whether there is a deliver hook to ask is known to the compiler: without one
     /// nothing is paid.
     #[inline(always)]
-    pub fn run<const HAS_DELIVER: bool>(mut self, context: &mut Context<'_>, mut batch: Batch) {
+    pub(crate) fn run<const HAS_DELIVER: bool>(
+        mut self,
+        context: &mut Context<'_>,
+        mut batch: Batch,
+    ) {
         let arena = self.arena;
         // What comes from one publisher often goes to one topic.
         let mut topic: &[u8] = &[];

@@ -9,7 +9,7 @@ const CHANGES_MAX: usize = 4096;
 
 /// Messages that are not in a segment yet.
 #[derive(Debug)]
-pub struct Batch {
+pub(super) struct Batch {
     /// Where it began; those before `run` were dropped.
     pub first_sequence: u64,
     pub run: Run,
@@ -21,21 +21,21 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub fn new(first_sequence: u64) -> Batch {
+    pub(super) fn new(first_sequence: u64) -> Batch {
         let (bytes, dropped, dropped_size) = Default::default();
         Batch { first_sequence, run: Run::new(first_sequence), bytes, dropped, dropped_size }
     }
 
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.run.sizes.len() - self.dropped
     }
 
-    pub fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.bytes.len() - self.dropped_size
     }
 
     /// Drops the oldest message; `false`: there is none.
-    pub fn drop_first(&mut self) -> bool {
+    pub(super) fn drop_first(&mut self) -> bool {
         let Some(&size) = self.run.sizes.get(self.dropped) else { return false };
         self.dropped += 1;
         self.dropped_size += size as usize;
@@ -50,7 +50,7 @@ impl Batch {
 
     /// Moves what is left to the front. What was dropped is larger whenever messages are dropped, so all moves together
     /// cost no more than writing the messages did.
-    pub fn close_gap(&mut self) {
+    pub(super) fn close_gap(&mut self) {
         self.run.drop_first(std::mem::take(&mut self.dropped));
         self.bytes.drain(..std::mem::take(&mut self.dropped_size));
     }
@@ -58,7 +58,7 @@ impl Batch {
 
 /// States that changed since they were last written.
 #[derive(Debug, Default)]
-pub struct Changes {
+pub(super) struct Changes {
     pub received: Vec<Span>,
     pub done: Vec<Span>,
     /// They were more than fit.
@@ -66,16 +66,16 @@ pub struct Changes {
 }
 
 impl Changes {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.received.is_empty() && self.done.is_empty() && !self.overflow
     }
 
     /// Whether messages that were received are among them.
-    pub fn may_have_received(&self) -> bool {
+    pub(super) fn may_have_received(&self) -> bool {
         !self.received.is_empty() || self.overflow
     }
 
-    pub fn add(&mut self, span: Span) {
+    pub(super) fn add(&mut self, span: Span) {
         let list = match span.mark {
             Mark::Received => &mut self.received,
             Mark::Done => &mut self.done,
@@ -90,12 +90,12 @@ impl Changes {
         }
     }
 
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.received.len() + self.done.len()
     }
 
     /// One record, or nothing.
-    pub fn encode(&self, place: u64, key: u64) -> Vec<u8> {
+    pub(super) fn encode(&self, place: u64, key: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.encoded_size());
         if self.count() > 0 {
             format::encode_states(&mut out, place, self.received.iter().chain(&self.done), key);
@@ -103,7 +103,7 @@ impl Changes {
         out
     }
 
-    pub fn encoded_size(&self) -> usize {
+    pub(super) fn encoded_size(&self) -> usize {
         if self.count() > 0 { format::states_size(self.count()) } else { 0 }
     }
 }

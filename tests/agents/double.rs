@@ -12,7 +12,7 @@ use crate::packets::read_packet;
 
 /// What the double does to one message, or to all.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Manner {
+pub(crate) enum Manner {
     Good,
     /// Does not pass on the one hundredth message.
     Drops,
@@ -46,7 +46,7 @@ struct State {
 }
 
 /// Starts a double, which runs as long as the test. Returns its address.
-pub fn start(manner: Manner) -> String {
+pub(crate) fn start(manner: Manner) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     let state = Arc::new(State {

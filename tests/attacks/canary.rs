@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(25);
 /// Longer than any flood in the gate holds anybody up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub struct Canaries {
+pub(crate) struct Canaries {
     pairs: Vec<JoinHandle<()>>,
     is_over: Arc<AtomicBool>,
     /// From publish to arrival, milliseconds, since they were last asked for.
@@ -26,7 +26,7 @@ pub struct Canaries {
 }
 
 impl Canaries {
-    pub fn start(address: SocketAddr) -> Canaries {
+    pub(crate) fn start(address: SocketAddr) -> Canaries {
         let is_over = Arc::new(AtomicBool::new(false));
         let waits_ms = Arc::new(Mutex::new(Vec::new()));
         let pairs = (0..PAIRS)
@@ -38,17 +38,17 @@ impl Canaries {
         Canaries { pairs, is_over, waits_ms }
     }
 
-    pub fn waits(&self) -> Waits {
+    pub(crate) fn waits(&self) -> Waits {
         let mut waits_ms = std::mem::take(&mut *self.waits_ms.lock().unwrap());
         waits_ms.sort_by(f64::total_cmp);
         Waits(waits_ms)
     }
 
-    pub fn are_well(&self) -> bool {
+    pub(crate) fn are_well(&self) -> bool {
         self.pairs.iter().all(|pair| !pair.is_finished())
     }
 
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.is_over.store(true, Ordering::Relaxed);
         for pair in self.pairs {
             pair.join().expect("a canary lost nothing and was never closed");
@@ -57,7 +57,7 @@ impl Canaries {
 }
 
 /// Sorted.
-pub struct Waits(Vec<f64>);
+pub(crate) struct Waits(Vec<f64>);
 
 impl fmt::Display for Waits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

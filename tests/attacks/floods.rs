@@ -12,7 +12,7 @@ use crate::wire::Version::{self, V5, V311};
 /// The rounds that it had the time for.
 type Flood = fn(SocketAddr, Instant) -> Rounds;
 
-pub const FLOODS: &[(&str, Flood)] = &[
+pub(crate) const FLOODS: &[(&str, Flood)] = &[
     ("half a CONNECT", half_a_connect),
     ("half a packet", half_a_packet),
     ("no CONNECT at all", garbage),
@@ -29,7 +29,7 @@ pub const FLOODS: &[(&str, Flood)] = &[
     ("retained messages", retained),
 ];
 
-pub struct Rounds(usize);
+pub(crate) struct Rounds(usize);
 
 impl std::fmt::Display for Rounds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

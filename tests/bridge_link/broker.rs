@@ -14,7 +14,7 @@ const ROUNDS_MAX: usize = 1_000;
 
 /// As a subscriber sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Arrived {
+pub(crate) struct Arrived {
     pub topic: String,
     pub number: u64,
     pub qos: QoS,
@@ -26,7 +26,7 @@ struct Client {
     next_id: u16,
 }
 
-pub struct Broker {
+pub(crate) struct Broker {
     pub now: Instant,
     shards: [Shard; 1],
     memory: Memory,
@@ -36,7 +36,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    pub fn new(limits: Limits) -> Broker {
+    pub(crate) fn new(limits: Limits) -> Broker {
         let now = Instant(1_000);
         let settings = ShardSettings { id: 0, shard_count: 1, limits, seed: 7 };
         Broker {
@@ -48,7 +48,7 @@ impl Broker {
         }
     }
 
-    pub fn connect(&mut self, client_id: &str) -> usize {
+    pub(crate) fn connect(&mut self, client_id: &str) -> usize {
         let socket = self.memory.connect(0);
         self.clients.push(Client { socket, messages: Vec::new(), next_id: 0 });
         let mut bytes = Vec::new();
@@ -58,7 +58,7 @@ impl Broker {
         self.clients.len() - 1
     }
 
-    pub fn subscribe(&mut self, client: usize, filter: &str, qos: QoS) {
+    pub(crate) fn subscribe(&mut self, client: usize, filter: &str, qos: QoS) {
         let options = SubscriptionOptions {
             qos,
             no_local: false,
@@ -76,7 +76,7 @@ impl Broker {
         self.turn();
     }
 
-    pub fn publish(&mut self, client: usize, topic: &str, qos: QoS, number: u64) {
+    pub(crate) fn publish(&mut self, client: usize, topic: &str, qos: QoS, number: u64) {
         let next = &mut self.clients[client].next_id;
         *next = *next % 60_000 + 1;
         let packet_id = PacketId::new(*next).filter(|_| qos != QoS::AtMostOnce);
@@ -87,29 +87,29 @@ impl Broker {
         self.turn();
     }
 
-    pub fn take_messages(&mut self, client: usize) -> Vec<Arrived> {
+    pub(crate) fn take_messages(&mut self, client: usize) -> Vec<Arrived> {
         std::mem::take(&mut self.clients[client].messages)
     }
 
     /// A connection whose bytes the caller moves.
-    pub fn open_pipe(&mut self) -> SocketId {
+    pub(crate) fn open_pipe(&mut self) -> SocketId {
         self.memory.connect(0)
     }
 
     /// What the broker sent and the caller has not taken.
-    pub fn sent(&mut self, pipe: SocketId) -> &mut Vec<u8> {
+    pub(crate) fn sent(&mut self, pipe: SocketId) -> &mut Vec<u8> {
         &mut self.memory.sockets[pipe].to_client
     }
 
-    pub fn is_closed(&self, pipe: SocketId) -> bool {
+    pub(crate) fn is_closed(&self, pipe: SocketId) -> bool {
         self.memory.sockets[pipe].is_closed()
     }
 
-    pub fn receive(&mut self, pipe: SocketId, bytes: &[u8]) {
+    pub(crate) fn receive(&mut self, pipe: SocketId, bytes: &[u8]) {
         self.memory.write(pipe, bytes);
     }
 
-    pub fn close_pipe(&mut self, pipe: SocketId) {
+    pub(crate) fn close_pipe(&mut self, pipe: SocketId) {
         self.memory.lose(pipe);
         self.turn();
     }
@@ -121,7 +121,7 @@ impl Broker {
     }
 
     /// Everything that can happen now.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         for _ in 0..ROUNDS_MAX {
             let has_settled = self.memory.settle(&mut self.shards, self.now, ROUNDS_MAX);
             assert!(has_settled, "the broker finds no rest");

@@ -11,13 +11,13 @@ use ringmq::turn::memory::SocketId;
 
 /// How often things go wrong: once in so many steps; 0: never.
 #[derive(Clone, Copy)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub cut_in: u64,
     pub crash_in: u64,
 }
 
 impl Plan {
-    pub const QUIET: Plan = Plan { cut_in: 0, crash_in: 0 };
+    pub(crate) const QUIET: Plan = Plan { cut_in: 0, crash_in: 0 };
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ struct Logged {
 }
 
 #[derive(Debug, Default)]
-pub struct Totals {
+pub(crate) struct Totals {
     pub cuts: u64,
     pub crashes: u64,
     pub resumed: u64,
@@ -48,7 +48,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    pub fn add(&mut self, other: &Totals) {
+    pub(crate) fn add(&mut self, other: &Totals) {
         self.cuts += other.cuts;
         self.crashes += other.crashes;
         self.resumed += other.resumed;
@@ -58,7 +58,7 @@ impl Totals {
     }
 }
 
-pub struct Driver {
+pub(crate) struct Driver {
     pub plan: Plan,
     pub totals: Totals,
     settings: BridgeSettings,
@@ -80,7 +80,7 @@ pub struct Driver {
 const STEPS_MAX: u64 = 200_000;
 
 impl Driver {
-    pub fn new(settings: BridgeSettings, plan: Plan, seed: u64) -> Driver {
+    pub(crate) fn new(settings: BridgeSettings, plan: Plan, seed: u64) -> Driver {
         Driver {
             plan,
             totals: Totals::default(),
@@ -100,7 +100,7 @@ impl Driver {
     }
 
     /// A message for the remote; some do not fit into a packet of `packet_size_max`.
-    pub fn log(&mut self, topic: &str, qos: QoS, number: u64, packet_size_max: usize) {
+    pub(crate) fn log(&mut self, topic: &str, qos: QoS, number: u64, packet_size_max: usize) {
         let is_large = self.random.below(20) == 0;
         let size = if is_large { packet_size_max } else { 8 + self.random.below(100) as usize };
         let mut payload = number.to_le_bytes().to_vec();
@@ -110,21 +110,21 @@ impl Driver {
         self.log.push(Logged { topic, qos, payload, known, committed, is_too_large: false });
     }
 
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.log.iter().all(|one| one.known == State::Done)
     }
 
-    pub fn has_subscribed(&self) -> bool {
+    pub(crate) fn has_subscribed(&self) -> bool {
         self.ups > 0 && self.quiet_steps > 5
     }
 
     /// Nothing moves any more, and the link is up.
-    pub fn is_quiet(&mut self) -> bool {
+    pub(crate) fn is_quiet(&mut self) -> bool {
         self.plan = Plan::QUIET;
         self.link.is_up() && self.quiet_steps > 20
     }
 
-    pub fn run(&mut self, broker: &mut Broker, until: impl Fn(&mut Driver) -> bool) {
+    pub(crate) fn run(&mut self, broker: &mut Broker, until: impl Fn(&mut Driver) -> bool) {
         for step in 0..STEPS_MAX {
             if until(self) {
                 return;
@@ -138,7 +138,7 @@ impl Driver {
         panic!("no end: {:?}", self.link.is_up());
     }
 
-    pub fn run_for(&mut self, broker: &mut Broker, steps: u64) {
+    pub(crate) fn run_for(&mut self, broker: &mut Broker, steps: u64) {
         (0..steps).for_each(|_| self.step(broker));
     }
 
@@ -348,7 +348,7 @@ impl Driver {
     }
 
     /// Holds what arrived against the log.
-    pub fn check(&mut self, arrived: &[Arrived], seed: u64) {
+    pub(crate) fn check(&mut self, arrived: &[Arrived], seed: u64) {
         let mut counts: HashMap<u64, u64> = HashMap::new();
         let mut last: HashMap<&str, u64> = HashMap::new();
         for one in arrived {
@@ -378,7 +378,7 @@ impl Driver {
     }
 
     /// Holds what came in against what was published.
-    pub fn check_inbound(&self, published: &[Arrived], seed: u64) {
+    pub(crate) fn check_inbound(&self, published: &[Arrived], seed: u64) {
         let mut counts: HashMap<u64, u64> = HashMap::new();
         let mut last = HashMap::new();
         for one in &self.inbound {

@@ -9,7 +9,7 @@ use ringmq::codec::{
     SubscribeFilters, SubscriptionOptions, next_frame,
 };
 
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     version: ProtocolVersion,
     received: Vec<u8>,
@@ -18,14 +18,14 @@ pub struct Client {
 
 /// What a client got.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Got {
+pub(crate) enum Got {
     Message(Message),
     Acked(u16),
     Other,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub(crate) struct Message {
     pub topic: String,
     pub payload: Vec<u8>,
     pub qos: QoS,
@@ -37,7 +37,7 @@ pub struct Message {
 
 impl Client {
     /// Connects with a session that lasts, if that is asked for.
-    pub fn connect(
+    pub(crate) fn connect(
         address: SocketAddr,
         id: &str,
         version: ProtocolVersion,
@@ -52,7 +52,7 @@ impl Client {
         Client::connect_as(address, connect)
     }
 
-    pub fn connect_as(address: SocketAddr, connect: Connect<'_>) -> io::Result<Client> {
+    pub(crate) fn connect_as(address: SocketAddr, connect: Connect<'_>) -> io::Result<Client> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let version = connect.version;
@@ -69,7 +69,7 @@ impl Client {
         Err(ErrorKind::TimedOut.into())
     }
 
-    pub fn subscribe(&mut self, filter: &str, qos: QoS) -> io::Result<()> {
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: QoS) -> io::Result<()> {
         let options = SubscriptionOptions {
             qos,
             no_local: false,
@@ -86,7 +86,7 @@ impl Client {
     }
 
     /// Queues a publish; `flush` sends.
-    pub fn publish(&mut self, publish: Publish<'_>) {
+    pub(crate) fn publish(&mut self, publish: Publish<'_>) {
         self.queue(&Packet::Publish(publish));
     }
 
@@ -94,14 +94,14 @@ impl Client {
         packet.encode(self.version, &mut self.out);
     }
 
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.stream.write_all(&self.out)?;
         self.out.clear();
         Ok(())
     }
 
     /// What comes within `patience`, acknowledged at once: nothing only if no packet has come whole.
-    pub fn read(&mut self, patience: Duration) -> io::Result<Vec<Got>> {
+    pub(crate) fn read(&mut self, patience: Duration) -> io::Result<Vec<Got>> {
         let deadline = Instant::now() + patience;
         let mut all = Vec::new();
         while all.is_empty() && self.receive(deadline)? {

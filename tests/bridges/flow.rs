@@ -17,7 +17,7 @@ use crate::proxy::Proxy;
 /// The client id of whoever publishes: what it meets is what the next one meets.
 const PUBLISHER: &str = "publisher";
 /// A message's topic is its number modulo this.
-pub const TOPICS: u64 = 7;
+pub(crate) const TOPICS: u64 = 7;
 /// Messages that a publisher has unacknowledged.
 const WINDOW: usize = 100;
 /// A run without a message for so long has come to its end, one way or another.
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often what happens while the messages flow.
 #[derive(Default)]
-pub struct Events {
+pub(crate) struct Events {
     pub cuts: u64,
     /// The publisher's broker is killed: it has a log of what it acknowledges.
     pub source_kills: u64,
@@ -40,7 +40,7 @@ pub struct Events {
 }
 
 /// What lies between a publisher and a subscriber.
-pub struct Path<'a> {
+pub(crate) struct Path<'a> {
     /// The publisher's broker.
     pub source: &'a mut Process,
     /// The subscriber's broker.
@@ -78,7 +78,7 @@ impl Progress {
     }
 }
 
-pub fn number_of(message: &Message) -> u64 {
+pub(crate) fn number_of(message: &Message) -> u64 {
     u64::from_be_bytes(message.payload[..8].try_into().unwrap())
 }
 
@@ -158,12 +158,12 @@ fn queue(client: &mut Client, qos: QoS, number: u64, dup: bool) {
 }
 
 /// Publishes `count` messages and waits until all are acknowledged.
-pub fn publish_all(address: SocketAddr, qos: QoS, count: u64) {
+pub(crate) fn publish_all(address: SocketAddr, qos: QoS, count: u64) {
     publisher(address, qos, count, u64::MAX, Arc::default()).join().unwrap();
 }
 
 /// Adds what comes until nothing has for `patience`.
-pub fn collect(client: &mut Client, got: &mut Vec<Message>, patience: Duration) {
+pub(crate) fn collect(client: &mut Client, got: &mut Vec<Message>, patience: Duration) {
     let deadline = Instant::now() + 2 * PATIENCE;
     loop {
         let batch = client.read(patience).unwrap();
@@ -179,7 +179,7 @@ pub fn collect(client: &mut Client, got: &mut Vec<Message>, patience: Duration) 
 }
 
 /// Adds what comes until there are `count`.
-pub fn collect_until(
+pub(crate) fn collect_until(
     client: &mut Client,
     got: &mut Vec<Message>,
     count: usize,
@@ -193,7 +193,7 @@ pub fn collect_until(
 }
 
 /// Waits until a bridge says of itself that it is in this state.
-pub fn await_state(address: SocketAddr, bridge: &str, state: &str) {
+pub(crate) fn await_state(address: SocketAddr, bridge: &str, state: &str) {
     let mut client = Client::connect(address, "state", ProtocolVersion::V5, false).unwrap();
     client.subscribe(&format!("$SYS/bridges/{bridge}/state"), QoS::AtMostOnce).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -237,7 +237,7 @@ impl Seen {
 }
 
 /// Publishes to `probe` at `source`, until a bridge has brought it to `target` once: the way is open.
-pub fn await_crossing(source: SocketAddr, target: SocketAddr, client_id: &str) {
+pub(crate) fn await_crossing(source: SocketAddr, target: SocketAddr, client_id: &str) {
     let mut far = Client::connect(target, "probe", ProtocolVersion::V5, false).unwrap();
     far.subscribe("probe", QoS::AtMostOnce).unwrap();
     let mut near = Client::connect(source, client_id, ProtocolVersion::V5, false).unwrap();
@@ -313,7 +313,7 @@ enum Event {
 
 /// Sends `count` messages along the path, over a bridge. Nothing may be lost, and each topic's order must hold, repeats aside;
 /// at QoS 2 there are none.
-pub fn check_flow(count: u64, qos: QoS, events: &Events, path: Path<'_>) {
+pub(crate) fn check_flow(count: u64, qos: QoS, events: &Events, path: Path<'_>) {
     let Path { source, target, link, ahead_max } = path;
     let progress: Arc<Progress> = Arc::default();
     let receiving = subscriber(target.address, qos, count, progress.clone());

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A port that nobody uses now.
-pub fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     probe.local_addr().unwrap()
 }
 
 /// A folder of a test's own, empty at first.
-pub fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bridges").join(name);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
@@ -25,7 +25,7 @@ pub fn folder(name: &str) -> PathBuf {
 }
 
 /// A broker, whichever: what to run, and where it listens.
-pub struct Process {
+pub(crate) struct Process {
     command: Vec<String>,
     pub address: SocketAddr,
     log: PathBuf,
@@ -34,7 +34,7 @@ pub struct Process {
 
 impl Process {
     /// A RingMQ with this configuration behind its listener.
-    pub fn ringmq(folder: &Path, name: &str, shards: u16, configuration: &str) -> Process {
+    pub(crate) fn ringmq(folder: &Path, name: &str, shards: u16, configuration: &str) -> Process {
         let address = free_address();
         let file = folder.join(format!("{name}.toml"));
         let text = format!(
@@ -48,7 +48,7 @@ impl Process {
     }
 
     /// A Mosquitto from `programs` that keeps its sessions on disk.
-    pub fn mosquitto(programs: &str, folder: &Path, name: &str) -> Process {
+    pub(crate) fn mosquitto(programs: &str, folder: &Path, name: &str) -> Process {
         let address = free_address();
         let file = folder.join(format!("{name}.conf"));
         let text = format!(
@@ -75,7 +75,7 @@ impl Process {
     }
 
     /// Starts it, and waits until it answers.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         self.spawn();
         let deadline = Instant::now() + Duration::from_secs(20);
         while greet(self.address).is_err() {
@@ -108,7 +108,7 @@ impl Process {
     }
 
     /// The same once more, with a log of its own, while this one may still run.
-    pub fn successor(&self, name: &str) -> Process {
+    pub(crate) fn successor(&self, name: &str) -> Process {
         let log = self.log.with_file_name(format!("{name}.log"));
         let (command, address) = (self.command.clone(), self.address);
         let mut successor = Process { command, address, log, child: None };
@@ -117,13 +117,13 @@ impl Process {
     }
 
     /// SIGTERM, and nothing is waited for.
-    pub fn ask_to_end(&self) {
+    pub(crate) fn ask_to_end(&self) {
         let child = self.child.as_ref().expect("it runs");
         kill_process(Pid::from_child(child), Signal::TERM).unwrap();
     }
 
     /// How it ends by itself, within half a minute.
-    pub fn await_end(&mut self) -> ExitStatus {
+    pub(crate) fn await_end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.child.as_mut().expect("it ran").try_wait().unwrap() {
@@ -136,7 +136,7 @@ impl Process {
     }
 
     /// Waits until its log has this.
-    pub fn await_log(&mut self, text: &str) {
+    pub(crate) fn await_log(&mut self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !self.log().contains(text) {
             let status = self.child.as_mut().expect("it runs").try_wait().unwrap();
@@ -147,12 +147,12 @@ impl Process {
     }
 
     /// SIGTERM, and its end is awaited.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.end(Signal::TERM);
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.end(Signal::KILL);
     }
 
@@ -170,19 +170,19 @@ impl Process {
         }
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
 
     /// Resident memory that is not a file's, bytes.
-    pub fn anonymous_size(&self) -> u64 {
+    pub(crate) fn anonymous_size(&self) -> u64 {
         let id = self.id();
         let text = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }

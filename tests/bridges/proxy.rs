@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Ends with its process; its threads with their connections.
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub address: SocketAddr,
     open: Arc<Mutex<Vec<TcpStream>>>,
     /// Held while nobody may pass.
@@ -15,7 +15,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub fn to(target: SocketAddr) -> Proxy {
+    pub(crate) fn to(target: SocketAddr) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
@@ -38,13 +38,13 @@ impl Proxy {
     }
 
     /// Cuts all connections where they are; how many ends there were.
-    pub fn cut(&self) -> usize {
+    pub(crate) fn cut(&self) -> usize {
         let open = std::mem::take(&mut *self.open.lock().unwrap());
         open.iter().filter(|stream| stream.shutdown(Shutdown::Both).is_ok()).count()
     }
 
     /// New connections wait until what is returned goes.
-    pub fn hold(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
         self.barrier.lock().unwrap()
     }
 }
@@ -63,13 +63,13 @@ fn pipe(mut from: TcpStream, mut to: TcpStream) {
 }
 
 /// A link whose end is known later.
-pub struct Late {
+pub(crate) struct Late {
     pub address: SocketAddr,
     target: Arc<Mutex<Option<SocketAddr>>>,
 }
 
 impl Late {
-    pub fn new() -> Late {
+    pub(crate) fn new() -> Late {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let target: Arc<Mutex<Option<SocketAddr>>> = Arc::default();
@@ -92,7 +92,7 @@ impl Late {
         Late { address, target }
     }
 
-    pub fn lead_to(&self, target: SocketAddr) {
+    pub(crate) fn lead_to(&self, target: SocketAddr) {
         *self.target.lock().unwrap() = Some(target);
     }
 }

@@ -12,7 +12,7 @@ const A_B: &[u8] = b"\x26\0\x01a\0\x01b";
 const FORWARDED: &[u8] =
     b"\x01\x01\x03\0\x04text\x08\0\x06re/ply\x09\0\x04corr\x26\0\x01a\0\x01b\x26\0\x01a\0\x01b";
 
-pub fn named(name: &str) -> Packet<'static> {
+pub(crate) fn named(name: &str) -> Packet<'static> {
     match name.split(' ').next().unwrap_or_default() {
         "connect" => Packet::Connect(connect(name)),
         "connack" => Packet::Connack(connack(name)),

@@ -14,7 +14,7 @@ use crate::VERSIONS;
 
 // Packets borrow; what they borrow here is leaked, a few kilobytes a run.
 
-pub fn version() -> impl Strategy<Value = ProtocolVersion> {
+pub(crate) fn version() -> impl Strategy<Value = ProtocolVersion> {
     (0..VERSIONS.len()).prop_map(|index| VERSIONS[index])
 }
 
@@ -65,7 +65,7 @@ fn forwarded_properties() -> impl Strategy<Value = Vec<Property<'static>>> {
 }
 
 /// All that a PUBLISH may carry, in any order.
-pub fn publish_properties() -> impl Strategy<Value = Vec<Property<'static>>> {
+pub(crate) fn publish_properties() -> impl Strategy<Value = Vec<Property<'static>>> {
     let own = (option::of(1..=u16::MAX), option::of(any::<u32>()), vec(subscription_id(), 0..3));
     (forwarded_properties(), own).prop_flat_map(|(mut all, (alias, expiry, ids))| {
         all.extend(alias.map(Property::TopicAlias));
@@ -208,7 +208,7 @@ fn connack() -> impl Strategy<Value = Packet<'static>> {
     })
 }
 
-pub fn publish() -> impl Strategy<Value = Packet<'static>> {
+pub(crate) fn publish() -> impl Strategy<Value = Packet<'static>> {
     let flags = (any::<bool>(), qos(), any::<bool>(), packet_id());
     let numbers = (
         option::of(1..=u16::MAX),
@@ -325,7 +325,7 @@ fn auth() -> impl Strategy<Value = Packet<'static>> {
 }
 
 /// A packet as MQTT 5 knows it.
-pub fn packet() -> impl Strategy<Value = Packet<'static>> {
+pub(crate) fn packet() -> impl Strategy<Value = Packet<'static>> {
     prop_oneof![
         2 => connect(),
         2 => connack(),

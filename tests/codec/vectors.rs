@@ -15,7 +15,7 @@ const FILES: [&str; 6] = [
     include_str!("../vectors/others.txt"),
 ];
 
-pub struct Vector {
+pub(crate) struct Vector {
     pub name: &'static str,
     pub version: ProtocolVersion,
     pub bytes: Vec<u8>,
@@ -23,7 +23,7 @@ pub struct Vector {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Decodes, and is what we write.
     Exact,
     /// Decodes, but we write it otherwise.
@@ -35,12 +35,12 @@ pub enum Outcome {
 }
 
 /// Every vector, once for each of its versions.
-pub fn all() -> Vec<Vector> {
+pub(crate) fn all() -> Vec<Vector> {
     FILES.iter().flat_map(|file| rows(file)).flat_map(|columns| read(&columns)).collect()
 }
 
 /// The columns of each line that says something.
-pub fn rows(file: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
+pub(crate) fn rows(file: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
     file.lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| line.split(" | ").collect())
@@ -73,7 +73,7 @@ fn read(columns: &[&'static str]) -> Vec<Vector> {
 }
 
 /// `text` as bytes.
-pub fn bytes(text: &str) -> Vec<u8> {
+pub(crate) fn bytes(text: &str) -> Vec<u8> {
     let mut items = text.split_whitespace();
     let mut out = Vec::new();
     write(&mut items, &mut out);

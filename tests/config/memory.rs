@@ -7,11 +7,11 @@ use std::process::{Command, Output};
 use super::{entries, ringmq, stderr, stdout};
 
 /// A control group of version 1 below the one that the test runs in; it goes with its owner.
-pub struct Group(PathBuf);
+pub(crate) struct Group(PathBuf);
 
 impl Group {
     /// `None` where groups may not be made; says so.
-    pub fn new(name: &str, limit: u64) -> Option<Group> {
+    pub(crate) fn new(name: &str, limit: u64) -> Option<Group> {
         let made = Group::make(name, limit);
         if made.is_none() {
             println!("SKIPPED: no memory group of version 1 may be made here");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// How long a broker may take to listen, or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Broker {
+pub(crate) struct Broker {
     child: Child,
     pub address: SocketAddr,
     /// What it has written to stderr.
@@ -23,7 +23,7 @@ impl Broker {
     ///
     /// With `RINGMQ_PEER="mosquitto -p PORT"` in the environment it is that program instead, to try the tests themselves on
     /// a broker that others wrote.
-    pub fn start(arguments: &[&str]) -> Result<Broker, String> {
+    pub(crate) fn start(arguments: &[&str]) -> Result<Broker, String> {
         if let Ok(peer) = std::env::var("RINGMQ_PEER") {
             return Broker::start_peer(&peer);
         }
@@ -73,27 +73,27 @@ impl Broker {
         Ok(broker)
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal by its name: `TERM`, `INT`.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         let status = Command::new("kill").args([&format!("-{name}"), &id]).status();
         assert!(status.is_ok_and(|status| status.success()), "kill -{name} {id}");
     }
 
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
     /// How it ended; an error when it does not end by itself.
-    pub fn wait(&mut self) -> Result<ExitStatus, String> {
+    pub(crate) fn wait(&mut self) -> Result<ExitStatus, String> {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait().map_err(|e| e.to_string())? {

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 /// A packet as its named fields. Values are bytes: numbers in decimal, strings and binary data as they are, user
 /// properties as `name:value`. Fields with their default value are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packet {
+pub(crate) struct Packet {
     pub kind: Kind,
     pub fields: BTreeMap<&'static str, Vec<Vec<u8>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub(crate) enum Kind {
     Connect = 1,
     Connack,
     Publish,
@@ -30,7 +30,7 @@ pub enum Kind {
     Auth,
 }
 
-pub const KINDS: [(Kind, &str); 15] = [
+pub(crate) const KINDS: [(Kind, &str); 15] = [
     (Kind::Connect, "CONNECT"),
     (Kind::Connack, "CONNACK"),
     (Kind::Publish, "PUBLISH"),
@@ -49,21 +49,21 @@ pub const KINDS: [(Kind, &str); 15] = [
 ];
 
 impl Kind {
-    pub fn from_name(name: &str) -> Option<Kind> {
+    pub(crate) fn from_name(name: &str) -> Option<Kind> {
         KINDS.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind)
     }
 
-    pub fn from_number(number: u8) -> Option<Kind> {
+    pub(crate) fn from_number(number: u8) -> Option<Kind> {
         KINDS.iter().map(|(kind, _)| *kind).find(|kind| *kind as u8 == number)
     }
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         KINDS[self as usize - 1].1
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Type {
+pub(crate) enum Type {
     Byte,
     Two,
     Four,
@@ -74,13 +74,13 @@ pub enum Type {
 }
 
 impl Type {
-    pub fn is_number(self) -> bool {
+    pub(crate) fn is_number(self) -> bool {
         matches!(self, Type::Byte | Type::Two | Type::Four | Type::VarInt)
     }
 }
 
 /// Property identifiers, MQTT 5.0 section 2.2.2.2, with the packets that a server may send them in.
-pub const PROPERTIES: [(u8, &str, Type, &[Kind]); 27] = {
+pub(crate) const PROPERTIES: [(u8, &str, Type, &[Kind]); 27] = {
     use Kind::*;
     use Type::*;
     const ACKS: &[Kind] =
@@ -144,7 +144,7 @@ const PLAIN: [(&str, Type); 21] = [
 ];
 
 /// Properties of a will in a CONNECT, and the names they have there.
-pub const WILL_PROPERTIES: [(&str, &str); 7] = [
+pub(crate) const WILL_PROPERTIES: [(&str, &str); 7] = [
     ("will_delay", "will_delay"),
     ("will_expiry", "expiry"),
     ("will_payload_format", "payload_format"),
@@ -155,7 +155,7 @@ pub const WILL_PROPERTIES: [(&str, &str); 7] = [
 ];
 
 /// The canonical spelling and the type of a field.
-pub fn field(name: &str) -> Option<(&'static str, Type)> {
+pub(crate) fn field(name: &str) -> Option<(&'static str, Type)> {
     let plain = PLAIN.iter().find(|(known, _)| *known == name).copied();
     let property = || PROPERTIES.iter().find(|p| p.1 == name).map(|p| (p.1, p.2));
     let will = || {
@@ -166,7 +166,7 @@ pub fn field(name: &str) -> Option<(&'static str, Type)> {
 }
 
 /// A value as it is written in a script: `0x8e`, `"with blanks\n"`, `x*1000`, `plain`.
-pub fn value(text: &str, kind: Type) -> Result<Vec<u8>, String> {
+pub(crate) fn value(text: &str, kind: Type) -> Result<Vec<u8>, String> {
     if kind.is_number() {
         let number = match text.strip_prefix("0x") {
             Some(hex) => u64::from_str_radix(hex, 16),
@@ -183,7 +183,7 @@ pub fn value(text: &str, kind: Type) -> Result<Vec<u8>, String> {
 }
 
 /// Text in which `\n`, `\\`, `\"` and `\xHH` stand for a byte; other quotes are dropped.
-pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -206,27 +206,27 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
 }
 
 impl Packet {
-    pub fn new(kind: Kind) -> Packet {
+    pub(crate) fn new(kind: Kind) -> Packet {
         Packet { kind, fields: BTreeMap::new() }
     }
 
-    pub fn push(&mut self, name: &'static str, value: impl Into<Vec<u8>>) {
+    pub(crate) fn push(&mut self, name: &'static str, value: impl Into<Vec<u8>>) {
         self.fields.entry(name).or_default().push(value.into());
     }
 
-    pub fn push_number(&mut self, name: &'static str, number: u64) {
+    pub(crate) fn push_number(&mut self, name: &'static str, number: u64) {
         self.push(name, number.to_string());
     }
 
-    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+    pub(crate) fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.fields.get(name).map(|values| values[0].as_slice())
     }
 
-    pub fn all(&self, name: &str) -> &[Vec<u8>] {
+    pub(crate) fn all(&self, name: &str) -> &[Vec<u8>] {
         self.fields.get(name).map_or(&[], Vec::as_slice)
     }
 
-    pub fn number(&self, name: &str) -> Option<u64> {
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
         std::str::from_utf8(self.bytes(name)?).ok()?.parse().ok()
     }
 }

@@ -16,13 +16,13 @@ use crate::runner::{Patience, Received, World};
 const LONG: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(60);
 
-pub struct Loopback {
+pub(crate) struct Loopback {
     broker: Broker,
     sockets: HashMap<String, TcpStream>,
 }
 
 impl Loopback {
-    pub fn start(shards: u16, limits: &[(String, u64)]) -> Result<Loopback, String> {
+    pub(crate) fn start(shards: u16, limits: &[(String, u64)]) -> Result<Loopback, String> {
         let mut arguments = vec!["--shards".to_owned(), shards.to_string()];
         for (name, value) in limits {
             let is_flag = Key::find(name).is_some_and(|key| matches!(key.kind, Kind::Flag));
@@ -33,7 +33,7 @@ impl Loopback {
         Ok(Loopback { broker: Broker::start(&arguments)?, sockets: HashMap::new() })
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.broker.log()
     }
 }

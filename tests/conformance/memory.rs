@@ -16,7 +16,7 @@ const LANE_ROOM: usize = 2;
 /// Rounds of turns after which a world that finds no rest is wrong.
 const ROUNDS_MAX: usize = 1_000_000;
 
-pub struct Memory {
+pub(crate) struct Memory {
     now: Instant,
     shards: Vec<Shard>,
     memory: memory::Memory,
@@ -25,7 +25,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub fn new(
+    pub(crate) fn new(
         shard_count: u16,
         read_size: usize,
         limits: &[(String, u64)],
@@ -57,7 +57,7 @@ impl Memory {
     }
 
     /// What must hold when all is said.
-    pub fn finish(mut self) -> Result<(), String> {
+    pub(crate) fn finish(mut self) -> Result<(), String> {
         for (index, shard) in self.shards.iter_mut().enumerate() {
             if !shard.is_idle() {
                 return Err(format!("shard {index} is not idle at rest"));

@@ -7,7 +7,7 @@ use crate::script::{Action, Case, Step, Template, Term};
 use crate::wire::{self, Version};
 
 /// Where a script meets a broker: shards in memory, or a process over loopback.
-pub trait World {
+pub(crate) trait World {
     fn open(&mut self, client: &str) -> Result<(), String>;
     fn send(&mut self, client: &str, bytes: &[u8]);
     fn receive(&mut self, client: &str, patience: Patience) -> Received;
@@ -17,7 +17,7 @@ pub trait World {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub(crate) enum Patience {
     /// Something is expected.
     Long,
     /// Nothing is.
@@ -25,7 +25,7 @@ pub enum Patience {
 }
 
 #[derive(Debug)]
-pub enum Received {
+pub(crate) enum Received {
     Bytes(Vec<u8>),
     Closed,
     Nothing,
@@ -55,7 +55,7 @@ enum Next {
     Nothing,
 }
 
-pub struct Runner<'w> {
+pub(crate) struct Runner<'w> {
     world: &'w mut dyn World,
     version: Version,
     clients: HashMap<String, Client>,
@@ -64,7 +64,7 @@ pub struct Runner<'w> {
 }
 
 /// Plays it to its end, or to the first step that does not hold.
-pub fn run(case: &Case, world: &mut dyn World, trace: bool) -> Result<(), String> {
+pub(crate) fn run(case: &Case, world: &mut dyn World, trace: bool) -> Result<(), String> {
     let mut runner = Runner {
         world,
         version: case.version,

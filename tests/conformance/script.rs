@@ -6,7 +6,7 @@ use crate::fields::{self, Kind, Type, field};
 use crate::wire::{self, Version};
 
 #[derive(Debug)]
-pub struct Script {
+pub(crate) struct Script {
     pub name: String,
     pub file: String,
     pub line: usize,
@@ -22,7 +22,7 @@ pub struct Script {
 
 /// A script with one of its examples, in one version.
 #[derive(Debug)]
-pub struct Case {
+pub(crate) struct Case {
     pub title: String,
     pub version: Version,
     pub limits: Vec<(String, u64)>,
@@ -30,7 +30,7 @@ pub struct Case {
 }
 
 #[derive(Clone, Debug)]
-pub struct Step {
+pub(crate) struct Step {
     /// `file:line`
     pub place: String,
     pub text: String,
@@ -38,7 +38,7 @@ pub struct Step {
 }
 
 #[derive(Clone, Debug)]
-pub enum Action {
+pub(crate) enum Action {
     Send {
         client: String,
         packet: Template,
@@ -62,7 +62,7 @@ pub enum Action {
 
 /// A packet with places for variables; for an expected packet, a pattern.
 #[derive(Clone, Debug)]
-pub struct Template {
+pub(crate) struct Template {
     pub kind: Kind,
     pub fields: Vec<(&'static str, Term)>,
     /// Fields that must not be there.
@@ -70,7 +70,7 @@ pub struct Template {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Term {
+pub(crate) enum Term {
     Exact(Vec<u8>),
     /// Bound by the first packet it is expected in.
     Variable(String),
@@ -78,7 +78,7 @@ pub enum Term {
     Range(u64, u64),
 }
 
-pub fn parse(file: &str, text: &str) -> Result<Vec<Script>, String> {
+pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Script>, String> {
     let mut scripts: Vec<Script> = Vec::new();
     let mut columns: Vec<String> = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -140,7 +140,7 @@ fn version(name: &str) -> Option<Version> {
 
 impl Script {
     /// The script once for each version and example.
-    pub fn cases(&self) -> Result<Vec<Case>, String> {
+    pub(crate) fn cases(&self) -> Result<Vec<Case>, String> {
         let mut cases = Vec::new();
         let none = [BTreeMap::new()];
         let examples = if self.examples.is_empty() { &none[..] } else { &self.examples };

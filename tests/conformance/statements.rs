@@ -19,7 +19,7 @@ enum Duty {
 }
 
 /// The account as text, or what is wrong with it.
-pub fn account(scripts: &[Script]) -> Result<String, String> {
+pub(crate) fn account(scripts: &[Script]) -> Result<String, String> {
     let text = include_str!("statements.txt");
     let mut duties = BTreeMap::new();
     let mut wrong = Vec::new();

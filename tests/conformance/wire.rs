@@ -5,14 +5,14 @@ use crate::fields::{Kind, PROPERTIES, Packet, Type, WILL_PROPERTIES};
 
 /// A version of the protocol, by its level on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
+pub(crate) enum Version {
     V31 = 3,
     V311 = 4,
     V5 = 5,
 }
 
 impl Version {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Version::V31 => "3.1",
             Version::V311 => "3.1.1",
@@ -22,7 +22,7 @@ impl Version {
 }
 
 /// The bytes of a packet that a client sends.
-pub fn encode(packet: &Packet, version: Version) -> Result<Vec<u8>, String> {
+pub(crate) fn encode(packet: &Packet, version: Version) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     let number = |name| packet.number(name).unwrap_or(0);
     let id = |body: &mut Vec<u8>| body.extend((number("id") as u16).to_be_bytes());
@@ -194,14 +194,14 @@ fn properties(
     Ok(())
 }
 
-pub fn prefixed(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+pub(crate) fn prefixed(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
     let size = u16::try_from(bytes.len()).map_err(|_| "longer than 65,535 bytes".to_owned())?;
     out.extend(size.to_be_bytes());
     out.extend_from_slice(bytes);
     Ok(())
 }
 
-pub fn var_int(mut number: usize, out: &mut Vec<u8>) {
+pub(crate) fn var_int(mut number: usize, out: &mut Vec<u8>) {
     while number >= 128 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -210,7 +210,7 @@ pub fn var_int(mut number: usize, out: &mut Vec<u8>) {
 }
 
 /// The size of the packet at the head of `bytes`, once its header is there. An error when a server may not send it.
-pub fn packet_size(bytes: &[u8]) -> Result<Option<usize>, String> {
+pub(crate) fn packet_size(bytes: &[u8]) -> Result<Option<usize>, String> {
     let mut number = 0;
     for (index, &byte) in bytes.iter().skip(1).take(4).enumerate() {
         number |= usize::from(byte & 0x7F) << (7 * index);
@@ -231,7 +231,7 @@ pub fn packet_size(bytes: &[u8]) -> Result<Option<usize>, String> {
 
 /// A packet from the server. What a server may not send is an error: reserved bits, unknown or misplaced properties,
 /// reason codes of other packets, strings that are not UTF-8, bytes left over.
-pub fn decode(bytes: &[u8], version: Version) -> Result<Packet, String> {
+pub(crate) fn decode(bytes: &[u8], version: Version) -> Result<Packet, String> {
     let kind = Kind::from_number(bytes[0] >> 4).ok_or("packet type 0")?;
     let header = 1 + bytes[1..].iter().take_while(|&&b| b & 0x80 != 0).count() + 1;
     let mut reader = Reader(&bytes[header..]);
@@ -462,7 +462,7 @@ impl<'a> Reader<'a> {
 
 /// `tokens` as bytes: hex digits, `s"text"` with its length, `"text"` without, `[ .. ]` and `{ .. }` with the count of the
 /// bytes in them in front, as a variable byte integer. `00*70000` repeats.
-pub fn assemble(tokens: &[String]) -> Result<Vec<u8>, String> {
+pub(crate) fn assemble(tokens: &[String]) -> Result<Vec<u8>, String> {
     let mut open: Vec<Vec<u8>> = vec![Vec::new()];
     for token in tokens {
         match token.as_str() {
@@ -505,6 +505,6 @@ fn hex(digits: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Whether the first word of a line says that raw bytes follow.
-pub fn is_raw(token: &str) -> bool {
+pub(crate) fn is_raw(token: &str) -> bool {
     token.len() == 2 && hex(token).is_ok()
 }

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 /// What the hooks of all shards were called with, as lines.
-pub type Log = Rc<RefCell<Vec<String>>>;
+pub(crate) type Log = Rc<RefCell<Vec<String>>>;
 
 type OnConnect =
     fn(&ClientView<'_>, &ConnectView<'_>, &mut SessionLimits) -> Result<(), ReasonCode>;
@@ -19,7 +19,7 @@ type OnAuthorize = fn(&ClientView<'_>, &MessageView<'_>) -> Result<(), ReasonCod
 type OnDeliver = fn(&ClientView<'_>, &MessageView<'_>) -> bool;
 
 #[derive(Clone, Default)]
-pub struct Scripted {
+pub(crate) struct Scripted {
     pub connect: Option<OnConnect>,
     pub subscribe: Option<OnSubscribe>,
     pub publish: Option<OnPublish>,

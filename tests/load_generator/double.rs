@@ -11,7 +11,7 @@ use crate::packets::read_packet;
 
 /// How the double misbehaves.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub(crate) struct Manner {
     /// Its count of dropped messages before the first client came.
     pub counted_before: u64,
     /// How many of those it has not said yet when a client subscribes.
@@ -34,19 +34,19 @@ const FIRST_LOST: u64 = 50;
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// A double, which runs as long as the test.
-pub struct Double {
+pub(crate) struct Double {
     pub address: String,
     state: Arc<State>,
 }
 
 impl Double {
     /// Messages that it has got.
-    pub fn published(&self) -> u64 {
+    pub(crate) fn published(&self) -> u64 {
         self.state.published.load(Relaxed)
     }
 }
 
-pub fn start(manner: Manner) -> Double {
+pub(crate) fn start(manner: Manner) -> Double {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     let state = Arc::new(State {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::packets::read_packet;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// Every third client is refused.
     RefusesThirds,
     /// Each client's connection is closed behind its third packet.
@@ -19,7 +19,7 @@ pub enum Manner {
 }
 
 /// Returns its port. It runs as long as the test.
-pub fn start(manner: Manner) -> u16 {
+pub(crate) fn start(manner: Manner) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("bound").port();
     std::thread::spawn(move || {

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 /// The next packet, and the size of its fixed header.
-pub fn read_packet(input: &mut impl Read) -> Option<(usize, Vec<u8>)> {
+pub(crate) fn read_packet(input: &mut impl Read) -> Option<(usize, Vec<u8>)> {
     let mut packet = vec![0; 2];
     input.read_exact(&mut packet).ok()?;
     let mut size = usize::from(packet[1] & 0x7f);

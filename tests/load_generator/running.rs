@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 /// Ends with the test.
-pub struct Running {
+pub(crate) struct Running {
     pub process: Child,
     pub address: String,
 }
 
 impl Running {
-    pub fn ringmq(options: &str) -> Running {
+    pub(crate) fn ringmq(options: &str) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
         command.args("serve --listen 127.0.0.1:0 --shards 1".split(' '));
         command.args(options.split_whitespace()).stderr(Stdio::piped());

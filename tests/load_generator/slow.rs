@@ -11,7 +11,7 @@ use crate::packets::read_packet;
 
 /// What the double does above its capacity.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Above {
+pub(crate) enum Above {
     /// Messages wait.
     Delays,
     /// While more than `WAITING_MAX` wait, it loses every tenth.
@@ -24,7 +24,7 @@ pub enum Above {
 const WAITING_MAX: Duration = Duration::from_millis(60);
 
 /// Messages a second that it delivers.
-pub const CAPACITY: u32 = 2000;
+pub(crate) const CAPACITY: u32 = 2000;
 
 struct State {
     above: Above,
@@ -35,7 +35,7 @@ struct State {
 }
 
 /// Returns its address. It runs as long as the test.
-pub fn start(above: Above) -> String {
+pub(crate) fn start(above: Above) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     let busy_until = Mutex::new((Instant::now(), 0));

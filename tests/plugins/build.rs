@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// The shared library of `tests/plugins/NAME.c`, built anew.
-pub fn c(name: &str) -> PathBuf {
+pub(crate) fn c(name: &str) -> PathBuf {
     let source = folder().join(format!("{name}.c"));
     c_source(&source, &[])
 }
 
 /// The shared library of a C file, built with more options than the usual ones.
-pub fn c_source(source: &Path, options: &[&str]) -> PathBuf {
+pub(crate) fn c_source(source: &Path, options: &[&str]) -> PathBuf {
     let library = fresh(source.file_stem().unwrap().to_str().unwrap()).with_extension("so");
     let mut compiler = Command::new("cc");
     compiler.args(["-std=c11", "-shared", "-fPIC", "-O2", "-pthread"]);
@@ -23,7 +23,7 @@ pub fn c_source(source: &Path, options: &[&str]) -> PathBuf {
 }
 
 /// The shared library of the Rust project in `tests/plugins/rust`.
-pub fn rust() -> PathBuf {
+pub(crate) fn rust() -> PathBuf {
     // One cargo at a time: several would wait for each other with a message each.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,7 +40,7 @@ pub fn rust() -> PathBuf {
 }
 
 /// Runs a command to its end; a failure is a panic with what it said.
-pub fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| {
         panic!("{command:?}: {error}");
     });
@@ -50,17 +50,17 @@ pub fn run(command: &mut Command) -> String {
 }
 
 /// A path of this process that nothing has used.
-pub fn fresh(name: &str) -> PathBuf {
+pub(crate) fn fresh(name: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     scratch().join(format!("{name}-{}-{count}", std::process::id()))
 }
 
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugins")
 }
 
-pub fn header_folder() -> PathBuf {
+pub(crate) fn header_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plugins/abi")
 }
 

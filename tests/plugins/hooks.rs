@@ -16,7 +16,7 @@ use super::build;
 
 /// A message, whole and owned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owned {
+pub(crate) struct Owned {
     pub topic: String,
     pub payload: Vec<u8>,
     pub qos: QoS,
@@ -27,16 +27,16 @@ pub struct Owned {
 }
 
 impl Owned {
-    pub fn new(topic: &str, payload: &[u8]) -> Owned {
+    pub(crate) fn new(topic: &str, payload: &[u8]) -> Owned {
         Owned { topic: topic.to_owned(), payload: payload.to_owned(), ..Owned::default() }
     }
 
-    pub fn with(mut self, properties: &[Property<'_>]) -> Owned {
+    pub(crate) fn with(mut self, properties: &[Property<'_>]) -> Owned {
         properties.iter().for_each(|property| property.encode(&mut self.properties));
         self
     }
 
-    pub fn view(&self) -> MessageView<'_> {
+    pub(crate) fn view(&self) -> MessageView<'_> {
         MessageView {
             topic: &self.topic,
             payload: &self.payload,
@@ -47,7 +47,7 @@ impl Owned {
         }
     }
 
-    pub fn of(edit: &MessageEdit<'_>) -> Owned {
+    pub(crate) fn of(edit: &MessageEdit<'_>) -> Owned {
         let (first, second) = edit.property_parts();
         Owned {
             topic: edit.topic().to_owned(),
@@ -64,7 +64,7 @@ impl Owned {
     }
 }
 
-pub fn plugin(path: &Path, options: &[(&str, &str)]) -> Box<dyn Plugin> {
+pub(crate) fn plugin(path: &Path, options: &[(&str, &str)]) -> Box<dyn Plugin> {
     make(path, options, 0).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -74,7 +74,7 @@ fn make(path: &Path, options: &[(&str, &str)], shard: u16) -> Result<Box<dyn Plu
     factory.unwrap().make(shard).map_err(|error| error.to_string())
 }
 
-pub const CLIENT: ClientView<'static> = ClientView {
+pub(crate) const CLIENT: ClientView<'static> = ClientView {
     client_id: "client-7",
     user_name: None,
     peer: None,
@@ -84,7 +84,10 @@ pub const CLIENT: ClientView<'static> = ClientView {
 };
 
 /// What the publish hook of `plugin` says of a message, and the message behind it.
-pub fn publish(plugin: &mut dyn Plugin, message: &Owned) -> (Result<Verdict, String>, Owned) {
+pub(crate) fn publish(
+    plugin: &mut dyn Plugin,
+    message: &Owned,
+) -> (Result<Verdict, String>, Owned) {
     publish_within(plugin, message, &Limits::default())
 }
 

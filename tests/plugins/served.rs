@@ -191,13 +191,13 @@ fn start(tables: &str, shards: &str) -> Broker {
     Broker::start(&arguments).unwrap()
 }
 
-pub fn config(tables: &str) -> PathBuf {
+pub(crate) fn config(tables: &str) -> PathBuf {
     let config = build::fresh("config").with_extension("toml");
     fs::write(&config, tables).unwrap();
     config
 }
 
-pub fn table(name: &str, library: &Path, on_error: &str, options: &str) -> String {
+pub(crate) fn table(name: &str, library: &Path, on_error: &str, options: &str) -> String {
     format!(
         "[[plugin]]\nname = \"{name}\"\nkind = \"library\"\non_error = \"{on_error}\"\npath = \"{}\"\n\
          options = {{ {options} }}\n\n",
@@ -205,7 +205,7 @@ pub fn table(name: &str, library: &Path, on_error: &str, options: &str) -> Strin
     )
 }
 
-pub fn publish(topic: &str, flags: u8, id: u16) -> Vec<u8> {
+pub(crate) fn publish(topic: &str, flags: u8, id: u16) -> Vec<u8> {
     let message =
         Message { topic: topic.to_owned(), properties: Vec::new(), payload: b"payload".to_vec() };
     message.publish(Version::V5, flags, id)
@@ -229,7 +229,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// What the broker has logged, once `words` are in it.
-pub fn wait_for(broker: &Broker, words: &str) -> String {
+pub(crate) fn wait_for(broker: &Broker, words: &str) -> String {
     let began = Instant::now();
     loop {
         let log = broker.log();
@@ -242,7 +242,7 @@ pub fn wait_for(broker: &Broker, words: &str) -> String {
 }
 
 /// The user properties of a message that a client gets.
-pub fn next_user_properties(client: &mut Client) -> Vec<Vec<u8>> {
+pub(crate) fn next_user_properties(client: &mut Client) -> Vec<Vec<u8>> {
     let Received::Frame(frame) = client.message(PATIENCE) else { panic!("no message came") };
     let packet: Packet = wire::decode(&frame, client.version).unwrap();
     packet.all("user").to_vec()

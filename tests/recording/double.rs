@@ -9,7 +9,7 @@ use crate::packets::read_packet;
 
 /// What it does wrong, with every tenth message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     Nothing,
     Drops,
     Repeats,
@@ -24,7 +24,7 @@ pub enum Fault {
     Closes(u64),
 }
 
-pub const DELAY: Duration = Duration::from_millis(200);
+pub(crate) const DELAY: Duration = Duration::from_millis(200);
 
 struct State {
     fault: Fault,
@@ -39,7 +39,7 @@ struct Passed {
 }
 
 /// Runs as long as the test. Returns its address.
-pub fn start(fault: Fault) -> String {
+pub(crate) fn start(fault: Fault) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     let state = Arc::new(State { fault, passed: Mutex::default() });

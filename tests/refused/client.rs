@@ -11,13 +11,13 @@ use ringmq::codec::{
 
 const VERSION: ProtocolVersion = ProtocolVersion::V311;
 
-pub struct Client {
+pub(crate) struct Client {
     socket: TcpStream,
     input: Vec<u8>,
 }
 
 impl Client {
-    pub fn connect(address: SocketAddr, client_id: &str) -> Client {
+    pub(crate) fn connect(address: SocketAddr, client_id: &str) -> Client {
         let socket = TcpStream::connect(address).expect("it listens");
         socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a time above 0");
         let mut client = Client { socket, input: Vec::new() };
@@ -28,7 +28,7 @@ impl Client {
         client
     }
 
-    pub fn subscribe(&mut self, filter: &str) {
+    pub(crate) fn subscribe(&mut self, filter: &str) {
         let options = SubscriptionOptions {
             qos: QoS::AtMostOnce,
             no_local: false,
@@ -45,12 +45,12 @@ impl Client {
         self.read_until(|packet| matches!(packet, Packet::Suback(_)).then_some(()));
     }
 
-    pub fn publish(&mut self, topic: &str, payload: &[u8]) {
+    pub(crate) fn publish(&mut self, topic: &str, payload: &[u8]) {
         self.send(&Packet::Publish(Publish { topic, payload, ..Publish::default() }));
     }
 
     /// At QoS 1; returns when the broker has it.
-    pub fn publish_acked(&mut self, topic: &str, payload: &[u8], id: u16) {
+    pub(crate) fn publish_acked(&mut self, topic: &str, payload: &[u8], id: u16) {
         let (qos, packet_id) = (QoS::AtLeastOnce, PacketId::new(id));
         let publish = Publish { qos, packet_id, topic, payload, ..Publish::default() };
         self.send(&Packet::Publish(publish));
@@ -61,7 +61,7 @@ impl Client {
     }
 
     /// The next message, topic and payload.
-    pub fn receive(&mut self) -> (String, Vec<u8>) {
+    pub(crate) fn receive(&mut self) -> (String, Vec<u8>) {
         self.read_until(|packet| match packet {
             Packet::Publish(publish) => Some((publish.topic.to_owned(), publish.payload.to_vec())),
             _ => None,

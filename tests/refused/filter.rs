@@ -12,7 +12,7 @@ const NEWER_CALLS: std::ops::Range<i64> = 424..1024;
 
 /// What a filter does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Filter {
+pub(crate) enum Filter {
     /// Answers EPERM to io_uring, as Docker and containerd do by default.
     Eperm,
     /// Answers ENOSYS to io_uring, as filters do that claim not to know it.
@@ -23,7 +23,7 @@ pub enum Filter {
 
 impl Filter {
     /// From here on this thread and what it starts live with it, for good.
-    pub fn apply(self) -> Result<(), String> {
+    pub(crate) fn apply(self) -> Result<(), String> {
         let (calls, errno) = match self {
             Filter::Eperm => (IO_URING.collect::<Vec<_>>(), libc::EPERM),
             Filter::Enosys => (IO_URING.collect(), libc::ENOSYS),

@@ -14,7 +14,7 @@ use crate::wire::Version;
 /// How far the publisher may be ahead of the slowest subscriber, messages: a queue takes more.
 const AHEAD_MAX: u64 = 400;
 
-pub struct Bystanders {
+pub(crate) struct Bystanders {
     stop: Arc<AtomicBool>,
     publisher: JoinHandle<u64>,
     subscribers: Vec<JoinHandle<()>>,
@@ -23,7 +23,7 @@ pub struct Bystanders {
 }
 
 impl Bystanders {
-    pub fn start(address: SocketAddr) -> Bystanders {
+    pub(crate) fn start(address: SocketAddr) -> Bystanders {
         let topics = (0..5).map(|n| format!("bystanders/{n}")).collect();
         let source = Source { id: 0, version: Version::V5, topics, size_max: 300 };
         let stop = Arc::new(AtomicBool::new(false));
@@ -51,7 +51,7 @@ impl Bystanders {
     }
 
     /// Ends them; all has been received.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         self.stop.store(true, Ordering::SeqCst);
         let count = self.publisher.join().expect("the publisher was served");
         assert!(count > 100, "only {count} messages between bystanders");

@@ -11,9 +11,9 @@ use crate::message::Message;
 use crate::wire::{self, Version};
 
 /// How long an answer may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Client {
+pub(crate) struct Client {
     pub socket: TcpStream,
     pub version: Version,
     input: Vec<u8>,
@@ -25,7 +25,7 @@ pub struct Client {
 
 /// What came next.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Received {
+pub(crate) enum Received {
     Frame(Vec<u8>),
     Nothing,
     Closed,
@@ -33,7 +33,7 @@ pub enum Received {
 
 /// A PUBLISH that came, taken apart.
 #[derive(Debug)]
-pub struct Delivery<'a> {
+pub(crate) struct Delivery<'a> {
     pub dup: bool,
     pub qos: u8,
     pub retain: bool,
@@ -46,7 +46,7 @@ pub struct Delivery<'a> {
 }
 
 impl Client {
-    pub fn open(address: SocketAddr, version: Version) -> Client {
+    pub(crate) fn open(address: SocketAddr, version: Version) -> Client {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -54,7 +54,7 @@ impl Client {
     }
 
     /// Connects; panics unless the broker takes it.
-    pub fn join(
+    pub(crate) fn join(
         address: SocketAddr,
         version: Version,
         id: &str,
@@ -68,18 +68,18 @@ impl Client {
     }
 
     /// `filters`: `FILTER@QOS` and options. Returns when they are granted; what came before waits.
-    pub fn subscribe(&mut self, filters: &[&str]) {
+    pub(crate) fn subscribe(&mut self, filters: &[&str]) {
         self.send(&subscribe(self.version, 1, filters));
         let suback = self.answer(Kind::Suback);
         assert!(suback.all("reasons").iter().all(|code| code.len() == 1), "{suback}");
     }
 
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).unwrap();
     }
 
     /// The next frame of `kind`; what comes before it waits.
-    pub fn answer(&mut self, kind: Kind) -> Packet {
+    pub(crate) fn answer(&mut self, kind: Kind) -> Packet {
         loop {
             match self.read(PATIENCE) {
                 Received::Frame(frame) if frame[0] >> 4 == kind as u8 => {
@@ -92,7 +92,7 @@ impl Client {
     }
 
     /// The next frame; panics when there is none.
-    pub fn frame(&mut self) -> Vec<u8> {
+    pub(crate) fn frame(&mut self) -> Vec<u8> {
         match self.receive(PATIENCE) {
             Received::Frame(frame) => frame,
             other => panic!("{other:?} where a packet was expected"),
@@ -100,7 +100,7 @@ impl Client {
     }
 
     /// The next frame; malformed ones are found by those who read them.
-    pub fn receive(&mut self, patience: Duration) -> Received {
+    pub(crate) fn receive(&mut self, patience: Duration) -> Received {
         match self.waiting.pop_front() {
             Some(frame) => Received::Frame(frame),
             None => self.read(patience),
@@ -108,7 +108,7 @@ impl Client {
     }
 
     /// The next PUBLISH, acknowledged as its QoS wants it; releases of QoS 2 are answered on the way.
-    pub fn message(&mut self, patience: Duration) -> Received {
+    pub(crate) fn message(&mut self, patience: Duration) -> Received {
         loop {
             let frame = match self.receive(patience) {
                 Received::Frame(frame) => frame,
@@ -159,7 +159,7 @@ impl Client {
     }
 
     /// `frame` as a message; `None` when it is another packet.
-    pub fn delivery<'a>(&self, frame: &'a [u8]) -> Option<Delivery<'a>> {
+    pub(crate) fn delivery<'a>(&self, frame: &'a [u8]) -> Option<Delivery<'a>> {
         if frame[0] >> 4 != Kind::Publish as u8 {
             return None;
         }
@@ -190,7 +190,7 @@ impl Client {
     }
 
     /// Acknowledges a message as its QoS wants it: PUBACK, PUBREC or nothing.
-    pub fn acknowledge(&mut self, delivery: &Delivery<'_>) {
+    pub(crate) fn acknowledge(&mut self, delivery: &Delivery<'_>) {
         match delivery.qos {
             0 => {}
             1 => self.send(&ack(Kind::Puback, delivery.id)),
@@ -199,13 +199,13 @@ impl Client {
     }
 
     /// Ends the session in order.
-    pub fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         self.send(&[0xE0, 0]);
         self.drain();
     }
 
     /// Reads to the end, which must come.
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         loop {
             match self.receive(PATIENCE) {
                 Received::Frame(_) => {}
@@ -216,13 +216,13 @@ impl Client {
     }
 
     /// Ends the connection with a reset: what was not read yet is lost.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }
 
 /// A CONNECT with named fields, clean unless they say otherwise.
-pub fn connect(version: Version, id: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn connect(version: Version, id: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let mut packet = Packet::new(Kind::Connect);
     packet.push("client_id", id);
     packet.push_number("keep_alive", 0);
@@ -233,7 +233,7 @@ pub fn connect(version: Version, id: &str, fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// A CONNECT, clean, with a will of any bytes at QoS 1.
-pub fn connect_with_will(version: Version, id: &str, will: &Message) -> Vec<u8> {
+pub(crate) fn connect_with_will(version: Version, id: &str, will: &Message) -> Vec<u8> {
     let mut body = b"\x00\x04MQTT".to_vec();
     body.extend([version as u8, 0b0000_1110, 0, 60]);
     if version == Version::V5 {
@@ -252,7 +252,7 @@ pub fn connect_with_will(version: Version, id: &str, will: &Message) -> Vec<u8> 
     packet
 }
 
-pub fn subscribe(version: Version, id: u16, filters: &[&str]) -> Vec<u8> {
+pub(crate) fn subscribe(version: Version, id: u16, filters: &[&str]) -> Vec<u8> {
     let mut packet = Packet::new(Kind::Subscribe);
     packet.push_number("id", id.into());
     for filter in filters {
@@ -261,7 +261,7 @@ pub fn subscribe(version: Version, id: u16, filters: &[&str]) -> Vec<u8> {
     wire::encode(&packet, version).unwrap()
 }
 
-pub fn unsubscribe(version: Version, id: u16, filters: &[&str]) -> Vec<u8> {
+pub(crate) fn unsubscribe(version: Version, id: u16, filters: &[&str]) -> Vec<u8> {
     let mut packet = Packet::new(Kind::Unsubscribe);
     packet.push_number("id", id.into());
     for filter in filters {
@@ -271,7 +271,7 @@ pub fn unsubscribe(version: Version, id: u16, filters: &[&str]) -> Vec<u8> {
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP.
-pub fn ack(kind: Kind, id: u16) -> [u8; 4] {
+pub(crate) fn ack(kind: Kind, id: u16) -> [u8; 4] {
     let [high, low] = id.to_be_bytes();
     [(kind as u8) << 4 | if kind == Kind::Pubrel { 2 } else { 0 }, 2, high, low]
 }

@@ -13,7 +13,7 @@ const LETTERS: [char; 5] = ['a', '/', ' ', '\u{e9}', '\u{1f980}'];
 
 /// A publisher of messages 0, 1, 2 and so on; message `n` goes to topic `n % topics.len()`.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub(crate) struct Source {
     pub id: u64,
     pub version: Version,
     pub topics: Vec<String>,
@@ -21,7 +21,7 @@ pub struct Source {
     pub size_max: usize,
 }
 
-pub struct Message {
+pub(crate) struct Message {
     pub topic: String,
     /// As on the wire, without the length; empty before MQTT 5.
     pub properties: Vec<u8>,
@@ -29,7 +29,7 @@ pub struct Message {
 }
 
 impl Source {
-    pub fn message(&self, number: u64) -> Message {
+    pub(crate) fn message(&self, number: u64) -> Message {
         let mut random = fastrand::Rng::with_seed(self.id << 32 ^ number);
         let size = random.usize(..=self.size_max);
         let mut payload = Vec::with_capacity(HEAD_SIZE + size);
@@ -80,7 +80,7 @@ fn random_properties(random: &mut fastrand::Rng, out: &mut Vec<u8>) {
 
 impl Message {
     /// The PUBLISH that carries it; `id` is written for QoS 1 and 2.
-    pub fn publish(&self, version: Version, flags: u8, id: u16) -> Vec<u8> {
+    pub(crate) fn publish(&self, version: Version, flags: u8, id: u16) -> Vec<u8> {
         let mut body = Vec::with_capacity(self.payload.len() + self.properties.len() + 64);
         wire::prefixed(self.topic.as_bytes(), &mut body).unwrap();
         if flags & 0b0110 != 0 {
@@ -99,7 +99,7 @@ impl Message {
 }
 
 /// What one receiver has got, held against what was sent.
-pub struct Ledger<'a> {
+pub(crate) struct Ledger<'a> {
     sources: &'a [Source],
     /// The last number by source and topic.
     last: HashMap<(u64, Vec<u8>), u64>,
@@ -108,7 +108,7 @@ pub struct Ledger<'a> {
 
 /// How the numbers of one source on one topic may follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Follow {
+pub(crate) enum Follow {
     /// Each the next one, from the first to be seen.
     Gapless,
     /// The next one, or one that was seen: sent again by a publisher or a broker whose link was cut.
@@ -117,12 +117,12 @@ pub enum Follow {
 
 impl<'a> Ledger<'a> {
     /// `sources`: by their ids.
-    pub fn new(sources: &'a [Source]) -> Ledger<'a> {
+    pub(crate) fn new(sources: &'a [Source]) -> Ledger<'a> {
         Ledger { sources, last: HashMap::new(), got_count: 0 }
     }
 
     /// Checks every byte of a message and its place; who sent it and its number.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         delivery: &Delivery<'_>,
         version: Version,
@@ -145,7 +145,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Checks every byte of a message; who sent it and its number.
-    pub fn check(&self, delivery: &Delivery<'_>, version: Version) -> (u64, u64) {
+    pub(crate) fn check(&self, delivery: &Delivery<'_>, version: Version) -> (u64, u64) {
         let word = |at: usize| {
             let bytes = delivery.payload.get(at..at + 8).expect("a payload with its head");
             u64::from_be_bytes(bytes.try_into().unwrap())

@@ -8,14 +8,14 @@ use rustix::thread::{UnshareFlags, gettid};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-pub struct Namespace {
+pub(crate) struct Namespace {
     jobs: Sender<Job>,
     /// Its thread, by which `ip` finds it.
     pub id: i32,
 }
 
 impl Namespace {
-    pub fn new() -> Result<Namespace, String> {
+    pub(crate) fn new() -> Result<Namespace, String> {
         let (jobs, todo) = channel::<Job>();
         let (tell, told) = channel();
         thread::spawn(move || {
@@ -34,14 +34,14 @@ impl Namespace {
     }
 
     /// Does `work` inside.
-    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, told) = channel();
         self.jobs.send(Box::new(move || tell.send(work()).unwrap())).unwrap();
         told.recv().unwrap()
     }
 
     /// `ip` with these words, inside.
-    pub fn ip(&self, words: &str) -> Result<(), String> {
+    pub(crate) fn ip(&self, words: &str) -> Result<(), String> {
         let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
         self.run(move || {
             let told = Command::new("ip").args(&words).output();

@@ -14,7 +14,7 @@ use crate::wire;
 /// Messages on their way at once.
 const BATCH: u64 = 24;
 
-pub struct Publisher {
+pub(crate) struct Publisher {
     client: Client,
     next_id: u16,
     output: Vec<u8>,
@@ -23,12 +23,12 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(client: Client) -> Publisher {
+    pub(crate) fn new(client: Client) -> Publisher {
         Publisher { client, next_id: 0, output: Vec::new(), awaited: BTreeMap::new() }
     }
 
     /// Queues one message; `settle` sends it.
-    pub fn publish(&mut self, message: &Message, qos: u8, retain: bool) {
+    pub(crate) fn publish(&mut self, message: &Message, qos: u8, retain: bool) {
         if qos > 0 {
             self.next_id = self.next_id % 60_000 + 1;
             let wanted = if qos == 1 { Kind::Puback } else { Kind::Pubrec };
@@ -39,7 +39,7 @@ impl Publisher {
     }
 
     /// Sends what is queued, and returns when every bit of it is acknowledged, for QoS 0 by a ping behind it.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.output.extend([0xC0, 0]);
         self.client.send(&std::mem::take(&mut self.output));
         let mut is_pinged = false;
@@ -61,14 +61,14 @@ impl Publisher {
         }
     }
 
-    pub fn leave(self) {
+    pub(crate) fn leave(self) {
         self.client.leave();
     }
 }
 
 /// Publishes message after message, their QoS going round, until `stop`; how many there were. `sent` is the next number,
 /// advanced before its message leaves; nothing leaves while it is too far ahead, as `is_ahead` says.
-pub fn publish_until(
+pub(crate) fn publish_until(
     address: SocketAddr,
     source: &Source,
     sent: &AtomicU64,

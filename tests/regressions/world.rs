@@ -15,7 +15,7 @@ const REST: Duration = Duration::from_secs(15);
 /// Resident memory that a run may add, MiB, unless the test says otherwise: the arenas and what a broker keeps of buffers.
 const GROWTH_MAX_MIB: u64 = 96;
 
-pub struct World {
+pub(crate) struct World {
     broker: Broker,
     pub shards: usize,
     /// Resident memory before the first client, KiB.
@@ -24,7 +24,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn start(shards: usize, arguments: &[&str]) -> World {
+    pub(crate) fn start(shards: usize, arguments: &[&str]) -> World {
         let count = shards.to_string();
         let own = ["--shards", &count, "--sys-interval-ms", "100"];
         let broker = Broker::start(&[&own[..], arguments].concat()).unwrap();
@@ -32,17 +32,17 @@ impl World {
         World { broker, shards, began_kib, growth_max_mib: GROWTH_MAX_MIB }
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.broker.address
     }
 
     /// Sends the broker a signal by its name.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         self.broker.signal(name);
     }
 
     /// The most that the broker has had in memory, above what it began with. `None` where a sanitizer has its own memory there.
-    pub fn growth_mib(&self) -> Option<u64> {
+    pub(crate) fn growth_mib(&self) -> Option<u64> {
         if std::env::var_os("ASAN_OPTIONS").is_some() {
             return None;
         }
@@ -50,7 +50,7 @@ impl World {
     }
 
     /// All clients have gone and no session is left: nothing may be held, and the broker ends when it is told to.
-    pub fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.assert_at_rest(1);
         if let Some(growth_mib) = self.growth_mib() {
             println!("{} shards: {growth_mib} MiB more at most", self.shards);

@@ -202,7 +202,7 @@ fn who_reads_gets_its_messages_though_the_absent_fill_the_store() {
     assert_eq!(world.messages(reader).len(), 300);
 }
 
-pub fn small_store() -> Limits {
+pub(crate) fn small_store() -> Limits {
     Limits {
         packet_size_max: 16 << 10,
         large_message_size: 16 << 10,
@@ -233,7 +233,7 @@ fn fill_with_the_absent(world: &mut World, publisher: usize) {
 }
 
 /// Reads what has come and acknowledges it; the payloads.
-pub fn take_all(world: &mut World, client: usize) -> Vec<Vec<u8>> {
+pub(crate) fn take_all(world: &mut World, client: usize) -> Vec<Vec<u8>> {
     let mut payloads = Vec::new();
     let mut acks = Vec::new();
     world.packets(client, |packet| {
@@ -250,7 +250,7 @@ pub fn take_all(world: &mut World, client: usize) -> Vec<Vec<u8>> {
     payloads
 }
 
-pub fn numbered(number: u16) -> Vec<u8> {
+pub(crate) fn numbered(number: u16) -> Vec<u8> {
     let mut payload = vec![b'x'; 10_000];
     payload[..2].copy_from_slice(&number.to_be_bytes());
     payload
@@ -312,7 +312,7 @@ fn of_the_absent_those_that_hold_most_lose_first_and_by_the_policy() {
 }
 
 /// A reader whose network stands still, and a publisher; their shards are one or two.
-pub fn reader_and_publisher(shard_count: u16, limits: Limits) -> (World, usize, usize) {
+pub(crate) fn reader_and_publisher(shard_count: u16, limits: Limits) -> (World, usize, usize) {
     let limits = Limits { queue_bytes_max: 1 << 20, mail_bytes_mark: 64 << 10, ..limits };
     let mut world = World::new(shard_count, limits);
     let reader = world.client_with(0, "r", |c| c.session_expiry_s = Some(600));

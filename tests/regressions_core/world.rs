@@ -13,7 +13,7 @@ use ringmq::turn::Step;
 use ringmq::turn::memory::{Memory, Socket, SocketId};
 use std::net::SocketAddr;
 
-pub const V5: ProtocolVersion = ProtocolVersion::V5;
+pub(crate) const V5: ProtocolVersion = ProtocolVersion::V5;
 
 /// A connection as its client sees it.
 #[derive(Clone, Copy)]
@@ -22,7 +22,7 @@ struct Client {
     socket: SocketId,
 }
 
-pub struct World {
+pub(crate) struct World {
     pub now: Instant,
     pub shards: Vec<Shard>,
     memory: Memory,
@@ -32,12 +32,12 @@ pub struct World {
 const ROUNDS_MAX: usize = 2_000;
 
 impl World {
-    pub fn new(shard_count: u16, limits: Limits) -> World {
+    pub(crate) fn new(shard_count: u16, limits: Limits) -> World {
         World::with_lanes(usize::MAX, shard_count, limits)
     }
 
     /// With lanes that have room for so many items.
-    pub fn with_lanes(lane_room: usize, shard_count: u16, limits: Limits) -> World {
+    pub(crate) fn with_lanes(lane_room: usize, shard_count: u16, limits: Limits) -> World {
         assert_eq!(limits.contradiction(), None);
         let now = Instant(1_000);
         let shard = |id| {
@@ -52,13 +52,17 @@ impl World {
     }
 
     /// Opens a connection and says CONNECT; answers are there after `settle`.
-    pub fn connect(&mut self, client_id: &str, change: impl FnOnce(&mut Connect<'_>)) -> usize {
+    pub(crate) fn connect(
+        &mut self,
+        client_id: &str,
+        change: impl FnOnce(&mut Connect<'_>),
+    ) -> usize {
         self.connect_at(None, client_id, change)
     }
 
     /// The same from an address.
     #[allow(dead_code, reason = "only regressions tell addresses apart")]
-    pub fn connect_from(
+    pub(crate) fn connect_from(
         &mut self,
         peer: &str,
         client_id: &str,
@@ -87,19 +91,19 @@ impl World {
 
     /// Clients that connect from now on come from there.
     #[allow(dead_code, reason = "who asks where clients come from is tested with bridges")]
-    pub fn set_peer(&mut self, peer: std::net::SocketAddr) {
+    pub(crate) fn set_peer(&mut self, peer: std::net::SocketAddr) {
         self.memory.peer = Some(peer);
     }
 
     /// Opens a connection that says nothing yet.
     #[allow(dead_code, reason = "only regressions say CONNECT as they like")]
-    pub fn dial(&mut self, version: ProtocolVersion) -> usize {
+    pub(crate) fn dial(&mut self, version: ProtocolVersion) -> usize {
         let socket = self.memory.connect(0);
         self.clients.push(Client { version, socket });
         self.clients.len() - 1
     }
 
-    pub fn dial_from(&mut self, peer: &str) -> usize {
+    pub(crate) fn dial_from(&mut self, peer: &str) -> usize {
         let socket = self.memory.connect_from(0, Some(peer.parse().expect("an address")));
         self.clients.push(Client { version: V5, socket });
         self.clients.len() - 1
@@ -107,7 +111,7 @@ impl World {
 
     /// As `dial`, through a listener of many.
     #[allow(dead_code, reason = "only regressions tell listeners apart")]
-    pub fn dial_to(&mut self, listener: ListenerId) -> usize {
+    pub(crate) fn dial_to(&mut self, listener: ListenerId) -> usize {
         let socket = self.memory.connect_to(0, listener, None);
         self.clients.push(Client { version: V5, socket });
         self.clients.len() - 1
@@ -115,18 +119,18 @@ impl World {
 
     /// Where the client's connection came in, as the shard knows that has it.
     #[allow(dead_code, reason = "only regressions tell listeners apart")]
-    pub fn listener_of(&mut self, client: usize) -> Option<ListenerId> {
+    pub(crate) fn listener_of(&mut self, client: usize) -> Option<ListenerId> {
         let (shard, connection) = self.socket(client).place()?;
         self.shards[usize::from(shard)].listener(connection)
     }
 
     /// A client id whose session is on `shard`.
-    pub fn client_on(&mut self, shard: usize, prefix: &str) -> usize {
+    pub(crate) fn client_on(&mut self, shard: usize, prefix: &str) -> usize {
         self.client_with(shard, prefix, |_| ())
     }
 
     /// The same, with more in its CONNECT.
-    pub fn client_with(
+    pub(crate) fn client_with(
         &mut self,
         shard: usize,
         prefix: &str,
@@ -143,32 +147,32 @@ impl World {
         panic!("no client id belongs to shard {shard}");
     }
 
-    pub fn send(&mut self, client: usize, packet: &Packet<'_>) {
+    pub(crate) fn send(&mut self, client: usize, packet: &Packet<'_>) {
         let mut bytes = Vec::new();
         packet.encode(self.clients[client].version, &mut bytes);
         self.send_bytes(client, &bytes);
     }
 
-    pub fn send_bytes(&mut self, client: usize, bytes: &[u8]) {
+    pub(crate) fn send_bytes(&mut self, client: usize, bytes: &[u8]) {
         assert!(self.is_open(client));
         self.memory.write(self.clients[client].socket, bytes);
     }
 
-    pub fn is_open(&mut self, client: usize) -> bool {
+    pub(crate) fn is_open(&mut self, client: usize) -> bool {
         !self.socket(client).is_closed()
     }
 
     /// What a stuck client is sent stays on its way.
-    pub fn set_stuck(&mut self, client: usize, is_stuck: bool) {
+    pub(crate) fn set_stuck(&mut self, client: usize, is_stuck: bool) {
         self.socket(client).is_stuck = is_stuck;
     }
 
     /// The shard that has the client's session.
-    pub fn shard_of(&mut self, client: usize) -> usize {
+    pub(crate) fn shard_of(&mut self, client: usize) -> usize {
         usize::from(self.socket(client).shard().expect("a shard has it"))
     }
 
-    pub fn client_count(&self) -> usize {
+    pub(crate) fn client_count(&self) -> usize {
         self.clients.len()
     }
 
@@ -178,18 +182,25 @@ impl World {
 
     /// The bridges send to a shard.
     #[allow(dead_code, reason = "not all that have this world have bridges")]
-    pub fn send_from_bridges(&mut self, shard: usize, mail: FromBridges) {
+    pub(crate) fn send_from_bridges(&mut self, shard: usize, mail: FromBridges) {
         self.memory.send_from_bridges(shard, mail);
     }
 
     /// What shards sent to the bridges since the last call, and which did.
     #[allow(dead_code, reason = "not all that have this world have bridges")]
-    pub fn take_to_bridges(&mut self) -> Vec<(usize, ToBridges)> {
+    pub(crate) fn take_to_bridges(&mut self) -> Vec<(usize, ToBridges)> {
         let taken = std::mem::take(&mut self.memory.to_bridges);
         taken.into_iter().map(|(shard, mail)| (usize::from(shard), mail)).collect()
     }
 
-    pub fn publish(&mut self, client: usize, topic: &str, payload: &[u8], qos: QoS, id: u16) {
+    pub(crate) fn publish(
+        &mut self,
+        client: usize,
+        topic: &str,
+        payload: &[u8],
+        qos: QoS,
+        id: u16,
+    ) {
         let publish = Publish {
             qos,
             topic,
@@ -200,12 +211,12 @@ impl World {
         self.send(client, &Packet::Publish(publish));
     }
 
-    pub fn retain(&mut self, client: usize, topic: &str, payload: &[u8]) {
+    pub(crate) fn retain(&mut self, client: usize, topic: &str, payload: &[u8]) {
         let publish = Publish { retain: true, topic, payload, ..Publish::default() };
         self.send(client, &Packet::Publish(publish));
     }
 
-    pub fn subscribe(&mut self, client: usize, filter: &str, qos: QoS) {
+    pub(crate) fn subscribe(&mut self, client: usize, filter: &str, qos: QoS) {
         let options = SubscriptionOptions {
             qos,
             no_local: false,
@@ -224,7 +235,7 @@ impl World {
         );
     }
 
-    pub fn unsubscribe(&mut self, client: usize, filter: &str) {
+    pub(crate) fn unsubscribe(&mut self, client: usize, filter: &str) {
         let list = [filter];
         self.send(
             client,
@@ -237,19 +248,19 @@ impl World {
     }
 
     /// The client's network connection is gone.
-    pub fn lose(&mut self, client: usize) {
+    pub(crate) fn lose(&mut self, client: usize) {
         self.memory.lose(self.clients[client].socket);
         self.settle();
     }
 
     /// The same, which no shard has noticed yet.
     #[allow(dead_code, reason = "only regressions look at what happens meanwhile")]
-    pub fn lose_later(&mut self, client: usize) {
+    pub(crate) fn lose_later(&mut self, client: usize) {
         self.memory.lose(self.clients[client].socket);
     }
 
     /// What the client received since it last looked, as lines.
-    pub fn received(&mut self, client: usize) -> Vec<String> {
+    pub(crate) fn received(&mut self, client: usize) -> Vec<String> {
         let mut lines = Vec::new();
         self.packets(client, |packet| {
             lines.push(match packet {
@@ -271,7 +282,7 @@ impl World {
     }
 
     /// Every packet that the client received since it last looked.
-    pub fn packets(&mut self, client: usize, mut each: impl FnMut(Packet<'_>)) {
+    pub(crate) fn packets(&mut self, client: usize, mut each: impl FnMut(Packet<'_>)) {
         let version = self.clients[client].version;
         let bytes = std::mem::take(&mut self.socket(client).to_client);
         let mut rest = bytes.as_slice();
@@ -283,21 +294,21 @@ impl World {
     }
 
     /// Only what was published.
-    pub fn messages(&mut self, client: usize) -> Vec<String> {
+    pub(crate) fn messages(&mut self, client: usize) -> Vec<String> {
         let mut lines = self.received(client);
         lines.retain(|line| line.contains('='));
         lines
     }
 
     /// Turns of all shards until nothing moves.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let has_settled = self.memory.settle(&mut self.shards, self.now, ROUNDS_MAX);
         assert!(has_settled, "the shards find no rest");
     }
 
     /// Shards that end say goodbye to whom nothing waits for; whether nobody is waited for any more.
     #[allow(dead_code, reason = "not all that have this world end it")]
-    pub fn part(&mut self) -> bool {
+    pub(crate) fn part(&mut self) -> bool {
         let now = self.now;
         let parted: Vec<bool> =
             self.shards.iter_mut().map(|shard| shard.part_from_clients(now)).collect();
@@ -306,13 +317,13 @@ impl World {
     }
 
     /// One turn of one shard.
-    pub fn turn(&mut self, shard: usize) {
+    pub(crate) fn turn(&mut self, shard: usize) {
         self.memory.turn(&mut self.shards, shard, self.now);
     }
 
     /// Some steps of a turn of one shard.
     #[allow(dead_code, reason = "only regressions look between two steps")]
-    pub fn advance(&mut self, shard: usize, steps: &[Step]) {
+    pub(crate) fn advance(&mut self, shard: usize, steps: &[Step]) {
         for step in steps {
             self.memory.advance(*step, &mut self.shards, shard, self.now);
         }

@@ -12,7 +12,7 @@ use crate::packets::read_packet;
 
 /// What the double does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     None,
     Drops,
     Repeats,
@@ -48,7 +48,7 @@ const CONNECTION: u64 = 7;
 const INTERVAL: Duration = Duration::from_millis(200);
 const PULSE_TOPIC: &str = "$SYS/broker/uptime";
 
-pub const DELAY: Duration = Duration::from_millis(300);
+pub(crate) const DELAY: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Debug)]
 struct Message {
@@ -83,7 +83,7 @@ struct Broker {
 }
 
 /// Starts a double, which runs as long as the test. Returns its address.
-pub fn start(fault: Fault) -> String {
+pub(crate) fn start(fault: Fault) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     let broker = Arc::new(Broker { fault, state: Mutex::default() });

@@ -14,7 +14,7 @@ use ringmq::time::Instant;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What clients share.
-pub struct Env {
+pub(crate) struct Env {
     pub dice: Dice,
     pub now: Instant,
     pub step: Step,
@@ -32,7 +32,7 @@ pub struct Env {
     pub is_traced: bool,
 }
 
-pub struct Goodbye {
+pub(crate) struct Goodbye {
     pub socket: SocketId,
     pub will: Option<u32>,
     pub qos0: Vec<u32>,
@@ -108,7 +108,7 @@ struct Will {
     delay_s: u32,
 }
 
-pub struct Client {
+pub(crate) struct Client {
     index: usize,
     version: ProtocolVersion,
     client_id: String,
@@ -136,7 +136,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(index: usize, dice: &mut Dice) -> Client {
+    pub(crate) fn new(index: usize, dice: &mut Dice) -> Client {
         let version = match dice.below(10) {
             0 => ProtocolVersion::V31,
             1..=3 => ProtocolVersion::V311,
@@ -165,7 +165,7 @@ impl Client {
         }
     }
 
-    pub fn auditor(index: usize, dice: &mut Dice) -> Client {
+    pub(crate) fn auditor(index: usize, dice: &mut Dice) -> Client {
         Client {
             version: ProtocolVersion::V5,
             client_id: "auditor".into(),
@@ -175,35 +175,35 @@ impl Client {
         }
     }
 
-    pub fn has_left(&self) -> bool {
+    pub(crate) fn has_left(&self) -> bool {
         self.wire.is_none()
     }
 
     /// The broker will not publish it.
-    pub fn withdraw_will(&mut self, env: &mut Env) {
+    pub(crate) fn withdraw_will(&mut self, env: &mut Env) {
         if let Some(will) = self.wire.as_mut().and_then(|wire| wire.will.take()) {
             env.ledger.publications[will.publication as usize].fate = Fate::Withdrawn;
         }
     }
 
-    pub fn client_id(&self) -> &str {
+    pub(crate) fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    pub fn has_given_up(&self) -> bool {
+    pub(crate) fn has_given_up(&self) -> bool {
         self.has_given_up
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.wire.as_ref().is_some_and(|wire| wire.is_open)
     }
 
-    pub fn incarnation(&self) -> Option<usize> {
+    pub(crate) fn incarnation(&self) -> Option<usize> {
         self.session.as_ref().map(|session| session.incarnation)
     }
 
     /// Nothing is to be read, sent or awaited.
-    pub fn is_quiet(&self, env: &Env) -> bool {
+    pub(crate) fn is_quiet(&self, env: &Env) -> bool {
         let Some(wire) = &self.wire else { return !self.wants_back(env) };
         wire.is_open
             && wire.answers.is_empty()
@@ -215,7 +215,7 @@ impl Client {
             && self.session.as_ref().is_none_or(|session| session.outbound.is_empty())
     }
 
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let Some(wire) = &self.wire else { return format!("client {} away", self.index) };
         format!(
             "client {} {} open {} hung {} answers {} subscribe {} outbound {:?} unanswered {:?} \
@@ -234,7 +234,7 @@ impl Client {
     }
 
     /// Something that a client may do.
-    pub fn act(&mut self, env: &mut Env) {
+    pub(crate) fn act(&mut self, env: &mut Env) {
         self.read(env);
         if self.wire.is_none() {
             if env.dice.chance(if env.is_calm { 100 } else { 20 }) {
@@ -273,7 +273,7 @@ impl Client {
     }
 
     /// Time has passed: the keep alive may need a packet.
-    pub fn tick(&mut self, env: &mut Env) {
+    pub(crate) fn tick(&mut self, env: &mut Env) {
         self.read(env);
         if self.is_open() {
             self.keep_alive(env);
@@ -287,7 +287,7 @@ impl Client {
     }
 
     /// Goes for good, with or without a word.
-    pub fn leave(&mut self, env: &mut Env) {
+    pub(crate) fn leave(&mut self, env: &mut Env) {
         self.has_given_up = true;
         if self.is_open() && env.dice.chance(50) {
             self.say_goodbye(env);
@@ -331,7 +331,7 @@ impl Client {
     }
 
     /// The network takes the connection away.
-    pub fn lose(&mut self, env: &mut Env) {
+    pub(crate) fn lose(&mut self, env: &mut Env) {
         let Some(wire) = self.wire.take() else { return };
         env.network.lose(&mut env.dice, wire.socket);
         env.coverage.lost += 1;

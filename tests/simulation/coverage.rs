@@ -3,7 +3,7 @@
 use ringmq::shard::Counters;
 
 #[derive(Clone, Debug, Default)]
-pub struct Coverage {
+pub(crate) struct Coverage {
     pub runs: u64,
     pub receipts: u64,
     pub redelivered: u64,
@@ -54,7 +54,7 @@ pub struct Coverage {
 
 impl Coverage {
     /// Adds what a shard counted.
-    pub fn count(&mut self, counters: &Counters) {
+    pub(crate) fn count(&mut self, counters: &Counters) {
         let sum = &mut self.counters;
         for (into, from) in [
             (&mut sum.connections_refused, counters.connections_refused),
@@ -93,7 +93,7 @@ impl Coverage {
         }
     }
 
-    pub fn add(&mut self, other: &Coverage) {
+    pub(crate) fn add(&mut self, other: &Coverage) {
         for (into, from) in self.own().into_iter().zip(other.clone().own()) {
             *into.1 += *from.1;
         }
@@ -145,7 +145,7 @@ impl Coverage {
     }
 
     /// Paths that no run reached.
-    pub fn unreached(&self) -> Vec<&'static str> {
+    pub(crate) fn unreached(&self) -> Vec<&'static str> {
         let mut copy = self.clone();
         let mut missing: Vec<_> = copy
             .own()

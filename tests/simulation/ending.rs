@@ -6,7 +6,7 @@ use crate::world::{ROUNDS_MAX, World};
 
 impl World {
     /// A client that comes last finds the newest retained message of every topic, once.
-    pub fn audit(&mut self) {
+    pub(crate) fn audit(&mut self) {
         if !self.env.scenario.is_ample {
             return;
         }
@@ -20,7 +20,7 @@ impl World {
     }
 
     /// The broker goes: nothing is read any more, 5.0 clients are told, no will is published.
-    pub fn shut_down(&mut self) {
+    pub(crate) fn shut_down(&mut self) {
         self.env.is_shutting_down = true;
         for client in &mut self.clients {
             client.withdraw_will(&mut self.env);
@@ -53,7 +53,7 @@ impl World {
     }
 
     /// All clients go; then all time that anything waits for passes.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         for client in &mut self.clients {
             client.leave(&mut self.env);
         }
@@ -86,7 +86,7 @@ impl World {
         }
     }
 
-    pub fn check_nothing_is_left(&mut self) {
+    pub(crate) fn check_nothing_is_left(&mut self) {
         self.env.ledger.check_counts();
         for host in &mut self.hosts {
             assert!(!host.has_sockets(), "{:?}", host.sockets());

@@ -10,14 +10,14 @@ use std::rc::Rc;
 
 /// What the hooks of a run do.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub is_on: bool,
     salt: u32,
 }
 
 /// What hooks make of one message.
 #[derive(Clone, Debug, Default)]
-pub struct Change {
+pub(crate) struct Change {
     pub is_denied: bool,
     pub topic: Option<String>,
     pub payload_size: Option<usize>,
@@ -28,7 +28,7 @@ pub struct Change {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Properties {
+pub(crate) enum Properties {
     #[default]
     Unchanged,
     Added,
@@ -42,7 +42,7 @@ pub enum Properties {
 
 impl Plan {
     /// Of its own dice: the rest of a run is the same with hooks and without.
-    pub fn new(seed: u64) -> Plan {
+    pub(crate) fn new(seed: u64) -> Plan {
         let mut dice = Dice::new(seed ^ 0x686f_6f6b);
         Plan { is_on: dice.chance(40), salt: dice.below(1 << 20) as u32 }
     }
@@ -53,7 +53,7 @@ impl Plan {
     }
 
     /// For the message with this number, as it was sent.
-    pub fn change(&self, id: u32, topic: &str, payload_size: usize) -> Change {
+    pub(crate) fn change(&self, id: u32, topic: &str, payload_size: usize) -> Change {
         if !self.is_on {
             return Change::default();
         }
@@ -84,7 +84,7 @@ impl Plan {
     }
 
     /// Whether the deliver hook keeps a message from a receiver.
-    pub fn skips(&self, client_id: &str, id: u32) -> bool {
+    pub(crate) fn skips(&self, client_id: &str, id: u32) -> bool {
         let Some(number) = client_id.strip_prefix("client-") else { return false };
         let number: u32 = number.parse().expect("a number");
         self.is_on && self.draw(id, 100 + number).is_multiple_of(10)
@@ -93,7 +93,7 @@ impl Plan {
 
 impl Properties {
     /// What encoded properties become.
-    pub fn apply(self, id: u32, raw: &[u8]) -> Vec<u8> {
+    pub(crate) fn apply(self, id: u32, raw: &[u8]) -> Vec<u8> {
         let all: Vec<Property<'_>> = ringmq::codec::PropertyIter::new(raw).collect();
         let value = format!("{id:x}");
         let is_named = |property: &Property<'_>| matches!(property, Property::UserProperty("n", _));
@@ -126,9 +126,9 @@ fn put<'a>(
 }
 
 /// How often the publish hook ran, by the number of the message.
-pub type Runs = Rc<RefCell<HashMap<u32, u32>>>;
+pub(crate) type Runs = Rc<RefCell<HashMap<u32, u32>>>;
 
-pub struct PlannedHooks {
+pub(crate) struct PlannedHooks {
     pub plan: Plan,
     pub runs: Runs,
     /// Connected clients, by their events.
@@ -136,7 +136,7 @@ pub struct PlannedHooks {
 }
 
 impl PlannedHooks {
-    pub fn new(plan: Plan, runs: Runs) -> PlannedHooks {
+    pub(crate) fn new(plan: Plan, runs: Runs) -> PlannedHooks {
         PlannedHooks { plan, runs, connected_count: 0 }
     }
 }

@@ -18,9 +18,9 @@ use std::collections::{BTreeMap, VecDeque};
 const PAUSE_PERCENT: usize = 3;
 const PAUSE_MAX: usize = 40;
 
-pub type Lanes = LanesOf<SocketId>;
+pub(crate) type Lanes = LanesOf<SocketId>;
 
-pub struct Host {
+pub(crate) struct Host {
     pub shard: Shard,
     net: Net,
     /// The place of the next step.
@@ -56,7 +56,7 @@ enum Completion {
 }
 
 impl Host {
-    pub fn new(id: usize, seed: u64, env: &Env) -> Host {
+    pub(crate) fn new(id: usize, seed: u64, env: &Env) -> Host {
         let id = id as ShardId;
         let settings = ShardSettings {
             id,
@@ -84,12 +84,12 @@ impl Host {
         Host { shard, net, step: 0, now: env.now, pause: 0 }
     }
 
-    pub fn sockets(&self) -> &BTreeMap<ConnectionId, SocketId> {
+    pub(crate) fn sockets(&self) -> &BTreeMap<ConnectionId, SocketId> {
         &self.net.sockets
     }
 
     /// What the shard gave away and no other has taken yet, about.
-    pub fn posted_bytes(&self) -> usize {
+    pub(crate) fn posted_bytes(&self) -> usize {
         let outputs = self.net.completions.iter().map(|completion| match completion {
             Completion::Sent(_, output) => output.bytes.capacity(),
             _ => 0,
@@ -98,17 +98,17 @@ impl Host {
             + outputs.sum::<usize>()
     }
 
-    pub fn has_sockets(&self) -> bool {
+    pub(crate) fn has_sockets(&self) -> bool {
         !self.net.sockets.is_empty()
     }
 
     /// Connections that were handed over, and how often a lane was full.
-    pub fn counts(&self) -> [u64; 2] {
+    pub(crate) fn counts(&self) -> [u64; 2] {
         [self.net.handover_count, self.net.full_count]
     }
 
     /// Some steps of the turn, unless others run meanwhile.
-    pub fn advance(&mut self, env: &mut Env, lanes: &mut Lanes) {
+    pub(crate) fn advance(&mut self, env: &mut Env, lanes: &mut Lanes) {
         if self.pause > 0 {
             self.pause -= 1;
             return;
@@ -122,7 +122,7 @@ impl Host {
     }
 
     /// The whole turn, or what is left of one that has begun.
-    pub fn turn(&mut self, env: &mut Env, lanes: &mut Lanes) {
+    pub(crate) fn turn(&mut self, env: &mut Env, lanes: &mut Lanes) {
         loop {
             self.step(env, lanes);
             if self.step == 0 {
@@ -131,7 +131,7 @@ impl Host {
         }
     }
 
-    pub fn finish_turn(&mut self, env: &mut Env, lanes: &mut Lanes) {
+    pub(crate) fn finish_turn(&mut self, env: &mut Env, lanes: &mut Lanes) {
         if self.step != 0 {
             self.turn(env, lanes);
         }

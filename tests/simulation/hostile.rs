@@ -7,23 +7,23 @@ use ringmq::codec::{
     Subscribe, SubscribeFilters, SubscriptionOptions, Will,
 };
 
-pub struct Hostile {
+pub(crate) struct Hostile {
     index: usize,
     socket: Option<SocketId>,
 }
 
 impl Hostile {
-    pub fn new(index: usize) -> Hostile {
+    pub(crate) fn new(index: usize) -> Hostile {
         Hostile { index, socket: None }
     }
 
-    pub fn leave(&mut self, env: &mut Env) {
+    pub(crate) fn leave(&mut self, env: &mut Env) {
         if let Some(socket) = self.socket.take() {
             env.network.lose(&mut env.dice, socket);
         }
     }
 
-    pub fn act(&mut self, env: &mut Env) {
+    pub(crate) fn act(&mut self, env: &mut Env) {
         let Some(socket) = self.socket else {
             return self.socket = Some(env.network.connect(&mut env.dice));
         };

@@ -7,7 +7,7 @@
 mod receipt;
 mod verdict;
 
-pub use receipt::{Receipt, number_of, payload_of};
+pub(crate) use receipt::{Receipt, number_of, payload_of};
 
 use crate::hooks::{Plan, Runs};
 
@@ -16,10 +16,10 @@ use ringmq::time::Instant;
 use ringmq::topic::matches;
 use std::collections::{BTreeMap, HashMap};
 
-pub type Step = u64;
+pub(crate) type Step = u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     Unknown,
     /// The broker has taken it.
     Accepted,
@@ -29,7 +29,7 @@ pub enum Fate {
 
 /// As it leaves its publisher, where that differs from what must arrive.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub(crate) struct Sent {
     pub topic: String,
     pub qos: QoS,
     pub retain: bool,
@@ -40,7 +40,7 @@ pub struct Sent {
 
 /// What must arrive, and what was sent.
 #[derive(Clone)]
-pub struct Publication {
+pub(crate) struct Publication {
     pub publisher: usize,
     pub incarnation: usize,
     pub topic: String,
@@ -87,7 +87,7 @@ impl std::fmt::Debug for Publication {
 
 /// One subscription from SUBSCRIBE to UNSUBACK, or to the SUBACK of the one that replaced it.
 #[derive(Clone)]
-pub struct Subscription {
+pub(crate) struct Subscription {
     /// As the client wrote it.
     pub text: String,
     pub filter: String,
@@ -124,19 +124,19 @@ impl std::fmt::Debug for Subscription {
 
 impl Subscription {
     /// In force for all of the time since `from`.
-    pub fn is_definite(&self, from: Step) -> bool {
+    pub(crate) fn is_definite(&self, from: Step) -> bool {
         !self.is_refused && self.acked_at.is_some_and(|at| at < from) && self.end_sent_at.is_none()
     }
 
     /// Perhaps in force at some time since `from`.
-    pub fn is_possible(&self, from: Step) -> bool {
+    pub(crate) fn is_possible(&self, from: Step) -> bool {
         !self.is_refused && self.ended_at.is_none_or(|at| at > from)
     }
 }
 
 /// One network connection of an incarnation.
 #[derive(Clone, Copy, Debug)]
-pub struct Link {
+pub(crate) struct Link {
     pub opened_at: Step,
     /// When CONNECT left.
     pub asked_time: Instant,
@@ -145,7 +145,7 @@ pub struct Link {
 
 /// One life of a client's session.
 #[derive(Clone, Debug)]
-pub struct Incarnation {
+pub(crate) struct Incarnation {
     pub client: usize,
     pub client_id: String,
     pub version: ProtocolVersion,
@@ -161,7 +161,7 @@ pub struct Incarnation {
 }
 
 #[derive(Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     pub publications: Vec<Publication>,
     pub incarnations: Vec<Incarnation>,
     /// Somebody sends what nobody accounts for.
@@ -178,7 +178,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Takes in a message as it is sent, and enters what hooks make of it.
-    pub fn publish(&mut self, mut publication: Publication) -> u32 {
+    pub(crate) fn publish(&mut self, mut publication: Publication) -> u32 {
         let id = self.next_publication();
         let sent = &publication.sent;
         if number_of(&sent.payload).is_some() {
@@ -198,7 +198,7 @@ impl Ledger {
     }
 
     /// The broker has it; a message that was denied goes nowhere all the same.
-    pub fn confirm(&mut self, publication: u32) {
+    pub(crate) fn confirm(&mut self, publication: u32) {
         let publication = &mut self.publications[publication as usize];
         if !publication.is_denied {
             publication.fate = Fate::Accepted;
@@ -206,7 +206,7 @@ impl Ledger {
     }
 
     /// The publish hook meets a message as often as it arrives anew.
-    pub fn check_runs(&self) {
+    pub(crate) fn check_runs(&self) {
         for (&id, &count) in self.runs.borrow().iter() {
             let Some(publication) = self.publications.get(id as usize) else { continue };
             let most = match publication.sent.qos {
@@ -223,11 +223,11 @@ impl Ledger {
         }
     }
 
-    pub fn next_publication(&self) -> u32 {
+    pub(crate) fn next_publication(&self) -> u32 {
         self.publications.len() as u32
     }
 
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
         (client, client_id): (usize, &str),
         version: ProtocolVersion,
@@ -248,7 +248,7 @@ impl Ledger {
         self.incarnations.len() - 1
     }
 
-    pub fn end(&mut self, incarnation: usize, step: Step) {
+    pub(crate) fn end(&mut self, incarnation: usize, step: Step) {
         let incarnation = &mut self.incarnations[incarnation];
         incarnation.ended_at.get_or_insert(step);
         if let Some(link) = incarnation.links.last_mut() {
@@ -256,12 +256,12 @@ impl Ledger {
         }
     }
 
-    pub fn open_link(&mut self, incarnation: usize, asked_time: Instant, step: Step) {
+    pub(crate) fn open_link(&mut self, incarnation: usize, asked_time: Instant, step: Step) {
         let link = Link { opened_at: step, asked_time, closed_at: None };
         self.incarnations[incarnation].links.push(link);
     }
 
-    pub fn accepted(&mut self, publication: u32, now: Instant) -> &Publication {
+    pub(crate) fn accepted(&mut self, publication: u32, now: Instant) -> &Publication {
         self.confirm(publication);
         let publication = &mut self.publications[publication as usize];
         publication.accepted_time.get_or_insert(now);
@@ -269,7 +269,7 @@ impl Ledger {
     }
 
     /// No room was left to retain it: it is not delivered either, unless it was when it was sent before.
-    pub fn refused_for_room(&mut self, publication: u32) {
+    pub(crate) fn refused_for_room(&mut self, publication: u32) {
         let publication = &mut self.publications[publication as usize];
         publication.fate = match publication.send_count {
             1 => Fate::Withdrawn,
@@ -277,14 +277,14 @@ impl Ledger {
         };
     }
 
-    pub fn close_link(&mut self, incarnation: usize, step: Step) {
+    pub(crate) fn close_link(&mut self, incarnation: usize, step: Step) {
         if let Some(link) = self.incarnations[incarnation].links.last_mut() {
             link.closed_at.get_or_insert(step);
         }
     }
 
     /// SUBSCRIBE with one filter leaves; the one it may replace ends.
-    pub fn subscribe(
+    pub(crate) fn subscribe(
         &mut self,
         incarnation: usize,
         text: &str,
@@ -316,7 +316,7 @@ impl Ledger {
         subscriptions.len() - 1
     }
 
-    pub fn granted(&mut self, incarnation: usize, place: usize, step: Step) {
+    pub(crate) fn granted(&mut self, incarnation: usize, place: usize, step: Step) {
         let subscriptions = &mut self.incarnations[incarnation].subscriptions;
         subscriptions[place].acked_at = Some(step);
         let text = subscriptions[place].text.clone();
@@ -326,12 +326,12 @@ impl Ledger {
     }
 
     /// The broker refused it: an older one with the same filter, if there was one, stays as it was.
-    pub fn refused(&mut self, incarnation: usize, place: usize) {
+    pub(crate) fn refused(&mut self, incarnation: usize, place: usize) {
         let subscriptions = &mut self.incarnations[incarnation].subscriptions;
         subscriptions[place].is_refused = true;
     }
 
-    pub fn unsubscribe(&mut self, incarnation: usize, text: &str, step: Step) {
+    pub(crate) fn unsubscribe(&mut self, incarnation: usize, text: &str, step: Step) {
         for old in self.incarnations[incarnation].subscriptions.iter_mut() {
             if old.text == text {
                 old.end_sent_at.get_or_insert(step);
@@ -339,7 +339,13 @@ impl Ledger {
         }
     }
 
-    pub fn unsubscribed(&mut self, incarnation: usize, text: &str, sent_at: Step, step: Step) {
+    pub(crate) fn unsubscribed(
+        &mut self,
+        incarnation: usize,
+        text: &str,
+        sent_at: Step,
+        step: Step,
+    ) {
         for old in self.incarnations[incarnation].subscriptions.iter_mut() {
             if old.text == text && old.sent_at < sent_at {
                 old.ended_at.get_or_insert(step);
@@ -348,7 +354,7 @@ impl Ledger {
     }
 
     /// Filters that the incarnation certainly has now, or `None` while that is not certain.
-    pub fn filters(&self, incarnation: usize) -> Option<Vec<String>> {
+    pub(crate) fn filters(&self, incarnation: usize) -> Option<Vec<String>> {
         let mut filters = Vec::new();
         for subscription in &self.incarnations[incarnation].subscriptions {
             if subscription.is_refused || subscription.ended_at.is_some() {
@@ -363,7 +369,7 @@ impl Ledger {
     }
 
     /// Newest accepted retained publication of each topic that has one publisher; `None` where it is not certain.
-    pub fn retained(&self) -> BTreeMap<String, Option<u32>> {
+    pub(crate) fn retained(&self) -> BTreeMap<String, Option<u32>> {
         let mut newest: BTreeMap<String, Option<u32>> = BTreeMap::new();
         for (id, publication) in self.publications.iter().enumerate() {
             if !publication.retain || publication.is_denied || !publication.topic.starts_with("r/")
@@ -382,11 +388,11 @@ impl Ledger {
 
 impl Incarnation {
     /// Plain subscriptions for the topic.
-    pub fn plain<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Subscription> {
+    pub(crate) fn plain<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Subscription> {
         self.subscriptions.iter().filter(move |s| !s.is_shared && matches(&s.filter, topic))
     }
 
-    pub fn shared<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Subscription> {
+    pub(crate) fn shared<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Subscription> {
         self.subscriptions.iter().filter(move |s| s.is_shared && matches(&s.filter, topic))
     }
 }

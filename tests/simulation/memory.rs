@@ -12,12 +12,12 @@ thread_local! {
 }
 
 /// A run begins.
-pub fn begin() {
+pub(crate) fn begin() {
     HELD.set(AllocationInfo::default());
 }
 
 /// A call into a shard.
-pub fn counted<T>(call: impl FnOnce() -> T) -> T {
+pub(crate) fn counted<T>(call: impl FnOnce() -> T) -> T {
     let mut result = None;
     let held = measure(|| result = Some(call()));
     HELD.with_borrow_mut(|sum| *sum += held);
@@ -25,18 +25,18 @@ pub fn counted<T>(call: impl FnOnce() -> T) -> T {
 }
 
 /// What the world does within a call into a shard.
-pub fn uncounted<T>(call: impl FnOnce() -> T) -> T {
+pub(crate) fn uncounted<T>(call: impl FnOnce() -> T) -> T {
     let mut result = None;
     opt_out(|| result = Some(call()));
     result.expect("it was called")
 }
 
 /// The world frees what a shard gave it.
-pub fn given_back<T>(thing: T) {
+pub(crate) fn given_back<T>(thing: T) {
     counted(|| drop(thing));
 }
 
 /// What all shards hold, with two words that the C library needs for an allocation.
-pub fn held() -> usize {
+pub(crate) fn held() -> usize {
     HELD.with_borrow(|held| (held.bytes_current + 16 * held.count_current).max(0) as usize)
 }

@@ -4,10 +4,10 @@ use crate::dice::Dice;
 use ringmq::shard::{ConnectionId, Output, ReadMode};
 use std::collections::VecDeque;
 
-pub type SocketId = usize;
+pub(crate) type SocketId = usize;
 
 /// An output that the shard gave out and that is on its way.
-pub struct Flight {
+pub(crate) struct Flight {
     pub connection: ConnectionId,
     pub output: Output,
     bytes: Vec<u8>,
@@ -15,12 +15,12 @@ pub struct Flight {
 }
 
 impl Flight {
-    pub fn is_sent(&self) -> bool {
+    pub(crate) fn is_sent(&self) -> bool {
         self.sent == self.bytes.len()
     }
 }
 
-pub struct Socket {
+pub(crate) struct Socket {
     pub to_server: VecDeque<u8>,
     pub to_client: VecDeque<u8>,
     /// The client closed or lost it; what it wrote before may still arrive.
@@ -41,7 +41,7 @@ pub struct Socket {
 
 impl Socket {
     /// Moves some of what is in flight to the client's side.
-    pub fn carry(&mut self, dice: &mut Dice) {
+    pub(crate) fn carry(&mut self, dice: &mut Dice) {
         let Some(flight) = &mut self.flight else { return };
         let room = self.window.saturating_sub(self.to_client.len());
         let left = flight.bytes.len() - flight.sent;
@@ -57,13 +57,13 @@ impl Socket {
     }
 
     /// Takes up to `count` bytes that the client wrote.
-    pub fn receive(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn receive(&mut self, count: usize) -> Vec<u8> {
         let count = count.min(self.to_server.len());
         self.to_server.drain(..count).collect()
     }
 
     /// The broker closes it. What it sent before may still be read. Returns what was on its way.
-    pub fn drop_by_server(&mut self) -> Option<Output> {
+    pub(crate) fn drop_by_server(&mut self) -> Option<Output> {
         self.is_server_gone = true;
         self.is_cut |= !self.to_server.is_empty();
         self.to_server.clear();
@@ -71,14 +71,14 @@ impl Socket {
     }
 
     /// The broker is done with it.
-    pub fn is_released(&self) -> bool {
+    pub(crate) fn is_released(&self) -> bool {
         self.is_server_gone
     }
 }
 
 /// All sockets of a run, and those that no shard has accepted yet.
 #[derive(Default)]
-pub struct Network {
+pub(crate) struct Network {
     pub sockets: Vec<Socket>,
     /// By shard.
     pub accepts: Vec<VecDeque<SocketId>>,
@@ -87,7 +87,7 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(shard_count: usize) -> Network {
+    pub(crate) fn new(shard_count: usize) -> Network {
         Network {
             sockets: Vec::new(),
             accepts: vec![VecDeque::new(); shard_count],
@@ -95,7 +95,7 @@ impl Network {
         }
     }
 
-    pub fn connect(&mut self, dice: &mut Dice) -> SocketId {
+    pub(crate) fn connect(&mut self, dice: &mut Dice) -> SocketId {
         let id = self.sockets.len();
         self.sockets.push(Socket {
             to_server: VecDeque::new(),
@@ -114,7 +114,7 @@ impl Network {
         id
     }
 
-    pub fn write(&mut self, id: SocketId, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, id: SocketId, bytes: &[u8]) {
         let socket = &mut self.sockets[id];
         if socket.is_server_gone {
             socket.is_cut = true;
@@ -123,7 +123,7 @@ impl Network {
         }
     }
 
-    pub fn send(&mut self, id: SocketId, connection: ConnectionId, output: Output) {
+    pub(crate) fn send(&mut self, id: SocketId, connection: ConnectionId, output: Output) {
         let socket = &mut self.sockets[id];
         assert!(socket.flight.is_none(), "at most one output of a connection is out");
         let bytes: Vec<u8> = output.slices().collect::<Vec<_>>().concat();
@@ -133,14 +133,14 @@ impl Network {
     }
 
     /// The client closes in order: all that it wrote arrives.
-    pub fn close(&mut self, id: SocketId) {
+    pub(crate) fn close(&mut self, id: SocketId) {
         let socket = &mut self.sockets[id];
         socket.is_client_gone = true;
         socket.to_client.clear();
     }
 
     /// The connection breaks: what the client wrote arrives up to some point.
-    pub fn lose(&mut self, dice: &mut Dice, id: SocketId) {
+    pub(crate) fn lose(&mut self, dice: &mut Dice, id: SocketId) {
         let socket = &mut self.sockets[id];
         let kept = dice.below(socket.to_server.len() + 1);
         if kept < socket.to_server.len() {

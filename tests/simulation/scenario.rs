@@ -4,10 +4,10 @@ use crate::dice::Dice;
 use ringmq::limits::{Limits, QueuePolicy};
 
 /// A capacity that no lane of a run reaches.
-pub const UNFILLED: usize = 1 << 20;
+pub(crate) const UNFILLED: usize = 1 << 20;
 
 #[derive(Clone, Debug)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     pub shard_count: usize,
     pub client_count: usize,
     pub hostile_count: usize,
@@ -29,7 +29,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    pub fn new(dice: &mut Dice) -> Scenario {
+    pub(crate) fn new(dice: &mut Dice) -> Scenario {
         let is_ample = dice.chance(60);
         let shard_count = *dice.pick(&[1, 1, 2, 2, 2, 3, 4, 5, 8]);
         let packet_size_max = *dice.pick(&[2048, 8192, 65_536]);

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 const CALL_STEPS_MAX: u64 = 5_000;
 
 /// Rounds of turns without time advancing, after which a run counts as never coming to rest.
-pub const ROUNDS_MAX: usize = 20_000;
+pub(crate) const ROUNDS_MAX: usize = 20_000;
 
 /// All that a shard's gauges tell, as memory: of output they tell what is used, and its buffers double.
 fn told(host: &Host) -> usize {
@@ -37,7 +37,7 @@ fn told(host: &Host) -> usize {
     messages + input + metadata + moving
 }
 
-pub struct World {
+pub(crate) struct World {
     pub env: Env,
     seed: u64,
     pub hosts: Vec<Host>,
@@ -49,7 +49,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64) -> World {
+    pub(crate) fn new(seed: u64) -> World {
         let mut dice = Dice::new(seed);
         let scenario = Scenario::new(&mut dice);
         let clients = (0..scenario.client_count).map(|i| Client::new(i, &mut dice)).collect();
@@ -84,7 +84,7 @@ impl World {
     }
 
     /// The run of a seed; panics when the broker does what it must not.
-    pub fn run(seed: u64) -> Coverage {
+    pub(crate) fn run(seed: u64) -> Coverage {
         let mut world = World::new(seed);
         for _ in 0..world.env.scenario.step_count {
             world.step();
@@ -252,7 +252,7 @@ impl World {
     }
 
     /// Everybody comes back, reads and acknowledges, until nothing moves any more.
-    pub fn come_to_rest(&mut self) {
+    pub(crate) fn come_to_rest(&mut self) {
         self.env.is_calm = true;
         for hostile in &mut self.hostiles {
             hostile.leave(&mut self.env);
@@ -267,7 +267,7 @@ impl World {
     }
 
     /// Turns and answers until nothing moves.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for round in 0.. {
             self.env.step += 1;
             for client in &mut self.clients {
@@ -281,13 +281,13 @@ impl World {
         }
     }
 
-    pub fn lose_abandoned(&mut self) {
+    pub(crate) fn lose_abandoned(&mut self) {
         for socket in std::mem::take(&mut self.env.network.abandoned) {
             self.env.network.lose(&mut self.env.dice, socket);
         }
     }
 
-    pub fn round(&mut self) {
+    pub(crate) fn round(&mut self) {
         self.carry();
         for host in 0..self.hosts.len() {
             self.hosts[host].turn(&mut self.env, &mut self.lanes);
@@ -313,7 +313,7 @@ impl World {
         }
     }
 
-    pub fn is_at_rest(&self) -> bool {
+    pub(crate) fn is_at_rest(&self) -> bool {
         self.lanes.is_empty()
             && self.hosts.iter().all(|host| host.shard.is_idle())
             && self.clients.iter().all(|client| client.is_quiet(&self.env))
@@ -326,7 +326,7 @@ impl World {
             })
     }
 
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let mut text = String::new();
         for client in &self.clients {
             text += &format!("{}\n", client.describe());

@@ -8,11 +8,11 @@ const NAMES: [&str; 10] = ["", "a", "b", "a-", "a b", "a0", "ü", "日本", "$",
 
 const LEVELS_MAX: usize = 5;
 
-pub fn topic() -> impl Strategy<Value = String> {
+pub(crate) fn topic() -> impl Strategy<Value = String> {
     prop::collection::vec(name(), 1..=LEVELS_MAX).prop_map(|levels| not_empty(levels.join("/")))
 }
 
-pub fn filter() -> impl Strategy<Value = String> {
+pub(crate) fn filter() -> impl Strategy<Value = String> {
     let level = prop_oneof![3 => name(), 2 => Just("+")];
     let last = prop_oneof![3 => name(), 1 => Just("+"), 2 => Just("#")];
     (prop::collection::vec(level, 0..LEVELS_MAX), last).prop_map(|(mut levels, last)| {
@@ -22,7 +22,7 @@ pub fn filter() -> impl Strategy<Value = String> {
 }
 
 /// Texts that are filters or nearly so.
-pub fn filter_or_not() -> impl Strategy<Value = String> {
+pub(crate) fn filter_or_not() -> impl Strategy<Value = String> {
     let piece = select(vec!["a", "/", "+", "#", "$share/", "$share", "ü", "\0", "g"]);
     prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
 }

@@ -37,7 +37,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Serves drivers until somebody interrupts.
-pub fn run(command: AgentCommand) -> Result<ExitCode, String> {
+pub(crate) fn run(command: AgentCommand) -> Result<ExitCode, String> {
     let token = Token::find(command.token_file.as_deref())?;
     command.cores.as_deref().map(broker::parse_cores).transpose()?;
     for target in &command.targets {
@@ -155,7 +155,7 @@ impl Drop for Taken<'_> {
 
 impl session::Start<'_> {
     /// Starts the process of a run, which has `control` as its standard input.
-    pub fn process(&self, control: OwnedFd) -> Result<Child, String> {
+    pub(crate) fn process(&self, control: OwnedFd) -> Result<Child, String> {
         let failed = |error: std::io::Error| format!("starting a process: {error}");
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.args([session::RUN, &std::process::id().to_string(), self.cores.unwrap_or("-")]);

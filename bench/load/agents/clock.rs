@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// What an agent's clock has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// Nanoseconds of the driver's clock.
     pub at_ns: i64,
     /// What the agent's clock shows more.
@@ -18,7 +18,7 @@ pub struct Reading {
 
 /// One ping, as the driver (sent, came) and the agent (got, answered) have stamped it, nanoseconds of their clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Ping {
+pub(super) struct Ping {
     pub sent_ns: u64,
     pub got_ns: u64,
     pub answered_ns: u64,
@@ -27,7 +27,7 @@ pub struct Ping {
 
 impl Ping {
     /// `None`: no clocks that go forward can have stamped it so.
-    pub fn reading(&self) -> Option<Reading> {
+    pub(super) fn reading(&self) -> Option<Reading> {
         let there = i64::try_from(i128::from(self.got_ns) - i128::from(self.sent_ns)).ok()?;
         let back = i64::try_from(i128::from(self.answered_ns) - i128::from(self.came_ns)).ok()?;
         let round = self.came_ns.checked_sub(self.sent_ns)?;
@@ -46,10 +46,10 @@ impl Ping {
 
 /// Of one agent, in the order of time.
 #[derive(Clone, Debug, Default)]
-pub struct Track(pub Vec<Reading>);
+pub(super) struct Track(pub Vec<Reading>);
 
 /// The value at `at` of the line through points in the order of their first; beyond the ends the last line goes on.
-pub fn interpolate(points: &[(i64, i64)], at: i64) -> i64 {
+pub(super) fn interpolate(points: &[(i64, i64)], at: i64) -> i64 {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return 0 };
     let behind = points.partition_point(|point| point.0 <= at).clamp(1, points.len().max(2) - 1);
     let Some(end) = points.get(behind) else { return first.1 };
@@ -67,24 +67,24 @@ impl Track {
     }
 
     /// What the agent's clock shows more at a time of the driver's.
-    pub fn offset_at(&self, at_ns: i64) -> i64 {
+    pub(super) fn offset_at(&self, at_ns: i64) -> i64 {
         interpolate(&self.points(), at_ns)
     }
 
     /// How much faster the agent's clock goes, millionths.
-    pub fn drift_ppm(&self) -> f64 {
+    pub(super) fn drift_ppm(&self) -> f64 {
         let (Some(first), Some(last)) = (self.0.first(), self.0.last()) else { return 0.0 };
         let elapsed = (last.at_ns - first.at_ns) as f64;
         if elapsed > 0.0 { (last.offset_ns - first.offset_ns) as f64 / elapsed * 1e6 } else { 0.0 }
     }
 
     /// Half the longest of the shortest round trips.
-    pub fn half_round_trip_ns(&self) -> u64 {
+    pub(super) fn half_round_trip_ns(&self) -> u64 {
         self.0.iter().map(|reading| reading.round_trip_ns.div_ceil(2)).max().unwrap_or(0)
     }
 
     /// How far off the line of its neighbours a reading is, beyond what the round trips explain.
-    pub fn residual_ns(&self) -> u64 {
+    pub(super) fn residual_ns(&self) -> u64 {
         let off = |three: &[Reading]| {
             let ends = [three[0], three[2]].map(|reading| (reading.at_ns, reading.offset_ns));
             let off = three[1].offset_ns.abs_diff(interpolate(&ends, three[1].at_ns));
@@ -95,12 +95,12 @@ impl Track {
     }
 
     /// What an offset may be wrong by.
-    pub fn uncertainty_ns(&self) -> u64 {
+    pub(super) fn uncertainty_ns(&self) -> u64 {
         self.half_round_trip_ns() + self.residual_ns()
     }
 
     /// What this clock shows more than `other`, by the times of this one.
-    pub fn relative_to(&self, other: &Track) -> Vec<(i64, i64)> {
+    pub(super) fn relative_to(&self, other: &Track) -> Vec<(i64, i64)> {
         let mut times: Vec<i64> =
             self.0.iter().chain(&other.0).map(|reading| reading.at_ns).collect();
         times.sort_unstable();
@@ -115,7 +115,7 @@ impl Track {
 
 /// A latency between two of these clocks may be wrong by this: the two that are known least, and what a clock drifts within
 /// half a slice.
-pub fn pair_uncertainty_ns(tracks: &[&Track], slice_ns: u64) -> u64 {
+pub(super) fn pair_uncertainty_ns(tracks: &[&Track], slice_ns: u64) -> u64 {
     let mut each: Vec<u64> = tracks.iter().map(|track| track.uncertainty_ns()).collect();
     each.sort_unstable_by(|one, other| other.cmp(one));
     let drifts = tracks.iter().map(|track| track.drift_ppm());

@@ -17,7 +17,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// The connection to the driver, as the threads of the process share it.
 #[derive(Debug)]
-pub struct Control {
+pub(super) struct Control {
     output: Mutex<Socket>,
     /// What the publishers here may go by, once there are any.
     pub window: Mutex<Option<Window>>,
@@ -26,31 +26,31 @@ pub struct Control {
 }
 
 impl Control {
-    pub fn new(socket: &Socket) -> Result<Control, String> {
+    pub(super) fn new(socket: &Socket) -> Result<Control, String> {
         let output = socket.try_clone().map_err(|error| format!("socket: {error}"))?;
         let (output, has_answered) = (Mutex::new(output), AtomicBool::new(false));
         Ok(Control { output, window: Mutex::default(), has_answered })
     }
 
-    pub fn say(&self, said: &FromAgent) -> Result<(), String> {
+    pub(super) fn say(&self, said: &FromAgent) -> Result<(), String> {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         write_frame(&mut *output, said)
     }
 
     /// The last was said: waits for the driver to have read it, and to close. Who closes first throws away what the other
     /// has not read.
-    pub fn linger(&self) {
+    pub(super) fn linger(&self) {
         self.has_answered.store(true, Relaxed);
         thread::sleep(SILENCE_MAX);
     }
 
     /// The driver has all that it gets.
-    pub fn has_answered(&self) -> bool {
+    pub(super) fn has_answered(&self) -> bool {
         self.has_answered.load(Relaxed)
     }
 
     /// Reads what the driver says until it cannot. Returns why.
-    pub fn read(&self, mut socket: Socket, orders: &SyncSender<ToAgent>) -> String {
+    pub(super) fn read(&self, mut socket: Socket, orders: &SyncSender<ToAgent>) -> String {
         loop {
             let begin = Instant::now();
             let patience = || match begin.elapsed() > SILENCE_MAX {

@@ -39,7 +39,7 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const SLICES: u64 = 1000;
 const SLICE_NS_MIN: u64 = 20_000_000;
 
-pub struct Crew {
+pub(super) struct Crew {
     pub links: Vec<Arc<Link>>,
     pub reports: Vec<AgentReport>,
     plan: Plan,
@@ -52,7 +52,7 @@ pub struct Crew {
 
 impl Crew {
     /// Connects the agents, or starts the processes, and splits the plan.
-    pub fn gather(
+    pub(super) fn gather(
         bench: &Bench,
         options: &Options,
         scenario: &Scenario,
@@ -101,7 +101,7 @@ impl Crew {
     }
 
     /// Why the run cannot go on as it should.
-    pub fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         self.links.iter().try_for_each(|link| link.check())
     }
 
@@ -127,7 +127,7 @@ impl Crew {
     }
 
     /// Connects all clients.
-    pub fn prepare(
+    pub(super) fn prepare(
         &mut self,
         options: &Options,
         scenario: &Scenario,
@@ -157,7 +157,7 @@ impl Crew {
         whole
     }
 
-    pub fn read_clocks(&self) {
+    pub(super) fn read_clocks(&self) {
         self.alive().for_each(|(_, link)| link.read_clock());
     }
 
@@ -169,7 +169,7 @@ impl Crew {
     }
 
     /// Orders all agents to publish, or not to. `from_ns` and `recorded_ns` are times of the driver's clock.
-    pub fn order(
+    pub(super) fn order(
         &mut self,
         rhythm: Rhythm,
         from_ns: u64,
@@ -215,7 +215,7 @@ impl Crew {
     }
 
     /// Waits until all that was sent has arrived, nothing more comes, or the time is up.
-    pub fn settle(&mut self) -> Result<(), String> {
+    pub(super) fn settle(&mut self) -> Result<(), String> {
         let stilled = self.order(Rhythm::Still, 0, 0..0);
         let begin = Instant::now();
         let mut last = (0, begin);
@@ -243,13 +243,13 @@ impl Crew {
     }
 
     /// What has gone through until now, as the agents said last.
-    pub fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         let counts = self.alive().map(|(_, link)| link.progress().counts);
         counts.fold(Counts::default(), |all, counts| sum(&all, &counts))
     }
 
     /// What was used and done since this was asked last, by agent.
-    pub fn mark(&self) -> Result<Vec<(usize, Mark)>, String> {
+    pub(super) fn mark(&self) -> Result<Vec<(usize, Mark)>, String> {
         let (marks, whole) = self.ask(
             ANSWER_TIME_MAX,
             |_| ToAgent::Mark,
@@ -263,7 +263,7 @@ impl Crew {
     }
 
     /// What each publisher has sent, as its agent says; `None`: its agent does not say.
-    pub fn close(&self) -> Vec<Option<u64>> {
+    pub(super) fn close(&self) -> Vec<Option<u64>> {
         let (said, _) = self.ask(
             ANSWER_TIME_MAX,
             |_| ToAgent::Close,
@@ -296,7 +296,7 @@ impl Crew {
     }
 
     /// Ends the runs of the agents. Returns what each has found.
-    pub fn finish(&self, sent: &[Option<u64>]) -> Vec<(usize, Finished)> {
+    pub(super) fn finish(&self, sent: &[Option<u64>]) -> Vec<(usize, Finished)> {
         let tracks = self.tracks();
         let finish = |index: usize| {
             let elsewhere =
@@ -323,7 +323,7 @@ impl Crew {
     }
 
     /// For each agent: messages that its publishers have sent, and the most that can have come to its subscribers, each once.
-    pub fn dues(&self, sent: &[Option<u64>]) -> Vec<(u64, u64)> {
+    pub(super) fn dues(&self, sent: &[Option<u64>]) -> Vec<(u64, u64)> {
         let mut agent_of_cell = vec![0; self.plan.cell_count];
         for (subscriber, agent) in self.plan.subscribers.iter().zip(&self.split.subscribers) {
             for cell in subscriber.cells.iter().filter(|cell| **cell != NO_CELL) {
@@ -346,7 +346,7 @@ impl Crew {
     }
 
     /// What the clocks showed, and what a latency between agents may be wrong by, nanoseconds.
-    pub fn judge_clocks(&mut self) -> u64 {
+    pub(super) fn judge_clocks(&mut self) -> u64 {
         let tracks = self.tracks();
         for (report, track) in self.reports.iter_mut().zip(&tracks) {
             report.clock = ClockReport {
@@ -408,6 +408,6 @@ fn keep_alive(links: Vec<Weak<Link>>) -> Result<(), String> {
 }
 
 /// The driver's time a while from now.
-pub fn soon(lead: Duration) -> u64 {
+pub(super) fn soon(lead: Duration) -> u64 {
     now_ns() + lead.as_nanos() as u64
 }

@@ -23,7 +23,7 @@ use crate::scenario::Scenario;
 const LEAD: Duration = Duration::from_millis(200);
 
 /// Runs a scenario. What agents have found is shown, whatever becomes of others.
-pub fn run(
+pub(crate) fn run(
     bench: &Bench,
     options: &Options,
     scenario: &Scenario,

@@ -10,11 +10,11 @@ use super::protocol::{
 use super::token::{self, Side, Token};
 
 /// However the bytes trickle.
-pub const TIME_MAX: Duration = Duration::from_secs(5);
+pub(super) const TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The agent's side. `take` says whether a driver that has the token may have the agent; without one it only asks.
 /// Returns what `take` made, unless the driver only asked.
-pub fn receive<T>(
+pub(super) fn receive<T>(
     mut stream: impl Read + Write,
     token: Option<&Token>,
     take: impl FnOnce() -> Result<T, String>,
@@ -58,14 +58,14 @@ fn judge(hello: &Hello, token: Option<&Token>, own: &token::Nonce) -> Result<(),
 
 /// What an agent says to a driver that it would have.
 #[derive(Debug)]
-pub enum Offered {
+pub(super) enum Offered {
     Taken,
     /// Another driver has it.
     Busy(String),
 }
 
 /// The driver's side.
-pub fn offer(
+pub(super) fn offer(
     mut stream: impl Read + Write,
     token: Option<&Token>,
     only_asks: bool,

@@ -43,7 +43,7 @@ struct State {
 }
 
 #[derive(Debug)]
-pub struct Link {
+pub(super) struct Link {
     /// As the table names it.
     pub name: String,
     output: Mutex<Socket>,
@@ -59,7 +59,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Connects to an agent and shows it the token.
-pub fn greet(agent: &str, token: Option<&Token>, only_asks: bool) -> Result<Socket, String> {
+pub(super) fn greet(agent: &str, token: Option<&Token>, only_asks: bool) -> Result<Socket, String> {
     let wrong = |error| format!("--agent {agent}: {error}; expected HOST:PORT");
     let addresses: Vec<SocketAddr> = agent.to_socket_addrs().map_err(wrong)?.collect();
     let address = broker::reach(&addresses).map_err(|reason| {
@@ -83,7 +83,7 @@ pub fn greet(agent: &str, token: Option<&Token>, only_asks: bool) -> Result<Sock
 }
 
 impl Link {
-    pub fn new(
+    pub(super) fn new(
         name: String,
         socket: Socket,
         child: Option<Child>,
@@ -103,7 +103,7 @@ impl Link {
 
     /// Reads what the agent says until the connection ends. What it reports of others' publishers, each with a count of
     /// messages, goes to `note`, which says what is wrong with it.
-    pub fn listen(
+    pub(super) fn listen(
         self: &Arc<Link>,
         index: usize,
         mut input: Socket,
@@ -155,18 +155,18 @@ impl Link {
     }
 
     /// The agent is given up; the first reason stays.
-    pub fn fail(&self, reason: &str) {
+    pub(super) fn fail(&self, reason: &str) {
         lock(&self.state).failure.get_or_insert_with(|| format!("agent {}: {reason}", self.name));
         self.changed.notify_all();
     }
 
     /// Why the agent was given up, if it was.
-    pub fn failure(&self) -> Option<String> {
+    pub(super) fn failure(&self) -> Option<String> {
         lock(&self.state).failure.clone()
     }
 
     /// Gives the agent up if it says nothing any more.
-    pub fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let is_silent = lock(&self.state).heard.is_some_and(|heard| heard.elapsed() > SILENCE_MAX);
         if is_silent {
             self.fail(&format!(
@@ -177,12 +177,12 @@ impl Link {
         self.failure().map_or(Ok(()), Err)
     }
 
-    pub fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         lock(&self.state).progress.clone()
     }
 
     /// Says something, unless the agent is given up; what it does not take gives it up.
-    pub fn say(&self, said: &ToAgent) {
+    pub(super) fn say(&self, said: &ToAgent) {
         if self.failure().is_none()
             && let Err(reason) = write_frame(&mut *lock(&self.output), said)
         {
@@ -191,7 +191,7 @@ impl Link {
     }
 
     /// The next answer as `pick` takes it. An agent that does not give one in time, or another, is given up.
-    pub fn answer<T>(
+    pub(super) fn answer<T>(
         &self,
         patience: Duration,
         mut check: impl FnMut() -> Result<(), String>,
@@ -219,7 +219,7 @@ impl Link {
     }
 
     /// A process of the driver's own has the machine's clock: it is known without pings.
-    pub fn share_clock(&self, (origin_ns, wrong_ns): (i64, u64)) {
+    pub(super) fn share_clock(&self, (origin_ns, wrong_ns): (i64, u64)) {
         if lock(&self.child).is_some() {
             let (own_ns, own_wrong_ns) = machine::clock_origin_ns();
             let offset_ns = own_ns.saturating_sub(origin_ns);
@@ -230,7 +230,7 @@ impl Link {
     }
 
     /// Reads the clock of an agent elsewhere: the best of many pings. Slow ways get fewer.
-    pub fn read_clock(&self) {
+    pub(super) fn read_clock(&self) {
         if lock(&self.child).is_some() {
             return;
         }
@@ -274,7 +274,7 @@ impl Link {
     }
 
     /// Ends the connection, by which the agent's run ends, and a process of the driver's own.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         let _ = lock(&self.output).shutdown(std::net::Shutdown::Both);
         if let Some(mut child) = lock(&self.child).take() {
             let begin = Instant::now();

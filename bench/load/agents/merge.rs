@@ -11,7 +11,7 @@ use crate::tally::Faults;
 
 /// Ends the engine of an agent. What was sent elsewhere says what is missing here, and how the clocks went how long messages
 /// from elsewhere took.
-pub fn finish(
+pub(super) fn finish(
     engine: Engine,
     far: &FarOrders,
     agent_count: usize,
@@ -69,7 +69,7 @@ fn pairs(latency: &Histogram<u64>) -> LatencyPairs {
 
 /// What all agents together have found.
 #[derive(Debug)]
-pub struct Merged {
+pub(super) struct Merged {
     pub counts: Counts,
     pub faults: Faults,
     pub latency: Histogram<u64>,
@@ -93,7 +93,7 @@ impl Default for Merged {
 impl Merged {
     /// Adds what an agent says, if it can be. `sent`: what its own publishers have sent, as it said before; `due_max`: the most
     /// that can have been delivered to its subscribers once each.
-    pub fn add(&mut self, found: &Finished, sent: u64, due_max: u64) -> Result<(), String> {
+    pub(super) fn add(&mut self, found: &Finished, sent: u64, due_max: u64) -> Result<(), String> {
         let Finished { counts, faults, latency, crossed, negative } = found;
         let latency_count =
             latency.iter().try_fold(0_u64, |sum, (_, count)| sum.checked_add(*count));
@@ -133,7 +133,7 @@ impl Merged {
     }
 }
 
-pub fn sum(one: &Counts, other: &Counts) -> Counts {
+pub(super) fn sum(one: &Counts, other: &Counts) -> Counts {
     Counts {
         sent: one.sent.saturating_add(other.sent),
         writes: one.writes.saturating_add(other.writes),

@@ -9,7 +9,7 @@ use crate::units;
 
 /// Of the driver.
 #[derive(Args, Clone, Debug, Default)]
-pub struct AgentOptions {
+pub(crate) struct AgentOptions {
     /// Publish and subscribe from this agent (`ringmq-bench agent`) instead of from here; may be repeated
     #[arg(long = "agent", value_name = "HOST:PORT", requires = "broker")]
     pub agents: Vec<String>,
@@ -26,7 +26,7 @@ pub struct AgentOptions {
 
 impl AgentOptions {
     /// Where the generator is, if not in this process.
-    pub fn words(&self) -> Option<String> {
+    pub(crate) fn words(&self) -> Option<String> {
         let processes = self.processes.map(|count| match count {
             1 => "1 process".to_string(),
             count => format!("{count} processes"),
@@ -35,7 +35,7 @@ impl AgentOptions {
     }
 
     /// How many others generate; `None`: this process does.
-    pub fn count(&self) -> Option<usize> {
+    pub(crate) fn count(&self) -> Option<usize> {
         let processes = self.processes.map(usize::from);
         processes.or((!self.agents.is_empty()).then_some(self.agents.len()))
     }
@@ -43,7 +43,7 @@ impl AgentOptions {
 
 /// Of an agent.
 #[derive(Clone, Debug, Parser)]
-pub struct AgentCommand {
+pub(crate) struct AgentCommand {
     /// Where drivers connect; beyond loopback they need the token
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:18830")]
     pub listen: String,

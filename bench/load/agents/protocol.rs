@@ -16,15 +16,15 @@ use crate::scenario::Scenario;
 use crate::tally::Faults;
 
 /// Changes with every change of what is said, or of how a plan is made of a scenario.
-pub const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// While nobody has shown that it may speak.
-pub const GREETING_SIZE_MAX: usize = 4 << 10;
-pub const FRAME_SIZE_MAX: usize = 16 << 20;
+pub(super) const GREETING_SIZE_MAX: usize = 4 << 10;
+pub(super) const FRAME_SIZE_MAX: usize = 16 << 20;
 
 /// The agent speaks first.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Greeting {
+pub(super) struct Greeting {
     pub protocol: u32,
     #[serde(default)]
     pub version: String,
@@ -36,7 +36,7 @@ pub struct Greeting {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Hello {
+pub(super) struct Hello {
     pub protocol: u32,
     #[serde(default)]
     pub nonce: Nonce,
@@ -48,7 +48,7 @@ pub struct Hello {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Welcome {
+pub(super) enum Welcome {
     Accepted {
         proof: Option<Vec<u8>>,
     },
@@ -62,14 +62,14 @@ pub enum Welcome {
 }
 
 /// Why the other side is not spoken with.
-pub fn version_mismatch(agent: u32, driver: u32) -> String {
+pub(super) fn version_mismatch(agent: u32, driver: u32) -> String {
     format!(
         "the agent speaks version {agent} of the protocol and the driver version {driver}: use the same ringmq-bench on both"
     )
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub enum ToAgent {
+pub(super) enum ToAgent {
     Ping {
         number: u32,
     },
@@ -88,7 +88,7 @@ pub enum ToAgent {
 
 /// Connect your part of the clients.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Prepare {
+pub(super) struct Prepare {
     pub scenario: Scenario,
     pub split: Split,
     pub agent: u16,
@@ -99,14 +99,14 @@ pub struct Prepare {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Rhythm {
+pub(super) enum Rhythm {
     Still,
     Window,
     Rate { interval_ns: f64 },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Order {
+pub(super) struct Order {
     pub rhythm: Rhythm,
     /// When it begins, by the agent's own clock; 0: at once.
     pub from_ns: u64,
@@ -118,7 +118,7 @@ pub struct Order {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Finish {
+pub(super) struct Finish {
     /// Of all publishers elsewhere, those that have sent anything.
     pub sent: Vec<(u32, u64)>,
     /// For each agent: what the clock of the agent that gets this shows more, as points of a line over its own times.
@@ -126,7 +126,7 @@ pub struct Finish {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub enum FromAgent {
+pub(super) enum FromAgent {
     Pong {
         number: u32,
         got_ns: u64,
@@ -154,7 +154,7 @@ pub enum FromAgent {
 
 /// Said whenever it has changed, and from time to time.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Progress {
+pub(super) struct Progress {
     /// Orders that have been followed.
     pub orders: u32,
     /// All that was sent from here has been acknowledged and delivered.
@@ -167,7 +167,7 @@ pub struct Progress {
 
 /// What generator threads used and did.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Mark {
+pub(super) struct Mark {
     pub elapsed_ns: u64,
     /// `None`: not measured.
     pub used: Option<Used>,
@@ -177,17 +177,17 @@ pub struct Mark {
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Used {
+pub(super) struct Used {
     pub ran_ns: u64,
     pub busiest_ns: u64,
     pub waited_longest_ns: u64,
 }
 
 /// Latencies: a value, nanoseconds, and how often it was. All lie in buckets of the same bounds.
-pub type LatencyPairs = Vec<(u64, u64)>;
+pub(super) type LatencyPairs = Vec<(u64, u64)>;
 
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Finished {
+pub(super) struct Finished {
     pub counts: Counts,
     pub faults: Faults,
     pub latency: LatencyPairs,
@@ -198,7 +198,7 @@ pub struct Finished {
 }
 
 /// Writes a frame in one go.
-pub fn write_frame(to: &mut impl Write, said: &impl Serialize) -> Result<(), String> {
+pub(super) fn write_frame(to: &mut impl Write, said: &impl Serialize) -> Result<(), String> {
     let mut frame = vec![0; 4];
     serde_json::to_writer(&mut frame, said).map_err(|error| format!("a frame: {error}"))?;
     let size = frame.len() - 4;
@@ -216,11 +216,11 @@ pub fn write_frame(to: &mut impl Write, said: &impl Serialize) -> Result<(), Str
 }
 
 /// Why no frame came.
-pub const CLOSED: &str = "it closed the connection";
+pub(super) const CLOSED: &str = "it closed the connection";
 
 /// Reads a frame of `size_max` bytes at most. `patience` is asked whenever nothing has come for a while, and after each part
 /// of a frame.
-pub fn read_frame(
+pub(super) fn read_frame(
     from: &mut impl Read,
     size_max: usize,
     mut patience: impl FnMut() -> Result<(), String>,
@@ -264,7 +264,7 @@ fn read_exact(
     Ok(())
 }
 
-pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, String> {
+pub(super) fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, String> {
     serde_json::from_slice(frame)
         .map_err(|error| format!("it sent what is not understood: {error}"))
 }

@@ -23,14 +23,14 @@ struct Watched {
 }
 
 /// A thread that tells the driver how far this agent is.
-pub struct Reporter {
+pub(super) struct Reporter {
     watched: Mutex<Option<Watched>>,
     orders: Mutex<u32>,
     changed: Condvar,
 }
 
 impl Reporter {
-    pub fn start(control: Arc<Control>) -> Result<Arc<Reporter>, String> {
+    pub(super) fn start(control: Arc<Control>) -> Result<Arc<Reporter>, String> {
         let reporter = Arc::new(Reporter {
             watched: Mutex::default(),
             orders: Mutex::new(0),
@@ -45,7 +45,7 @@ impl Reporter {
         Ok(reporter)
     }
 
-    pub fn watch(&self, shared: Arc<Shared>, reported: Vec<(u32, Vec<u32>)>) {
+    pub(super) fn watch(&self, shared: Arc<Shared>, reported: Vec<(u32, Vec<u32>)>) {
         let reported =
             reported.into_iter().map(|(publisher, cells)| (publisher, cells, 0)).collect();
         *self.watched.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -53,7 +53,7 @@ impl Reporter {
     }
 
     /// One order more.
-    pub fn followed(&self) {
+    pub(super) fn followed(&self) {
         *self.orders.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.changed.notify_all();
     }

@@ -14,7 +14,7 @@ struct Route {
 }
 
 #[derive(Debug)]
-pub struct Router {
+pub(super) struct Router {
     /// By publisher.
     routes: Mutex<Vec<Route>>,
     /// By agent. They have the router.
@@ -22,7 +22,7 @@ pub struct Router {
 }
 
 impl Router {
-    pub fn new(split: &Split, audiences: &[Vec<u16>], links: &[Arc<Link>]) -> Router {
+    pub(super) fn new(split: &Split, audiences: &[Vec<u16>], links: &[Arc<Link>]) -> Router {
         let route = |(owner, audience): (&u16, &Vec<u16>)| Route {
             owner: *owner,
             audience: audience.iter().map(|agent| (*agent, 0)).collect(),
@@ -32,7 +32,7 @@ impl Router {
     }
 
     /// An agent says how far publishers of others have got with its subscribers.
-    pub fn note(&self, agent: usize, reported: &[(u32, u64)]) -> Result<(), String> {
+    pub(super) fn note(&self, agent: usize, reported: &[(u32, u64)]) -> Result<(), String> {
         let batches = self.batches(agent, reported)?;
         for (link, batch) in self.links.iter().zip(batches).filter(|(_, batch)| !batch.is_empty()) {
             if let Some(link) = link.upgrade() {

@@ -36,11 +36,11 @@ use crate::scenario::Scenario;
 
 /// The hidden first argument with which this program is the process of a run. Behind it stand the process that started it,
 /// its cores, what is wrong with its clock, and its targets.
-pub const RUN: &str = "__agent";
+pub(crate) const RUN: &str = "__agent";
 
 /// What such a process is started with.
 #[derive(Debug)]
-pub struct Start<'a> {
+pub(crate) struct Start<'a> {
     pub targets: &'a [String],
     pub cores: Option<&'a str>,
     /// Nanoseconds of offset and millionths of drift.
@@ -60,7 +60,7 @@ const PAIRS_MAX: usize = 100_000_000;
 const WAIT_STEP: Duration = Duration::from_millis(1);
 
 /// How a control connection waits.
-pub fn tune(socket: &Socket) -> Result<(), String> {
+pub(crate) fn tune(socket: &Socket) -> Result<(), String> {
     let tuned = socket
         .set_read_timeout(Some(READ_STEP))
         .and_then(|()| socket.set_write_timeout(Some(WRITE_TIME_MAX)))
@@ -70,7 +70,7 @@ pub fn tune(socket: &Socket) -> Result<(), String> {
 }
 
 /// Is the process of a run.
-pub fn run(arguments: &[OsString]) -> ExitCode {
+pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     match begin(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {

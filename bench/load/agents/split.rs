@@ -10,14 +10,14 @@ use crate::plan::{Away, NO_CELL, Plan};
 
 /// The agent of each publisher and subscriber.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Split {
+pub(super) struct Split {
     pub publishers: Vec<u16>,
     pub subscribers: Vec<u16>,
 }
 
 /// What an agent tells others of its part, and gets told.
 #[derive(Debug, Default)]
-pub struct Part {
+pub(super) struct Part {
     /// Of its own publishers with subscribers elsewhere: the publisher, and the cell for how far those have got.
     pub credited: Vec<(u32, u32)>,
     /// Of others' publishers with subscribers here: the publisher, and the cells of those.
@@ -40,7 +40,7 @@ fn units(plan: &Plan) -> Vec<usize> {
 }
 
 impl Split {
-    pub fn new(plan: &Plan, agent_count: usize, apart: bool) -> Split {
+    pub(super) fn new(plan: &Plan, agent_count: usize, apart: bool) -> Split {
         let units = units(plan);
         let publisher_count = plan.publishers.len();
         let round =
@@ -93,7 +93,7 @@ impl Split {
     }
 
     /// It is of this plan, and names no other agents.
-    pub fn fits(&self, plan: &Plan, agent_count: usize) -> bool {
+    pub(super) fn fits(&self, plan: &Plan, agent_count: usize) -> bool {
         self.publishers.len() == plan.publishers.len()
             && self.subscribers.len() == plan.subscribers.len()
             && self
@@ -112,7 +112,7 @@ impl Split {
     }
 
     /// For each publisher the other agents in which it has subscribers.
-    pub fn audiences(&self, plan: &Plan) -> Vec<Vec<u16>> {
+    pub(super) fn audiences(&self, plan: &Plan) -> Vec<Vec<u16>> {
         let mut audiences = vec![Vec::new(); plan.publishers.len()];
         for (subscriber, agent) in plan.subscribers.iter().zip(&self.subscribers) {
             for (publisher, audience) in audiences.iter_mut().enumerate() {
@@ -127,7 +127,7 @@ impl Split {
     }
 
     /// Makes `plan` that of one agent. The cells of subscribers elsewhere become one for each publisher.
-    pub fn localize(&self, plan: &mut Plan, agent: u16) -> Part {
+    pub(super) fn localize(&self, plan: &mut Plan, agent: u16) -> Part {
         let is_away = |agents: &[u16]| agents.iter().map(|of| *of != agent).collect::<Vec<bool>>();
         let away =
             Away { publishers: is_away(&self.publishers), subscribers: is_away(&self.subscribers) };

@@ -11,16 +11,16 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 /// The environment variable that holds the token.
-pub const VARIABLE: &str = "RINGMQ_BENCH_TOKEN";
+pub(super) const VARIABLE: &str = "RINGMQ_BENCH_TOKEN";
 
 /// Shorter ones can be guessed.
 const SIZE_MIN: usize = 16;
 const SIZE_MAX: usize = 4096;
 
 /// A number that is used once.
-pub type Nonce = [u8; 32];
+pub(super) type Nonce = [u8; 32];
 
-pub fn nonce() -> Result<Nonce, String> {
+pub(super) fn nonce() -> Result<Nonce, String> {
     let mut nonce = Nonce::default();
     let mut source =
         fs::File::open("/dev/urandom").map_err(|error| format!("/dev/urandom: {error}"))?;
@@ -30,13 +30,13 @@ pub fn nonce() -> Result<Nonce, String> {
 
 /// Who shows that it has the token: what one has shown is of no use to be the other.
 #[derive(Clone, Copy, Debug)]
-pub enum Side {
+pub(super) enum Side {
     Agent,
     Driver,
 }
 
 #[derive(Clone)]
-pub struct Token(Box<[u8]>);
+pub(super) struct Token(Box<[u8]>);
 
 impl fmt::Debug for Token {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,7 +46,7 @@ impl fmt::Debug for Token {
 
 impl Token {
     /// From the file, or else the environment; `None`: neither names one.
-    pub fn find(file: Option<&Path>) -> Result<Option<Token>, String> {
+    pub(super) fn find(file: Option<&Path>) -> Result<Option<Token>, String> {
         match (file, std::env::var_os(VARIABLE)) {
             (Some(path), _) => Token::read(path).map(Some),
             (None, Some(text)) => Token::new(text.as_encoded_bytes())
@@ -100,12 +100,18 @@ impl Token {
     }
 
     /// What shows the other side that this one has the token.
-    pub fn proof(&self, side: Side, agent: &Nonce, driver: &Nonce) -> Vec<u8> {
+    pub(super) fn proof(&self, side: Side, agent: &Nonce, driver: &Nonce) -> Vec<u8> {
         self.mac(side, agent, driver).finalize().into_bytes().to_vec()
     }
 
     /// Whether `side` has the token, in a time that does not depend on where the proof is wrong.
-    pub fn is_proved(&self, side: Side, agent: &Nonce, driver: &Nonce, proof: &[u8]) -> bool {
+    pub(super) fn is_proved(
+        &self,
+        side: Side,
+        agent: &Nonce,
+        driver: &Nonce,
+        proof: &[u8],
+    ) -> bool {
         self.mac(side, agent, driver).verify_slice(proof).is_ok()
     }
 }

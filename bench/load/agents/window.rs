@@ -9,18 +9,18 @@ use crate::engine::control::Shared;
 
 /// How far the publishers here have got elsewhere.
 #[derive(Debug)]
-pub struct Window {
+pub(super) struct Window {
     /// By publisher.
     cells: BTreeMap<u32, u32>,
     shared: Arc<Shared>,
 }
 
 impl Window {
-    pub fn new(part: &Part, shared: Arc<Shared>) -> Window {
+    pub(super) fn new(part: &Part, shared: Arc<Shared>) -> Window {
         Window { cells: part.credited.iter().copied().collect(), shared }
     }
 
-    pub fn note(&self, counts: &[(u32, u64)]) -> Result<(), String> {
+    pub(super) fn note(&self, counts: &[(u32, u64)]) -> Result<(), String> {
         for (publisher, count) in counts {
             let cell =
                 self.cells.get(publisher).ok_or("it counts for a publisher that is not here")?;

@@ -14,7 +14,7 @@ const KNOWN: f64 = 0.1;
 const TOGETHER_US: f64 = 20_000.0;
 
 /// A paragraph each.
-pub fn notes(outcome: &Outcome) -> Vec<(Style, String)> {
+pub(crate) fn notes(outcome: &Outcome) -> Vec<(Style, String)> {
     let Some(AgentsReport { agents, crosses, crossed, latency_uncertainty_us }) = &outcome.agents
     else {
         return Vec::new();

@@ -20,7 +20,13 @@ const GAP_COUNT_MAX: usize = 64;
 const WALL_NS_MIN: u64 = 1_000_000_000_000_000_000;
 
 /// The stamp of a message. `run` has 23 bits.
-pub fn stamp(publisher: u32, run: u64, sequence: u64, is_ordered: bool, due_ns: u64) -> Stamp {
+pub(super) fn stamp(
+    publisher: u32,
+    run: u64,
+    sequence: u64,
+    is_ordered: bool,
+    due_ns: u64,
+) -> Stamp {
     let order = if is_ordered { 0 } else { UNORDERED };
     let sequence = order | run << RUN_SHIFT | sequence & ((1 << RUN_SHIFT) - 1);
     Stamp { publisher, sequence, due_ns }
@@ -44,7 +50,7 @@ struct Key {
 
 /// A message as it came.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival<'a> {
+pub(super) struct Arrival<'a> {
     pub client: u32,
     pub connection: u32,
     pub dup: bool,
@@ -56,12 +62,12 @@ pub struct Arrival<'a> {
 }
 
 #[derive(Debug, Default)]
-pub struct Check {
+pub(super) struct Check {
     streams: HashMap<Key, Stream>,
 }
 
 impl Check {
-    pub fn note(&mut self, arrival: &Arrival<'_>, counts: &Counts, times: &mut LocalTimes) {
+    pub(super) fn note(&mut self, arrival: &Arrival<'_>, counts: &Counts, times: &mut LocalTimes) {
         // A smaller one has no room for the run, without which two of them look like duplicates.
         let whole = Some(arrival.payload).filter(|payload| payload.len() >= LONG_HEAD_SIZE);
         let Some(stamp) = whole.and_then(message::open) else {

@@ -51,7 +51,7 @@ enum State {
     Ended,
 }
 
-pub struct Client {
+pub(super) struct Client {
     /// Among those of all threads, from 0.
     index: usize,
     token: Token,
@@ -77,7 +77,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(index: usize, token: Token, settings: &Settings) -> Client {
+    pub(super) fn new(index: usize, token: Token, settings: &Settings) -> Client {
         Client {
             index,
             token,
@@ -102,12 +102,12 @@ impl Client {
         settings.start_number + self.index as u64 + 1
     }
 
-    pub fn is_ended(&self) -> bool {
+    pub(super) fn is_ended(&self) -> bool {
         self.state == State::Ended
     }
 
     /// Begins to connect.
-    pub fn open(&mut self, hub: &mut Hub<'_>) {
+    pub(super) fn open(&mut self, hub: &mut Hub<'_>) {
         hub.opening += 1;
         add(&hub.shared.counts.begun, 1);
         self.state = State::Connecting;
@@ -150,7 +150,7 @@ impl Client {
     }
 
     /// Something happened on the socket, or there was more to do. True: there is more at once.
-    pub fn serve(&mut self, hub: &mut Hub<'_>, buffer: &mut [u8]) -> bool {
+    pub(super) fn serve(&mut self, hub: &mut Hub<'_>, buffer: &mut [u8]) -> bool {
         if self.stream.is_none() {
             return false;
         }
@@ -200,7 +200,7 @@ impl Client {
     }
 
     /// Its time has come. True: there is more to do at once.
-    pub fn look(&mut self, hub: &mut Hub<'_>) -> bool {
+    pub(super) fn look(&mut self, hub: &mut Hub<'_>) -> bool {
         let now = hub.now_ns;
         let is_due = now >= self.since_ns.saturating_add(ANSWER_TIME_MAX_NS);
         match self.state {
@@ -221,7 +221,7 @@ impl Client {
     }
 
     /// When it wants to be looked at.
-    pub fn wake_ns(&self, hub: &Hub<'_>) -> u64 {
+    pub(super) fn wake_ns(&self, hub: &Hub<'_>) -> u64 {
         match self.state {
             State::Ended => u64::MAX,
             State::Idle => self.since_ns,
@@ -480,7 +480,7 @@ impl Client {
     }
 
     /// Nothing more is to be published: what is under way is waited for.
-    pub fn wind_up(&mut self, hub: &mut Hub<'_>) {
+    pub(super) fn wind_up(&mut self, hub: &mut Hub<'_>) {
         match &mut self.outgoing {
             Some(outgoing) if self.state == State::Open => {
                 outgoing.finish();
@@ -493,7 +493,7 @@ impl Client {
     }
 
     /// Ends the client in peace: its connection is closed with DISCONNECT.
-    pub fn end(&mut self, hub: &mut Hub<'_>) {
+    pub(super) fn end(&mut self, hub: &mut Hub<'_>) {
         match self.state {
             State::Ended => return,
             State::Subscribing | State::Open => {

@@ -14,7 +14,7 @@ const REASON_SIZE_MAX: usize = 120;
 
 /// Of all clients since the beginning.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub(super) struct Counts {
     /// Connections that were begun, and that the broker has accepted.
     pub begun: AtomicU64,
     pub accepted: AtomicU64,
@@ -53,16 +53,16 @@ pub struct Counts {
     pub early: AtomicU64,
 }
 
-pub fn add(counter: &AtomicU64, count: u64) {
+pub(super) fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Relaxed);
 }
 
-pub fn value(counter: &AtomicU64) -> u64 {
+pub(super) fn value(counter: &AtomicU64) -> u64 {
     counter.load(Relaxed)
 }
 
 #[derive(Debug)]
-pub struct Times {
+pub(super) struct Times {
     /// Since it was looked at last, and of the whole run.
     pub recent: Histogram<u64>,
     pub whole: Histogram<u64>,
@@ -70,7 +70,7 @@ pub struct Times {
 
 /// What all threads share.
 #[derive(Debug)]
-pub struct Shared {
+pub(super) struct Shared {
     pub counts: Counts,
     /// The main thread has had enough.
     pub stop: AtomicBool,
@@ -91,12 +91,12 @@ fn times() -> Mutex<Times> {
     Mutex::new(Times { recent: new_histogram(), whole: new_histogram() })
 }
 
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
-    pub fn new(waits_for_all: bool) -> Shared {
+    pub(super) fn new(waits_for_all: bool) -> Shared {
         Shared {
             counts: Counts::default(),
             stop: AtomicBool::new(false),
@@ -111,7 +111,7 @@ impl Shared {
     }
 
     /// Something failed: a connection, a subscription, a publish.
-    pub fn blame(&self, reason: &str) {
+    pub(super) fn blame(&self, reason: &str) {
         let mut reasons = lock(&self.reasons);
         let reason: String = reason.chars().take(REASON_SIZE_MAX).collect();
         if reasons.len() < REASON_COUNT_MAX || reasons.contains_key(&reason) {
@@ -122,36 +122,36 @@ impl Shared {
     }
 
     /// Most frequent first.
-    pub fn reasons(&self) -> Vec<(String, u64)> {
+    pub(super) fn reasons(&self) -> Vec<(String, u64)> {
         let mut reasons: Vec<_> = lock(&self.reasons).clone().into_iter().collect();
         reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         reasons
     }
 
     /// The run cannot go on.
-    pub fn fail(&self, reason: String) {
+    pub(super) fn fail(&self, reason: String) {
         lock(&self.failure).get_or_insert(reason);
         self.stop.store(true, Relaxed);
     }
 
-    pub fn failure(&self) -> Option<String> {
+    pub(super) fn failure(&self) -> Option<String> {
         lock(&self.failure).clone()
     }
 }
 
 /// The times of one thread, handed over now and then.
-pub struct LocalTimes(Histogram<u64>);
+pub(super) struct LocalTimes(Histogram<u64>);
 
 impl LocalTimes {
-    pub fn new() -> LocalTimes {
+    pub(super) fn new() -> LocalTimes {
         LocalTimes(new_histogram())
     }
 
-    pub fn record(&mut self, ns: u64) {
+    pub(super) fn record(&mut self, ns: u64) {
         self.0.saturating_record(ns.max(1));
     }
 
-    pub fn hand_over(&mut self, to: &Mutex<Times>) {
+    pub(super) fn hand_over(&mut self, to: &Mutex<Times>) {
         if self.0.is_empty() {
             return;
         }

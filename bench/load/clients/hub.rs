@@ -7,7 +7,7 @@ use super::counts::{LocalTimes, Shared};
 use super::settings::Settings;
 
 /// What the clients of a thread work with.
-pub struct Hub<'a> {
+pub(super) struct Hub<'a> {
     pub settings: &'a Settings,
     pub shared: &'a Shared,
     pub registry: &'a Registry,

@@ -16,7 +16,7 @@ use crate::screen::{BAD, PLAIN, STRONG, WARNING, fitted};
 const MEASURED_S_MIN: f64 = 0.2;
 
 /// The lines of a run.
-pub struct Lines {
+pub(super) struct Lines {
     role: Role,
     shows: bool,
     /// Stdout is for JSON.
@@ -47,7 +47,7 @@ fn total(role: &Role, counts: &Counts) -> (&'static str, u64) {
 }
 
 impl Lines {
-    pub fn new(settings: &Settings, shows: bool, to_stderr: bool) -> Lines {
+    pub(super) fn new(settings: &Settings, shows: bool, to_stderr: bool) -> Lines {
         let now = Instant::now();
         Lines {
             role: settings.role.clone(),
@@ -65,7 +65,7 @@ impl Lines {
     }
 
     /// Prints a line if a second has passed.
-    pub fn tick(&mut self, shared: &Shared) {
+    pub(super) fn tick(&mut self, shared: &Shared) {
         self.follow(shared);
         let elapsed_s = self.last.elapsed().as_secs_f64();
         if elapsed_s < 1.0 {
@@ -99,12 +99,12 @@ impl Lines {
     }
 
     /// The threads are told to end.
-    pub fn stop(&mut self, shared: &Shared) {
+    pub(super) fn stop(&mut self, shared: &Shared) {
         self.open_at_end = value(&shared.counts.open);
         self.follow(shared);
     }
 
-    pub fn end(&mut self, shared: &Shared) {
+    pub(super) fn end(&mut self, shared: &Shared) {
         self.follow(shared);
     }
 
@@ -149,7 +149,7 @@ impl Lines {
 
 /// Microseconds.
 #[derive(Debug, Serialize)]
-pub struct Percentiles {
+pub(super) struct Percentiles {
     count: u64,
     p50_us: f64,
     p90_us: f64,
@@ -186,7 +186,7 @@ struct Reason {
 
 /// What a run came to.
 #[derive(Debug, Serialize)]
-pub struct Summary {
+pub(super) struct Summary {
     role: &'static str,
     /// Without the password.
     command: String,
@@ -227,7 +227,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub fn new(settings: &Settings, shared: &Shared, lines: &Lines) -> Summary {
+    pub(super) fn new(settings: &Settings, shared: &Shared, lines: &Lines) -> Summary {
         let counts = &shared.counts;
         let of = |times| Percentiles::new(&lock(times));
         let reasons = shared.reasons().into_iter();
@@ -273,13 +273,13 @@ impl Summary {
         }
     }
 
-    pub fn is_good(&self) -> bool {
+    pub(super) fn is_good(&self) -> bool {
         let faults = self.lost + self.duplicated + self.reordered + self.corrupt;
         self.reasons.is_empty() && faults + self.unacknowledged == 0
     }
 
     /// A paragraph a thing, no line wider than the screen.
-    pub fn words(&self, width: usize) -> String {
+    pub(super) fn words(&self, width: usize) -> String {
         let mut paragraphs = vec![(STRONG, self.first())];
         let mut add = |style: Style, text: String| paragraphs.push((style, text));
         if let Some(times) = &self.connect_time {

@@ -10,7 +10,7 @@ use crate::units;
 
 /// A password: nothing prints it.
 #[derive(Clone)]
-pub struct Secret(pub String);
+pub(crate) struct Secret(pub String);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,7 +27,7 @@ impl FromStr for Secret {
 }
 
 /// Where a password may be that is not to stand on the command line, which others can read in /proc.
-pub const PASSWORD_VARIABLE: &str = "RINGMQ_BENCH_PASSWORD";
+pub(crate) const PASSWORD_VARIABLE: &str = "RINGMQ_BENCH_PASSWORD";
 
 /// What emqtt-bench takes for yes and no.
 fn flag(text: &str) -> Result<bool, String> {
@@ -40,7 +40,7 @@ fn flag(text: &str) -> Result<bool, String> {
 
 /// What all three have.
 #[derive(Clone, Debug, Args)]
-pub struct CommonOptions {
+pub(crate) struct CommonOptions {
     /// Print this help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
@@ -127,7 +127,7 @@ pub struct CommonOptions {
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct ConnOptions {
+pub(crate) struct ConnOptions {
     #[command(flatten)]
     pub common: CommonOptions,
     /// The client's number is its id, behind --prefix if there is one
@@ -137,7 +137,7 @@ pub struct ConnOptions {
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct SubOptions {
+pub(crate) struct SubOptions {
     #[command(flatten)]
     pub common: CommonOptions,
     /// The client's number is its id, behind --prefix if there is one
@@ -156,7 +156,7 @@ pub struct SubOptions {
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct PubOptions {
+pub(crate) struct PubOptions {
     #[command(flatten)]
     pub common: CommonOptions,
     /// The client's number is its id, behind --prefix if there is one
@@ -210,7 +210,7 @@ pub struct PubOptions {
 }
 
 impl PubOptions {
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let is_template = |text: &String| text.starts_with("template://");
         if self.topics_payload.is_some() {
             return Err(not_had(
@@ -240,7 +240,7 @@ fn not_had(option: &str, why: &str) -> String {
 
 /// Options of emqtt-bench that are not had: each says so in a sentence.
 #[derive(Clone, Debug, Args)]
-pub struct NotHad {
+pub(crate) struct NotHad {
     #[arg(short = 'S', long, hide = true, num_args = 0..=1, default_missing_value = "true")]
     ssl: Option<String>,
     #[arg(long, hide = true)]
@@ -281,7 +281,7 @@ pub struct NotHad {
 }
 
 impl NotHad {
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let tls = "TLS: connect to a listener without it, or through a proxy";
         let other_transport = "transport but TCP";
         let metrics = "such metrics: --json prints a summary";

@@ -27,7 +27,7 @@ struct Flight {
 }
 
 #[derive(Debug)]
-pub struct Outgoing {
+pub(super) struct Outgoing {
     number: u64,
     /// Expanded, but for `%s`.
     topic: String,
@@ -45,7 +45,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    pub fn new(
+    pub(super) fn new(
         publishing: &Publishing,
         settings: &Settings,
         number: u64,
@@ -66,7 +66,7 @@ impl Outgoing {
     }
 
     /// The client was accepted: its schedule begins anew.
-    pub fn connected(&mut self, receive_max: Option<u16>, now_ns: u64) {
+    pub(super) fn connected(&mut self, receive_max: Option<u16>, now_ns: u64) {
         let receive_max = receive_max.map_or(usize::MAX, usize::from);
         self.window = self.window.min(receive_max);
         if self.due_ns != u64::MAX {
@@ -75,22 +75,22 @@ impl Outgoing {
     }
 
     /// The connection is gone. Returns how many messages were not acknowledged.
-    pub fn disconnected(&mut self) -> u64 {
+    pub(super) fn disconnected(&mut self) -> u64 {
         let count = self.flights.len() as u64;
         self.flights.clear();
         count
     }
 
-    pub fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.is_finished = true;
     }
 
     /// All that was to be published is acknowledged.
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.is_finished && self.flights.is_empty()
     }
 
-    pub fn due_ns(&self) -> u64 {
+    pub(super) fn due_ns(&self) -> u64 {
         if self.is_finished { u64::MAX } else { self.due_ns }
     }
 
@@ -111,7 +111,7 @@ impl Outgoing {
     }
 
     /// Appends the messages that are due. True: more are due than a turn has.
-    pub fn publish(&mut self, out: &mut Vec<u8>, hub: &mut Hub<'_>) -> Result<bool, String> {
+    pub(super) fn publish(&mut self, out: &mut Vec<u8>, hub: &mut Hub<'_>) -> Result<bool, String> {
         let Role::Pub(publishing) = &hub.settings.role else { return Ok(false) };
         if self.is_finished || !hub.shared.go.load(Relaxed) {
             return Ok(false);
@@ -195,7 +195,7 @@ impl Outgoing {
     }
 
     /// The broker has acknowledged a message, or (PUBREC) received it.
-    pub fn acknowledged(
+    pub(super) fn acknowledged(
         &mut self,
         kind: u8,
         packet_id: PacketId,

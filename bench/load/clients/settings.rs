@@ -19,14 +19,14 @@ const CLOCK_LOOKS: usize = 20;
 const SIZE_MAX: usize = u16::MAX as usize;
 
 #[derive(Clone, Debug)]
-pub enum Role {
+pub(super) enum Role {
     Conn,
     Pub(Publishing),
     Sub(Subscribing),
 }
 
 #[derive(Clone, Debug)]
-pub struct Publishing {
+pub(super) struct Publishing {
     pub topic: String,
     pub qos: QoS,
     pub retain: bool,
@@ -44,14 +44,14 @@ pub struct Publishing {
 }
 
 #[derive(Clone, Debug)]
-pub struct Subscribing {
+pub(super) struct Subscribing {
     pub filters: Vec<String>,
     pub qos: QoS,
     pub limit: u64,
 }
 
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(super) struct Settings {
     pub role: Role,
     pub targets: Vec<SocketAddr>,
     pub sources: Vec<IpAddr>,
@@ -75,11 +75,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn conn(options: &ConnOptions) -> Result<Settings, String> {
+    pub(super) fn conn(options: &ConnOptions) -> Result<Settings, String> {
         Settings::new(Role::Conn, "conn", &options.common, options.shortids)
     }
 
-    pub fn publishing(options: &PubOptions) -> Result<Settings, String> {
+    pub(super) fn publishing(options: &PubOptions) -> Result<Settings, String> {
         options.check()?;
         let topic = options.topic.clone().unwrap_or_default();
         let is_sealed = options.message.is_none() && options.size >= LONG_HEAD_SIZE;
@@ -118,7 +118,7 @@ impl Settings {
         Ok(settings)
     }
 
-    pub fn subscribing(options: &SubOptions) -> Result<Settings, String> {
+    pub(super) fn subscribing(options: &SubOptions) -> Result<Settings, String> {
         let role = Role::Sub(Subscribing {
             filters: options.topic.clone(),
             qos: qos_of(options.qos),
@@ -215,16 +215,21 @@ impl Settings {
     }
 
     /// Nanoseconds of the wall clock as it was when the run began, and steadily on from there.
-    pub fn wall_ns(&self, now_ns: u64) -> u64 {
+    pub(super) fn wall_ns(&self, now_ns: u64) -> u64 {
         self.wall_offset_ns + now_ns
     }
 
-    pub fn client_id(&self, number: u64) -> String {
+    pub(super) fn client_id(&self, number: u64) -> String {
         format!("{}{number}", self.id_prefix)
     }
 
     /// A topic of a client. `message`: which of all messages it is for.
-    pub fn expand(&self, topic: &str, number: u64, message: Option<u64>) -> Result<String, String> {
+    pub(super) fn expand(
+        &self,
+        topic: &str,
+        number: u64,
+        message: Option<u64>,
+    ) -> Result<String, String> {
         if !topic.contains('%') {
             return Ok(topic.to_string());
         }
@@ -259,7 +264,7 @@ fn wall_offset_ns() -> u64 {
 }
 
 /// Not to be foreseen, and different in each process.
-pub fn random() -> u64 {
+pub(super) fn random() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()) & u64::from(u32::MAX)
 }

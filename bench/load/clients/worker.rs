@@ -23,7 +23,13 @@ const SLEEP_NS: u64 = 20_000_000;
 const END_TIME_MAX_NS: u64 = 3_000_000_000;
 
 /// Runs every `thread_count`th client, from the one with index `first` on, until they have ended or the run has.
-pub fn run(settings: &Settings, shared: &Shared, first: usize, thread_count: usize, from_ns: u64) {
+pub(super) fn run(
+    settings: &Settings,
+    shared: &Shared,
+    first: usize,
+    thread_count: usize,
+    from_ns: u64,
+) {
     let mut worker = Worker::new(settings, first, thread_count, from_ns);
     if let Err(error) = worker.run(settings, shared) {
         shared.fail(format!("epoll: {error}"));

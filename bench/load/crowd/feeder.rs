@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Publishes with QoS 1 or 2.
 #[derive(Debug)]
-pub struct Feeder {
+pub(crate) struct Feeder {
     wire: Wire,
     layout: Layout,
     retains: bool,
@@ -32,7 +32,7 @@ pub struct Feeder {
 }
 
 impl Feeder {
-    pub fn connect(
+    pub(crate) fn connect(
         target: &Target,
         client_id: &str,
         mqtt: u8,
@@ -54,7 +54,7 @@ impl Feeder {
     }
 
     /// Sends messages, as topic and stamp, and returns when all are acknowledged. Without a stamp the payload is empty.
-    pub fn feed<'a>(
+    pub(crate) fn feed<'a>(
         &mut self,
         messages: impl Iterator<Item = (&'a [u8], Option<Stamp>)>,
     ) -> Result<(), String> {

@@ -27,7 +27,7 @@ const DISCONNECT: [u8; 2] = [0xe0, 0];
 const SESSION_EXPIRY_S: u32 = 3600;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub(super) enum State {
     Still,
     Connecting,
     /// CONNECT has been sent.
@@ -43,7 +43,7 @@ pub enum State {
 }
 
 #[derive(Debug)]
-pub struct Member {
+pub(super) struct Member {
     pub number: usize,
     pub state: State,
     /// When it was to connect, or to subscribe.
@@ -100,7 +100,7 @@ struct Noted {
 }
 
 impl Member {
-    pub fn new(number: usize, orders: &Orders) -> Member {
+    pub(super) fn new(number: usize, orders: &Orders) -> Member {
         let ledger = match orders.expected {
             Expected::Nothing => Ledger::Nothing,
             Expected::InSequence(first_count) => Ledger::InSequence {
@@ -117,17 +117,17 @@ impl Member {
         Member { number, state: State::Still, due_ns: 0, begun_ns: 0, wire: None, ledger }
     }
 
-    pub fn begin(&mut self, wire: Wire, due_ns: u64) {
+    pub(super) fn begin(&mut self, wire: Wire, due_ns: u64) {
         (self.wire, self.due_ns, self.state) = (Some(wire), due_ns, State::Connecting);
         self.begun_ns = now_ns();
     }
 
-    pub fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         (self.wire, self.state) = (None, State::Ended);
     }
 
     /// Messages that have not come. `fed`: how many were sent to it in sequence.
-    pub fn lost(&self, fed: u64) -> u64 {
+    pub(super) fn lost(&self, fed: u64) -> u64 {
         match &self.ledger {
             Ledger::Nothing => 0,
             Ledger::InSequence { next, gaps, .. } => {
@@ -137,7 +137,7 @@ impl Member {
         }
     }
 
-    pub fn ping(&mut self) {
+    pub(super) fn ping(&mut self) {
         if [State::Waiting, State::Ready].contains(&self.state)
             && let Some(wire) = &mut self.wire
         {
@@ -146,7 +146,7 @@ impl Member {
         }
     }
 
-    pub fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         if let Some(wire) = &mut self.wire {
             let _ = wire.write(&DISCONNECT);
             self.state = State::Leaving;
@@ -154,7 +154,7 @@ impl Member {
     }
 
     /// Subscribes, which it has been due to since `due_ns`.
-    pub fn subscribe_at(&mut self, due_ns: u64, shared: &Shared) {
+    pub(super) fn subscribe_at(&mut self, due_ns: u64, shared: &Shared) {
         (self.due_ns, self.begun_ns) = (due_ns, now_ns());
         let orders = &shared.orders;
         let Some(wire) = &mut self.wire else { return };
@@ -165,7 +165,7 @@ impl Member {
     }
 
     /// Takes what has come, and sends what waits. `Err`: why its connection has ended.
-    pub fn serve(
+    pub(super) fn serve(
         &mut self,
         writable: bool,
         buffer: &mut [u8],

@@ -25,7 +25,7 @@ const SWEEP_INTERVAL_NS: u64 = 500_000_000;
 
 const UNDER_WAY: [State; 3] = [State::Connecting, State::Greeted, State::Subscribing];
 
-pub struct Worker {
+pub(super) struct Worker {
     shared: Arc<Shared>,
     /// Which thread this is, of how many.
     index: usize,
@@ -45,7 +45,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(shared: Arc<Shared>, index: usize, thread_count: usize) -> Result<Worker, String> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        index: usize,
+        thread_count: usize,
+    ) -> Result<Worker, String> {
         let numbers = (index..shared.orders.count).step_by(thread_count);
         let begin_ns = now_ns();
         Ok(Worker {
@@ -65,7 +69,7 @@ impl Worker {
         })
     }
 
-    pub fn run(mut self) -> Findings {
+    pub(super) fn run(mut self) -> Findings {
         self.shared.thread_ids[self.index]
             .store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);
         if let Err(reason) = self.run_loop() {

@@ -11,7 +11,7 @@ const FILE_SIZE_MAX: u64 = 256 << 20;
 
 /// A figure of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Measure {
+pub(super) struct Measure {
     pub words: &'static str,
     pub unit: &'static str,
     /// Where it stands in an outcome.
@@ -20,7 +20,7 @@ pub struct Measure {
 }
 
 /// The figures that are compared.
-pub const MEASURES: [Measure; 5] = [
+pub(super) const MEASURES: [Measure; 5] = [
     Measure {
         words: "CPU per message",
         unit: "us",
@@ -39,11 +39,11 @@ pub const MEASURES: [Measure; 5] = [
 ];
 
 /// A figure's values by scenario, one a round; `None`: the round has none.
-pub type Figures = BTreeMap<(String, Measure), Vec<Option<f64>>>;
+pub(super) type Figures = BTreeMap<(String, Measure), Vec<Option<f64>>>;
 
 /// The rounds of one broker.
 #[derive(Debug, Default)]
-pub struct Set {
+pub(super) struct Set {
     /// How it is called: its files.
     pub name: String,
     pub round_count: usize,
@@ -61,7 +61,7 @@ pub struct Set {
 
 impl Set {
     /// Reads a file, or all results of a folder.
-    pub fn read(path: &Path, broker: &str) -> Result<Set, String> {
+    pub(super) fn read(path: &Path, broker: &str) -> Result<Set, String> {
         let mut set = Set { name: path.display().to_string(), ..Set::default() };
         for file in files(path)? {
             let read = read_json(&file);
@@ -76,7 +76,7 @@ impl Set {
     }
 
     /// Takes the rounds of one file.
-    pub fn take(&mut self, file: &Value, broker: &str) -> Result<(), String> {
+    pub(super) fn take(&mut self, file: &Value, broker: &str) -> Result<(), String> {
         let machine = |key: &str| file["machine"][key].as_str().unwrap_or("unknown");
         self.machines.insert(format!("{}, Linux {}", machine("processor"), machine("kernel")));
         self.dates.extend(file["date"].as_str().map(str::to_string));
@@ -170,7 +170,7 @@ fn differing_key(one: &Value, other: &Value) -> String {
 }
 
 /// What keeps two sets from being compared: a scenario that is not the same in both.
-pub fn check_settings(before: &Set, after: &Set) -> Result<(), String> {
+pub(super) fn check_settings(before: &Set, after: &Set) -> Result<(), String> {
     for (scenario, settings) in &before.settings {
         let Some(others) = after.settings.get(scenario) else { continue };
         let (Some(own), Some(of_other)) = (settings.as_object(), others.as_object()) else {

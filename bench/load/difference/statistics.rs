@@ -12,11 +12,11 @@ const TRIMMED_OF: usize = 8;
 const SEED: u64 = 0x52_69_6e_67_4d_51;
 
 /// One figure: logarithms of its values, a column a round, first those of before; `NAN`: the round has none.
-pub struct Row(pub Vec<f64>);
+pub(super) struct Row(pub Vec<f64>);
 
 /// What was found of a row.
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
+pub(super) struct Found {
     /// Logarithm of the ratio of after to before.
     pub ratio_ln: f64,
     /// The same as a multiple of its standard error.
@@ -28,7 +28,7 @@ pub struct Found {
 
 /// Of each row, over rounds of which the first `before` many are of the one set; and the statistic that only a share
 /// `error` of all dealings exceeds.
-pub fn test(rows: &[Row], before: usize, count: usize, error: f64) -> (Vec<Found>, f64) {
+pub(super) fn test(rows: &[Row], before: usize, count: usize, error: f64) -> (Vec<Found>, f64) {
     let mut first = vec![false; count];
     first[..before].fill(true);
     let usual = usual_spread(rows);
@@ -140,6 +140,6 @@ fn dealings(before: usize, count: usize, mut see: impl FnMut(&[bool])) {
 }
 
 /// How many ways there are to choose `chosen` of `count`.
-pub fn ways(chosen: usize, count: usize) -> f64 {
+pub(super) fn ways(chosen: usize, count: usize) -> f64 {
     (0..chosen).map(|at| (count - at) as f64 / (chosen - at) as f64).product()
 }

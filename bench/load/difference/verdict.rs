@@ -12,14 +12,14 @@ use crate::screen::{BAD, GOOD, PLAIN, STRONG, fitted};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub(super) enum Verdict {
     Same,
     Better,
     Worse,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Figure {
+pub(super) struct Figure {
     pub scenario: String,
     pub measure: &'static str,
     pub unit: &'static str,
@@ -35,7 +35,7 @@ pub struct Figure {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Comparison {
+pub(super) struct Comparison {
     pub before: String,
     pub after: String,
     pub rounds: [usize; 2],
@@ -49,7 +49,12 @@ pub struct Comparison {
 
 impl Comparison {
     /// `Err`: nothing can be said.
-    pub fn new(before: &Set, after: &Set, at_least: f64, error: f64) -> Result<Comparison, String> {
+    pub(super) fn new(
+        before: &Set,
+        after: &Set,
+        at_least: f64,
+        error: f64,
+    ) -> Result<Comparison, String> {
         check_settings(before, after)?;
         let common: Vec<&(String, Measure)> =
             before.figures.keys().filter(|key| after.figures.contains_key(*key)).collect();
@@ -83,13 +88,13 @@ impl Comparison {
         })
     }
 
-    pub fn is_worse(&self) -> bool {
+    pub(super) fn is_worse(&self) -> bool {
         let worse = self.figures.iter().any(|figure| figure.verdict == Verdict::Worse);
         worse || !self.new_faults.is_empty()
     }
 
     /// No line is wider than `width`.
-    pub fn words(&self, all: bool, width: usize) -> String {
+    pub(super) fn words(&self, all: bool, width: usize) -> String {
         let mut text = String::new();
         let mut say = |style: anstyle::Style, sentence: &str| {
             for line in fitted(sentence, width, 2) {

@@ -11,7 +11,7 @@ use crate::tally::Faults;
 
 /// How the publishers of a flow publish.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Pace {
+pub(crate) enum Pace {
     Still,
     /// As fast as the window allows.
     Window,
@@ -26,13 +26,13 @@ pub enum Pace {
 
 impl Pace {
     /// Messages are due at a time, whatever the broker does.
-    pub fn is_on_schedule(&self) -> bool {
+    pub(crate) fn is_on_schedule(&self) -> bool {
         matches!(self, Pace::Rate { .. } | Pace::Ramp(_))
     }
 }
 
 #[derive(Clone, Debug)]
-pub struct Orders {
+pub(crate) struct Orders {
     /// One a flow.
     pub paces: Vec<Pace>,
     /// Subscribers of the flows that stall do not read.
@@ -49,7 +49,7 @@ pub struct Orders {
 }
 
 #[derive(Debug, Default)]
-pub struct ThreadCounts {
+pub(crate) struct ThreadCounts {
     pub thread_id: AtomicU32,
     /// Which orders it follows.
     pub epoch: AtomicU32,
@@ -67,7 +67,7 @@ pub struct ThreadCounts {
 }
 
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     pub plan: Plan,
     /// Per cell: the next sequence that must come; with a shared group: how many came.
     pub next: Vec<AtomicU64>,
@@ -90,7 +90,7 @@ fn counters(count: usize) -> Vec<AtomicU64> {
 }
 
 impl Shared {
-    pub fn new(plan: Plan, thread_count: usize) -> Shared {
+    pub(crate) fn new(plan: Plan, thread_count: usize) -> Shared {
         let flow_count = plan.flows.len();
         let orders = Orders {
             paces: vec![Pace::Still; flow_count],
@@ -122,13 +122,13 @@ impl Shared {
     }
 
     /// Every thread follows the latest orders.
-    pub fn is_followed(&self) -> bool {
+    pub(crate) fn is_followed(&self) -> bool {
         let epoch = self.epoch.load(Ordering::Acquire);
         self.threads.iter().all(|thread| thread.epoch.load(Ordering::Acquire) == epoch)
     }
 
     /// Changes the orders; the threads see it within milliseconds.
-    pub fn order(&self, change: impl FnOnce(&mut Orders)) {
+    pub(crate) fn order(&self, change: impl FnOnce(&mut Orders)) {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut orders);
         self.epoch.fetch_add(1, Ordering::Release);
@@ -136,7 +136,7 @@ impl Shared {
 
     /// The orders, if they have changed since `epoch`.
     #[inline]
-    pub fn changed_orders(&self, epoch: &mut u32) -> Option<Orders> {
+    pub(crate) fn changed_orders(&self, epoch: &mut u32) -> Option<Orders> {
         let now = self.epoch.load(Ordering::Acquire);
         if now == *epoch {
             return None;
@@ -147,37 +147,37 @@ impl Shared {
     }
 
     /// A thread hands over what it has found.
-    pub fn hand_over(&self, part: &Faults) {
+    pub(crate) fn hand_over(&self, part: &Faults) {
         self.collected.lock().unwrap_or_else(PoisonError::into_inner).add(part);
     }
 
-    pub fn take_collected(&self) -> Faults {
+    pub(crate) fn take_collected(&self) -> Faults {
         std::mem::take(&mut *self.collected.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Notes why the run cannot go on; the first reason stays.
-    pub fn fail(&self, reason: String) {
+    pub(crate) fn fail(&self, reason: String) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
     }
 
-    pub fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many of a publisher's messages have come to all its subscribers.
     #[inline]
-    pub fn delivered_to_all(&self, publisher: usize) -> u64 {
+    pub(crate) fn delivered_to_all(&self, publisher: usize) -> u64 {
         let cells = &self.plan.publishers[publisher].cells;
         let counts = cells.iter().map(|cell| self.next[*cell as usize].load(Ordering::Relaxed));
         counts.min().unwrap_or_else(|| self.acked[publisher].load(Ordering::Relaxed))
     }
 
-    pub fn sent_count(&self, flow: usize) -> u64 {
+    pub(crate) fn sent_count(&self, flow: usize) -> u64 {
         self.sum_of_flow(flow, &self.sent)
     }
 
     /// How many messages of a flow must come to subscribers, of those that were sent.
-    pub fn due_count(&self, flow: usize) -> u64 {
+    pub(crate) fn due_count(&self, flow: usize) -> u64 {
         let publishers = self.plan.publishers.iter().zip(&self.sent);
         let of_flow = publishers.filter(|(publisher, _)| publisher.flow == flow);
         let due = |(publisher, sent): (&PublisherPlan, &AtomicU64)| {
@@ -186,7 +186,7 @@ impl Shared {
         of_flow.map(due).sum()
     }
 
-    pub fn write_count(&self, flow: usize) -> u64 {
+    pub(crate) fn write_count(&self, flow: usize) -> u64 {
         self.sum_of_flow(flow, &self.writes)
     }
 
@@ -196,25 +196,25 @@ impl Shared {
         of_flow.map(|(_, count)| count.load(Ordering::Relaxed)).sum()
     }
 
-    pub fn delivered_count(&self, flow: usize) -> u64 {
+    pub(crate) fn delivered_count(&self, flow: usize) -> u64 {
         self.threads.iter().map(|thread| thread.delivered[flow].load(Ordering::Relaxed)).sum()
     }
 
-    pub fn delivered_size(&self, flow: usize) -> u64 {
+    pub(crate) fn delivered_size(&self, flow: usize) -> u64 {
         self.threads.iter().map(|thread| thread.delivered_size[flow].load(Ordering::Relaxed)).sum()
     }
 
-    pub fn read_count(&self, flow: usize) -> u64 {
+    pub(crate) fn read_count(&self, flow: usize) -> u64 {
         self.threads.iter().map(|thread| thread.reads[flow].load(Ordering::Relaxed)).sum()
     }
 
     /// Messages that later ones have overtaken, of all flows.
-    pub fn missing_count(&self) -> u64 {
+    pub(crate) fn missing_count(&self) -> u64 {
         self.threads.iter().map(|thread| thread.missing.load(Ordering::Relaxed)).sum()
     }
 
     /// Everything that was sent in a flow has been acknowledged and delivered.
-    pub fn at_rest(&self, flow: usize) -> bool {
+    pub(crate) fn at_rest(&self, flow: usize) -> bool {
         (0..self.plan.publishers.len())
             .filter(|index| self.plan.publishers[*index].flow == flow)
             .all(|index| {
@@ -225,7 +225,7 @@ impl Shared {
     }
 
     /// Messages for shared subscriptions that came to no member.
-    pub fn lost_in_groups(&self) -> u64 {
+    pub(crate) fn lost_in_groups(&self) -> u64 {
         let mut cells: Vec<(u32, usize)> = Vec::new();
         for subscriber in
             self.plan.subscribers.iter().filter(|subscriber| subscriber.group.is_some())

@@ -10,7 +10,7 @@ use crate::mix::{self, Mix};
 
 /// The streams of one publisher are publishers of the plan, one behind the other.
 #[derive(Debug)]
-pub struct Drawn {
+pub(super) struct Drawn {
     random: fastrand::Rng,
     /// Its first stream.
     first: usize,
@@ -26,7 +26,7 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    pub fn new(first: usize, mix: &Mix) -> Drawn {
+    pub(super) fn new(first: usize, mix: &Mix) -> Drawn {
         Drawn {
             // The same in every run.
             random: fastrand::Rng::with_seed(first as u64),
@@ -41,7 +41,7 @@ impl Drawn {
 
     /// How many have not come to all. A message that a later one has overtaken is no longer under way, as where all have one
     /// topic: were it waited for, a lost message of a topic that hardly ever comes would stop the publisher.
-    pub fn under_way(&mut self, shared: &Shared) -> u64 {
+    pub(super) fn under_way(&mut self, shared: &Shared) -> u64 {
         let first = self.first;
         let has_come = |(stream, sequence): &(u32, u64)| {
             shared.delivered_to_all(first + *stream as usize) > *sequence
@@ -58,7 +58,7 @@ impl Drawn {
     }
 
     /// The next `count` messages, the first of which has the number `number` among all of this publisher.
-    pub fn fill(
+    pub(super) fn fill(
         &mut self,
         (mix, layout): (&Mix, &Layout),
         shared: &Shared,
@@ -94,7 +94,7 @@ impl Drawn {
     }
 
     /// The broker has acknowledged `count` more.
-    pub fn acknowledge(&mut self, count: u64, shared: &Shared) {
+    pub(super) fn acknowledge(&mut self, count: u64, shared: &Shared) {
         let count = (count as usize).min(self.unacked.len());
         for stream in self.unacked.drain(..count) {
             shared.acked[self.first + stream as usize].fetch_add(1, Relaxed);

@@ -9,7 +9,7 @@ use crate::message::Stamp;
 
 /// Which messages come from elsewhere, and what is known of the clocks there.
 #[derive(Debug, Default)]
-pub struct FarOrders {
+pub(crate) struct FarOrders {
     /// By publisher.
     pub agents: Vec<u16>,
     /// This one.
@@ -24,7 +24,7 @@ pub struct FarOrders {
 
 /// What came from one agent within a slice of time.
 #[derive(Debug)]
-pub struct Slice {
+pub(crate) struct Slice {
     pub agent: u16,
     /// The middle, by the clock here.
     pub at_ns: i64,
@@ -34,7 +34,7 @@ pub struct Slice {
 
 /// Of one generator thread.
 #[derive(Debug, Default)]
-pub struct Far {
+pub(crate) struct Far {
     orders: Option<Arc<FarOrders>>,
     /// The number of the slice that is being filled.
     slice: u64,
@@ -51,7 +51,7 @@ fn rounded(ns: i64) -> i64 {
 }
 
 impl Far {
-    pub fn adopt(&mut self, orders: Option<&Arc<FarOrders>>) {
+    pub(crate) fn adopt(&mut self, orders: Option<&Arc<FarOrders>>) {
         self.flush();
         self.counts = vec![HashMap::default(); orders.map_or(0, |orders| orders.recorded_ns.len())];
         self.orders = orders.cloned();
@@ -59,7 +59,7 @@ impl Far {
 
     /// True if the message comes from elsewhere: its latency is taken care of.
     #[inline(always)]
-    pub fn takes(&mut self, stamp: &Stamp, now_ns: u64) -> bool {
+    pub(crate) fn takes(&mut self, stamp: &Stamp, now_ns: u64) -> bool {
         self.orders.is_some() && self.note(stamp, now_ns)
     }
 

@@ -15,7 +15,7 @@ const PUBCOMP: u8 = 7;
 const PINGRESP: u8 = 13;
 
 #[derive(Debug)]
-pub struct Publisher {
+pub(super) struct Publisher {
     pub wire: Wire,
     /// Its number in the plan.
     pub index: usize,
@@ -38,7 +38,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(wire: Wire, index: usize, shared: &Shared, receive_max: u16) -> Publisher {
+    pub(super) fn new(wire: Wire, index: usize, shared: &Shared, receive_max: u16) -> Publisher {
         let flow = shared.plan.publishers[index].flow;
         let qos = shared.plan.flows[flow].layout.qos;
         let receive_max = u64::from(receive_max);
@@ -60,7 +60,7 @@ impl Publisher {
     }
 
     /// A new pace has been ordered. The publishers of a flow take turns within an interval.
-    pub fn set_pace(&mut self, pace: Pace, shared: &Shared) {
+    pub(super) fn set_pace(&mut self, pace: Pace, shared: &Shared) {
         let turn = shared.plan.turn(self.index);
         match pace {
             Pace::Still | Pace::Window => {}
@@ -75,7 +75,7 @@ impl Publisher {
     }
 
     /// Until when there is nothing for it to send, unless something arrives.
-    pub fn rests_until_ns(&self) -> f64 {
+    pub(super) fn rests_until_ns(&self) -> f64 {
         if self.wire.is_blocked() { f64::INFINITY } else { self.next_due_ns }
     }
 
@@ -96,7 +96,7 @@ impl Publisher {
     }
 
     /// Sends what the pace allows. Returns how many messages that was.
-    pub fn pump(
+    pub(super) fn pump(
         &mut self,
         pace: Pace,
         block: &mut Block,
@@ -190,7 +190,7 @@ impl Publisher {
     }
 
     /// Writes what the socket did not take before.
-    pub fn flush(&mut self, shared: &Shared) -> Result<(), String> {
+    pub(super) fn flush(&mut self, shared: &Shared) -> Result<(), String> {
         let write_count_before = self.wire.write_count;
         self.wire.flush()?;
         self.count_writes(write_count_before, shared);
@@ -204,7 +204,7 @@ impl Publisher {
     }
 
     /// Takes what the broker says.
-    pub fn read(&mut self, buffer: &mut [u8], shared: &Shared) -> Result<(), String> {
+    pub(super) fn read(&mut self, buffer: &mut [u8], shared: &Shared) -> Result<(), String> {
         let (mut acked, mut received) = (self.acked, self.received);
         let qos = self.qos;
         self.wire.read(buffer, |bytes, out| {

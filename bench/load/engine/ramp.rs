@@ -2,7 +2,7 @@
 
 /// How the rate of one publisher rises.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ramp {
+pub(crate) struct Ramp {
     pub from_ns: u64,
     /// Between messages, at the full rate.
     pub interval_ns: f64,
@@ -14,7 +14,7 @@ pub struct Ramp {
 
 impl Ramp {
     /// When message number `number` is due. Between two of them the numbers stand for what is between.
-    pub fn due_ns(&self, number: f64) -> f64 {
+    pub(crate) fn due_ns(&self, number: f64) -> f64 {
         let from = self.from_ns as f64;
         if self.steps == 0 {
             let in_ramp = self.span_ns / (2.0 * self.interval_ns);

@@ -17,7 +17,7 @@ const PUBREL: u8 = 6;
 const PINGRESP: u8 = 13;
 
 #[derive(Debug)]
-pub struct Subscriber {
+pub(crate) struct Subscriber {
     pub wire: Wire,
     /// Its number in the plan.
     pub index: usize,
@@ -29,7 +29,7 @@ pub struct Subscriber {
 
 /// What the subscribers of a thread have found.
 #[derive(Debug)]
-pub struct Findings {
+pub(crate) struct Findings {
     pub faults: Faults,
     /// From when a message was due to when its bytes were read.
     pub latency: Recorder,
@@ -41,7 +41,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    pub fn new(shared: &Shared) -> Findings {
+    pub(crate) fn new(shared: &Shared) -> Findings {
         let publisher_count = shared.plan.publishers.len();
         let seen = |members: &usize| (0..publisher_count).map(|_| Seen::new(*members)).collect();
         Findings {
@@ -56,7 +56,7 @@ impl Findings {
 
 /// What has arrived at once.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     pub delivered: u64,
     pub size: u64,
     /// Reads that brought publishes, or parts of one.
@@ -64,13 +64,13 @@ pub struct Batch {
 }
 
 impl Subscriber {
-    pub fn new(wire: Wire, index: usize, shared: &Shared) -> Subscriber {
+    pub(crate) fn new(wire: Wire, index: usize, shared: &Shared) -> Subscriber {
         let flow = shared.plan.subscribers[index].flow;
         Subscriber { wire, index, flow, gaps: Gaps::default(), held_back: false }
     }
 
     /// Takes all that has arrived.
-    pub fn read(
+    pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
         shared: &Shared,
@@ -114,7 +114,7 @@ impl Subscriber {
     }
 
     /// Messages for this subscriber alone that were sent and never came.
-    pub fn lost(&self, shared: &Shared) -> u64 {
+    pub(crate) fn lost(&self, shared: &Shared) -> u64 {
         let plan = &shared.plan.subscribers[self.index];
         if plan.group.is_some() {
             return 0;

@@ -7,7 +7,7 @@ use mio::net::TcpStream;
 use ringmq::codec::ReasonCode;
 
 #[derive(Debug)]
-pub struct Wire {
+pub(crate) struct Wire {
     pub stream: TcpStream,
     /// The part of a packet that has arrived.
     tail: Vec<u8>,
@@ -18,17 +18,17 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub fn new(stream: TcpStream) -> Wire {
+    pub(crate) fn new(stream: TcpStream) -> Wire {
         Wire { stream, tail: Vec::new(), out: Vec::new(), write_count: 0 }
     }
 
     /// Takes over a connection of which something has been read, and not looked at.
-    pub fn resumed(stream: TcpStream, tail: Vec<u8>) -> Wire {
+    pub(crate) fn resumed(stream: TcpStream, tail: Vec<u8>) -> Wire {
         Wire { tail, ..Wire::new(stream) }
     }
 
     /// Reads all there is. A packet is no larger than the buffer. `take` gets bytes that begin with a packet, appends its answers and says how many it used.
-    pub fn read(
+    pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
         mut take: impl FnMut(&[u8], &mut Vec<u8>) -> Result<usize, String>,
@@ -63,11 +63,11 @@ impl Wire {
     }
 
     /// True while earlier bytes wait for the socket.
-    pub fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         !self.out.is_empty()
     }
 
-    pub fn flush(&mut self) -> Result<(), String> {
+    pub(crate) fn flush(&mut self) -> Result<(), String> {
         if self.out.is_empty() {
             return Ok(());
         }
@@ -79,7 +79,7 @@ impl Wire {
     }
 
     /// Writes bytes behind what waits; what the socket does not take waits too.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
         if self.is_blocked() {
             self.out.extend_from_slice(bytes);
             return self.flush();
@@ -109,7 +109,7 @@ impl Wire {
 const DISCONNECT: u8 = 14;
 
 /// Why a packet of this kind, which nobody asked for, ends the run.
-pub fn unexpected(whom: &str, kind: u8, body: &[u8]) -> String {
+pub(crate) fn unexpected(whom: &str, kind: u8, body: &[u8]) -> String {
     match (kind, body.first()) {
         // MQTT 5.0 only.
         (DISCONNECT, reason) => {
@@ -126,7 +126,7 @@ pub fn unexpected(whom: &str, kind: u8, body: &[u8]) -> String {
 
 /// Where the first packet of `bytes` has its body; `None` while it is incomplete.
 #[inline(always)]
-pub fn body_range(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
+pub(crate) fn body_range(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
     let (mut size, mut at) = (0, 1);
     loop {
         let Some(byte) = bytes.get(at) else { return Ok(None) };
@@ -143,7 +143,7 @@ pub fn body_range(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
 }
 
 /// The parts of a PUBLISH that every version has.
-pub struct Opened<'a> {
+pub(crate) struct Opened<'a> {
     pub qos: u8,
     pub topic: &'a [u8],
     /// The property section, of 5.0, and the payload.
@@ -152,7 +152,7 @@ pub struct Opened<'a> {
 
 /// Takes a PUBLISH apart, and appends what it is answered by. `None`: it is none.
 #[inline(always)]
-pub fn open_publish<'a>(first: u8, body: &'a [u8], out: &mut Vec<u8>) -> Option<Opened<'a>> {
+pub(crate) fn open_publish<'a>(first: u8, body: &'a [u8], out: &mut Vec<u8>) -> Option<Opened<'a>> {
     let topic_size = usize::from(u16::from_be_bytes(*body.first_chunk()?));
     let topic = body.get(2..2 + topic_size)?;
     let mut rest = &body[2 + topic_size..];

@@ -26,7 +26,7 @@ enum Role {
     Subscriber(usize),
 }
 
-pub struct Worker {
+pub(super) struct Worker {
     shared: Arc<Shared>,
     /// Which thread this is.
     index: usize,
@@ -56,7 +56,7 @@ fn ping_interval_ns(shared: &Shared) -> u64 {
 }
 
 impl Worker {
-    pub fn new(shared: Arc<Shared>, index: usize) -> Result<Worker, String> {
+    pub(super) fn new(shared: Arc<Shared>, index: usize) -> Result<Worker, String> {
         let orders = shared.changed_orders(&mut 0).expect("the first epoch is 1");
         let buffer_size = READ_SIZE.max(2 * shared.plan.message_size_max());
         Ok(Worker {
@@ -77,7 +77,7 @@ impl Worker {
         })
     }
 
-    pub fn add_publisher(
+    pub(super) fn add_publisher(
         &mut self,
         wire: Wire,
         index: usize,
@@ -90,7 +90,7 @@ impl Worker {
         Ok(())
     }
 
-    pub fn add_subscriber(&mut self, wire: Wire, index: usize) -> Result<(), String> {
+    pub(super) fn add_subscriber(&mut self, wire: Wire, index: usize) -> Result<(), String> {
         let mut subscriber = Subscriber::new(wire, index, &self.shared);
         let role = Role::Subscriber(self.subscribers.len());
         self.register(&mut subscriber.wire, role)?;
@@ -110,7 +110,7 @@ impl Worker {
     }
 
     /// Runs until it is told to stop, or something fails.
-    pub fn run(mut self) -> Faults {
+    pub(super) fn run(mut self) -> Faults {
         self.shared.threads[self.index]
             .thread_id
             .store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);

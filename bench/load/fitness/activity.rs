@@ -8,7 +8,7 @@ use super::tree::Tree;
 
 /// Counters of the kernel at a time.
 #[derive(Clone, Debug)]
-pub struct Reading {
+pub(super) struct Reading {
     at: Instant,
     /// By core.
     ticks: Option<BTreeMap<usize, Ticks>>,
@@ -27,7 +27,7 @@ struct Ticks {
 
 /// What happened between two readings. `None`: the kernel does not show it.
 #[derive(Clone, Debug)]
-pub struct Activity {
+pub(super) struct Activity {
     /// By core: the shares of time in which programs ran, and in which the hypervisor had taken the core away.
     pub shares: Option<BTreeMap<usize, Shares>>,
     /// By core: the devices' interrupts per second, and the source of most of them.
@@ -36,13 +36,13 @@ pub struct Activity {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shares {
+pub(super) struct Shares {
     pub busy: f64,
     pub stolen: f64,
 }
 
 impl Reading {
-    pub fn take(tree: &Tree) -> Reading {
+    pub(super) fn take(tree: &Tree) -> Reading {
         Reading {
             at: Instant::now(),
             ticks: tree.text("proc/stat").map(|text| read_ticks(&text)),
@@ -51,7 +51,7 @@ impl Reading {
         }
     }
 
-    pub fn since(&self, before: &Reading) -> Activity {
+    pub(super) fn since(&self, before: &Reading) -> Activity {
         let elapsed_s = (self.at - before.at).as_secs_f64().max(1e-9);
         let ticks = self.ticks.as_ref().zip(before.ticks.as_ref());
         let interrupts = self.interrupts.as_ref().zip(before.interrupts.as_ref());

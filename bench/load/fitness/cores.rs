@@ -7,19 +7,19 @@ use super::topology::{Core, Topology};
 
 /// The broker's cores and the generator's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     pub broker: Vec<usize>,
     pub generator: Vec<usize>,
 }
 
 /// Devices' interrupts per second that are left out of account.
-pub const INTERRUPTS_MAX: f64 = 200.0;
+pub(super) const INTERRUPTS_MAX: f64 = 200.0;
 /// A share of a core's time that is left out of account.
-pub const BUSY_MAX: f64 = 0.03;
+pub(super) const BUSY_MAX: f64 = 0.03;
 
 /// The broker gets the fastest cores of those that are left alone, the first of equals, on one node; the generator what
 /// `beside` leaves it. At least one of all cores is the generator's, unless there is only one.
-pub fn choose(topology: &Topology, count: usize, activity: Option<&Activity>) -> Choice {
+pub(super) fn choose(topology: &Topology, count: usize, activity: Option<&Activity>) -> Choice {
     let mut cores: Vec<&Core> = topology.0.iter().collect();
     cores.sort_by_key(|core| {
         let is_disturbed = activity.is_some_and(|activity| is_disturbed(activity, core.number));
@@ -45,7 +45,7 @@ pub fn choose(topology: &Topology, count: usize, activity: Option<&Activity>) ->
 
 /// The generator gets what the broker leaves: without cores that share the broker's hardware, and without other nodes,
 /// as long as any are left.
-pub fn beside(topology: &Topology, broker: Vec<usize>) -> Choice {
+pub(super) fn beside(topology: &Topology, broker: Vec<usize>) -> Choice {
     let siblings = topology.siblings(&broker);
     let nodes: Vec<Option<usize>> =
         broker.iter().filter_map(|core| Some(topology.core(*core)?.node)).collect();

@@ -12,7 +12,7 @@ use super::tree::Tree;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Level {
+pub(crate) enum Level {
     Fit,
     /// Figures are worse here, or differ from run to run.
     Unfit,
@@ -21,7 +21,7 @@ pub enum Level {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(super) struct Finding {
     pub subject: &'static str,
     pub level: Level,
     /// What is.
@@ -51,7 +51,12 @@ const WAKE_UP_US_MAX: u64 = 20;
 const QUICK_CLOCKS: [&str; 4] =
     ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter"];
 
-pub fn all(tree: &Tree, topology: &Topology, activity: &Activity, choice: &Choice) -> Vec<Finding> {
+pub(super) fn all(
+    tree: &Tree,
+    topology: &Topology,
+    activity: &Activity,
+    choice: &Choice,
+) -> Vec<Finding> {
     let mut findings = at_rest(tree, topology, choice);
     let used = used(choice);
     findings.push(others(activity, topology, &used));
@@ -62,7 +67,7 @@ pub fn all(tree: &Tree, topology: &Topology, activity: &Activity, choice: &Choic
 }
 
 /// What is known without watching.
-pub fn at_rest(tree: &Tree, topology: &Topology, choice: &Choice) -> Vec<Finding> {
+pub(super) fn at_rest(tree: &Tree, topology: &Topology, choice: &Choice) -> Vec<Finding> {
     let used = used(choice);
     let cores: Vec<&Core> = used.iter().filter_map(|number| topology.core(*number)).collect();
     vec![

@@ -5,7 +5,7 @@ use super::tree::Tree;
 const MOUNT: &str = "sys/fs/cgroup";
 
 /// `None`: the kernel shows no group. `Some(None)`: no group has a quota. Else the least: cores' worth of time.
-pub fn quota(tree: &Tree) -> Option<Option<f64>> {
+pub(super) fn quota(tree: &Tree) -> Option<Option<f64>> {
     let groups = groups(tree)?;
     let mut is_shown = false;
     let mut least: Option<f64> = None;
@@ -22,7 +22,7 @@ pub fn quota(tree: &Tree) -> Option<Option<f64>> {
 }
 
 /// How often this process's groups were stopped over their quotas.
-pub fn throttled(tree: &Tree) -> Option<u64> {
+pub(super) fn throttled(tree: &Tree) -> Option<u64> {
     let counts = groups(tree)?.into_iter().filter_map(|group| {
         let text = tree.text(&format!("{}/cpu.stat", group.folder))?;
         text.lines().find_map(|line| line.strip_prefix("nr_throttled ")?.trim().parse::<u64>().ok())

@@ -6,7 +6,7 @@ use super::tree::Tree;
 
 /// One core that may be used. `None`: the kernel does not say.
 #[derive(Clone, Debug)]
-pub struct Core {
+pub(super) struct Core {
     pub number: usize,
     /// Cores that share its hardware, itself included.
     pub siblings: Option<Vec<usize>>,
@@ -21,23 +21,23 @@ pub struct Core {
 }
 
 #[derive(Clone, Debug)]
-pub struct Topology(pub Vec<Core>);
+pub(super) struct Topology(pub Vec<Core>);
 
 const CORES: &str = "sys/devices/system/cpu";
 
 impl Topology {
-    pub fn read(tree: &Tree, allowed: &[usize]) -> Topology {
+    pub(super) fn read(tree: &Tree, allowed: &[usize]) -> Topology {
         let isolated = tree.line(&format!("{CORES}/isolated"));
         let isolated = isolated.and_then(|text| parse_cores(&text)).unwrap_or_default();
         Topology(allowed.iter().map(|number| read_core(tree, *number, &isolated)).collect())
     }
 
-    pub fn core(&self, number: usize) -> Option<&Core> {
+    pub(super) fn core(&self, number: usize) -> Option<&Core> {
         self.0.iter().find(|core| core.number == number)
     }
 
     /// Cores that share the hardware of one of these, themselves left out.
-    pub fn siblings(&self, of: &[usize]) -> Vec<usize> {
+    pub(super) fn siblings(&self, of: &[usize]) -> Vec<usize> {
         let of_each = of.iter().filter_map(|number| self.core(*number)?.siblings.clone());
         let mut all: Vec<usize> = of_each.flatten().filter(|core| !of.contains(core)).collect();
         all.sort_unstable();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 #[derive(Clone, Debug)]
-pub struct Tree(PathBuf);
+pub(crate) struct Tree(PathBuf);
 
 /// The kernel's own.
 impl Default for Tree {
@@ -15,26 +15,26 @@ impl Default for Tree {
 
 impl Tree {
     #[cfg(test)]
-    pub fn below(root: PathBuf) -> Tree {
+    pub(crate) fn below(root: PathBuf) -> Tree {
         Tree(root)
     }
 
     /// A file's text; `None`: the kernel does not show it, or not to us.
-    pub fn text(&self, path: &str) -> Option<String> {
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
         fs::read_to_string(self.0.join(path)).ok()
     }
 
     /// A file's only line.
-    pub fn line(&self, path: &str) -> Option<String> {
+    pub(crate) fn line(&self, path: &str) -> Option<String> {
         Some(self.text(path)?.trim().to_string()).filter(|line| !line.is_empty())
     }
 
-    pub fn number(&self, path: &str) -> Option<u64> {
+    pub(crate) fn number(&self, path: &str) -> Option<u64> {
         self.line(path)?.parse().ok()
     }
 
     /// The names in a folder, in order; none if it is not there.
-    pub fn names(&self, path: &str) -> Vec<String> {
+    pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.0.join(path)).into_iter().flatten().flatten();
         let mut names: Vec<String> =
             entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();

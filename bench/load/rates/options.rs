@@ -14,7 +14,7 @@ use crate::scenario::{Kind, Scenario};
 use crate::units;
 
 #[derive(Clone, Debug, Default, Args)]
-pub struct RateOptions {
+pub(crate) struct RateOptions {
     /// Run at each of these rates in turn, as 1k,2k,5k, on the same connections, and show a line for each
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = units::rate)]
     #[arg(conflicts_with_all = ["rate", "find_max"])]
@@ -39,12 +39,12 @@ pub struct RateOptions {
 }
 
 impl RateOptions {
-    pub fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         self.find_max || !self.rates.is_empty()
     }
 
     /// The first rate that runs.
-    pub fn first(&self, asked: Option<f64>) -> f64 {
+    pub(crate) fn first(&self, asked: Option<f64>) -> f64 {
         let start = asked.filter(|rate| *rate > 0.0).unwrap_or(RATE_START);
         // A list with 0 in it is refused as that, later.
         self.rates.first().copied().filter(|rate| *rate > 0.0).unwrap_or(start)
@@ -56,7 +56,7 @@ type Quantile = fn(&Latency) -> f64;
 
 /// A latency that must hold.
 #[derive(Clone, Debug, Serialize)]
-pub struct LatencyLimit {
+pub(crate) struct LatencyLimit {
     pub name: &'static str,
     pub us: f64,
     #[serde(skip)]
@@ -64,29 +64,29 @@ pub struct LatencyLimit {
 }
 
 impl LatencyLimit {
-    pub fn is_held(&self, latency: &Latency) -> bool {
+    pub(crate) fn is_held(&self, latency: &Latency) -> bool {
         self.value(latency) <= self.us
     }
 
-    pub fn value(&self, latency: &Latency) -> f64 {
+    pub(crate) fn value(&self, latency: &Latency) -> f64 {
         (self.of)(latency)
     }
 
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         format!("{} <= {}", self.name, duration(self.us))
     }
 }
 
 /// The rates that a measurement is to run at.
 #[derive(Debug)]
-pub struct Rates {
+pub(crate) struct Rates {
     list: Vec<f64>,
     searches: bool,
     limits: Vec<LatencyLimit>,
 }
 
 impl Rates {
-    pub fn new(options: &Options, scenarios: &[Scenario]) -> Result<Rates, String> {
+    pub(crate) fn new(options: &Options, scenarios: &[Scenario]) -> Result<Rates, String> {
         let RateOptions { rates, find_max, p50, p90, p99, p999, max } = options.rates.clone();
         let named: [(_, _, Quantile); 5] = [
             ("p50", p50, |latency| latency.p50_us),
@@ -115,29 +115,29 @@ impl Rates {
         Ok(rates)
     }
 
-    pub fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         self.searches || !self.list.is_empty()
     }
 
-    pub fn list(&self) -> &[f64] {
+    pub(crate) fn list(&self) -> &[f64] {
         &self.list
     }
 
-    pub fn searches(&self) -> bool {
+    pub(crate) fn searches(&self) -> bool {
         self.searches
     }
 
-    pub fn limits(&self) -> &[LatencyLimit] {
+    pub(crate) fn limits(&self) -> &[LatencyLimit] {
         &self.limits
     }
 
     /// Runs of a scenario; of a search, as many as are usual.
-    pub fn run_count(&self) -> u32 {
+    pub(crate) fn run_count(&self) -> u32 {
         if self.searches { PROBE_COUNT_EXPECTED } else { self.list.len() as u32 }
     }
 
     /// How long a search takes is said before it begins.
-    pub fn announce(&self, scenario_count: usize, round: Duration) {
+    pub(crate) fn announce(&self, scenario_count: usize, round: Duration) {
         if !self.searches {
             return;
         }
@@ -168,6 +168,6 @@ impl Rates {
     }
 }
 
-pub fn words_of(limits: &[LatencyLimit]) -> String {
+pub(super) fn words_of(limits: &[LatencyLimit]) -> String {
     limits.iter().map(LatencyLimit::words).collect::<Vec<_>>().join(" and ")
 }

@@ -11,7 +11,7 @@ use crate::tally::Faults;
 use crate::traffic::AtRate;
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Point {
+pub(crate) struct Point {
     /// Messages per second towards the broker that were wanted.
     pub rate: f64,
     /// Those that were sent, and those that the broker delivered.
@@ -43,7 +43,7 @@ pub struct Point {
 }
 
 impl Point {
-    pub fn new(rate: f64, ran: &AtRate, faults: Faults, limits: &[LatencyLimit]) -> Point {
+    pub(crate) fn new(rate: f64, ran: &AtRate, faults: Faults, limits: &[LatencyLimit]) -> Point {
         let AtRate { usage, counts, idle_ns, latencies, .. } = ran;
         let per_s = |count: u64| count as f64 / usage.elapsed_s;
         let cores = |used: Option<f64>| used.map(|used| used / usage.elapsed_s);
@@ -71,7 +71,7 @@ impl Point {
     }
 
     /// A run that something ended.
-    pub fn failed(rate: f64, reason: String) -> Point {
+    pub(crate) fn failed(rate: f64, reason: String) -> Point {
         Point {
             rate,
             in_per_s: 0.0,
@@ -120,7 +120,7 @@ impl Point {
         }
     }
 
-    pub fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         match self.bound {
             _ if self.holds => Verdict::Holds,
             Some(Bound::Generator) if !self.faults.any() => Verdict::GeneratorLimit,
@@ -131,7 +131,7 @@ impl Point {
 
 /// What the search for the highest rate has found.
 #[derive(Clone, Debug, Serialize)]
-pub struct HighestRate {
+pub(crate) struct HighestRate {
     pub limits: Vec<LatencyLimit>,
     /// Messages per second towards the broker; `None`: no rate held.
     pub rate: Option<f64>,
@@ -146,7 +146,7 @@ pub struct HighestRate {
 }
 
 impl HighestRate {
-    pub fn new(search: &Search, limits: &[LatencyLimit], curve: &[Point]) -> HighestRate {
+    pub(crate) fn new(search: &Search, limits: &[LatencyLimit], curve: &[Point]) -> HighestRate {
         let rate = search.held();
         let failed = search.failed();
         let by_generator = failed.is_some_and(|(_, verdict)| verdict == Verdict::GeneratorLimit);
@@ -166,7 +166,7 @@ impl HighestRate {
     }
 
     /// One sentence.
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let limits = words_of(&self.limits);
         let above = self.fails_at.zip(self.reason.as_ref());
         let above = above.map(|(rate, reason)| format!("; at {} msg/s {reason}", grouped(rate)));

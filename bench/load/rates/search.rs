@@ -3,11 +3,11 @@
 use crate::units::RATE_MAX;
 
 /// Where the search begins unless told.
-pub const RATE_START: f64 = 1000.0;
+pub(super) const RATE_START: f64 = 1000.0;
 
 /// Runs of a search: usual, and the most.
-pub const PROBE_COUNT_EXPECTED: u32 = 18;
-pub const PROBE_COUNT_MAX: u32 = 40;
+pub(super) const PROBE_COUNT_EXPECTED: u32 = 18;
+pub(super) const PROBE_COUNT_MAX: u32 = 40;
 
 /// The lowest rate that failed is at most this much above the highest that held.
 const PRECISION: f64 = 1.03;
@@ -16,7 +16,7 @@ const PRECISION: f64 = 1.03;
 const RATE_MIN: f64 = 1.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Holds,
     Fails,
     /// It does not hold, and the generator is why.
@@ -24,7 +24,7 @@ pub enum Verdict {
 }
 
 #[derive(Debug)]
-pub struct Search {
+pub(crate) struct Search {
     start: f64,
     /// The highest rate that held.
     held: Option<f64>,
@@ -36,12 +36,12 @@ pub struct Search {
 }
 
 impl Search {
-    pub fn new(start: f64) -> Search {
+    pub(crate) fn new(start: f64) -> Search {
         Search { start, held: None, failed: None, doubted: None, probe_count: 0 }
     }
 
     /// The rate to try; `None`: the search is over.
-    pub fn next(&self) -> Option<f64> {
+    pub(crate) fn next(&self) -> Option<f64> {
         let failed = self.failed.map(|(rate, _)| rate);
         let rate = match (self.doubted, self.held, failed) {
             (Some((rate, _)), ..) => Some(rate),
@@ -61,7 +61,7 @@ impl Search {
         rate.filter(|_| self.probe_count < PROBE_COUNT_MAX)
     }
 
-    pub fn note(&mut self, rate: f64, verdict: Verdict) {
+    pub(crate) fn note(&mut self, rate: f64, verdict: Verdict) {
         self.probe_count += 1;
         match (verdict, self.doubted.take()) {
             (Verdict::Holds, _) => self.held = Some(rate),
@@ -73,20 +73,20 @@ impl Search {
         }
     }
 
-    pub fn held(&self) -> Option<f64> {
+    pub(crate) fn held(&self) -> Option<f64> {
         self.held
     }
 
-    pub fn failed(&self) -> Option<(f64, Verdict)> {
+    pub(crate) fn failed(&self) -> Option<(f64, Verdict)> {
         self.failed
     }
 
-    pub fn probe_count(&self) -> u32 {
+    pub(crate) fn probe_count(&self) -> u32 {
         self.probe_count
     }
 
     /// It has ended by itself: not for want of probes, nor before.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.probe_count < PROBE_COUNT_MAX && self.next().is_none()
     }
 }

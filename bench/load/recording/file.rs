@@ -14,7 +14,7 @@ const BUFFER_SIZE: usize = 256 << 10;
 const END_SIZE_MAX: u64 = 8 << 10;
 
 #[derive(Debug)]
-pub struct RecordingFile {
+pub(super) struct RecordingFile {
     file: File,
     path: PathBuf,
     buffer: Vec<u8>,
@@ -30,7 +30,7 @@ pub struct RecordingFile {
 }
 
 impl RecordingFile {
-    pub fn create(
+    pub(super) fn create(
         path: &Path,
         is_forced: bool,
         size_max: u64,
@@ -74,7 +74,7 @@ impl RecordingFile {
     }
 
     /// Writes a message behind the others. False if the file would become too large: it is not written then.
-    pub fn append(&mut self, message: Message) -> Result<bool, String> {
+    pub(super) fn append(&mut self, message: Message) -> Result<bool, String> {
         let is_retained = message.is_retained;
         self.line.clear();
         message.write(&mut self.line);
@@ -95,7 +95,7 @@ impl RecordingFile {
     }
 
     /// Hands all to the system.
-    pub fn flush(&mut self) -> Result<(), String> {
+    pub(super) fn flush(&mut self) -> Result<(), String> {
         let written = write_all(&mut self.file, &mut self.buffer);
         written.map_err(|reason| self.failed(&reason))
     }
@@ -105,7 +105,7 @@ impl RecordingFile {
     }
 
     /// Writes the end, with what only the file knows. Returns the file's size.
-    pub fn finish(mut self, end: End) -> Result<u64, String> {
+    pub(super) fn finish(mut self, end: End) -> Result<u64, String> {
         let end = End {
             messages: self.messages,
             retained: self.retained,

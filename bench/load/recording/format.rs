@@ -7,21 +7,21 @@ use ringmq::topic;
 use serde::{Deserialize, Serialize};
 
 /// The only version there is.
-pub const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// The largest payload of a message, and the most that its properties may have, bytes: what a scenario may have, too.
-pub const PAYLOAD_SIZE_MAX: usize = 64 << 20;
+pub(super) const PAYLOAD_SIZE_MAX: usize = 64 << 20;
 
 /// A payload of that size in base64, and room for the rest.
-pub const LINE_SIZE_MAX: usize = 96 << 20;
+pub(super) const LINE_SIZE_MAX: usize = 96 << 20;
 
 /// The largest text of MQTT, bytes [MQTT-1.5.4-1].
-pub const TEXT_SIZE_MAX: usize = 65_535;
+pub(super) const TEXT_SIZE_MAX: usize = 65_535;
 
 /// The first line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Head {
+pub(super) struct Head {
     /// The version of the format.
     pub ringmq_recording: u32,
     /// When it was begun, UTC.
@@ -37,7 +37,7 @@ pub struct Head {
 
 /// A message as it was recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Message {
+pub(super) struct Message {
     /// Since the recording began, nanoseconds.
     pub at_ns: u64,
     pub topic: String,
@@ -56,7 +56,7 @@ pub struct Message {
 /// The last line. A recording without it was cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct End {
+pub(super) struct End {
     /// Messages of the traffic.
     pub messages: u64,
     pub retained: u64,
@@ -110,13 +110,13 @@ fn is_false(flag: &bool) -> bool {
 
 /// A line that was read.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Entry {
+pub(super) enum Entry {
     Message(Message),
     End(End),
 }
 
 impl Head {
-    pub fn parse(line: &[u8]) -> Result<Head, String> {
+    pub(super) fn parse(line: &[u8]) -> Result<Head, String> {
         #[derive(Deserialize)]
         struct Versioned {
             ringmq_recording: u32,
@@ -135,7 +135,7 @@ impl Head {
         Ok(head)
     }
 
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         write_line(self, out);
     }
 }
@@ -147,7 +147,7 @@ fn write_line(line: &impl Serialize, out: &mut Vec<u8>) {
 
 impl Entry {
     /// Takes a line apart, and refuses what no broker could have sent.
-    pub fn parse(line: &[u8]) -> Result<Entry, String> {
+    pub(super) fn parse(line: &[u8]) -> Result<Entry, String> {
         let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
         if let Some(end) = line.end {
             return Ok(Entry::End(end));
@@ -176,7 +176,7 @@ impl Entry {
 }
 
 impl Message {
-    pub fn write(self, out: &mut Vec<u8>) {
+    pub(super) fn write(self, out: &mut Vec<u8>) {
         let line = Line {
             ns: Some(self.at_ns),
             topic: Some(self.topic),
@@ -216,7 +216,7 @@ impl Message {
     }
 
     /// Of the properties in MQTT 5, without their length.
-    pub fn properties_size(&self) -> usize {
+    pub(super) fn properties_size(&self) -> usize {
         let pair = |(name, value): &(u16, u16)| 5 + usize::from(*name) + usize::from(*value);
         let content_type = self.content_type.as_ref().map_or(0, |text| 3 + text.len());
         content_type + self.user_properties.iter().map(pair).sum::<usize>()
@@ -224,7 +224,7 @@ impl Message {
 }
 
 impl End {
-    pub fn write(self, out: &mut Vec<u8>) {
+    pub(super) fn write(self, out: &mut Vec<u8>) {
         write_line(&Line { end: Some(self), ..Line::default() }, out);
     }
 }

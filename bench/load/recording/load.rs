@@ -17,7 +17,7 @@ const PUBLISHERS: usize = 10;
 const CELL_COUNT_MAX: usize = 16_000_000;
 
 /// What a scenario's file does not say of a replay is left to the recording: it is no default of other scenarios.
-pub fn set_defaults(table: &toml::Table, scenario: &mut Scenario) {
+pub(crate) fn set_defaults(table: &toml::Table, scenario: &mut Scenario) {
     if scenario.kind != Kind::Replay {
         return;
     }
@@ -38,7 +38,7 @@ pub fn set_defaults(table: &toml::Table, scenario: &mut Scenario) {
 }
 
 /// Reads the recording of a replay, and lets it decide what nobody has.
-pub fn load(options: &Options, scenario: &mut Scenario) -> Result<(), String> {
+pub(crate) fn load(options: &Options, scenario: &mut Scenario) -> Result<(), String> {
     if scenario.kind != Kind::Replay {
         return Ok(());
     }

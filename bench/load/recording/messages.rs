@@ -10,7 +10,7 @@ const CONTENT_TYPE: u8 = 0x03;
 
 /// How it is known that a message is the one that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub(super) enum Proof {
     /// Stamp and checksum are in the payload.
     Stamp,
     /// The payload was recorded: its digest is in a table.
@@ -22,16 +22,16 @@ pub enum Proof {
 }
 
 impl Proof {
-    pub const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 4;
     /// What each is called in the report.
-    pub const NAMES: [&str; Proof::COUNT] = [
+    pub(super) const NAMES: [&str; Proof::COUNT] = [
         "verified by stamp and checksum",
         "verified by digest of the recorded payload",
         "verified by up to 23 bytes of filling",
         "without a payload: verified by count and order",
     ];
 
-    pub fn of(message: &Message) -> Proof {
+    pub(super) fn of(message: &Message) -> Proof {
         match (&message.payload, message.payload_size) {
             (_, 0) => Proof::Nothing,
             (Some(_), _) => Proof::Digest,
@@ -41,7 +41,7 @@ impl Proof {
     }
 }
 
-pub fn digest(bytes: &[u8]) -> u64 {
+pub(super) fn digest(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
 }
 
@@ -65,7 +65,7 @@ fn write_payload(message: &Message, stamp: Stamp, out: &mut Vec<u8>) {
 
 /// The property section, with its length, as MQTT 5 has it; nothing for 3.1.1. Names and values have the recorded
 /// sizes.
-pub fn write_properties(message: &Message, mqtt: u8, out: &mut Vec<u8>) {
+pub(super) fn write_properties(message: &Message, mqtt: u8, out: &mut Vec<u8>) {
     if mqtt < 5 {
         return;
     }
@@ -85,7 +85,7 @@ pub fn write_properties(message: &Message, mqtt: u8, out: &mut Vec<u8>) {
 }
 
 /// Appends the whole PUBLISH. Returns where its payload begins. `properties` is the property section.
-pub fn write_publish(
+pub(super) fn write_publish(
     message: &Message,
     stamp: Stamp,
     packet_id: Option<u16>,
@@ -108,7 +108,7 @@ pub fn write_publish(
 }
 
 /// Of the whole packet.
-pub fn packet_size(message: &Message, mqtt: u8) -> usize {
+pub(super) fn packet_size(message: &Message, mqtt: u8) -> usize {
     let packet_id = if message.qos > 0 { 2 } else { 0 };
     let mut sizes = Vec::with_capacity(8);
     let properties = if mqtt == 5 {

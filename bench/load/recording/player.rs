@@ -30,7 +30,7 @@ const SLEEP: Duration = Duration::from_millis(1);
 
 /// What the player's thread and the one that watches it share.
 #[derive(Debug, Default)]
-pub struct Gauges {
+pub(super) struct Gauges {
     pub thread_id: AtomicU32,
     /// It may begin: messages are due from `begin_ns` on.
     pub begin_ns: AtomicU64,
@@ -54,11 +54,11 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    pub fn failure(&self) -> Option<String> {
+    pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         Counts {
             sent: self.sent.load(Relaxed),
             writes: self.writes.load(Relaxed),
@@ -70,7 +70,7 @@ impl Gauges {
     }
 
     /// Everything that was sent has been acknowledged and delivered.
-    pub fn is_at_rest(&self) -> bool {
+    pub(super) fn is_at_rest(&self) -> bool {
         let delivered = self.delivered.load(Relaxed);
         self.unacked.load(Relaxed) == 0 && delivered >= self.expected.load(Relaxed)
     }
@@ -78,14 +78,14 @@ impl Gauges {
 
 /// What a player has found when it ends.
 #[derive(Debug)]
-pub struct Played {
+pub(super) struct Played {
     pub faults: Faults,
     pub latency: Histogram<u64>,
     /// The longest that a message was sent after it was due.
     pub late_ns_max: u64,
 }
 
-pub struct Player {
+pub(super) struct Player {
     pub gauges: Arc<Gauges>,
     pub manner: Manner,
     /// How often as fast as it was recorded.
@@ -118,7 +118,7 @@ struct Course {
 
 impl Player {
     /// Runs until it is told to stop, or something fails.
-    pub fn run(mut self) -> Played {
+    pub(super) fn run(mut self) -> Played {
         self.gauges.thread_id.store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);
         if let Err(reason) = self.run_loop() {
             let mut failure = self.gauges.failure.lock().unwrap_or_else(PoisonError::into_inner);

@@ -24,7 +24,7 @@ const IN_FLIGHT_MAX: usize = 20_000;
 
 /// How a replay goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub(super) struct Manner {
     pub mqtt: u8,
     /// Flat out: deliveries of a publisher that may be outstanding.
     pub window: Option<u64>,
@@ -33,7 +33,7 @@ pub struct Manner {
 }
 
 #[derive(Debug)]
-pub struct Publisher {
+pub(super) struct Publisher {
     pub wire: Wire,
     /// What is due, and when it was.
     pub waiting: VecDeque<(Cue, u64)>,
@@ -51,7 +51,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(wire: Wire, receive_max: u16) -> Publisher {
+    pub(super) fn new(wire: Wire, receive_max: u16) -> Publisher {
         Publisher {
             wire,
             waiting: VecDeque::new(),
@@ -67,12 +67,12 @@ impl Publisher {
     }
 
     /// QoS 1 and 2 messages that the broker has not acknowledged to the end.
-    pub fn unacked(&self) -> usize {
+    pub(super) fn unacked(&self) -> usize {
         self.in_flight.len()
     }
 
     /// Sends what waits. Returns how many messages that was.
-    pub fn pump(
+    pub(super) fn pump(
         &mut self,
         index: usize,
         manner: Manner,
@@ -150,7 +150,7 @@ impl Publisher {
     }
 
     /// Writes what the socket did not take before.
-    pub fn flush(&mut self) -> Result<(), String> {
+    pub(super) fn flush(&mut self) -> Result<(), String> {
         let before = self.wire.write_count;
         self.wire.flush()?;
         self.write_count += self.wire.write_count - before;
@@ -158,7 +158,7 @@ impl Publisher {
     }
 
     /// Takes what the broker says. Returns how many messages it has acknowledged to the end.
-    pub fn read(&mut self, buffer: &mut [u8]) -> Result<u64, String> {
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<u64, String> {
         let (in_flight, received) = (&mut self.in_flight, &mut self.received);
         let mut acked = 0;
         self.wire.read(buffer, |bytes, out| {

@@ -8,7 +8,7 @@ use super::format::{End, Entry, Head, LINE_SIZE_MAX, Message};
 
 /// A recording that is being read; only one line of it is in memory.
 #[derive(Debug)]
-pub struct Reader<R> {
+pub(super) struct Reader<R> {
     input: R,
     path: PathBuf,
     pub head: Head,
@@ -29,7 +29,7 @@ enum State {
 }
 
 impl Reader<BufReader<File>> {
-    pub fn open(path: &Path) -> Result<Reader<BufReader<File>>, String> {
+    pub(super) fn open(path: &Path) -> Result<Reader<BufReader<File>>, String> {
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());
         let file = File::open(path).map_err(failed)?;
         // It is read twice: once to know it, once to play it.
@@ -41,7 +41,7 @@ impl Reader<BufReader<File>> {
 }
 
 impl<R: BufRead> Reader<R> {
-    pub fn new(input: R, path: &Path) -> Result<Reader<R>, String> {
+    pub(super) fn new(input: R, path: &Path) -> Result<Reader<R>, String> {
         let nothing = Head {
             ringmq_recording: 0,
             begin: String::new(),
@@ -69,7 +69,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The next message: retained ones first. `None`: the recording has ended, or was cut here.
-    pub fn next(&mut self) -> Result<Option<Message>, String> {
+    pub(super) fn next(&mut self) -> Result<Option<Message>, String> {
         if !matches!(self.state, State::Reading) {
             return Ok(None);
         }
@@ -96,7 +96,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// How long was recorded, nanoseconds, as far as it has been read.
-    pub fn span_ns(&self) -> u64 {
+    pub(super) fn span_ns(&self) -> u64 {
         match &self.state {
             State::Ended(end) => end.ns,
             State::Reading | State::Cut => self.last_ns,
@@ -104,7 +104,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// It has no end: the recorder was killed, or a disk was full.
-    pub fn is_cut(&self) -> bool {
+    pub(super) fn is_cut(&self) -> bool {
         matches!(self.state, State::Cut)
     }
 
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     /// A small recording with all that may be in one.
-    pub fn sample() -> (Vec<u8>, Vec<Message>) {
+    pub(super) fn sample() -> (Vec<u8>, Vec<Message>) {
         let message = |index: u64| Message {
             at_ns: index * 1000,
             topic: format!("a/{}", index % 2),

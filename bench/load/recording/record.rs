@@ -33,7 +33,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 /// What a recording is told.
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
-pub struct RecordOptions {
+pub(crate) struct RecordOptions {
     /// The broker whose traffic is recorded
     #[arg(long, value_name = "HOST:PORT")]
     broker: String,
@@ -90,7 +90,7 @@ fn protocol(text: &str) -> Result<u8, String> {
 }
 
 /// Records until it is told to end. Ends with 1 if the broker or the disk ended it.
-pub fn run(options: &RecordOptions) -> Result<ExitCode, String> {
+pub(crate) fn run(options: &RecordOptions) -> Result<ExitCode, String> {
     check_filters(&options.filter)?;
     let identity = identity(options)?;
     let mut retained = connect(options, &identity)?;

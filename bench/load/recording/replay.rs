@@ -53,7 +53,7 @@ const READ_SIZE: usize = 128 << 10;
 /// What a replay is told.
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
-pub struct ReplayOptions {
+pub(crate) struct ReplayOptions {
     /// A recording by `ringmq-bench record`
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -84,7 +84,7 @@ Payloads that were not recorded are filled: from 24 bytes on with a stamp and ch
     table. At a broker with other traffic on these topics that traffic counts as corrupt.";
 
 /// Plays a recording as the only scenario of a measurement.
-pub fn command(options: ReplayOptions) -> Result<ExitCode, String> {
+pub(crate) fn command(options: ReplayOptions) -> Result<ExitCode, String> {
     let ReplayOptions { file, speed, flat_out, loops, filter, mut common } = options;
     if common.full || !common.scenario.is_empty() {
         return Err("a replay is a scenario by itself: --scenario and --full are not for it".into());
@@ -108,13 +108,13 @@ pub fn command(options: ReplayOptions) -> Result<ExitCode, String> {
 }
 
 /// How long a replay of it takes at the recording's own times, all loops together.
-pub fn span(scenario: &Scenario) -> Duration {
+pub(crate) fn span(scenario: &Scenario) -> Duration {
     let recorded_ns = scenario.recording.as_ref().map_or(0, |summary| summary.span_ns) as f64;
     let played_s = recorded_ns * scenario.loops as f64 / scenario.speed / 1e9;
     Duration::from_secs_f64(played_s.min(SPAN_MAX.as_secs_f64()))
 }
 
-pub fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
+pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
     let summary = scenario.recording.as_ref().ok_or("its recording was not read")?.clone();
     let mut outcome = Outcome::new(&scenario.name);
     for warning in &summary.warnings {

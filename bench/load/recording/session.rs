@@ -24,7 +24,7 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// Who connects.
 #[derive(Clone, Default)]
-pub struct Identity {
+pub(super) struct Identity {
     pub client_id: String,
     pub keep_alive_s: u16,
     pub user: Option<String>,
@@ -41,7 +41,7 @@ impl fmt::Debug for Identity {
 type TakePacket<'a> = dyn FnMut(&Packet<'_>, &mut Vec<u8>) -> Result<bool, String> + 'a;
 
 #[derive(Debug)]
-pub struct Session {
+pub(super) struct Session {
     pub stream: TcpStream,
     pub mqtt: u8,
     input: Vec<u8>,
@@ -62,7 +62,11 @@ fn closed(reason: impl fmt::Display) -> String {
 }
 
 impl Session {
-    pub fn connect(address: SocketAddr, mqtt: u8, identity: &Identity) -> Result<Session, String> {
+    pub(super) fn connect(
+        address: SocketAddr,
+        mqtt: u8,
+        identity: &Identity,
+    ) -> Result<Session, String> {
         let failed = |error: std::io::Error| format!("connecting to {address}: {error}");
         let stream = TcpStream::connect_timeout(&address, ANSWER_TIME_MAX).map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
@@ -111,7 +115,7 @@ impl Session {
     }
 
     /// Subscribes, and hands on what comes meanwhile. Returns the QoS granted to each filter.
-    pub fn subscribe(
+    pub(super) fn subscribe(
         &mut self,
         filters: &[String],
         options: SubscriptionOptions,
@@ -155,7 +159,7 @@ impl Session {
     }
 
     /// Waits a little for the broker, and takes what has come. True if something has.
-    pub fn turn(
+    pub(super) fn turn(
         &mut self,
         take: &mut dyn FnMut(&Publish<'_>) -> Result<(), String>,
     ) -> Result<bool, String> {
@@ -239,7 +243,7 @@ impl Session {
     }
 
     /// Sends bytes, with the answers that wait.
-    pub fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.out.extend_from_slice(bytes);
         self.flush()
     }
@@ -255,19 +259,19 @@ impl Session {
     }
 
     /// How long a turn waits for something to come.
-    pub fn set_patience(&mut self, patience: Duration) -> Result<(), String> {
+    pub(super) fn set_patience(&mut self, patience: Duration) -> Result<(), String> {
         self.stream.set_read_timeout(Some(patience)).map_err(|error| error.to_string())
     }
 
     /// Leaves as one should.
-    pub fn disconnect(mut self) {
+    pub(super) fn disconnect(mut self) {
         Disconnect::new(ReasonCode::Success).encode(version(self.mqtt), usize::MAX, &mut self.out);
         // Whether the broker reads it is its affair.
         let _ = self.flush();
     }
 
     /// The socket, for an event loop, and what has come by now.
-    pub fn into_stream(self) -> Result<(mio::net::TcpStream, Vec<u8>), String> {
+    pub(super) fn into_stream(self) -> Result<(mio::net::TcpStream, Vec<u8>), String> {
         self.stream.set_nonblocking(true).map_err(|error| error.to_string())?;
         Ok((mio::net::TcpStream::from_std(self.stream), self.input))
     }

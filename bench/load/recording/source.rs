@@ -13,7 +13,7 @@ use super::summary::Summary;
 
 /// A message to be played.
 #[derive(Debug)]
-pub struct Cue {
+pub(super) struct Cue {
     pub stream: u32,
     /// From the replay's begin, at the recording's own speed. Nanoseconds.
     pub at_ns: u64,
@@ -27,7 +27,7 @@ const BATCHES_AHEAD: usize = 4;
 
 /// What a source has next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(super) enum Next {
     At(u64),
     /// It has not been read yet.
     Later,
@@ -38,7 +38,7 @@ pub enum Next {
 type Batch = Result<Option<Vec<Cue>>, String>;
 
 #[derive(Debug)]
-pub struct Source {
+pub(super) struct Source {
     batches: Receiver<Batch>,
     batch: std::vec::IntoIter<Cue>,
     has_ended: bool,
@@ -48,7 +48,7 @@ pub struct Source {
 
 impl Source {
     /// Begins to read; the recording is played `loops` times, one behind the other.
-    pub fn start(summary: Arc<Summary>, loops: u64) -> Result<Source, String> {
+    pub(super) fn start(summary: Arc<Summary>, loops: u64) -> Result<Source, String> {
         let (sender, batches) = sync_channel(BATCHES_AHEAD);
         let thread_id = Arc::new(AtomicU32::new(0));
         let own = thread_id.clone();
@@ -70,7 +70,7 @@ impl Source {
     }
 
     /// When the next message is to be played, without waiting for it.
-    pub fn next(&mut self) -> Result<Next, String> {
+    pub(super) fn next(&mut self) -> Result<Next, String> {
         loop {
             if let Some(cue) = self.batch.as_slice().first() {
                 return Ok(Next::At(cue.at_ns));
@@ -91,7 +91,7 @@ impl Source {
         }
     }
 
-    pub fn take(&mut self) -> Option<Cue> {
+    pub(super) fn take(&mut self) -> Option<Cue> {
         self.batch.next()
     }
 }

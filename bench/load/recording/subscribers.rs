@@ -9,7 +9,7 @@ const PUBLISH: u8 = 3;
 const PUBREL: u8 = 6;
 
 #[derive(Debug)]
-pub struct Subscriber {
+pub(super) struct Subscriber {
     pub wire: Wire,
     pub index: u32,
     pub mqtt: u8,
@@ -19,7 +19,7 @@ pub struct Subscriber {
 
 /// What came at once.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Batch {
+pub(super) struct Batch {
     /// Reads that brought publishes, or parts of one.
     pub reads: u64,
     /// Bytes of publishes, whole packets.
@@ -28,7 +28,11 @@ pub struct Batch {
 
 impl Subscriber {
     /// Takes all that has arrived.
-    pub fn read(&mut self, buffer: &mut [u8], verifier: &mut Verifier) -> Result<Batch, String> {
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        verifier: &mut Verifier,
+    ) -> Result<Batch, String> {
         let mut batch = Batch::default();
         let (index, mqtt, passes_over) = (self.index, self.mqtt, self.passes_over_retained);
         self.wire.flush()?;

@@ -15,12 +15,12 @@ const TOPIC_COUNT_MAX: usize = 1_000_000;
 const TOPIC_BYTES_MAX: usize = 256 << 20;
 
 /// Of a topic, its streams by QoS.
-pub type StreamsOfTopic = [u32; 3];
-pub const NO_STREAM: u32 = u32::MAX;
+pub(super) type StreamsOfTopic = [u32; 3];
+pub(super) const NO_STREAM: u32 = u32::MAX;
 
 /// Messages of one topic and one QoS: their order is the broker's to keep [MQTT-4.6.0-6].
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     pub topic: Box<str>,
     pub qos: u8,
     /// Which topic of the recording it is.
@@ -30,7 +30,7 @@ pub struct Stream {
 }
 
 #[derive(Debug, Default)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub path: PathBuf,
     /// The protocol that it was recorded with.
     pub mqtt: u8,
@@ -51,7 +51,7 @@ pub struct Summary {
 
 impl Summary {
     /// Reads a recording to its end.
-    pub fn read(path: &Path) -> Result<Summary, String> {
+    pub(crate) fn read(path: &Path) -> Result<Summary, String> {
         let mut reader = Reader::open(path)?;
         let mut summary =
             Summary { path: path.to_path_buf(), mqtt: reader.head.mqtt, ..Summary::default() };
@@ -131,16 +131,16 @@ impl Summary {
         if is_new { topic.len() } else { 0 }
     }
 
-    pub fn topic_count(&self) -> usize {
+    pub(crate) fn topic_count(&self) -> usize {
         self.streams_of_topic.len()
     }
 
-    pub fn packet_size_max(&self, mqtt: u8) -> usize {
+    pub(crate) fn packet_size_max(&self, mqtt: u8) -> usize {
         self.packet_sizes_max[usize::from(mqtt == 5)]
     }
 
     /// A filter for each first level; where there are many, one for all.
-    pub fn default_filters(&self) -> Vec<String> {
+    pub(crate) fn default_filters(&self) -> Vec<String> {
         const FILTER_COUNT_MAX: usize = 16;
         let first =
             |stream: &Stream| stream.topic.split('/').next().unwrap_or_default().to_string();

@@ -16,7 +16,7 @@ use super::format::TEXT_SIZE_MAX;
 const KEY_SIZE: usize = 16;
 
 /// Hashes topics level by level.
-pub struct TopicHasher {
+pub(super) struct TopicHasher {
     key: [u8; KEY_SIZE],
 }
 
@@ -28,7 +28,7 @@ impl fmt::Debug for TopicHasher {
 
 impl TopicHasher {
     /// With a key that nobody learns.
-    pub fn random() -> Result<TopicHasher, String> {
+    pub(super) fn random() -> Result<TopicHasher, String> {
         let mut key = [0; KEY_SIZE];
         let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut key));
         read.map_err(|error| format!("/dev/urandom: {error}"))?;
@@ -36,7 +36,7 @@ impl TopicHasher {
     }
 
     /// With the key in a file; where there is none, a random one is written there.
-    pub fn kept(path: &Path) -> Result<TopicHasher, String> {
+    pub(super) fn kept(path: &Path) -> Result<TopicHasher, String> {
         let failed = |error: std::io::Error| format!("--key-file {}: {error}", path.display());
         let hasher = TopicHasher::random()?;
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
@@ -76,7 +76,7 @@ impl TopicHasher {
 
     /// The topic in hashes. A level has 16 digits, an empty one none; what begins with `$` still does, and what the
     /// broker says below `$SYS` stays as it is. `None`: so many levels that it would be no topic any more.
-    pub fn hash(&self, topic: &str) -> Option<String> {
+    pub(super) fn hash(&self, topic: &str) -> Option<String> {
         if topic::is_system(topic) {
             return Some(topic.to_string());
         }

@@ -24,7 +24,7 @@ const LOOKED_AT_MAX: usize = 1024;
 
 /// A message that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sent {
+pub(super) struct Sent {
     pub payload_size: u32,
     pub is_stamped: bool,
     pub retain: bool,
@@ -71,7 +71,7 @@ impl Flow {
 
 /// A message as it came.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival<'a> {
+pub(super) struct Arrival<'a> {
     pub topic: &'a [u8],
     pub qos: u8,
     pub retain: bool,
@@ -88,7 +88,7 @@ struct Listener {
 }
 
 #[derive(Debug)]
-pub struct Verifier {
+pub(super) struct Verifier {
     summary: Arc<Summary>,
     mqtt: u8,
     /// The broker may add properties: they are not compared.
@@ -120,7 +120,7 @@ enum Place {
 
 impl Verifier {
     /// `matching`: for each topic of the recording, who gets it. `granted`: one a subscriber.
-    pub fn new(
+    pub(super) fn new(
         summary: Arc<Summary>,
         (mqtt, ignores_properties): (u8, bool),
         publisher_count: usize,
@@ -154,17 +154,17 @@ impl Verifier {
         }
     }
 
-    pub fn publisher_of(&self, stream: u32) -> usize {
+    pub(super) fn publisher_of(&self, stream: u32) -> usize {
         self.flows[stream as usize].publisher as usize
     }
 
     /// The next sequence of a stream.
-    pub fn sequence(&self, stream: u32) -> u64 {
+    pub(super) fn sequence(&self, stream: u32) -> u64 {
         self.flows[stream as usize].count
     }
 
     /// A message has been sent: the next of its stream.
-    pub fn note_sent(&mut self, stream: u32, sent: Sent) {
+    pub(super) fn note_sent(&mut self, stream: u32, sent: Sent) {
         let flow = &mut self.flows[stream as usize];
         flow.count += 1;
         let deliveries = flow.cells.len() as u64;
@@ -180,7 +180,7 @@ impl Verifier {
     }
 
     /// A message has come to a subscriber.
-    pub fn take(&mut self, subscriber: u32, arrival: &Arrival<'_>) {
+    pub(super) fn take(&mut self, subscriber: u32, arrival: &Arrival<'_>) {
         match self.place(subscriber, arrival) {
             Place::At(stream, sequence) => self.count(subscriber, stream, sequence, arrival),
             Place::Again => self.faults.duplicated += 1,
@@ -314,12 +314,12 @@ impl Verifier {
     }
 
     /// Nothing has come for long: what should have is not waited for any more.
-    pub fn give_up_waiting(&mut self) {
+    pub(super) fn give_up_waiting(&mut self) {
         self.outstanding.fill(0);
     }
 
     /// Counts what never came.
-    pub fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         let behind = |flow: &Flow| {
             let missing = |cell: &Cell| flow.count - cell.next.load(Relaxed);
             flow.cells.iter().map(missing).sum::<u64>()

@@ -13,7 +13,7 @@ const SPARE_COUNT_MAX: usize = 1024;
 /// An output that holds more is freed.
 const SPARE_SIZE_MAX: usize = 1 << 20;
 
-pub struct Link {
+pub(super) struct Link {
     pub socket: SocketKey,
     pub version: ProtocolVersion,
     /// What it has subscribed to, and the QoS that was granted.
@@ -39,11 +39,11 @@ const ROOM_SIZE: usize = 512 << 10;
 impl Link {
     /// Its publishers are to wait.
     #[inline]
-    pub fn is_behind(&self) -> bool {
+    pub(super) fn is_behind(&self) -> bool {
         self.output.size() >= ROOM_SIZE || self.ids.are_scarce()
     }
 
-    pub fn new(socket: SocketKey) -> Link {
+    pub(super) fn new(socket: SocketKey) -> Link {
         Link {
             socket,
             version: ProtocolVersion::V311,
@@ -61,7 +61,7 @@ impl Link {
 
 /// What is on its way to one link: one output fills while another is in flight.
 #[derive(Default)]
-pub struct Outgoing {
+pub(super) struct Outgoing {
     filling: Output,
     /// Of the parts that leave by reference.
     part_size: usize,
@@ -72,7 +72,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// Where bytes are appended.
     #[inline]
-    pub fn bytes(&mut self, spare: &mut Spare) -> &mut Vec<u8> {
+    pub(super) fn bytes(&mut self, spare: &mut Spare) -> &mut Vec<u8> {
         if self.filling.bytes.capacity() == 0 {
             // An output that has parts alone keeps them.
             let parts = std::mem::take(&mut self.filling.parts);
@@ -85,7 +85,7 @@ impl Outgoing {
     }
 
     /// Appends the payload of `stored` by reference.
-    pub fn refer(&mut self, stored: &Stored, spare: &mut Spare) {
+    pub(super) fn refer(&mut self, stored: &Stored, spare: &mut Spare) {
         let at = self.bytes(spare).len();
         self.filling.parts.push(Part { at, stored: stored.clone() });
         self.part_size += stored.message().payload.len();
@@ -93,7 +93,7 @@ impl Outgoing {
 
     /// Bytes that wait and that are in flight.
     #[inline]
-    pub fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.filling_size() + self.in_flight_size
     }
 
@@ -101,16 +101,16 @@ impl Outgoing {
         self.filling.bytes.len() + self.part_size
     }
 
-    pub fn is_in_flight(&self) -> bool {
+    pub(super) fn is_in_flight(&self) -> bool {
         self.in_flight_size > 0
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.filling_size() == 0
     }
 
     /// The next output to send, unless one is in flight or there is none.
-    pub fn take(&mut self) -> Option<Output> {
+    pub(super) fn take(&mut self) -> Option<Output> {
         if self.is_in_flight() || self.is_empty() {
             return None;
         }
@@ -120,20 +120,20 @@ impl Outgoing {
     }
 
     /// What was in flight has been sent.
-    pub fn sent(&mut self) {
+    pub(super) fn sent(&mut self) {
         self.in_flight_size = 0;
     }
 }
 
 #[derive(Default)]
-pub struct Spare(Vec<Output>);
+pub(super) struct Spare(Vec<Output>);
 
 impl Spare {
     fn take(&mut self) -> Output {
         self.0.pop().unwrap_or_default()
     }
 
-    pub fn give(&mut self, mut output: Output) {
+    pub(super) fn give(&mut self, mut output: Output) {
         output.parts.clear();
         output.bytes.clear();
         let is_kept = (1..=SPARE_SIZE_MAX).contains(&output.bytes.capacity());

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 #[derive(Clone, Default)]
-pub struct Route {
+pub(super) struct Route {
     pub takers: Rc<[usize]>,
     /// How many subscriptions there were when it was found; 0: it was not.
     of: u32,
@@ -13,12 +13,12 @@ pub struct Route {
 
 impl Route {
     /// Found for publishes that begin with `first`, when there were so many subscriptions.
-    pub fn new(takers: Vec<usize>, subscriptions: u32, first: u8) -> Route {
+    pub(super) fn new(takers: Vec<usize>, subscriptions: u32, first: u8) -> Route {
         Route { takers: takers.into(), of: subscriptions, first }
     }
 
     #[inline]
-    pub fn is_of(&self, subscriptions: u32, first: u8) -> bool {
+    pub(super) fn is_of(&self, subscriptions: u32, first: u8) -> bool {
         self.of == subscriptions && self.first == first
     }
 }

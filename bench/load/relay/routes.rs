@@ -15,7 +15,7 @@ const PINGREQ: u8 = 12;
 const DUP_OR_RETAIN: u8 = 0b1001;
 
 /// Looks for the subscribers of a publish.
-pub fn find(
+pub(super) fn find(
     links: &mut Slab<Link>,
     subscriptions: u32,
     from: usize,
@@ -74,13 +74,17 @@ fn check(
     Ok(())
 }
 
-pub fn decode(bytes: &[u8], version: ProtocolVersion) -> Result<Packet<'_>, String> {
+pub(super) fn decode(bytes: &[u8], version: ProtocolVersion) -> Result<Packet<'_>, String> {
     let frame = next_frame(bytes, usize::MAX).ok().flatten().ok_or("a packet is not whole")?;
     Packet::decode(&frame, version).map_err(|error| format!("a client sent no packet: {error}"))
 }
 
 /// The answer to what a client sends before it begins, and in between.
-pub fn answer(link: &mut Link, subscriptions: &mut u32, packet: &[u8]) -> Result<Vec<u8>, String> {
+pub(super) fn answer(
+    link: &mut Link,
+    subscriptions: &mut u32,
+    packet: &[u8],
+) -> Result<Vec<u8>, String> {
     let mut answer = Vec::new();
     match (packet[0] >> 4, decode(packet, link.version)?) {
         (CONNECT, Packet::Connect(connect)) => {

@@ -21,7 +21,7 @@ const PUBLISH: u8 = 3;
 const DISCONNECT: u8 = 14;
 
 #[derive(Default)]
-pub struct Wires {
+pub(super) struct Wires {
     pub links: Slab<Link>,
     /// How often the links or what they subscribe to have changed: a route that is older is looked for anew.
     pub subscriptions: u32,
@@ -37,7 +37,7 @@ pub struct Wires {
 
 impl Wires {
     /// Passes on what has arrived on a link. `false`: the client leaves.
-    pub fn receive(&mut self, from: usize, mut bytes: &[u8]) -> Result<bool, String> {
+    pub(super) fn receive(&mut self, from: usize, mut bytes: &[u8]) -> Result<bool, String> {
         if !self.links[from].tail.is_empty() {
             let mut tail = std::mem::take(&mut self.links[from].tail);
             let stays = match complete(&mut tail, &mut bytes)? {
@@ -61,7 +61,7 @@ impl Wires {
     }
 
     /// All of an output has left.
-    pub fn sent(&mut self, to: usize, output: Output) {
+    pub(super) fn sent(&mut self, to: usize, output: Output) {
         let link = &mut self.links[to];
         link.output.sent();
         if !link.output.is_empty() && !std::mem::replace(&mut link.is_filled, true) {
@@ -72,7 +72,7 @@ impl Wires {
     }
 
     /// Forgets a link. Routes that name it end with it.
-    pub fn remove(&mut self, index: usize) -> Option<SocketKey> {
+    pub(super) fn remove(&mut self, index: usize) -> Option<SocketKey> {
         let link = self.links.try_remove(index)?;
         self.subscriptions += 1;
         self.filled.retain(|filled| *filled != index);

@@ -10,7 +10,7 @@ const HIDDEN: &str = "\"$SECRET\"";
 const SECRET_KEYS: [&str; 3] = ["password", "secret", "token"];
 
 /// The arguments of this process.
-pub fn own() -> String {
+pub(crate) fn own() -> String {
     text(std::env::args_os())
 }
 

@@ -48,7 +48,7 @@ const COLUMNS: [&str; 41] = [
 ];
 
 /// Every document's rows below one header.
-pub fn text(documents: &[Document]) -> Vec<u8> {
+pub(super) fn text(documents: &[Document]) -> Vec<u8> {
     let mut writer =
         csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     let mut write = |fields: &[String]| writer.write_record(fields).expect("a vector takes it");

@@ -11,7 +11,7 @@ use super::{csv, hgrm, html};
 
 /// Where to write what, besides the table.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Files {
+pub(crate) struct Files {
     /// Write a report as one HTML file, with charts, that asks for nothing from outside
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
@@ -25,12 +25,12 @@ pub struct Files {
 }
 
 impl Files {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.html.is_none() && self.csv.is_none() && self.hgrm.is_none()
     }
 
     /// What cannot be written, as far as that can be told before anything is measured: a sentence each.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let files = [("--html", &self.html), ("--csv", &self.csv), ("--hgrm", &self.hgrm)];
         let check = |(name, file): (&str, &Option<PathBuf>)| {
             let file = file.as_ref()?;
@@ -47,7 +47,7 @@ impl Files {
     }
 
     /// Writes all that was asked for, and says of what was written where. `Err`: a sentence for each file that was not.
-    pub fn write(&self, documents: &[Document]) -> Result<Vec<PathBuf>, String> {
+    pub(crate) fn write(&self, documents: &[Document]) -> Result<Vec<PathBuf>, String> {
         let mut written = Vec::new();
         let mut failures = Vec::new();
         let mut note = |path: &Path, result: Result<(), String>| match result {
@@ -102,7 +102,7 @@ fn is_folder(path: &Path) -> bool {
 
 /// Writes a file beside its place and then moves it there: whoever reads it sees the old one or the whole new one. What is no
 /// file, as a pipe, is written to.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let failed = |error: io::Error| format!("{} cannot be written: {error}", path.display());
     // A link stays one: what it leads to is replaced.
     let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());

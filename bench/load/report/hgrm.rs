@@ -9,7 +9,7 @@ use super::kept::Document;
 
 /// The latency of one run, and a name that tells it from the others.
 #[derive(Debug)]
-pub struct Distribution {
+pub(super) struct Distribution {
     pub name: String,
     pub text: String,
 }
@@ -23,7 +23,7 @@ const SUB_BUCKETS: u32 = 2048;
 const NS_PER_MS: f64 = 1e6;
 
 /// Every latency of which the histogram was kept.
-pub fn distributions(documents: &[Document]) -> Result<Vec<Distribution>, String> {
+pub(super) fn distributions(documents: &[Document]) -> Result<Vec<Distribution>, String> {
     let mut found: Vec<Distribution> = Vec::new();
     for document in documents {
         for scenario in &document.scenarios {
@@ -72,7 +72,7 @@ fn free_name(found: &[Distribution], name: &str) -> String {
 }
 
 /// The text of one histogram of nanoseconds.
-pub fn text(histogram: &Histogram<u64>) -> String {
+pub(super) fn text(histogram: &Histogram<u64>) -> String {
     let mut text = String::new();
     let mut line = |line: String| writeln!(text, "{line}").expect("a string takes it");
     line(format!(

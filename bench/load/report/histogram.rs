@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// This many percent of the messages came within `us` microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Percentile {
+pub(crate) struct Percentile {
     pub percentile: f64,
     pub us: f64,
 }
@@ -21,7 +21,7 @@ const PERCENTILES: [f64; 33] = [
 ];
 
 /// The percentiles that lie below at least one message, and the maximum.
-pub fn percentiles(histogram: &Histogram<u64>) -> Vec<Percentile> {
+pub(crate) fn percentiles(histogram: &Histogram<u64>) -> Vec<Percentile> {
     if histogram.is_empty() {
         return Vec::new();
     }
@@ -34,7 +34,7 @@ pub fn percentiles(histogram: &Histogram<u64>) -> Vec<Percentile> {
 }
 
 /// The whole histogram: V2, compressed, base64.
-pub fn encoded(histogram: &Histogram<u64>) -> String {
+pub(crate) fn encoded(histogram: &Histogram<u64>) -> String {
     let mut bytes = Vec::new();
     let written = V2DeflateSerializer::new().serialize(histogram, &mut bytes);
     written.expect("a vector takes what is written");
@@ -42,7 +42,7 @@ pub fn encoded(histogram: &Histogram<u64>) -> String {
 }
 
 /// A histogram that was encoded, by this bench or another tool.
-pub fn decoded(text: &str) -> Result<Histogram<u64>, String> {
+pub(crate) fn decoded(text: &str) -> Result<Histogram<u64>, String> {
     let bytes = STANDARD.decode(text.trim()).map_err(|error| error.to_string())?;
     let read = Deserializer::new().deserialize(&mut &bytes[..]);
     read.map_err(|error| format!("{error:?}"))

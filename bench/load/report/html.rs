@@ -20,7 +20,7 @@ const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 /// The page of all documents together.
-pub fn page(documents: &[Document]) -> String {
+pub(super) fn page(documents: &[Document]) -> String {
     let scenarios = side_by_side(documents);
     let title = words::title(documents);
     let page = html! {

@@ -12,7 +12,7 @@ use crate::figures::grouped;
 
 /// A JSON document of either kind, and what it says.
 #[derive(Clone, Debug)]
-pub struct Document {
+pub(crate) struct Document {
     /// What the document was read from, or what stands for that.
     pub source: String,
     /// The document as it was written.
@@ -24,7 +24,7 @@ pub struct Document {
 /// What holds for all scenarios.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Head {
+pub(crate) struct Head {
     pub date: String,
     pub commit: String,
     pub version: String,
@@ -47,7 +47,7 @@ pub struct Head {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct KeptMachine {
+pub(crate) struct KeptMachine {
     pub processor: String,
     pub core_count: u64,
     pub memory_mib: Option<u64>,
@@ -57,7 +57,7 @@ pub struct KeptMachine {
 
 /// A scenario with all that was measured in it.
 #[derive(Clone, Debug)]
-pub struct Compared {
+pub(crate) struct Compared {
     pub name: String,
     pub words: String,
     /// What a message is in it: a connect storm counts connections.
@@ -67,7 +67,7 @@ pub struct Compared {
 
 /// What one broker came to.
 #[derive(Clone, Debug)]
-pub struct Rounds {
+pub(crate) struct Rounds {
     pub broker: String,
     /// Its place among all brokers of a report: the same in each scenario.
     pub place: usize,
@@ -77,7 +77,7 @@ pub struct Rounds {
 /// An outcome.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// The scenario's.
     #[serde(skip)]
     pub is_idle: bool,
@@ -114,14 +114,14 @@ pub struct Kept {
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct KeptBatches {
+pub(crate) struct KeptBatches {
     pub messages_per_write: Option<f64>,
     pub messages_per_read: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct KeptMeasure {
+pub(crate) struct KeptMeasure {
     pub name: String,
     pub value: f64,
     pub unit: String,
@@ -129,7 +129,7 @@ pub struct KeptMeasure {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct KeptLatency {
+pub(crate) struct KeptLatency {
     pub rate: f64,
     pub count: u64,
     pub p50_us: f64,
@@ -142,14 +142,14 @@ pub struct KeptLatency {
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct KeptPercentile {
+pub(crate) struct KeptPercentile {
     pub percentile: f64,
     pub us: f64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct KeptRun {
+pub(crate) struct KeptRun {
     pub pace: String,
     pub rate: Option<f64>,
     pub kept: Option<bool>,
@@ -170,7 +170,7 @@ pub struct KeptRun {
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct KeptPoint {
+pub(crate) struct KeptPoint {
     pub at_s: f64,
     pub span_s: f64,
     pub in_per_s: f64,
@@ -185,13 +185,13 @@ pub struct KeptPoint {
 }
 
 impl Document {
-    pub fn read(path: &Path) -> Result<Document, String> {
+    pub(crate) fn read(path: &Path) -> Result<Document, String> {
         let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
         Document::parse(path.display().to_string(), text).map_err(|error| wrong(&error))
     }
 
-    pub fn parse(source: String, text: String) -> Result<Document, String> {
+    pub(crate) fn parse(source: String, text: String) -> Result<Document, String> {
         let value: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         let head: Head = part(&value, "its head")?;
         let scenarios = match (value.get("scenarios"), value.get("outcomes")) {
@@ -274,7 +274,7 @@ impl Head {
 
 impl Kept {
     /// Every run. Results that were kept before there were runs have those that their figures tell of.
-    pub fn all_runs(&self) -> Vec<KeptRun> {
+    pub(crate) fn all_runs(&self) -> Vec<KeptRun> {
         if !self.runs.is_empty() {
             return self.runs.clone();
         }
@@ -313,14 +313,14 @@ impl Kept {
         runs
     }
 
-    pub fn fault(&self, name: &str) -> u64 {
+    pub(crate) fn fault(&self, name: &str) -> u64 {
         self.faults.get(name).copied().unwrap_or(0)
     }
 }
 
 impl KeptRun {
     /// What the run is called: it tells runs of a scenario apart.
-    pub fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         match (self.pace.as_str(), self.rate) {
             (_, Some(rate)) => format!("{}/s", grouped(rate)),
             ("flat-out", None) => "flat out".to_string(),
@@ -332,7 +332,7 @@ impl KeptRun {
 
 impl KeptLatency {
     /// The distribution, as far as it was kept.
-    pub fn curve(&self) -> Vec<Percentile> {
+    pub(crate) fn curve(&self) -> Vec<Percentile> {
         let all = self.percentiles.iter().map(|kept| (kept.percentile, kept.us));
         let few = [
             (50.0, self.p50_us),

@@ -12,7 +12,7 @@ use crate::outcome::{Batches, Bound, Latency};
 /// What the generator did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Pace {
+pub(crate) enum Pace {
     /// As fast as the windows, or the connections under way, allow.
     FlatOut,
     /// On schedule.
@@ -25,7 +25,7 @@ pub enum Pace {
 
 /// A run. Several rates of one scenario are a run each.
 #[derive(Clone, Debug, Serialize)]
-pub struct MeasuredRun {
+pub(crate) struct MeasuredRun {
     pub pace: Pace,
     /// Messages (connections) per second that were asked for; `None`: as many as it takes.
     pub rate: Option<f64>,
@@ -51,7 +51,7 @@ pub struct MeasuredRun {
 
 /// Latency from when a message was due (a connection: until it was accepted).
 #[derive(Clone, Debug, Serialize)]
-pub struct RecordedLatency {
+pub(crate) struct RecordedLatency {
     #[serde(flatten)]
     pub summary: Latency,
     pub percentiles: Vec<Percentile>,
@@ -60,7 +60,7 @@ pub struct RecordedLatency {
 }
 
 impl RecordedLatency {
-    pub fn new(rate: f64, histogram: &Histogram<u64>) -> RecordedLatency {
+    pub(crate) fn new(rate: f64, histogram: &Histogram<u64>) -> RecordedLatency {
         RecordedLatency {
             summary: Latency::new(rate, histogram),
             percentiles: percentiles(histogram),
@@ -71,7 +71,7 @@ impl RecordedLatency {
 
 impl MeasuredRun {
     /// A run at no certain rate, in which `counts` went through.
-    pub fn new(pace: Pace, counts: &Counts, usage: &Usage, series: Series) -> MeasuredRun {
+    pub(crate) fn new(pace: Pace, counts: &Counts, usage: &Usage, series: Series) -> MeasuredRun {
         let each = |used: f64| used * 1e6 / counts.delivered as f64;
         let cores = |used: f64| used / usage.elapsed_s;
         MeasuredRun {
@@ -95,7 +95,7 @@ impl MeasuredRun {
     }
 
     /// It was to send at `rate`; `bound` is what kept it from that.
-    pub fn at_rate(self, rate: f64, bound: Option<Bound>) -> MeasuredRun {
+    pub(crate) fn at_rate(self, rate: f64, bound: Option<Bound>) -> MeasuredRun {
         MeasuredRun {
             pace: Pace::Rate,
             rate: Some(rate),

@@ -6,19 +6,19 @@ use serde::Serialize;
 
 use crate::screen;
 
-pub const TEXT: &str = include_str!("schema.json");
+pub(crate) const TEXT: &str = include_str!("schema.json");
 
 /// What a result says of its own shape. Within a version keys are only added.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Schema {
+pub(crate) struct Schema {
     pub name: &'static str,
     pub version: u32,
 }
 
-pub const RESULT: Schema = Schema { name: "ringmq-bench/result", version: 1 };
+pub(crate) const RESULT: Schema = Schema { name: "ringmq-bench/result", version: 1 };
 
 /// Prints the JSON Schema.
-pub fn print() -> Result<ExitCode, String> {
+pub(crate) fn print() -> Result<ExitCode, String> {
     screen::print(TEXT)?;
     Ok(ExitCode::SUCCESS)
 }

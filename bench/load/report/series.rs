@@ -10,20 +10,20 @@ use crate::recorder::Latencies;
 /// Points of a run: more seconds than these are put together.
 const POINTS_MAX: u32 = 3600;
 /// A run that takes longer than was thought has one long interval at its end.
-pub const MOMENTS_MAX: usize = 2 * POINTS_MAX as usize;
+pub(crate) const MOMENTS_MAX: usize = 2 * POINTS_MAX as usize;
 
 /// A last piece that is shorter than this part of an interval belongs to the point before it.
 const PIECE_MIN: f64 = 0.25;
 
 /// The length of the intervals of a run: whole seconds.
-pub fn interval(span: Duration) -> Duration {
+pub(crate) fn interval(span: Duration) -> Duration {
     let seconds = span.as_secs_f64() / f64::from(POINTS_MAX);
     Duration::from_secs(seconds.ceil().max(1.0) as u64)
 }
 
 /// What happened in an interval.
 #[derive(Clone, Debug, Serialize)]
-pub struct Point {
+pub(crate) struct Point {
     /// When the interval ended, seconds from the start of the measurement, and how long it was.
     pub at_s: f64,
     pub span_s: f64,
@@ -47,7 +47,7 @@ pub struct Point {
 /// The points of a run.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(transparent)]
-pub struct Series {
+pub(crate) struct Series {
     pub points: Vec<Point>,
     #[serde(skip)]
     interval: Duration,
@@ -55,7 +55,7 @@ pub struct Series {
 
 /// The meters at one moment, all since the start of the run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Moment {
+pub(crate) struct Moment {
     pub at_s: f64,
     pub counts: Counts,
     pub broker_s: Option<f64>,
@@ -65,7 +65,7 @@ pub struct Moment {
 
 impl Series {
     /// Between each two of the `moments`, of intervals that were to be `interval` long, is a point.
-    pub fn new(mut moments: Vec<Moment>, interval: Duration) -> Series {
+    pub(crate) fn new(mut moments: Vec<Moment>, interval: Duration) -> Series {
         let count = moments.len();
         if let [_, .., last, end] = &moments[..]
             && end.at_s - last.at_s < PIECE_MIN * interval.as_secs_f64()
@@ -77,7 +77,7 @@ impl Series {
     }
 
     /// Adds the latencies of the intervals.
-    pub fn set_latencies(&mut self, latencies: &mut Latencies) {
+    pub(crate) fn set_latencies(&mut self, latencies: &mut Latencies) {
         let interval_s = self.interval.as_secs_f64();
         // A point that began an instant before an interval is that interval's.
         let number = |point: &Point| ((point.at_s - point.span_s) / interval_s + 0.05) as usize;

@@ -9,7 +9,7 @@ use super::files::Files;
 use super::kept::Document;
 
 #[derive(Args, Clone, Debug)]
-pub struct ShowOptions {
+pub(crate) struct ShowOptions {
     /// Results that were kept: of --json or --output, or of scripts/compare; several are put side by side
     #[arg(required = true, value_name = "FILE.json")]
     results: Vec<PathBuf>,
@@ -17,7 +17,7 @@ pub struct ShowOptions {
     files: Files,
 }
 
-pub fn run(options: &ShowOptions) -> Result<ExitCode, String> {
+pub(crate) fn run(options: &ShowOptions) -> Result<ExitCode, String> {
     if options.files.is_empty() {
         return Err("what is to be written? --html FILE, --csv FILE or --hgrm DIR".to_string());
     }

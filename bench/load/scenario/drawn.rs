@@ -17,16 +17,16 @@ const QUEUED_MAX: usize = 10_000;
 
 impl Scenario {
     /// The messages of a publisher differ in topic or size.
-    pub fn is_mixed(&self) -> bool {
+    pub(crate) fn is_mixed(&self) -> bool {
         self.kind == Kind::Traffic && self.topics > 0 || !self.payloads.is_empty()
     }
 
-    pub fn payload_size_max(&self) -> usize {
+    pub(crate) fn payload_size_max(&self) -> usize {
         self.payloads.iter().map(|payload| payload.size).max().unwrap_or(self.payload)
     }
 
     /// The filters of a subscriber that messages match.
-    pub fn filters_of(&self, subscriber: usize) -> Vec<String> {
+    pub(crate) fn filters_of(&self, subscriber: usize) -> Vec<String> {
         if !self.all_filters {
             return vec![self.filter_of(subscriber)];
         }
@@ -34,7 +34,7 @@ impl Scenario {
     }
 
     /// It has a run as fast as it goes.
-    pub fn is_flat_out(&self) -> bool {
+    pub(crate) fn is_flat_out(&self) -> bool {
         self.flat_out && self.kind != Kind::ConnectRate
     }
 

@@ -7,7 +7,7 @@ use crate::figures::{duration, grouped, size};
 
 impl Scenario {
     /// Clients, payload, QoS and batch.
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let parts = match self.kind {
             Kind::Traffic => self.traffic_words(),
             Kind::ConnectStorm => {

@@ -11,9 +11,10 @@ use crate::rates::Point;
 use crate::scenario::Scenario;
 use crate::screen::{BAD, GOOD, PLAIN, STRONG, WARNING};
 
-pub const HEADINGS: [&str; 8] = ["sent/s", "CPU us", "p50", "p90", "p99", "p99.9", "max", "lost"];
+pub(super) const HEADINGS: [&str; 8] =
+    ["sent/s", "CPU us", "p50", "p90", "p99", "p99.9", "max", "lost"];
 /// Behind what was done, from here on, the latency.
-pub const LATENCY: usize = 2;
+pub(super) const LATENCY: usize = 2;
 
 /// Behind a rate that does not hold.
 const FAILED: &str = " x";
@@ -22,11 +23,11 @@ const LEGEND: &str = "A line is a run at a rate in messages a second towards the
     connections. x: it does not hold. CPU us: the broker's processor time, microseconds a delivered \
     message. p50 to max: latency from when a message was due. lost: or dropped.";
 
-pub fn is_shown(outcomes: &[Outcome]) -> bool {
+pub(super) fn is_shown(outcomes: &[Outcome]) -> bool {
     outcomes.iter().any(|outcome| !outcome.curve.is_empty())
 }
 
-pub fn section(scenario: &Scenario, outcome: &Outcome) -> Section {
+pub(super) fn section(scenario: &Scenario, outcome: &Outcome) -> Section {
     let run = |point: &Point| Run { label: label(point), cells: cells(point) };
     let runs = outcome.curve.iter().map(run).collect();
     Section { name: outcome.scenario.clone(), words: scenario.words(), runs }
@@ -59,7 +60,7 @@ fn cells(point: &Point) -> Vec<Cell> {
 }
 
 /// What stands below it of all scenarios, and of each.
-pub fn notes(outcomes: &[Outcome]) -> Vec<(Style, String)> {
+pub(super) fn notes(outcomes: &[Outcome]) -> Vec<(Style, String)> {
     let mut notes = vec![(PLAIN, LEGEND.to_string())];
     let points = || outcomes.iter().flat_map(|outcome| &outcome.curve);
     for (bound, mark, note) in MARKS {

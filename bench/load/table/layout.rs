@@ -17,35 +17,35 @@ const GAP_MAX: usize = 3;
 const GAP_MIN: usize = 1;
 
 #[derive(Clone, Debug, Default)]
-pub struct Cell {
+pub(super) struct Cell {
     /// Empty where there is nothing to say.
     pub text: String,
     pub style: Style,
 }
 
 impl Cell {
-    pub fn plain(text: String) -> Cell {
+    pub(super) fn plain(text: String) -> Cell {
         Cell { text, style: PLAIN }
     }
 }
 
 /// One run of a scenario.
 #[derive(Debug)]
-pub struct Run {
+pub(super) struct Run {
     pub label: String,
     /// One a heading.
     pub cells: Vec<Cell>,
 }
 
 #[derive(Debug)]
-pub struct Section {
+pub(super) struct Section {
     pub name: String,
     pub words: String,
     pub runs: Vec<Run>,
 }
 
 #[derive(Debug)]
-pub struct Layout {
+pub(super) struct Layout {
     screen: usize,
     /// Of the words beside the figures; 0: they stand above.
     words: usize,
@@ -60,7 +60,12 @@ pub struct Layout {
 impl Layout {
     /// The first that fits of: all beside the words; all below them; from `second` on in a second line; ever fewer a
     /// line.
-    pub fn choose(headings: &[&str], second: usize, sections: &[Section], screen: usize) -> Layout {
+    pub(super) fn choose(
+        headings: &[&str],
+        second: usize,
+        sections: &[Section],
+        screen: usize,
+    ) -> Layout {
         let count = headings.len();
         let whole = std::slice::from_ref(&(0..count)).to_vec();
         let longest = sections.iter().flat_map(|section| [&section.name, &section.words]);
@@ -80,7 +85,7 @@ impl Layout {
     }
 
     /// Headings and sections.
-    pub fn write(&self, headings: &[&str], sections: &[Section]) -> String {
+    pub(super) fn write(&self, headings: &[&str], sections: &[Section]) -> String {
         let head = |text: &&str| Cell { text: text.to_string(), style: STRONG };
         let heading = Run { label: String::new(), cells: headings.iter().map(head).collect() };
         let head = if self.words > 0 { vec![strong("scenario")] } else { Vec::new() };

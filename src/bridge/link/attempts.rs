@@ -32,7 +32,7 @@ pub(super) enum Failure {
 
 impl Attempts {
     /// The first attempt is due at once.
-    pub fn new(address_count: usize, pause_ms: (u64, u64), seed: u64) -> Attempts {
+    pub(super) fn new(address_count: usize, pause_ms: (u64, u64), seed: u64) -> Attempts {
         Attempts {
             address_count,
             pause_min_ms: pause_ms.0.max(1),
@@ -46,12 +46,12 @@ impl Attempts {
     }
 
     /// The place of the next address, and when to try it.
-    pub fn next(&self) -> (usize, Instant) {
+    pub(super) fn next(&self) -> (usize, Instant) {
         (self.address, self.at)
     }
 
     /// The address was tried, and the link did not come up: on to the next one, at the end of a round after a pause.
-    pub fn failed(&mut self, now: Instant, failure: Failure) {
+    pub(super) fn failed(&mut self, now: Instant, failure: Failure) {
         self.is_round_refused &= failure == Failure::Refused;
         self.address += 1;
         self.at = now;
@@ -61,12 +61,12 @@ impl Attempts {
     }
 
     /// Tries the same address again at once.
-    pub fn retry(&mut self, now: Instant) {
+    pub(super) fn retry(&mut self, now: Instant) {
         self.at = now;
     }
 
     /// The link was up. `was_of_use`: the pauses begin anew.
-    pub fn lost(&mut self, now: Instant, failure: Failure, was_of_use: bool) {
+    pub(super) fn lost(&mut self, now: Instant, failure: Failure, was_of_use: bool) {
         if was_of_use {
             self.rounds = 0;
         }

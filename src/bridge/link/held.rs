@@ -73,7 +73,7 @@ pub(super) enum Refusal {
 }
 
 impl Held {
-    pub fn new(pause_ms: (u64, u64), give_up_ms: u64, state: ahash::RandomState) -> Held {
+    pub(super) fn new(pause_ms: (u64, u64), give_up_ms: u64, state: ahash::RandomState) -> Held {
         Held {
             pause_min_ms: pause_ms.0.max(1),
             pause_max_ms: pause_ms.1.max(pause_ms.0).max(1),
@@ -84,16 +84,16 @@ impl Held {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.messages.len() >= HELD_MAX
     }
 
     /// The remote has refused a message for now.
-    pub fn refuse(&mut self, now: Instant, sequence: u64, topic: u64) -> Refusal {
+    pub(super) fn refuse(&mut self, now: Instant, sequence: u64, topic: u64) -> Refusal {
         if let Some(message) = self.messages.get_mut(&sequence) {
             message.is_in_doubt = false;
             let gap_ms = now.ms_since(message.refused_at).min(2 * self.pause_max_ms);
@@ -137,7 +137,7 @@ impl Held {
     }
 
     /// Whether a message of this topic may be sent.
-    pub fn place(&mut self, now: Instant, sequence: u64, topic: u64) -> Place {
+    pub(super) fn place(&mut self, now: Instant, sequence: u64, topic: u64) -> Place {
         let Some(&front) = self.fronts.get(&topic) else { return Place::Free };
         let message = self.messages.get_mut(&front).expect("a front is held");
         match sequence.cmp(&front) {
@@ -154,7 +154,7 @@ impl Held {
     }
 
     /// The message is under way.
-    pub fn sent(&mut self, sequence: u64) {
+    pub(super) fn sent(&mut self, sequence: u64) {
         if let Some(message) = self.messages.get_mut(&sequence) {
             message.is_in_doubt = true;
             self.set_due(sequence, None);
@@ -162,7 +162,7 @@ impl Held {
     }
 
     /// Another connection has begun: messages that were under way, or that the owner looked after, are due.
-    pub fn begin(&mut self, now: Instant) {
+    pub(super) fn begin(&mut self, now: Instant) {
         let forgotten = self.messages.iter().filter(|(_, message)| message.due.is_none());
         let forgotten: Vec<u64> = forgotten.map(|(sequence, _)| *sequence).collect();
         for sequence in forgotten {
@@ -171,12 +171,12 @@ impl Held {
     }
 
     /// The message could not be given up just now.
-    pub fn keep(&mut self, now: Instant, sequence: u64) {
+    pub(super) fn keep(&mut self, now: Instant, sequence: u64) {
         self.set_due(sequence, Some(now.plus_ms(self.pause_max_ms)));
     }
 
     /// The message is over. Returns whether another message may have waited behind it.
-    pub fn release(&mut self, sequence: u64) -> bool {
+    pub(super) fn release(&mut self, sequence: u64) -> bool {
         if !self.messages.contains_key(&sequence) {
             return false;
         }
@@ -190,7 +190,7 @@ impl Held {
     }
 
     /// A message whose pause is over; each message is reported once.
-    pub fn poll_due(&mut self, now: Instant) -> Option<u64> {
+    pub(super) fn poll_due(&mut self, now: Instant) -> Option<u64> {
         let &(due, sequence) = self.dues.first()?;
         if due > now {
             return None;
@@ -199,7 +199,7 @@ impl Held {
         Some(sequence)
     }
 
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(super) fn next_due(&self) -> Option<Instant> {
         self.dues.first().map(|(due, _)| *due)
     }
 

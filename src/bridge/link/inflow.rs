@@ -36,23 +36,23 @@ pub(super) struct Answer {
 }
 
 impl Inflow {
-    pub fn new(state: ahash::RandomState) -> Inflow {
+    pub(super) fn new(state: ahash::RandomState) -> Inflow {
         let unreleased = HashMap::with_hasher(state);
         Inflow { pending: VecDeque::new(), first: 1, unreleased, epoch: 0, at_least_once_count: 0 }
     }
 
     /// Messages that this broker has not taken yet, those of earlier connections included.
-    pub fn pending_count(&self) -> usize {
+    pub(super) fn pending_count(&self) -> usize {
         self.pending.len()
     }
 
     /// Exchanges that are not finished: those of this connection, and QoS 2 ones that earlier connections left.
-    pub fn open_count(&self) -> usize {
+    pub(super) fn open_count(&self) -> usize {
         self.at_least_once_count + self.unreleased.len()
     }
 
     /// Another connection begins. Without its session the remote starts over.
-    pub fn begin(&mut self, session_present: bool) {
+    pub(super) fn begin(&mut self, session_present: bool) {
         self.epoch = self.epoch.wrapping_add(1);
         self.at_least_once_count = 0;
         if !session_present {
@@ -61,7 +61,7 @@ impl Inflow {
     }
 
     /// A message came. Returns its number if the message is new; the answer to a repeated message follows by itself.
-    pub fn arrive(&mut self, packet_id: PacketId, qos: QoS) -> Option<u64> {
+    pub(super) fn arrive(&mut self, packet_id: PacketId, qos: QoS) -> Option<u64> {
         let number = self.first + self.pending.len() as u64;
         let mut answer = None;
         if qos == QoS::ExactlyOnce {
@@ -86,7 +86,7 @@ impl Inflow {
     }
 
     /// This broker has the message, or refuses it.
-    pub fn take(&mut self, number: u64, reason: ReasonCode) {
+    pub(super) fn take(&mut self, number: u64, reason: ReasonCode) {
         let place = number.checked_sub(self.first).map(|place| place as usize);
         if let Some(one) = place.and_then(|place| self.pending.get_mut(place)) {
             one.answer = Some(reason);
@@ -94,7 +94,7 @@ impl Inflow {
     }
 
     /// The next answer. [MQTT-4.6.0-2] [MQTT-4.6.0-3]
-    pub fn poll(&mut self) -> Option<Answer> {
+    pub(super) fn poll(&mut self) -> Option<Answer> {
         loop {
             let reason = self.pending.front()?.answer?;
             let one = self.pending.pop_front()?;
@@ -117,7 +117,7 @@ impl Inflow {
     }
 
     /// The remote releases a QoS 2 message. Returns whether the identifier stood for such a message.
-    pub fn release(&mut self, packet_id: PacketId) -> bool {
+    pub(super) fn release(&mut self, packet_id: PacketId) -> bool {
         self.unreleased.remove(&packet_id).is_some()
     }
 }

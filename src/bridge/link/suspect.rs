@@ -78,13 +78,18 @@ enum Probe {
 }
 
 impl Suspicion {
-    pub fn new(closings_max: u32) -> Suspicion {
+    pub(super) fn new(closings_max: u32) -> Suspicion {
         Suspicion { closings_max, suspect: None, probe: Probe::None, window: None, aside_count: 0 }
     }
 
     /// The remote has closed. `oldest` is the oldest of the `count` messages in flight that the remote has not acknowledged.
     /// Returns the number of closings if the oldest message is to be set aside.
-    pub fn closed(&mut self, now: Instant, oldest: Option<u64>, count: usize) -> Option<u32> {
+    pub(super) fn closed(
+        &mut self,
+        now: Instant,
+        oldest: Option<u64>,
+        count: usize,
+    ) -> Option<u32> {
         let probe = std::mem::replace(&mut self.probe, Probe::None);
         let Some(sequence) = oldest.filter(|_| self.closings_max > 0) else {
             // The remote closes without the message, too.
@@ -119,12 +124,12 @@ impl Suspicion {
     }
 
     /// The connection was lost for another reason.
-    pub fn lost(&mut self) {
+    pub(super) fn lost(&mut self) {
         self.probe = Probe::None;
     }
 
     /// A connection is up. Returns whether to send PINGREQ.
-    pub fn begin(&mut self, now: Instant) -> bool {
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
         let asks = self.suspect.is_some();
         if asks {
             self.probe = Probe::Asked { until: now.plus_ms(ASK_MS) };
@@ -133,7 +138,7 @@ impl Suspicion {
     }
 
     /// PINGRESP came.
-    pub fn answered(&mut self, now: Instant) {
+    pub(super) fn answered(&mut self, now: Instant) {
         if matches!(self.probe, Probe::Asked { .. }) {
             let quiet_ms = self.suspect.map_or(0, |suspect| suspect.quiet_ms);
             self.probe = match quiet_ms {
@@ -143,7 +148,7 @@ impl Suspicion {
         }
     }
 
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         match self.probe {
             Probe::Asked { until }
             | Probe::Quiet { until }
@@ -153,7 +158,7 @@ impl Suspicion {
         }
     }
 
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.due().is_none_or(|due| due > now) {
             return;
         }
@@ -168,7 +173,7 @@ impl Suspicion {
     }
 
     /// The number of messages that may be in flight.
-    pub fn quota(&self, quota: u16) -> u16 {
+    pub(super) fn quota(&self, quota: u16) -> u16 {
         match self.probe {
             Probe::Asked { .. } | Probe::Quiet { .. } | Probe::Alone { .. } => 0,
             Probe::Clear { .. } => quota.min(1),
@@ -177,7 +182,7 @@ impl Suspicion {
     }
 
     /// Whether a message may be sent now; `is_tracked`: the remote answers it.
-    pub fn lets(&self, is_tracked: bool) -> bool {
+    pub(super) fn lets(&self, is_tracked: bool) -> bool {
         match self.probe {
             Probe::None => true,
             Probe::Clear { .. } => is_tracked,
@@ -186,19 +191,19 @@ impl Suspicion {
     }
 
     /// A message that the remote answers was sent.
-    pub fn sent(&mut self, now: Instant, sequence: u64) {
+    pub(super) fn sent(&mut self, now: Instant, sequence: u64) {
         if let Probe::Clear { until } = self.probe {
             self.probe = Probe::Alone { sequence, since: now, until };
         }
     }
 
     /// The remote has answered a message, so the remote works. The caller calls `finished` first.
-    pub fn acknowledged(&mut self) {
+    pub(super) fn acknowledged(&mut self) {
         self.aside_count = 0;
     }
 
     /// A message is over: answered, set aside, or gone.
-    pub fn finished(&mut self, sequence: u64, quota: u16) {
+    pub(super) fn finished(&mut self, sequence: u64, quota: u16) {
         if let Some(suspect) = self.suspect.filter(|one| one.sequence == sequence) {
             if suspect.closings >= self.closings_needed() {
                 self.aside_count = self.aside_count.saturating_add(1);

@@ -95,7 +95,7 @@ impl Link {
 }
 
 impl Alive {
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         if self.keep_alive_ms == 0 {
             return None;
         }

@@ -49,35 +49,35 @@ pub(super) enum Step {
 
 impl Window {
     /// Sequences from `origin` on take the `id_count` identifiers from `first_id` on, round and round.
-    pub fn new(first_id: u16, id_count: u16, origin: u64) -> Window {
+    pub(super) fn new(first_id: u16, id_count: u16, origin: u64) -> Window {
         debug_assert!(first_id > 0 && id_count > 0 && first_id.checked_add(id_count - 1).is_some());
         Window { flights: VecDeque::new(), count: 0, first_id, id_count, origin }
     }
 
     /// Messages that are not finished.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.flights.clear();
         self.count = 0;
     }
 
     /// Gives back the places of a window that is empty.
-    pub fn trim(&mut self) {
+    pub(super) fn trim(&mut self) {
         if self.flights.is_empty() {
             self.flights = VecDeque::new();
         }
     }
 
-    pub fn id_of(&self, sequence: u64) -> PacketId {
+    pub(super) fn id_of(&self, sequence: u64) -> PacketId {
         let offset = (sequence - self.origin) % u64::from(self.id_count);
         PacketId::new(self.first_id + offset as u16).expect("the first identifier is above 0")
     }
 
     /// Whether the identifier of `sequence` is free.
-    pub fn takes(&self, sequence: u64) -> bool {
+    pub(super) fn takes(&self, sequence: u64) -> bool {
         let (Some(oldest), Some(newest)) = (self.flights.front(), self.flights.back()) else {
             return true;
         };
@@ -87,7 +87,7 @@ impl Window {
 
     /// The message nearly always goes behind all others: only a message that was to be released before, or that was refused for a
     /// time, comes out of order.
-    pub fn push(&mut self, sequence: u64, step: Step, topic: u64) {
+    pub(super) fn push(&mut self, sequence: u64, step: Step, topic: u64) {
         assert!(self.takes(sequence), "an identifier stands for one message");
         let place = self.flights.partition_point(|flight| flight.sequence < sequence);
         let flight = Flight { sequence, step, topic };
@@ -102,12 +102,12 @@ impl Window {
     }
 
     /// The hash of the topic of a message in flight.
-    pub fn topic_of(&self, sequence: u64) -> u64 {
+    pub(super) fn topic_of(&self, sequence: u64) -> u64 {
         self.place(sequence).map_or(0, |place| self.flights[place].topic)
     }
 
     /// The oldest message that the remote has not acknowledged in any way, and the number of such messages.
-    pub fn unacknowledged(&self) -> (Option<u64>, usize) {
+    pub(super) fn unacknowledged(&self) -> (Option<u64>, usize) {
         let is_open =
             |flight: &&Flight| matches!(flight.step, Step::AtLeastOnce | Step::ExactlyOnce);
         let mut open = self.flights.iter().filter(is_open);
@@ -116,14 +116,14 @@ impl Window {
     }
 
     /// The unfinished messages from a sequence on, in order; nearly always none.
-    pub fn unfinished_from(&self, sequence: u64) -> Vec<u64> {
+    pub(super) fn unfinished_from(&self, sequence: u64) -> Vec<u64> {
         let first = self.flights.partition_point(|flight| flight.sequence < sequence);
         let open = self.flights.range(first..).filter(|flight| flight.step != Step::Finished);
         open.map(|flight| flight.sequence).collect()
     }
 
     /// The sequence that `id` stands for now.
-    pub fn sequence_of(&self, id: PacketId) -> Option<u64> {
+    pub(super) fn sequence_of(&self, id: PacketId) -> Option<u64> {
         let count = u64::from(self.id_count);
         let offset = u64::from(id.get().checked_sub(self.first_id)?);
         if offset >= count {
@@ -135,13 +135,13 @@ impl Window {
     }
 
     /// `None`: the message is finished, or was never sent.
-    pub fn step(&self, sequence: u64) -> Option<Step> {
+    pub(super) fn step(&self, sequence: u64) -> Option<Step> {
         let step = self.flights[self.place(sequence)?].step;
         (step != Step::Finished).then_some(step)
     }
 
     /// Moves an unfinished message on.
-    pub fn set(&mut self, sequence: u64, step: Step) {
+    pub(super) fn set(&mut self, sequence: u64, step: Step) {
         let Some(place) = self.place(sequence) else { return };
         if self.flights[place].step == Step::Finished {
             return;

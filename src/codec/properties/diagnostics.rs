@@ -16,7 +16,7 @@ impl<'a> Diagnostics<'a> {
     // [MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2]
     // [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2]
     // [MQTT-3.14.2-3] [MQTT-3.14.2-4] [MQTT-3.15.2-2] [MQTT-3.15.2-3]
-    pub fn fit(
+    pub(crate) fn fit(
         self,
         properties_size: usize,
         fields_size: usize,
@@ -33,16 +33,16 @@ impl<'a> Diagnostics<'a> {
         [self, reason_only, user_only].into_iter().find(fits).unwrap_or(none)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.reason_string.is_none() && self.user_properties.is_empty()
     }
 
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.reason_string.map_or(0, |text| Property::ReasonString(text).size())
             + self.user_properties.size()
     }
 
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         if let Some(text) = self.reason_string {
             Property::ReasonString(text).encode(out);
         }

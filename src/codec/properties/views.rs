@@ -287,7 +287,7 @@ pub(in crate::codec) struct Forwarding {
 impl Forwarding {
     /// A forwarded property stands at `start..end` of the section.
     #[inline]
-    pub fn add(&mut self, start: usize, end: usize) {
+    pub(crate) fn add(&mut self, start: usize, end: usize) {
         if self.size == 0 {
             self.start = start;
         }
@@ -295,7 +295,7 @@ impl Forwarding {
         self.size += end - start;
     }
 
-    pub fn of<'a>(&self, section: &'a [u8]) -> ForwardedProperties<'a> {
+    pub(crate) fn of<'a>(&self, section: &'a [u8]) -> ForwardedProperties<'a> {
         let raw = section.get(self.start..self.end).unwrap_or_default();
         ForwardedProperties { raw, size: self.size }
     }

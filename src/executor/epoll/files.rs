@@ -31,7 +31,7 @@ impl Turn {
     }
 }
 
-pub struct File {
+pub(crate) struct File {
     file: Arc<fs::File>,
     pool: Rc<Pool>,
     /// Of what changes the file's bytes.
@@ -48,13 +48,13 @@ impl File {
         File { file: Arc::new(file), pool, changes, syncs, failure: Arc::default() }
     }
 
-    pub async fn open(pool: Rc<Pool>, path: &Path) -> io::Result<File> {
+    pub(crate) async fn open(pool: Rc<Pool>, path: &Path) -> io::Result<File> {
         let path = path.to_owned();
         let file = pool.call_file(|| fs::File::open(path)).await?;
         Ok(File::new(pool, file))
     }
 
-    pub async fn read_at(&self, offset: u64, size: usize) -> io::Result<Vec<u8>> {
+    pub(crate) async fn read_at(&self, offset: u64, size: usize) -> io::Result<Vec<u8>> {
         let file = self.file.clone();
         let read = move || {
             let mut bytes = vec![0; size];
@@ -65,11 +65,11 @@ impl File {
         self.pool.call_file(read).await
     }
 
-    pub async fn write_at(&self, bytes: Vec<u8>, offset: u64) -> io::Result<usize> {
+    pub(crate) async fn write_at(&self, bytes: Vec<u8>, offset: u64) -> io::Result<usize> {
         self.change(move |file| file.write_at(&bytes, offset)).await
     }
 
-    pub async fn truncate(&self, size: u64) -> io::Result<()> {
+    pub(crate) async fn truncate(&self, size: u64) -> io::Result<()> {
         self.change(move |file| file.set_len(size)).await
     }
 
@@ -86,7 +86,7 @@ impl File {
         self.pool.call_file(change).await
     }
 
-    pub async fn fdatasync(&self) -> io::Result<()> {
+    pub(crate) async fn fdatasync(&self) -> io::Result<()> {
         self.sync_by(fs::File::sync_data).await
     }
 
@@ -109,19 +109,19 @@ impl File {
         failure.map_or(Ok(()), Err)
     }
 
-    pub async fn size(&self) -> io::Result<u64> {
+    pub(crate) async fn size(&self) -> io::Result<u64> {
         let file = self.file.clone();
         self.pool.call_file(move || file.metadata().map(|metadata| metadata.len())).await
     }
 
     /// Calls that were given up keep the file open until they have ended.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         let File { file, pool, .. } = self;
         pool.call_file(|| drop(file)).await;
     }
 }
 
-pub struct Directory {
+pub(crate) struct Directory {
     file: Arc<fs::File>,
     pool: Rc<Pool>,
     /// Of what looks up, makes or removes names, and of syncs.
@@ -129,29 +129,29 @@ pub struct Directory {
 }
 
 impl Directory {
-    pub async fn open(pool: Rc<Pool>, path: &Path) -> io::Result<Directory> {
+    pub(crate) async fn open(pool: Rc<Pool>, path: &Path) -> io::Result<Directory> {
         let path = path.to_owned();
         let open = || OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
         let file = Arc::new(pool.call_file(open).await?);
         Ok(Directory { file, pool, turn: Turn::new() })
     }
 
-    pub async fn create(&self, path: &Path) -> io::Result<File> {
+    pub(crate) async fn create(&self, path: &Path) -> io::Result<File> {
         let create =
             |path: PathBuf| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         self.change(path, create).await.map(|file| File::new(self.pool.clone(), file))
     }
 
-    pub async fn open_for_writing(&self, path: &Path) -> io::Result<File> {
+    pub(crate) async fn open_for_writing(&self, path: &Path) -> io::Result<File> {
         let open = |path: PathBuf| OpenOptions::new().write(true).open(path);
         self.change(path, open).await.map(|file| File::new(self.pool.clone(), file))
     }
 
-    pub async fn remove(&self, path: &Path) -> io::Result<()> {
+    pub(crate) async fn remove(&self, path: &Path) -> io::Result<()> {
         self.change(path, fs::remove_file).await
     }
 
-    pub async fn sync(&self) -> io::Result<()> {
+    pub(crate) async fn sync(&self) -> io::Result<()> {
         let file = self.file.clone();
         self.change(Path::new(""), move |_| file.sync_all()).await
     }

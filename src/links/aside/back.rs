@@ -32,7 +32,7 @@ const RUN_COUNT_MAX: usize = 256;
 const RUN_SIZE_MAX: usize = 64 << 10;
 
 /// Opens the file of a bridge: a message that is in it and in a log, too, because the process died in between, is over in the log.
-pub async fn open(settings: &BridgeSettings, lines: &[Rc<Line>], folder: &Path) -> Aside {
+pub(crate) async fn open(settings: &BridgeSettings, lines: &[Rc<Line>], folder: &Path) -> Aside {
     let mut waiting: Vec<(Place, Vec<u8>)> = Vec::new();
     let spool_of = |place: Place| {
         let line = lines.get(usize::from(place.connection));
@@ -74,7 +74,7 @@ fn has_had(spool: &Spool, sequence: u64) -> bool {
 }
 
 /// Takes messages back whenever somebody wants it, as long as the process lives.
-pub async fn run(hub: Rc<Hub>, bridge: usize) {
+pub(crate) async fn run(hub: Rc<Hub>, bridge: usize) {
     let bridge = &hub.bridges[bridge];
     let name = &bridge.settings.name;
     loop {

@@ -11,7 +11,7 @@ use crate::links::unix_ms;
 use crate::printable::{Quoted, counted};
 
 /// What there is to print of the file in a bridge's folder; an error is a sentence for the operator.
-pub fn run(folder: &Path, is_to_send: bool) -> Result<String, String> {
+pub(crate) fn run(folder: &Path, is_to_send: bool) -> Result<String, String> {
     let (path, again) = paths(folder);
     let mut text = String::new();
     if again.exists() {

@@ -9,7 +9,7 @@ use crate::routing::bridge_mail::{InboundBatch, InboundMessage};
 
 impl Line {
     /// A message of the remote has come, which asks for an answer by this number, unless it is 0.
-    pub fn on_inbound(&self, hub: &Hub, number: u64, message: InMessage) {
+    pub(crate) fn on_inbound(&self, hub: &Hub, number: u64, message: InMessage) {
         if hub.is_ending.get() {
             // Its subscribers are about to be sent away. Not acknowledged, it stays with the remote.
             return;
@@ -21,7 +21,7 @@ impl Line {
     }
 
     /// Hands on what has arrived, in order, as far as it is known whether it is new.
-    pub fn take_arrivals(&self, hub: &Hub) {
+    pub(crate) fn take_arrivals(&self, hub: &Hub) {
         let bridge = &hub.bridges[usize::from(self.bridge)];
         loop {
             let Some((number, message)) = self.arrivals.borrow_mut().pop_front() else { return };
@@ -70,14 +70,14 @@ impl Line {
     }
 
     /// Messages of the remote for a shard.
-    pub fn take_inbound(&self, shard: ShardId) -> Option<InboundBatch> {
+    pub(crate) fn take_inbound(&self, shard: ShardId) -> Option<InboundBatch> {
         let batch = self.inbound.borrow_mut().remove(&shard)?;
         self.inbound_bytes.set(self.inbound_bytes.get() - batch.size());
         Some(batch)
     }
 
     /// Whether messages of the remote wait for a shard's lane.
-    pub fn has_inbound(&self) -> bool {
+    pub(crate) fn has_inbound(&self) -> bool {
         !self.inbound.borrow().is_empty() || !self.arrivals.borrow().is_empty()
     }
 }

@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// How a commit went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Written,
     /// Files that are deleted would help.
     NoSpace,
@@ -39,7 +39,7 @@ pub enum Outcome {
 
 impl Outbound {
     /// Commits what was pushed, as long as the connection lives.
-    pub async fn run_commits(self: Rc<Self>) {
+    pub(crate) async fn run_commits(self: Rc<Self>) {
         let Some(spool) = &self.spool else { return };
         let mut failure_count = 0;
         loop {
@@ -155,7 +155,7 @@ impl Outbound {
     }
 
     /// One commit. On failure everything stays as it is, for the next try.
-    pub async fn commit(&self, spool: &Spool) -> Outcome {
+    pub(crate) async fn commit(&self, spool: &Spool) -> Outcome {
         let _turn = self.turn.acquire().await.expect("it is never closed");
         {
             let Progress { open, committing } = &mut *self.progress.borrow_mut();

@@ -66,7 +66,7 @@ pub(super) struct Room {
 }
 
 impl Changes {
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.has_topic = false;
         self.has_payload = false;
         self.qos = None;
@@ -84,19 +84,19 @@ impl Changes {
         self.properties.shrink_to(KEPT_SIZE_MAX / CHANGE_WEIGHT);
     }
 
-    pub fn qos(&self) -> Option<QoS> {
+    pub(super) fn qos(&self) -> Option<QoS> {
         self.qos
     }
 
-    pub fn set_qos(&mut self, qos: QoS) {
+    pub(super) fn set_qos(&mut self, qos: QoS) {
         self.qos = Some(qos);
     }
 
-    pub fn set_retain(&mut self, retain: bool) {
+    pub(super) fn set_retain(&mut self, retain: bool) {
         self.retain = Some(retain);
     }
 
-    pub fn set_topic(&mut self, topic: &str, room: &Room) -> Result<(), EditError> {
+    pub(super) fn set_topic(&mut self, topic: &str, room: &Room) -> Result<(), EditError> {
         self.check(room, topic.len(), self.properties_growth, self.payload_size(room))?;
         self.topic.clear();
         self.topic.push_str(topic);
@@ -104,7 +104,7 @@ impl Changes {
         Ok(())
     }
 
-    pub fn set_payload(&mut self, payload: &[u8], room: &Room) -> Result<(), EditError> {
+    pub(super) fn set_payload(&mut self, payload: &[u8], room: &Room) -> Result<(), EditError> {
         self.check(room, self.topic_size(room), self.properties_growth, payload.len())?;
         self.payload.clear();
         self.payload.extend_from_slice(payload);
@@ -112,7 +112,7 @@ impl Changes {
         Ok(())
     }
 
-    pub fn add_user_property(
+    pub(super) fn add_user_property(
         &mut self,
         name: &str,
         value: &str,
@@ -124,7 +124,7 @@ impl Changes {
         Ok(())
     }
 
-    pub fn replace_user_property(
+    pub(super) fn replace_user_property(
         &mut self,
         name: &str,
         value: &str,
@@ -136,14 +136,18 @@ impl Changes {
         Ok(())
     }
 
-    pub fn remove_user_property(&mut self, name: &str, room: &Room) -> Result<(), EditError> {
+    pub(super) fn remove_user_property(
+        &mut self,
+        name: &str,
+        room: &Room,
+    ) -> Result<(), EditError> {
         self.grow(room, 0, name.len())?;
         let change = Change::RemoveUserProperty(self.keep(name));
         self.properties.push(change);
         Ok(())
     }
 
-    pub fn set_single(&mut self, single: Single<'_>, room: &Room) -> Result<(), EditError> {
+    pub(super) fn set_single(&mut self, single: Single<'_>, room: &Room) -> Result<(), EditError> {
         let growth = single.property().map_or(0, |property| property.size());
         self.grow(room, growth, growth)?;
         let change = match single {
@@ -162,7 +166,7 @@ impl Changes {
     }
 
     /// Makes the changes, in the order in which they were asked for. That they fit was checked then.
-    pub fn apply(&self, message: &mut MessageEdit<'_>) -> Result<(), EditError> {
+    pub(super) fn apply(&self, message: &mut MessageEdit<'_>) -> Result<(), EditError> {
         // What gets smaller first: nothing in between is larger than the end.
         let is_topic_first = self.topic.len() <= message.topic().len();
         if self.has_topic && is_topic_first {

@@ -41,7 +41,7 @@ pub(super) struct Handles {
 
 impl Handles {
     /// `None`: `INSTANCES_MAX` are alive.
-    pub fn new(plugin: &str, shard: u16) -> Option<Handles> {
+    pub(super) fn new(plugin: &str, shard: u16) -> Option<Handles> {
         let account = Account { plugin: plugin.to_owned(), shard, refused: AtomicU64::new(0) };
         let mut instances = lock();
         let index = match instances.iter().position(|entry| entry.account.is_none()) {
@@ -57,7 +57,7 @@ impl Handles {
     }
 
     /// The token of the next call.
-    pub fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.count = (self.count + 1) & ((1 << COUNT_BITS) - 1);
         (self.number as u64) << COUNT_BITS | self.count
     }

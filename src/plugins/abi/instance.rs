@@ -34,7 +34,7 @@ type Result<T> = std::result::Result<T, PluginError>;
 
 impl Instance {
     /// Has the plugin make an instance. The functions of `table` stay where they are for as long as the process runs.
-    pub fn make(
+    pub(super) fn make(
         name: &Arc<str>,
         table: &PluginTable,
         options: &[(String, String)],

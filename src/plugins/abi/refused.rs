@@ -15,7 +15,7 @@ pub(super) enum Refused {
 }
 
 impl Refused {
-    pub fn code(self) -> i32 {
+    pub(super) fn code(self) -> i32 {
         match self {
             Refused::Stale => layout::STALE,
             Refused::BadArgument => layout::BAD_ARGUMENT,
@@ -28,7 +28,7 @@ impl Refused {
     }
 
     /// The name in the header of what a hook returned, for the operator.
-    pub fn name_of(code: i32) -> &'static str {
+    pub(super) fn name_of(code: i32) -> &'static str {
         match code {
             layout::FAILED => "RINGMQ_FAILED",
             layout::STALE => "RINGMQ_STALE",

@@ -115,19 +115,23 @@ impl Drop for End {
 }
 
 impl<'a> Running<'a> {
-    pub fn new(plugin: &'a str, subject: Subject<'a>, changes: &'a mut Changes) -> Running<'a> {
+    pub(super) fn new(
+        plugin: &'a str,
+        subject: Subject<'a>,
+        changes: &'a mut Changes,
+    ) -> Running<'a> {
         changes.clear();
         Running { plugin, subject, changes, explanation: None, next_index: 0, read_on: None }
     }
 
-    pub fn message(&self) -> Result<&Shown<'a>, Refused> {
+    pub(super) fn message(&self) -> Result<&Shown<'a>, Refused> {
         match &self.subject {
             Subject::Message(shown) | Subject::Change(shown, ..) => Ok(shown),
             _ => Err(Refused::NotHere),
         }
     }
 
-    pub fn room(&self) -> Result<(Room, &'a Limits), Refused> {
+    pub(super) fn room(&self) -> Result<(Room, &'a Limits), Refused> {
         match self.subject {
             Subject::Change(_, room, limits) => Ok((room, limits)),
             _ => Err(Refused::NotHere),
@@ -135,7 +139,7 @@ impl<'a> Running<'a> {
     }
 
     /// The user property of that number. As fast as it gets when each call asks for the next one.
-    pub fn user_property(&mut self, index: u32) -> Result<(&'a str, &'a str), Refused> {
+    pub(super) fn user_property(&mut self, index: u32) -> Result<(&'a str, &'a str), Refused> {
         let fresh = match self.subject {
             Subject::Connect(properties) => {
                 PropertyIter::new(properties.raw()).chain(PropertyIter::new(&[]))
@@ -162,13 +166,13 @@ impl<'a> Running<'a> {
         }
     }
 
-    pub fn explain(&mut self, text: &[u8]) {
+    pub(super) fn explain(&mut self, text: &[u8]) {
         self.explanation = Some(plain(text));
     }
 }
 
 impl<'a> Shown<'a> {
-    pub fn of_view(view: &MessageView<'a>) -> Shown<'a> {
+    pub(super) fn of_view(view: &MessageView<'a>) -> Shown<'a> {
         Shown {
             topic: view.topic,
             payload: view.payload,
@@ -179,7 +183,7 @@ impl<'a> Shown<'a> {
         }
     }
 
-    pub fn of_edit(edit: &'a MessageEdit<'_>) -> Shown<'a> {
+    pub(super) fn of_edit(edit: &'a MessageEdit<'_>) -> Shown<'a> {
         Shown {
             topic: edit.topic(),
             payload: edit.payload(),
@@ -190,11 +194,11 @@ impl<'a> Shown<'a> {
         }
     }
 
-    pub fn properties(&self) -> Properties<'a> {
+    pub(super) fn properties(&self) -> Properties<'a> {
         PropertyIter::new(self.properties.0).chain(PropertyIter::new(self.properties.1))
     }
 
-    pub fn properties_size(&self) -> usize {
+    pub(super) fn properties_size(&self) -> usize {
         self.properties.0.len() + self.properties.1.len()
     }
 }

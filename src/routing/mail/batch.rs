@@ -43,7 +43,7 @@ fn claim_of(flags: u8) -> Claim {
 
 impl Batch {
     #[inline]
-    pub fn push(&mut self, message: &Message<'_>) {
+    pub(crate) fn push(&mut self, message: &Message<'_>) {
         self.push_flagged(message, 0);
     }
 
@@ -58,7 +58,7 @@ impl Batch {
     }
 
     /// A message whose topic, properties and payload are not in one piece.
-    pub fn push_parts(&mut self, parts: [&[u8]; 3], meta: &Meta) {
+    pub(crate) fn push_parts(&mut self, parts: [&[u8]; 3], meta: &Meta) {
         self.push_header(parts.map(<[u8]>::len), meta, 0);
         parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
     }
@@ -80,7 +80,7 @@ impl Batch {
         self.count += 1;
     }
 
-    pub fn push_to(&mut self, address: &Address, message: &Message<'_>) {
+    pub(crate) fn push_to(&mut self, address: &Address, message: &Message<'_>) {
         let bytes = &mut self.bytes;
         bytes.extend_from_slice(&address.session.index.to_le_bytes());
         bytes.extend_from_slice(&address.session.generation.to_le_bytes());
@@ -90,7 +90,7 @@ impl Batch {
         self.push(message);
     }
 
-    pub fn reader(&self) -> BatchReader<'_> {
+    pub(crate) fn reader(&self) -> BatchReader<'_> {
         BatchReader { rest: &self.bytes, is_repeat: false, setter: None }
     }
 
@@ -113,16 +113,16 @@ pub(crate) struct BatchReader<'a> {
 }
 
 impl<'a> BatchReader<'a> {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// Bytes that were not read.
-    pub fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.rest.len()
     }
 
-    pub fn take(&mut self, size: usize) -> &'a [u8] {
+    pub(crate) fn take(&mut self, size: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(size);
         self.rest = rest;
         taken
@@ -132,12 +132,12 @@ impl<'a> BatchReader<'a> {
         u32::from_le_bytes(self.take(4).try_into().expect("four bytes"))
     }
 
-    pub fn u64(&mut self) -> u64 {
+    pub(crate) fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.take(8).try_into().expect("eight bytes"))
     }
 
     #[inline]
-    pub fn next(&mut self) -> Option<Message<'a>> {
+    pub(crate) fn next(&mut self) -> Option<Message<'a>> {
         if self.rest.is_empty() {
             return None;
         }
@@ -165,7 +165,7 @@ impl<'a> BatchReader<'a> {
         Some(if meta.from_bridge { Message::with_trail(message) } else { message })
     }
 
-    pub fn next_addressed(&mut self) -> Option<(Address, Message<'a>)> {
+    pub(crate) fn next_addressed(&mut self) -> Option<(Address, Message<'a>)> {
         if self.rest.is_empty() {
             return None;
         }

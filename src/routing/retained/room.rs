@@ -70,7 +70,7 @@ fn is_own(topic: &str, meta: &Meta) -> bool {
 }
 
 impl Kept {
-    pub fn new(hash: &KeyedHash) -> Kept {
+    pub(crate) fn new(hash: &KeyedHash) -> Kept {
         Kept {
             store: RetainedStore::new(),
             setters: Setters::new(hash),
@@ -85,32 +85,32 @@ impl Kept {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.store.is_empty()
     }
 
-    pub fn get(&self, topic: &str) -> Option<&Stored> {
+    pub(crate) fn get(&self, topic: &str) -> Option<&Stored> {
         self.store.get(topic).map(|kept| &kept.stored)
     }
 
     /// What clients have, apart from what is set aside.
-    pub fn used(&self) -> Room {
+    pub(crate) fn used(&self) -> Room {
         let bytes = self.bytes.bytes() + self.entries_size;
         Room { messages: self.store.len() - self.system_count, bytes }
     }
 
     /// What the broker says of itself.
-    pub fn system(&self) -> Room {
+    pub(crate) fn system(&self) -> Room {
         let bytes = self.system_bytes.bytes() + self.system_entries_size;
         Room { messages: self.system_count, bytes }
     }
 
-    pub fn leased(&self) -> Room {
+    pub(crate) fn leased(&self) -> Room {
         self.leased
     }
 
     /// What is neither kept nor set aside.
-    pub fn free(&self, limits: &Limits) -> Room {
+    pub(crate) fn free(&self, limits: &Limits) -> Room {
         let used = self.used();
         let messages = used.messages + self.leased.messages + self.promised.messages;
         let bytes = used.bytes + self.leased.bytes + self.promised.bytes;
@@ -121,7 +121,7 @@ impl Kept {
     }
 
     /// Sets room aside for whatever its holder spends it on; whether there is so much.
-    pub fn lease(&mut self, limits: &Limits, room: Room) -> bool {
+    pub(crate) fn lease(&mut self, limits: &Limits, room: Room) -> bool {
         let is_free = self.free(limits).holds(room);
         if is_free {
             self.leased.add(room);
@@ -130,12 +130,12 @@ impl Kept {
     }
 
     /// Takes back what its holder has not spent.
-    pub fn end_lease(&mut self, room: Room) {
+    pub(crate) fn end_lease(&mut self, room: Room) {
         self.leased.subtract(room);
     }
 
     /// Sets aside what a message of a topic needs beyond the one that it replaces; whether there is so much.
-    pub fn promise(&mut self, limits: &Limits, topic: &str, size: usize) -> bool {
+    pub(crate) fn promise(&mut self, limits: &Limits, topic: &str, size: usize) -> bool {
         let mut free = self.free(limits);
         let (mut promise, before) = match self.promises.get(topic) {
             Some(Promise { count, size_max, aside, is_held }) => {
@@ -160,7 +160,7 @@ impl Kept {
     }
 
     /// A promised message has come, or will not.
-    pub fn end_promise(&mut self, topic: &str) {
+    pub(crate) fn end_promise(&mut self, topic: &str) {
         let promise = self.promises.get_mut(topic).expect("a promise ends once");
         promise.count -= 1;
         if promise.count == 0 {
@@ -171,7 +171,7 @@ impl Kept {
     }
 
     /// Whether room is promised for the topic: its message is not to be shared, as it may be replaced.
-    pub fn is_promised(&self, topic: &str) -> bool {
+    pub(crate) fn is_promised(&self, topic: &str) -> bool {
         !self.promises.is_empty() && self.promises.contains_key(topic)
     }
 
@@ -199,7 +199,7 @@ impl Kept {
         }
     }
 
-    pub fn remove(&mut self, topic: &str) {
+    pub(crate) fn remove(&mut self, topic: &str) {
         let Some(KeptMessage { stored: old, charged }) = self.store.remove(topic) else { return };
         let is_own = is_own(topic, old.meta());
         self.system_count -= usize::from(is_own);
@@ -234,7 +234,7 @@ impl Kept {
     }
 
     /// Keeps, replaces or removes the message of a topic. [MQTT-3.3.1-5] to [MQTT-3.3.1-7]
-    pub fn store(
+    pub(crate) fn store(
         &mut self,
         limits: &Limits,
         counters: &mut Counters,
@@ -276,17 +276,17 @@ impl Kept {
     }
 
     /// What the table of setters takes.
-    pub fn setters_bytes(&self) -> usize {
+    pub(crate) fn setters_bytes(&self) -> usize {
         self.setters.bytes()
     }
 
     /// So little room is left that who has most of it may get no more.
-    pub fn is_crowded(&self, limits: &Limits) -> bool {
+    pub(crate) fn is_crowded(&self, limits: &Limits) -> bool {
         is_crowded(self.free(limits), limits)
     }
 
     /// Whether the message leaves enough room for other setters.
-    pub fn may_set(
+    pub(crate) fn may_set(
         &self,
         limits: &Limits,
         topic: &str,
@@ -322,7 +322,7 @@ impl Kept {
     }
 
     /// As `RetainedStore::scan_while`.
-    pub fn scan_while(
+    pub(crate) fn scan_while(
         &self,
         filter: &str,
         after: Option<&str>,
@@ -333,7 +333,7 @@ impl Kept {
     }
 
     /// As `RetainedStore::scan`.
-    pub fn scan(
+    pub(crate) fn scan(
         &self,
         filter: &str,
         after: Option<&str>,

@@ -25,15 +25,15 @@ pub(crate) struct Setter {
 }
 
 impl Setter {
-    pub const SIZE: usize = 32;
+    pub(crate) const SIZE: usize = 32;
 
     /// The client of a session that exists.
-    pub fn of(clients: &mut Clients, hash: &KeyedHash, key: SessionKey) -> Option<Setter> {
+    pub(crate) fn of(clients: &mut Clients, hash: &KeyedHash, key: SessionKey) -> Option<Setter> {
         let own = hash.bytes(clients.session(key)?.client_id().as_bytes()) ^ CLIENT;
         Some(Setter { client: HolderName::new(own, own), address: clients.address_name(key) })
     }
 
-    pub fn to_bytes(self) -> [u8; Setter::SIZE] {
+    pub(crate) fn to_bytes(self) -> [u8; Setter::SIZE] {
         let address = self.address.map_or(NOBODY, HolderName::to_words);
         let mut bytes = [0; Setter::SIZE];
         let words = self.client.to_words().into_iter().chain(address);
@@ -43,7 +43,7 @@ impl Setter {
         bytes
     }
 
-    pub fn from_bytes(bytes: &[u8]) -> Setter {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Setter {
         let (chunks, _) = bytes.as_chunks::<8>();
         let words =
             |at: usize| [u64::from_le_bytes(chunks[at]), u64::from_le_bytes(chunks[at + 1])];
@@ -61,13 +61,13 @@ pub(crate) struct SlotSetters(VecDeque<(Generation, Setter)>);
 
 impl SlotSetters {
     /// The message was admitted and not denied, so it will be taken.
-    pub fn push(&mut self, generation: Generation, setter: Setter) {
+    pub(crate) fn push(&mut self, generation: Generation, setter: Setter) {
         self.0.push_back((generation, setter));
     }
 
     /// Who has set a message; the messages are asked for in their order.
     #[inline(never)]
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         generation: Generation,
         message: &Message<'_>,
@@ -97,17 +97,17 @@ pub(crate) struct Charged {
 pub(crate) struct Setters(Shares<Room>);
 
 impl Setters {
-    pub fn new(hash: &KeyedHash) -> Setters {
+    pub(super) fn new(hash: &KeyedHash) -> Setters {
         Setters(Shares::new(hash.state()))
     }
 
     /// The memory held, in bytes: an estimate.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.0.bytes()
     }
 
     /// Counts a message to who has set it; `None`: to nobody.
-    pub fn charge(&mut self, setter: Option<Setter>, size: usize) -> Charged {
+    pub(super) fn charge(&mut self, setter: Option<Setter>, size: usize) -> Charged {
         let Some(Setter { client, address }) = setter else { return Charged::default() };
         let charged =
             Charged { client: self.0.enter(Some(client)), address: self.0.enter(address) };
@@ -115,7 +115,7 @@ impl Setters {
         charged
     }
 
-    pub fn discharge(&mut self, charged: Charged, size: usize) {
+    pub(super) fn discharge(&mut self, charged: Charged, size: usize) {
         charged.each(|id| {
             self.0.get_mut(id).subtract(Room::of_one(size));
             self.0.leave(id);
@@ -123,7 +123,7 @@ impl Setters {
     }
 
     /// Whether a setter leaves enough of `free` to others with one more message, or one in the place of an `old` one.
-    pub fn may_set(
+    pub(super) fn may_set(
         &self,
         setter: Option<Setter>,
         size: usize,

@@ -65,7 +65,7 @@ pub(in crate::shard) struct Claims {
 }
 
 impl Claims {
-    pub fn new(shard_count: u16, hash: &KeyedHash) -> Claims {
+    pub(crate) fn new(shard_count: u16, hash: &KeyedHash) -> Claims {
         Claims {
             leases: vec![Lease::default(); shard_count.into()],
             waiting: HashMap::with_hasher(hash.state()),
@@ -79,16 +79,16 @@ impl Claims {
     }
 
     /// Nothing to do before mail comes.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.asks.is_empty() && self.returned.is_none()
     }
 
     /// Whether there may be anything to do, ever since the first was asked.
-    pub fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    pub fn push(&mut self, ask: Ask) {
+    pub(crate) fn push(&mut self, ask: Ask) {
         self.has_begun = true;
         self.asks.push_back(ask);
     }

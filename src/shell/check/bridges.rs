@@ -12,7 +12,7 @@ use crate::limits::{Limits, Size, TEXT_SIZE_CEILING};
 const SUBJECT: &str = "bridges";
 
 /// What is wrong with each, and with two of them together.
-pub fn check(settings: &Settings) -> Vec<Finding> {
+pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     let Settings { bridges, limits, listen, .. } = settings;
     let mut findings: Vec<_> = bridges.iter().filter_map(|one| judge(one, limits)).collect();
     findings.extend(bridges.iter().filter_map(|bridge| judge_addresses(bridge, listen)));

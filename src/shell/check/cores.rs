@@ -14,7 +14,7 @@ pub fn allowed_cores() -> Vec<usize> {
     status_field(&status, "Cpus_allowed_list").and_then(parse_cores).unwrap_or_default()
 }
 
-pub fn check(settings: &Settings) -> Vec<Finding> {
+pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     let online = read_line("/sys/devices/system/cpu/online").and_then(|text| parse_cores(&text));
     judge(settings, &allowed_cores(), online.as_deref())
 }

@@ -14,12 +14,12 @@ use crate::links::log_directory;
 const SUBJECT: &str = "directories";
 
 /// A finding for each directory that `serve` would write to. Nothing is left there.
-pub fn check(settings: &Settings) -> Vec<Finding> {
+pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     examine(settings, true)
 }
 
 /// As `check`, but for those that are in use: a start waits for a broker before it that still ends.
-pub fn check_for_start(settings: &Settings) -> Vec<Finding> {
+pub(super) fn check_for_start(settings: &Settings) -> Vec<Finding> {
     examine(settings, false)
 }
 

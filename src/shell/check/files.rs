@@ -13,7 +13,7 @@ const OWN_FILES: u64 = 32 + OVER_MAX as u64;
 const SHARD_FILES: u64 = 8;
 
 /// Raises the limit as far as allowed, then compares.
-pub fn check(settings: &Settings) -> Finding {
+pub(super) fn check(settings: &Settings) -> Finding {
     match raise_limit(Resource::Nofile, own_files(settings) + settings.connections_max as u64) {
         Ok(limit) => judge(settings, limit),
         Err(error) => Finding::warn(

@@ -20,7 +20,7 @@ const EPOLL_COST: &str =
     "which took 0.8 to 1.1 times the CPU for each message when it was measured";
 
 /// Whether the kernel has what `io` needs.
-pub fn check_release(release: Option<&str>, io: Io) -> Finding {
+pub(super) fn check_release(release: Option<&str>, io: Io) -> Finding {
     let subject = "kernel";
     let Some(text) = release else {
         return Finding::warn(
@@ -57,12 +57,12 @@ pub fn check_release(release: Option<&str>, io: Io) -> Finding {
 }
 
 /// Whether rings count towards the limit on locked memory; unknown kernels are taken for new.
-pub fn counts_rings_as_locked(release: Option<&str>) -> bool {
+pub(super) fn counts_rings_as_locked(release: Option<&str>) -> bool {
     release.and_then(parse_release).is_none_or(|found| found >= RELEASE_LOCKED_RINGS)
 }
 
 /// What was chosen and what it costs.
-pub fn judge_io(choice: &Result<Choice, Refusal>) -> Finding {
+pub(super) fn judge_io(choice: &Result<Choice, Refusal>) -> Finding {
     let subject = "io";
     match choice {
         Ok(Choice { io: Io::Uring, .. }) => {

@@ -13,7 +13,7 @@ const SUBJECT: &str = "listen";
 
 /// Binds each address for a moment, without sharing it: another process that does share its port would take half of the
 /// connections in silence.
-pub fn check(settings: &Settings) -> Vec<Finding> {
+pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     // All are held until the last was tried.
     let mut held = Vec::new();
     let mut findings = Vec::new();

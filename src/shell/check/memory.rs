@@ -16,7 +16,7 @@ const LOCKED_MIN: u64 = 512 << 10;
 const EXECUTOR_LOCKED: u64 = 3 * (76 << 10);
 
 /// Raises the limit on locked memory as far as needed and allowed, then compares.
-pub fn check_locked(settings: &Settings, process: &Process) -> Finding {
+pub(super) fn check_locked(settings: &Settings, process: &Process) -> Finding {
     let needed = locked_need(settings, process);
     match raise_limit(Resource::Memlock, needed) {
         Ok(limit) => judge_locked(limit, needed),
@@ -69,7 +69,7 @@ fn judge_locked(limit: u64, needed: u64) -> Finding {
 }
 
 /// Whether all that the bounds allow fits into the machine, or into the control groups.
-pub fn check_bounds(settings: &Settings) -> Finding {
+pub(super) fn check_bounds(settings: &Settings) -> Finding {
     judge_bounds(settings, Allowance::read())
 }
 

@@ -50,7 +50,7 @@ const MOSQUITTO: &[(&str, &str)] = &[
 ];
 
 /// What is wrong, with the line, if the text is of a kind that people have lying about.
-pub fn look(text: &str) -> Option<Vec<(usize, String)>> {
+pub(super) fn look(text: &str) -> Option<Vec<(usize, String)>> {
     look_for_mosquitto(text).or_else(|| {
         let (line, kind) = look_for_others(text)?;
         Some(vec![(line, looks_like(kind))])
@@ -117,7 +117,7 @@ fn look_for_others(text: &str) -> Option<(usize, &'static str)> {
 }
 
 /// What to do about a line that is not TOML, if it can be told: most often quotes are missing.
-pub fn remedy(line: &str) -> Option<String> {
+pub(super) fn remedy(line: &str) -> Option<String> {
     let (name, value) = line.split_once('=')?;
     let (name, value) = (name.trim(), value.split('#').next()?.trim());
     let (opening, inner) = match value.strip_prefix('[') {

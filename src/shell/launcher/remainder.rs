@@ -9,7 +9,7 @@ use crate::shard::Remainder;
 use crate::shell::watch::Report;
 
 /// Says what no client and no remote has acknowledged; `bridges` counts what the bridges had in memory alone.
-pub fn tell(reports: &[Arc<Report>], bridges: u64) {
+pub(super) fn tell(reports: &[Arc<Report>], bridges: u64) {
     let shards: Vec<Option<Remainder>> = reports.iter().map(|report| report.remainder()).collect();
     let (line, is_loss) = line(&shards, bridges);
     if is_loss {

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// This process's groups that have something to do with memory, as far as its name spaces show them.
 #[derive(Debug, Default)]
-pub struct ControlGroups {
+pub(super) struct ControlGroups {
     /// Every file and folder is looked for below this: `/`, or a tree of a test.
     root: PathBuf,
     groups: Vec<Group>,
@@ -34,7 +34,7 @@ struct Mount {
 }
 
 impl ControlGroups {
-    pub fn find(root: &Path) -> ControlGroups {
+    pub(super) fn find(root: &Path) -> ControlGroups {
         let read = |path| fs::read_to_string(root.join(path)).unwrap_or_default();
         let memberships = read("proc/self/cgroup");
         let mut found = ControlGroups { root: root.to_owned(), groups: Vec::new() };
@@ -48,7 +48,7 @@ impl ControlGroups {
     }
 
     /// The least of all limits, and the file that holds it.
-    pub fn limit(&self) -> Option<(u64, PathBuf)> {
+    pub(super) fn limit(&self) -> Option<(u64, PathBuf)> {
         let limits_of = |group: &Group| {
             let limits = match group.version {
                 Version::V1 => [
@@ -69,7 +69,7 @@ impl ControlGroups {
     }
 
     /// Bytes that the kernel holds for the sockets of this process's own group; `None` where they are not counted so.
-    pub fn sockets(&self) -> Option<u64> {
+    pub(super) fn sockets(&self) -> Option<u64> {
         // The root of all groups has no limit, and counts the whole machine.
         let counts = |group: &&Group| self.below_root(&group.folder).join("memory.max").exists();
         let group = self.groups.iter().find(|group| group.version == Version::V2)?;

@@ -18,21 +18,21 @@ const LOOKS_PER_RETURN: u32 = 10;
 
 /// Asks the kernel.
 #[derive(Debug)]
-pub struct Usage {
+pub(super) struct Usage {
     groups: ControlGroups,
     /// What sockets of the machine held when this began: that was not ours. `None`: others share the machine.
     sockets_before: Option<u64>,
 }
 
 impl Usage {
-    pub fn begin() -> Usage {
+    pub(super) fn begin() -> Usage {
         let is_shared = Process::read().container.is_some();
         let sockets_before = if is_shared { None } else { machine_sockets() };
         Usage { groups: ControlGroups::find(Path::new("/")), sockets_before }
     }
 
     /// Bytes of anonymous memory and of sockets; `None` where the kernel does not say.
-    pub fn read(&self) -> Option<u64> {
+    pub(super) fn read(&self) -> Option<u64> {
         let status = fs::read_to_string("/proc/self/status").ok()?;
         let own = anonymous(&status)?;
         // Sockets are counted for a group of one's own, or else for the whole machine, which a container shares with others.
@@ -61,19 +61,19 @@ fn parse_sockets(text: &str) -> Option<u64> {
 
 /// Whether there is little memory, told when it changes.
 #[derive(Debug)]
-pub struct Shortage {
+pub(super) struct Shortage {
     max: u64,
     is_short: bool,
     looks: u32,
 }
 
 impl Shortage {
-    pub fn new(max: u64) -> Shortage {
+    pub(super) fn new(max: u64) -> Shortage {
         Shortage { max, is_short: false, looks: 0 }
     }
 
     /// `Some` when it has become or ceased to be short. Between the two marks it stays as it is.
-    pub fn look(&mut self, used: u64) -> Option<bool> {
+    pub(super) fn look(&mut self, used: u64) -> Option<bool> {
         let part = |percent: u64| (u128::from(self.max) * u128::from(percent) / 100) as u64;
         let is_short =
             if self.is_short { used >= part(ENOUGH_PART) } else { used >= part(SHORT_PART) };
@@ -84,7 +84,7 @@ impl Shortage {
     }
 
     /// Whether freed memory shall be given back at this look: now and then while there is little.
-    pub fn gives_back(&self) -> bool {
+    pub(super) fn gives_back(&self) -> bool {
         self.is_short && self.looks > 0 && self.looks.is_multiple_of(LOOKS_PER_RETURN)
     }
 }

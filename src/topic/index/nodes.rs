@@ -8,13 +8,13 @@ use crate::arena::{allocated, tree_size};
 
 use super::subscribers::Subscribers;
 
-pub type NodeIndex = u32;
+pub(super) type NodeIndex = u32;
 
 /// Nobody's child: it stands for "none" where a node refers to a child.
-pub const ROOT: NodeIndex = 0;
+pub(super) const ROOT: NodeIndex = 0;
 
 /// A level of filters: all that begin with the same levels share the nodes of these.
-pub struct Node<K, V> {
+pub(super) struct Node<K, V> {
     /// Of a place that is not in use: the next such in its chunk.
     pub parent: NodeIndex,
     /// The child for `+`.
@@ -29,9 +29,9 @@ pub struct Node<K, V> {
 }
 
 /// The text of a level; most are short enough to need no memory of their own.
-pub type Name = SmallVec<[u8; 16]>;
+pub(super) type Name = SmallVec<[u8; 16]>;
 
-pub struct Nodes<K, V> {
+pub(super) struct Nodes<K, V> {
     chunks: Vec<Chunk<K, V>>,
     /// Chunks with a place that is not in use. The lowest is filled first, so that others can become empty.
     open: BTreeSet<u32>,
@@ -59,23 +59,23 @@ impl<K, V> Node<K, V> {
         Node { parent, plus: ROOT, named_count: 0, name, here, below }
     }
 
-    pub fn subscribers_mut(&mut self, below: bool) -> &mut Subscribers<K, V> {
+    pub(super) fn subscribers_mut(&mut self, below: bool) -> &mut Subscribers<K, V> {
         if below { &mut self.below } else { &mut self.here }
     }
 
     /// No filter ends here or goes through here.
-    pub fn is_unused(&self) -> bool {
+    pub(super) fn is_unused(&self) -> bool {
         self.is_leaf() && self.here.is_empty() && self.below.is_empty()
     }
 
-    pub fn is_leaf(&self) -> bool {
+    pub(super) fn is_leaf(&self) -> bool {
         self.plus == ROOT && self.named_count == 0
     }
 }
 
 impl<K, V> Nodes<K, V> {
     /// With the root alone.
-    pub fn new() -> Nodes<K, V> {
+    pub(super) fn new() -> Nodes<K, V> {
         let mut nodes = Nodes {
             chunks: Vec::new(),
             open: BTreeSet::new(),
@@ -88,15 +88,15 @@ impl<K, V> Nodes<K, V> {
         nodes
     }
 
-    pub fn get(&self, at: NodeIndex) -> &Node<K, V> {
+    pub(super) fn get(&self, at: NodeIndex) -> &Node<K, V> {
         &self.chunks[(at / CHUNK_NODES) as usize].nodes[(at % CHUNK_NODES) as usize]
     }
 
-    pub fn get_mut(&mut self, at: NodeIndex) -> &mut Node<K, V> {
+    pub(super) fn get_mut(&mut self, at: NodeIndex) -> &mut Node<K, V> {
         &mut self.chunks[(at / CHUNK_NODES) as usize].nodes[(at % CHUNK_NODES) as usize]
     }
 
-    pub fn add(&mut self, parent: NodeIndex, name: &[u8]) -> NodeIndex {
+    pub(super) fn add(&mut self, parent: NodeIndex, name: &[u8]) -> NodeIndex {
         let number = self.open.first().copied().unwrap_or_else(|| self.add_chunk());
         let chunk = &mut self.chunks[number as usize];
         if chunk.nodes.is_empty() {
@@ -117,7 +117,7 @@ impl<K, V> Nodes<K, V> {
         number * CHUNK_NODES + place
     }
 
-    pub fn remove(&mut self, at: NodeIndex) {
+    pub(super) fn remove(&mut self, at: NodeIndex) {
         debug_assert_ne!(at, ROOT);
         let (number, place) = (at / CHUNK_NODES, at % CHUNK_NODES);
         let chunk = &mut self.chunks[number as usize];
@@ -135,18 +135,18 @@ impl<K, V> Nodes<K, V> {
     }
 
     /// The root not counted.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.count - 1
     }
 
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let list_size = allocated(self.chunks.capacity() * size_of::<Chunk<K, V>>());
         let open_size = tree_size(self.open.len(), size_of::<u32>());
         self.chunks_size + self.names_size + list_size + open_size
     }
 
     /// What names hold outside their nodes.
-    pub fn names_size(&self) -> usize {
+    pub(super) fn names_size(&self) -> usize {
         self.names_size
     }
 

@@ -5,7 +5,7 @@ use crate::topic::filter::pattern;
 
 /// The patterns of filters, by their hash. Filters of one pattern have their wildcards at the same levels, and differ in a
 /// name where they differ at all: a topic matches one of them at most, and passes one beginning of them a level.
-pub struct Patterns {
+pub(super) struct Patterns {
     table: PartedTable<Pattern>,
     /// Subscriptions that a topic finds at most, and nodes that its search looks at.
     found_max: usize,
@@ -21,12 +21,18 @@ struct Pattern {
 }
 
 impl Patterns {
-    pub fn new() -> Patterns {
+    pub(super) fn new() -> Patterns {
         Patterns { table: PartedTable::default(), found_max: 0, visits_max: 0 }
     }
 
     /// A filter has so many subscribers now; `is_first`: it had none before.
-    pub fn add(&mut self, hash: &KeyedHash, filter: &str, is_first: bool, subscriber_count: usize) {
+    pub(super) fn add(
+        &mut self,
+        hash: &KeyedHash,
+        filter: &str,
+        is_first: bool,
+        subscriber_count: usize,
+    ) {
         let hash = hash.bytes(pattern(filter).as_bytes());
         if self.table.find(hash, |pattern| pattern.hash == hash).is_none() {
             let level_count = filter.split('/').count() as u32;
@@ -45,7 +51,7 @@ impl Patterns {
     }
 
     /// A filter has lost its last subscriber.
-    pub fn remove(&mut self, hash: &KeyedHash, filter: &str) {
+    pub(super) fn remove(&mut self, hash: &KeyedHash, filter: &str) {
         let hash = hash.bytes(pattern(filter).as_bytes());
         let found = self.table.find_mut(hash, |pattern| pattern.hash == hash);
         let pattern = found.expect("the filter was added");
@@ -58,15 +64,15 @@ impl Patterns {
         self.table.remove(hash, |pattern| pattern.hash == hash, |pattern| pattern.hash);
     }
 
-    pub fn found_max(&self) -> usize {
+    pub(super) fn found_max(&self) -> usize {
         self.found_max
     }
 
-    pub fn visits_max(&self) -> usize {
+    pub(super) fn visits_max(&self) -> usize {
         self.visits_max
     }
 
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.table.bytes()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::arena::{allocated, tree_size};
 
 /// A map that is small when it has few entries. Entries are reported in the order of their keys.
-pub enum Subscribers<K, V> {
+pub(super) enum Subscribers<K, V> {
     None,
     One(K, V),
     /// Sorted by key; two entries at least.
@@ -24,7 +24,7 @@ const FEW_MAX: usize = 64;
 const MANY_MIN: usize = FEW_MAX / 2;
 
 impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
-    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+    pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self {
             Subscribers::None => {
                 *self = Subscribers::One(key, value);
@@ -55,7 +55,7 @@ impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
         }
     }
 
-    pub fn remove(&mut self, key: K) -> Option<V> {
+    pub(super) fn remove(&mut self, key: K) -> Option<V> {
         match self {
             Subscribers::None => None,
             Subscribers::One(only, _) if *only != key => None,
@@ -84,7 +84,7 @@ impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
         }
     }
 
-    pub fn get(&self, key: K) -> Option<V> {
+    pub(super) fn get(&self, key: K) -> Option<V> {
         match self {
             Subscribers::None => None,
             Subscribers::One(only, held) => (*only == key).then_some(*held),
@@ -96,7 +96,7 @@ impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
         }
     }
 
-    pub fn each(&self, found: &mut impl FnMut(&K, &V)) {
+    pub(super) fn each(&self, found: &mut impl FnMut(&K, &V)) {
         match self {
             Subscribers::None => {}
             Subscribers::One(only, held) => found(only, held),
@@ -107,7 +107,7 @@ impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
 }
 
 impl<K, V> Subscribers<K, V> {
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Subscribers::None => 0,
             Subscribers::One(..) => 1,
@@ -116,12 +116,12 @@ impl<K, V> Subscribers<K, V> {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         matches!(self, Subscribers::None)
     }
 
     /// Bytes outside the value itself; for a tree an estimate.
-    pub fn heap_size(&self) -> usize {
+    pub(super) fn heap_size(&self) -> usize {
         match self {
             Subscribers::None | Subscribers::One(..) => 0,
             Subscribers::Few(few) => allocated(few.capacity() * size_of::<(K, V)>()),

@@ -7,7 +7,7 @@ use crate::hash::{KeyedHash, PartedTable};
 use super::nodes::{NodeIndex, Nodes, ROOT};
 use super::subscribers::Subscribers;
 
-pub struct Trie<K, V> {
+pub(super) struct Trie<K, V> {
     nodes: Nodes<K, V>,
     /// Nodes by their parent and name, those for `+` left out.
     children: PartedTable<NodeIndex>,
@@ -16,7 +16,7 @@ pub struct Trie<K, V> {
     subscribers_size: usize,
 }
 
-pub struct Inserted<V> {
+pub(super) struct Inserted<V> {
     pub previous: Option<V>,
     /// Subscribers of the filter now.
     pub count: usize,
@@ -24,7 +24,7 @@ pub struct Inserted<V> {
     pub first: bool,
 }
 
-pub struct Removed<V> {
+pub(super) struct Removed<V> {
     pub value: V,
     /// The filter has no subscriber any more.
     pub last: bool,
@@ -35,11 +35,11 @@ pub struct Removed<V> {
 const LEVELS_INLINE: usize = 130;
 
 impl<K: Copy + Ord, V: Copy> Trie<K, V> {
-    pub fn new(hash: KeyedHash) -> Trie<K, V> {
+    pub(super) fn new(hash: KeyedHash) -> Trie<K, V> {
         Trie { nodes: Nodes::new(), children: PartedTable::default(), hash, subscribers_size: 0 }
     }
 
-    pub fn insert(&mut self, filter: &str, key: K, value: V) -> Inserted<V> {
+    pub(super) fn insert(&mut self, filter: &str, key: K, value: V) -> Inserted<V> {
         let (levels, below) = split_filter(filter);
         let node = levels.fold(ROOT, |node, level| self.child_or_new(node, level));
         let subscribers = self.nodes.get_mut(node).subscribers_mut(below);
@@ -50,7 +50,7 @@ impl<K: Copy + Ord, V: Copy> Trie<K, V> {
         Inserted { previous, count: subscribers.len(), first }
     }
 
-    pub fn remove(&mut self, filter: &str, key: K) -> Option<Removed<V>> {
+    pub(super) fn remove(&mut self, filter: &str, key: K) -> Option<Removed<V>> {
         let (node, below) = self.find(filter)?;
         let subscribers = self.nodes.get_mut(node).subscribers_mut(below);
         self.subscribers_size -= subscribers.heap_size();
@@ -64,14 +64,14 @@ impl<K: Copy + Ord, V: Copy> Trie<K, V> {
         Some(Removed { value, last })
     }
 
-    pub fn get(&self, filter: &str) -> Option<&Subscribers<K, V>> {
+    pub(super) fn get(&self, filter: &str) -> Option<&Subscribers<K, V>> {
         let (node, below) = self.find(filter)?;
         let node = self.nodes.get(node);
         Some(if below { &node.below } else { &node.here })
     }
 
     /// Returns how many nodes it has looked at.
-    pub fn matches(&self, topic: &str, found: &mut impl FnMut(&K, &V)) -> usize {
+    pub(super) fn matches(&self, topic: &str, found: &mut impl FnMut(&K, &V)) -> usize {
         // [MQTT-4.7.2-1]
         let is_dollar = topic.starts_with('$');
         let mut levels = TopicLevels { topic: topic.as_bytes(), passed: SmallVec::new() };
@@ -107,17 +107,17 @@ impl<K: Copy + Ord, V: Copy> Trie<K, V> {
         visit_count
     }
 
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.nodes.bytes() + self.children.bytes() + self.subscribers_size
     }
 
     /// What names hold outside their nodes.
-    pub fn names_size(&self) -> usize {
+    pub(super) fn names_size(&self) -> usize {
         self.nodes.names_size()
     }
 
     /// The root not counted.
-    pub fn node_count(&self) -> usize {
+    pub(super) fn node_count(&self) -> usize {
         self.nodes.count()
     }
 

@@ -10,7 +10,7 @@ use ringmq::limits::Limits;
 use ringmq::shard::Event;
 
 /// A broker, whoever provokes the limit, and whoever looks at `$SYS`.
-pub struct Scene {
+pub(super) struct Scene {
     pub world: World,
     version: ProtocolVersion,
     watcher: usize,
@@ -20,7 +20,7 @@ pub struct Scene {
 
 impl Scene {
     /// `counter` is one below `$SYS/broker/shards/0/`.
-    pub fn new(set: fn(&mut Limits), counter: &str, version: ProtocolVersion) -> Scene {
+    pub(super) fn new(set: fn(&mut Limits), counter: &str, version: ProtocolVersion) -> Scene {
         let mut limits = Limits { sys_interval_ms: 1_000, ..quiet() };
         set(&mut limits);
         let mut world = World::new(1, limits);
@@ -32,18 +32,18 @@ impl Scene {
     }
 
     /// A connection that says nothing.
-    pub fn dial(&mut self) -> usize {
+    pub(super) fn dial(&mut self) -> usize {
         let client = self.world.dial(self.version);
         self.world.settle();
         self.culprit = Some(client);
         client
     }
 
-    pub fn connect(&mut self) {
+    pub(super) fn connect(&mut self) {
         self.connect_with(|_| ());
     }
 
-    pub fn connect_with(&mut self, change: impl FnOnce(&mut Connect<'static>)) {
+    pub(super) fn connect_with(&mut self, change: impl FnOnce(&mut Connect<'static>)) {
         let mut connect = Connect::new(self.version, "culprit");
         connect.clean_start = false;
         connect.session_expiry_s = (self.version == V5).then_some(600);
@@ -64,34 +64,34 @@ impl Scene {
     }
 
     /// Another client that is connected.
-    pub fn other(&mut self) -> usize {
+    pub(super) fn other(&mut self) -> usize {
         *self.other.get_or_insert_with(|| self.world.connect("other", |_| ()))
     }
 
-    pub fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn send_bytes(&mut self, bytes: &[u8]) {
         let culprit = self.culprit();
         self.world.send_bytes(culprit, bytes);
         self.world.settle();
     }
 
-    pub fn send(&mut self, packet: &Packet<'_>) {
+    pub(super) fn send(&mut self, packet: &Packet<'_>) {
         let mut bytes = Vec::new();
         packet.encode(self.version, &mut bytes);
         self.send_bytes(&bytes);
     }
 
-    pub fn publish(&mut self, topic: &str, payload: &[u8], qos: QoS, id: u16) {
+    pub(super) fn publish(&mut self, topic: &str, payload: &[u8], qos: QoS, id: u16) {
         let packet_id = PacketId::new(id);
         let publish = Publish { qos, topic, packet_id, payload, ..Publish::default() };
         self.send(&Packet::Publish(publish));
     }
 
-    pub fn publish_some(&mut self, count: u16) {
+    pub(super) fn publish_some(&mut self, count: u16) {
         (1..=count).for_each(|id| self.publish("t", b"x", QoS::AtLeastOnce, id));
     }
 
     /// Marked as UTF-8, and it is none.
-    pub fn publish_ill_formed(&mut self, qos: QoS) {
+    pub(super) fn publish_ill_formed(&mut self, qos: QoS) {
         let first = 0x30 | (qos as u8) << 1;
         let bytes: &[u8] = match qos {
             QoS::AtMostOnce => &[first, 7, 0, 1, b't', 2, 1, 1, 0xff],
@@ -100,7 +100,7 @@ impl Scene {
         self.send_bytes(bytes);
     }
 
-    pub fn retain(&mut self, topic: &str, payload: &[u8], id: u16) {
+    pub(super) fn retain(&mut self, topic: &str, payload: &[u8], id: u16) {
         let packet_id = PacketId::new(id);
         let qos = QoS::AtLeastOnce;
         let publish =
@@ -108,7 +108,7 @@ impl Scene {
         self.send(&Packet::Publish(publish));
     }
 
-    pub fn subscribe(&mut self, filters: &[&str], subscription_id: Option<u32>) {
+    pub(super) fn subscribe(&mut self, filters: &[&str], subscription_id: Option<u32>) {
         let options = SubscriptionOptions {
             qos: QoS::AtMostOnce,
             no_local: false,
@@ -125,14 +125,14 @@ impl Scene {
     }
 
     /// It subscribes at QoS 1 and goes; its session stays.
-    pub fn leave_subscribed(&mut self) {
+    pub(super) fn leave_subscribed(&mut self) {
         let culprit = self.culprit();
         self.world.subscribe(culprit, "t", QoS::AtLeastOnce);
         self.world.settle();
         self.world.lose(culprit);
     }
 
-    pub fn queue_while_away(&mut self, count: u16, size: usize) {
+    pub(super) fn queue_while_away(&mut self, count: u16, size: usize) {
         self.leave_subscribed();
         let publisher = self.other();
         for id in 1..=count {
@@ -145,7 +145,7 @@ impl Scene {
     }
 
     /// A group whose member acknowledges nothing.
-    pub fn fill_group(&mut self, count: u16, size: usize) {
+    pub(super) fn fill_group(&mut self, count: u16, size: usize) {
         let culprit = self.culprit();
         self.world.subscribe(culprit, "$share/g/t", QoS::AtLeastOnce);
         let publisher = self.other();
@@ -157,7 +157,7 @@ impl Scene {
     }
 
     /// So many PINGREQs that their answers pass the limit of its output.
-    pub fn ping_without_reading(&mut self) {
+    pub(super) fn ping_without_reading(&mut self) {
         let culprit = self.culprit();
         self.answers();
         self.world.set_stuck(culprit, true);
@@ -168,7 +168,7 @@ impl Scene {
     }
 
     /// What the one who meets the limit has received.
-    pub fn answers(&mut self) -> Vec<String> {
+    pub(super) fn answers(&mut self) -> Vec<String> {
         let Some(culprit) = self.culprit else { return Vec::new() };
         let mut lines = Vec::new();
         self.world.packets(culprit, |packet| {
@@ -188,7 +188,7 @@ impl Scene {
     }
 
     /// What is said of the counter.
-    pub fn count(&mut self) -> u64 {
+    pub(super) fn count(&mut self) -> u64 {
         let mut last = 0;
         self.world.packets(self.watcher, |packet| {
             if let Packet::Publish(publish) = packet {
@@ -199,7 +199,7 @@ impl Scene {
         last
     }
 
-    pub fn lines(&mut self) -> Vec<String> {
+    pub(super) fn lines(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         while let Some(event) = self.world.shards[0].poll_event() {
             assert!(matches!(event, Event::Noticed(_)), "{event}");

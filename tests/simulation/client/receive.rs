@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 impl Client {
     /// Reads what has come; notices the end of the connection.
-    pub fn read(&mut self, env: &mut Env) {
+    pub(crate) fn read(&mut self, env: &mut Env) {
         let Some(wire) = &mut self.wire else { return };
         let socket = &mut env.network.sockets[wire.socket];
         let waiting = socket.to_client.len();

@@ -509,7 +509,7 @@ impl Client {
     }
 
     /// Everything of a connection that stays open has arrived by now.
-    pub fn confirm_qos0(&mut self, env: &mut Env) {
+    pub(crate) fn confirm_qos0(&mut self, env: &mut Env) {
         let Some(wire) = &mut self.wire else { return };
         for id in wire.qos0.drain(..) {
             env.ledger.confirm(id);

@@ -6,7 +6,7 @@ use ringmq::time::Instant;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
-pub struct Receipt {
+pub(crate) struct Receipt {
     pub publication: u32,
     pub qos: QoS,
     pub retain: bool,
@@ -19,7 +19,7 @@ pub struct Receipt {
 }
 
 /// Bytes in front of the filler of every payload: the publication's number.
-pub fn payload_of(id: u32, size: usize) -> Vec<u8> {
+pub(crate) fn payload_of(id: u32, size: usize) -> Vec<u8> {
     let mut payload = format!("P{id:08x}.").into_bytes();
     let mut state = id.wrapping_mul(2_654_435_761) | 1;
     while payload.len() < size {
@@ -32,7 +32,7 @@ pub fn payload_of(id: u32, size: usize) -> Vec<u8> {
 }
 
 /// The number in a payload.
-pub fn number_of(payload: &[u8]) -> Option<u32> {
+pub(crate) fn number_of(payload: &[u8]) -> Option<u32> {
     let digits = std::str::from_utf8(payload.strip_prefix(b"P")?.get(..8)?).ok()?;
     u32::from_str_radix(digits, 16).ok()
 }
@@ -40,7 +40,7 @@ pub fn number_of(payload: &[u8]) -> Option<u32> {
 impl Ledger {
     /// Takes in a delivery. Panics when the broker should not have made it. The publication's number, if it is one
     /// of ours.
-    pub fn receive(
+    pub(crate) fn receive(
         &mut self,
         incarnation: usize,
         topic: &str,

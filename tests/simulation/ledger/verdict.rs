@@ -9,7 +9,7 @@ const HEAD_SIZE_MAX: usize = 96;
 
 impl Ledger {
     /// Every message a session was sure to get and did not, as far as that can be told from outside.
-    pub fn missing(&self) -> Vec<String> {
+    pub(crate) fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         for incarnation in &self.incarnations {
             if incarnation.subscriptions.is_empty() {
@@ -117,7 +117,7 @@ impl Ledger {
     }
 
     /// No message came more often than it may.
-    pub fn check_counts(&self) {
+    pub(crate) fn check_counts(&self) {
         for incarnation in &self.incarnations {
             for (&id, places) in &incarnation.by_publication {
                 let publication = &self.publications[id as usize];
@@ -136,7 +136,7 @@ impl Ledger {
     }
 
     /// At rest a subscriber's last message of each retained topic is the newest one.
-    pub fn stale_retained(&self) -> Vec<String> {
+    pub(crate) fn stale_retained(&self) -> Vec<String> {
         let newest = self.retained();
         let mut stale = Vec::new();
         for incarnation in self.incarnations.iter().filter(|i| i.ended_at.is_none()) {
@@ -195,7 +195,7 @@ impl Ledger {
 
     /// What a client that subscribed to everything at the end was sent of what is retained; returns how many topics
     /// had a certain value.
-    pub fn audit(&self, incarnation: usize) -> usize {
+    pub(crate) fn audit(&self, incarnation: usize) -> usize {
         let auditor = &self.incarnations[incarnation];
         let mut found: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
         for receipt in &auditor.receipts {
@@ -240,7 +240,7 @@ impl Ledger {
 
     /// Receipts of a group's messages over all its members: each message once, where nothing was lost on its way.
     /// Returns how many were checked for that, and how many were given to another member as well.
-    pub fn check_groups(&self) -> (usize, usize) {
+    pub(crate) fn check_groups(&self) -> (usize, usize) {
         let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (index, incarnation) in self.incarnations.iter().enumerate() {
             for subscription in incarnation.subscriptions.iter().filter(|s| s.is_shared) {

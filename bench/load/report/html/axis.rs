@@ -3,14 +3,14 @@
 use crate::figures::{duration, grouped};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scale {
+pub(super) enum Scale {
     Linear,
     Logarithmic,
 }
 
 /// From `from` to `to`, with a text for each tick.
 #[derive(Clone, Debug)]
-pub struct Axis {
+pub(super) struct Axis {
     pub label: String,
     scale: Scale,
     from: f64,
@@ -23,7 +23,7 @@ const TICKS: f64 = 5.0;
 
 impl Axis {
     /// From zero to the largest value.
-    pub fn linear(
+    pub(super) fn linear(
         label: &str,
         values: impl Iterator<Item = f64>,
         write: fn(f64) -> String,
@@ -43,7 +43,7 @@ impl Axis {
     }
 
     /// Times in microseconds: each tick is ten times the one before, or near to it.
-    pub fn times(label: &str, values: impl Iterator<Item = f64> + Clone) -> Axis {
+    pub(super) fn times(label: &str, values: impl Iterator<Item = f64> + Clone) -> Axis {
         let values = values.filter(|value| *value > 0.0 && value.is_finite());
         let least = values.clone().fold(f64::INFINITY, f64::min);
         let largest = values.fold(0.0, f64::max);
@@ -67,7 +67,7 @@ impl Axis {
     }
 
     /// Percentiles by how many messages lie above them: 90, 99, 99.9 % are equally far apart. `count` messages there are.
-    pub fn percentiles(label: &str, count: f64) -> Axis {
+    pub(super) fn percentiles(label: &str, count: f64) -> Axis {
         let to = count.max(100.0).log10();
         let marks = [
             (0.0, "0"),
@@ -90,7 +90,7 @@ impl Axis {
     }
 
     /// Where a value stands between the ends: 0 to 1.
-    pub fn place(&self, value: f64) -> f64 {
+    pub(super) fn place(&self, value: f64) -> f64 {
         let along = |value: f64| match self.scale {
             Scale::Linear => value,
             Scale::Logarithmic => value.max(self.from).log10(),
@@ -101,7 +101,7 @@ impl Axis {
 }
 
 /// How many nines a percentile has: 90 is 1, 99 is 2.
-pub fn nines(percentile: f64) -> f64 {
+pub(super) fn nines(percentile: f64) -> f64 {
     -(1.0 - percentile / 100.0).max(1e-9).log10()
 }
 
@@ -113,7 +113,7 @@ fn round_step(step: f64) -> f64 {
 }
 
 /// Microseconds in the unit that fits: `50 µs`, `2 ms`.
-pub fn time(us: f64) -> String {
+pub(super) fn time(us: f64) -> String {
     let (value, unit) = match us {
         us if us < 999.5 => (us, "µs"),
         us if us < 999_500.0 => (us / 1e3, "ms"),
@@ -123,7 +123,7 @@ pub fn time(us: f64) -> String {
 }
 
 /// Three digits of a time, with a unit of its own.
-pub fn exact_time(us: f64) -> String {
+pub(super) fn exact_time(us: f64) -> String {
     let text = duration(us);
     let unit_at = text.find(|char: char| char.is_ascii_alphabetic()).unwrap_or(text.len());
     format!("{} {}", &text[..unit_at], text[unit_at..].replace("us", "µs"))
@@ -136,7 +136,7 @@ fn plain(value: f64) -> String {
 }
 
 /// A count as ticks show it: `250`, `40 k`, `1.5 M`.
-pub fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     match value {
         value if value >= 999_500.0 => format!("{} M", plain(value / 1e6)),
         value if value >= 9_999.5 => format!("{} k", plain(value / 1e3)),
@@ -145,7 +145,7 @@ pub fn short(value: f64) -> String {
     }
 }
 
-pub fn decimal(value: f64) -> String {
+pub(super) fn decimal(value: f64) -> String {
     plain(value)
 }
 

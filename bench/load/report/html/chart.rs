@@ -22,7 +22,7 @@ const FIGURE_WIDTH: f64 = 96.0;
 const LETTER: f64 = 6.6;
 
 #[derive(Clone, Debug)]
-pub struct Line {
+pub(super) struct Line {
     pub label: String,
     pub colour: usize,
     /// Lines of one colour are told apart by it.
@@ -34,7 +34,7 @@ pub struct Line {
 
 /// Lines over two axes.
 #[derive(Clone, Debug)]
-pub struct Lines {
+pub(super) struct Lines {
     pub title: String,
     /// Which way is better, and what else must be known.
     pub note: String,
@@ -47,7 +47,7 @@ pub struct Lines {
 
 /// One bar: the median of `rounds`.
 #[derive(Clone, Debug)]
-pub struct Bar {
+pub(super) struct Bar {
     pub label: String,
     pub colour: usize,
     pub median: f64,
@@ -56,7 +56,7 @@ pub struct Bar {
 }
 
 #[derive(Clone, Debug)]
-pub struct Bars {
+pub(super) struct Bars {
     pub title: String,
     pub note: String,
     pub axis: Axis,
@@ -83,7 +83,7 @@ fn cut(text: &str, width: f64) -> String {
 }
 
 impl Lines {
-    pub fn draw(&self) -> Markup {
+    pub(super) fn draw(&self) -> Markup {
         let (width, height) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
         let x = |value: f64| LEFT + self.x.place(value) * width;
         let y = |value: f64| TOP + (1.0 - self.y.place(value)) * height;
@@ -148,7 +148,7 @@ impl Lines {
 }
 
 impl Bars {
-    pub fn draw(&self) -> Markup {
+    pub(super) fn draw(&self) -> Markup {
         let height = ROW * self.bars.len() as f64 + 6.0;
         let width = WIDTH - FIGURE_WIDTH - 4.0;
         let along = |value: f64| 2.0 + self.axis.place(value) * width;

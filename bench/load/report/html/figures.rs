@@ -4,18 +4,18 @@ use crate::figures::median;
 use crate::report::kept::{Kept, KeptRun, Rounds};
 
 /// A figure of each round that has it.
-pub fn of_rounds(rounds: &Rounds, read: impl Fn(&Kept) -> Option<f64>) -> Vec<f64> {
+pub(super) fn of_rounds(rounds: &Rounds, read: impl Fn(&Kept) -> Option<f64>) -> Vec<f64> {
     rounds.rounds.iter().filter_map(read).filter(|value| value.is_finite()).collect()
 }
 
 /// The runs of one label, a round each.
-pub fn runs(rounds: &Rounds, label: &str) -> Vec<KeptRun> {
+pub(super) fn runs(rounds: &Rounds, label: &str) -> Vec<KeptRun> {
     let all = rounds.rounds.iter().flat_map(Kept::all_runs);
     all.filter(|run| run.label() == label).collect()
 }
 
 /// The labels of a scenario's runs, in the order of the runs.
-pub fn labels(brokers: &[Rounds]) -> Vec<String> {
+pub(super) fn labels(brokers: &[Rounds]) -> Vec<String> {
     let mut labels: Vec<String> = Vec::new();
     for run in brokers.iter().flat_map(|rounds| &rounds.rounds).flat_map(Kept::all_runs) {
         if !labels.contains(&run.label()) {
@@ -26,7 +26,7 @@ pub fn labels(brokers: &[Rounds]) -> Vec<String> {
 }
 
 /// The run in the middle: its p99, or its throughput, is the median's.
-pub fn middle_run(rounds: &Rounds, label: &str) -> Option<KeptRun> {
+pub(super) fn middle_run(rounds: &Rounds, label: &str) -> Option<KeptRun> {
     let mut runs = runs(rounds, label);
     let key = |run: &KeptRun| match &run.latency {
         Some(latency) => latency.p99_us,
@@ -38,6 +38,6 @@ pub fn middle_run(rounds: &Rounds, label: &str) -> Option<KeptRun> {
 }
 
 /// The median of a figure over the rounds of a run.
-pub fn figure(runs: &[KeptRun], read: impl Fn(&KeptRun) -> Option<f64>) -> Option<f64> {
+pub(super) fn figure(runs: &[KeptRun], read: impl Fn(&KeptRun) -> Option<f64>) -> Option<f64> {
     median(&runs.iter().filter_map(read).collect::<Vec<_>>())
 }

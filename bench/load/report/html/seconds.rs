@@ -83,7 +83,7 @@ const KINDS: [Kind; 4] = [
 ];
 
 /// The charts of the runs of one label: of each broker the round in the middle.
-pub fn charts(scenario: &Compared, label: &str) -> Markup {
+pub(super) fn charts(scenario: &Compared, label: &str) -> Markup {
     let run_of = |rounds: &'_ Rounds| {
         let run = middle_run(rounds, label).filter(|run| !run.series.is_empty())?;
         Some((rounds.broker.clone(), rounds.place, run))

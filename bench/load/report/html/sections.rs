@@ -25,7 +25,7 @@ fn shown(value: Option<f64>, write: impl Fn(f64) -> String) -> String {
 }
 
 /// All figures, a line for each run of each broker: medians, where there are rounds.
-pub fn overview(scenarios: &[Compared]) -> Markup {
+pub(super) fn overview(scenarios: &[Compared]) -> Markup {
     let headings = [
         "in msg/s",
         "out msg/s",
@@ -97,7 +97,7 @@ fn is_marked(run: &KeptRun) -> bool {
 }
 
 /// What was lost and why.
-pub fn problems(scenarios: &[Compared]) -> Markup {
+pub(super) fn problems(scenarios: &[Compared]) -> Markup {
     let found: Vec<_> =
         scenarios.iter().map(|scenario| (scenario, words::problems(scenario))).collect();
     let is_bad = found.iter().flat_map(|(_, problems)| problems).any(|(is_bad, _)| *is_bad);
@@ -131,7 +131,7 @@ fn marks(scenario: &Compared) -> Markup {
 }
 
 /// One scenario with its charts.
-pub fn scenario(index: usize, scenario: &Compared) -> Markup {
+pub(super) fn scenario(index: usize, scenario: &Compared) -> Markup {
     let labels = labels(&scenario.brokers);
     let is_at_rate = |label: &String| {
         scenario.brokers.iter().flat_map(|of| runs(of, label)).any(|run| run.rate.is_some())
@@ -355,7 +355,7 @@ fn measures(scenario: &Compared) -> Markup {
     }
 }
 
-pub fn legend() -> Markup {
+pub(super) fn legend() -> Markup {
     let terms = [
         (
             "CPU µs",
@@ -390,7 +390,7 @@ pub fn legend() -> Markup {
 }
 
 /// Where the figures come from, and how to repeat them.
-pub fn origin(documents: &[Document]) -> Markup {
+pub(super) fn origin(documents: &[Document]) -> Markup {
     html! {
         h2 { "Where it comes from, and how to repeat it" }
         @for (index, document) in documents.iter().enumerate() {

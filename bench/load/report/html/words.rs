@@ -9,7 +9,7 @@ use crate::report::kept::{Compared, Document, Kept, KeptRun, Rounds};
 const STEAL_MAX: f64 = 0.02;
 
 /// RingMQ and its variants come first.
-pub fn is_ringmq(broker: &str) -> bool {
+pub(super) fn is_ringmq(broker: &str) -> bool {
     broker.to_ascii_lowercase().starts_with("ringmq")
 }
 
@@ -31,7 +31,7 @@ fn listed(names: &[&str]) -> String {
     }
 }
 
-pub fn title(documents: &[Document]) -> String {
+pub(super) fn title(documents: &[Document]) -> String {
     let mut brokers: Vec<String> = Vec::new();
     for rounds in
         documents.iter().flat_map(|document| &document.scenarios).flat_map(|of| &of.brokers)
@@ -50,7 +50,7 @@ pub fn title(documents: &[Document]) -> String {
 }
 
 /// What was measured, and where: a sentence each.
-pub fn measured(documents: &[Document], scenarios: &[Compared]) -> Vec<String> {
+pub(super) fn measured(documents: &[Document], scenarios: &[Compared]) -> Vec<String> {
     let names = names(scenarios);
     let seconds: Vec<String> = distinct(documents.iter().map(|document| {
         let head = &document.head;
@@ -88,7 +88,7 @@ fn distinct(texts: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// Where a document's figures come from.
-pub fn machine(document: &Document) -> String {
+pub(super) fn machine(document: &Document) -> String {
     let head = &document.head;
     let machine = &head.machine;
     let mut parts = vec![one_line(&machine.processor).into_owned()];
@@ -112,7 +112,7 @@ pub fn machine(document: &Document) -> String {
 }
 
 /// What must be known before a figure is believed, and what went wrong; the worse is first.
-pub fn problems(scenario: &Compared) -> Vec<(bool, String)> {
+pub(super) fn problems(scenario: &Compared) -> Vec<(bool, String)> {
     let mut found = Vec::new();
     for rounds in &scenario.brokers {
         found.extend(faults(scenario, rounds));
