@@ -22,6 +22,10 @@ pub struct Gauges {
     pub output_bytes: usize,
     /// Capacity of output buffers that were large when they were used again.
     pub reused_output_bytes: usize,
+    /// Of outputs that are on their way, the bytes of those that a transport has sealed.
+    pub sealed_bytes: usize,
+    /// What transports hold: their states, and parts of records.
+    pub transport_bytes: usize,
     pub frame_bytes: usize,
     pub connect_bytes: usize,
     pub will_bytes: usize,

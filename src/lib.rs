@@ -27,6 +27,7 @@ pub mod store;
 
 pub mod pipeline;
 pub mod session;
+pub mod transport;
 
 pub mod plugin;
 pub mod routing;

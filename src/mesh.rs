@@ -385,6 +385,7 @@ mod tests {
                 listener: ListenerId(3),
                 bytes: b"rest".to_vec(),
                 deadline: Instant(7),
+                transport: None,
             })
         };
         let back = ports[0].hand_over(1, adoption()).unwrap_err();

@@ -24,6 +24,7 @@ mod interest;
 mod lag;
 mod last_read;
 mod lifetime;
+mod link;
 mod memory;
 mod metadata;
 mod origin;
@@ -69,6 +70,7 @@ use crate::session::{Clients, Delivery, Totals};
 use crate::stages::encode::Encode;
 use crate::stages::plugin;
 use crate::time::Instant;
+use crate::transport::Transport;
 use bridges::Bridges;
 use connections::Connections;
 use events::Events;
@@ -104,6 +106,8 @@ pub struct Handover {
     pub bytes: Vec<u8>,
     /// When CONNECT must have been processed.
     pub deadline: Instant,
+    /// `None`: the connection is plain.
+    pub transport: Option<Box<dyn Transport>>,
 }
 
 /// A connection to close. Its id is gone.

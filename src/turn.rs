@@ -13,6 +13,7 @@ use crate::shard::{
     Refusal, Shard, ShardId,
 };
 use crate::time::Instant;
+use crate::transport::Transport;
 
 /// Up to so many outputs a turn leave at once, each in a call of its own.
 const SENDS_NOW_MAX: usize = 3;
@@ -152,10 +153,12 @@ pub struct Adoption<S> {
     pub socket: S,
     /// Where it came in.
     pub listener: ListenerId,
-    /// All that was read so far.
+    /// All that was read so far, as the transport has opened it.
     pub bytes: Vec<u8>,
     /// When its CONNECT must be whole.
     pub deadline: Instant,
+    /// `None`: the connection is plain.
+    pub transport: Option<Box<dyn Transport>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -216,7 +219,7 @@ fn take_events<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
             Event::Sent { connection, output } => shard.handle_sent(now, connection, output),
             Event::Accepted { socket, listener } => {
                 if let Some(socket) = make_place(shard, world, now, socket, listener) {
-                    open(shard, world, now, socket, listener, None);
+                    open(shard, world, now, socket, Arrival { listener, ..Arrival::default() });
                 }
             }
             Event::AcceptRefused { refusal, peer } => shard.refuse_accept(now, refusal, peer),
@@ -248,7 +251,10 @@ fn make_place<W: World>(
     }
     if let Some(to) = world.crowded_shard().filter(|_| !shard.is_shutting_down()) {
         let deadline = shard.connect_deadline(now);
-        world.hand_over(to, Adoption { socket, listener, bytes: Vec::new(), deadline });
+        world.hand_over(
+            to,
+            Adoption { socket, listener, bytes: Vec::new(), deadline, transport: None },
+        );
         return None;
     }
     refuse_full(shard, world, now, socket);
@@ -285,8 +291,7 @@ fn open<W: World>(
     world: &mut W,
     now: Instant,
     socket: W::Socket,
-    listener: ListenerId,
-    connect_deadline: Option<Instant>,
+    arrival: Arrival,
 ) -> Option<ConnectionId> {
     // The shard gives the place of a connection that it hands over to the next one that it opens.
     hand_over(shard, world, now);
@@ -299,8 +304,7 @@ fn open<W: World>(
         true => world.addresses(&socket, shard.wants_listeners()),
         false => Addresses::default(),
     };
-    let Some(connection) = shard.handle_open(now, Arrival { peer, listener, connect_deadline })
-    else {
+    let Some(connection) = shard.handle_open(now, Arrival { peer, ..arrival }) else {
         let peer = peer.or_else(|| world.addresses(&socket, false).peer);
         shard.refuse_accept(now, Refusal::Full, peer);
         world.refuse(socket);
@@ -342,7 +346,8 @@ fn take_bridge_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
 }
 
 fn take_adoptions<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
-    while let Some(Adoption { socket, listener, mut bytes, deadline }) = world.next_adoption() {
+    while let Some(adoption) = world.next_adoption() {
+        let Adoption { socket, listener, bytes, deadline, transport } = adoption;
         // One without bytes was sent here for a place; it goes nowhere else.
         let peer = world.is_over(&socket).then(|| world.addresses(&socket, false).peer);
         if let Some(peer) = peer
@@ -351,8 +356,9 @@ fn take_adoptions<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
             refuse_full(shard, world, now, socket);
             continue;
         }
-        if let Some(connection) = open(shard, world, now, socket, listener, Some(deadline)) {
-            shard.handle_bytes(now, connection, &mut bytes);
+        let arrival = Arrival { peer: None, listener, connect_deadline: Some(deadline), transport };
+        if let Some(connection) = open(shard, world, now, socket, arrival) {
+            shard.handle_opened(now, connection, &bytes);
         }
     }
 }
@@ -393,11 +399,10 @@ fn run_stages<W: World>(shard: &mut Shard, _: &mut W, now: Instant) {
 }
 
 fn hand_over<W: World>(shard: &mut Shard, world: &mut W, _: Instant) {
-    while let Some(Handover { connection, shard: to, listener, bytes, deadline }) =
-        shard.poll_handover()
-    {
+    while let Some(handover) = shard.poll_handover() {
+        let Handover { connection, shard: to, listener, bytes, deadline, transport } = handover;
         let socket = world.release(connection);
-        world.hand_over(to, Adoption { socket, listener, bytes, deadline });
+        world.hand_over(to, Adoption { socket, listener, bytes, deadline, transport });
     }
 }
 

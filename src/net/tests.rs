@@ -134,7 +134,7 @@ impl<N: TestNetwork> Rig<N> {
         }
         let bytes = self.received.remove(&owner).unwrap_or_default();
         if !bytes.is_empty() {
-            self.net.send(key, Output { bytes, parts: Vec::new() }, false);
+            self.net.send(key, Output::from(bytes), false);
         }
     }
 
@@ -334,7 +334,7 @@ fn an_output_of_many_slices_arrives_whole_and_in_order<N: TestNetwork>() {
     const SLICES: usize = 1_300;
     let parts = (0..SLICES)
         .map(|index| Part { at: index * 5, stored: stored(&pattern(index % 2_000 + 1)) });
-    let output = Output { parts: parts.collect(), bytes: pattern(SLICES * 5 + 3) };
+    let output = Output { parts: parts.collect(), ..Output::from(pattern(SLICES * 5 + 3)) };
     let expected = output.slices().collect::<Vec<_>>().concat();
     let mut rig = Rig::<N>::new(SMALL, ReadMode::Many);
     let mut client = rig.connect();
@@ -354,7 +354,7 @@ fn a_large_output_to_a_slow_reader_is_one_send<N: TestNetwork>() {
     let bytes = pattern(8 << 20);
     let mut rig = Rig::<N>::new(SMALL, ReadMode::Many);
     let mut client = rig.connect();
-    rig.net.send(rig.keys[0], Output { bytes: bytes.clone(), parts: Vec::new() }, false);
+    rig.net.send(rig.keys[0], Output::from(bytes.clone()), false);
     for _ in 0..5 {
         rig.step();
     }
@@ -371,7 +371,7 @@ fn a_large_output_to_a_slow_reader_is_one_send<N: TestNetwork>() {
 fn what_a_socket_takes_at_once_leaves_without_a_completion<N: TestNetwork>() {
     let mut rig = Rig::<N>::new(SMALL, ReadMode::Many);
     let mut client = rig.connect();
-    let output = Output { bytes: b"at once".to_vec(), parts: Vec::new() };
+    let output = Output::from(b"at once".to_vec());
     let output = rig.net.send(rig.keys[0], output, true).expect("the socket had room");
     assert_eq!(output.bytes, b"at once");
     let mut received = [0; 7];
@@ -385,7 +385,7 @@ fn what_a_socket_does_not_take_at_once_follows_in_order<N: TestNetwork>() {
     let mut rig = Rig::<N>::new(SMALL, ReadMode::Many);
     let mut client = rig.connect();
     let bytes = pattern(16 << 20);
-    let output = Output { bytes: bytes.clone(), parts: Vec::new() };
+    let output = Output::from(bytes.clone());
     assert!(rig.net.send(rig.keys[0], output, true).is_none(), "so much has no room");
     let reading = thread::spawn(move || {
         let mut received = vec![0; bytes.len()];
@@ -402,7 +402,7 @@ fn a_send_at_once_to_a_peer_that_has_gone_ends_the_connection<N: TestNetwork>() 
     SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
     rig.step();
-    let output = || Output { bytes: b"x".to_vec(), parts: Vec::new() };
+    let output = || Output::from(b"x".to_vec());
     assert!(rig.net.send(rig.keys[0], output(), true).is_none());
     rig.until("ended", |rig| rig.ended == [0]);
 }
@@ -410,7 +410,7 @@ fn a_send_at_once_to_a_peer_that_has_gone_ends_the_connection<N: TestNetwork>() 
 fn a_closed_socket_goes_with_its_last_completion<N: TestNetwork>() {
     let mut rig = Rig::<N>::new(SMALL, ReadMode::Many);
     let mut client = rig.connect();
-    rig.net.send(rig.keys[0], Output { bytes: pattern(16 << 20), parts: Vec::new() }, false);
+    rig.net.send(rig.keys[0], Output::from(pattern(16 << 20)), false);
     rig.step();
     rig.net.close(rig.keys[0]);
     rig.until("closed", |rig| rig.net.socket_count() == 0);
@@ -426,9 +426,9 @@ fn a_closed_socket_goes_with_its_last_completion<N: TestNetwork>() {
     assert_eq!(rig.keys[1].index, stale.index);
     rig.net.close(stale);
     rig.net.read(stale, ReadMode::Stopped);
-    rig.net.send(stale, Output { bytes: b"stale".to_vec(), parts: Vec::new() }, false);
+    rig.net.send(stale, Output::from(b"stale".to_vec()), false);
     assert!(rig.net.release(stale).is_none());
-    rig.net.send(rig.keys[1], Output { bytes: b"fresh".to_vec(), parts: Vec::new() }, false);
+    rig.net.send(rig.keys[1], Output::from(b"fresh".to_vec()), false);
     rig.until("sent", |rig| rig.sent == [1]);
     let mut bytes = [0; 5];
     client.read_exact(&mut bytes).unwrap();
@@ -448,7 +448,7 @@ fn a_peer_that_goes_away_ends_the_connection<N: TestNetwork>() {
 fn a_send_to_a_peer_that_has_gone_ends_the_connection<N: TestNetwork>() {
     let mut rig = Rig::<N>::new(SMALL, ReadMode::Stopped);
     let client = rig.connect();
-    rig.net.send(rig.keys[0], Output { bytes: pattern(16 << 20), parts: Vec::new() }, false);
+    rig.net.send(rig.keys[0], Output::from(pattern(16 << 20)), false);
     rig.step();
     drop(client);
     rig.until("ended", |rig| rig.ended == [0]);
@@ -460,7 +460,7 @@ fn what_was_said_before_the_end_is_reported_before_the_end<N: TestNetwork>() {
     for seed in 0..20 {
         let mut rig = Rig::<N>::new(SMALL, ReadMode::Many);
         let mut client = rig.connect();
-        rig.net.send(rig.keys[0], Output { bytes: pattern(16 << 20), parts: Vec::new() }, false);
+        rig.net.send(rig.keys[0], Output::from(pattern(16 << 20)), false);
         rig.step();
         let words = pattern(3_000 + seed);
         client.write_all(&words).unwrap();
@@ -531,7 +531,7 @@ fn check_storm<N: TestNetwork>(seed: u64) {
             7 => rig.net.read(key, ReadMode::Many),
             8 => rig.net.read(key, ReadMode::Stopped),
             9 if !rig.net.is_sending(key) && !rig.ended.contains(&(owner as u64)) => {
-                let output = Output { bytes: pattern(size), parts: Vec::new() };
+                let output = Output::from(pattern(size));
                 rig.net.send(key, output, random.bool());
             }
             10 if random.bool() => {

@@ -305,9 +305,9 @@ impl Ring {
         if output.parts.is_empty() {
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
             // A connection that is broken says so to the send that follows.
-            sent = SockRef::from(&socket.fd).send_with_flags(&output.bytes, flags).unwrap_or(0);
+            sent = SockRef::from(&socket.fd).send_with_flags(output.whole(), flags).unwrap_or(0);
         }
-        if sent == output.bytes.len() && output.parts.is_empty() {
+        if output.parts.is_empty() && sent == output.whole().len() {
             return Some(output);
         }
         self.begin_send(key, output, sent);

@@ -25,27 +25,57 @@ impl Part {
 }
 
 /// Bytes for one send. Usually without parts; each part goes between the bytes before and after its `at`.
+///
+/// ```text
+///  bytes:  | room for a header | MQTT ...  part  ... MQTT |
+///           0               begin          at          len
+/// ```
+/// Only a connection with a transport has such room. A header that the transport writes ends where the MQTT bytes begin.
 #[derive(Debug, Default)]
 pub struct Output {
     pub bytes: Vec<u8>,
     pub parts: Vec<Part>,
+    /// The place in `bytes` of the first byte that is sent.
+    pub begin: u32,
+    /// The size of the room in front, in bytes: what `begin` is before a header stands there.
+    pub room: u32,
+}
+
+impl From<Vec<u8>> for Output {
+    fn from(bytes: Vec<u8>) -> Output {
+        Output { bytes, ..Output::default() }
+    }
 }
 
 impl Output {
+    /// An empty output that leaves `room` bytes in front of what is appended.
+    pub fn with_room(room: u32) -> Output {
+        Output { room, ..Output::default() }
+    }
+
     /// All bytes in the order in which they leave.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let mut from = 0;
+        let mut from = self.begin as usize;
         let pairs = self.parts.iter().flat_map(move |part| {
             let before = &self.bytes[from..part.at];
             from = part.at;
             [before, part.bytes()]
         });
-        let tail_from = self.parts.last().map_or(0, |part| part.at);
+        let tail_from = self.parts.last().map_or(self.begin as usize, |part| part.at);
         pairs.chain(std::iter::once(&self.bytes[tail_from..])).filter(|slice| !slice.is_empty())
     }
 
+    /// The bytes of an output without parts.
+    #[inline]
+    pub fn whole(&self) -> &[u8] {
+        debug_assert!(self.parts.is_empty());
+        &self.bytes[self.begin as usize..]
+    }
+
+    /// How many bytes are sent.
     pub fn size(&self) -> usize {
-        self.bytes.len() + self.parts.iter().map(|part| part.bytes().len()).sum::<usize>()
+        self.bytes.len() - self.begin as usize
+            + self.parts.iter().map(|part| part.bytes().len()).sum::<usize>()
     }
 }
 
@@ -152,9 +182,9 @@ pub struct OutputBuffer {
     filling_size: usize,
     /// 0: nothing is in flight.
     in_flight_size: usize,
-    /// What the buffer that fills, and the one in flight, count in `OutputTotal::reused`.
-    filling_reused: usize,
-    in_flight_reused: usize,
+    /// What the buffer that fills, and the one in flight, count in `OutputTotal::reused`; `u32::MAX` at most.
+    filling_reused: u32,
+    in_flight_reused: u32,
     total: OutputTotal,
 }
 
@@ -192,10 +222,7 @@ impl OutputBuffer {
     #[inline]
     pub fn append(&mut self, pool: &mut BufferPool, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.filling.bytes.capacity() == 0 {
-            self.filling.bytes = pool.take();
-            if self.filling.bytes.capacity() > SMALL_CAPACITY {
-                self.count_reused(pool);
-            }
+            self.begin_filling(pool);
         }
         let before = self.filling.bytes.len();
         write(&mut self.filling.bytes);
@@ -206,6 +233,19 @@ impl OutputBuffer {
         was_empty && added > 0
     }
 
+    /// Takes a buffer from the pool, with room in front where a transport wants room.
+    #[inline(always)]
+    fn begin_filling(&mut self, pool: &mut BufferPool) {
+        self.filling.bytes = pool.take();
+        if self.filling.bytes.capacity() > SMALL_CAPACITY {
+            self.count_reused(pool);
+        }
+        if self.filling.room > 0 {
+            self.filling.bytes.resize(self.filling.room as usize, 0);
+            self.filling.begin = self.filling.room;
+        }
+    }
+
     /// The buffer that fills was large before: where those hold too much, it goes back.
     #[inline(never)]
     fn count_reused(&mut self, pool: &mut BufferPool) {
@@ -213,8 +253,8 @@ impl OutputBuffer {
             pool.give(std::mem::take(&mut self.filling.bytes));
             return;
         }
-        self.filling_reused = self.filling.bytes.capacity();
-        self.total.reused.add(self.filling_reused);
+        self.filling_reused = u32::try_from(self.filling.bytes.capacity()).unwrap_or(u32::MAX);
+        self.total.reused.add(self.filling_reused as usize);
     }
 
     /// A buffer in which nothing stands goes back.
@@ -222,7 +262,7 @@ impl OutputBuffer {
     #[inline(never)]
     pub fn give_back_empty(&mut self, pool: &mut BufferPool) {
         if self.filling_size == 0 {
-            self.total.reused.subtract(std::mem::take(&mut self.filling_reused));
+            self.total.reused.subtract(std::mem::take(&mut self.filling_reused) as usize);
             pool.give(std::mem::take(&mut self.filling.bytes));
         }
     }
@@ -247,7 +287,27 @@ impl OutputBuffer {
         self.in_flight_size = self.filling_size;
         self.in_flight_reused = std::mem::take(&mut self.filling_reused);
         self.filling_size = 0;
-        Some(std::mem::take(&mut self.filling))
+        let next = Output::with_room(self.filling.room);
+        Some(std::mem::replace(&mut self.filling, next))
+    }
+
+    /// Everything that is appended from now on leaves `room` bytes in front of it. To be called before anything is appended.
+    pub fn set_room(&mut self, room: u32) {
+        debug_assert!(self.filling.bytes.capacity() == 0);
+        self.filling.room = room;
+    }
+
+    /// An output without bytes, for what a transport alone has to send; `None`: something is in flight or waits.
+    pub fn take_empty(&mut self) -> Option<Output> {
+        let is_free = !self.is_in_flight() && self.filling_size == 0;
+        is_free.then(|| Output::with_room(self.filling.room))
+    }
+
+    /// A transport has changed the size of the output that is in flight.
+    pub fn resize_in_flight(&mut self, size: usize) {
+        self.total.bytes.subtract(self.in_flight_size);
+        self.total.bytes.add(size);
+        self.in_flight_size = size;
     }
 
     /// What was in flight has been sent.
@@ -256,7 +316,7 @@ impl OutputBuffer {
         let size = std::mem::take(&mut self.in_flight_size);
         self.total.bytes.subtract(size);
         if self.in_flight_reused > 0 {
-            self.total.reused.subtract(std::mem::take(&mut self.in_flight_reused));
+            self.total.reused.subtract(std::mem::take(&mut self.in_flight_reused) as usize);
         }
         pool.give(output.bytes);
         size
@@ -266,7 +326,7 @@ impl OutputBuffer {
 impl Drop for OutputBuffer {
     fn drop(&mut self) {
         self.total.bytes.subtract(self.size());
-        self.total.reused.subtract(self.filling_reused + self.in_flight_reused);
+        self.total.reused.subtract(self.filling_reused as usize + self.in_flight_reused as usize);
     }
 }
 

@@ -220,6 +220,7 @@ impl Shard {
             let Some(connection) = self.clients.connection(id) else { return Step::Stop };
             let deadline = connection.timer.unwrap_or(now);
             let listener = connection.listener;
+            let transport = self.connections.links.remove(id);
             self.drop_connection(id);
             self.connections.handovers.push_back(Handover {
                 connection: id,
@@ -227,6 +228,7 @@ impl Shard {
                 listener,
                 bytes: all.to_vec(),
                 deadline,
+                transport,
             });
             return Step::Stop;
         }

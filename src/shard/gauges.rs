@@ -24,6 +24,8 @@ impl Shard {
             absent_bytes: self.clients.absent().bytes(),
             output_bytes: self.memory.output_total.bytes.bytes(),
             reused_output_bytes: self.memory.output_total.reused.bytes(),
+            sealed_bytes: self.connections.links.sealed_bytes(),
+            transport_bytes: self.connections.links.bytes(),
             frame_bytes: self.memory.frame_bytes.bytes(),
             connect_bytes: self.memory.connect_bytes.bytes(),
             will_bytes: self.memory.will_bytes.bytes(),

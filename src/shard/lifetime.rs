@@ -12,30 +12,38 @@ use crate::session::ListenerId;
 use crate::session::connection::{Closing, ConnectionState};
 use crate::session::{Park, SessionKey, Will};
 use crate::time::Instant;
+use crate::transport::Transport;
 use std::net::SocketAddr;
 
 /// What a connection whose time for CONNECT has passed gets more: a process that stood still has its bytes by then.
 const CONNECT_GRACE_MS: u64 = 100;
 
 /// How a connection comes to a shard.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Arrival {
     /// May be left out unless `Shard::wants_addresses`.
     pub peer: Option<SocketAddr>,
     pub listener: ListenerId,
     /// Of a connection that was handed over: when its CONNECT must have been processed.
     pub connect_deadline: Option<Instant>,
+    /// `None`: the connection is plain.
+    pub transport: Option<Box<dyn Transport>>,
 }
 
 impl Shard {
     /// A network connection, new or handed over. `None`: too many; close it.
     pub fn handle_open(&mut self, now: Instant, arrival: Arrival) -> Option<ConnectionId> {
-        let Arrival { peer, listener, connect_deadline } = arrival;
+        let Arrival { peer, listener, connect_deadline, transport } = arrival;
         if self.shutdown.has_begun || self.is_full() {
             self.counters.connections_refused += 1;
             return None;
         }
         let id = self.clients.open((peer, listener), now);
+        if let Some(transport) = transport
+            && let Some(connection) = self.clients.connection(id)
+        {
+            self.connections.links.insert(connection, transport);
+        }
         self.connections.connecting.add(id, self.holder_name(peer));
         self.count_tables();
         let deadline = connect_deadline.unwrap_or(self.connect_deadline(now));
@@ -130,13 +138,17 @@ impl Shard {
         connection.pending = None;
         drop(connection.input.take());
         self.connections.begun.end(&mut connection.begun);
-        let is_flushed = connection.output.size() == 0 || connection.has_ended;
+        let has_goodbye = self.connections.links.has(id);
+        let is_flushed = (connection.output.size() == 0 && !has_goodbye) || connection.has_ended;
         if is_flushed {
             // It is gone at the end of this turn.
             return self.list_close(id);
         }
         self.set_connection_timer(id, Some(linger_at));
         self.update_read_mode(id);
+        if has_goodbye {
+            self.list_own_bytes(id);
+        }
         self.clients.list_flush(id);
     }
 
@@ -168,6 +180,9 @@ impl Shard {
         self.set_connection_timer(id, None);
         if let Some(mut connection) = self.clients.remove_connection(id) {
             self.connections.begun.end(&mut connection.begun);
+            if self.connections.links.is_any() {
+                self.connections.links.remove(id);
+            }
             if connection.is_connecting() {
                 self.connections.connecting.remove(id);
             }

@@ -18,8 +18,13 @@ impl Shard {
         while let Some(id) = self.clients.flush.pop_front() {
             let Some(connection) = self.clients.connection(id) else { continue };
             connection.is_flush_listed = false;
-            if let Some(output) = connection.output.take() {
-                if connection.has_ended {
+            let has_ended = connection.has_ended;
+            let output = match self.connections.links.has(id) {
+                true => self.take_sealed(id),
+                false => connection.output.take(),
+            };
+            if let Some(output) = output {
+                if has_ended {
                     self.forget_output(id, output);
                     continue;
                 }
@@ -42,9 +47,11 @@ impl Shard {
     pub fn handle_sent(&mut self, now: Instant, id: ConnectionId, output: Output) {
         let Some(connection) = self.clients.connection(id) else { return };
         self.counters.bytes_sent += connection.output.sent(output, &mut self.delivery.pool) as u64;
+        let has_more = self.connections.links.is_any() && self.end_sealed(id);
+        let Some(connection) = self.clients.connection(id) else { return };
         match connection.state {
             ConnectionState::Closing(_) => {
-                if connection.output.size() == 0 {
+                if connection.output.size() == 0 && !has_more {
                     return self.list_close(id);
                 }
             }
@@ -56,6 +63,9 @@ impl Shard {
                 }
             }
             ConnectionState::Connecting(_) => {}
+        }
+        if has_more {
+            self.list_own_bytes(id);
         }
         self.clients.list_flush(id);
     }

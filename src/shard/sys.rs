@@ -53,6 +53,8 @@ impl Report {
         say("bytes/stored", &gauges.stored_bytes);
         say("bytes/stored_for_absent", &gauges.absent_bytes);
         say("bytes/output", &(gauges.output_bytes + gauges.reused_output_bytes));
+        say("bytes/sealed", &gauges.sealed_bytes);
+        say("bytes/transports", &gauges.transport_bytes);
         say("bytes/frames", &gauges.frame_bytes);
         say("bytes/connects", &gauges.connect_bytes);
         say("bytes/wills", &gauges.will_bytes);

@@ -7,6 +7,7 @@ use super::{Addresses, Adoption, Event, Step, World, advance, turn};
 use crate::routing::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{ConnectionId, LANES, Lane, ListenerId, Mail, Output, ReadMode, Shard, ShardId};
 use crate::time::Instant;
+use crate::transport::Transport;
 
 /// The lanes between all pairs of shards; connections move on the control lanes.
 pub struct Lanes<S> {
@@ -276,6 +277,22 @@ impl Memory {
         let id = self.sockets.len() - 1;
         self.accepts[shard].push_back((id, listener));
         id
+    }
+
+    /// A client connects through a door that gives `shard` the connection with the broker's end of a transport.
+    pub fn connect_with(
+        &mut self,
+        shard: usize,
+        listener: ListenerId,
+        transport: Box<dyn Transport>,
+        deadline: Instant,
+    ) -> SocketId {
+        let socket = self.connect_to(shard, listener, None);
+        self.accepts[shard].pop_back();
+        let transport = Some(transport);
+        let adoption = Adoption { socket, listener, bytes: Vec::new(), deadline, transport };
+        self.lanes.arriving[shard].push_back(adoption);
+        socket
     }
 
     /// The client writes.

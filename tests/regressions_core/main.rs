@@ -3,6 +3,7 @@
 mod budget;
 mod credit;
 mod limits;
+mod links;
 mod listeners;
 mod metadata;
 mod parked;

@@ -7,8 +7,10 @@ use ringmq::codec::{
 };
 use ringmq::limits::Limits;
 use ringmq::routing::bridge_mail::{FromBridges, ToBridges};
-use ringmq::shard::{ListenerId, Shard, ShardSettings};
+use ringmq::session::BufferPool;
+use ringmq::shard::{ListenerId, Output, Shard, ShardSettings};
 use ringmq::time::Instant;
+use ringmq::transport::Transport;
 use ringmq::turn::Step;
 use ringmq::turn::memory::{Memory, Socket, SocketId};
 use std::net::SocketAddr;
@@ -16,10 +18,11 @@ use std::net::SocketAddr;
 pub(crate) const V5: ProtocolVersion = ProtocolVersion::V5;
 
 /// A connection as its client sees it.
-#[derive(Clone, Copy)]
 struct Client {
     version: ProtocolVersion,
     socket: SocketId,
+    /// The client's end of a transport; `None`: its connection is plain.
+    end: Option<Box<dyn Transport>>,
 }
 
 pub(crate) struct World {
@@ -30,6 +33,9 @@ pub(crate) struct World {
 }
 
 const ROUNDS_MAX: usize = 2_000;
+
+/// Stands for a transport's goodbye among the packets that a client got: a packet that no broker sends to a client.
+const GOODBYE: &[u8] = &[0xc0, 0];
 
 impl World {
     pub(crate) fn new(shard_count: u16, limits: Limits) -> World {
@@ -80,7 +86,7 @@ impl World {
         let mut connect = Connect::new(V5, client_id);
         change(&mut connect);
         let socket = self.memory.connect_from(0, peer);
-        self.clients.push(Client { version: connect.version, socket });
+        self.clients.push(Client { version: connect.version, socket, end: None });
         let mut bytes = Vec::new();
         connect.encode(&mut bytes);
         let client = self.clients.len() - 1;
@@ -99,13 +105,13 @@ impl World {
     #[allow(dead_code, reason = "only regressions say CONNECT as they like")]
     pub(crate) fn dial(&mut self, version: ProtocolVersion) -> usize {
         let socket = self.memory.connect(0);
-        self.clients.push(Client { version, socket });
+        self.clients.push(Client { version, socket, end: None });
         self.clients.len() - 1
     }
 
     pub(crate) fn dial_from(&mut self, peer: &str) -> usize {
         let socket = self.memory.connect_from(0, Some(peer.parse().expect("an address")));
-        self.clients.push(Client { version: V5, socket });
+        self.clients.push(Client { version: V5, socket, end: None });
         self.clients.len() - 1
     }
 
@@ -113,7 +119,20 @@ impl World {
     #[allow(dead_code, reason = "only regressions tell listeners apart")]
     pub(crate) fn dial_to(&mut self, listener: ListenerId) -> usize {
         let socket = self.memory.connect_to(0, listener, None);
-        self.clients.push(Client { version: V5, socket });
+        self.clients.push(Client { version: V5, socket, end: None });
+        self.clients.len() - 1
+    }
+
+    /// Opens a connection with a transport that says nothing yet.
+    #[allow(dead_code, reason = "only regressions have transports")]
+    pub(crate) fn dial_with(
+        &mut self,
+        shard: usize,
+        (broker_end, end): (Box<dyn Transport>, Box<dyn Transport>),
+    ) -> usize {
+        let deadline = self.now.plus_s(10);
+        let socket = self.memory.connect_with(shard, ListenerId(0), broker_end, deadline);
+        self.clients.push(Client { version: V5, socket, end: Some(end) });
         self.clients.len() - 1
     }
 
@@ -155,7 +174,45 @@ impl World {
 
     pub(crate) fn send_bytes(&mut self, client: usize, bytes: &[u8]) {
         assert!(self.is_open(client));
+        let sealed = self.sealed(client, bytes);
+        self.memory.write(self.clients[client].socket, &sealed);
+    }
+
+    /// As the client's transport puts them on the wire.
+    pub(crate) fn sealed(&mut self, client: usize, bytes: &[u8]) -> Vec<u8> {
+        let Some(end) = &mut self.clients[client].end else { return bytes.to_vec() };
+        let sealed = end.seal(Output::from(bytes.to_vec()), &mut BufferPool::default());
+        sealed.slices().collect::<Vec<_>>().concat()
+    }
+
+    /// Bytes on the wire, whatever the client's transport would say.
+    #[allow(dead_code, reason = "only regressions have transports")]
+    pub(crate) fn send_raw(&mut self, client: usize, bytes: &[u8]) {
         self.memory.write(self.clients[client].socket, bytes);
+    }
+
+    /// The client's transport says goodbye.
+    #[allow(dead_code, reason = "only regressions have transports")]
+    pub(crate) fn say_goodbye(&mut self, client: usize) {
+        self.clients[client].end.as_mut().expect("it has a transport").say_goodbye();
+        self.send_bytes(client, &[]);
+    }
+
+    /// What has arrived at the client, opened; `GOODBYE` stands for a goodbye.
+    fn opened(&mut self, client: usize) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.socket(client).to_client);
+        let Some(end) = &mut self.clients[client].end else { return bytes };
+        let (mut used, mut plain) = (0, Vec::new());
+        while used < bytes.len() {
+            let opened = end.open(&mut bytes[used..]).expect("the broker keeps the rules");
+            used += opened.used;
+            plain.extend_from_slice(opened.plain);
+            if opened.is_end {
+                plain.extend_from_slice(GOODBYE);
+                assert_eq!(used, bytes.len(), "something follows a goodbye");
+            }
+        }
+        plain
     }
 
     pub(crate) fn is_open(&mut self, client: usize) -> bool {
@@ -284,7 +341,7 @@ impl World {
     /// Every packet that the client received since it last looked.
     pub(crate) fn packets(&mut self, client: usize, mut each: impl FnMut(Packet<'_>)) {
         let version = self.clients[client].version;
-        let bytes = std::mem::take(&mut self.socket(client).to_client);
+        let bytes = self.opened(client);
         let mut rest = bytes.as_slice();
         while let Some(frame) = next_frame(rest, usize::MAX).expect("the broker sends frames") {
             rest = &rest[frame.size..];

@@ -32,6 +32,12 @@ pub(crate) struct Coverage {
     pub withdrawn_wills: u64,
     pub cancelled_wills: u64,
     pub handovers: u64,
+    /// Connections with a transport, those of them that moved, and what their transports sent by themselves.
+    pub transports: u64,
+    pub transports_moved: u64,
+    pub updated: u64,
+    /// Bytes that no transport had sealed, sent to one.
+    pub raw_writes: u64,
     pub full_lanes: u64,
     pub group_messages: u64,
     pub ordered_in_groups: u64,
@@ -129,6 +135,10 @@ impl Coverage {
             ("withdrawn_wills", &mut self.withdrawn_wills),
             ("cancelled_wills", &mut self.cancelled_wills),
             ("handovers", &mut self.handovers),
+            ("transports", &mut self.transports),
+            ("transports_moved", &mut self.transports_moved),
+            ("updated", &mut self.updated),
+            ("raw_writes", &mut self.raw_writes),
             ("full_lanes", &mut self.full_lanes),
             ("group_messages", &mut self.group_messages),
             ("ordered_in_groups", &mut self.ordered_in_groups),

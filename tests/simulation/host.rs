@@ -43,6 +43,8 @@ struct Net {
     lent: Vec<u8>,
     /// Posted, in this order; others see it from the front on while this shard does its next step.
     posted: VecDeque<(ShardId, Lane, Mail)>,
+    /// Connections with a transport that were accepted.
+    arriving: VecDeque<Adoption<SocketId>>,
     handover_count: u64,
     full_count: u64,
 }
@@ -78,6 +80,7 @@ impl Host {
             late: VecDeque::new(),
             lent: Vec::new(),
             posted: VecDeque::new(),
+            arriving: VecDeque::new(),
             handover_count: 0,
             full_count: 0,
         };
@@ -165,7 +168,17 @@ impl Net {
         self.completions.append(&mut self.late);
         while env.is_calm || env.dice.chance(80) {
             let Some(socket) = env.network.accepts[usize::from(self.id)].pop_front() else { break };
-            self.completions.push_back(Completion::Accepted(socket));
+            let Some(transport) = env.network.sockets[socket].take_transport() else {
+                self.completions.push_back(Completion::Accepted(socket));
+                continue;
+            };
+            self.arriving.push_back(Adoption {
+                socket,
+                listener: ListenerId::default(),
+                bytes: Vec::new(),
+                deadline: env.now.plus_ms(env.scenario.limits.connect_timeout_ms),
+                transport: Some(transport),
+            });
         }
         let by_age: BTreeMap<_, _> =
             self.sockets.iter().map(|(id, socket)| (*socket, *id)).collect();
@@ -260,7 +273,8 @@ impl World for Outside<'_> {
     }
 
     fn next_adoption(&mut self) -> Option<Adoption<SocketId>> {
-        self.lanes.next_adoption(self.net.id)
+        uncounted(|| self.net.arriving.pop_front())
+            .or_else(|| self.lanes.next_adoption(self.net.id))
     }
 
     fn adopt(&mut self, connection: ConnectionId, socket: SocketId, mode: ReadMode) {
@@ -286,6 +300,7 @@ impl World for Outside<'_> {
     }
 
     fn hand_over(&mut self, to: ShardId, adoption: Adoption<SocketId>) {
+        self.env.coverage.transports_moved += u64::from(adoption.transport.is_some());
         uncounted(|| self.lanes.hand_over(self.net.id, to, adoption));
     }
 

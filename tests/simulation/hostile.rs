@@ -56,6 +56,10 @@ impl Hostile {
             // These are to be heard.
             return env.network.write(socket, &bytes);
         }
+        if env.network.sockets[socket].has_transport() && env.dice.chance(10) {
+            env.coverage.raw_writes += 1;
+            return env.network.write_raw(socket, &bytes);
+        }
         if env.dice.chance(40) && !bytes.is_empty() {
             let at = env.dice.below(bytes.len());
             bytes[at] ^= 1 << env.dice.below(8);

@@ -13,6 +13,7 @@ mod hostile;
 mod ledger;
 mod memory;
 mod network;
+mod records;
 mod scenario;
 mod world;
 

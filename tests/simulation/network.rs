@@ -1,7 +1,10 @@
 //! Sockets in memory: bytes both ways, split anywhere, lost at any time, read as slowly as the client likes.
 
 use crate::dice::Dice;
+use crate::memory::counted;
+use crate::records::Records;
 use ringmq::shard::{ConnectionId, Output, ReadMode};
+use ringmq::transport::Transport;
 use std::collections::VecDeque;
 
 pub(crate) type SocketId = usize;
@@ -37,9 +40,36 @@ pub(crate) struct Socket {
     pub read_mode: ReadMode,
     /// The receive was cancelled this turn: one more completion may come.
     pub is_tail_due: bool,
+    /// Of a connection that is not plain: the client's end of the transport.
+    client_end: Option<Records>,
+    /// The broker's end, until the connection is accepted.
+    broker_end: Option<Box<dyn Transport>>,
 }
 
 impl Socket {
+    /// What a shard gets with the connection; `None`: the connection is plain.
+    pub(crate) fn take_transport(&mut self) -> Option<Box<dyn Transport>> {
+        self.broker_end.take()
+    }
+
+    pub(crate) fn has_transport(&self) -> bool {
+        self.client_end.is_some()
+    }
+
+    /// Updates that the broker's transport has made when the client asked.
+    pub(crate) fn updated_count(&self) -> u64 {
+        self.client_end.as_ref().map_or(0, |end| end.updated_count)
+    }
+
+    /// The client reads up to `count` bytes that have arrived.
+    pub(crate) fn read(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.to_client.drain(..count).collect();
+        match &mut self.client_end {
+            Some(end) => end.open_bytes(&mut bytes),
+            None => bytes,
+        }
+    }
+
     /// Moves some of what is in flight to the client's side.
     pub(crate) fn carry(&mut self, dice: &mut Dice) {
         let Some(flight) = &mut self.flight else { return };
@@ -84,19 +114,34 @@ pub(crate) struct Network {
     pub accepts: Vec<VecDeque<SocketId>>,
     /// Read by nobody; they end when the broker ends them.
     pub abandoned: Vec<SocketId>,
+    /// How many connections of a hundred have a transport.
+    transport_percent: usize,
 }
 
 impl Network {
-    pub(crate) fn new(shard_count: usize) -> Network {
+    pub(crate) fn new(shard_count: usize, transport_percent: usize) -> Network {
         Network {
             sockets: Vec::new(),
             accepts: vec![VecDeque::new(); shard_count],
             abandoned: Vec::new(),
+            transport_percent,
         }
     }
 
     pub(crate) fn connect(&mut self, dice: &mut Dice) -> SocketId {
         let id = self.sockets.len();
+        let ends = dice.chance(self.transport_percent).then(|| {
+            let body_max = *dice.pick(&[20, 512, 16 << 10]);
+            Records::pair(id as u64, body_max)
+        });
+        // The allocator counts what the shards will free.
+        let (broker_end, client_end) = match ends {
+            Some((broker, client)) => {
+                let broker: Box<dyn Transport> = counted(|| Box::new(broker));
+                (Some(broker), Some(client))
+            }
+            None => (None, None),
+        };
         self.sockets.push(Socket {
             to_server: VecDeque::new(),
             to_client: VecDeque::new(),
@@ -108,6 +153,8 @@ impl Network {
             flight: None,
             read_mode: ReadMode::Once,
             is_tail_due: false,
+            client_end,
+            broker_end,
         });
         let shard = dice.below(self.accepts.len());
         self.accepts[shard].push_back(id);
@@ -118,9 +165,17 @@ impl Network {
         let socket = &mut self.sockets[id];
         if socket.is_server_gone {
             socket.is_cut = true;
+        } else if let Some(end) = &mut socket.client_end {
+            let sealed = end.seal_bytes(bytes);
+            socket.to_server.extend(sealed);
         } else {
             socket.to_server.extend(bytes);
         }
+    }
+
+    /// Bytes that no transport has sealed.
+    pub(crate) fn write_raw(&mut self, id: SocketId, bytes: &[u8]) {
+        self.sockets[id].to_server.extend(bytes);
     }
 
     pub(crate) fn send(&mut self, id: SocketId, connection: ConnectionId, output: Output) {
@@ -133,8 +188,16 @@ impl Network {
     }
 
     /// The client closes in order: all that it wrote arrives.
-    pub(crate) fn close(&mut self, id: SocketId) {
+    pub(crate) fn close(&mut self, dice: &mut Dice, id: SocketId) {
         let socket = &mut self.sockets[id];
+        if let Some(end) = &mut socket.client_end
+            && !socket.is_server_gone
+            && dice.chance(70)
+        {
+            end.say_goodbye();
+            let sealed = end.seal_bytes(&[]);
+            socket.to_server.extend(sealed);
+        }
         socket.is_client_gone = true;
         socket.to_client.clear();
     }

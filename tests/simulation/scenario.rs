@@ -25,6 +25,8 @@ pub(crate) struct Scenario {
     pub is_sharing: bool,
     /// It ends with the broker's shutdown.
     pub is_shut_down: bool,
+    /// How many connections of a hundred have a transport.
+    pub transport_percent: usize,
     pub limits: Limits,
 }
 
@@ -54,6 +56,7 @@ impl Scenario {
             churn: *dice.pick(&[1, 1, 4]),
             is_sharing: dice.chance(12),
             is_shut_down: dice.chance(20),
+            transport_percent: *dice.pick(&[0, 0, 0, 40, 100]),
             payload_size_max,
             limits,
         }

@@ -34,7 +34,7 @@ fn told(host: &Host) -> usize {
         + gauges.reused_output_bytes
         + 2 * gauges.connections * SMALL_CAPACITY;
     let moving = output + 2 * gauges.mail_bytes + gauges.spare_bytes;
-    messages + input + metadata + moving
+    messages + input + metadata + moving + gauges.transport_bytes
 }
 
 pub(crate) struct World {
@@ -65,7 +65,7 @@ impl World {
             dice,
             now: Instant(5),
             step: 1,
-            network: Network::new(scenario.shard_count),
+            network: Network::new(scenario.shard_count, scenario.transport_percent),
             ledger,
             coverage: Coverage::default(),
             scenario,
@@ -207,6 +207,7 @@ impl World {
                 gauges.output_bytes,
                 // One message may pass the limit, and answers have twice a connection's share.
                 limits.shard_output_bytes_max
+                    + gauges.sealed_bytes
                     + gauges.connections * (2 * limits.output_size_max + limits.packet_size_max),
             ),
         ];
@@ -431,6 +432,10 @@ impl World {
     fn into_coverage(mut self) -> Coverage {
         let mut coverage = self.env.coverage;
         coverage.runs += 1;
+        for socket in &self.env.network.sockets {
+            coverage.transports += u64::from(socket.has_transport());
+            coverage.updated += socket.updated_count();
+        }
         coverage.ordered_in_groups += self.env.ledger.ordered_in_groups;
         for host in &mut self.hosts {
             let [handovers, full_lanes] = host.counts();

@@ -51,7 +51,7 @@ impl Sending {
     fn call(&self, socket: &impl AsFd) -> rustix::io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         if self.output.parts.is_empty() {
-            return send(socket, &self.output.bytes[self.sent..], flags);
+            return send(socket, &self.output.whole()[self.sent..], flags);
         }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut count = 0;

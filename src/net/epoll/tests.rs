@@ -72,7 +72,7 @@ fn a_socket_that_was_given_away_is_read_on_by_the_other() {
 fn an_output_that_has_left_is_reported_in_the_next_turn() {
     let mut rig = Rig::<Epoll>::new(SMALL, ReadMode::Many);
     let _client = rig.connect();
-    let output = Output { bytes: b"x".to_vec(), parts: Vec::new() };
+    let output = Output::from(b"x".to_vec());
     assert!(rig.net.send(rig.keys[0], output, false).is_none());
     assert!(rig.sent.is_empty() && rig.net.is_sending(rig.keys[0]));
     let began = std::time::Instant::now();

@@ -87,7 +87,7 @@ impl Sending {
     /// untouched until the completion.
     fn submission(&mut self, socket: RawFd) -> squeue::Entry {
         if self.output.parts.is_empty() {
-            let left = &self.output.bytes[self.sent..];
+            let left = &self.output.whole()[self.sent..];
             let size = left.len().min(SEND_SIZE_MAX) as u32;
             return opcode::Send::new(Fd(socket), left.as_ptr(), size).flags(FLAGS).build();
         }

@@ -112,7 +112,7 @@ fn a_single_shot_receive_leaves_nothing_in_flight() {
 fn what_was_sent_in_part_is_sent_on_from_there() {
     let parts = vec![Part { at: 3, stored: stored(b"0123456789") }];
     let mut send = Sending::new();
-    send.fill(Output { bytes: b"abcdef".to_vec(), parts }, 0);
+    send.fill(Output { parts, ..Output::from(b"abcdef".to_vec()) }, 0);
     assert!(!send.advance(2));
     assert_eq!(send.described(), b"c0123456789def");
     assert!(!send.advance(5));
@@ -244,7 +244,7 @@ fn a_receiver_that_changes_its_bytes_changes_no_others() {
 #[test]
 fn a_send_that_is_dropped_while_the_kernel_has_it_frees_nothing() {
     let mut sending = Box::new(Sending::new());
-    sending.fill(Output { bytes: b"abc".to_vec(), parts: vec![] }, 0);
+    sending.fill(Output::from(b"abc".to_vec()), 0);
     let place = std::ptr::from_ref(&*sending) as usize;
     let (mut table, mut others) = (Vec::with_capacity(1), Vec::new());
     table.push(InFlight::begin(sending, 0).0);
@@ -270,7 +270,7 @@ fn a_dropped_ring_closes_its_sockets_and_frees_what_it_lent() {
     let mut rig = Rig::<Ring>::new(SMALL, ReadMode::Many);
     rig.net.watch(Arc::new(EventFd::new().unwrap()));
     let mut clients: Vec<_> = (0..5).map(|_| rig.connect()).collect();
-    rig.net.send(rig.keys[0], Output { bytes: pattern(16 << 20), parts: Vec::new() }, false);
+    rig.net.send(rig.keys[0], Output::from(pattern(16 << 20)), false);
     rig.step();
     assert!(rig.net.settle(), "the kernel lets go of everything");
     assert_eq!((rig.net.socket_count(), rig.net.in_flight), (0, 0));
@@ -288,7 +288,7 @@ fn several_pieces_are_one_send() {
     let mut rig = Rig::<Ring>::new(SMALL, ReadMode::Many);
     let _client = rig.connect();
     let parts = vec![Part { at: 1, stored: stored(b"b") }];
-    let output = Output { bytes: b"ac".to_vec(), parts };
+    let output = Output { parts, ..Output::from(b"ac".to_vec()) };
     assert!(rig.net.send(rig.keys[0], output, true).is_none());
     rig.until("sent", |rig| rig.sent == [0]);
 }
@@ -300,7 +300,7 @@ fn a_closed_socket_stays_until_the_kernel_lets_go_of_its_output() {
     }
     let mut rig = Rig::<Ring>::new(SMALL, ReadMode::Many);
     let _client = rig.connect();
-    rig.net.send(rig.keys[0], Output { bytes: pattern(16 << 20), parts: Vec::new() }, false);
+    rig.net.send(rig.keys[0], Output::from(pattern(16 << 20)), false);
     rig.step();
     rig.net.close(rig.keys[0]);
     assert_eq!(rig.net.socket_count(), 1, "the kernel still reads the output");

@@ -19,7 +19,7 @@ impl Client {
                 true => waiting,
                 false => 1 + env.dice.below(waiting),
             };
-            wire.received.extend(socket.to_client.drain(..count));
+            wire.received.extend(socket.read(count));
         }
         let is_over = socket.is_server_gone && socket.to_client.is_empty();
         let mut received = std::mem::take(&mut wire.received);

@@ -488,7 +488,7 @@ impl Client {
             self.may_be_present = true;
         }
         let Some(wire) = self.wire.take() else { return };
-        env.network.close(wire.socket);
+        env.network.close(&mut env.dice, wire.socket);
         self.left_at = env.now;
         self.goodbye = Some(wire.socket);
         env.goodbyes.push(Goodbye {

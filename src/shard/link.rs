@@ -1,0 +1,267 @@
+//! What stands between the socket of a connection and the shard: a link with its transport, for connections that are not plain.
+//!
+//! Plain connections have no link. A shard without links pays one comparison for each read and for each output.
+//!
+//! ```text
+//!  handle_bytes -> Transport::open -> handle_plain      a part at a time; before CONNECT all parts of a read together
+//!  poll_flush   <- Transport::seal <- OutputBuffer      one output at a time, as of any connection
+//! ```
+//! A transport sends nothing by itself before CONNECT was accepted: such a connection may still move to another shard, with
+//! nothing in flight. The last thing that leaves on a link is the transport's goodbye.
+
+use super::{ConnectionId, Output, Shard};
+use crate::arena::allocated;
+use crate::codec::ReasonCode;
+use crate::session::connection::Connection;
+use crate::time::Instant;
+use crate::transport::{Broken, Transport};
+
+/// The links of a shard, each in the place of its connection.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    places: Vec<Option<Link>>,
+    count: usize,
+    /// The memory of all transports, in bytes.
+    transport_bytes: usize,
+    /// The sealed bytes that are in flight.
+    sealed_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Link {
+    /// `None` while what it has opened is worked on.
+    transport: Option<Box<dyn Transport>>,
+    /// The part of `Links::transport_bytes` that is the transport's.
+    bytes: usize,
+    /// The part of `Links::sealed_bytes` that is the connection's.
+    sealed: usize,
+    /// The transport was told to say goodbye.
+    has_said_goodbye: bool,
+    /// The peer has said goodbye, or broke the rules: what it still sends is thrown away.
+    is_over: bool,
+}
+
+/// How a transport came to the end of what it may open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The peer has said goodbye.
+    Goodbye,
+    Broken(Broken),
+}
+
+impl Links {
+    /// Whether there is any link.
+    #[inline(always)]
+    pub(super) fn is_any(&self) -> bool {
+        self.count != 0
+    }
+
+    /// Memory of the links and their transports, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        allocated(self.places.capacity() * size_of::<Option<Link>>()) + self.transport_bytes
+    }
+
+    /// Sealed bytes in flight.
+    pub(super) fn sealed_bytes(&self) -> usize {
+        self.sealed_bytes
+    }
+
+    /// The connection is reached through `transport` from now on.
+    pub(super) fn insert(&mut self, connection: &mut Connection, transport: Box<dyn Transport>) {
+        let index = connection.id.index as usize;
+        if index >= self.places.len() {
+            self.places.resize_with(index + 1, || None);
+        }
+        connection.output.set_room(transport.room());
+        let bytes = transport.bytes();
+        let link = Link {
+            transport: Some(transport),
+            bytes,
+            sealed: 0,
+            has_said_goodbye: false,
+            is_over: false,
+        };
+        let before = self.places[index].replace(link);
+        assert!(
+            before.is_none(),
+            "the link of the connection before was removed with that connection"
+        );
+        self.count += 1;
+        self.transport_bytes += bytes;
+    }
+
+    /// The link of a connection that is there, if the connection has one.
+    fn get(&mut self, id: ConnectionId) -> Option<&mut Link> {
+        self.places.get_mut(id.index as usize)?.as_mut()
+    }
+
+    pub(super) fn has(&self, id: ConnectionId) -> bool {
+        self.is_any() && matches!(self.places.get(id.index as usize), Some(Some(_)))
+    }
+
+    /// The connection is gone, or goes to another shard: its transport, unless that is in use.
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Box<dyn Transport>> {
+        let link = self.places.get_mut(id.index as usize)?.take()?;
+        self.count -= 1;
+        if self.count == 0 {
+            self.places = Vec::new();
+        }
+        self.transport_bytes -= link.bytes;
+        self.sealed_bytes -= link.sealed;
+        link.transport
+    }
+
+    /// Whether the transport of a connection waits for the connection's next output.
+    fn has_own_bytes(&mut self, id: ConnectionId) -> bool {
+        let transport = self.get(id).and_then(|link| link.transport.as_ref());
+        transport.is_some_and(|transport| transport.has_own_bytes())
+    }
+
+    /// The memory of a transport has changed.
+    fn count(&mut self, id: ConnectionId) {
+        let Some(link) = self.get(id) else { return };
+        let bytes = link.transport.as_ref().map_or(0, |transport| transport.bytes());
+        let before = std::mem::replace(&mut link.bytes, bytes);
+        self.transport_bytes = self.transport_bytes - before + bytes;
+    }
+}
+
+impl Shard {
+    /// Received bytes of a connection with a link, opened part by part.
+    #[inline(never)]
+    pub(super) fn open_bytes(&mut self, now: Instant, id: ConnectionId, bytes: &mut [u8]) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        let is_connecting = connection.is_connecting();
+        if connection.is_closing() {
+            return self.handle_plain(now, id, bytes);
+        }
+        let link = self.connections.links.get(id).expect("the caller has looked");
+        if link.is_over {
+            return;
+        }
+        let mut transport = link
+            .transport
+            .take()
+            .expect("only this function takes it, and is not called by itself");
+        let mut end = None;
+        let mut first = Vec::new();
+        let mut used = 0;
+        while used < bytes.len() && end.is_none() {
+            match transport.open(&mut bytes[used..]) {
+                Ok(opened) => {
+                    assert!(opened.used > 0, "a transport that is given bytes uses some");
+                    used += opened.used;
+                    end = opened.is_end.then_some(End::Goodbye);
+                    if is_connecting {
+                        first.extend_from_slice(opened.plain);
+                    } else if !opened.plain.is_empty() {
+                        self.handle_plain(now, id, opened.plain);
+                        if !self
+                            .clients
+                            .connection(id)
+                            .is_some_and(|connection| connection.is_open())
+                        {
+                            break;
+                        }
+                    }
+                }
+                Err(broken) => end = Some(End::Broken(broken)),
+            }
+        }
+        if !first.is_empty() {
+            self.handle_plain(now, id, &first);
+        }
+        self.put_back(id, transport, end.is_some());
+        match end {
+            Some(End::Goodbye) => self.end_by_goodbye(now, id),
+            Some(End::Broken(broken)) => self.end_broken(now, id, broken),
+            None => {}
+        }
+        self.list_own_bytes(id);
+    }
+
+    /// The transport goes back to its link; if its connection is on its way to another shard, the transport goes, too.
+    fn put_back(&mut self, id: ConnectionId, transport: Box<dyn Transport>, is_over: bool) {
+        if self.clients.connection(id).is_some() {
+            let link = self.connections.links.get(id).expect("a link goes with its connection");
+            link.transport = Some(transport);
+            link.is_over = is_over;
+            return self.connections.links.count(id);
+        }
+        let mut handovers = self.connections.handovers.iter_mut();
+        if let Some(handover) = handovers.find(|handover| handover.connection == id) {
+            handover.transport = Some(transport);
+        }
+    }
+
+    /// The peer says that nothing follows. What it sent before is used; a connection whose input still waits ends with its socket.
+    fn end_by_goodbye(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        if connection.is_open() {
+            self.use_last_input(now, id);
+        }
+        let is_used =
+            self.clients.connection(id).is_some_and(|connection| connection.park.is_none());
+        if is_used {
+            self.close(now, id, "the transport was closed by its peer");
+        }
+    }
+
+    fn end_broken(&mut self, now: Instant, id: ConnectionId, broken: Broken) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        if connection.is_closing() {
+            return;
+        }
+        if connection.is_connecting() {
+            self.counters.protocol_errors += 1;
+            self.notice_stranger(now, id, &[], broken.why);
+            return self.close(now, id, broken.why);
+        }
+        self.use_last_input(now, id);
+        self.refuse(now, id, ReasonCode::ProtocolError, broken.why);
+    }
+
+    /// Lists a connection whose transport has something to send.
+    pub(super) fn list_own_bytes(&mut self, id: ConnectionId) {
+        let Some(connection) = self.clients.connection(id) else { return };
+        let waits = connection.is_closing() || self.connections.links.has_own_bytes(id);
+        if waits && !connection.is_connecting() && !connection.is_flush_listed {
+            connection.is_flush_listed = true;
+            self.clients.flush.push_back(id);
+        }
+    }
+
+    /// The next output of a connection with a link, sealed.
+    #[inline(never)]
+    pub(super) fn take_sealed(&mut self, id: ConnectionId) -> Option<Output> {
+        let connection = self.clients.connection(id)?;
+        let link = self.connections.links.get(id).expect("the caller has looked");
+        let transport = link.transport.as_mut().expect("nothing is being opened");
+        if connection.is_closing() && !std::mem::replace(&mut link.has_said_goodbye, true) {
+            transport.say_goodbye();
+        }
+        let output = match connection.output.take() {
+            Some(output) => output,
+            None if transport.has_own_bytes() => connection.output.take_empty()?,
+            None => return None,
+        };
+        let sealed = transport.seal(output, &mut self.delivery.pool);
+        let size = sealed.size();
+        assert!(size > 0, "a transport that seals makes bytes");
+        connection.output.resize_in_flight(size);
+        link.sealed = size;
+        self.connections.links.sealed_bytes += size;
+        self.connections.links.count(id);
+        Some(sealed)
+    }
+
+    /// The sealed output of a connection has left. Returns whether the transport still has something to send.
+    #[inline(never)]
+    pub(super) fn end_sealed(&mut self, id: ConnectionId) -> bool {
+        let links = &mut self.connections.links;
+        let Some(link) = links.get(id) else { return false };
+        let size = std::mem::take(&mut link.sealed);
+        links.sealed_bytes -= size;
+        links.has_own_bytes(id)
+    }
+}
