@@ -9,6 +9,7 @@ use crate::arena::{Stored, allocated};
 use std::cell::Cell;
 use std::ops::Deref;
 use std::rc::Rc;
+use thin_vec::ThinVec;
 
 /// A payload that leaves by reference, behind the first `at` bytes of the buffer.
 #[derive(Clone, Debug)]
@@ -34,7 +35,7 @@ impl Part {
 #[derive(Debug, Default)]
 pub struct Output {
     pub bytes: Vec<u8>,
-    pub parts: Vec<Part>,
+    pub parts: ThinVec<Part>,
     /// The place in `bytes` of the first byte that is sent.
     pub begin: u32,
     /// The size of the room in front, in bytes: what `begin` is before a header stands there.

@@ -40,26 +40,26 @@ pub(super) enum Step {
 impl Shard {
     /// Bytes that the socket of a connection has brought, in order. The shard takes all, keeps what it cannot use yet, and may
     /// change `bytes`: a transport opens them in place.
-    #[inline]
     pub fn handle_bytes(&mut self, now: Instant, id: ConnectionId, bytes: &mut [u8]) {
         self.counters.bytes_received += bytes.len() as u64;
-        match self.connections.links.has(id) {
-            true => self.open_bytes(now, id, bytes),
-            false => self.handle_plain(now, id, bytes),
+        if self.connections.links.has(id) {
+            return self.open_bytes(now, id, bytes);
         }
+        self.handle_plain(now, id, bytes);
     }
 
     /// As `handle_bytes`, for bytes that the transport of the connection has opened already: those that came with a connection
     /// from another shard.
     pub fn handle_opened(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
         self.counters.bytes_received += bytes.len() as u64;
-        self.handle_plain(now, id, bytes);
+        self.use_plain(now, id, bytes);
         if self.connections.links.has(id) {
             self.list_own_bytes(id);
         }
     }
 
     /// Bytes of MQTT.
+    #[inline(always)]
     pub(super) fn handle_plain(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
         let Some(connection) = self.clients.connection(id) else { return };
         if let ConnectionState::Closing(Closing { ignored }) = &mut connection.state {

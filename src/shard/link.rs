@@ -133,7 +133,7 @@ impl Shard {
         let Some(connection) = self.clients.connection(id) else { return };
         let is_connecting = connection.is_connecting();
         if connection.is_closing() {
-            return self.handle_plain(now, id, bytes);
+            return self.use_plain(now, id, bytes);
         }
         let link = self.connections.links.get(id).expect("the caller has looked");
         if link.is_over {
@@ -155,7 +155,7 @@ impl Shard {
                     if is_connecting {
                         first.extend_from_slice(opened.plain);
                     } else if !opened.plain.is_empty() {
-                        self.handle_plain(now, id, opened.plain);
+                        self.use_plain(now, id, opened.plain);
                         if !self
                             .clients
                             .connection(id)
@@ -169,7 +169,7 @@ impl Shard {
             }
         }
         if !first.is_empty() {
-            self.handle_plain(now, id, &first);
+            self.use_plain(now, id, &first);
         }
         self.put_back(id, transport, end.is_some());
         match end {
@@ -178,6 +178,12 @@ impl Shard {
             None => {}
         }
         self.list_own_bytes(id);
+    }
+
+    /// Bytes of MQTT that a transport has opened.
+    #[inline(never)]
+    pub(super) fn use_plain(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
+        self.handle_plain(now, id, bytes);
     }
 
     /// The transport goes back to its link; if its connection is on its way to another shard, the transport goes, too.
@@ -245,6 +251,10 @@ impl Shard {
             None if transport.has_own_bytes() => connection.output.take_empty()?,
             None => return None,
         };
+        if connection.has_ended {
+            self.forget_output(id, output);
+            return None;
+        }
         let sealed = transport.seal(output, &mut self.delivery.pool);
         let size = sealed.size();
         assert!(size > 0, "a transport that seals makes bytes");

@@ -18,13 +18,14 @@ impl Shard {
         while let Some(id) = self.clients.flush.pop_front() {
             let Some(connection) = self.clients.connection(id) else { continue };
             connection.is_flush_listed = false;
-            let has_ended = connection.has_ended;
-            let output = match self.connections.links.has(id) {
-                true => self.take_sealed(id),
-                false => connection.output.take(),
-            };
-            if let Some(output) = output {
-                if has_ended {
+            if self.connections.links.has(id) {
+                match self.take_sealed(id) {
+                    Some(output) => return Some((id, output)),
+                    None => continue,
+                }
+            }
+            if let Some(output) = connection.output.take() {
+                if connection.has_ended {
                     self.forget_output(id, output);
                     continue;
                 }
@@ -37,7 +38,7 @@ impl Shard {
     /// The socket has ended: nothing is sent to it any more.
     #[cold]
     #[inline(never)]
-    fn forget_output(&mut self, id: ConnectionId, output: Output) {
+    pub(super) fn forget_output(&mut self, id: ConnectionId, output: Output) {
         if let Some(connection) = self.clients.connection(id) {
             connection.output.sent(output, &mut self.delivery.pool);
         }
@@ -45,10 +46,9 @@ impl Shard {
 
     /// A whole output was sent; gives the buffer back.
     pub fn handle_sent(&mut self, now: Instant, id: ConnectionId, output: Output) {
-        let Some(connection) = self.clients.connection(id) else { return };
-        self.counters.bytes_sent += connection.output.sent(output, &mut self.delivery.pool) as u64;
         let has_more = self.connections.links.is_any() && self.end_sealed(id);
         let Some(connection) = self.clients.connection(id) else { return };
+        self.counters.bytes_sent += connection.output.sent(output, &mut self.delivery.pool) as u64;
         match connection.state {
             ConnectionState::Closing(_) => {
                 if connection.output.size() == 0 && !has_more {

@@ -112,7 +112,7 @@ fn a_single_shot_receive_leaves_nothing_in_flight() {
 fn what_was_sent_in_part_is_sent_on_from_there() {
     let parts = vec![Part { at: 3, stored: stored(b"0123456789") }];
     let mut send = Sending::new();
-    send.fill(Output { parts, ..Output::from(b"abcdef".to_vec()) }, 0);
+    send.fill(Output { parts: parts.into(), ..Output::from(b"abcdef".to_vec()) }, 0);
     assert!(!send.advance(2));
     assert_eq!(send.described(), b"c0123456789def");
     assert!(!send.advance(5));
@@ -251,7 +251,7 @@ fn a_send_that_is_dropped_while_the_kernel_has_it_frees_nothing() {
     // A table that grows moves its entries, not what the kernel reads.
     for _ in 0..100 {
         others.push(Box::new(Sending::new()));
-        let moved: Vec<InFlight> = table.drain(..).collect();
+        let moved: Vec<InFlight> = table.into_iter().collect();
         table = moved;
     }
     let in_flight = table.pop().expect("it was pushed");
@@ -288,7 +288,7 @@ fn several_pieces_are_one_send() {
     let mut rig = Rig::<Ring>::new(SMALL, ReadMode::Many);
     let _client = rig.connect();
     let parts = vec![Part { at: 1, stored: stored(b"b") }];
-    let output = Output { parts, ..Output::from(b"ac".to_vec()) };
+    let output = Output { parts: parts.into(), ..Output::from(b"ac".to_vec()) };
     assert!(rig.net.send(rig.keys[0], output, true).is_none());
     rig.until("sent", |rig| rig.sent == [0]);
 }
