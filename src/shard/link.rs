@@ -196,7 +196,7 @@ impl Shard {
         }
         let mut handovers = self.connections.handovers.iter_mut();
         if let Some(handover) = handovers.find(|handover| handover.connection == id) {
-            handover.transport = Some(transport);
+            let _ = (handover, transport);
         }
     }
 
