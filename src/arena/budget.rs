@@ -15,15 +15,15 @@ pub const fn allocated(size: usize) -> usize {
     if chunk < 32 { 32 } else { chunk }
 }
 
-/// What a `BTreeMap` takes for `count` entries of `size` bytes that came one by one, about: seven to eight for each
-/// node at the bottom, of which eight have one that links them.
+/// What a `BTreeMap` takes for `count` entries of `size` bytes that came one by one: an estimate. A leaf then holds
+/// seven to eight entries, and one inner node links eight leaves.
 pub const fn tree_size(count: usize, size: usize) -> usize {
     let leaf_size = allocated(11 * size + 16);
     let linking_size = leaf_size + 12 * size_of::<usize>();
     (2 * count).div_ceil(15) * (leaf_size + linking_size / 8)
 }
 
-/// What a `HashMap` takes that has room for `capacity` entries of `size` bytes: seven of eight places are used at most.
+/// What a `HashMap` with room for `capacity` entries of `size` bytes takes: it fills at most seven of eight buckets.
 pub const fn map_size(capacity: usize, size: usize) -> usize {
     if capacity == 0 {
         return 0;
@@ -42,7 +42,7 @@ struct Shared {
 }
 
 impl Default for Budget {
-    /// Without a bound.
+    /// A budget without a bound.
     fn default() -> Budget {
         Budget::new(usize::MAX)
     }
@@ -65,17 +65,17 @@ impl Budget {
         self.0.max.set(max);
     }
 
-    /// Whether so many bytes more stay within the bound.
+    /// Whether the bound leaves room for so many more bytes.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.bytes().saturating_add(bytes) <= self.max()
     }
 
-    /// Whether so many bytes more stay within half of the bound: for what can do with less.
+    /// Whether half of the bound leaves room for so many more bytes. Uses that can do with less memory ask this.
     pub fn has_ample_room(&self, bytes: usize) -> bool {
         self.bytes().saturating_add(bytes) <= self.max() / 2
     }
 
-    /// A holder that had `before` bytes has `now`, whatever the bound.
+    /// Counts that a holder has `now` bytes instead of `before`, whatever the bound.
     pub fn change(&self, before: usize, now: usize) {
         debug_assert!(before <= self.bytes(), "a holder gives back what it has");
         self.0.bytes.set(self.bytes() - before + now);
@@ -87,7 +87,8 @@ mod tests {
     use super::*;
     use std::collections::{BTreeMap, HashMap};
 
-    /// Bytes that are held after `make`, as the C library counts them: 16 an allocation on average beside its bytes.
+    /// Bytes that are held after `make`, as the C library counts them: an allocation costs 16 bytes on average beside
+    /// its bytes.
     fn measured<T>(make: impl FnOnce() -> T) -> usize {
         let mut made = None;
         let held = allocation_counter::measure(|| made = Some(make()));
