@@ -15,13 +15,14 @@ use patterns::Patterns;
 use subscribers::Subscribers;
 use trie::Trie;
 
-/// Who subscribes to what. Filters without wildcards are found by their hash, the others in a trie of levels.
+/// Which subscriber has subscribed to which filter. Filters without wildcards are found by their hash, the others in a
+/// trie of levels.
 ///
 /// Invariants worth naming:
 /// - What `matches` reports, and in which order, depends on nothing but the calls made before: no address, no random
 ///   state.
 /// - A filter without subscribers holds no memory of its own.
-/// - No call does work for more than a small part of the filters: nothing stops the shard while a table grows.
+/// - No call visits more than a small part of the filters: a growing table does not stop the shard.
 pub struct Index<K, V> {
     exact: PartedTable<Exact<K, V>>,
     wild: Trie<K, V>,
@@ -31,11 +32,11 @@ pub struct Index<K, V> {
     subscription_count: usize,
     /// Subscriptions to filters with wildcards.
     wild_count: usize,
-    /// Subscribers that a filter without wildcards has had at most since there were none at all.
+    /// The most subscribers that one filter without wildcards has had since the index was last empty of such filters.
     exact_most: usize,
     /// Filters without wildcards that have a subscriber.
     exact_count: usize,
-    /// What exact filters and their subscribers hold outside the table.
+    /// Bytes that exact filters and their subscribers hold outside the table.
     exact_size: usize,
 }
 
@@ -103,9 +104,9 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         self.subscribers(filter).map_or(0, Subscribers::len)
     }
 
-    /// Calls `found` for every subscription whose filter means `topic`: a key once for each such filter. Allocates
-    /// nothing as long as no filter has more than some 128 levels. Returns how many filters, or beginnings of filters that
-    /// they share, were looked at.
+    /// Calls `found` for every subscription whose filter means `topic`: a key once for each such filter. It allocates
+    /// nothing as long as no filter has more than some 128 levels. Returns how many filters, or beginnings that filters
+    /// share, the search visited.
     pub fn matches(&self, topic: &str, mut found: impl FnMut(&K, &V)) -> usize {
         if let Some(subscribers) = self.exact(topic) {
             subscribers.each(&mut found);
@@ -122,18 +123,18 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         self.subscription_count
     }
 
-    /// No topic's search looks at more: filters, and beginnings of filters that they share.
+    /// The most filters, or beginnings that filters share, that the search for one topic visits.
     pub fn visits_max(&self) -> usize {
         2 + self.patterns.visits_max()
     }
 
-    /// No topic's search finds more subscriptions.
+    /// The most subscriptions that the search for one topic finds.
     pub fn found_max(&self) -> usize {
         self.exact_most + self.patterns.found_max()
     }
 
-    /// What an index with keys of type `Other`, which only knows that somebody subscribes, takes for the filters with wildcards:
-    /// an estimate.
+    /// Bytes that an index with keys of type `Other` takes for the filters with wildcards, if it only knows that a
+    /// filter has a subscriber: an estimate.
     pub fn wild_bytes_as<Other>(&self) -> usize {
         let node_size = size_of::<nodes::Node<Other, ()>>() + size_of::<nodes::NodeIndex>() * 2;
         self.wild.node_count() * node_size + self.wild.names_size()

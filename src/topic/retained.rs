@@ -13,12 +13,12 @@ pub struct RetainedStore<T> {
     messages: BTreeMap<Box<str>, T>,
 }
 
-/// How far a scan came.
+/// Where a scan ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScanEnd {
-    /// All that the filter means was found.
+    /// The scan found all messages that the filter means.
     Done,
-    /// The scan goes on after this topic, which need not exist any more then.
+    /// The scan goes on after this topic, which may be gone by then.
     More(Box<str>),
 }
 
@@ -51,8 +51,8 @@ impl<T> RetainedStore<T> {
         self.messages.is_empty()
     }
 
-    /// Calls `found` for the messages that `filter` means, in the order of their topics, and looks at no more than
-    /// `visit_max` (but one at least), matching or not. `after` is what the scan before this one returned.
+    /// Calls `found` for the messages that `filter` means, in the order of their topics. It looks at no more than
+    /// `visit_max` topics (but at one at least), matching or not. `after` is what the previous scan returned.
     ///
     /// A message that is stored during the whole of a scan in pieces is found exactly once.
     pub fn scan(
@@ -68,8 +68,8 @@ impl<T> RetainedStore<T> {
         })
     }
 
-    /// As `scan`; it also ends, to go on later, after a message for which `found` returns false. Each topic that it looks at
-    /// is taken from `visits_left`; it looks at one in any case.
+    /// As `scan`; the scan also ends, to go on later, after a message for which `found` returns false. Each topic that
+    /// it looks at is subtracted from `visits_left`; it looks at one in any case.
     pub fn scan_while(
         &self,
         filter: &str,
@@ -126,15 +126,15 @@ impl<T> Default for RetainedStore<T> {
     }
 }
 
-/// What a topic says about a filter, and about where the next topic is that can match it.
+/// Whether a topic matches a filter, and where the next topic stands that can match it.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Match,
-    /// No match; the next topic may be one.
+    /// The topic does not match; the next one may.
     Next,
-    /// No match, and none before the target, which is greater than the topic.
+    /// The topic does not match, nor does any before the target, which is greater than the topic.
     Seek,
-    /// No match, and none after it.
+    /// The topic does not match, nor does any after it.
     End,
 }
 
@@ -146,7 +146,7 @@ fn step(filter: &str, topic: &str, target: &mut String) -> Step {
     if filter.starts_with(['+', '#']) && topic.starts_with('$') {
         return seek(target, "", "%");
     }
-    // The end of the last level that a `+` took: only there another name can be tried.
+    // The end of the last level that a `+` took: a search goes on only with another name there.
     let mut turn = None;
     let mut start = 0;
     let mut levels = filter.split('/');
@@ -176,7 +176,7 @@ fn step(filter: &str, topic: &str, target: &mut String) -> Step {
         let topic_ends = end == topic.len();
         match wanted {
             None if topic_ends => return Step::Match,
-            // All with this prefix have too many levels.
+            // All topics with this prefix have too many levels.
             None => return seek_turn(target, topic, turn),
             Some("#") => return Step::Match,
             // Longer names of this level stand before its children.
@@ -195,7 +195,7 @@ fn seek(target: &mut String, prefix: &str, name: &str) -> Step {
     Step::Seek
 }
 
-/// To the next name for the level that ends at `turn`: no topic with this name, from here on, matches.
+/// Seeks the next name for the level that ends at `turn`: no later topic with the present name matches.
 fn seek_turn(target: &mut String, topic: &str, turn: Option<usize>) -> Step {
     match turn {
         Some(end) => {
@@ -206,7 +206,7 @@ fn seek_turn(target: &mut String, topic: &str, turn: Option<usize>) -> Step {
     }
 }
 
-/// The levels before the first wildcard: no topic less than them matches.
+/// The levels before the first wildcard: no topic that is less matches.
 fn literal_prefix(filter: &str) -> &str {
     let wildcard = filter.find(['+', '#']).unwrap_or(filter.len());
     filter[..wildcard].strip_suffix('/').unwrap_or("")

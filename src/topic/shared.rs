@@ -13,7 +13,7 @@ use crate::arena::{allocated, tree_size};
 pub struct Members<M, V> {
     places: BTreeMap<M, usize>,
     members: Slab<Member<M, V>>,
-    /// Whose turn it is.
+    /// The member that is next.
     turn: Option<usize>,
 }
 
@@ -22,7 +22,7 @@ struct Member<M, V> {
     member: M,
     value: V,
     credit: u32,
-    /// Neighbours in the ring of turns; without meaning outside of it.
+    /// The neighbours in the ring of turns; meaningless for a member outside of it.
     before: usize,
     after: usize,
 }
@@ -32,8 +32,8 @@ impl<M: Copy + Ord, V: Copy> Members<M, V> {
         Members { places: BTreeMap::new(), members: Slab::new(), turn: None }
     }
 
-    /// Adds a member, whose turn comes after all others', or gives a member a new value and credit: then the previous
-    /// value is returned.
+    /// Adds a member, behind all others in the ring of turns, or gives a member a new value and credit. Returns the
+    /// previous value.
     pub fn join(&mut self, member: M, value: V, credit: u32) -> Option<V> {
         if let Some(&place) = self.places.get(&member) {
             let previous = std::mem::replace(&mut self.members[place].value, value);
@@ -61,14 +61,14 @@ impl<M: Copy + Ord, V: Copy> Members<M, V> {
         Some((member, value))
     }
 
-    /// Gives a member room for `count` more messages; false if it is none.
+    /// Gives a member room for `count` more messages; `false`: there is no such member.
     pub fn credit(&mut self, member: &M, count: u32) -> bool {
         let Some(&place) = self.places.get(member) else { return false };
         self.set_credit(place, self.members[place].credit.saturating_add(count));
         true
     }
 
-    /// A member without credit stays a member and is not picked.
+    /// Takes a member's credit away. Such a member stays a member and is not picked.
     pub fn clear_credit(&mut self, member: &M) {
         if let Some(&place) = self.places.get(member) {
             self.set_credit(place, 0);
@@ -79,7 +79,7 @@ impl<M: Copy + Ord, V: Copy> Members<M, V> {
         self.places.get(member).map(|&place| self.members[place].value)
     }
 
-    /// Room for messages that a member has; 0 if it is none.
+    /// Room for messages that a member has; 0: there is no such member.
     pub fn credit_of(&self, member: &M) -> u32 {
         self.places.get(member).map_or(0, |&place| self.members[place].credit)
     }
@@ -103,7 +103,7 @@ impl<M: Copy + Ord, V: Copy> Members<M, V> {
         self.places.len()
     }
 
-    /// Whether `pick` finds someone.
+    /// Whether `pick` finds a member.
     pub fn has_credit(&self) -> bool {
         self.turn.is_some()
     }
@@ -117,10 +117,10 @@ impl<M: Copy + Ord, V: Copy> Members<M, V> {
         }
     }
 
-    /// At the end of the turns, which is before the one whose turn it is.
+    /// Puts a member at the end of the turns, which is in front of the member that is next.
     fn enter_ring(&mut self, place: usize) {
         let after = *self.turn.get_or_insert(place);
-        // Alone in the ring: its own neighbour.
+        // A member that is alone in the ring is its own neighbour.
         let before = if after == place { place } else { self.members[after].before };
         self.members[place].before = before;
         self.members[place].after = after;

@@ -8,7 +8,7 @@ use crate::arena::{allocated, tree_size};
 pub(super) enum Subscribers<K, V> {
     None,
     One(K, V),
-    /// Sorted by key; two entries at least.
+    /// At least two entries, sorted by key.
     Few(Vec<(K, V)>),
     #[expect(
         clippy::box_collection,
@@ -17,10 +17,10 @@ pub(super) enum Subscribers<K, V> {
     Many(Box<BTreeMap<K, V>>),
 }
 
-/// Above this, moving the entries of a sorted vector costs more than a tree.
+/// Above this count, moving the entries of a sorted vector costs more than a tree.
 const FEW_MAX: usize = 64;
-/// A tree that shrinks to this becomes a vector: far enough from `FEW_MAX` that a subscriber who comes and goes does not
-/// convert it each time.
+/// A tree that shrinks to this count becomes a vector. The count is far enough from `FEW_MAX` that one subscriber that
+/// comes and goes does not convert it each time.
 const MANY_MIN: usize = FEW_MAX / 2;
 
 impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
@@ -120,7 +120,7 @@ impl<K, V> Subscribers<K, V> {
         matches!(self, Subscribers::None)
     }
 
-    /// Bytes outside the value itself; for a tree an estimate.
+    /// Bytes outside the value itself: an estimate for a tree.
     pub(super) fn heap_size(&self) -> usize {
         match self {
             Subscribers::None | Subscribers::One(..) => 0,
@@ -144,7 +144,7 @@ mod tests {
         let mut model = BTreeMap::new();
         let mut forms = [0; 4];
         for round in 0..40_000_u64 {
-            // Waves: it grows past the bound between vector and tree, and goes back to nothing.
+            // The map grows past the bound between vector and tree and shrinks to nothing, again and again.
             let grow = if (round / 2000) % 2 == 0 { 3 } else { 1 };
             let key = random.below(3 * FEW_MAX as u64) as u32;
             if random.below(4) < grow {
