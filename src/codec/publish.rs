@@ -38,8 +38,8 @@ pub struct Publish<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known<'a> {
     topic: &'a str,
-    /// A property section that begins with its length, if all of its properties are forwarded and `Publish` shows none
-    /// of them; else empty.
+    /// A property section that begins with its length, if all of its properties are forwarded and none sets a field of
+    /// `Publish`; else empty.
     section: &'a [u8],
     /// The section without its length.
     properties: &'a [u8],

@@ -20,16 +20,16 @@ use crate::arena::Generation;
 use crate::codec::{PacketId, ReasonCode};
 use std::collections::VecDeque;
 
-/// What must be written before somebody hears of it.
+/// The message that bridges must have written before an answer leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     pub generation: Generation,
-    /// As bits.
+    /// A bit for each bridge.
     pub bridges: u64,
 }
 
 impl Ticket {
-    /// Nothing has to be written.
+    /// A ticket for which nothing has to be written.
     pub const NOW: Ticket = Ticket { generation: Generation::NONE, bridges: 0 };
 }
 
@@ -39,17 +39,18 @@ pub struct HeldAck {
     pub packet_id: PacketId,
     pub reason: ReasonCode,
     pub is_qos2: bool,
-    /// Where the publish came from: a QoS 1 message is acknowledged there or not at all.
+    /// The connection that published: a QoS 1 message is acknowledged there or not at all.
     pub connection: ConnectionId,
     pub ticket: Ticket,
 }
 
-/// Those of one session, in the order of its publishes. [MQTT-4.6.0-2] [MQTT-4.6.0-3]
+/// The answers that wait in one session, in the order of its publishes. [MQTT-4.6.0-2] [MQTT-4.6.0-3]
 #[derive(Debug, Default)]
 pub struct HeldAcks(pub VecDeque<HeldAck>);
 
 impl HeldAcks {
-    /// The client will send its QoS 1 messages again; its QoS 2 messages are known.
+    /// Forgets the answers that need not be given: the client will send its QoS 1 messages again, and its QoS 2
+    /// messages are remembered.
     pub fn disconnect(&mut self) {
         self.0.retain(|held| held.is_qos2);
     }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 pub struct Profile {
     pub user_name: Option<Box<str>>,
     pub peer: Option<SocketAddr>,
-    /// The address it connected to.
+    /// The local address of the client's connection.
     pub listener: Option<SocketAddr>,
     pub version: ProtocolVersion,
     /// Bounds that a hook has set.

@@ -7,7 +7,7 @@ use crate::limits::QueuePolicy;
 use crate::time::Instant;
 use std::collections::VecDeque;
 
-/// A message with what its subscription asks for.
+/// A message with the envelope of its subscription.
 #[derive(Clone, Debug)]
 pub struct Queued {
     pub stored: Stored,
@@ -25,38 +25,38 @@ pub struct QueueLimits {
 /// First in, first out. Most clients keep up, and their queues hold no memory.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// Known without a look into the box.
+    /// The count stands here, too, so that reading it needs no access to the box.
     message_count: usize,
-    /// From the first message that waited on.
+    /// `None` until the first message waits.
     waiting: Option<Box<Waiting>>,
-    /// Counts the places of all queues: the messages count themselves, once for all queues that they are in.
+    /// Counts the entries of all queues. Messages count themselves, once for all queues that they are in.
     total: Gauge,
 }
 
-/// What waits. A dropped message leaves an empty place until it reaches the front.
+/// The messages that wait. A dropped message leaves an empty entry until that reaches the front.
 #[derive(Debug)]
 struct Waiting {
-    /// The first one is never empty.
+    /// The first entry is never empty.
     places: VecDeque<Option<Queued>>,
-    /// Places from which QoS 0 messages can be dropped: the number ever popped plus the index.
+    /// Entries from which QoS 0 messages can be dropped, each as the number of entries ever popped plus its index.
     qos0: VecDeque<u64>,
     popped: u64,
-    /// Messages that were taken to be sent.
+    /// How many messages were ever taken to be sent.
     taken: u64,
     message_count: usize,
     bytes: usize,
-    /// No waiting message expires before this; `None`: none expires.
+    /// No message in the queue expires before this time; `None`: none expires.
     expires_from: Option<Instant>,
     total: Gauge,
 }
 
-/// Bytes of a place.
+/// The size of one entry, bytes.
 pub const PLACE_SIZE: usize = size_of::<Option<Queued>>();
-/// Places that an empty queue keeps.
+/// An empty queue keeps room for so many entries.
 const PLACES_KEPT: usize = 64;
 
 impl Queue {
-    /// `total` counts what all queues of the shard hold.
+    /// `total` counts the entries of all queues of the shard.
     pub fn new(total: Gauge) -> Queue {
         Queue { message_count: 0, waiting: None, total }
     }
@@ -73,12 +73,12 @@ impl Queue {
         self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
-    /// What the messages and their places take.
+    /// Bytes of the messages and their entries.
     pub fn held_bytes(&self) -> usize {
         self.bytes() + self.len() * PLACE_SIZE
     }
 
-    /// Messages that were ever popped.
+    /// How many messages were ever taken to be sent.
     pub fn taken(&self) -> u64 {
         self.waiting.as_ref().map_or(0, |waiting| waiting.taken)
     }
@@ -95,8 +95,8 @@ impl Queue {
         })
     }
 
-    /// Puts the message at the end; `Err` hands it back when it must be dropped. `dropped` is called with each
-    /// waiting message that made room.
+    /// Puts the message at the end; `Err` hands it back when it must be dropped. `dropped` is called with each waiting
+    /// message that made room for it.
     pub fn push(
         &mut self,
         queued: Queued,
@@ -106,7 +106,8 @@ impl Queue {
         self.change(|waiting| waiting.push(queued, limits, dropped))
     }
 
-    /// If there is no room for `size` bytes, takes out what has expired: nothing that is still wanted is dropped for it.
+    /// Takes out expired messages if there is no room for `size` bytes: a message that is still wanted is dropped only
+    /// after these.
     pub fn expire_if_full(
         &mut self,
         now: Instant,
@@ -124,7 +125,7 @@ impl Queue {
         self.change(|waiting| waiting.push_front(queued));
     }
 
-    /// Drops what is above the limits after messages were put in front: QoS 0 first, then by policy.
+    /// Drops messages above the limits after messages were put in front: QoS 0 first, then by policy.
     pub fn shed(&mut self, limits: QueueLimits, dropped: impl FnMut(Queued)) {
         if !self.is_empty() {
             self.change(|waiting| waiting.shed(limits, dropped));
@@ -243,7 +244,7 @@ impl Waiting {
     fn push_front(&mut self, queued: Queued) {
         self.remember(&queued);
         if self.popped == 0 {
-            // Positions count from what was popped; begin far from zero.
+            // Positions count from the first entry ever popped. The test begins far from zero.
             let shift = 1 << 32;
             self.popped = shift;
             self.qos0.iter_mut().for_each(|position| *position += shift);
@@ -376,7 +377,7 @@ impl Waiting {
         }
     }
 
-    /// Empty places never outnumber the messages for long.
+    /// Keeps the empty entries from outnumbering the messages for long.
     fn compact(&mut self) {
         if self.places.len() < 32 || self.places.len() < 2 * self.message_count {
             return;
@@ -384,7 +385,7 @@ impl Waiting {
         self.close_up();
     }
 
-    /// Removes empty places.
+    /// Removes the empty entries.
     fn close_up(&mut self) {
         self.places.retain(|place| place.is_some());
         self.qos0.clear();
@@ -433,7 +434,7 @@ mod tests {
         queue.change(|waiting| waiting.push_unbounded(queued));
     }
 
-    /// What the queue should do, on a plain list.
+    /// The expected behaviour of the queue, on a plain list.
     fn model_push(
         model: &mut Vec<(u8, Vec<u8>)>,
         new: (u8, Vec<u8>),
@@ -548,7 +549,7 @@ mod tests {
             for step in 0..6 {
                 push_unbounded(&mut queue, queued(u8::from(step % 4 != 1), step));
             }
-            // One empty place among them.
+            // One entry among them is empty.
             queue.change(|waiting| waiting.make_room(QoS::ExactlyOnce, policy)).unwrap();
             queue.push_front(queued(1, 6));
             queue.push_front(queued(1, 7));
