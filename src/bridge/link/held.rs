@@ -39,7 +39,7 @@ struct Message {
     /// The time between refusals, without the times in which the message could not be sent.
     refused_ms: u64,
     refusals: u32,
-    /// `None`: the message is under way, or its owner looks after it.
+    /// `None`: the message is under way, or its owner has been asked to send it.
     due: Option<Instant>,
     /// The message was sent, and the remote has not answered since.
     is_in_doubt: bool,

@@ -64,7 +64,7 @@ impl Window {
         self.count = 0;
     }
 
-    /// Gives back the places of a window that is empty.
+    /// Gives back the memory of a window that is empty.
     pub(super) fn trim(&mut self) {
         if self.flights.is_empty() {
             self.flights = VecDeque::new();
@@ -85,8 +85,8 @@ impl Window {
         span < u64::from(self.id_count)
     }
 
-    /// The message nearly always goes behind all others: only a message that was to be released before, or that was refused for a
-    /// time, comes out of order.
+    /// Adds a message. It nearly always goes behind all others: only a message that was to be released before, or that
+    /// was refused for a time, comes out of order.
     pub(super) fn push(&mut self, sequence: u64, step: Step, topic: u64) {
         assert!(self.takes(sequence), "an identifier stands for one message");
         let place = self.flights.partition_point(|flight| flight.sequence < sequence);
@@ -122,7 +122,7 @@ impl Window {
         open.map(|flight| flight.sequence).collect()
     }
 
-    /// The sequence that `id` stands for now.
+    /// The sequence for which `id` stands now.
     pub(super) fn sequence_of(&self, id: PacketId) -> Option<u64> {
         let count = u64::from(self.id_count);
         let offset = u64::from(id.get().checked_sub(self.first_id)?);
