@@ -4,18 +4,19 @@ use super::format;
 use super::segment::Run;
 use super::states::{Mark, Span};
 
-/// Spans of changed states that are kept for the next write; with more, a new segment's head takes them all.
+/// So many spans of changed states are kept for the next write. If there are more, a new segment's head takes all
+/// states.
 const CHANGES_MAX: usize = 4096;
 
 /// Messages that are not in a segment yet.
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// Where it began; those before `run` were dropped.
+    /// The first sequence of the batch, even if that message was dropped.
     pub first_sequence: u64,
     pub run: Run,
-    /// Their records.
+    /// The records of the messages.
     pub bytes: Vec<u8>,
-    /// So many at the front of `run` were dropped, and so many of the bytes are theirs.
+    /// How many messages at the front of `run` were dropped, and how many of the bytes are theirs.
     pub dropped: usize,
     dropped_size: usize,
 }
@@ -40,7 +41,7 @@ impl Batch {
         self.dropped += 1;
         self.dropped_size += size as usize;
         if self.count() == 0 {
-            // Nobody has seen their sequences.
+            // No sequence of this batch was told to a reader, so they are used again.
             *self = Batch::new(self.first_sequence);
         } else if self.dropped_size * 2 > self.bytes.len() {
             self.close_gap();
@@ -48,20 +49,20 @@ impl Batch {
         true
     }
 
-    /// Moves what is left to the front. What was dropped is larger whenever messages are dropped, so all moves together
-    /// cost no more than writing the messages did.
+    /// Moves the remaining records to the front. The dropped part is larger than the rest whenever this is called for
+    /// drops, so all moves together cost no more than writing the messages did.
     pub(super) fn close_gap(&mut self) {
         self.run.drop_first(std::mem::take(&mut self.dropped));
         self.bytes.drain(..std::mem::take(&mut self.dropped_size));
     }
 }
 
-/// States that changed since they were last written.
+/// States that have changed since they were last written.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub received: Vec<Span>,
     pub done: Vec<Span>,
-    /// They were more than fit.
+    /// Whether there were more changes than `CHANGES_MAX`.
     pub overflow: bool,
 }
 
@@ -70,7 +71,7 @@ impl Changes {
         self.received.is_empty() && self.done.is_empty() && !self.overflow
     }
 
-    /// Whether messages that were received are among them.
+    /// Whether messages that were received may be among them.
     pub(super) fn may_have_received(&self) -> bool {
         !self.received.is_empty() || self.overflow
     }
@@ -94,7 +95,7 @@ impl Changes {
         self.received.len() + self.done.len()
     }
 
-    /// One record, or nothing.
+    /// One record; empty if no state has changed.
     pub(super) fn encode(&self, place: u64, key: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.encoded_size());
         if self.count() > 0 {

@@ -1,17 +1,17 @@
-//! Facts about a segment that save reading it: sizes, places, times, and how many of its messages are not done.
+//! Facts about a segment that save reading it: sizes, offsets, times, and how many of its messages are not done.
 
 use super::format::Format;
 
-/// A place is remembered about every so many bytes.
+/// An offset is remembered about every so many bytes.
 const PLACE_STEP: u64 = 64 * 1024;
 /// Times are remembered to this precision.
 const TIME_STEP_MS: u64 = 1000;
 
-/// A run of message records, consecutive in sequence; of one that cannot be read, only the sequence is left.
+/// Message records with consecutive sequences. Of a record that cannot be read, only the sequence is left.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     pub first_sequence: u64,
-    /// Size of each message's record; 0: it cannot be read.
+    /// The size of each message's record; 0: it cannot be read.
     pub sizes: Vec<u32>,
     /// From this sequence on (until the next entry) messages were pushed at this time, ms since 1970, or up to
     /// [`TIME_STEP_MS`] later.
@@ -23,7 +23,7 @@ impl Run {
         Run { first_sequence, ..Run::default() }
     }
 
-    /// One behind the last sequence.
+    /// The sequence behind the last one.
     pub fn end(&self) -> u64 {
         self.first_sequence + self.sizes.len() as u64
     }
@@ -53,7 +53,7 @@ impl Run {
         self.times[..behind].last().map(|&(_, time_ms)| time_ms)
     }
 
-    /// Forgets the first `count`.
+    /// Forgets the first `count` records.
     pub fn drop_first(&mut self, count: usize) {
         self.sizes.drain(..count);
         self.first_sequence += count as u64;
@@ -61,7 +61,7 @@ impl Run {
         self.times.drain(..behind.saturating_sub(1));
     }
 
-    /// Appends a run that begins where this one ends.
+    /// Appends records that begin where these end.
     fn join(&mut self, run: Run) {
         assert_eq!(self.end(), run.first_sequence);
         self.sizes.extend_from_slice(&run.sizes);
@@ -83,15 +83,15 @@ pub struct Segment {
     head_size: u64,
     /// Bytes of the file that count: head and whole records.
     pub size: u64,
-    /// Messages that are not done, and the bytes of their records.
+    /// How many messages are not done, and the bytes of their records.
     pub unfinished: u64,
     pub unfinished_size: u64,
-    /// Of these, those that wait.
+    /// How many of the unfinished messages wait.
     pub waiting: u64,
     pub format: Format,
-    /// The write with this number records the last of its marks.
+    /// The number of the write that records the last of the segment's marks.
     pub recorded_by: u64,
-    /// It could not be deleted; tried again when the next segment begins.
+    /// Whether the file could not be deleted. The deletion is tried again when the next segment begins.
     pub stuck: bool,
     /// Sequence and offset of some message records.
     places: Vec<(u64, u64)>,
@@ -119,7 +119,8 @@ impl Segment {
         self.size - self.head_size
     }
 
-    /// Takes in what was written at its end: `states_size` bytes of states, then `run`, all of it waiting.
+    /// Takes in the bytes that were written at the segment's end: `states_size` bytes of states, then `run`, all of
+    /// which waits.
     pub fn append(&mut self, states_size: u64, run: Run) {
         let mut offset = self.size + states_size;
         for (&size, sequence) in run.sizes.iter().zip(run.first_sequence..) {
@@ -135,21 +136,22 @@ impl Segment {
         }
     }
 
-    /// Takes in one record that was found at the end; its state is counted later.
+    /// Takes in one record that was found at the end. Its state is counted later.
     pub fn found_message(&mut self, size: u32, time_ms: u64) {
         self.note_place(self.messages.end(), self.size);
         self.messages.add(size, time_ms);
         self.size += u64::from(size);
     }
 
-    /// Takes in that the next `size` bytes cannot be read; so many messages were in them.
+    /// Takes in that the next `size` bytes, with so many messages, cannot be read.
     pub fn found_damage(&mut self, size: u64, count: u64) {
         self.size += size;
         let sizes = &mut self.messages.sizes;
         sizes.resize(sizes.len() + count as usize, 0);
     }
 
-    /// The record of `sequence`, or states before it, begin at `offset`: known because what is in front cannot be read.
+    /// Notes that the record of `sequence`, or states before it, begin at `offset`, because the bytes in front cannot
+    /// be read.
     pub fn note_found(&mut self, sequence: u64, offset: u64) {
         let at = self.places.partition_point(|&(first, _)| first < sequence);
         match self.places.get_mut(at) {
@@ -158,13 +160,13 @@ impl Segment {
         }
     }
 
-    /// Forgets messages from `end` on: a later segment holds them.
+    /// Forgets messages from `end` on: a later segment has them.
     pub fn forget_from(&mut self, end: u64) {
         self.messages.truncate(end);
         self.places.retain(|&(sequence, _)| sequence < end);
     }
 
-    /// A known place at or before `sequence`.
+    /// A known message at or before `sequence`, and its offset.
     pub fn place_before(&self, sequence: u64) -> Option<(u64, u64)> {
         let behind = self.places.partition_point(|&(first, _)| first <= sequence);
         self.places[..behind].last().copied()

@@ -10,7 +10,7 @@ use crate::store::segment::{Run, Segment};
 use crate::store::states::{Mark, Span};
 
 impl Log {
-    /// Whether [`Log::next_step`] has something.
+    /// Whether [`Log::next_step`] has a step.
     pub fn wants_commit(&self) -> bool {
         let pending = !(self.open.run.is_empty() && self.changes.is_empty());
         pending
@@ -19,8 +19,8 @@ impl Log {
             || self.deletable(|segment| segment.unfinished == 0).is_some()
     }
 
-    /// What is to be done next. With `may_seal` (which is cleared then) all that was pushed and marked until now goes into
-    /// the log, else only what was sealed before. `None`: nothing is left.
+    /// The next step. With `may_seal` (which is cleared then) everything that was pushed and marked until now goes into
+    /// the log, else only the batch that was sealed before. `None`: nothing is left to do.
     pub fn next_step(&mut self, may_seal: &mut bool) -> Option<Step> {
         if self.is_soiled
             && let Some(Segment { id, size, .. }) = self.segments.back()
@@ -50,7 +50,7 @@ impl Log {
         if let Some(segment) = self.deletable(is_recorded) {
             return Some(Step::Delete { segment });
         }
-        // Received messages need no bytes, only their states, which are all written here.
+        // Received messages need only their states, not their bytes, and all states are written here.
         if self.live_size * 2 > self.settings.bytes_max
             && let Some(segment) = self
                 .deletable(|segment| segment.waiting == 0 && segment.recorded_by <= self.recorded)
@@ -75,7 +75,7 @@ impl Log {
                 self.active = true;
                 self.is_closed = false;
                 self.unsynced = false;
-                // The head has them. Those that changed since are in `changes`.
+                // The head has all states. States that changed since are in `changes`.
                 self.recorded = self.sealed_count;
                 if let Some(sealed) = &mut self.sealed {
                     sealed.changes = Changes::default();
@@ -89,8 +89,8 @@ impl Log {
                 self.unsynced = true;
                 let Some(sealed) = &mut self.sealed else { return };
                 sealed.written = true;
-                // A message that is done and not known to be so is, at most, repeated as QoS 1 allows, or released
-                // again: no sync for that.
+                // A lost mark that says "done" makes a message repeat, as QoS 1 allows, or be released again, at most.
+                // Such marks need no sync.
                 let wants_sync = !sealed.run.is_empty() || !sealed.changes.received.is_empty();
                 if self.settings.sync != SyncPolicy::EachBatch || !wants_sync {
                     self.absorb();
@@ -109,9 +109,9 @@ impl Log {
 
     pub fn step_failed(&mut self, step: &Step) {
         match step {
-            // The number is not used again; what may lie there has no message that counts.
+            // The number of the segment is not used again. The file, if there is one, has no message that counts.
             Step::Create { .. } => self.is_short = true,
-            // The same bytes go to the same place next time.
+            // The same bytes go to the same offset next time.
             Step::Write { .. } => self.is_short = true,
             Step::Truncate { .. } => {}
             Step::Sync { segment } => {
@@ -138,8 +138,8 @@ impl Log {
         active.map(|segment| segment.id)
     }
 
-    /// The segment to sync beside the steps; what is written from now on is unsynced again. If it fails, say so with
-    /// [`Log::step_failed`].
+    /// The segment to sync beside the steps. Bytes that are written from now on are unsynced again. The caller reports
+    /// a failure by [`Log::step_failed`].
     pub fn begin_sync(&mut self) -> Option<u64> {
         let segment = self.unsynced();
         self.unsynced = false;
@@ -197,7 +197,7 @@ impl Log {
         Step::Create { segment, head: head.encode() }
     }
 
-    /// What is sealed is in the last segment now.
+    /// Moves the sealed batch, which is written, into the last segment.
     fn absorb(&mut self) {
         let (Some(sealed), Some(segment)) = (self.sealed.take(), self.segments.back_mut()) else {
             return;
@@ -239,8 +239,8 @@ impl Log {
         }
     }
 
-    /// Bytes behind what counts of the last segment go. They would come to life again if the segment that has these sequences,
-    /// too, were deleted first.
+    /// Notes that bytes behind the counted ones of the last segment must go. They would count again if the segment that
+    /// has the same sequences were deleted first.
     pub(super) fn soil(&mut self) {
         let last = self.segments.back();
         self.is_soiled = last.is_some_and(|last| last.id >= self.first_own_segment);
