@@ -21,12 +21,12 @@ struct Property {
     encoded: Encoded,
 }
 
-/// What of a property that is added can be put together before there is a message.
+/// The part of a property that can be encoded before there is a message.
 #[derive(Clone)]
 enum Encoded {
     All(FixedProperty),
     Name(PropertyName),
-    /// It cannot be encoded and fails with each message, or it replaces others.
+    /// The property cannot be encoded and fails with each message, or it replaces others.
     Nothing,
 }
 
@@ -34,9 +34,9 @@ enum Encoded {
 struct UserProperty {
     filters: Filters,
     properties: Vec<Property>,
-    /// All properties are the same for all messages of one client on one topic.
+    /// Whether all properties are the same for all messages of one client on one topic.
     is_held: bool,
-    /// The value that is being put together.
+    /// The memory of the value.
     value: String,
 }
 
@@ -165,7 +165,7 @@ mod tests {
         UserPropertyFactory::new(&settings, &filters, &properties)
     }
 
-    /// The user properties of a message with `a: 1`, `x: old`, `a: 2` behind the plugin.
+    /// Compares the user properties that a message with `a: 1`, `x: old`, `a: 2` has behind the plugin.
     fn check(topic: &str, factory: &UserPropertyFactory, want: &[(&str, &str)]) {
         let raw = b"\x26\0\x01a\0\x011\x26\0\x01x\0\x03old\x26\0\x01a\0\x012";
         let original = MessageView { topic, raw_properties: raw, ..MessageView::default() };

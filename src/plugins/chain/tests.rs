@@ -1,4 +1,4 @@
-//! The chain with plugins that do as they are told: order, denial, failures, panics, time.
+//! The chain with plugins that follow the test's orders: order, denial, failures, panics, time.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -147,7 +147,7 @@ fn calls() -> Vec<&'static str> {
     CALLS.with(|calls| calls.borrow().clone())
 }
 
-/// What became of a message to `t` of a chain: the verdict, the topic, who has added a property.
+/// The result of a message to `t`: the verdict, the topic, and the plugins that have added a property.
 fn publish(chain: &mut Chain) -> (Verdict, String, Vec<String>) {
     let original = MessageView { topic: "t", ..MessageView::default() };
     let (limits, mut buffers) = (Limits::default(), EditBuffers::default());
@@ -181,7 +181,7 @@ fn plugins_are_called_in_their_order_until_one_denies() {
     assert_eq!(chain.authorize_publish(&client, &message), DENIED);
     assert!(!chain.deliver(&client, &message));
     assert_eq!(calls(), ["a", "b"].repeat(5));
-    // Who is told cannot deny.
+    // A hook that only hears of something cannot deny.
     chain.unsubscribed(&client, "f");
     chain.tick();
     assert_eq!(calls()[10..], ["a", "b", "c", "a", "b", "c"]);
@@ -304,7 +304,7 @@ fn what_passes_between_two_calls_is_no_hooks_time_once_it_was_told() {
         thread::sleep(Duration::from_millis(40));
     }
     thread::sleep(Duration::from_millis(40));
-    // Deliver hooks stand by themselves.
+    // Deliver hooks are timed alone.
     assert!(chain.deliver(&client, &message));
     for hook in ["publish", "authorize_publish", "deliver"] {
         assert_eq!(figures(&chain, "quick", hook).slow, 0, "{hook}");
