@@ -1,8 +1,8 @@
 //! Files by plain system calls on the pool's threads, in an order that holds although futures are dropped half-way.
 //!
-//! A call that was given to the pool is made, however late, and also when nobody awaits it any more. So each call holds a
+//! A call that was given to the pool is made, however late, and also when no task awaits it any more. So each call holds a
 //! turn until it has been made, and the next of its kind waits for it: a write never comes after a later one, a file is not
-//! made after it was removed.
+//! created after it was removed.
 //!
 //! The end of the executor waits for these calls, and for no look-up of a name.
 
@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Pool;
 
-/// One call at a time, in the order in which they were asked for.
+/// Lets one call run at a time, in the order in which the calls were asked for.
 #[derive(Clone)]
 struct Turn(Arc<Semaphore>);
 
@@ -34,11 +34,11 @@ impl Turn {
 pub(crate) struct File {
     file: Arc<fs::File>,
     pool: Rc<Pool>,
-    /// Of what changes the file's bytes.
+    /// The turn of calls that change the file's bytes.
     changes: Turn,
-    /// Of syncs, which may run beside changes.
+    /// The turn of syncs, which may run beside changes.
     syncs: Turn,
-    /// Why a sync failed, until somebody hears it: the kernel says so once, maybe to a sync that was given up.
+    /// Why a sync failed, until a caller hears it: the kernel tells it once, maybe to a sync that was given up.
     failure: Arc<Mutex<Option<io::Error>>>,
 }
 
@@ -101,7 +101,8 @@ impl File {
             if failure.is_none() {
                 *failure = call(&file).err();
             }
-            // The turn goes back with the outcome: the next sync comes when this one was heard, or given up.
+            // The turn goes back with the outcome: the next sync runs when a caller has heard this outcome, or has
+            // given it up.
             turn
         };
         let _turn = self.pool.call_file(sync).await;
@@ -124,7 +125,7 @@ impl File {
 pub(crate) struct Directory {
     file: Arc<fs::File>,
     pool: Rc<Pool>,
-    /// Of what looks up, makes or removes names, and of syncs.
+    /// The turn of calls that look up, create or remove names, and of syncs.
     turn: Turn,
 }
 
@@ -211,7 +212,7 @@ mod tests {
                 file.write_at(b"old", 0)
             });
             assert!(poll_once(slow).await.is_none());
-            // Given up before it has its turn: it is never made.
+            // A call that is given up before it has its turn is never made.
             assert!(poll_once(file.write_at(b"never".to_vec(), 0)).await.is_none());
             file.write_at(b"new".to_vec(), 0).await.unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"new");
@@ -286,7 +287,7 @@ mod tests {
             let failure = file.fdatasync().await.unwrap_err();
             assert_eq!(failure.raw_os_error(), Some(libc::EIO));
             file.fdatasync().await.unwrap();
-            // One that is awaited tells it itself, whoever waits behind it.
+            // A sync that is awaited tells its failure itself, whichever sync waits behind it.
             let failing = file.sync_by(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
             let (failure, next) = zip(failing, file.fdatasync()).await;
             assert!(failure.is_err() && next.is_ok());
