@@ -7,15 +7,16 @@ use crate::session::SessionKey;
 use crate::session::inflight::FlowState;
 use crate::time::Instant;
 
-/// Acknowledgements of so many bytes are used before it is looked whether their connection has used its turn.
+/// So many bytes of acknowledgements are used before the shard checks whether their connection has used its share of
+/// the turn.
 const ACKS_AT_ONCE_BYTES: usize = 32 << 10;
 
-/// Fewer are not held against it: the reads of a turn bring little in so small pieces.
+/// Fewer bytes are not charged: they come in pieces so small that the reads of a turn bring little.
 const ACKS_CHARGED_BYTES: usize = 2 << 10;
 
 impl Shard {
-    /// Uses the plain acknowledgements at the start of `bytes`, of which one is there: most come many in a row, and what is
-    /// the same for all is asked once. Returns how many bytes they had.
+    /// Uses the plain acknowledgements at the start of `bytes`, of which there is at least one. Many come in a row, and
+    /// checks that hold for all are made once. Returns how many bytes they had.
     #[inline(never)]
     pub(super) fn read_plain_acks(
         &mut self,
@@ -58,7 +59,7 @@ impl Shard {
                     });
                 }
             }
-            // The next one may have to wait until its answer has room.
+            // The next acknowledgement may have to wait until its answer has room.
             if connection.output.size() >= output_size_max {
                 break;
             }
@@ -72,16 +73,16 @@ impl Shard {
             self.pump(now, key);
         }
         if used >= ACKS_CHARGED_BYTES {
-            // Each may have made room for a message.
+            // Each acknowledgement may have made room for a message.
             self.charge(id, used as u64 / 2);
         }
         used
     }
 
-    /// The end of a QoS 1 message. An id that is not in flight is ignored: the flow may have ended before.
+    /// Ends a QoS 1 message. An id that is not in flight is ignored: the flow may have ended before.
     pub(super) fn on_puback(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Step {
         let Some(session) = self.clients.session(key) else { return Step::Stop };
-        // Whatever the reason code: an error ends the message as well. [MQTT-4.4.0-2] [MQTT-4.8.2-6]
+        // The reason code does not matter: an error ends the message as well. [MQTT-4.4.0-2] [MQTT-4.8.2-6]
         if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPuback) {
             self.pump(now, key);
         }
@@ -169,7 +170,7 @@ impl Shard {
     }
 }
 
-/// What answers an id that is known, or is not.
+/// The reason code of the answer, by whether the id is known.
 fn reason_if(is_known: bool) -> ReasonCode {
     if is_known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound }
 }

@@ -27,28 +27,28 @@ use crate::topic::ScanEnd;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Retained messages of one answer, its bytes, and topics looked at for it.
+/// The bounds on one answer: retained messages, bytes, and topics that are looked at for it.
 const RETAINED_COUNT_MAX: usize = 256;
 const RETAINED_BYTES_MAX: usize = 256 << 10;
 const RETAINED_VISIT_MAX: usize = 4096;
 
-/// What a shard knows of the bridges.
+/// The shard's state about the bridges.
 pub(super) struct Bridges {
     pub hops: Hops,
-    /// A client that is a bridge has connected since the shard began.
+    /// Whether a client that is a bridge has connected since the shard began.
     pub has_clients: bool,
     pub stage: BridgeStage,
-    /// By bridge: how far its log has come.
+    /// How far each bridge's log has come.
     written: [Generation; BRIDGE_COUNT_MAX],
     /// Sessions with acknowledgements that wait.
     waiting: Vec<SessionKey>,
-    /// Messages of bridges that other bridges' logs must have first, in order.
+    /// Messages of bridges that must be in other bridges' logs before they are answered, in order.
     inbound: VecDeque<(BridgeId, u64, Ticket)>,
-    /// Messages of remote brokers that are not published yet, and how many of each batch are.
+    /// Messages of remote brokers that are not published yet, and how many of each batch have been.
     pub inbound_left: VecDeque<(BridgeId, InboundBatch, usize)>,
-    /// Numbers of messages of bridges that may be answered, by bridge and answer.
+    /// Numbers of messages of bridges that may be answered, by bridge and reason code.
     taken: Vec<(BridgeId, ReasonCode, Vec<u64>)>,
-    /// Bridges that cannot take more, as bits.
+    /// A bit for each bridge that cannot take more messages.
     held: u64,
     parked: VecDeque<ConnectionId>,
     queries: VecDeque<(u64, Box<str>, Option<Box<str>>)>,
@@ -71,12 +71,12 @@ impl Bridges {
         }
     }
 
-    /// Whether some bridge holds publishers back.
+    /// Whether some bridge makes publishers wait.
     pub(super) fn is_holding(&self) -> bool {
         self.held != 0
     }
 
-    /// Whether any message may be wanted.
+    /// Whether some rule may want a message.
     #[inline]
     pub(super) fn is_any(&self) -> bool {
         self.stage.is_any()
@@ -86,18 +86,19 @@ impl Bridges {
         self.stage.is_empty() && self.taken.is_empty()
     }
 
-    /// Nothing to do before the bridges say something.
+    /// Whether there is nothing to do before the bridges send something.
     pub(super) fn is_idle(&self) -> bool {
         self.is_empty() && self.queries.is_empty()
     }
 
-    /// Where messages are noted that go to clients that are bridges; `None`: none of them can come back over ours.
+    /// Where messages for clients that are bridges are noted; `None`: such messages cannot come back over a bridge of
+    /// ours.
     #[inline]
     pub(super) fn returns(&mut self) -> Option<&mut BridgeStage> {
         (self.has_clients && self.stage.has_returns()).then_some(&mut self.stage)
     }
 
-    /// Questions for retained messages.
+    /// How many questions for retained messages wait.
     pub(super) fn query_count(&self) -> usize {
         self.queries.len()
     }
@@ -122,7 +123,7 @@ impl Bridges {
     }
 }
 
-/// The places of the bits that are set.
+/// The numbers of the bits that are set.
 fn bits(mut set: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let place = set.trailing_zeros() as usize;
@@ -134,7 +135,7 @@ fn bits(mut set: u64) -> impl Iterator<Item = usize> {
 }
 
 impl Shard {
-    /// Messages that these rules want go to the bridges' lane from now on.
+    /// Sets the rules: messages that they want go to the bridges' lane from now on.
     pub fn set_bridges(&mut self, rules: Arc<ForwardIndex>) {
         self.bridges.stage.set_rules(rules);
     }
@@ -144,7 +145,7 @@ impl Shard {
         self.bridges.poll(&mut self.counters)
     }
 
-    /// Whether messages of remote brokers can be taken now; else they stay in their lane.
+    /// Whether the shard can take messages of remote brokers now; else they stay in their lane.
     pub fn takes_bridge_mail(&self) -> bool {
         !self.flow.outbox.is_above_mark() && !self.bridges_above_mark() && !self.has_inbound_left()
     }
@@ -154,12 +155,12 @@ impl Shard {
         self.bridges.inbound_left.iter().map(|(_, messages, _)| messages.size()).sum()
     }
 
-    /// Messages of remote brokers have used their part of this turn.
+    /// Whether messages of remote brokers have used their share of this turn and others of them wait.
     pub fn has_inbound_left(&self) -> bool {
         !self.bridges.inbound_left.is_empty()
     }
 
-    /// More waits for the bridges than their lane should hold: publishers are not read.
+    /// Whether more waits for the bridges than their lane should hold, so that publishers are not read.
     #[inline]
     pub(super) fn bridges_above_mark(&self) -> bool {
         self.bridges.stage.bytes() > self.limits.mail_bytes_mark
@@ -180,7 +181,7 @@ impl Shard {
         }
     }
 
-    /// Tells the bridges of a retained message that goes to a client that is one.
+    /// Tells the bridges of a retained message that goes to a client that is a bridge.
     pub(super) fn note_retained(&mut self, key: SessionKey, message: &Message<'_>) {
         if self.bridges.has_clients
             && self.bridges.stage.has_returns()
@@ -190,7 +191,7 @@ impl Shard {
         }
     }
 
-    /// A client may have so many messages unacknowledged, those that wait for a log included.
+    /// Checks how many messages a client has unacknowledged, including those that wait for a log.
     pub(super) fn check_held_acks(
         &mut self,
         now: Instant,
@@ -208,14 +209,14 @@ impl Shard {
             return Some(self.refuse_at_receive_max(now, id, why));
         }
         if self.clients.connection(id)?.is_peer_gone {
-            // What it sent before its end is used above all marks.
+            // Packets that the client sent before its end are used above all marks.
             return None;
         }
-        // A 3.x client was told no maximum: it is not read until some are answered.
+        // A 3.x client was told no maximum: it is not read until some messages are answered.
         Some(self.park(id, Park::Acks))
     }
 
-    /// What must be written before the message is acknowledged; `None`: nothing.
+    /// The ticket of a message: what must be written before it is acknowledged; `None`: nothing.
     fn ticket(&mut self, generation: Generation) -> Option<Ticket> {
         let message = self.flow.arena.get(generation)?;
         let targets = self.bridges.stage.targets(&message);
@@ -224,7 +225,7 @@ impl Shard {
         (bridges != 0).then_some(Ticket { generation, bridges })
     }
 
-    /// Answers a QoS 1 or 2 publish now, or when the log has it and all before it are answered.
+    /// Answers a QoS 1 or 2 publish now, or when the log has the message and all earlier publishes are answered.
     #[cold]
     pub(super) fn acknowledge_when_written(
         &mut self,
@@ -254,7 +255,7 @@ impl Shard {
         }
     }
 
-    /// Answers a refused publish in its turn.
+    /// Answers a refused publish behind all earlier ones.
     pub(super) fn acknowledge_in_turn(
         &mut self,
         id: ConnectionId,
@@ -292,7 +293,7 @@ impl Shard {
         *written = (*written).max(through);
         let mut waiting = std::mem::take(&mut self.bridges.waiting);
         waiting.retain(|&key| self.release_acks(now, key));
-        // Some of those that were released have published again.
+        // Some sessions that were answered have published again.
         waiting.append(&mut self.bridges.waiting);
         self.bridges.waiting = waiting;
         while let Some(&(bridge, number, ticket)) = self.bridges.inbound.front() {
@@ -304,7 +305,7 @@ impl Shard {
         }
     }
 
-    /// Answers what can be answered of a session; whether some must still wait.
+    /// Gives the answers of a session whose tickets are written; returns whether others must still wait.
     fn release_acks(&mut self, now: Instant, key: SessionKey) -> bool {
         let mut released = false;
         loop {
@@ -336,7 +337,7 @@ impl Shard {
             return;
         }
         self.bridges.held &= !bit;
-        // Each finds out with its next publish whether it must still wait.
+        // Each connection finds out with its next publish whether it must still wait.
         for _ in 0..self.bridges.parked.len() {
             let Some(id) = self.bridges.parked.pop_front() else { return };
             if let Some(connection) = self.clients.connection(id) {
@@ -346,7 +347,7 @@ impl Shard {
         }
     }
 
-    /// The connection's publishes wait until the bridge that stores them has room.
+    /// Notes that the connection's publishes wait until the bridge that stores them has room.
     pub(super) fn list_parked_on_bridge(&mut self, id: ConnectionId) {
         self.bridges.parked.push_back(id);
     }
@@ -355,7 +356,7 @@ impl Shard {
         self.bridges.parked.retain(|parked| *parked != id);
     }
 
-    /// Publishes what remote brokers sent, as much as a turn allows: the rest waits, in its order.
+    /// Publishes messages of remote brokers, as many as a turn allows. The others wait, in their order.
     pub(super) fn admit_inbound(&mut self, now: Instant) {
         self.work.turns.is_pending |= self.has_inbound_left();
         while self.work.turns.bridge_steps < self.turn_part()
@@ -367,7 +368,8 @@ impl Shard {
         }
     }
 
-    /// Publishes the messages of a batch but the first `used`; `Some`: so many are used, and the rest is in the next turn.
+    /// Publishes the messages of a batch, without the first `used`. `Some`: so many are used, and the others wait for
+    /// the next turn.
     fn admit_inbound_batch(
         &mut self,
         now: Instant,
@@ -399,10 +401,10 @@ impl Shard {
                 self.bridges.take_number(bridge, number, reason);
                 continue;
             }
-            // What was denied waits for no log.
+            // A denied message waits for no log.
             match self.ticket(admitted.generation) {
                 Some(ticket) => self.bridges.inbound.push_back((bridge, number, ticket)),
-                // In the order in which they came. [MQTT-4.6.0-2]
+                // Messages are answered in the order in which they came. [MQTT-4.6.0-2]
                 None if !self.bridges.inbound.is_empty() => {
                     self.bridges.inbound.push_back((bridge, number, Ticket::NOW));
                 }
@@ -412,7 +414,7 @@ impl Shard {
         None
     }
 
-    /// Answers with retained messages of this shard's, a chunk a turn.
+    /// Answers the bridges with retained messages of this shard, a chunk a turn.
     pub(super) fn answer_bridges(&mut self, now: Instant) {
         while !self.bridges_above_mark() {
             let Some((request, filter, after)) = self.bridges.queries.pop_front() else { return };
@@ -431,7 +433,7 @@ impl Shard {
                 ScanEnd::Done => None,
                 ScanEnd::More(topic) => Some(topic),
             };
-            // Behind every message that was published before.
+            // The answer goes behind every message that was published before.
             self.bridges.stage.push_item(ToBridges::Retained { request, messages, more });
         }
     }

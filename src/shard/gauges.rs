@@ -1,4 +1,4 @@
-//! What a shard holds at this moment.
+//! Sums up the amounts that a shard holds at this moment.
 
 use super::Shard;
 use crate::gauges::Gauges;

@@ -21,17 +21,17 @@ use crate::work::steps_of_bytes;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-/// What a filter of a SUBSCRIBE came to.
+/// The outcome of one filter of a SUBSCRIBE.
 enum Outcome {
-    /// At the limit that these keys set; empty: it was none.
+    /// The filter was refused at the limit that these keys set; empty: there was no limit.
     Refused(ReasonCode, &'static str),
-    /// By a plugin.
+    /// A plugin has denied the filter.
     Denied(ReasonCode),
-    /// Whether other shards must confirm it first.
+    /// `is_waiting`: other shards must confirm the filter first.
     Granted { qos: QoS, is_waiting: bool },
 }
 
-/// What the broker does not have, and CONNACK says so.
+/// A feature that the broker does not have, as CONNACK says.
 struct Unavailable {
     reason: ReasonCode,
     why: &'static str,
@@ -73,7 +73,7 @@ impl Shard {
         let mut waiting = 0;
         for (filter, mut options) in subscribe.filters.iter() {
             if is_v3_bridge {
-                // What 5.0 has options for, and a bridge cannot do without.
+                // 5.0 has options for this, and a bridge cannot do without it.
                 options.no_local = !filter.starts_with("$share/");
                 options.retain_as_published = true;
             }
@@ -112,7 +112,7 @@ impl Shard {
         Step::Done
     }
 
-    /// Granted filters whose groups other shards own, and may still refuse.
+    /// The granted filters whose groups other shards own: their owners may still refuse them.
     fn joins_of(
         &self,
         subscribe: &Subscribe<'_>,
@@ -139,7 +139,7 @@ impl Shard {
         self.notice_client(now, About::Subscription, id, &what, keys);
     }
 
-    /// What a SUBSCRIBE asks for and CONNACK said is not to be had.
+    /// A feature that a SUBSCRIBE asks for although CONNACK said that the broker does not have it.
     fn unavailable_of(&self, subscribe: &Subscribe<'_>) -> Option<Unavailable> {
         if !self.limits.subscription_ids_available && subscribe.subscription_id.is_some() {
             return Some(Unavailable {
@@ -169,8 +169,8 @@ impl Shard {
         None
     }
 
-    /// Looks at a packet's filters before any of them takes effect. The connection ends if one is ill-formed, which makes the
-    /// packet malformed, or if the client does not take an answer to so many.
+    /// Checks a packet's filters before any of them takes effect. The connection ends if one is ill-formed, which makes
+    /// the packet malformed, or if the client does not take an answer to so many filters.
     fn check_filters<'a>(
         &mut self,
         now: Instant,
@@ -200,7 +200,7 @@ impl Shard {
         Some(self.refuse(now, id, ReasonCode::PacketTooLarge, why))
     }
 
-    /// One of the filters that a SUBACK waits for is known everywhere.
+    /// Notes that one of the filters for which a SUBACK waits is known everywhere.
     pub(super) fn confirm_subscribe(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.clients.connection(id) else { return };
         let Some(pending) = &mut connection.pending else { return };
@@ -245,7 +245,7 @@ impl Shard {
         let parsed =
             match parse_filter(text, self.limits.filter_size_max, self.limits.filter_levels_max) {
                 Ok(parsed) => parsed,
-                // The filter is well formed, and too long or too deep.
+                // The filter is well formed, but too long or too deep.
                 Err(_) => return Outcome::Refused(ReasonCode::QuotaExceeded, TOPIC_KEYS),
             };
         if let Some(Unavailable { reason, key, .. }) = self.unavailable(text) {
@@ -343,7 +343,7 @@ impl Shard {
         };
         let pull = self.new_pull(parsed.filter, envelope);
         if let Some(session) = self.clients.session(key) {
-            // A subscription made again asks again, once.
+            // A subscription that is made again fetches again, once.
             session.end_pull(parsed.filter);
             if let Some(pull) = pull {
                 session.begin_pull(pull);
@@ -361,7 +361,7 @@ impl Shard {
         if let Some(step) = self.check_filters(now, id, unsubscribe.filters.iter()) {
             return step;
         }
-        // What waits for the groups that are left is found in one way through the queue.
+        // Waiting messages of all groups that are left are found in one pass through the queue.
         let numbers: BTreeSet<u32> = match self.clients.session(key) {
             Some(session) => {
                 unsubscribe.filters.iter().filter_map(|f| session.membership_number(f)).collect()
@@ -430,7 +430,7 @@ impl Shard {
     }
 }
 
-/// Levels in front of the first wildcard.
+/// How many levels stand in front of the first wildcard.
 fn wildcard_depth(filter: &str) -> Option<usize> {
     filter.split('/').position(|level| matches!(level, "+" | "#"))
 }

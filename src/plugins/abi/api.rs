@@ -298,7 +298,7 @@ fn flag(number: u32) -> Result<bool, Refused> {
     }
 }
 
-/// What a plugin handed in.
+/// The bytes that a plugin handed in.
 ///
 /// # Safety
 /// A view that is not null must be readable for its size as long as the result is used.
