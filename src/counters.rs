@@ -84,7 +84,7 @@ pub struct Counters {
     pub parked_on_output: u64,
     pub parked_on_bridges: u64,
     pub parked_on_rate: u64,
-    /// Connections that had used their share of a turn.
+    /// Connections that had used their part of a turn.
     pub parked_on_turns: u64,
     /// How often publishers of other shards had to wait until mail was worked off.
     pub mail_holds: u64,

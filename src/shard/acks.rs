@@ -7,7 +7,7 @@ use crate::session::SessionKey;
 use crate::session::inflight::FlowState;
 use crate::time::Instant;
 
-/// So many bytes of acknowledgements are used before the shard checks whether their connection has used its share of
+/// So many bytes of acknowledgements are used before the shard checks whether their connection has used its part of
 /// the turn.
 const ACKS_AT_ONCE_BYTES: usize = 32 << 10;
 

@@ -155,7 +155,7 @@ impl Shard {
         self.bridges.inbound_left.iter().map(|(_, messages, _)| messages.size()).sum()
     }
 
-    /// Whether messages of remote brokers have used their share of this turn and others of them wait.
+    /// Whether messages of remote brokers have used their part of this turn and others of them wait.
     pub fn has_inbound_left(&self) -> bool {
         !self.bridges.inbound_left.is_empty()
     }

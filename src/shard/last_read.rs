@@ -79,7 +79,7 @@ impl Shard {
     }
 
     /// Notes that the socket was read: to its end, up to the bound (`left` bytes less), or as far as the connection's
-    /// share of the turn allows. Returns a connection that is gone.
+    /// part of the turn allows. Returns a connection that is gone.
     pub fn handle_last_read(&mut self, now: Instant, left: usize) -> Option<ConnectionId> {
         let LastRead { connection, why, .. } =
             self.connections.last_reads.pop_front().expect("it was polled");

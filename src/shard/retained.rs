@@ -127,7 +127,7 @@ impl Shard {
         })
     }
 
-    /// Lists a session whose pull may go on. Each session gets one share of a turn, however often it is listed.
+    /// Lists a session whose pull may go on. Each session gets one part of a turn, however often it is listed.
     pub(super) fn list_pull(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session(key)
             && !session.set_pull_listed(true)
@@ -136,7 +136,7 @@ impl Shard {
         }
     }
 
-    /// Lets each session whose pull can go on fetch, until it has no room or has used its share of the turn.
+    /// Lets each session whose pull can go on fetch, until it has no room or has used its part of the turn.
     pub(super) fn continue_pulls(&mut self, now: Instant) {
         for _ in 0..self.retained.pulls.len() {
             let Some(key) = self.retained.pulls.pop_front() else { return };

@@ -47,7 +47,7 @@ const HELD_MIN: u64 = 32;
 /// How many turns a broker that ends gives to input that was read before.
 const LAST_ROUNDS: usize = 8;
 
-/// All connections that go on get so many shares of a turn together.
+/// All connections that go on get so many parts of a turn together.
 const GO_ON_TURNS: u64 = 8;
 
 /// The cost of the held messages, where each message is weighed.
@@ -180,7 +180,7 @@ fn weight(draft: &Draft<'_>, router: &Router) -> Option<u64> {
     Some(count.max(1) * (1 + steps_of_bytes(draft.size())))
 }
 
-/// A connection's share of a turn: at least one step, so that every connection makes progress.
+/// A connection's part of a turn: at least one step, so that every connection makes progress.
 fn part_of_turn(limits: &Limits) -> u64 {
     (limits.turn_steps_max / HELD_PART).max(1)
 }
@@ -299,7 +299,7 @@ impl Shard {
         }
     }
 
-    /// Charges steps to a connection. A connection that has used its share of the turn goes on in the next one.
+    /// Charges steps to a connection. A connection that has used its part of the turn goes on in the next one.
     #[inline(never)]
     pub(super) fn charge(&mut self, id: ConnectionId, steps: u64) {
         let Some(connection) = self.clients.connection(id) else { return };
@@ -312,7 +312,7 @@ impl Shard {
         self.end_turn_if_used(id);
     }
 
-    /// Parks a connection that has used its share of the turn, unless it is parked already.
+    /// Parks a connection that has used its part of the turn, unless it is parked already.
     pub(super) fn end_turn_if_used(&mut self, id: ConnectionId) {
         let part = self.turn_part();
         let Some(connection) = self.clients.connection(id) else { return };
