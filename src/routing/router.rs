@@ -48,7 +48,7 @@ pub(crate) struct Router {
     route_count: usize,
     routes_max: usize,
     /// Bytes that topics and routes hold outside of the table.
-    held_bytes: usize,
+    outside_bytes: usize,
     bytes_max: usize,
 }
 
@@ -97,7 +97,7 @@ impl Router {
             random: Random::new(hash.bytes(b"routes")),
             route_count: 0,
             routes_max,
-            held_bytes: 0,
+            outside_bytes: 0,
             bytes_max,
         }
     }
@@ -144,7 +144,7 @@ impl Router {
 
     /// The memory of remembered routes and of `changes`.
     pub(crate) fn route_bytes(&self) -> usize {
-        self.held_bytes + self.routes.bytes() + self.changes.bytes()
+        self.outside_bytes + self.routes.bytes() + self.changes.bytes()
     }
 
     #[inline(always)]
@@ -175,7 +175,7 @@ impl Router {
             };
             self.routes.insert(hash, remembered, |other| self.hash.bytes(&other.topic));
             self.route_count += 1;
-            self.held_bytes += bytes;
+            self.outside_bytes += bytes;
         }
         route
     }
@@ -236,7 +236,7 @@ impl Router {
     /// Counts a route out; returns the steps of freeing it.
     fn count_forgotten(&mut self, forgotten: &Remembered) -> u64 {
         self.route_count -= 1;
-        self.held_bytes -= bytes_of(&forgotten.topic, &forgotten.route);
+        self.outside_bytes -= bytes_of(&forgotten.topic, &forgotten.route);
         1 + (forgotten.route.local.len() / FREED_PER_STEP) as u64
     }
 
@@ -421,7 +421,7 @@ mod tests {
     struct World {
         router: Router,
         random: Random,
-        held: BTreeMap<(String, Subscriber), Options>,
+        subscribed: BTreeMap<(String, Subscriber), Options>,
         announced: BTreeMap<(String, ShardId), ()>,
         generations: [u32; 6],
         paths: BTreeMap<Path, usize>,
@@ -432,7 +432,7 @@ mod tests {
             World {
                 router: Router::new(&KeyedHash::new(seed), routes_max, bytes_max),
                 random: Random::new(seed),
-                held: BTreeMap::new(),
+                subscribed: BTreeMap::new(),
                 announced: BTreeMap::new(),
                 generations: [1; 6],
                 paths: BTreeMap::new(),
@@ -485,15 +485,16 @@ mod tests {
                 id: self.below(3) as u32,
             };
             let previous = self.router.subscribe(&filter, subscriber, options);
-            assert_eq!(previous, self.held.insert((filter, subscriber), options));
+            assert_eq!(previous, self.subscribed.insert((filter, subscriber), options));
         }
 
         fn unsubscribe(&mut self) {
-            if !self.held.is_empty() {
-                let place = self.below(self.held.len());
-                let (filter, subscriber) = self.held.keys().nth(place).expect("it is held").clone();
+            if !self.subscribed.is_empty() {
+                let place = self.below(self.subscribed.len());
+                let (filter, subscriber) =
+                    self.subscribed.keys().nth(place).expect("it is subscribed").clone();
                 self.router.unsubscribe(&filter, subscriber);
-                self.held.remove(&(filter, subscriber));
+                self.subscribed.remove(&(filter, subscriber));
             }
         }
 
@@ -503,7 +504,7 @@ mod tests {
             let ended = session(index as u32, self.generations[index]);
             self.generations[index] += 1;
             let router = &mut self.router;
-            self.held.retain(|(filter, subscriber), _| {
+            self.subscribed.retain(|(filter, subscriber), _| {
                 let is_its = *subscriber == ended;
                 if is_its {
                     router.unsubscribe(filter, *subscriber);
@@ -569,7 +570,7 @@ mod tests {
             }
             let mut groups = Vec::new();
             let mut sessions = BTreeMap::new();
-            for ((filter, subscriber), options) in &self.held {
+            for ((filter, subscriber), options) in &self.subscribed {
                 match subscriber {
                     _ if !matches(filter, topic) => {}
                     Subscriber::Group(index) => groups.push(*index),
