@@ -59,7 +59,7 @@ use crate::time::{Deadline, Instant};
 use inflight::{Flow, FlowState, Inflight};
 use packet_id::PacketIdSet;
 use parcel::Parcel;
-use queue::{PLACE_SIZE, Queue, QueueLimits, Queued};
+use queue::{ENTRY_SIZE, Queue, QueueLimits, Queued};
 use std::rc::Rc;
 
 /// The handle of a session on one shard: its index, and a generation that tells it from earlier sessions at that index.
@@ -138,11 +138,11 @@ impl Context<'_> {
     }
 
     fn stored_with(&self, message_count: usize, message: &Message<'_>) -> usize {
-        let places_size = (message_count + 1) * PLACE_SIZE;
+        let entries_size = (message_count + 1) * ENTRY_SIZE;
         // A message that has an allocation is counted already.
         let is_counted = message.stored.is_some() || self.encoded.has_copy();
         let size = if is_counted { 0 } else { stored_size(message.size()) };
-        self.stored.bytes() + size + places_size
+        self.stored.bytes() + size + entries_size
     }
 }
 
@@ -188,7 +188,7 @@ pub struct Session {
     /// Whether the shard lists the session among those whose pulls go on.
     is_pull_listed: bool,
     /// How many bytes `Absent` counts for this session; 0: it holds nothing, or its client is connected.
-    held: usize,
+    absent_bytes: usize,
     /// How many bytes `recount` counted last, without the windows of packet ids.
     counted: usize,
     /// The address from which the client connected last.
@@ -228,7 +228,7 @@ impl Session {
             is_short_of_places: false,
             is_slow: false,
             is_pull_listed: false,
-            held: 0,
+            absent_bytes: 0,
             counted: 0,
             address: ShareId::ALL,
             left_s: 0,

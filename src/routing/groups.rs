@@ -81,7 +81,7 @@ pub(crate) struct Group {
     /// Messages that no member could take yet.
     pub backlog: Queue,
     /// The bytes that the list of the largest holders counts for the group.
-    held: usize,
+    listed_bytes: usize,
 }
 
 impl Group {
@@ -217,7 +217,7 @@ impl Groups {
             text: text.into(),
             members: Members::new(),
             backlog: Queue::new(self.stored.clone()),
-            held: 0,
+            listed_bytes: 0,
         });
         self.by_text.insert(text.into(), index);
         self.texts_size += 2 * allocated(text.len());
@@ -229,7 +229,7 @@ impl Groups {
         self.by_text.remove(&group.text);
         self.texts_size -= 2 * allocated(group.text.len());
         self.members_size -= group.members.bytes();
-        self.backlogs.set(index, group.held, 0);
+        self.backlogs.set(index, group.listed_bytes, 0);
         Some(group)
     }
 
@@ -237,10 +237,10 @@ impl Groups {
     #[inline]
     pub(crate) fn list_backlog(&mut self, index: u32) {
         let Some(group) = self.groups.get_mut(index as usize) else { return };
-        let held = group.backlog.held_bytes();
-        if held != group.held {
-            self.backlogs.set(index, group.held, held);
-            group.held = held;
+        let bytes = group.backlog.stored_bytes();
+        if bytes != group.listed_bytes {
+            self.backlogs.set(index, group.listed_bytes, bytes);
+            group.listed_bytes = bytes;
         }
     }
 

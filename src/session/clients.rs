@@ -198,7 +198,7 @@ impl Clients {
         let mut session = self.sessions.remove(key.index as usize);
         session.end_count();
         self.ids_size -= allocated(session.client_id.len());
-        self.absent.set_bytes(session.address, key, session.held, 0);
+        self.absent.set_bytes(session.address, key, session.absent_bytes, 0);
         if session.left_s > 0 {
             self.absent.unlist(session.address, key, session.left_s);
         }
@@ -209,7 +209,7 @@ impl Clients {
     /// Notes the address from which the client of a session has connected.
     pub fn set_address(&mut self, key: SessionKey, address: Option<HolderName>) {
         let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
-        debug_assert!(session.key == key && session.held == 0 && session.left_s == 0);
+        debug_assert!(session.key == key && session.absent_bytes == 0 && session.left_s == 0);
         let before = std::mem::replace(&mut session.address, self.absent.enter(address));
         self.absent.leave(before);
     }
@@ -339,11 +339,11 @@ impl Clients {
         envelope: Envelope,
     ) -> Option<Offer> {
         let session = self.sessions.get_mut(key.index as usize)?;
-        let before = session.queue.held_bytes();
+        let before = session.queue.stored_bytes();
         let offer = session.offer(None, context, message, envelope);
-        let held = session.held + session.queue.held_bytes() - before;
-        self.absent.set_bytes(session.address, key, session.held, held);
-        session.held = held;
+        let stored = session.absent_bytes + session.queue.stored_bytes() - before;
+        self.absent.set_bytes(session.address, key, session.absent_bytes, stored);
+        session.absent_bytes = stored;
         Some(offer)
     }
 
@@ -352,9 +352,9 @@ impl Clients {
         let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
         debug_assert_eq!(session.key, key);
         let is_absent = session.connection.is_none();
-        let held = if is_absent { session.held_bytes() } else { 0 };
-        self.absent.set_bytes(session.address, key, session.held, held);
-        session.held = held;
+        let stored = if is_absent { session.stored_bytes() } else { 0 };
+        self.absent.set_bytes(session.address, key, session.absent_bytes, stored);
+        session.absent_bytes = stored;
         if is_absent && session.left_s == 0 {
             session.left_s = u32::try_from(now.0 / 1000 + 1).unwrap_or(u32::MAX);
             self.absent.list(session.address, key, session.left_s);

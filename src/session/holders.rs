@@ -58,14 +58,14 @@ impl<K: Copy + Ord> Holders<K> {
 
 impl Session {
     /// Bytes stored for the session; a message that waits for other sessions, too, counts fully.
-    pub fn held_bytes(&self) -> usize {
-        self.queue.held_bytes() + self.inflight.stored_bytes()
+    pub fn stored_bytes(&self) -> usize {
+        self.queue.stored_bytes() + self.inflight.stored_bytes()
     }
 
     /// How many messages were taken from the session's queue, and the packet id of the first message that is not
     /// acknowledged. A session whose client reads makes progress in one of these.
     pub fn progress(&self) -> (u64, Option<PacketId>) {
-        (self.queue.taken(), self.inflight.front_id())
+        (self.queue.sent_count(), self.inflight.front_id())
     }
 
     /// Drops an eighth of what waits, by policy, or all that is unacknowledged where nothing waits; returns how many

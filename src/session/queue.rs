@@ -37,12 +37,12 @@ pub struct Queue {
 #[derive(Debug)]
 struct Waiting {
     /// The first entry is never empty.
-    places: VecDeque<Option<Queued>>,
+    entries: VecDeque<Option<Queued>>,
     /// Entries from which QoS 0 messages can be dropped, each as the number of entries ever popped plus its index.
     qos0: VecDeque<u64>,
     popped: u64,
-    /// How many messages were ever taken to be sent.
-    taken: u64,
+    /// How many messages were taken out to be sent.
+    sent_count: u64,
     message_count: usize,
     bytes: usize,
     /// No message in the queue expires before this time; `None`: none expires.
@@ -51,9 +51,9 @@ struct Waiting {
 }
 
 /// The size of one entry, bytes.
-pub const PLACE_SIZE: usize = size_of::<Option<Queued>>();
+pub const ENTRY_SIZE: usize = size_of::<Option<Queued>>();
 /// An empty queue keeps room for so many entries.
-const PLACES_KEPT: usize = 64;
+const ENTRIES_KEPT: usize = 64;
 
 impl Queue {
     /// `total` counts the entries of all queues of the shard.
@@ -74,13 +74,13 @@ impl Queue {
     }
 
     /// Bytes of the messages and their entries.
-    pub fn held_bytes(&self) -> usize {
-        self.bytes() + self.len() * PLACE_SIZE
+    pub fn stored_bytes(&self) -> usize {
+        self.bytes() + self.len() * ENTRY_SIZE
     }
 
-    /// How many messages were ever taken to be sent.
-    pub fn taken(&self) -> u64 {
-        self.waiting.as_ref().map_or(0, |waiting| waiting.taken)
+    /// How many messages were taken out to be sent.
+    pub fn sent_count(&self) -> u64 {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.sent_count)
     }
 
     /// Puts the message at the end if there is room for it; `Err` hands it back.
@@ -143,7 +143,7 @@ impl Queue {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Queued> {
-        self.waiting.iter().flat_map(|waiting| waiting.places.iter().flatten())
+        self.waiting.iter().flat_map(|waiting| waiting.entries.iter().flatten())
     }
 
     /// Takes out every message for which `is_wanted`, in order.
@@ -164,10 +164,10 @@ impl Queue {
 impl Waiting {
     fn new(total: Gauge) -> Waiting {
         Waiting {
-            places: VecDeque::new(),
+            entries: VecDeque::new(),
             qos0: VecDeque::new(),
             popped: 0,
-            taken: 0,
+            sent_count: 0,
             message_count: 0,
             bytes: 0,
             expires_from: None,
@@ -199,10 +199,10 @@ impl Waiting {
     fn push_back(&mut self, queued: Queued) {
         self.compact();
         if queued.envelope.qos == QoS::AtMostOnce {
-            self.qos0.push_back(self.popped + self.places.len() as u64);
+            self.qos0.push_back(self.popped + self.entries.len() as u64);
         }
         self.remember(&queued);
-        self.places.push_back(Some(queued));
+        self.entries.push_back(Some(queued));
     }
 
     fn expire_if_full(
@@ -217,12 +217,12 @@ impl Waiting {
             return;
         }
         self.expires_from = None;
-        let mut places = std::mem::take(&mut self.places);
-        for place in &mut places {
-            let expires_at = place.as_ref().and_then(|queued| queued.stored.meta().expires_at);
+        let mut entries = std::mem::take(&mut self.entries);
+        for entry in &mut entries {
+            let expires_at = entry.as_ref().and_then(|queued| queued.stored.meta().expires_at);
             match expires_at {
                 Some(at) if at <= now => {
-                    if let Some(queued) = place.take() {
+                    if let Some(queued) = entry.take() {
                         self.forget(&queued);
                         expired(queued);
                     }
@@ -233,7 +233,7 @@ impl Waiting {
                 None => {}
             }
         }
-        self.places = places;
+        self.entries = entries;
         self.close_up();
     }
 
@@ -253,7 +253,7 @@ impl Waiting {
         if queued.envelope.qos == QoS::AtMostOnce {
             self.qos0.push_front(self.popped);
         }
-        self.places.push_front(Some(queued));
+        self.entries.push_front(Some(queued));
     }
 
     fn shed(&mut self, limits: QueueLimits, mut dropped: impl FnMut(Queued)) {
@@ -267,11 +267,11 @@ impl Waiting {
     }
 
     fn pop_back(&mut self) -> Option<Queued> {
-        while let Some(place) = self.places.pop_back() {
-            if self.qos0.back() == Some(&(self.popped + self.places.len() as u64)) {
+        while let Some(entry) = self.entries.pop_back() {
+            if self.qos0.back() == Some(&(self.popped + self.entries.len() as u64)) {
                 self.qos0.pop_back();
             }
-            if let Some(queued) = place {
+            if let Some(queued) = entry {
                 self.forget(&queued);
                 return Some(queued);
             }
@@ -280,42 +280,42 @@ impl Waiting {
     }
 
     fn front(&self) -> Option<&Queued> {
-        self.places.front().and_then(|place| place.as_ref())
+        self.entries.front().and_then(|entry| entry.as_ref())
     }
 
     fn take(&mut self) -> Option<Queued> {
-        self.taken += 1;
+        self.sent_count += 1;
         self.pop()
     }
 
     fn pop(&mut self) -> Option<Queued> {
-        let queued = self.places.pop_front()??;
+        let queued = self.entries.pop_front()??;
         if self.qos0.front() == Some(&self.popped) {
             self.qos0.pop_front();
         }
         self.popped += 1;
         self.forget(&queued);
         self.skip_empty();
-        if self.message_count == 0 && self.places.capacity() > PLACES_KEPT {
-            self.places = VecDeque::new();
+        if self.message_count == 0 && self.entries.capacity() > ENTRIES_KEPT {
+            self.entries = VecDeque::new();
             self.qos0 = VecDeque::new();
         }
         Some(queued)
     }
 
     fn extract(&mut self, mut is_wanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
-        let mut taken = Vec::new();
+        let mut extracted = Vec::new();
         let mut kept = Waiting::new(self.total.clone());
-        kept.taken = self.taken;
+        kept.sent_count = self.sent_count;
         while let Some(queued) = self.pop() {
             if is_wanted(&queued) {
-                taken.push(queued);
+                extracted.push(queued);
             } else {
                 kept.push_unbounded(queued);
             }
         }
         *self = kept;
-        taken
+        extracted
     }
 
     fn push_unbounded(&mut self, queued: Queued) {
@@ -336,7 +336,7 @@ impl Waiting {
                 QueuePolicy::DropOldest => self.qos0.pop_front()?,
                 QueuePolicy::DropNewest => self.qos0.pop_back()?,
             };
-            let queued = self.places[(position - self.popped) as usize].take()?;
+            let queued = self.entries[(position - self.popped) as usize].take()?;
             self.forget(&queued);
             self.skip_empty();
             return Some(queued);
@@ -350,36 +350,36 @@ impl Waiting {
     fn remember(&mut self, queued: &Queued) {
         self.message_count += 1;
         self.bytes += queued.stored.size();
-        self.total.add(PLACE_SIZE);
+        self.total.add(ENTRY_SIZE);
         if let Some(at) = queued.stored.meta().expires_at {
             self.expires_from = Some(self.expires_from.map_or(at, |first| first.min(at)));
         }
     }
 
     fn forget(&mut self, queued: &Queued) {
-        self.total.subtract(PLACE_SIZE);
+        self.total.subtract(ENTRY_SIZE);
         self.message_count -= 1;
         self.bytes -= queued.stored.size();
     }
 
     #[inline]
     fn skip_empty(&mut self) {
-        if self.places.len() > self.message_count {
-            self.skip_empty_places();
+        if self.entries.len() > self.message_count {
+            self.skip_empty_entries();
         }
     }
 
     #[inline(never)]
-    fn skip_empty_places(&mut self) {
-        while let Some(None) = self.places.front() {
-            self.places.pop_front();
+    fn skip_empty_entries(&mut self) {
+        while let Some(None) = self.entries.front() {
+            self.entries.pop_front();
             self.popped += 1;
         }
     }
 
     /// Keeps the empty entries from outnumbering the messages for long.
     fn compact(&mut self) {
-        if self.places.len() < 32 || self.places.len() < 2 * self.message_count {
+        if self.entries.len() < 32 || self.entries.len() < 2 * self.message_count {
             return;
         }
         self.close_up();
@@ -387,10 +387,10 @@ impl Waiting {
 
     /// Removes the empty entries.
     fn close_up(&mut self) {
-        self.places.retain(|place| place.is_some());
+        self.entries.retain(|entry| entry.is_some());
         self.qos0.clear();
-        for (index, place) in self.places.iter().enumerate() {
-            if place.as_ref().is_some_and(|queued| queued.envelope.qos == QoS::AtMostOnce) {
+        for (index, entry) in self.entries.iter().enumerate() {
+            if entry.as_ref().is_some_and(|queued| queued.envelope.qos == QoS::AtMostOnce) {
                 self.qos0.push_back(self.popped + index as u64);
             }
         }
@@ -399,7 +399,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.total.subtract(self.message_count * PLACE_SIZE);
+        self.total.subtract(self.message_count * ENTRY_SIZE);
     }
 }
 
@@ -476,8 +476,8 @@ mod tests {
                     if choice < 6 {
                         let new = queued(random.below(3) as u8, step);
                         let expected = model_push(&mut model, number(&new), max, policy);
-                        let taken = queue.push(new, limits, |_| dropped_count += 1).is_ok();
-                        assert_eq!(taken, expected);
+                        let is_pushed = queue.push(new, limits, |_| dropped_count += 1).is_ok();
+                        assert_eq!(is_pushed, expected);
                     } else if choice < 7 && model.len() < max {
                         let new = queued(random.below(3) as u8, step);
                         model.insert(0, number(&new));
@@ -488,9 +488,9 @@ mod tests {
                     }
                     assert_eq!(queue.len(), model.len());
                     assert_eq!(queue.front().map(number), model.first().cloned());
-                    let places = queue.waiting.as_ref().map_or(0, |waiting| waiting.places.len());
-                    assert!(places <= 2 * max + 32);
-                    assert_eq!(total.bytes(), queue.len() * PLACE_SIZE);
+                    let entries = queue.waiting.as_ref().map_or(0, |waiting| waiting.entries.len());
+                    assert!(entries <= 2 * max + 32);
+                    assert_eq!(total.bytes(), queue.len() * ENTRY_SIZE);
                 }
                 drop(queue);
                 assert_eq!(total.bytes(), 0);
@@ -537,7 +537,9 @@ mod tests {
         (0..10_000).for_each(|step| push_unbounded(&mut queue, queued((step % 2) as u8, step)));
         while queue.pop().is_some() {}
         let waiting = queue.waiting.as_ref().expect("messages waited");
-        assert!(waiting.places.capacity() <= PLACES_KEPT && waiting.qos0.capacity() <= PLACES_KEPT);
+        assert!(
+            waiting.entries.capacity() <= ENTRIES_KEPT && waiting.qos0.capacity() <= ENTRIES_KEPT
+        );
     }
 
     #[test]
@@ -569,8 +571,8 @@ mod tests {
         for step in 0..10 {
             push_unbounded(&mut queue, queued((step % 2) as u8, step));
         }
-        let taken = queue.extract(|queued| queued.envelope.qos == QoS::AtMostOnce);
-        assert_eq!(taken.iter().map(|q| number(q).1[3]).collect::<Vec<_>>(), [0, 2, 4, 6, 8]);
+        let extracted = queue.extract(|queued| queued.envelope.qos == QoS::AtMostOnce);
+        assert_eq!(extracted.iter().map(|q| number(q).1[3]).collect::<Vec<_>>(), [0, 2, 4, 6, 8]);
         let rest: Vec<u8> = std::iter::from_fn(|| queue.pop()).map(|q| number(&q).1[3]).collect();
         assert_eq!(rest, [1, 3, 5, 7, 9]);
         assert_eq!(queue.bytes(), 0);

@@ -1,7 +1,7 @@
 //! Runs of messages that differ in their payloads alone: sent to one session, or encoded once for many.
 
 use super::parcel::Parcel;
-use super::queue::PLACE_SIZE;
+use super::queue::ENTRY_SIZE;
 use super::{Connection, Context, Session};
 use crate::arena::{COPIED_RUN_SIZE_MAX, Gauge, Run, Stored, stored_size};
 use crate::codec::{self, PacketId, ProtocolVersion, QoS};
@@ -46,7 +46,7 @@ pub struct EncodedRun {
 struct AckedRun {
     bytes: Vec<u8>,
     /// Where the packet ids stand.
-    id_places: Vec<usize>,
+    id_indices: Vec<usize>,
 }
 
 impl EncodedRun {
@@ -54,7 +54,7 @@ impl EncodedRun {
         self.plain.iter_mut().for_each(Vec::clear);
         self.acked.iter_mut().for_each(|run| {
             run.bytes.clear();
-            run.id_places.clear();
+            run.id_indices.clear();
         });
     }
 
@@ -80,7 +80,7 @@ impl Context<'_> {
             true => run.bytes().map(|bytes| stored_size(bytes.len())).sum(),
             false => 0,
         };
-        let needed = size + run.count() * PLACE_SIZE;
+        let needed = size + run.count() * ENTRY_SIZE;
         self.stored.bytes() + needed <= self.limits.shard_stored_bytes_max
     }
 }
@@ -206,15 +206,15 @@ fn append_acked(
     }
     let variant =
         usize::from(version == ProtocolVersion::V5) + 2 * usize::from(qos == QoS::ExactlyOnce);
-    let AckedRun { bytes, id_places } = &mut context.encoded.runs.acked[variant];
+    let AckedRun { bytes, id_indices } = &mut context.encoded.runs.acked[variant];
     if bytes.is_empty() {
-        id_places.extend(run.bytes().map(|message| encode(message, PacketId::MIN, bytes)));
+        id_indices.extend(run.bytes().map(|message| encode(message, PacketId::MIN, bytes)));
     }
     connection.output.append(context.pool, |out| {
         let start = out.len();
         out.extend_from_slice(bytes);
         let out = &mut out[start..];
-        for (place, id) in id_places.iter().zip(first_id.from_here()) {
+        for (place, id) in id_indices.iter().zip(first_id.from_here()) {
             out[*place..*place + 2].copy_from_slice(&id.get().to_be_bytes());
         }
     });

@@ -229,7 +229,7 @@ impl Shard {
             let progress = Progress::new(session, before.get(&session.key()));
             self.memory.store.progress.insert(session.key(), progress);
             if progress.stalled_count >= STALLED_LOOKS {
-                slow.push((session.held_bytes(), session.key()));
+                slow.push((session.stored_bytes(), session.key()));
             }
         }
         slow.sort_unstable();
