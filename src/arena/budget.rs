@@ -87,41 +87,41 @@ mod tests {
     use super::*;
     use std::collections::{BTreeMap, HashMap};
 
-    /// Bytes that are held after `make`, as the C library counts them: an allocation costs 16 bytes on average beside
+    /// Bytes in use after `make`, as the C library counts them: an allocation costs 16 bytes on average beside
     /// its bytes.
     fn measured<T>(make: impl FnOnce() -> T) -> usize {
         let mut made = None;
-        let held = allocation_counter::measure(|| made = Some(make()));
+        let used = allocation_counter::measure(|| made = Some(make()));
         drop(made);
-        (held.bytes_current + 16 * held.count_current) as usize
+        (used.bytes_current + 16 * used.count_current) as usize
     }
 
-    fn assert_near(told: usize, held: usize) {
-        assert!(told * 10 >= held * 8 && told * 8 <= held * 10, "{told} are told, {held} are held");
+    fn assert_near(told: usize, used: usize) {
+        assert!(told * 10 >= used * 8 && told * 8 <= used * 10, "{told} are told, {used} are used");
     }
 
     #[test]
     fn what_collections_take_is_told_within_a_fifth() {
         for count in [200, 3_000, 70_000] {
             for factor in [1, 0x9e37_79b9_7f4a_7c15_u64] {
-                let held = measured(|| {
+                let used = measured(|| {
                     let mut tree = BTreeMap::new();
                     (0..count as u64).for_each(|n| _ = tree.insert(n.wrapping_mul(factor), [n; 2]));
                     tree
                 });
-                assert_near(tree_size(count, 24), held);
+                assert_near(tree_size(count, 24), used);
             }
             let mut capacity = 0;
-            let held = measured(|| {
+            let used = measured(|| {
                 let map: HashMap<_, _> = (0..count as u64).map(|n| (n, [n; 2])).collect();
                 capacity = map.capacity();
                 map
             });
-            assert_near(map_size(capacity, 24), held);
+            assert_near(map_size(capacity, 24), used);
         }
         for size in [1, 24, 25, 100, 4_000] {
-            let held = measured(|| vec![7u8; size].into_boxed_slice());
-            assert!(allocated(size) + 16 >= held && allocated(size) <= held + 16, "{size}");
+            let used = measured(|| vec![7u8; size].into_boxed_slice());
+            assert!(allocated(size) + 16 >= used && allocated(size) <= used + 16, "{size}");
         }
     }
 

@@ -8,12 +8,12 @@ use std::cell::Cell;
 use std::rc::Rc;
 use triomphe::ThinArc;
 
-/// Bytes held by a group of allocations; each counts once, however many holders it has.
+/// The bytes of a group of allocations. Each counts once, however many holders it has.
 #[derive(Clone, Debug, Default)]
-pub struct Gauge(Rc<Held>);
+pub struct Gauge(Rc<Sums>);
 
 #[derive(Debug, Default)]
-struct Held {
+struct Sums {
     bytes: Cell<usize>,
     message_count: Cell<usize>,
 }

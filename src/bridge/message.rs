@@ -72,7 +72,7 @@ impl InMessage {
         &self.bytes[self.front_size() + self.properties_size as usize..]
     }
 
-    /// The memory held, in bytes.
+    /// The memory in use, in bytes.
     pub fn size(&self) -> usize {
         size_of::<InMessage>() + self.bytes.len()
     }

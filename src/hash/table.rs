@@ -106,7 +106,7 @@ impl<T> PartedTable<T> {
         (hash >> 40) as usize & (self.parts.len() - 1)
     }
 
-    /// The memory held, without what entries hold elsewhere.
+    /// The memory in use, without what entries hold elsewhere.
     pub fn bytes(&self) -> usize {
         self.allocated + size_of_val(&*self.parts)
     }

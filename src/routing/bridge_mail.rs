@@ -78,7 +78,7 @@ pub enum FromBridges {
 }
 
 impl ToBridges {
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub fn size(&self) -> usize {
         size_of::<ToBridges>()
             + match self {
@@ -92,7 +92,7 @@ impl ToBridges {
 }
 
 impl FromBridges {
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub fn size(&self) -> usize {
         size_of::<FromBridges>()
             + match self {

@@ -175,7 +175,7 @@ impl Groups {
         }
     }
 
-    /// The memory held, without the messages that wait, in bytes: an estimate.
+    /// The memory in use, without the messages that wait, in bytes: an estimate.
     pub(crate) fn bytes(&self) -> usize {
         allocated(self.groups.capacity() * size_of::<Group>())
             + map_size(self.by_text.capacity(), size_of::<(Box<str>, u32)>())

@@ -76,7 +76,7 @@ impl KnownInterest {
         self.wildcards.found_max()
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub(crate) fn bytes(&self) -> usize {
         self.wildcards.bytes()
             + map_size(self.exact.capacity(), EXACT_SIZE)

@@ -51,7 +51,7 @@ impl Mail {
         }
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub fn size(&self) -> usize {
         match &self.0 {
             Content::Control(items) => items.iter().map(Control::size).sum(),
@@ -211,7 +211,7 @@ impl Batches {
         }
     }
 
-    /// The memory held.
+    /// The memory in use.
     fn memory(&self) -> usize {
         let closed: usize = self.closed.iter().map(|batch| batch.bytes.capacity()).sum();
         closed + self.open.bytes.capacity()

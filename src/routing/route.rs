@@ -40,7 +40,7 @@ pub(crate) enum NoLocal {
 }
 
 impl Route {
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub(crate) fn bytes(&self) -> usize {
         let local: usize = self.local.iter().map(LocalDelivery::bytes).sum();
         size_of::<Route>() + local + size_of_val(self.groups.as_slice())

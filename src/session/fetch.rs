@@ -65,7 +65,7 @@ impl Pull {
 }
 
 impl Fetch {
-    /// The memory held, without `seen`, in bytes.
+    /// The memory in use, without `seen`, in bytes.
     pub fn bytes(&self) -> usize {
         allocated(size_of::<Fetch>())
             + allocated(self.pulls.capacity() * size_of::<Pull>())

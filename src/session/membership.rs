@@ -61,7 +61,7 @@ impl Memberships {
         self.by_number.len()
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
         allocated(size_of::<Memberships>())
             + tree_size(self.by_number.len(), size_of::<(u32, Membership)>())

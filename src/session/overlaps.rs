@@ -38,7 +38,7 @@ impl Overlaps {
         *count += 1;
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
         let entry_size = size_of::<(Box<str>, u32)>();
         allocated(size_of::<Overlaps>())

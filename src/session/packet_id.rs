@@ -14,7 +14,7 @@ pub struct PacketIdSet {
 const IDS_MIN: usize = 16;
 
 impl PacketIdSet {
-    /// The memory held, in bytes.
+    /// The memory in use, in bytes.
     pub fn bytes(&self) -> usize {
         memory_of(self.ids.capacity())
     }

@@ -17,7 +17,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The memory held, in bytes.
+    /// The memory in use, in bytes.
     pub fn bytes(&self) -> usize {
         let user_name = self.user_name.as_ref().map_or(0, |name| allocated(name.len()));
         allocated(size_of::<Profile>()) + user_name

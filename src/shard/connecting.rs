@@ -106,7 +106,7 @@ impl Connecting {
         own.is_some() && own.copied() == self.addresses.find(address)
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub(super) fn bytes(&self) -> usize {
         tree_size(self.len(), size_of::<(Age, ShareId)>())
             + tree_size(self.len(), size_of::<Age>())

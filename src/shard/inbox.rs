@@ -52,7 +52,7 @@ impl Inbox {
         &mut self.senders[usize::from(shard)]
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub(super) fn bytes(&self) -> usize {
         let batches = self.senders.iter().flat_map(|sender| &sender.batches);
         let publishes = batches.map(|(batch, ..)| batch.bytes.capacity());

@@ -143,7 +143,7 @@ impl Changes {
         Since { is_touched, steps: 1 + (looked_at / SHAPES_PER_STEP) as u64 }
     }
 
-    /// The memory held, in bytes.
+    /// The memory in use, in bytes.
     pub fn bytes(&self) -> usize {
         allocated(size_of_val(&*self.stamps))
     }

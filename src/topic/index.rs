@@ -145,7 +145,7 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         self.exact_count
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
         self.exact.bytes() + self.exact_size + self.wild.bytes() + self.patterns.bytes()
     }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_that_is_told_is_that_which_is_held() {
+    fn the_memory_that_is_told_is_the_memory_in_use() {
         for (count, subscriber_count, prefix, size) in [
             (5_000, 1, "a", 10),
             (5_000, 1, "a/+/c", 10),
@@ -239,17 +239,17 @@ mod tests {
         ] {
             let mut index: Index<(u32, u32, u32), u64> = Index::new(KeyedHash::new(7));
             let empty = index.bytes();
-            let held = allocation_counter::measure(|| {
+            let used = allocation_counter::measure(|| {
                 for n in 0..count {
                     let filter = format!("{n}{:x<size$}/{prefix}", "");
                     (0..subscriber_count).for_each(|key| _ = index.insert(&filter, (key, 1, 1), 7));
                 }
             });
-            let held = held.bytes_current + 16 * held.count_current;
+            let used = used.bytes_current + 16 * used.count_current;
             let told = (index.bytes() - empty) as i64;
             assert!(
-                told * 10 >= held * 8 && told * 8 <= held * 10,
-                "{count} of {prefix}: {told} are told, {held} are held"
+                told * 10 >= used * 8 && told * 8 <= used * 10,
+                "{count} of {prefix}: {told} are told, {used} are in use"
             );
         }
     }
@@ -273,10 +273,10 @@ mod tests {
         let mut random = Random::new(5);
         let mut below = |count: u64| random.below(count);
         let mut index = index();
-        let mut held: Vec<(String, u32)> = Vec::new();
+        let mut kept: Vec<(String, u32)> = Vec::new();
         for _ in 0..20_000 {
-            if below(3) == 0 && !held.is_empty() {
-                let (filter, key) = held.swap_remove(below(held.len() as u64) as usize);
+            if below(3) == 0 && !kept.is_empty() {
+                let (filter, key) = kept.swap_remove(below(kept.len() as u64) as usize);
                 index.remove(&filter, key);
             } else {
                 let depth = 1 + below(4);
@@ -286,7 +286,7 @@ mod tests {
                 }
                 let (filter, key) = (filter.join("/"), below(6) as u32);
                 if index.insert(&filter, key, 0).is_none() {
-                    held.push((filter, key));
+                    kept.push((filter, key));
                 }
             }
             let topic: Vec<&str> = (0..1 + below(5)).map(|_| levels[below(2) as usize]).collect();
@@ -294,7 +294,7 @@ mod tests {
             let visit_count = index.matches(&topic.join("/"), |_, _| found_count += 1);
             assert!(found_count <= index.found_max() && visit_count <= index.visits_max());
         }
-        for (filter, key) in held {
+        for (filter, key) in kept {
             index.remove(&filter, key);
         }
         assert_eq!((index.found_max(), index.visits_max()), (0, 2));

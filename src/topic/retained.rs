@@ -30,7 +30,7 @@ impl<T> RetainedStore<T> {
     /// Stores the message of a valid topic name; returns the one it replaces.
     pub fn insert(&mut self, topic: &str, message: T) -> Option<T> {
         match self.messages.get_mut(topic) {
-            Some(held) => Some(std::mem::replace(held, message)),
+            Some(previous) => Some(std::mem::replace(previous, message)),
             None => self.messages.insert(topic.into(), message),
         }
     }

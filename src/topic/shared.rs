@@ -93,7 +93,7 @@ impl<M: Copy + Ord, V: Copy> Members<M, V> {
         self.places.is_empty()
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
         tree_size(self.places.len(), size_of::<(M, usize)>())
             + allocated(self.members.capacity() * size_of::<Member<M, V>>())

@@ -100,7 +100,7 @@ impl Setters {
         Setters(Shares::new(hash.state()))
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub(super) fn bytes(&self) -> usize {
         self.0.bytes()
     }

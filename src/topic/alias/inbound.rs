@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn aliases_take_no_more_than_the_budget_has_and_give_it_back() {
         let budget = Budget::new(10_000);
-        let held = allocation_counter::measure(|| {
+        let used = allocation_counter::measure(|| {
             let mut all: Vec<_> =
                 (0..3).map(|_| InboundAliases::within(budget.clone(), 100)).collect();
             let topic = "t".repeat(1_000);
@@ -141,8 +141,8 @@ mod tests {
             assert_eq!(all[1].get(50), None);
             std::mem::forget(all);
         });
-        let held = held.bytes_current as usize;
-        assert!(budget.bytes() > held && budget.bytes() < held * 6 / 5, "{budget:?} of {held}");
+        let used = used.bytes_current as usize;
+        assert!(budget.bytes() > used && budget.bytes() < used * 6 / 5, "{budget:?} of {used}");
     }
 
     #[test]

@@ -249,7 +249,7 @@ mod tests {
     fn a_topic_without_room_in_the_budget_gets_no_alias() {
         let budget = Budget::new(5_000);
         let mut counts = [0; 3];
-        let held = allocation_counter::measure(|| {
+        let used = allocation_counter::measure(|| {
             let mut all: Vec<_> =
                 (0..3).map(|_| OutboundAliases::within(budget.clone(), 16)).collect();
             for n in 0..90 {
@@ -263,8 +263,8 @@ mod tests {
             std::mem::forget(all);
         });
         assert!(counts.iter().all(|count| *count > 5) && budget.bytes() <= 5_000, "{counts:?}");
-        let held = held.bytes_current as usize;
-        assert!(budget.bytes() > held && budget.bytes() < held * 6 / 5, "{budget:?} of {held}");
+        let used = used.bytes_current as usize;
+        assert!(budget.bytes() > used && budget.bytes() < used * 6 / 5, "{budget:?} of {used}");
     }
 
     #[test]

@@ -181,26 +181,26 @@ mod tests {
         let mut random = Random::new(1);
         let mut nodes: Nodes<u32, u32> = Nodes::new();
         let empty_size = nodes.bytes();
-        let mut held: Vec<(NodeIndex, u32)> = Vec::new();
+        let mut kept: Vec<(NodeIndex, u32)> = Vec::new();
         for (grow, rounds) in [(9, 20_000), (5, 20_000), (1, 30_000), (9, 5_000), (1, 10_000)] {
             for name in 0..rounds {
                 if random.below(10) < grow {
                     let text = format!("{name:0>width$}", width = name as usize % 24);
-                    held.push((nodes.add(name, text.as_bytes()), name));
-                } else if !held.is_empty() {
-                    let (at, name) = held.swap_remove(random.below(held.len() as u64) as usize);
+                    kept.push((nodes.add(name, text.as_bytes()), name));
+                } else if !kept.is_empty() {
+                    let (at, name) = kept.swap_remove(random.below(kept.len() as u64) as usize);
                     assert_eq!(nodes.get(at).parent, name);
                     nodes.remove(at);
                 }
             }
-            for &(at, name) in &held {
+            for &(at, name) in &kept {
                 let node = nodes.get(at);
                 let text = String::from_utf8(node.name.to_vec()).unwrap();
                 assert_eq!((node.parent, text.parse()), (name, Ok(name)));
             }
-            assert_eq!(nodes.count(), held.len());
+            assert_eq!(nodes.count(), kept.len());
         }
-        held.iter().for_each(|&(at, _)| nodes.remove(at));
+        kept.iter().for_each(|&(at, _)| nodes.remove(at));
         assert_eq!(nodes.count(), 0);
         // Only the lists of chunks are left.
         assert!(nodes.chunks.len() > 50 && nodes.bytes() < empty_size + 128 * 24);

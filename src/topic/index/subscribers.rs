@@ -30,11 +30,13 @@ impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
                 *self = Subscribers::One(key, value);
                 None
             }
-            Subscribers::One(only, held) if *only == key => Some(std::mem::replace(held, value)),
-            &mut Subscribers::One(only, held) => {
+            Subscribers::One(only, present) if *only == key => {
+                Some(std::mem::replace(present, value))
+            }
+            &mut Subscribers::One(only, present) => {
                 let mut few = Vec::with_capacity(2);
-                few.push((only.min(key), if only < key { held } else { value }));
-                few.push((only.max(key), if only < key { value } else { held }));
+                few.push((only.min(key), if only < key { present } else { value }));
+                few.push((only.max(key), if only < key { value } else { present }));
                 *self = Subscribers::Few(few);
                 None
             }
@@ -59,15 +61,15 @@ impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
         match self {
             Subscribers::None => None,
             Subscribers::One(only, _) if *only != key => None,
-            &mut Subscribers::One(_, held) => {
+            &mut Subscribers::One(_, present) => {
                 *self = Subscribers::None;
-                Some(held)
+                Some(present)
             }
             Subscribers::Few(few) => {
                 let at = few.binary_search_by_key(&key, |entry| entry.0).ok()?;
                 let (_, value) = few.remove(at);
-                if let [(only, held)] = few[..] {
-                    *self = Subscribers::One(only, held);
+                if let [(only, present)] = few[..] {
+                    *self = Subscribers::One(only, present);
                 } else if few.len() <= few.capacity() / 4 {
                     few.shrink_to(few.len() * 2);
                 }
@@ -87,7 +89,7 @@ impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
     pub(super) fn get(&self, key: K) -> Option<V> {
         match self {
             Subscribers::None => None,
-            Subscribers::One(only, held) => (*only == key).then_some(*held),
+            Subscribers::One(only, present) => (*only == key).then_some(*present),
             Subscribers::Few(few) => {
                 let at = few.binary_search_by_key(&key, |entry| entry.0).ok()?;
                 Some(few[at].1)
@@ -99,7 +101,7 @@ impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
     pub(super) fn each(&self, found: &mut impl FnMut(&K, &V)) {
         match self {
             Subscribers::None => {}
-            Subscribers::One(only, held) => found(only, held),
+            Subscribers::One(only, present) => found(only, present),
             Subscribers::Few(few) => few.iter().for_each(|(key, value)| found(key, value)),
             Subscribers::Many(many) => many.iter().for_each(|(key, value)| found(key, value)),
         }
