@@ -11,9 +11,9 @@
 
 mod attempts;
 mod handshake;
-mod held;
 mod inflow;
 mod oversized;
+mod postponed;
 mod receive;
 mod send;
 mod suspect;
@@ -35,8 +35,8 @@ use crate::time::Instant;
 use crate::topic::{InboundAliases, OutboundAliases};
 
 use attempts::{Attempts, Failure};
-use held::Held;
 use inflow::Inflow;
+use postponed::Postponed;
 pub use send::Sent;
 use suspect::Suspicion;
 use timeouts::{Alive, Lateness};
@@ -96,7 +96,7 @@ pub struct Link {
     /// The remote's session may have messages up to these sequences.
     logged_through: u64,
     unlogged_through: u64,
-    held: Held,
+    postponed: Postponed,
     suspicion: Suspicion,
     /// No other message is sent before this one.
     room_is_for: Option<u64>,
@@ -254,7 +254,7 @@ impl Link {
             ),
             logged_through: 0,
             unlogged_through: UNLOGGED,
-            held: Held::new(pause_ms, settings.refused_max_s * 1000, hash.state()),
+            postponed: Postponed::new(pause_ms, settings.refused_max_s * 1000, hash.state()),
             suspicion: Suspicion::new(settings.poison_closes_max),
             room_is_for: None,
             again_count: 0,

@@ -114,7 +114,7 @@ impl Link {
         }
         self.session_present = session_present;
         self.inflow.begin(session_present);
-        self.held.begin(now);
+        self.postponed.begin(now);
         self.events.push_back(LinkEvent::Up { session_present });
         self.subscribe();
         if self.suspicion.begin(now) {

@@ -2,7 +2,7 @@
 
 use super::attempts::Failure;
 use super::handshake::failure_of;
-use super::held::Refusal;
+use super::postponed::Refusal;
 use super::window::Step;
 use super::{Link, LinkEvent, Phase, TAKEN_OVER_WITHIN_MS, Unwanted};
 use crate::bridge::message::InMessage;
@@ -290,7 +290,7 @@ impl Link {
             return self.forget(sequence);
         }
         self.suspicion.finished(sequence, self.quota());
-        match self.held.refuse(now, sequence, topic) {
+        match self.postponed.refuse(now, sequence, topic) {
             Refusal::First => self.events.push_back(LinkEvent::Postponed { sequence, reason }),
             Refusal::Again | Refusal::Behind => {}
             Refusal::GivenUp { for_ms } => {

@@ -1,6 +1,6 @@
 //! Packets that leave over a link: messages, and the packets that end their exchanges.
 
-use super::held::Place;
+use super::postponed::Place;
 use super::window::{Step, Window};
 use super::{Link, LinkEvent, OUTPUT_MARK, Phase, UNLOGGED};
 use crate::bridge::message::OutMessage;
@@ -28,7 +28,8 @@ pub enum Sent {
 impl Link {
     /// How many messages the link takes now.
     pub fn room(&self) -> usize {
-        let is_shut = self.held.is_full() || self.room_is_for.is_some() || self.again_count > 0;
+        let is_shut =
+            self.postponed.is_full() || self.room_is_for.is_some() || self.again_count > 0;
         if is_shut || !self.is_up() || self.output.len() >= OUTPUT_MARK {
             return 0;
         }
@@ -58,14 +59,14 @@ impl Link {
         if !self.is_up() || self.output.len() >= OUTPUT_MARK {
             return Sent::NoRoom;
         }
-        let topic = match is_tracked || !self.held.is_empty() {
+        let topic = match is_tracked || !self.postponed.is_empty() {
             true => self.hash.bytes(message.topic.as_bytes()),
             false => 0,
         };
         if is_tracked && self.is_under_way(sequence) {
             return Sent::Taken;
         }
-        let place = self.held.place(now, sequence, topic);
+        let place = self.postponed.place(now, sequence, topic);
         match place {
             Place::Waits => return Sent::Waits,
             // Messages that waited may have the same topic, and go first.
@@ -87,7 +88,7 @@ impl Link {
             let step = if qos == QoS::AtLeastOnce { Step::AtLeastOnce } else { Step::ExactlyOnce };
             self.window(sequence).push(sequence, step, topic);
             self.suspicion.sent(now, sequence);
-            self.held.sent(sequence);
+            self.postponed.sent(sequence);
             self.room_is_for = self.room_is_for.filter(|one| *one != sequence);
             let through = self.through(sequence);
             *through = sequence.max(*through);
@@ -121,7 +122,7 @@ impl Link {
     /// (in order). `floor` is the log's; `unsent` is the first message that was not offered yet, or is to be offered
     /// again.
     pub fn droppable(&self, floor: u64, unsent: u64) -> (u64, Vec<u64>) {
-        let from = if self.held.is_empty() { unsent } else { floor };
+        let from = if self.postponed.is_empty() { unsent } else { floor };
         (from, self.logged.unfinished_from(from))
     }
 
@@ -130,7 +131,7 @@ impl Link {
     pub fn forget(&mut self, sequence: u64) {
         self.suspicion.finished(sequence, self.quota());
         self.room_is_for = self.room_is_for.filter(|one| *one != sequence);
-        if self.held.release(sequence) {
+        if self.postponed.finish(sequence) {
             self.again_count += 1;
             self.events.push_back(LinkEvent::Again { from: sequence + 1 });
         }
@@ -138,7 +139,7 @@ impl Link {
 
     /// Notes that a message could not be set aside. It is sent again after a pause.
     pub fn keep(&mut self, now: Instant, sequence: u64) {
-        self.held.keep(now, sequence);
+        self.postponed.keep(now, sequence);
     }
 
     /// Is called after `LinkEvent::Up`, before any message is sent, with the messages whose PUBREC is recorded, in

@@ -38,7 +38,7 @@ impl Link {
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.is_up() {
             self.suspicion.handle_timeout(now);
-            while let Some(sequence) = self.held.poll_due(now) {
+            while let Some(sequence) = self.postponed.poll_due(now) {
                 self.events.push_back(LinkEvent::Due { sequence });
             }
         }
@@ -81,7 +81,7 @@ impl Link {
             Phase::Waiting => Some(self.attempts.next().1),
             Phase::Connecting { deadline } | Phase::Greeting { deadline } => Some(deadline),
             Phase::Up(alive) => {
-                let others = [self.held.next_due(), self.suspicion.due()];
+                let others = [self.postponed.next_due(), self.suspicion.due()];
                 alive.due().into_iter().chain(others.into_iter().flatten()).min()
             }
             Phase::Closed => None,
