@@ -3,7 +3,7 @@
 use super::attempts::Failure;
 use super::handshake::failure_of;
 use super::postponed::Refusal;
-use super::window::Step;
+use super::window::FlightState;
 use super::{Link, LinkEvent, Phase, TAKEN_OVER_WITHIN_MS, Unwanted};
 use crate::bridge::message::InMessage;
 use crate::codec::{
@@ -77,8 +77,8 @@ impl Link {
         match Packet::decode(frame, self.version) {
             Err(error) => self.on_malformed(now, &error),
             Ok(Packet::Publish(publish)) => self.on_publish(now, &publish),
-            Ok(Packet::Puback(ack)) => self.on_ack(now, &ack, Step::AtLeastOnce),
-            Ok(Packet::Pubrec(ack)) => self.on_ack(now, &ack, Step::ExactlyOnce),
+            Ok(Packet::Puback(ack)) => self.on_ack(now, &ack, FlightState::AtLeastOnce),
+            Ok(Packet::Pubrec(ack)) => self.on_ack(now, &ack, FlightState::ExactlyOnce),
             Ok(Packet::Pubrel(ack)) => self.on_pubrel(&ack),
             Ok(Packet::Pubcomp(ack)) => self.on_pubcomp(&ack),
             Ok(Packet::Suback(suback)) => self.on_suback(&suback),
@@ -215,35 +215,37 @@ impl Link {
     }
 
     /// Handles PUBACK or PUBREC, which answer a message at `expected`.
-    fn on_ack(&mut self, now: Instant, ack: &Ack<'_>, expected: Step) {
+    fn on_ack(&mut self, now: Instant, ack: &Ack<'_>, expected: FlightState) {
         let sequence = self.sequence_of(ack.packet_id);
-        let step = sequence.and_then(|sequence| self.window(sequence).step(sequence));
-        let (Some(sequence), Some(step)) = (sequence, step) else {
-            if expected == Step::ExactlyOnce {
+        let state = sequence.and_then(|sequence| self.window(sequence).state(sequence));
+        let (Some(sequence), Some(state)) = (sequence, state) else {
+            if expected == FlightState::ExactlyOnce {
                 // No message of ours has this identifier, so the remote shall forget it. [MQTT-4.3.3-4]
                 let reason = ReasonCode::PacketIdentifierNotFound;
                 encode_pubrel(self.version, ack.packet_id, reason, &mut self.output);
             }
             return;
         };
-        match step {
-            Step::Released if expected == Step::ExactlyOnce => self.send_pubrel(sequence),
-            _ if step != expected => {}
+        match state {
+            FlightState::Released if expected == FlightState::ExactlyOnce => {
+                self.send_pubrel(sequence)
+            }
+            _ if state != expected => {}
             _ if ack.reason.is_error() => self.on_refused(now, sequence, ack.reason),
-            Step::ExactlyOnce => {
-                self.window(sequence).set(sequence, Step::Received);
+            FlightState::ExactlyOnce => {
+                self.window(sequence).set(sequence, FlightState::Received);
                 self.events.push_back(LinkEvent::Received { sequence });
             }
             _ => self.finish(sequence),
         }
-        if step == expected {
+        if state == expected {
             self.suspicion.acknowledged();
         }
     }
 
     fn on_pubcomp(&mut self, ack: &Ack<'_>) {
         if let Some(sequence) = self.sequence_of(ack.packet_id)
-            && self.window(sequence).step(sequence) == Some(Step::Released)
+            && self.window(sequence).state(sequence) == Some(FlightState::Released)
         {
             // "Not found" counts as success: the message was released before.
             self.finish(sequence);
@@ -254,7 +256,7 @@ impl Link {
         if let Phase::Up(alive) = &mut self.phase {
             alive.was_of_use = true;
         }
-        self.window(sequence).set(sequence, Step::Finished);
+        self.window(sequence).set(sequence, FlightState::Finished);
         self.events.push_back(LinkEvent::Done { sequence });
         self.forget(sequence);
     }
@@ -284,7 +286,7 @@ impl Link {
 
     fn on_refused(&mut self, now: Instant, sequence: u64, reason: ReasonCode) {
         let topic = self.window(sequence).topic_of(sequence);
-        self.window(sequence).set(sequence, Step::Finished);
+        self.window(sequence).set(sequence, FlightState::Finished);
         if !matches!(reason, ReasonCode::QuotaExceeded | ReasonCode::PacketIdentifierInUse) {
             self.events.push_back(LinkEvent::Refused { sequence, reason });
             return self.forget(sequence);

@@ -1,7 +1,7 @@
 //! Packets that leave over a link: messages, and the packets that end their exchanges.
 
 use super::postponed::Place;
-use super::window::{Step, Window};
+use super::window::{FlightState, Window};
 use super::{Link, LinkEvent, OUTPUT_MARK, Phase, UNLOGGED};
 use crate::bridge::message::OutMessage;
 use crate::codec::{PacketId, ProtocolVersion, PublishHead, QoS, ReasonCode, encode_pubrel};
@@ -85,8 +85,12 @@ impl Link {
         }
         self.touch(now);
         if is_tracked {
-            let step = if qos == QoS::AtLeastOnce { Step::AtLeastOnce } else { Step::ExactlyOnce };
-            self.window(sequence).push(sequence, step, topic);
+            let state = if qos == QoS::AtLeastOnce {
+                FlightState::AtLeastOnce
+            } else {
+                FlightState::ExactlyOnce
+            };
+            self.window(sequence).push(sequence, state, topic);
             self.suspicion.sent(now, sequence);
             self.postponed.sent(sequence);
             self.room_is_for = self.room_is_for.filter(|one| *one != sequence);
@@ -115,7 +119,7 @@ impl Link {
     /// Whether the message is in flight.
     pub fn is_under_way(&self, sequence: u64) -> bool {
         let window = if sequence > UNLOGGED { &self.unlogged } else { &self.logged };
-        window.step(sequence).is_some()
+        window.state(sequence).is_some()
     }
 
     /// The messages that a full log may drop: those from the returned sequence on, but for the returned ones in flight
@@ -156,7 +160,7 @@ impl Link {
                 self.forget(sequence);
                 continue;
             }
-            self.window(sequence).push(sequence, Step::Released, 0);
+            self.window(sequence).push(sequence, FlightState::Released, 0);
             self.send_pubrel(sequence);
         }
     }
@@ -164,8 +168,8 @@ impl Link {
     /// Notes that the PUBREC of this message is recorded: PUBREL may leave. The call does nothing if the link was lost
     /// since.
     pub fn release(&mut self, now: Instant, sequence: u64) {
-        if self.is_up() && self.window(sequence).step(sequence) == Some(Step::Received) {
-            self.window(sequence).set(sequence, Step::Released);
+        if self.is_up() && self.window(sequence).state(sequence) == Some(FlightState::Received) {
+            self.window(sequence).set(sequence, FlightState::Released);
             self.send_pubrel(sequence);
             self.touch(now);
         }
