@@ -108,7 +108,7 @@ impl Reader {
                     return Ok(chunk);
                 }
                 let segment = log.segment_of(wanted).expect("a message that waits has its segment");
-                let place = self.place_before(segment, wanted);
+                let place = self.offset_before(segment, wanted);
                 match self.take(&log, place, segment, wish) {
                     Ok(chunk) => return Ok(chunk),
                     Err(missing) => (missing, segment.format, segment.size),
@@ -146,8 +146,8 @@ impl Reader {
     }
 
     /// The nearest place known from which `wanted` can be reached.
-    fn place_before(&self, segment: &Segment, wanted: u64) -> Place {
-        let (sequence, offset) = segment.place_before(wanted).expect("its first message is known");
+    fn offset_before(&self, segment: &Segment, wanted: u64) -> Place {
+        let (sequence, offset) = segment.offset_before(wanted).expect("its first message is known");
         let known = Place { segment: segment.id, sequence, offset };
         let last = self.place.filter(|last| {
             last.segment == segment.id && (sequence..=wanted).contains(&last.sequence)
@@ -213,12 +213,12 @@ impl Reader {
 
     fn take_from_memory(&mut self, log: &Log, wanted: u64, wish: Wish) -> Option<Chunk> {
         let recent = log.recent();
-        let behind = recent.partition_point(|batch| batch.run.first_sequence <= wanted);
+        let behind = recent.partition_point(|batch| batch.records.first_sequence <= wanted);
         let batch = &recent[behind.checked_sub(1)?];
-        if !batch.run.holds(wanted) {
+        if !batch.records.holds(wanted) {
             return None;
         }
-        let first = batch.run.first_sequence;
+        let first = batch.records.first_sequence;
         let start = Place { segment: first, sequence: first, offset: 0 };
         let last = self
             .place_in_memory
@@ -226,7 +226,7 @@ impl Reader {
         let mut next = last.unwrap_or(start);
         let mut size_sum = 0;
         let mut messages = Vec::new();
-        for &size in &batch.run.sizes[(next.sequence - first) as usize..] {
+        for &size in &batch.records.sizes[(next.sequence - first) as usize..] {
             let end = next.offset as usize + size as usize;
             let begin = next.offset as usize + MESSAGE_OVERHEAD;
             if next.sequence >= wish.from && log.state(next.sequence) == Some(State::Waiting) {

@@ -1,7 +1,7 @@
 //! Messages and changed states that wait to be written, in a batch.
 
 use super::format;
-use super::segment::Run;
+use super::segment::Records;
 use super::states::{Mark, Span};
 
 /// So many spans of changed states are kept for the next write. If there are more, a new segment's head takes all
@@ -13,10 +13,10 @@ const CHANGES_MAX: usize = 4096;
 pub(super) struct Batch {
     /// The first sequence of the batch, even if that message was dropped.
     pub first_sequence: u64,
-    pub run: Run,
+    pub records: Records,
     /// The records of the messages.
     pub bytes: Vec<u8>,
-    /// How many messages at the front of `run` were dropped, and how many of the bytes are theirs.
+    /// How many messages at the front of `records` were dropped, and how many of the bytes are theirs.
     pub dropped: usize,
     dropped_size: usize,
 }
@@ -24,11 +24,17 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn new(first_sequence: u64) -> Batch {
         let (bytes, dropped, dropped_size) = Default::default();
-        Batch { first_sequence, run: Run::new(first_sequence), bytes, dropped, dropped_size }
+        Batch {
+            first_sequence,
+            records: Records::new(first_sequence),
+            bytes,
+            dropped,
+            dropped_size,
+        }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.run.sizes.len() - self.dropped
+        self.records.sizes.len() - self.dropped
     }
 
     pub(super) fn size(&self) -> usize {
@@ -37,7 +43,7 @@ impl Batch {
 
     /// Drops the oldest message; `false`: there is none.
     pub(super) fn drop_first(&mut self) -> bool {
-        let Some(&size) = self.run.sizes.get(self.dropped) else { return false };
+        let Some(&size) = self.records.sizes.get(self.dropped) else { return false };
         self.dropped += 1;
         self.dropped_size += size as usize;
         if self.count() == 0 {
@@ -52,7 +58,7 @@ impl Batch {
     /// Moves the remaining records to the front. The dropped part is larger than the rest whenever this is called for
     /// drops, so all moves together cost no more than writing the messages did.
     pub(super) fn close_gap(&mut self) {
-        self.run.drop_first(std::mem::take(&mut self.dropped));
+        self.records.drop_first(std::mem::take(&mut self.dropped));
         self.bytes.drain(..std::mem::take(&mut self.dropped_size));
     }
 }

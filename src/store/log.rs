@@ -21,7 +21,7 @@ use std::rc::Rc;
 
 use super::batch::{Batch, Changes};
 use super::format;
-use super::segment::{Run, Segment};
+use super::segment::{Records, Segment};
 use super::states::{Mark, Span, State, States};
 use super::{Backlog, Full, SpoolSettings};
 
@@ -56,7 +56,7 @@ pub enum Step {
 /// A batch that is being written. It does not change until it is written.
 #[derive(Debug)]
 struct Sealed {
-    run: Run,
+    records: Records,
     bytes: Rc<Vec<u8>>,
     changes: Changes,
     /// Whether the batch is written and its policy wants it synced.
@@ -66,7 +66,7 @@ struct Sealed {
 /// Written messages that are kept in memory for a link that keeps up.
 #[derive(Debug)]
 pub struct Recent {
-    pub run: Run,
+    pub records: Records,
     pub bytes: Rc<Vec<u8>>,
 }
 
@@ -170,11 +170,11 @@ impl Log {
     /// All sequences below this one are in the log. Messages that were pushed from here on are not yet.
     pub fn committed(&self) -> u64 {
         let open = self.open.first_sequence;
-        self.sealed.as_ref().map_or(open, |sealed| sealed.run.first_sequence)
+        self.sealed.as_ref().map_or(open, |sealed| sealed.records.first_sequence)
     }
 
     pub fn next_sequence(&self) -> u64 {
-        self.open.run.end()
+        self.open.records.end()
     }
 
     /// All sequences below this one are done.
@@ -227,7 +227,7 @@ impl Log {
         if self.messages() >= self.settings.messages_max {
             return Err(Full::Messages);
         }
-        let sequence = self.open.run.end();
+        let sequence = self.open.records.end();
         let start = format::open_message(&mut self.open.bytes, sequence, time_ms);
         write(&mut self.open.bytes);
         let size = self.open.bytes.len() - start;
@@ -236,12 +236,12 @@ impl Log {
             return Err(full);
         }
         format::close_message(&mut self.open.bytes, start, self.key);
-        self.open.run.add(size as u32, time_ms);
+        self.open.records.add(size as u32, time_ms);
         Ok(sequence)
     }
 
     fn messages(&self) -> u64 {
-        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.run.sizes.len());
+        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.records.sizes.len());
         self.unfinished + self.orphans + (sealed + self.open.count()) as u64
     }
 
@@ -257,12 +257,12 @@ impl Log {
     fn oldest_time_ms(&self) -> Option<u64> {
         let kept = self.segments.iter().find(|segment| segment.unfinished > 0);
         let kept = kept.map(|segment| &segment.messages);
-        if let Some(run) = kept.or(self.sealed.as_ref().map(|sealed| &sealed.run))
-            && !run.is_empty()
+        if let Some(records) = kept.or(self.sealed.as_ref().map(|sealed| &sealed.records))
+            && !records.is_empty()
         {
-            return run.time_of(self.states.floor().max(run.first_sequence));
+            return records.time_of(self.states.floor().max(records.first_sequence));
         }
-        let open = &self.open.run;
+        let open = &self.open.records;
         open.time_of(self.states.floor().max(open.first_sequence + self.open.dropped as u64))
     }
 
@@ -322,8 +322,8 @@ impl Log {
 
     /// Whether messages were pushed that are not committed.
     pub fn has_uncommitted(&self) -> bool {
-        let sealed = self.sealed.as_ref().is_some_and(|sealed| !sealed.run.is_empty());
-        sealed || !self.open.run.is_empty()
+        let sealed = self.sealed.as_ref().is_some_and(|sealed| !sealed.records.is_empty());
+        sealed || !self.open.records.is_empty()
     }
 
     /// Whether messages are marked as received whose mark is not in the log.
@@ -336,7 +336,7 @@ impl Log {
     fn forget_recent(&mut self) {
         while let Some(oldest) = self.recent.front()
             && (self.recent_size > self.settings.memory_max
-                || oldest.run.end() <= self.states.floor())
+                || oldest.records.end() <= self.states.floor())
         {
             self.recent_size -= oldest.bytes.capacity();
             self.recent.pop_front();

@@ -1,4 +1,4 @@
-//! Messages above QoS 0 that the remote has not finished, by their index in the log.
+//! Messages above QoS 0 that the remote has not finished, by their sequence in the log.
 //!
 //! Packet ids follow from sequences of the log. PUBREC is recorded before PUBREL leaves, so SIGKILL between log and
 //! remote repeats no QoS 2 message.
@@ -91,10 +91,10 @@ impl Window {
         assert!(self.takes(sequence), "an identifier stands for one message");
         let index = self.flights.partition_point(|flight| flight.sequence < sequence);
         let flight = Flight { sequence, state, topic };
-        match self.flights.get_mut(index).filter(|newest| newest.sequence == sequence) {
-            Some(newest) => {
-                assert_eq!(newest.state, FlightState::Finished, "a message is in flight once");
-                *newest = flight;
+        match self.flights.get_mut(index).filter(|present| present.sequence == sequence) {
+            Some(present) => {
+                assert_eq!(present.state, FlightState::Finished, "a message is in flight once");
+                *present = flight;
             }
             None => self.flights.insert(index, flight),
         }

@@ -92,10 +92,10 @@ impl Log {
             waits && !segment.stuck && first >= from && !is_sent
         });
         let segment = candidates.next()?;
-        let run = &segment.messages;
+        let records = &segment.messages;
         // Messages in front of the segment may be in flight.
-        let from = if in_flight.is_empty() { from } else { run.first_sequence };
-        let (end, mut freed) = (run.end(), Freed { messages: 0, size: segment.size });
+        let from = if in_flight.is_empty() { from } else { records.first_sequence };
+        let (end, mut freed) = (records.end(), Freed { messages: 0, size: segment.size });
         while let Some(next) = self.next_waiting(from).filter(|&next| next < end) {
             self.mark(next, Mark::Done);
             freed.messages += 1;
@@ -120,7 +120,7 @@ impl Log {
         let first = self.committed();
         let mut dropped = self.open.count();
         if let Some(sealed) = self.sealed.take() {
-            dropped += sealed.run.sizes.len();
+            dropped += sealed.records.sizes.len();
             let later = std::mem::replace(&mut self.changes, sealed.changes);
             later.received.into_iter().chain(later.done).for_each(|span| self.changes.add(span));
             self.changes.overflow |= later.overflow;

@@ -6,13 +6,13 @@ use super::{Log, Recent, Sealed, Step};
 use crate::store::SyncPolicy;
 use crate::store::batch::{Batch, Changes};
 use crate::store::format::{Format, Head};
-use crate::store::segment::{Run, Segment};
+use crate::store::segment::{Records, Segment};
 use crate::store::states::{Mark, Span};
 
 impl Log {
     /// Whether [`Log::next_step`] has a step.
     pub fn wants_commit(&self) -> bool {
-        let pending = !(self.open.run.is_empty() && self.changes.is_empty());
+        let pending = !(self.open.records.is_empty() && self.changes.is_empty());
         pending
             || self.sealed.is_some()
             || self.is_soiled
@@ -33,7 +33,7 @@ impl Log {
             return Some(Step::Delete { segment });
         }
         if self.sealed.is_none() && std::mem::take(may_seal) {
-            let pending = !(self.open.run.is_empty() && self.changes.is_empty());
+            let pending = !(self.open.records.is_empty() && self.changes.is_empty());
             if pending {
                 self.seal();
             }
@@ -79,7 +79,7 @@ impl Log {
                 self.recorded = self.sealed_count;
                 if let Some(sealed) = &mut self.sealed {
                     sealed.changes = Changes::default();
-                    if sealed.run.is_empty() {
+                    if sealed.records.is_empty() {
                         self.sealed = None;
                     }
                 }
@@ -91,7 +91,7 @@ impl Log {
                 sealed.written = true;
                 // A lost mark that says "done" makes a message repeat, as QoS 1 allows, or be released again, at most.
                 // Such marks need no sync.
-                let wants_sync = !sealed.run.is_empty() || !sealed.changes.received.is_empty();
+                let wants_sync = !sealed.records.is_empty() || !sealed.changes.received.is_empty();
                 if self.settings.sync != SyncPolicy::EachBatch || !wants_sync {
                     self.absorb();
                 }
@@ -147,14 +147,14 @@ impl Log {
     }
 
     fn seal(&mut self) {
-        let next = Batch::new(self.open.run.end());
+        let next = Batch::new(self.open.records.end());
         let mut batch = std::mem::replace(&mut self.open, next);
         batch.close_gap();
-        let (first, end) = (batch.first_sequence, batch.run.first_sequence);
+        let (first, end) = (batch.first_sequence, batch.records.first_sequence);
         self.states.set(Span { first, end, mark: Mark::Done });
         self.sealed_count += 1;
         self.sealed = Some(Sealed {
-            run: batch.run,
+            records: batch.records,
             bytes: Rc::new(batch.bytes),
             changes: std::mem::take(&mut self.changes),
             written: false,
@@ -166,8 +166,8 @@ impl Log {
         let active = self.segments.back().filter(|segment| {
             let filled = segment.filled() + sealed.bytes.len() as u64;
             let fits = filled <= self.settings.segment_size || segment.filled() == 0;
-            let goes_on =
-                sealed.run.is_empty() || segment.messages.end() == sealed.run.first_sequence;
+            let goes_on = sealed.records.is_empty()
+                || segment.messages.end() == sealed.records.first_sequence;
             let takes_more = self.active && !self.is_closed && !self.is_spent(segment);
             takes_more && fits && goes_on && !sealed.changes.overflow
         });
@@ -175,7 +175,7 @@ impl Log {
             return Step::Write {
                 segment: active.id,
                 offset: active.size,
-                states: sealed.changes.encode(sealed.run.first_sequence, self.key),
+                states: sealed.changes.encode(sealed.records.first_sequence, self.key),
                 messages: Rc::clone(&sealed.bytes),
             };
         }
@@ -188,7 +188,7 @@ impl Log {
         self.next_segment += 1;
         let head = Head {
             segment,
-            first_sequence: sealed.run.first_sequence,
+            first_sequence: sealed.records.first_sequence,
             floor: self.states.floor(),
             boot: self.boot,
             format: Format::V2(self.key),
@@ -203,25 +203,25 @@ impl Log {
             return;
         };
         self.recorded = self.sealed_count;
-        let Sealed { run, bytes, changes, .. } = sealed;
+        let Sealed { records, bytes, changes, .. } = sealed;
         let states_size = changes.encoded_size() as u64;
         let size_before = if segment.unfinished > 0 { segment.size } else { 0 };
-        segment.append(states_size, run.clone());
+        segment.append(states_size, records.clone());
         if segment.unfinished > 0 {
             self.live_size += segment.size - size_before;
         }
         self.files_size += states_size + bytes.len() as u64;
-        self.unfinished += run.sizes.len() as u64;
+        self.unfinished += records.sizes.len() as u64;
         self.unfinished_size += bytes.len() as u64;
-        self.keep_recent(run, bytes);
+        self.keep_recent(records, bytes);
     }
 
-    fn keep_recent(&mut self, run: Run, bytes: Rc<Vec<u8>>) {
-        if run.is_empty() {
+    fn keep_recent(&mut self, records: Records, bytes: Rc<Vec<u8>>) {
+        if records.is_empty() {
             return;
         }
         self.recent_size += bytes.capacity();
-        self.recent.push_back(Recent { run, bytes });
+        self.recent.push_back(Recent { records, bytes });
         self.forget_recent();
     }
 
