@@ -108,7 +108,7 @@ impl Reader {
                     return Ok(chunk);
                 }
                 let segment = log.segment_of(wanted).expect("a message that waits has its segment");
-                let place = self.offset_before(segment, wanted);
+                let place = self.place_before(segment, wanted);
                 match self.take(&log, place, segment, wish) {
                     Ok(chunk) => return Ok(chunk),
                     Err(missing) => (missing, segment.format, segment.size),
@@ -146,7 +146,7 @@ impl Reader {
     }
 
     /// The nearest place known from which `wanted` can be reached.
-    fn offset_before(&self, segment: &Segment, wanted: u64) -> Place {
+    fn place_before(&self, segment: &Segment, wanted: u64) -> Place {
         let (sequence, offset) = segment.offset_before(wanted).expect("its first message is known");
         let known = Place { segment: segment.id, sequence, offset };
         let last = self.place.filter(|last| {

@@ -92,25 +92,25 @@ impl<T> RetainedStore<T> {
                 target.push_str(literal_prefix(filter));
                 Bound::Included(target.as_str())
             }
-            Some(after) => match step(filter, after, &mut target) {
-                Step::Match | Step::Next => Bound::Excluded(after),
-                Step::Seek => Bound::Included(target.as_str()),
-                Step::End => return ScanEnd::Done,
+            Some(after) => match fit(filter, after, &mut target) {
+                Fit::Match | Fit::Next => Bound::Excluded(after),
+                Fit::Seek => Bound::Included(target.as_str()),
+                Fit::End => return ScanEnd::Done,
             },
         };
         let mut messages = self.messages.range::<str, _>((first, Bound::Unbounded));
         while let Some((topic, message)) = messages.next() {
             *visits_left = visits_left.saturating_sub(1);
             let mut more = *visits_left > 0;
-            match step(filter, topic, &mut target) {
-                Step::Match => more &= found(topic, message),
-                Step::Next => {}
-                Step::Seek if more => {
+            match fit(filter, topic, &mut target) {
+                Fit::Match => more &= found(topic, message),
+                Fit::Next => {}
+                Fit::Seek if more => {
                     let from = Bound::Included(target.as_str());
                     messages = self.messages.range::<str, _>((from, Bound::Unbounded));
                 }
-                Step::Seek => {}
-                Step::End => return ScanEnd::Done,
+                Fit::Seek => {}
+                Fit::End => return ScanEnd::Done,
             }
             if !more {
                 return ScanEnd::More(topic.clone());
@@ -128,7 +128,7 @@ impl<T> Default for RetainedStore<T> {
 
 /// Whether a topic matches a filter, and where the next topic stands that can match it.
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
+enum Fit {
     Match,
     /// The topic does not match; the next one may.
     Next,
@@ -141,25 +141,25 @@ enum Step {
 /// Walks the levels of a wildcard filter and of a topic side by side. In the order of bytes, the topics below `a/x` do
 /// not follow `a/x` at once: names such as `a/x-y` stand between, since `-` is less than `/`. All topics with the prefix
 /// `a/x/` stand together, and `a/x0` is greater than all of them (`0` follows `/`).
-fn step(filter: &str, topic: &str, target: &mut String) -> Step {
+fn fit(filter: &str, topic: &str, target: &mut String) -> Fit {
     // [MQTT-4.7.2-1]
     if filter.starts_with(['+', '#']) && topic.starts_with('$') {
         return seek(target, "", "%");
     }
     // The end of the last level that a `+` took: a search goes on only with another name there.
-    let mut turn = None;
+    let mut branch = None;
     let mut start = 0;
     let mut levels = filter.split('/');
     let mut wanted = levels.next();
     while let Some(level) = wanted {
         wanted = levels.next();
         if level == "#" {
-            return Step::Match;
+            return Fit::Match;
         }
         let rest = &topic[start..];
         let end = start + memchr(b'/', rest.as_bytes()).unwrap_or(rest.len());
         if level == "+" {
-            turn = Some(end);
+            branch = Some(end);
         } else if level != &topic[start..end] {
             if rest < level {
                 return seek(target, &topic[..start], level);
@@ -169,18 +169,18 @@ fn step(filter: &str, topic: &str, target: &mut String) -> Step {
             if wanted.is_some() && follows.is_some_and(|byte| byte < b'/') {
                 seek(target, &topic[..start], level);
                 target.push('/');
-                return Step::Seek;
+                return Fit::Seek;
             }
-            return seek_turn(target, topic, turn);
+            return seek_branch(target, topic, branch);
         }
         let topic_ends = end == topic.len();
         match wanted {
-            None if topic_ends => return Step::Match,
+            None if topic_ends => return Fit::Match,
             // All topics with this prefix have too many levels.
-            None => return seek_turn(target, topic, turn),
-            Some("#") => return Step::Match,
+            None => return seek_branch(target, topic, branch),
+            Some("#") => return Fit::Match,
             // Longer names of this level stand before its children.
-            Some(_) if topic_ends && level == "+" => return Step::Next,
+            Some(_) if topic_ends && level == "+" => return Fit::Next,
             Some(_) if topic_ends => return seek(target, topic, "/"),
             Some(_) => start = end + 1,
         }
@@ -188,21 +188,21 @@ fn step(filter: &str, topic: &str, target: &mut String) -> Step {
     unreachable!("a filter's last level decides")
 }
 
-fn seek(target: &mut String, prefix: &str, name: &str) -> Step {
+fn seek(target: &mut String, prefix: &str, name: &str) -> Fit {
     target.clear();
     target.push_str(prefix);
     target.push_str(name);
-    Step::Seek
+    Fit::Seek
 }
 
-/// Seeks the next name for the level that ends at `turn`: no later topic with the present name matches.
-fn seek_turn(target: &mut String, topic: &str, turn: Option<usize>) -> Step {
-    match turn {
+/// Seeks the next name for the level that ends at `branch`: no later topic with the present name matches.
+fn seek_branch(target: &mut String, topic: &str, branch: Option<usize>) -> Fit {
+    match branch {
         Some(end) => {
             debug_assert_eq!(topic.as_bytes().get(end), Some(&b'/'));
             seek(target, &topic[..end], "0")
         }
-        None => Step::End,
+        None => Fit::End,
     }
 }
 
