@@ -86,7 +86,7 @@ struct Inner {
     log: RefCell<Log>,
     files: Rc<Files>,
     /// The semaphore lets one commit run at a time.
-    turn: Semaphore,
+    commit_permit: Semaphore,
     /// The error of a sync in the background; the next commit returns it.
     failure: RefCell<Option<SpoolError>>,
     /// Whether the last commit failed.
@@ -108,7 +108,7 @@ impl Spool {
         let inner = Rc::new(Inner {
             log: RefCell::new(log),
             files,
-            turn: Semaphore::new(1),
+            commit_permit: Semaphore::new(1),
             failure: RefCell::new(None),
             has_failed: Cell::new(false),
         });
@@ -164,13 +164,13 @@ impl Spool {
     /// Puts everything that was pushed and marked before the call into the log. Every sequence below the returned one
     /// is there.
     pub async fn commit(&self) -> Result<u64, SpoolError> {
-        let _turn = self.inner.turn.acquire().await.expect("it is never closed");
-        let outcome = self.commit_in_turn().await;
+        let _permit = self.inner.commit_permit.acquire().await.expect("it is never closed");
+        let outcome = self.commit_with_permit().await;
         self.inner.has_failed.set(outcome.is_err());
         outcome
     }
 
-    async fn commit_in_turn(&self) -> Result<u64, SpoolError> {
+    async fn commit_with_permit(&self) -> Result<u64, SpoolError> {
         if let Some(failure) = self.inner.failure.take() {
             return Err(failure);
         }
@@ -303,7 +303,7 @@ impl Spool {
     /// Drops all messages that were pushed and are not committed, and returns how many. Their sequences may come again.
     /// `None`: a commit has succeeded meanwhile, and nothing was dropped.
     pub async fn abandon(&self) -> Option<u64> {
-        let _turn = self.inner.turn.acquire().await.expect("it is never closed");
+        let _permit = self.inner.commit_permit.acquire().await.expect("it is never closed");
         self.inner.has_failed.get().then(|| self.inner.log.borrow_mut().abandon())
     }
 

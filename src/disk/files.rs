@@ -24,7 +24,7 @@ pub(super) struct Files {
     /// The segment that was created last, open for writing.
     active: RefCell<Option<(u64, Rc<File>)>>,
     /// The semaphore lets one creation run at a time.
-    turn: Arc<Semaphore>,
+    creation_permit: Arc<Semaphore>,
     /// The segment that is being created. If it is still set when the next one is, its commit was given up meanwhile.
     creating: Cell<Option<u64>>,
     /// Torn segments, each with the size of its good part. The rest is cut off when the next segment's head says which
@@ -39,8 +39,8 @@ impl Files {
             Directory::open(path).await.map_err(|error| SpoolError::io("opening", path, error))?;
         let path = path.to_owned();
         let (active, creating, torn) = Default::default();
-        let turn = Arc::new(Semaphore::new(1));
-        let files = Files { path, directory, active, turn, creating, torn };
+        let creation_permit = Arc::new(Semaphore::new(1));
+        let files = Files { path, directory, active, creation_permit, creating, torn };
         let mut recovery = Recovery::default();
         for segment in files.list()? {
             files.recover(segment, &mut recovery).await?;
@@ -106,11 +106,12 @@ impl Files {
         segment: u64,
         head: Vec<u8>,
     ) -> Result<(), SpoolError> {
-        let turn = self.turn.clone().acquire_owned().await.expect("it is never closed");
+        let permit =
+            self.creation_permit.clone().acquire_owned().await.expect("it is never closed");
         let given_up = self.creating.replace(Some(segment));
         let files = Rc::clone(self);
         let creation = spawn(async move {
-            let _turn = turn;
+            let _permit = permit;
             if let Some(given_up) = given_up {
                 let _ = files.directory.remove(&files.path_of(given_up)).await;
             }

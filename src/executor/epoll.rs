@@ -131,14 +131,14 @@ impl Pool {
     }
 }
 
-/// Runs a call, which has its place among `places` until it has ended, even if no task awaits it.
+/// Runs a call, which holds one of `permits` until it has ended, even if no task awaits it.
 async fn run_blocking<T: Send + 'static>(
-    places: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
     call: impl FnOnce() -> T + Send + 'static,
 ) -> T {
-    let place = places.clone().acquire_owned().await.expect("it is never closed");
+    let permit = permits.clone().acquire_owned().await.expect("it is never closed");
     let call = move || {
-        let _place = place;
+        let _place = permit;
         let _guard = AbortOnPanic;
         call()
     };

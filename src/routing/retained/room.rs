@@ -37,7 +37,7 @@ struct Promise {
     /// The room set aside beyond the message that the topic has.
     aside: Room,
     /// Whether sessions hold the message that the topic has, so that its bytes stay when it is replaced.
-    is_held: bool,
+    is_shared: bool,
 }
 
 /// A retained message, and the holders to which it counts.
@@ -139,17 +139,17 @@ impl Kept {
     pub(crate) fn promise(&mut self, limits: &Limits, topic: &str, size: usize) -> bool {
         let mut free = self.free(limits);
         let (mut promise, before) = match self.promises.get(topic) {
-            Some(Promise { count, size_max, aside, is_held }) => {
+            Some(Promise { count, size_max, aside, is_shared }) => {
                 let (count, size_max) = (count + 1, size.max(*size_max));
-                (Promise { count, size_max, aside: *aside, is_held: *is_held }, *aside)
+                (Promise { count, size_max, aside: *aside, is_shared: *is_shared }, *aside)
             }
             None => {
-                let is_held = self.get(topic).is_some_and(Stored::is_shared);
+                let is_shared = self.get(topic).is_some_and(Stored::is_shared);
                 let none = Room::default();
-                (Promise { count: 1, size_max: size, aside: none, is_held }, none)
+                (Promise { count: 1, size_max: size, aside: none, is_shared }, none)
             }
         };
-        promise.aside = self.needed(topic, promise.size_max, promise.is_held);
+        promise.aside = self.needed(topic, promise.size_max, promise.is_shared);
         free.add(before);
         if !free.holds(promise.aside) {
             return false;
@@ -177,10 +177,10 @@ impl Kept {
     }
 
     /// The room that a message needs beyond the one that its topic has.
-    fn needed(&self, topic: &str, size: usize, is_held: bool) -> Room {
+    fn needed(&self, topic: &str, size: usize, is_shared: bool) -> Room {
         match self.get(topic) {
             Some(old) if !is_own(topic, old.meta()) => {
-                let freed = entry_size(topic.len()) + if is_held { 0 } else { old.size() };
+                let freed = entry_size(topic.len()) + if is_shared { 0 } else { old.size() };
                 Room { messages: 0, bytes: size.saturating_sub(freed) }
             }
             _ => Room::of_one(size),
@@ -196,7 +196,7 @@ impl Kept {
         self.promised.subtract(before);
         self.promised.add(aside);
         if let Some(promise) = self.promises.get_mut(topic) {
-            (promise.aside, promise.is_held) = (aside, false);
+            (promise.aside, promise.is_shared) = (aside, false);
         }
     }
 
@@ -365,7 +365,7 @@ mod tests {
         drops: DropLog,
         model: HashMap<&'static str, usize>,
         /// Messages that sessions hold.
-        held: Vec<Stored>,
+        borrowed: Vec<Stored>,
     }
 
     impl World {
@@ -415,7 +415,7 @@ mod tests {
             counters: Counters::default(),
             drops: DropLog::default(),
             model: HashMap::new(),
-            held: Vec::new(),
+            borrowed: Vec::new(),
         };
         let size = kept_size(1, 1) + 100;
         assert!(world.store("a", size, Claim::None));
@@ -446,7 +446,7 @@ mod tests {
                 counters: Counters::default(),
                 drops: DropLog::default(),
                 model: HashMap::new(),
-                held: Vec::new(),
+                borrowed: Vec::new(),
             };
             let mut aside = Vec::new();
             for _ in 0..400 {
@@ -466,9 +466,9 @@ mod tests {
                         aside.push(Aside::Promise(topic, size));
                     }
                     5 if !world.kept.is_promised(topic) => {
-                        world.held.extend(world.kept.get(topic).cloned());
+                        world.borrowed.extend(world.kept.get(topic).cloned());
                     }
-                    6 => world.held.clear(),
+                    6 => world.borrowed.clear(),
                     _ if !aside.is_empty() => {
                         let place = below(aside.len() as u64);
                         let is_used = below(4) > 0;

@@ -134,8 +134,9 @@ impl Setters {
             return true;
         }
         let Some(Setter { client, address }) = setter else { return true };
-        let held = [Some(client), address].into_iter().flatten().filter_map(|one| self.0.find(one));
-        held.into_iter().all(|id| {
+        let entries =
+            [Some(client), address].into_iter().flatten().filter_map(|one| self.0.find(one));
+        entries.into_iter().all(|id| {
             let mut after = *self.0.get(id);
             after.add(Room::of_one(size));
             if let Some((charged, old_size)) = old

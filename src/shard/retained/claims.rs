@@ -59,7 +59,7 @@ pub(in crate::shard) struct Claims {
     asks: VecDeque<Ask>,
     returned: Room,
     /// Questions to be answered when all leases are back.
-    held: Vec<Ask>,
+    delayed: Vec<Ask>,
     /// How many shards have yet to give back the leases that were called back.
     recalled: usize,
 }
@@ -73,7 +73,7 @@ impl Claims {
             has_begun: false,
             asks: VecDeque::new(),
             returned: Room::default(),
-            held: Vec::new(),
+            delayed: Vec::new(),
             recalled: 0,
         }
     }
@@ -327,8 +327,8 @@ impl Shard {
             let returned = std::mem::take(&mut self.retained.claims.returned);
             self.retained.kept.end_lease(returned);
         }
-        if self.retained.claims.recalled == 0 && !self.retained.claims.held.is_empty() {
-            for ask in std::mem::take(&mut self.retained.claims.held) {
+        if self.retained.claims.recalled == 0 && !self.retained.claims.delayed.is_empty() {
+            for ask in std::mem::take(&mut self.retained.claims.delayed) {
                 self.answer_ask(now, ask, true);
             }
         }
@@ -348,7 +348,7 @@ impl Shard {
         let is_promised = may_set && self.retained.kept.promise(&self.limits, &ask.topic, ask.size);
         let may_ever = may_set && ask.size <= self.limits.retained_bytes_max;
         if !is_promised && !is_final && may_ever && !self.retained.kept.leased().is_none() {
-            self.retained.claims.held.push(ask);
+            self.retained.claims.delayed.push(ask);
             return self.recall_leases();
         }
         let Ask { from, connection, request, topic, wants_lease, .. } = ask;
