@@ -138,7 +138,7 @@ async fn run_blocking<T: Send + 'static>(
 ) -> T {
     let permit = permits.clone().acquire_owned().await.expect("it is never closed");
     let call = move || {
-        let _place = permit;
+        let _permit = permit;
         let _guard = AbortOnPanic;
         call()
     };
