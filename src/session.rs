@@ -8,10 +8,10 @@ pub mod absent;
 pub mod bounds;
 pub mod clients;
 pub mod connection;
+pub mod deferred_acks;
 mod delivery;
 pub mod dropped;
 pub mod fetch;
-pub mod held_acks;
 pub mod holders;
 pub mod inflight;
 pub mod input;
@@ -34,11 +34,11 @@ pub use absent::Absent;
 pub use bounds::SessionLimits;
 pub use clients::{Clients, Totals};
 pub use connection::{Connection, ConnectionId, ConnectionState, ListenerId, Park, ReadMode};
+pub use deferred_acks::{DeferredAck, DeferredAcks, Ticket};
 pub use delivery::Delivery;
 pub use dropped::{DropLog, DropReason, Dropped};
 pub use encode::EncodedOnce;
 pub use fetch::{Fetch, Pull};
-pub use held_acks::{HeldAck, HeldAcks, Ticket};
 pub use holders::Holders;
 pub use input::InputBuffer;
 pub use membership::{Membership, Memberships, Returned};
@@ -167,7 +167,7 @@ pub struct Session {
     received_qos2: PacketIdSet,
     /// Answers to the client's publishes that wait for a bridge's log. The shard lists the session while this is
     /// `Some`.
-    held_acks: Option<Box<HeldAcks>>,
+    deferred_acks: Option<Box<DeferredAcks>>,
     will: Option<Box<Will>>,
     /// When the session ends, if no client is connected.
     ends_at: Deadline,
@@ -218,7 +218,7 @@ impl Session {
             inflight: Inflight::new(metadata.clone()),
             queue: Queue::new(stored.clone()),
             received_qos2: PacketIdSet::default(),
-            held_acks: None,
+            deferred_acks: None,
             will: None,
             ends_at: Deadline::NONE,
             will_at: Deadline::NONE,

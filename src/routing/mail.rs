@@ -483,7 +483,7 @@ impl Outbox {
             return None;
         }
         if lane == Lane::Control {
-            self.release_acks(to);
+            self.send_acks(to);
         }
         let waiting = &mut self.to[usize::from(to)];
         let content = match lane {
@@ -526,7 +526,7 @@ impl Outbox {
     }
 
     /// Sends the acks in front of which no batch waits any more.
-    fn release_acks(&mut self, to: ShardId) {
+    fn send_acks(&mut self, to: ShardId) {
         if self.to[usize::from(to)].acks.is_empty() {
             return;
         }

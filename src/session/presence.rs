@@ -1,6 +1,6 @@
 //! A session's client: connected, or away for a time that has a bound.
 
-use super::{ConnectionId, HeldAck, Profile, Session, Ticket, Will};
+use super::{ConnectionId, DeferredAck, Profile, Session, Ticket, Will};
 use crate::codec::PacketId;
 use crate::time::{Deadline, Instant};
 
@@ -33,7 +33,7 @@ impl Session {
     pub(super) fn disconnect(&mut self) {
         self.connection = None;
         self.inflight.disconnect();
-        if let Some(acks) = &mut self.held_acks {
+        if let Some(acks) = &mut self.deferred_acks {
             acks.disconnect();
         }
         if let Some(fetch) = &mut self.fetch {
@@ -135,40 +135,43 @@ impl Session {
 
     /// Whether answers to the client's publishes wait for a bridge's log.
     #[inline]
-    pub fn has_held_acks(&self) -> bool {
-        self.held_acks.as_ref().is_some_and(|acks| !acks.0.is_empty())
+    pub fn has_deferred_acks(&self) -> bool {
+        self.deferred_acks.as_ref().is_some_and(|acks| !acks.0.is_empty())
     }
 
     /// Whether the answer to a QoS 2 message waits for a bridge's log.
-    pub fn holds_ack_of(&self, packet_id: PacketId) -> bool {
-        self.held_acks.as_ref().is_some_and(|acks| acks.has_qos2(packet_id))
+    pub fn defers_ack_of(&self, packet_id: PacketId) -> bool {
+        self.deferred_acks.as_ref().is_some_and(|acks| acks.has_qos2(packet_id))
     }
 
     /// Lets an answer wait; returns whether the session is to be listed among those whose answers wait.
-    pub fn hold_ack(&mut self, ack: HeldAck) -> bool {
-        let is_new = self.held_acks.is_none();
-        self.held_acks.get_or_insert_default().0.push_back(ack);
+    pub fn defer_ack(&mut self, ack: DeferredAck) -> bool {
+        let is_new = self.deferred_acks.is_none();
+        self.deferred_acks.get_or_insert_default().0.push_back(ack);
         is_new
     }
 
     /// Whether the session is listed among those whose answers wait.
     pub fn is_ack_listed(&self) -> bool {
-        self.held_acks.is_some()
+        self.deferred_acks.is_some()
     }
 
     /// Takes the first answer that waits, if its ticket `is_written`. When no answer waits any more, the session is no
     /// longer to be listed.
-    pub fn next_held_ack(&mut self, is_written: impl FnOnce(Ticket) -> bool) -> Option<HeldAck> {
-        let acks = self.held_acks.as_mut()?;
+    pub fn next_deferred_ack(
+        &mut self,
+        is_written: impl FnOnce(Ticket) -> bool,
+    ) -> Option<DeferredAck> {
+        let acks = self.deferred_acks.as_mut()?;
         let Some(ack) = acks.0.front() else {
-            self.held_acks = None;
+            self.deferred_acks = None;
             return None;
         };
         is_written(ack.ticket).then(|| acks.0.pop_front())?
     }
 
     /// How many answers wait.
-    pub fn held_ack_count(&self) -> usize {
-        self.held_acks.as_ref().map_or(0, |acks| acks.0.len())
+    pub fn deferred_ack_count(&self) -> usize {
+        self.deferred_acks.as_ref().map_or(0, |acks| acks.0.len())
     }
 }

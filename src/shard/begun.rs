@@ -268,7 +268,7 @@ impl Shard {
             Err(error) => return Err(self.fail_at(now, id, rest, &error)),
         };
         if start.packet_id.is_some()
-            && let Some(step) = self.check_held_acks(now, id, key, version)
+            && let Some(step) = self.check_deferred_acks(now, id, key, version)
         {
             return Err(step);
         }

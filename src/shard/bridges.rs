@@ -3,7 +3,7 @@
 //!
 //! The bridge stage of the origin copies the messages that forward rules want (`bridge::ForwardIndex`, remembered by
 //! topic) into a batch and acks: no slot waits for a bridge. A PUBACK or PUBREC of a message that a rule stores waits
-//! in its session until the bridge says `Written` through the message's generation (`session::held_acks`).
+//! in its session until the bridge says `Written` through the message's generation (`session::deferred_acks`).
 //!
 //! A message that a bridge brings in is published by the shard to which its topic hashes, under the bridge's number,
 //! and does not leave by the same bridge. The bridge answers the remote when the shard has the message.
@@ -20,7 +20,7 @@ use crate::hash::KeyedHash;
 use crate::routing::bridge_mail::{
     BRIDGE_COUNT_MAX, BridgeBatch, BridgeId, FromBridges, InboundBatch, ToBridges, publisher_of,
 };
-use crate::session::{HeldAck, Park, SessionKey, Ticket};
+use crate::session::{DeferredAck, Park, SessionKey, Ticket};
 use crate::stages::bridge::BridgeStage;
 use crate::time::Instant;
 use crate::topic::ScanEnd;
@@ -49,7 +49,7 @@ pub(super) struct Bridges {
     /// Numbers of messages of bridges that may be answered, by bridge and reason code.
     taken: Vec<(BridgeId, ReasonCode, Vec<u64>)>,
     /// A bit for each bridge that cannot take more messages.
-    held: u64,
+    full: u64,
     parked: VecDeque<ConnectionId>,
     queries: VecDeque<(u64, Box<str>, Option<Box<str>>)>,
 }
@@ -65,7 +65,7 @@ impl Bridges {
             inbound: VecDeque::new(),
             inbound_left: VecDeque::new(),
             taken: Vec::new(),
-            held: 0,
+            full: 0,
             parked: VecDeque::new(),
             queries: VecDeque::new(),
         }
@@ -73,7 +73,7 @@ impl Bridges {
 
     /// Whether some bridge makes publishers wait.
     pub(super) fn is_holding(&self) -> bool {
-        self.held != 0
+        self.full != 0
     }
 
     /// Whether some rule may want a message.
@@ -192,15 +192,15 @@ impl Shard {
     }
 
     /// Checks how many messages a client has unacknowledged, including those that wait for a log.
-    pub(super) fn check_held_acks(
+    pub(super) fn check_deferred_acks(
         &mut self,
         now: Instant,
         id: ConnectionId,
         key: SessionKey,
         version: ProtocolVersion,
     ) -> Option<Step> {
-        let held = self.clients.session(key)?.held_ack_count();
-        if held < usize::from(self.limits.receive_max) {
+        let deferred = self.clients.session(key)?.deferred_ack_count();
+        if deferred < usize::from(self.limits.receive_max) {
             return None;
         }
         if version == ProtocolVersion::V5 {
@@ -235,20 +235,20 @@ impl Shard {
         generation: Generation,
     ) {
         let ticket = self.ticket(generation);
-        let held = self.bridges.held;
+        let full = self.bridges.full;
         let Some(session) = self.clients.session(key) else { return };
-        let is_behind = session.has_held_acks();
+        let is_behind = session.has_deferred_acks();
         if ticket.is_none() && !is_behind {
             return self.send_publish_ack(id, packet_id, is_qos2, ReasonCode::Success);
         }
         let ticket = ticket.unwrap_or(Ticket::NOW);
         let ack =
-            HeldAck { packet_id, reason: ReasonCode::Success, is_qos2, connection: id, ticket };
-        if session.hold_ack(ack) {
+            DeferredAck { packet_id, reason: ReasonCode::Success, is_qos2, connection: id, ticket };
+        if session.defer_ack(ack) {
             self.bridges.waiting.push(key);
         }
         self.counters.acks_withheld += 1;
-        if ticket.bridges & held != 0
+        if ticket.bridges & full != 0
             && let Some(connection) = self.clients.connection(id)
         {
             connection.is_held_by_bridge = true;
@@ -264,10 +264,10 @@ impl Shard {
         reason: ReasonCode,
     ) {
         if let Some(session) = self.clients.session(key)
-            && session.has_held_acks()
+            && session.has_deferred_acks()
         {
             let ticket = Ticket::NOW;
-            session.hold_ack(HeldAck { packet_id, reason, is_qos2, connection: id, ticket });
+            session.defer_ack(DeferredAck { packet_id, reason, is_qos2, connection: id, ticket });
             return;
         }
         self.send_publish_ack(id, packet_id, is_qos2, reason);
@@ -292,7 +292,7 @@ impl Shard {
         let Some(written) = self.bridges.written.get_mut(usize::from(bridge)) else { return };
         *written = (*written).max(through);
         let mut waiting = std::mem::take(&mut self.bridges.waiting);
-        waiting.retain(|&key| self.release_acks(now, key));
+        waiting.retain(|&key| self.give_acks(now, key));
         // Some sessions that were answered have published again.
         waiting.append(&mut self.bridges.waiting);
         self.bridges.waiting = waiting;
@@ -306,14 +306,15 @@ impl Shard {
     }
 
     /// Gives the answers of a session whose tickets are written; returns whether others must still wait.
-    fn release_acks(&mut self, now: Instant, key: SessionKey) -> bool {
-        let mut released = false;
+    fn give_acks(&mut self, now: Instant, key: SessionKey) -> bool {
+        let mut has_given = false;
         loop {
             let Some(session) = self.clients.session(key) else { return false };
-            let Some(ack) = session.next_held_ack(|ticket| self.bridges.is_written(ticket)) else {
+            let Some(ack) = session.next_deferred_ack(|ticket| self.bridges.is_written(ticket))
+            else {
                 break;
             };
-            released = true;
+            has_given = true;
             if ack.is_qos2 && ack.reason.is_error() {
                 session.end_received(ack.packet_id);
             }
@@ -324,7 +325,7 @@ impl Shard {
         }
         let Some(session) = self.clients.session(key) else { return false };
         let is_waiting = session.is_ack_listed();
-        if released && let Some(id) = session.connection() {
+        if has_given && let Some(id) = session.connection() {
             self.unpark(now, id, Park::Acks);
         }
         is_waiting
@@ -333,10 +334,10 @@ impl Shard {
     fn on_hold(&mut self, now: Instant, bridge: BridgeId, is_on: bool) {
         let bit = 1u64.checked_shl(bridge.into()).unwrap_or(0);
         if is_on {
-            self.bridges.held |= bit;
+            self.bridges.full |= bit;
             return;
         }
-        self.bridges.held &= !bit;
+        self.bridges.full &= !bit;
         // Each connection finds out with its next publish whether it must still wait.
         for _ in 0..self.bridges.parked.len() {
             let Some(id) = self.bridges.parked.pop_front() else { return };

@@ -135,10 +135,10 @@ impl Shard {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Step {
-        // Refusals wait behind acknowledgements that are held, too.
+        // Refusals wait behind deferred acknowledgements, too.
         if publish.packet_id.is_some()
             && self.bridges.is_any()
-            && let Some(step) = self.check_held_acks(now, id, key, version)
+            && let Some(step) = self.check_deferred_acks(now, id, key, version)
         {
             return step;
         }
@@ -175,7 +175,7 @@ impl Shard {
         let Some(session) = self.clients.session(key) else { return Some(Step::Stop) };
         if session.has_received(packet_id) {
             // [MQTT-4.3.3-10]
-            if !session.holds_ack_of(packet_id) {
+            if !session.defers_ack_of(packet_id) {
                 self.send_pubrec(id, packet_id, ReasonCode::Success);
             }
             return Some(Step::Done);
@@ -283,7 +283,7 @@ impl Shard {
         if is_v5
             && is_qos2
             && let Some(session) = self.clients.session(key)
-            && !session.has_held_acks()
+            && !session.has_deferred_acks()
         {
             // The flow ends with this PUBREC; if that has to wait, so does its end. [MQTT-4.3.3-9]
             session.end_received(packet_id);
