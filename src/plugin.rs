@@ -3,9 +3,9 @@
 
 mod edit;
 mod figures;
-mod held;
 mod hooks;
 mod hosted;
+mod pledge;
 mod receivers;
 mod view;
 

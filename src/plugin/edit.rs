@@ -103,7 +103,7 @@ pub struct MessageEdit<'a> {
     qos: QoS,
     retain: bool,
     message_expiry_s: Option<u32>,
-    is_held: bool,
+    is_pledged: bool,
 }
 
 impl EditBuffers {
@@ -145,32 +145,32 @@ impl<'a> MessageEdit<'a> {
             qos: original.qos,
             retain: original.retain,
             message_expiry_s: original.message_expiry_s,
-            is_held: false,
+            is_pledged: false,
         }
     }
 
     /// Promises that the hook makes the same change to the next messages of this client on this topic, whatever else
     /// these contain, and that it only appends user properties. The hook need not be called for them until other work
     /// comes between.
-    pub fn hold(&mut self) {
-        self.is_held = true;
+    pub fn pledge(&mut self) {
+        self.is_pledged = true;
     }
 
-    /// Whether `hold` was called since the last call of this.
+    /// Whether `pledge` was called since the last call of this.
     #[inline]
-    pub fn take_hold(&mut self) -> bool {
-        std::mem::take(&mut self.is_held)
+    pub fn take_pledge(&mut self) -> bool {
+        std::mem::take(&mut self.is_pledged)
     }
 
     /// How many bytes of properties are appended to the next messages; `None`: the hook has not promised that, or
     /// something else was changed.
     #[inline]
-    pub fn held(&self) -> Option<usize> {
+    pub fn pledged(&self) -> Option<usize> {
         let is_other = self.is_topic_changed
             || self.is_payload_changed
             || self.is_meta_changed()
             || self.properties == Properties::Replaced;
-        if !self.is_held || is_other {
+        if !self.is_pledged || is_other {
             return None;
         }
         let is_appended = self.properties == Properties::Appended;

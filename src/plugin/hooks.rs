@@ -134,14 +134,14 @@ pub trait Hooks {
     }
 
     /// May change or refuse a message at its origin, once, before authorization, retain and routing. A denied message
-    /// goes nowhere. The hook is not called for messages for which `MessageEdit::hold` promised a change.
+    /// goes nowhere. The hook is not called for messages for which `MessageEdit::pledge` promised a change.
     fn publish(&mut self, client: &ClientView<'_>, message: &mut MessageEdit<'_>) -> Verdict {
         let _ = (client, message);
         Verdict::Allow
     }
 
     /// Hears that so many messages got the change of the last message that `publish` was called for, as
-    /// `MessageEdit::hold` allows.
+    /// `MessageEdit::pledge` allows.
     fn repeated(&mut self, count: u64) {
         let _ = count;
     }

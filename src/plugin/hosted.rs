@@ -1,6 +1,6 @@
 //! The hooks of one shard, and what their calls need.
 
-use super::held::Held;
+use super::pledge::Pledge;
 use super::{ClientView, EditBuffers, HookSet, Hooks, MessageView, Receivers};
 use crate::peers::ShardId;
 use crate::session::{Clients, SessionKey};
@@ -20,7 +20,7 @@ pub(crate) struct Plugged {
     pub buffers: EditBuffers,
     /// The properties of a message, put together: properties that do not travel on stood between them.
     pub joined: Vec<u8>,
-    pub held: Held,
+    pub pledge: Pledge,
     pub tick: Option<Instant>,
 }
 
@@ -32,7 +32,7 @@ impl Hosted {
             hooks,
             buffers: EditBuffers::default(),
             joined: Vec::new(),
-            held: Held::default(),
+            pledge: Pledge::default(),
             tick: None,
         }))
     }
@@ -70,8 +70,8 @@ impl Hosted {
 impl Plugged {
     /// Ends the promise: the hooks are called again for every message. Returns whether messages passed without a call.
     #[inline]
-    pub(crate) fn end_held(&mut self) -> bool {
-        let count = self.held.end();
+    pub(crate) fn end_pledge(&mut self) -> bool {
+        let count = self.pledge.end();
         if count > 0 {
             self.hooks.repeated(count);
         }

@@ -179,7 +179,7 @@ impl Hooks for Chain {
     }
 
     fn publish(&mut self, client: &ClientView<'_>, message: &mut MessageEdit<'_>) -> Verdict {
-        let mut is_held = true;
+        let mut is_pledged = true;
         let verdict = self.ask(HookSet::PUBLISH, |link, began_ms| {
             // A message that is denied needs no undoing.
             let before = (link.on_error == OnError::Pass).then(|| message.save());
@@ -189,11 +189,11 @@ impl Hooks for Chain {
             if let (Err(_), Some(before)) = (&verdict, before) {
                 message.restore(before);
             }
-            is_held &= message.take_hold() && verdict.is_ok();
+            is_pledged &= message.take_pledge() && verdict.is_ok();
             verdict
         });
-        if is_held {
-            message.hold();
+        if is_pledged {
+            message.pledge();
         }
         verdict
     }

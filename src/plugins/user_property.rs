@@ -35,7 +35,7 @@ struct UserProperty {
     filters: Filters,
     properties: Vec<Property>,
     /// Whether all properties are the same for all messages of one client on one topic.
-    is_held: bool,
+    is_pledged: bool,
     /// The memory of the value.
     value: String,
 }
@@ -92,9 +92,9 @@ impl PluginFactory for UserPropertyFactory {
 
     fn make(&self, _shard: u16) -> Result<Box<dyn Plugin>, PluginError> {
         let (filters, properties) = (self.filters.clone(), self.properties.clone());
-        let is_held =
+        let is_pledged =
             properties.iter().all(|one| !one.replace && one.value.is_of_client_and_topic());
-        Ok(Box::new(UserProperty { filters, properties, is_held, value: String::new() }))
+        Ok(Box::new(UserProperty { filters, properties, is_pledged, value: String::new() }))
     }
 }
 
@@ -108,8 +108,8 @@ impl Plugin for UserProperty {
         client: &ClientView<'_>,
         message: &mut MessageEdit<'_>,
     ) -> Result<Verdict, PluginError> {
-        if self.is_held {
-            message.hold();
+        if self.is_pledged {
+            message.pledge();
         }
         if !self.filters.contains(message.topic()) {
             return Ok(Verdict::Allow);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_from_client_and_topic_holds() {
+    fn a_property_that_follows_from_client_and_topic_is_pledged() {
         for (value, replace, want) in [
             ("fixed ${client_id} ${user_name} ${topic} ${peer} ${listener} ${shard}", false, true),
             ("fixed", true, false),
@@ -210,7 +210,7 @@ mod tests {
                 let (limits, mut buffers) = (Limits::default(), EditBuffers::default());
                 let mut message = MessageEdit::new(original, &mut buffers, &limits);
                 plugin.publish(&ClientView::default(), &mut message).unwrap();
-                assert_eq!(message.take_hold(), want, "{value} {topic}");
+                assert_eq!(message.take_pledge(), want, "{value} {topic}");
             }
         }
     }

@@ -200,14 +200,14 @@ impl Shard {
                 Step::PlainAcks => used += self.read_plain_acks(now, id, rest),
                 Step::Wait => break,
                 Step::Stop => {
-                    self.end_held();
+                    self.end_pledge();
                     self.measure_turn(id, began);
                     return bytes.len();
                 }
             }
         }
         self.measure_turn(id, began);
-        self.end_held();
+        self.end_pledge();
         let packet_count = self.counters.packets_received - received_before;
         if packet_count >= PACKETS_CHARGED {
             self.charge(id, packet_count);

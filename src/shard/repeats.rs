@@ -60,10 +60,10 @@ impl Shard {
             return 0;
         }
         // What hooks append stands behind the first one's properties.
-        let Some(held) = self.held_for(key, known.topic()) else { return 0 };
+        let Some(appended_size) = self.pledged_for(key, known.topic()) else { return 0 };
         let (mut used, mut count, mut payload_bytes) = (0, 0, 0);
         loop {
-            let is_admitted = match held {
+            let is_admitted = match appended_size {
                 0 => self.flow.arena.admit_repeat(next.pieces, next.payload.len()),
                 _ => {
                     let size = self.flow.arena.last_front_size() + next.payload.len();
@@ -86,7 +86,7 @@ impl Shard {
         self.counters.publishes_received += count;
         self.counters.publish_bytes_received += payload_bytes as u64;
         self.counters.admitted += count;
-        self.count_held(count, held);
+        self.count_pledged(count, appended_size);
         used
     }
 

@@ -100,9 +100,9 @@ impl Plugin for Actor {
         message: &mut MessageEdit<'_>,
     ) -> Result<Verdict, PluginError> {
         message.add_user_property("by", self.name)?;
-        if message.topic() == "held" {
-            if self.name == "holds" {
-                message.hold();
+        if message.topic() == "pledged" {
+            if self.name == "pledges" {
+                message.pledge();
             }
             return self.act();
         }
@@ -191,26 +191,28 @@ fn plugins_are_called_in_their_order_until_one_denies() {
 }
 
 #[test]
-fn a_chain_holds_if_all_of_it_does_and_counts_what_passed() {
+fn a_chain_pledges_if_all_its_plugins_do_and_counts_the_messages_that_passed() {
     let publish = |plugins: &[(&'static str, Deed, HookSet)], on_error| {
         let mut chain = chain(plugins, on_error);
-        let original = MessageView { topic: "held", ..MessageView::default() };
+        let original = MessageView { topic: "pledged", ..MessageView::default() };
         let (limits, mut buffers) = (Limits::default(), EditBuffers::default());
         let mut message = MessageEdit::new(original, &mut buffers, &limits);
         chain.publish(&ClientView::default(), &mut message);
-        (message.held(), chain)
+        (message.pledged(), chain)
     };
-    let (all, size) = (HookSet::ALL, user_property_size("by", "holds"));
-    let holds = ("holds", Deed::Allow, all);
-    let (held, mut chain) = publish(&[holds, ("b", Deed::Allow, HookSet::TICK), holds], PASS);
-    assert_eq!(held, Some(2 * size), "who has no publish hook has no say");
+    let (all, size) = (HookSet::ALL, user_property_size("by", "pledges"));
+    let pledges = ("pledges", Deed::Allow, all);
+    let (pledged, mut chain) =
+        publish(&[pledges, ("b", Deed::Allow, HookSet::TICK), pledges], PASS);
+    assert_eq!(pledged, Some(2 * size), "who has no publish hook has no say");
     chain.repeated(7);
-    assert_eq!(figures(&chain, "holds", "publish").calls, 8);
+    assert_eq!(figures(&chain, "pledges", "publish").calls, 8);
     assert_eq!(figures(&chain, "b", "tick").calls, 0);
-    let others = [("b", Deed::Allow, all), ("holds", Deed::Fail, all), ("holds", Deed::Panic, all)];
+    let others =
+        [("b", Deed::Allow, all), ("pledges", Deed::Fail, all), ("pledges", Deed::Panic, all)];
     for other in others {
-        assert_eq!(publish(&[holds, other], PASS).0, None, "{other:?}");
-        assert_eq!(publish(&[other, holds], PASS).0, None, "{other:?}");
+        assert_eq!(publish(&[pledges, other], PASS).0, None, "{other:?}");
+        assert_eq!(publish(&[other, pledges], PASS).0, None, "{other:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use crate::session::SessionKey;
 /// The client and topic whose messages get the same change without a call of the hooks, until other work happens on the
 /// shard.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct Pledge {
     key: Option<SessionKey>,
     topic: String,
     /// How many bytes are appended to the properties. The bytes are in the buffers of edits.
@@ -14,7 +14,7 @@ pub(crate) struct Held {
     untold: u64,
 }
 
-impl Held {
+impl Pledge {
     pub(crate) fn begin(&mut self, key: SessionKey, topic: &str, appended_size: usize) {
         self.key = Some(key);
         self.topic.clear();
