@@ -1,6 +1,6 @@
 //! Acknowledgements, PINGREQ and DISCONNECT.
 
-use super::input::Step;
+use super::input::Outcome;
 use super::{ConnectionId, Shard};
 use crate::codec::{self, Ack, AckType, Disconnect, ReasonCode};
 use crate::session::SessionKey;
@@ -80,13 +80,13 @@ impl Shard {
     }
 
     /// Ends a QoS 1 message. An id that is not in flight is ignored: the flow may have ended before.
-    pub(super) fn on_puback(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Step {
-        let Some(session) = self.clients.session(key) else { return Step::Stop };
+    pub(super) fn on_puback(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Outcome {
+        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
         // The reason code does not matter: an error ends the message as well. [MQTT-4.4.0-2] [MQTT-4.8.2-6]
         if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPuback) {
             self.pump(now, key);
         }
-        Step::Done
+        Outcome::Done
     }
 
     pub(super) fn on_pubrec(
@@ -95,46 +95,51 @@ impl Shard {
         id: ConnectionId,
         key: SessionKey,
         ack: &Ack<'_>,
-    ) -> Step {
-        let Some(session) = self.clients.session(key) else { return Step::Stop };
+    ) -> Outcome {
+        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
         if ack.reason.is_error() {
             // [MQTT-4.4.0-2]
             if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPubrec) {
                 self.pump(now, key);
             }
-            return Step::Done;
+            return Outcome::Done;
         }
         // [MQTT-4.3.3-4]
         let reason = reason_if(session.inflight_mut().received(ack.packet_id));
         let packet_id = ack.packet_id;
         self.answer(id, |version, _, out| codec::encode_pubrel(version, packet_id, reason, out));
-        Step::Done
+        Outcome::Done
     }
 
-    pub(super) fn on_pubrel(&mut self, id: ConnectionId, key: SessionKey, ack: &Ack<'_>) -> Step {
-        let Some(session) = self.clients.session(key) else { return Step::Stop };
+    pub(super) fn on_pubrel(
+        &mut self,
+        id: ConnectionId,
+        key: SessionKey,
+        ack: &Ack<'_>,
+    ) -> Outcome {
+        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
         // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
         let reason = reason_if(session.end_received(ack.packet_id));
         let packet_id = ack.packet_id;
         self.answer(id, |version, _, out| codec::encode_pubcomp(version, packet_id, reason, out));
-        Step::Done
+        Outcome::Done
     }
 
-    pub(super) fn on_pubcomp(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Step {
-        let Some(session) = self.clients.session(key) else { return Step::Stop };
+    pub(super) fn on_pubcomp(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Outcome {
+        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
         if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPubcomp) {
             self.pump(now, key);
         }
-        Step::Done
+        Outcome::Done
     }
 
-    pub(super) fn on_pingreq(&mut self, id: ConnectionId) -> Step {
+    pub(super) fn on_pingreq(&mut self, id: ConnectionId) -> Outcome {
         if self.shutdown.has_begun {
             self.count_ping(id);
         }
         // [MQTT-3.12.4-1]
         self.answer(id, |_, _, out| codec::encode_pingresp(out));
-        Step::Done
+        Outcome::Done
     }
 
     pub(super) fn on_disconnect(
@@ -143,9 +148,9 @@ impl Shard {
         id: ConnectionId,
         key: SessionKey,
         disconnect: &Disconnect<'_>,
-    ) -> Step {
+    ) -> Outcome {
         let expiry_max_s = self.limits.session_expiry_max_s;
-        let Some(session) = self.clients.session(key) else { return Step::Stop };
+        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
         let expiry_max_s = session.bounds().session_expiry_max_s.unwrap_or(expiry_max_s);
         if let Some(expiry_s) = disconnect.session_expiry_s {
             if session.expiry_s() == 0 && expiry_s > 0 {
@@ -166,7 +171,7 @@ impl Shard {
             connection.has_said_all = true;
         }
         self.close(now, id, "the client said DISCONNECT");
-        Step::Stop
+        Outcome::Stop
     }
 }
 

@@ -11,7 +11,7 @@
 //! Whole packets never come here: the orders by age and by progress hold unfinished packets alone, and one timer stands
 //! for the oldest. Input that waits because its connection is parked is listed, too: it owes no progress, and goes last.
 
-use super::input::Step;
+use super::input::Outcome;
 use super::timers::Timer;
 use super::{About, ConnectionId, Shard};
 use crate::codec::{self, DecodeError, PacketId, ProtocolVersion, QoS, ReasonCode};
@@ -241,21 +241,21 @@ impl Shard {
         id: ConnectionId,
         rest: &[u8],
         error: &DecodeError,
-    ) -> Result<usize, Step> {
+    ) -> Result<usize, Outcome> {
         let output_size_max = self.limits.output_size_max;
-        let Some(connection) = self.clients.connection(id) else { return Err(Step::Stop) };
-        let ConnectionState::Open(key) = connection.state else { return Err(Step::Stop) };
+        let Some(connection) = self.clients.connection(id) else { return Err(Outcome::Stop) };
+        let ConnectionState::Open(key) = connection.state else { return Err(Outcome::Stop) };
         let version = connection.version;
         if *error != DecodeError::PacketTooLarge || version == ProtocolVersion::V5 {
             return Err(self.fail_at(now, id, rest, error));
         }
         if connection.park.is_some() {
-            return Err(Step::Wait);
+            return Err(Outcome::Wait);
         }
         if self.guards.rates.is_on && !self.has_tokens(now, id) {
-            return Err(Step::Wait);
+            return Err(Outcome::Wait);
         }
-        let Some(connection) = self.clients.connection(id) else { return Err(Step::Stop) };
+        let Some(connection) = self.clients.connection(id) else { return Err(Outcome::Stop) };
         let has_room = connection.output.size() < output_size_max.saturating_mul(2);
         if !has_room && !connection.is_peer_gone {
             return Err(self.park(id, Park::Output));
@@ -263,14 +263,14 @@ impl Shard {
         let start = match codec::publish_start(rest) {
             Ok(Some(start)) => start,
             // The packet identifier has not arrived yet.
-            Ok(None) => return Err(Step::Wait),
+            Ok(None) => return Err(Outcome::Wait),
             Err(DecodeError::OtherPacket) => return Err(self.fail_at(now, id, rest, error)),
             Err(error) => return Err(self.fail_at(now, id, rest, &error)),
         };
         if start.packet_id.is_some()
-            && let Some(step) = self.check_deferred_acks(now, id, key, version)
+            && let Some(outcome) = self.check_deferred_acks(now, id, key, version)
         {
-            return Err(step);
+            return Err(outcome);
         }
         self.counters.refused_by_size += 1;
         let what = format!("a packet of {} bytes", start.size);
@@ -282,7 +282,7 @@ impl Shard {
             self.end_passing(now, id, passing);
             return Ok(here);
         }
-        let Some(connection) = self.clients.connection(id) else { return Err(Step::Stop) };
+        let Some(connection) = self.clients.connection(id) else { return Err(Outcome::Stop) };
         self.connections.begun.note(now, id, &mut connection.begun, (here, false, false));
         if let Some(index) = connection.begun {
             self.connections.begun.packets[index as usize].passing = Some(passing);
@@ -345,8 +345,8 @@ mod tests {
         let mut begun = Begun::default();
         let mut places = [None; 20];
         let mut brought = [0; 20];
-        for step in 0..20_000 {
-            let now = Instant(1_000 + step / 3);
+        for outcome in 0..20_000 {
+            let now = Instant(1_000 + outcome / 3);
             let at = (random.number() % 20) as usize;
             let id = ConnectionId { index: at as u32, generation: 1 };
             match random.number() % 6 {

@@ -10,7 +10,7 @@
 
 use super::admission::Publisher;
 use super::hops::Hops;
-use super::input::Step;
+use super::input::Outcome;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Generation, Message, Meta};
 use crate::bridge::ForwardIndex;
@@ -198,7 +198,7 @@ impl Shard {
         id: ConnectionId,
         key: SessionKey,
         version: ProtocolVersion,
-    ) -> Option<Step> {
+    ) -> Option<Outcome> {
         let deferred = self.clients.session(key)?.deferred_ack_count();
         if deferred < usize::from(self.limits.receive_max) {
             return None;

@@ -9,7 +9,7 @@
 //! displaces itself. Else the oldest of all goes, if it has had a second for its CONNECT or comes from the newcomer's own
 //! address. Bytes behind a CONNECT count to its client.
 
-use super::input::Step;
+use super::input::Outcome;
 use super::{ConnectionId, Handover, Shard};
 use crate::arena::tree_size;
 use crate::codec::{self, DecodeError, Frame, Packet, PacketType, ProtocolVersion};
@@ -184,23 +184,23 @@ impl Shard {
         }
         self.pause_hooks();
         let size_max = self.limits.connect_packet_size_max();
-        let (step, size) = match codec::next_frame(bytes, size_max) {
+        let (outcome, size) = match codec::next_frame(bytes, size_max) {
             _ if bytes.first().is_some_and(|first| !is_connect(*first)) => {
                 // [MQTT-3.1.0-1]
                 self.counters.protocol_errors += 1;
                 self.notice_stranger(now, id, bytes, "the first packet was not CONNECT");
                 self.close(now, id, "the first packet was not CONNECT");
-                (Step::Stop, 0)
+                (Outcome::Stop, 0)
             }
-            Ok(None) => (Step::Wait, 0),
+            Ok(None) => (Outcome::Wait, 0),
             Ok(Some(frame)) => (self.read_connect(now, id, &frame, bytes), frame.size),
             Err(DecodeError::PacketTooLarge) => (self.refuse_large_connect(now, id, bytes), 0),
             Err(error) => (self.fail_at(now, id, bytes, &error), 0),
         };
-        match step {
-            Step::Done => size + self.read_packets(now, id, &bytes[size..]),
-            Step::Wait | Step::PlainAcks => 0,
-            Step::Stop => bytes.len(),
+        match outcome {
+            Outcome::Done => size + self.read_packets(now, id, &bytes[size..]),
+            Outcome::Wait | Outcome::PlainAcks => 0,
+            Outcome::Stop => bytes.len(),
         }
     }
 
@@ -210,7 +210,7 @@ impl Shard {
         id: ConnectionId,
         frame: &Frame<'_>,
         all: &[u8],
-    ) -> Step {
+    ) -> Outcome {
         self.counters.packets_received += 1;
         let connect = match Packet::decode(frame, ProtocolVersion::V5) {
             Ok(Packet::Connect(connect)) => connect,
@@ -218,7 +218,7 @@ impl Shard {
             Err(error) => return self.refuse_connect_error(now, id, (frame.body, all), &error),
         };
         if let Some(shard) = self.owner_of(&connect) {
-            let Some(connection) = self.clients.connection(id) else { return Step::Stop };
+            let Some(connection) = self.clients.connection(id) else { return Outcome::Stop };
             let deadline = connection.timer.unwrap_or(now);
             let listener = connection.listener;
             self.drop_connection(id);
@@ -229,19 +229,19 @@ impl Shard {
                 bytes: all.to_vec(),
                 deadline,
             });
-            return Step::Stop;
+            return Outcome::Stop;
         }
         self.run_pipeline(now);
         self.counted(|shard| shard.on_connect(now, id, &connect))
     }
 
     /// Answers a CONNECT that is larger than the limit as soon as its version is known: only 5.0 has an answer.
-    fn refuse_large_connect(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> Step {
+    fn refuse_large_connect(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> Outcome {
         // The header's size ends with the first byte without a continuation bit.
         let size_bytes = bytes.iter().skip(1).take_while(|byte| **byte >= 0x80).count() + 1;
         let body = bytes.get(1 + size_bytes..).unwrap_or_default();
         if body.len() <= BEFORE_LEVEL {
-            return Step::Wait;
+            return Outcome::Wait;
         }
         self.counters.connects_too_large += 1;
         let size = codec::frame_size(bytes).ok().flatten().unwrap_or_default();

@@ -8,7 +8,7 @@
 
 use super::admission::{Published, Publisher};
 use super::events::{About, Notice};
-use super::input::Step;
+use super::input::Outcome;
 use super::publish::meta_of;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Meta};
@@ -91,10 +91,10 @@ impl Shard {
         version: ProtocolVersion,
         publish: Publish<'_>,
         topic: &str,
-    ) -> Step {
+    ) -> Outcome {
         match self.publish_of_bridge(now, id, key, &publish, topic) {
             Ok(published) => self.answer_published(now, id, key, version, &publish, published),
-            Err(step) => step,
+            Err(outcome) => outcome,
         }
     }
 
@@ -106,7 +106,7 @@ impl Shard {
         key: SessionKey,
         publish: &Publish<'_>,
         topic: &str,
-    ) -> Result<Published, Step> {
+    ) -> Result<Published, Outcome> {
         let own = self.bridges.hops.own;
         let has_marks = self.clients.connection(id).is_some_and(|c| c.marks.is_some());
         let mut joined = Vec::new();
@@ -153,7 +153,7 @@ impl Shard {
         key: SessionKey,
         publish: &Publish<'_>,
         (what, has_told): (&str, bool),
-    ) -> Step {
+    ) -> Outcome {
         if !has_told {
             let session = self.clients.session(key);
             let client_id =
@@ -165,7 +165,7 @@ impl Shard {
             let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
             self.acknowledge_in_turn(id, key, ack, ReasonCode::Success);
         }
-        Step::Done
+        Outcome::Done
     }
 
     /// Tells the operator of a bridge that is treated like any other client.

@@ -27,7 +27,7 @@ fn is_heard_at_the_end(packet_type: PacketType) -> bool {
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Outcome {
     Done,
     /// Not used yet: plain acknowledgements begin, to be used together.
     PlainAcks,
@@ -164,12 +164,12 @@ impl Shard {
             if has_rates && !self.is_within_rate(now, id, rest) {
                 break;
             }
-            let step = match codec::next_frame(rest, self.limits.packet_size_max) {
+            let outcome = match codec::next_frame(rest, self.limits.packet_size_max) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     let before = self.flow.arena.admitted();
-                    let step = self.read_packet(now, id, &frame, rest, &mut known);
-                    if step == Step::Done {
+                    let outcome = self.read_packet(now, id, &frame, rest, &mut known);
+                    if outcome == Outcome::Done {
                         used += frame.size;
                         if has_rates {
                             self.charge_rate(id, &frame);
@@ -185,21 +185,21 @@ impl Shard {
                         }
                         continue;
                     }
-                    step
+                    outcome
                 }
                 Err(error) => match self.refuse_frame(now, id, rest, &error) {
                     Ok(passed) => {
                         used += passed;
                         continue;
                     }
-                    Err(step) => step,
+                    Err(outcome) => outcome,
                 },
             };
-            match step {
-                Step::Done => {}
-                Step::PlainAcks => used += self.read_plain_acks(now, id, rest),
-                Step::Wait => break,
-                Step::Stop => {
+            match outcome {
+                Outcome::Done => {}
+                Outcome::PlainAcks => used += self.read_plain_acks(now, id, rest),
+                Outcome::Wait => break,
+                Outcome::Stop => {
                     self.end_pledge();
                     self.measure_turn(id, began);
                     return bytes.len();
@@ -237,19 +237,19 @@ impl Shard {
         frame: &Frame<'a>,
         rest: &[u8],
         known: &mut codec::Known<'a>,
-    ) -> Step {
+    ) -> Outcome {
         let above_mark = self.is_mail_above_mark();
         let is_holding = self.bridges.is_holding();
         let output_size_max = self.limits.output_size_max;
         let is_shutting_down = self.shutdown.has_begun;
-        let Some(connection) = self.clients.connection(id) else { return Step::Stop };
+        let Some(connection) = self.clients.connection(id) else { return Outcome::Stop };
         let version = connection.version;
         let key = match connection.state {
             ConnectionState::Open(key) => key,
-            ConnectionState::Connecting(_) | ConnectionState::Closing(_) => return Step::Stop,
+            ConnectionState::Connecting(_) | ConnectionState::Closing(_) => return Outcome::Stop,
         };
         if connection.park.is_some() {
-            return Step::Wait;
+            return Outcome::Wait;
         }
         let above_mark = above_mark && !connection.is_peer_gone;
         let is_held = is_holding && connection.is_held_by_bridge && !connection.is_peer_gone;
@@ -261,7 +261,7 @@ impl Shard {
         let packet_type = frame.packet_type();
         if is_shutting_down && !packet_type.is_some_and(is_heard_at_the_end) {
             // Not acknowledged, so that it is sent again to whoever comes next.
-            return Step::Done;
+            return Outcome::Done;
         }
         if packet_type == Some(PacketType::Publish) {
             if is_held {
@@ -278,7 +278,7 @@ impl Shard {
             };
         }
         if !is_shutting_down && codec::next_plain_ack(rest).is_some() {
-            return Step::PlainAcks;
+            return Outcome::PlainAcks;
         }
         self.read_other(now, id, key, version, frame)
     }
@@ -292,7 +292,7 @@ impl Shard {
         key: SessionKey,
         version: ProtocolVersion,
         frame: &Frame<'_>,
-    ) -> Step {
+    ) -> Outcome {
         let began = self.steps();
         self.counters.packets_received += 1;
         if frame.packet_type() == Some(PacketType::Connect) {
@@ -300,7 +300,7 @@ impl Shard {
             return self.refuse(now, id, ReasonCode::ProtocolError, "a second CONNECT");
         }
         self.pause_hooks();
-        let step = match Packet::decode(frame, version) {
+        let outcome = match Packet::decode(frame, version) {
             Ok(packet) => self.counted(|shard| shard.on_packet(now, id, key, version, packet)),
             Err(error) => return self.fail(now, id, &error),
         };
@@ -308,7 +308,7 @@ impl Shard {
         if steps > CHEAP_STEPS {
             self.charge(id, steps);
         }
-        step
+        outcome
     }
 
     fn on_packet(
@@ -318,7 +318,7 @@ impl Shard {
         key: SessionKey,
         version: ProtocolVersion,
         packet: Packet<'_>,
-    ) -> Step {
+    ) -> Outcome {
         match packet {
             Packet::Puback(ack) => self.on_puback(now, key, &ack),
             Packet::Pubrec(ack) => self.on_pubrec(now, id, key, &ack),
@@ -351,7 +351,7 @@ impl Shard {
     }
 
     /// Lets a connection's input wait.
-    pub(super) fn park(&mut self, id: ConnectionId, park: Park) -> Step {
+    pub(super) fn park(&mut self, id: ConnectionId, park: Park) -> Outcome {
         if let Some(connection) = self.clients.connection(id)
             && (!connection.is_peer_gone || park == Park::Turn)
         {
@@ -375,7 +375,7 @@ impl Shard {
             }
             self.update_read_mode(id);
         }
-        Step::Wait
+        Outcome::Wait
     }
 
     /// Goes on with a connection whose input waited.

@@ -1,6 +1,6 @@
 //! Refusals: a client that breaks a rule or meets a limit gets an answer and is counted, and the operator hears of it.
 
-use super::input::Step;
+use super::input::Outcome;
 use super::{About, ConnectionId, Notice, Shard, stranger};
 use crate::codec::{DecodeError, ReasonCode};
 use crate::time::Instant;
@@ -47,7 +47,7 @@ impl Shard {
         id: ConnectionId,
         rest: &[u8],
         error: &DecodeError,
-    ) -> Step {
+    ) -> Outcome {
         let connection = self.clients.connection(id);
         if connection.is_some_and(|one| one.is_connecting()) {
             self.notice_stranger(now, id, rest, &error.to_string());
@@ -89,13 +89,13 @@ impl Shard {
 
     /// Ends a connection for bytes that cannot be decoded. [MQTT-4.13.1-1]
     #[cold]
-    pub(super) fn fail(&mut self, now: Instant, id: ConnectionId, error: &DecodeError) -> Step {
+    pub(super) fn fail(&mut self, now: Instant, id: ConnectionId, error: &DecodeError) -> Outcome {
         let is_connecting =
             self.clients.connection(id).is_some_and(|connection| connection.is_connecting());
         if is_connecting {
             self.counters.protocol_errors += 1;
             self.close(now, id, &error.to_string());
-            return Step::Stop;
+            return Outcome::Stop;
         }
         if *error == DecodeError::PacketTooLarge {
             self.counters.refused_by_size += 1;
@@ -111,7 +111,7 @@ impl Shard {
         id: ConnectionId,
         reason: ReasonCode,
         why: &str,
-    ) -> Step {
+    ) -> Outcome {
         self.refuse_at(now, id, reason, why, "")
     }
 
@@ -124,14 +124,14 @@ impl Shard {
         reason: ReasonCode,
         why: &str,
         keys: &'static str,
-    ) -> Step {
+    ) -> Outcome {
         self.counters.protocol_errors += 1;
         self.notice_client(now, About::Client, id, why, keys);
         // Nothing is sent behind a DISCONNECT. [MQTT-3.14.4-1]
         self.give_up_claim(now, id);
         self.send_disconnect(id, reason, why);
         self.close(now, id, why);
-        Step::Stop
+        Outcome::Stop
     }
 
     /// Tells the operator about a connected client or its packet. `keys` set the limit that was met, if there was one.

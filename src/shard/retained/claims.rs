@@ -15,7 +15,7 @@ use crate::hash::KeyedHash;
 use crate::routing::mail::Control;
 use crate::routing::retained::{Ask, Room, Setter, Word, kept_size};
 use crate::session::{ConnectionId, DropReason, Park, SessionKey};
-use crate::shard::input::Step;
+use crate::shard::input::Outcome;
 use crate::shard::{Shard, ShardId};
 use crate::time::Instant;
 use std::collections::{HashMap, VecDeque};
@@ -104,7 +104,7 @@ impl Shard {
         key: SessionKey,
         (packet_id, is_qos2): (PacketId, bool),
         generation: Generation,
-    ) -> Result<Generation, Step> {
+    ) -> Result<Generation, Outcome> {
         let Some(message) = self.flow.arena.last() else { return Ok(generation) };
         if !message.meta.retain || message.payload.is_empty() {
             return Ok(generation);
@@ -135,30 +135,30 @@ impl Shard {
         self.pause_hooks();
         if self.clients.connection(id).is_none_or(|connection| connection.is_peer_gone) {
             // There is no client to be told.
-            return self.admit_again(now, &message, Claim::None).ok_or(Step::Done);
+            return self.admit_again(now, &message, Claim::None).ok_or(Outcome::Done);
         }
         let waiting = Waiting { request: 0, message, packet_id, is_qos2 };
         let setter = Setter::of(&mut self.clients, self.peers.hash(), key);
         let topic = text(waiting.message.message().topic);
         if is_crowded && !self.retained.kept.may_set(&self.limits, topic, size, setter) {
             self.refuse_unkept(id, key, &waiting);
-            return Err(Step::Done);
+            return Err(Outcome::Done);
         }
         if owner == self.peers.own()
             && self.retained.kept.promise(&self.limits, text(waiting.message.message().topic), size)
         {
-            return self.admit_again(now, &waiting.message, Claim::Promised).ok_or(Step::Done);
+            return self.admit_again(now, &waiting.message, Claim::Promised).ok_or(Outcome::Done);
         }
         // Another owner knows its own bound, which is lower while it is short of memory.
         let may_ever = owner != self.peers.own() || size <= self.limits.retained_bytes_max;
         let is_recall_needed = owner != self.peers.own() || !self.retained.kept.leased().is_none();
         if !may_ever || !is_recall_needed || !is_storable {
             self.refuse_unkept(id, key, &waiting);
-            return Err(Step::Done);
+            return Err(Outcome::Done);
         }
         self.ask_owner(owner, id, waiting, setter);
         self.park(id, Park::Retained);
-        Err(Step::Done)
+        Err(Outcome::Done)
     }
 
     fn spend_lease(&mut self, owner: ShardId, room: Room) -> bool {
