@@ -44,7 +44,7 @@ pub struct Gauges {
     /// Connections listed as waiting for mail.
     pub parked_on_mail: usize,
     /// Whether publishers wait for clients whose messages fill the store of this shard or of another.
-    pub store_is_holding: bool,
+    pub store_is_blocking: bool,
     pub interest_filters: usize,
     /// Whether plugins have hooks.
     pub has_hooks: bool,

@@ -192,7 +192,7 @@ impl Shard {
             | self.delivery.drops.chore_count();
         waiting != 0
             || self.retained.has_chores()
-            || self.flow.outbox.is_held() | self.work.turns.is_pending
+            || self.flow.outbox.is_blocked() | self.work.turns.is_pending
             || self.wants_store_look()
     }
 

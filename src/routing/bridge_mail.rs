@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! shard -> bridges   Messages, Retained, Taken
-//! bridges -> shard   Publish, Written, Hold, RetainedQuery, Status
+//! bridges -> shard   Publish, Written, Block, RetainedQuery, Status
 //! ```
 
 use super::mail::{Batch, BatchReader};
@@ -64,7 +64,7 @@ pub enum FromBridges {
         through: Generation,
     },
     /// While this is on, the shard does not read publishers whose messages the bridge stores.
-    Hold {
+    Block {
         bridge: BridgeId,
         is_on: bool,
     },
@@ -103,7 +103,7 @@ impl FromBridges {
                 FromBridges::Status(lines) => {
                     lines.iter().map(|(topic, value)| topic.len() + value.len()).sum()
                 }
-                FromBridges::Written { .. } | FromBridges::Hold { .. } => 0,
+                FromBridges::Written { .. } | FromBridges::Block { .. } => 0,
             }
     }
 }

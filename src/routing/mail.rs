@@ -141,7 +141,7 @@ pub(crate) enum Control {
     LeaseBack(Room),
     Counters(Box<Report>),
     /// Clients of the sender fill its store: publishers of the receiver wait, or go on.
-    Hold {
+    Block {
         is_on: bool,
     },
     /// The mail for the sender would take it many turns: publishers of the receiver wait, or go on.
@@ -170,7 +170,7 @@ impl Control {
             Control::RoomAsk(Ask { topic, .. }) | Control::PromiseBack { topic } => topic.len(),
             Control::RoomWord(word) => size_of::<Word>() + word.topic.len(),
             Control::Joined { .. }
-            | Control::Hold { .. }
+            | Control::Block { .. }
             | Control::Busy { .. }
             | Control::LeaseAsk
             | Control::Lease(_)
@@ -275,7 +275,7 @@ pub(crate) struct Outbox {
     /// The reasons for which publishers are not read, as bits.
     marks: u8,
     /// The shards whose stores make publishers wait, and the shards that have much to work off.
-    held_by: ShardSet,
+    blocked_by: ShardSet,
     busy: ShardSet,
     /// How many batches wait on all publish and member lanes.
     batch_count: usize,
@@ -304,7 +304,7 @@ impl Outbox {
             mark,
             batch_size: BATCH_SIZE.min(mark),
             marks: 0,
-            held_by: ShardSet::EMPTY,
+            blocked_by: ShardSet::EMPTY,
             busy: ShardSet::EMPTY,
             batch_count: 0,
             batch_number: 0,
@@ -363,14 +363,14 @@ impl Outbox {
         self.marks & (MAIL_MARK | BUSY_MARK) != 0
     }
 
-    pub(crate) fn is_held(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.marks & STORE_MARK != 0
     }
 
     /// Notes whether a shard's store makes publishers wait.
-    pub(crate) fn hold(&mut self, shard: ShardId, is_on: bool) {
-        self.held_by.set(shard, is_on);
-        self.set_mark(STORE_MARK, !self.held_by.is_empty());
+    pub(crate) fn block(&mut self, shard: ShardId, is_on: bool) {
+        self.blocked_by.set(shard, is_on);
+        self.set_mark(STORE_MARK, !self.blocked_by.is_empty());
     }
 
     /// Notes whether a shard has much to work off.

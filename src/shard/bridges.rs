@@ -72,7 +72,7 @@ impl Bridges {
     }
 
     /// Whether some bridge makes publishers wait.
-    pub(super) fn is_holding(&self) -> bool {
+    pub(super) fn is_blocking(&self) -> bool {
         self.full != 0
     }
 
@@ -173,7 +173,7 @@ impl Shard {
                 self.admit_inbound(now);
             }
             FromBridges::Written { bridge, through } => self.on_written(now, bridge, through),
-            FromBridges::Hold { bridge, is_on } => self.on_hold(now, bridge, is_on),
+            FromBridges::Block { bridge, is_on } => self.on_block(now, bridge, is_on),
             FromBridges::RetainedQuery { request, filter, after } => {
                 self.bridges.queries.push_back((request, filter, after));
             }
@@ -251,7 +251,7 @@ impl Shard {
         if ticket.bridges & full != 0
             && let Some(connection) = self.clients.connection(id)
         {
-            connection.is_held_by_bridge = true;
+            connection.is_blocked_by_bridge = true;
         }
     }
 
@@ -331,7 +331,7 @@ impl Shard {
         is_waiting
     }
 
-    fn on_hold(&mut self, now: Instant, bridge: BridgeId, is_on: bool) {
+    fn on_block(&mut self, now: Instant, bridge: BridgeId, is_on: bool) {
         let bit = 1u64.checked_shl(bridge.into()).unwrap_or(0);
         if is_on {
             self.bridges.full |= bit;
@@ -342,7 +342,7 @@ impl Shard {
         for _ in 0..self.bridges.parked.len() {
             let Some(id) = self.bridges.parked.pop_front() else { return };
             if let Some(connection) = self.clients.connection(id) {
-                connection.is_held_by_bridge = false;
+                connection.is_blocked_by_bridge = false;
             }
             self.unpark(now, id, Park::Bridge);
         }

@@ -239,7 +239,7 @@ impl Shard {
         known: &mut codec::Known<'a>,
     ) -> Outcome {
         let above_mark = self.is_mail_above_mark();
-        let is_holding = self.bridges.is_holding();
+        let is_blocking = self.bridges.is_blocking();
         let output_size_max = self.limits.output_size_max;
         let is_shutting_down = self.shutdown.has_begun;
         let Some(connection) = self.clients.connection(id) else { return Outcome::Stop };
@@ -252,7 +252,7 @@ impl Shard {
             return Outcome::Wait;
         }
         let above_mark = above_mark && !connection.is_peer_gone;
-        let is_held = is_holding && connection.is_held_by_bridge && !connection.is_peer_gone;
+        let is_blocked = is_blocking && connection.is_blocked_by_bridge && !connection.is_peer_gone;
         // A client that sends without reading answers waits for itself.
         if !connection.is_peer_gone && connection.output.size() >= output_size_max.saturating_mul(2)
         {
@@ -264,7 +264,7 @@ impl Shard {
             return Outcome::Done;
         }
         if packet_type == Some(PacketType::Publish) {
-            if is_held {
+            if is_blocked {
                 return self.park(id, Park::Bridge);
             }
             if above_mark && self.must_wait(key, frame.size) {
@@ -410,7 +410,7 @@ impl Shard {
 
     /// Goes on with publishers as far as mail stays below its mark, each once a turn.
     pub(super) fn unpark_mail(&mut self, now: Instant) {
-        if self.flow.outbox.is_held() {
+        if self.flow.outbox.is_blocked() {
             self.unpark_readers(now);
         }
         for _ in 0..self.connections.parked_on_mail.len() {

@@ -43,7 +43,7 @@ impl Shard {
         if self.has_hooks_to_ask()
             || self.shutdown.has_begun
             || self.is_mail_above_mark()
-            || self.bridges.is_holding()
+            || self.bridges.is_blocking()
         {
             return 0;
         }

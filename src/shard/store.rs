@@ -71,7 +71,7 @@ impl Progress {
 #[derive(Debug, Default)]
 pub(super) struct Store {
     /// Whether publishers wait for this shard's clients.
-    is_holding: bool,
+    is_blocking: bool,
     timer: Option<Instant>,
     /// The progress at the last look; empty while no publisher waits.
     progress: BTreeMap<SessionKey, Progress>,
@@ -129,7 +129,7 @@ impl Shard {
     #[inline]
     pub(super) fn wants_store_look(&self) -> bool {
         self.delivery.stored.bytes() > self.limits.absent_bytes_max()
-            || self.memory.store.is_holding
+            || self.memory.store.is_blocking
     }
 
     #[cold]
@@ -138,11 +138,11 @@ impl Shard {
         if self.delivery.stored.bytes() > self.limits.absent_bytes_max() {
             self.shed_absent(now);
         }
-        let mark = match self.memory.store.is_holding {
+        let mark = match self.memory.store.is_blocking {
             false => self.limits.stored_bytes_mark(),
             true => self.limits.stored_bytes_low(),
         };
-        if (self.delivery.stored.bytes() > mark) != self.memory.store.is_holding {
+        if (self.delivery.stored.bytes() > mark) != self.memory.store.is_blocking {
             self.change_hold(now);
         }
     }
@@ -205,12 +205,12 @@ impl Shard {
     #[cold]
     #[inline(never)]
     fn change_hold(&mut self, now: Instant) {
-        let is_on = !self.memory.store.is_holding;
-        self.memory.store.is_holding = is_on;
+        let is_on = !self.memory.store.is_blocking;
+        self.memory.store.is_blocking = is_on;
         self.counters.store_holds += u64::from(is_on);
-        self.flow.outbox.hold(self.peers.own(), is_on);
+        self.flow.outbox.block(self.peers.own(), is_on);
         for to in (0..self.peers.count()).filter(|to| *to != self.peers.own()) {
-            self.flow.outbox.control(to, Control::Hold { is_on });
+            self.flow.outbox.control(to, Control::Block { is_on });
         }
         self.memory.store.progress = BTreeMap::new();
         self.begin_looks();
@@ -246,7 +246,7 @@ impl Shard {
             self.end_slow(now, key);
         }
         self.check_store(now);
-        if self.memory.store.is_holding {
+        if self.memory.store.is_blocking {
             let look_at = Some(now.plus_ms(LOOK_MS));
             self.timers.set(Timer::Store, &mut self.memory.store.timer, look_at);
         }
@@ -329,14 +329,14 @@ impl Shard {
     /// Begins or ends the looks, as a store makes publishers wait or does so no more.
     fn begin_looks(&mut self) {
         (self.memory.store.looked_at_sent, self.memory.store.looks_left) = (None, 0);
-        if !self.flow.outbox.is_held() {
+        if !self.flow.outbox.is_blocked() {
             self.memory.store.ahead = BTreeMap::new();
         }
     }
 
     /// Notes whether another shard's clients fill the part of the store that is reserved for them.
-    pub(super) fn on_hold_of(&mut self, from: ShardId, is_on: bool) {
-        self.flow.outbox.hold(from, is_on);
+    pub(super) fn on_block_of(&mut self, from: ShardId, is_on: bool) {
+        self.flow.outbox.block(from, is_on);
         self.begin_looks();
     }
 
