@@ -48,7 +48,7 @@ pub use properties::{
 };
 pub use property_id::PropertyId;
 pub use publish::{
-    AckedFront, Front, Known, Publish, PublishHead, Repeat, encode_plain_acked_publish,
+    AckedFront, Front, PreviousPublish, Publish, PublishHead, Repeat, encode_plain_acked_publish,
     encode_plain_publish,
 };
 pub use publish_start::{PublishStart, publish_start};

@@ -36,7 +36,7 @@ pub struct Publish<'a> {
 /// Topic and properties of a connection's last PUBLISH. The next one often has the same ones, which are not validated
 /// again.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Known<'a> {
+pub struct PreviousPublish<'a> {
     topic: &'a str,
     /// A property section that begins with its length, if all of its properties are forwarded and none sets a field of
     /// `Publish`; else empty.
@@ -45,7 +45,7 @@ pub struct Known<'a> {
     properties: &'a [u8],
 }
 
-impl<'a> Known<'a> {
+impl<'a> PreviousPublish<'a> {
     /// The topic of the last PUBLISH; empty if an alias stood for it.
     pub fn topic(&self) -> &'a str {
         self.topic
@@ -172,7 +172,7 @@ impl<'a> Publish<'a> {
     #[inline]
     pub fn decode(frame: &Frame<'a>, version: ProtocolVersion) -> Result<Publish<'a>> {
         let mut publish = Publish::default();
-        publish.read(frame, version, &mut Known::default())?;
+        publish.read(frame, version, &mut PreviousPublish::default())?;
         Ok(publish)
     }
 
@@ -182,7 +182,7 @@ impl<'a> Publish<'a> {
         &mut self,
         frame: &Frame<'a>,
         version: ProtocolVersion,
-        known: &mut Known<'a>,
+        previous: &mut PreviousPublish<'a>,
     ) -> Result<()> {
         if frame.first_byte >> 4 != PacketType::Publish as u8 {
             return Err(DecodeError::OtherPacket);
@@ -198,8 +198,8 @@ impl<'a> Publish<'a> {
         self.retain = frame.first_byte & RETAIN != 0;
         let mut reader = Reader::new(frame.body);
         // [MQTT-3.3.2-1]
-        self.topic = reader.topic_name(known.topic)?;
-        known.topic = self.topic;
+        self.topic = reader.topic_name(previous.topic)?;
+        previous.topic = self.topic;
         if qos != QoS::AtMostOnce {
             // [MQTT-2.2.1-2]
             self.packet_id = Some(reader.packet_id()?);
@@ -208,7 +208,7 @@ impl<'a> Publish<'a> {
             // Most messages have no properties.
             match reader.rest() {
                 [0, payload @ ..] => reader = Reader::new(payload),
-                _ => self.read_properties(&mut reader, known)?,
+                _ => self.read_properties(&mut reader, previous)?,
             }
         }
         // [MQTT-4.7.3-1]
@@ -220,11 +220,15 @@ impl<'a> Publish<'a> {
     }
 
     #[inline(always)]
-    fn read_properties(&mut self, reader: &mut Reader<'a>, known: &mut Known<'a>) -> Result<()> {
-        if !known.section.is_empty()
-            && let Some(payload) = reader.rest().strip_prefix(known.section)
+    fn read_properties(
+        &mut self,
+        reader: &mut Reader<'a>,
+        previous: &mut PreviousPublish<'a>,
+    ) -> Result<()> {
+        if !previous.section.is_empty()
+            && let Some(payload) = reader.rest().strip_prefix(previous.section)
         {
-            self.properties = ForwardedProperties::from_raw(known.properties);
+            self.properties = ForwardedProperties::from_raw(previous.properties);
             *reader = Reader::new(payload);
             return Ok(());
         }
@@ -237,9 +241,9 @@ impl<'a> Publish<'a> {
             || self.message_expiry_s.is_some()
             || self.payload_format_utf8
             || !self.subscription_ids.is_empty();
-        known.section = &[];
+        previous.section = &[];
         if !is_ours && let Some(properties) = self.properties.whole() {
-            (known.section, known.properties) = (section, properties);
+            (previous.section, previous.properties) = (section, properties);
         }
         Ok(())
     }

@@ -102,12 +102,12 @@ impl<'a> Reader<'a> {
         is_plain
     }
 
-    /// Reads a topic name: a string without wildcards, which may be empty. `known` is a valid one that need not be
+    /// Reads a topic name: a string without wildcards, which may be empty. `previous` is a valid one that need not be
     /// checked again.
     #[inline(always)]
-    pub(super) fn topic_name(&mut self, known: &'a str) -> Result<&'a str> {
+    pub(super) fn topic_name(&mut self, previous: &'a str) -> Result<&'a str> {
         let bytes = self.binary()?;
-        if bytes == known.as_bytes() { Ok(known) } else { topic_name(bytes) }
+        if bytes == previous.as_bytes() { Ok(previous) } else { topic_name(bytes) }
     }
 }
 

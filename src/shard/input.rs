@@ -154,7 +154,7 @@ impl Shard {
     /// Uses whole packets; returns how many bytes they had.
     pub(super) fn read_packets(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
         let mut used = 0;
-        let mut known = codec::Known::default();
+        let mut previous = codec::PreviousPublish::default();
         let has_rates = self.guards.rates.is_on;
         self.pause_hooks();
         let began = if cfg!(debug_assertions) { self.steps() } else { 0 };
@@ -168,7 +168,7 @@ impl Shard {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     let before = self.flow.arena.admitted();
-                    let outcome = self.read_packet(now, id, &frame, rest, &mut known);
+                    let outcome = self.read_packet(now, id, &frame, rest, &mut previous);
                     if outcome == Outcome::Done {
                         used += frame.size;
                         if has_rates {
@@ -178,9 +178,10 @@ impl Shard {
                         // Only what was admitted is repeated.
                         if self.flow.arena.admitted() != before && used < bytes.len() {
                             if frame.is_plain_publish() {
-                                used += self.read_repeats(id, &frame, &known, &bytes[used..]);
+                                used += self.read_repeats(id, &frame, &previous, &bytes[used..]);
                             } else if frame.is_plain_acked_publish() {
-                                used += self.read_acked_repeats(id, &frame, &known, &bytes[used..]);
+                                used +=
+                                    self.read_acked_repeats(id, &frame, &previous, &bytes[used..]);
                             }
                         }
                         continue;
@@ -236,7 +237,7 @@ impl Shard {
         id: ConnectionId,
         frame: &Frame<'a>,
         rest: &[u8],
-        known: &mut codec::Known<'a>,
+        previous: &mut codec::PreviousPublish<'a>,
     ) -> Outcome {
         let above_mark = self.is_mail_above_mark();
         let is_blocking = self.bridges.is_blocking();
@@ -272,7 +273,7 @@ impl Shard {
             }
             self.counters.packets_received += 1;
             let mut publish = codec::Publish::default();
-            return match publish.read(frame, version, known) {
+            return match publish.read(frame, version, previous) {
                 Ok(()) => self.on_publish(now, id, key, version, &publish),
                 Err(error) => self.fail(now, id, &error),
             };
