@@ -26,27 +26,29 @@ use std::cell::Cell;
 /// Why a message was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdmitError {
-    /// Every slot is held, or the bytes are. An empty arena refuses only a message that is larger than the arena.
+    /// Every slot is held, or all bytes are in use. An empty arena refuses only a message that is larger than the
+    /// arena.
     Full,
 }
 
-/// Slots that are used before the ring of them starts over: a swap costs a turn of one message more than a few cache lines.
+/// The ring of slots starts over only after so many slots were used: the swap costs a turn with one message more than a
+/// few more cache lines do.
 const SLOTS_BEFORE_RESTART: usize = 16;
-/// Outside of every ring.
+/// The position of a denied message: it lies outside of every ring.
 const NOWHERE: usize = usize::MAX;
-/// Added to the position of a message with a trail: whoever takes it for another finds nothing.
+/// This is added to the position of a message with a trail, so that a read that does not expect a trail finds nothing.
 const TRAILED: usize = 1 << (usize::BITS - 1);
 
 #[derive(Debug)]
 struct Slot {
-    /// Where in the ring the message begins, plus `TRAILED` where it has a trail; `NOWHERE` for one that was denied.
+    /// Where in the ring the message begins, plus `TRAILED` if it has a trail; `NOWHERE` if it was denied.
     position: usize,
     /// Where the next message may begin, in bytes ever reserved.
     end: u64,
     topic_size: u32,
     properties_size: u32,
     payload_size: u32,
-    /// It has topic, properties and meta of the message before.
+    /// The message has topic, properties and meta in common with the message before.
     is_repeat: bool,
     meta: Meta,
     large: Option<Stored>,
@@ -63,20 +65,21 @@ impl Slot {
 pub struct Arena {
     bytes: Box<[u8]>,
     slots: Box<[Slot]>,
-    /// So many messages may be held for one more to be admitted, and for one more repeat: the slots, or less.
+    /// How many messages may be held when one more is admitted, and when one more repeat is admitted: as many as there
+    /// are slots, or fewer.
     held_max: usize,
     repeats_max: usize,
     admitted: Generation,
     released: Generation,
-    /// Whose slot is the first.
+    /// The generation whose slot is the first.
     first: Generation,
-    /// Bytes ever reserved and ever freed, gaps at the wrap included.
+    /// Bytes that were ever reserved, and bytes that were ever freed, gaps at the wrap included.
     head: u64,
     tail: u64,
-    /// Where `head` is in the ring.
+    /// The place of `head` in the ring.
     position: usize,
     large_message_size: usize,
-    /// Bytes and slots of messages with an allocation of their own.
+    /// Bytes and slots of the messages that have an allocation of their own.
     large_bytes: usize,
     large_count: usize,
     stored_gauge: Gauge,
@@ -84,9 +87,9 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// `size` bytes and `slot_count` slots (a power of two). The memory is not touched until it is used. Messages of
-    /// at least `large_message_size` bytes are stored in allocations of their own, counted against `size` while
-    /// their slot lives and in `stored_gauge` for as long as anything holds them.
+    /// An arena of `size` bytes and `slot_count` slots (a power of two). The memory is not touched until it is used.
+    /// Messages of at least `large_message_size` bytes are stored in allocations of their own, counted against `size`
+    /// while their slot lives and in `stored_gauge` for as long as anything holds them.
     pub fn new(
         size: usize,
         slot_count: usize,
@@ -141,7 +144,7 @@ impl Arena {
         Ok(self.fill_next(position, end, sizes, draft.meta))
     }
 
-    /// As `admit`, whatever the bound of `bound_held`.
+    /// As `admit`, but above the bound of `bound_held`, too.
     #[cold]
     pub fn admit_above(&mut self, draft: &Draft<'_>) -> Result<Generation, AdmitError> {
         let bound = std::mem::replace(&mut self.held_max, self.slots.len());
@@ -150,18 +153,18 @@ impl Arena {
         admitted
     }
 
-    /// From now on a message is refused as `Full` where so many are held, slots or not.
+    /// From now on a message is refused as `Full` where so many messages are held, even if slots are free.
     pub fn bound_held(&mut self, held_max: usize) {
         self.held_max = held_max.min(self.slots.len());
         self.repeats_max = self.held_max;
     }
 
-    /// The same for repeats of the last message, until `bound_held` is called again.
+    /// Bounds repeats of the last message in the same way, until `bound_held` is called again.
     pub fn bound_repeats(&mut self, held_max: usize) {
         self.repeats_max = held_max.min(self.slots.len());
     }
 
-    /// As `admit`, of a message that was one before: its bytes are in one piece.
+    /// As `admit`, for a message that is in one piece already.
     #[inline]
     pub fn admit_piece(&mut self, message: &Message<'_>) -> Result<Generation, AdmitError> {
         let size = message.bytes.len();
@@ -171,12 +174,13 @@ impl Arena {
         let (position, end) = self.reserve(size)?;
         self.bytes[position..position + size].copy_from_slice(message.bytes);
         let Message { topic, payload, meta, .. } = *message;
-        // A trail goes with the properties.
+        // The properties' size includes the trail.
         let properties_size = size - topic.len() - payload.len();
         Ok(self.fill_next(position, end, [topic.len(), properties_size, payload.len()], meta))
     }
 
-    /// The next slot has a message whose bytes are at `position`. `sizes` are those of topic, properties and payload.
+    /// Fills the next slot with a message whose bytes are at `position`. `sizes` are the sizes of topic, properties and
+    /// payload.
     #[inline(always)]
     fn fill_next(
         &mut self,
@@ -203,8 +207,8 @@ impl Arena {
         generation
     }
 
-    /// Admits a message that repeats the last one, held or not, in all but its payload. `pieces` are its topic, properties
-    /// and payload, one behind the other. `false`: it is to be admitted like any other.
+    /// Admits a message that repeats the last one, held or not, in all but its payload. `pieces` are its topic,
+    /// properties and payload, one behind the other. `false`: the message is to be admitted like any other.
     #[inline(always)]
     pub fn admit_repeat(&mut self, pieces: [&[u8]; 2], payload_size: usize) -> bool {
         let [first, second] = pieces;
@@ -215,7 +219,7 @@ impl Arena {
         let Ok((position, end)) = self.reserve(size) else { return false };
         let (here, behind) = self.bytes[position..position + size].split_at_mut(first.len());
         here.copy_from_slice(first);
-        // Most are in one piece, and a copy of nothing is a call.
+        // Most messages are in one piece, and a copy of no bytes still costs a call.
         if !second.is_empty() {
             behind.copy_from_slice(second);
         }
@@ -223,7 +227,7 @@ impl Arena {
         true
     }
 
-    /// As `admit_repeat`, where topic and properties are not at hand: the last message is held.
+    /// As `admit_repeat`, where topic and properties are not at hand. The last message is held.
     #[inline]
     pub fn admit_repeat_of_last(&mut self, payload: &[u8]) -> bool {
         let last = self.slot(self.admitted);
@@ -240,13 +244,13 @@ impl Arena {
         true
     }
 
-    /// Bytes of the last message's topic and properties.
+    /// The size in bytes of the last message's topic and properties.
     pub fn last_front_size(&self) -> usize {
         let last = self.slot(self.admitted);
         (last.topic_size + last.properties_size) as usize
     }
 
-    /// The next slot repeats the last one but for the payload; its bytes are at `position`.
+    /// Fills the next slot with a repeat of the last message, whose payload differs; its bytes are at `position`.
     #[inline(always)]
     fn fill_repeat(&mut self, position: usize, end: u64, payload_size: usize) {
         let last = self.slot(self.admitted);
@@ -267,7 +271,7 @@ impl Arena {
         slot.meta = meta;
     }
 
-    /// A message that gets an allocation of its own.
+    /// Admits a message that gets an allocation of its own.
     #[cold]
     fn admit_large(&mut self, draft: Draft<'_>, size: usize) -> Result<Generation, AdmitError> {
         if self.used() + size > self.bytes.len() {
@@ -301,12 +305,12 @@ impl Arena {
         self.message_in(self.slot(generation))
     }
 
-    /// The last message, while it is held and not denied.
+    /// The last message, while that is held and not denied.
     pub fn last(&self) -> Option<Message<'_>> {
         self.get(self.admitted)
     }
 
-    /// The last message goes nowhere: `get` finds nothing any more, and stages ack it like any other.
+    /// Denies the last message: `get` does not find it any more, and stages ack it like any other.
     pub fn deny_last(&mut self) {
         assert!(self.held() > 0, "a message is denied while it is held");
         let index = self.index(self.admitted);
@@ -318,8 +322,8 @@ impl Arena {
         slot.position = NOWHERE;
     }
 
-    /// The last message has a trail behind its properties, if a bridge brought it: to be called for each of those before any
-    /// is read.
+    /// Marks the last message as one with a trail behind its properties, if a bridge brought it. It is called for each
+    /// such message before any stage reads the message.
     pub fn trail_last(&mut self) {
         let index = self.index(self.admitted);
         let slot = &mut self.slots[index];
@@ -328,7 +332,7 @@ impl Arena {
         }
     }
 
-    /// The last message has room among the retained ones.
+    /// Notes which room among the retained messages the last message has.
     pub fn claim_for_last(&mut self, claim: Claim) {
         assert!(self.held() > 0, "a message claims room while it is held");
         let index = self.index(self.admitted);
@@ -347,8 +351,8 @@ impl Arena {
         self.tail = self.slot(generation).end;
         self.released = generation;
         if self.released == self.admitted {
-            // Empty rings start over, so that a shard that keeps up stays in the same few cache lines. What repeats the last
-            // message finds it in its slot.
+            // An empty ring starts over, so that a shard that keeps up stays in the same few cache lines. The last
+            // message's slot moves to the front, because a repeat of that message reads it.
             let last = self.index(generation);
             if last >= SLOTS_BEFORE_RESTART {
                 self.slots.swap(0, last);
@@ -369,8 +373,8 @@ impl Arena {
         self.admitted.count_since(self.released)
     }
 
-    /// Any message of up to `size` bytes would be admitted, wherever in the ring it would begin: in front of one that
-    /// does not fit there any more is a gap that is smaller than it.
+    /// Whether any message of up to `size` bytes would be admitted, wherever in the ring it would begin. A message that
+    /// does not fit at the ring's end leaves a gap smaller than itself there.
     #[inline]
     pub fn has_room(&self, size: usize) -> bool {
         self.used() + 2 * size <= self.bytes.len() && self.has_slot()
@@ -405,9 +409,9 @@ impl Arena {
         if let Some(stored) = &slot.large {
             return Some(stored.message_with(slot.meta));
         }
-        // The one check of bounds finds out what was denied or has a trail, too.
+        // One check of bounds finds out as well that the message was denied or has a trail.
         let Some(bytes) = self.bytes.get(slot.position..) else {
-            // Taken apart, so that the others' message need not be where this one is returned.
+            // The message is taken apart, so that the usual message need not be in memory where this one is returned.
             let Message { bytes, topic, properties, payload, meta, stored } =
                 self.trailed_message_in(slot)?;
             return Some(Message { bytes, topic, properties, payload, meta, stored });
@@ -437,7 +441,7 @@ impl Arena {
         generation.0.wrapping_sub(self.first.0) as usize & (self.slots.len() - 1)
     }
 
-    /// Where in the ring `size` bytes in one piece begin, and where they end in bytes ever reserved.
+    /// Where in the ring a piece of `size` bytes begins, and where it ends in bytes ever reserved.
     #[inline]
     fn reserve(&mut self, size: usize) -> Result<(usize, u64), AdmitError> {
         let capacity = self.bytes.len();
@@ -459,7 +463,7 @@ impl Arena {
             place = rest;
         };
         put(draft.topic);
-        // Most have none, and a copy of nothing is a call.
+        // Most messages have no properties, and a copy of no bytes still costs a call.
         for piece in draft.properties {
             if !piece.is_empty() {
                 put(piece);

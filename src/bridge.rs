@@ -1,5 +1,5 @@
-//! Bridges to other brokers, as far as they need no socket and no file: which messages they take, under which topics, and
-//! the MQTT client that carries them.
+//! Bridges to other brokers without socket and file: which messages they take, under which topics, and the MQTT client
+//! that carries them.
 
 mod check;
 mod echo;

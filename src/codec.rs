@@ -1,8 +1,8 @@
 //! Bytes to packets and back: MQTT 3.1, 3.1.1 and 5.0 in one packet model that borrows from the bytes and cannot panic.
 //!
 //! A stream is cut into frames (`next_frame`); a frame becomes a packet (`Packet::decode`, or the packet's own `decode`).
-//! All packets are decoded and encoded in both directions. What only one side may send is for the session to refuse, so
-//! are the contents of topic filters and payloads.
+//! All packets are decoded and encoded in both directions. The session refuses packets that only the other side may send,
+//! and checks the contents of topic filters and payloads.
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -48,7 +48,7 @@ pub use properties::{
 };
 pub use property_id::PropertyId;
 pub use publish::{
-    AckedFront, Front, Known, Publish, PublishHead, Repeat, encode_plain_acked_publish,
+    AckedFront, Front, PreviousPublish, Publish, PublishHead, Repeat, encode_plain_acked_publish,
     encode_plain_publish,
 };
 pub use publish_start::{PublishStart, publish_start};
@@ -91,14 +91,14 @@ impl QoS {
     }
 }
 
-/// Names an exchange of packets; never 0.
+/// The name of an exchange of packets; never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PacketId(NonZeroU16);
 
 impl PacketId {
     pub const MIN: PacketId = PacketId(NonZeroU16::MIN);
 
-    /// It and those that follow, without end: the highest is followed by the lowest.
+    /// The ids from this one on, without end: the lowest follows the highest.
     #[inline]
     pub fn from_here(self) -> impl Iterator<Item = PacketId> {
         let next = |id: &PacketId| Some(id.0.checked_add(1).map_or(PacketId::MIN, PacketId));
@@ -140,7 +140,7 @@ pub enum Packet<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// `version` is that of the connection; a CONNECT brings its own.
+    /// Decodes a frame of a connection that speaks `version`. A CONNECT brings its own version.
     #[inline]
     pub fn decode(frame: &Frame<'a>, version: ProtocolVersion) -> Result<Packet<'a>> {
         let ack = |ack_type| Ack::decode(frame, version, ack_type);

@@ -1,6 +1,6 @@
 //! The counters of a shard: plain integers, so that counting on the hot path is one increment.
 
-/// Totals since the shard began, and a few gauges. Sizes are in bytes.
+/// Totals since the shard began. Sizes are in bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
     /// Steps of work beside received packets and deliveries: see `Shard::steps`.
@@ -23,8 +23,8 @@ pub struct Counters {
     /// Take-overs that left bytes of the old connection unread.
     pub takeovers_cut: u64,
     pub connects_timed_out: u64,
-    /// CONNECTs larger than may be; unfinished ones that their budget had no room for; connections without CONNECT that
-    /// made room for others.
+    /// CONNECTs that were too large; unfinished CONNECTs for which their budget had no room; connections without
+    /// CONNECT that made room for others.
     pub connects_too_large: u64,
     pub connects_evicted: u64,
     pub connects_displaced: u64,
@@ -38,20 +38,21 @@ pub struct Counters {
     pub refused_by_lag: u64,
     pub sessions_expired: u64,
     pub sessions_refused: u64,
-    /// Sessions of absent clients that ended for new ones: their addresses had left most behind.
+    /// Sessions of absent clients that ended to make room for new ones: their addresses had left most sessions behind.
     pub sessions_displaced: u64,
-    /// New sessions that were refused because the process was short of memory, and how often it was.
+    /// New sessions that were refused because the process was short of memory, and how often the process was short.
     pub refused_by_memory: u64,
     pub memory_shortages: u64,
-    /// Clients that took nothing of what filled the store.
+    /// Clients that were closed because they did not read the messages that filled the store.
     pub slow_clients_closed: u64,
-    // Messages that went nowhere, by the limit that was met.
+    // Messages that were dropped, by the limit that was met.
     pub dropped_queue_full: u64,
     pub dropped_stored_full: u64,
     pub dropped_group_full: u64,
     pub dropped_offline_qos0: u64,
     pub dropped_too_large: u64,
-    /// Messages of clients that are bridges, which have been here before, or over too many bridges.
+    /// Messages of clients that are bridges that were dropped: they had been here before, or had come over too many
+    /// bridges.
     pub bridge_loops_ended: u64,
     pub bridge_paths_too_long: u64,
     /// Connections that said they are bridges, from addresses that are not believed.
@@ -59,7 +60,7 @@ pub struct Counters {
     pub expired: u64,
     pub retained_refused: u64,
     pub wills_refused: u64,
-    /// Sessions, subscriptions, aliases and QoS 2 messages that the budget of metadata had no room for.
+    /// Sessions, subscriptions, aliases and QoS 2 messages for which the budget of metadata had no room.
     pub refused_by_metadata: u64,
     pub subscriptions_refused: u64,
     pub frames_evicted: u64,
@@ -70,22 +71,22 @@ pub struct Counters {
     pub refused_by_payload_format: u64,
     pub refused_by_qos: u64,
     pub refused_by_arena: u64,
-    // What hooks did.
+    // Results of hooks.
     pub publishes_denied: u64,
     pub publishes_changed: u64,
     pub deliveries_skipped: u64,
     pub connects_denied: u64,
     pub subscribes_denied: u64,
     // Back-pressure.
-    /// Times that publishers waited for clients that filled the store.
+    /// How often publishers waited for clients that filled the store.
     pub store_holds: u64,
     pub parked_on_mail: u64,
     pub parked_on_output: u64,
     pub parked_on_bridges: u64,
     pub parked_on_rate: u64,
-    /// Connections that had used their turn.
+    /// Connections that had used their part of a turn.
     pub parked_on_turns: u64,
-    /// How often other shards' publishers had to wait until mail was worked off.
+    /// How often publishers of other shards had to wait until mail was worked off.
     pub mail_holds: u64,
     // Bridges.
     pub bridge_messages_sent: u64,
@@ -100,12 +101,12 @@ pub struct Counters {
     // Arena.
     pub admitted: u64,
     pub stale_reads: u64,
-    // What the network ring met.
+    // Events of the network ring.
     pub accepts_refused: u64,
     pub refused_by_address: u64,
     pub refused_by_connect_rate: u64,
     pub accept_backoffs: u64,
-    /// Closed connections that were not read until their clients had closed, for others needed the place.
+    /// Closed connections that were not read until their clients had closed, because others needed the room.
     pub lingers_cut: u64,
     pub receive_rearms: u64,
 }
@@ -117,7 +118,7 @@ impl Counters {
         self.steps += count;
     }
 
-    /// The same for messages that go to their receivers.
+    /// As `add_steps`, for messages that go to their receivers.
     #[inline(always)]
     pub fn add_delivery_steps(&mut self, count: u64) {
         self.delivery_steps += count;

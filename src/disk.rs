@@ -1,47 +1,48 @@
 //! The bounded log on disk of one bridge connection: messages that the remote has not acknowledged, in order.
 //!
-//! # Who may use it
-//! Only tasks of one side executor. All methods take `&self`: share it as `Rc<Spool>`, and push,
+//! # The caller
+//! The caller is a task of one side executor. All methods take `&self`: tasks share the log as `Rc<Spool>`, and push,
 //! mark and read while a commit is under way. Nothing is borrowed across an await.
 //!
 //! # The way of a message
 //! 1. [`Spool::push`] copies it into the batch in memory and gives it its sequence. No I/O.
 //! 2. [`Spool::commit`] writes the batch and, with [`SyncPolicy::EachBatch`], syncs it. When it returns `Ok(end)`, every
-//!    sequence below `end` is in the log: **only now acknowledge it to its publisher**. What is pushed while a commit runs
-//!    goes with the next one, so the slower the disk, the larger the batches.
+//!    sequence below `end` is in the log: **only now acknowledge it to its publisher**. Messages that are pushed while a
+//!    commit runs go with the next one, so the slower the disk, the larger the batches.
 //! 3. [`Spool::read`] gives committed messages that wait, in order, a chunk at a time; [`Chunk::is_empty`] says that there
-//!    is none from that sequence on. What was committed lately comes from memory.
-//! 4. QoS 2: when PUBREC comes, [`Spool::received`], then a commit, **then** PUBREL: so that after SIGKILL the message is
+//!    is none from that sequence on. Messages that were committed lately come from memory.
+//! 4. QoS 2: when PUBREC comes, [`Spool::received`], then a commit, **then** PUBREL: so after SIGKILL the message is
 //!    released and not sent again. When PUBACK or PUBCOMP comes (or the message is given up), [`Spool::done`]; it needs no
 //!    commit of its own, but commit at least once a second while there is something to write: until then SIGKILL makes QoS 1
 //!    repeat these messages, and their disk space is not free.
 //!
 //! # Sequences
-//! They rise and are never given out twice in one directory's life, also after a complete drain. They have **gaps**:
+//! Sequences rise and are never given out twice in one directory's life, also after a complete drain. They have **gaps**:
 //! messages that were done out of order or dropped, and, after damage or a reboot, a jump of
 //! billions, so that no sequence that the remote may remember comes again. A jump leads half a round away modulo 65,000: packet
 //! ids that are sequences modulo 65,000 are unique among up to 32,500 messages in flight.
 //!
 //! # What a commit costs
-//! One write of the whole batch (its bytes are copied once for it), with `EachBatch` one fdatasync; nothing at all when
-//! nothing changed. A commit that has only `done` marks does not sync. Once for each segment: a file is created, it and its
-//! directory are synced (whatever the policy: older segments are deleted on the strength of what it says), and the segments
-//! whose messages are all done are deleted, a file each. If the future of a commit is dropped, the next commit does its work.
+//! A commit is one write of the whole batch (its bytes are copied once for it), with `EachBatch` one fdatasync. It costs
+//! nothing when nothing changed. A commit that has only `done` marks does not sync. Once for each segment, a file is created, it
+//! and its directory are synced (whatever the policy: older segments are deleted because its head has their states), and the
+//! segments whose messages are all done are deleted, a file each. If the future of a commit is dropped, the next commit does
+//! its work.
 //!
-//! # When it fails
-//! [`SpoolError`] says what, where and what to do. Nothing is lost by it: the batch stays in memory, further pushes are taken
+//! # When a commit fails
+//! [`SpoolError`] says what, where and what to do. No message is lost: the batch stays in memory, further pushes are taken
 //! until [`Full::Batch`], reads and marks go on, and the next commit tries again, so commit with a pause of, say, a second.
 //! Segments that are drained are deleted first, which needs no space. Until a commit succeeds acknowledge nothing.
 //!
 //! # Bounds
-//! Files: `bytes_max`, passed by at most one batch, the records of states and a segment about to be deleted. Memory:
+//! Files: `bytes_max`, exceeded by at most one batch, the records of states and a segment about to be deleted. Memory:
 //! two batches, `memory_max`, one chunk, and some 5 bytes a message. [`Full`] hands the decision to the caller: hold back, drop
-//! the message, or [`Spool::make_room`]. Space comes back by whole segments. Where nobody is to wait for a disk that is full,
-//! [`Spool::free_segment`] makes space, and [`Spool::abandon`] gives up what could not be written.
+//! the message, or [`Spool::make_room`]. Space comes back by whole segments. Where no publisher is to wait for a disk that is
+//! full, [`Spool::free_segment`] makes space, and [`Spool::abandon`] gives up messages that could not be written.
 //!
 //! # Power loss
-//! `EachBatch` loses nothing that was committed. `Interval` and `Never` may lose what was not synced, and QoS 2 messages among
-//! the last may then be repeated.
+//! `EachBatch` loses nothing that was committed. `Interval` and `Never` may lose messages that were not synced, and QoS 2
+//! messages among the last may then be repeated.
 
 mod error;
 mod files;
@@ -84,17 +85,17 @@ pub struct Spool {
 struct Inner {
     log: RefCell<Log>,
     files: Rc<Files>,
-    /// One commit at a time.
-    turn: Semaphore,
-    /// Of a sync in the background; the next commit returns it.
+    /// The semaphore lets one commit run at a time.
+    commit_permit: Semaphore,
+    /// The error of a sync in the background; the next commit returns it.
     failure: RefCell<Option<SpoolError>>,
-    /// The last commit failed.
+    /// Whether the last commit failed.
     has_failed: Cell<bool>,
 }
 
 impl Spool {
-    /// Opens the log in `directory`, made if it is missing, and recovers what it holds. Refused if another process (or
-    /// another spool of this one) has it open. Reads every segment once.
+    /// Opens the log in `directory`, which is made if it is missing, and recovers its messages. An error if another
+    /// process (or another spool of this one) has the directory open. Every segment is read once.
     pub async fn open(directory: &Path, settings: SpoolSettings) -> Result<Spool, SpoolError> {
         let settings = settings.bounded();
         let lock = lock::Lock::take(directory)?;
@@ -107,7 +108,7 @@ impl Spool {
         let inner = Rc::new(Inner {
             log: RefCell::new(log),
             files,
-            turn: Semaphore::new(1),
+            commit_permit: Semaphore::new(1),
             failure: RefCell::new(None),
             has_failed: Cell::new(false),
         });
@@ -130,7 +131,7 @@ impl Spool {
         self.inner.files.directory().to_owned()
     }
 
-    /// What recovery had to cut; already in the log as a warning.
+    /// The cuts of recovery; a warning for each was logged already.
     pub fn cuts(&self) -> &[Cut] {
         &self.cuts
     }
@@ -150,7 +151,7 @@ impl Spool {
         self.inner.log.borrow().has_room(size)
     }
 
-    /// The same for `count` messages of `size` bytes together.
+    /// As [`Spool::has_room`], for `count` messages of `size` bytes together.
     pub fn has_room_for(&self, count: u64, size: usize) -> bool {
         self.inner.log.borrow().has_room_for(count, size)
     }
@@ -160,19 +161,20 @@ impl Spool {
         self.inner.log.borrow().wants_commit()
     }
 
-    /// Puts all that was pushed and marked before the call into the log. Every sequence below the returned one is there.
+    /// Puts everything that was pushed and marked before the call into the log. Every sequence below the returned one
+    /// is there.
     pub async fn commit(&self) -> Result<u64, SpoolError> {
-        let _turn = self.inner.turn.acquire().await.expect("it is never closed");
-        let outcome = self.commit_in_turn().await;
+        let _permit = self.inner.commit_permit.acquire().await.expect("it is never closed");
+        let outcome = self.commit_with_permit().await;
         self.inner.has_failed.set(outcome.is_err());
         outcome
     }
 
-    async fn commit_in_turn(&self) -> Result<u64, SpoolError> {
+    async fn commit_with_permit(&self) -> Result<u64, SpoolError> {
         if let Some(failure) = self.inner.failure.take() {
             return Err(failure);
         }
-        // What is pushed from here on waits for the next commit: publishers of this one wait for it to return.
+        // Messages that are pushed from here on wait for the next commit, as publishers wait for this one to return.
         let mut may_seal = true;
         loop {
             let step = self.inner.log.borrow_mut().next_step(&mut may_seal);
@@ -186,21 +188,22 @@ impl Spool {
         Ok(self.inner.log.borrow().committed())
     }
 
-    /// Every sequence below is in the log.
+    /// Every sequence below this one is in the log.
     pub fn committed(&self) -> u64 {
         self.inner.log.borrow().committed()
     }
 
-    /// What the next push gets, if it is taken.
+    /// The sequence that the next push gets, if its message is taken.
     pub fn next_sequence(&self) -> u64 {
         self.inner.log.borrow().next_sequence()
     }
 
-    /// The next committed messages from `from` on that wait (neither received nor done), in order: up to `count_max`, and
-    /// as long as they have together at most `bytes_max` (the first may have more). Fewer than there are, but none only if
-    /// there is none. Reads at least 256 KiB of a file at once and keeps what is not asked for yet.
+    /// The next committed messages from `from` on that wait (neither received nor done), in order: up to `count_max`,
+    /// and up to `bytes_max` bytes together (the first may have more). The chunk may have fewer messages than there
+    /// are, but it is empty only if there is none. At least 256 KiB of a file are read at once, and the rest is kept
+    /// for the next call.
     ///
-    /// One reader at a time; a second one that is called meanwhile reads by itself.
+    /// One reader reads at a time; a second one that is called meanwhile uses a window of its own.
     pub async fn read(
         &self,
         from: u64,
@@ -213,22 +216,23 @@ impl Spool {
         chunk
     }
 
-    /// The remote has it: PUBREC came. `false` if that, or more, was known, or it is not committed.
+    /// Notes that the remote has the message: PUBREC came. `false`: that, or more, was known, or the message is not
+    /// committed.
     pub fn received(&self, sequence: u64) -> bool {
         self.inner.log.borrow_mut().mark(sequence, Mark::Received)
     }
 
-    /// Nothing is left to do for it. `false` if that was known, or it is not committed.
+    /// Notes that nothing is left to do for the message. `false`: that was known, or the message is not committed.
     pub fn done(&self, sequence: u64) -> bool {
         self.inner.log.borrow_mut().mark(sequence, Mark::Done)
     }
 
-    /// `None`: done, or not committed.
+    /// `None`: the message is done, or not committed.
     pub fn state(&self, sequence: u64) -> Option<State> {
         self.inner.log.borrow().state(sequence)
     }
 
-    /// All sequences below are done: the first place to read from.
+    /// All sequences below this one are done: reading begins here.
     pub fn floor(&self) -> u64 {
         self.inner.log.borrow().floor()
     }
@@ -248,7 +252,7 @@ impl Spool {
         self.inner.log.borrow().unfinished(from, count_max)
     }
 
-    /// Lets go of what the last read had read beyond, if nothing waits.
+    /// Frees the bytes that the last read has read in advance, if no message waits.
     pub fn trim(&self) {
         if self.inner.log.borrow().next_waiting(0).is_none()
             && let Ok(mut reader) = self.reader.try_borrow_mut()
@@ -261,16 +265,16 @@ impl Spool {
         self.inner.log.borrow().backlog()
     }
 
-    /// Drops waiting messages from `from` on, oldest first, but none `in_flight` (in order), until one of `size` bytes has room;
-    /// says how many. Messages in flight, and those received, are better not dropped. As space comes
-    /// back by whole segments, up to two segments' messages may go at once; their files go with the next commit. Messages
-    /// that no commit has begun to write are dropped last, and their sequences may come again.
+    /// Drops waiting messages from `from` on, oldest first, but none `in_flight` (in order), until a message of `size`
+    /// bytes has room; returns how many were dropped. Messages in flight, and received ones, are better not dropped. As
+    /// space comes back by whole segments, up to two segments' messages may go at once; their files go with the next
+    /// commit. Messages that no commit has begun to write are dropped last, and their sequences may come again.
     pub fn make_room(&self, from: u64, in_flight: &[u64], size: usize) -> u64 {
         self.inner.log.borrow_mut().make_room(from, in_flight, size)
     }
 
-    /// Whether a commit is under way, or failed and is to be made again: what it writes, and what came behind it, cannot be
-    /// dropped by [`Spool::make_room`].
+    /// Whether a commit is under way, or has failed and is to be repeated. [`Spool::make_room`] cannot drop the
+    /// messages that it writes, nor those behind them.
     pub fn is_writing(&self) -> bool {
         self.inner.log.borrow().is_writing()
     }
@@ -280,14 +284,14 @@ impl Spool {
         self.inner.log.borrow().has_uncommitted()
     }
 
-    /// Of the messages that were pushed and are not committed.
+    /// The bytes of the messages that were pushed and are not committed.
     pub fn uncommitted_size(&self) -> usize {
         self.inner.log.borrow().uncommitted_size()
     }
 
-    /// When the disk is full: drops all messages of the oldest file that can go then, which are those that were not sent
-    /// (`from` is the first, and none is `in_flight`). The next commit deletes the file before it writes. `None`: there is no
-    /// such file.
+    /// For a full disk: drops all messages of the oldest file that can be deleted then. None of them was sent (`from`
+    /// is the first that was not sent, and none is `in_flight`). The next commit deletes the file before it writes.
+    /// `None`: there is no such file.
     pub fn free_segment(&self, from: u64, in_flight: &[u64]) -> Option<Freed> {
         // A file that is open keeps its space.
         if let Ok(mut reader) = self.reader.try_borrow_mut() {
@@ -296,15 +300,15 @@ impl Spool {
         self.inner.log.borrow_mut().free_segment(from, in_flight)
     }
 
-    /// Drops all that was pushed and is not committed, and says how many. Their sequences may come again. `None`: a commit
-    /// has succeeded meanwhile, and nothing was dropped.
+    /// Drops all messages that were pushed and are not committed, and returns how many. Their sequences may come again.
+    /// `None`: a commit has succeeded meanwhile, and nothing was dropped.
     pub async fn abandon(&self) -> Option<u64> {
-        let _turn = self.inner.turn.acquire().await.expect("it is never closed");
+        let _permit = self.inner.commit_permit.acquire().await.expect("it is never closed");
         self.inner.has_failed.get().then(|| self.inner.log.borrow_mut().abandon())
     }
 
-    /// Commits, and syncs whatever the policy: for a clean stop. The directory is free when the spool is dropped; without
-    /// this it is as after SIGKILL.
+    /// Commits, and syncs whatever the policy: for a clean stop. The directory is free when the spool is dropped.
+    /// Without this call the log is left as after SIGKILL.
     pub async fn sync(&self) -> Result<(), SpoolError> {
         self.commit().await?;
         self.inner.sync().await
@@ -317,7 +321,7 @@ impl Inner {
         let mut log = self.log.borrow_mut();
         match (outcome, &step) {
             (Ok(()), step) => log.step_done(step),
-            // A file that stays is no reason to stop: it is tried again when the next segment begins.
+            // A file that could not be deleted is no reason to stop: it is tried again when the next segment begins.
             (Err(error), Step::Delete { .. }) => {
                 log.step_failed(&step);
                 tracing::warn!("spool: {error}");
@@ -330,7 +334,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Beside the steps of a commit.
+    /// Syncs beside the steps of a commit.
     async fn sync(&self) -> Result<(), SpoolError> {
         let segment = self.log.borrow_mut().begin_sync();
         let Some(segment) = segment else { return Ok(()) };

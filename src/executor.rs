@@ -4,10 +4,10 @@
 //! shards has a runtime of tokio's: tokio runs on no shard. No other module names glommio or tokio.
 //!
 //! A shard's executor runs one call, which never awaits. A side executor stands beside the shards and runs tasks, all
-//! on one thread. [`Io`] chooses the backend, the same for the whole process; what tasks use of their executor
-//! (`spawn`, `sleep`, [`net`], [`files`]) asks the thread for it.
+//! on one thread. [`Io`] chooses the backend, the same for the whole process. The calls that tasks make of their executor
+//! (`spawn`, `sleep`, [`net`], [`files`]) ask the thread for it.
 //!
-//! A task that panics ends the process on both backends: its state is not to be trusted, and others wait for it.
+//! A task that panics ends the process on both backends: its state is not to be trusted, and other tasks wait for it.
 
 #[cfg(test)]
 pub(crate) mod each_io;
@@ -32,11 +32,11 @@ use tokio::sync::oneshot;
 use crate::system::io::Io;
 use epoll::Pool;
 
-/// It needs no runtime: its wakers are those of whatever executor polls.
+/// The semaphore needs no runtime: its wakers are those of the executor that polls.
 pub(crate) use tokio::sync::Semaphore;
 
 thread_local! {
-    /// What runs the tasks of this thread: set while a side executor runs on it, and never on a shard's thread.
+    /// The side executor that runs on this thread; it is never set on a shard's thread.
     static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
 }
 
@@ -75,7 +75,7 @@ pub(crate) enum Handle {
 }
 
 impl Handle {
-    /// Waits for its end; the error says why its work could not begin.
+    /// Waits for the end of the thread. The error says why its work could not begin.
     pub(crate) fn join(self) -> Result<(), String> {
         match self {
             Handle::Uring(handle) => handle.join().map_err(|error| error.to_string()),
@@ -84,8 +84,8 @@ impl Handle {
     }
 }
 
-/// Runs `work` on a thread of its own, pinned to `core` if there is one. A core that cannot be pinned is an error: of
-/// this call or, with io_uring, maybe of [`Handle::join`].
+/// Runs `work` on a thread of its own, pinned to `core` if one is given. If the core cannot be pinned, this call
+/// returns an error or, with io_uring, maybe [`Handle::join`] does.
 pub(crate) fn run_shard(
     io: Io,
     name: &str,
@@ -119,7 +119,7 @@ pub(crate) fn run_side<F: Future<Output = ()> + 'static>(
 pub(crate) fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
     let (ended, outcome) = oneshot::channel();
     let task = abort_on_panic(async move {
-        // An outcome that nobody awaits is dropped.
+        // The outcome is dropped if no caller awaits it.
         let _ = ended.send(future.await);
     });
     match here() {
@@ -129,7 +129,7 @@ pub(crate) fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Ta
     Task(outcome)
 }
 
-/// What a task ends with. The task goes on when this is dropped.
+/// The outcome of a task. The task goes on when this is dropped.
 pub(crate) struct Task<T>(oneshot::Receiver<T>);
 
 impl<T> Future for Task<T> {
@@ -159,7 +159,7 @@ impl Drop for AbortOnPanic {
     }
 }
 
-/// The guard stands for each poll alone: a task that is dropped because another thing panicked has done nothing.
+/// The guard stands for each poll alone: a task that is dropped because another one panicked has done nothing wrong.
 async fn abort_on_panic<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     poll_fn(|context| {

@@ -1,4 +1,4 @@
-//! What a shard holds at one moment.
+//! The amounts that a shard holds at one moment.
 
 /// Amounts held now; bytes unless named otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,15 +9,16 @@ pub struct Gauges {
     pub subscriptions: usize,
     pub shared_groups: usize,
     pub group_backlog: usize,
-    /// Of clients, which limits bound.
+    /// Retained messages of clients, which limits bound.
     pub retained_messages: usize,
     pub retained_bytes: usize,
-    /// What the broker says of itself, retained beside those.
+    /// Messages of the broker itself, which are retained beside those.
     pub system_messages: usize,
     pub system_bytes: usize,
     pub stored_bytes: usize,
     pub stored_messages: usize,
-    /// Of these, what sessions hold whose clients are away; a message that waits for several counts with each.
+    /// The part of the stored bytes that waits for absent clients. A message that waits for several counts once for
+    /// each.
     pub absent_bytes: usize,
     pub output_bytes: usize,
     /// Capacity of output buffers that were large when they were used again.
@@ -29,26 +30,26 @@ pub struct Gauges {
     pub frame_bytes: usize,
     pub connect_bytes: usize,
     pub will_bytes: usize,
-    /// What clients cause beside messages, input and output; what is known of other shards' subscriptions; remembered routes.
+    /// Memory that clients cause beside messages, input and output; interest of other shards; remembered routes.
     pub metadata_bytes: usize,
     pub interest_bytes: usize,
     pub route_bytes: usize,
-    /// What waits for other shards.
+    /// Mail that waits for other shards.
     pub mail_bytes: usize,
     /// Empty buffers that are kept to be used again.
     pub spare_bytes: usize,
     pub arena_used: usize,
     pub arena_held: u64,
-    /// Messages that encode, plugin and bridge have not acknowledged.
+    /// Messages that encode, plugin and bridge have not acked.
     pub held_by_stage: [u64; 3],
-    /// The last generation each stage acknowledged.
+    /// The last generation that each stage acked.
     pub acked_by_stage: [u64; 3],
     pub mail_is_above_mark: bool,
     /// Connections listed as waiting for mail.
     pub parked_on_mail: usize,
-    /// Publishers wait for clients whose messages fill the store of this shard or another.
-    pub store_is_holding: bool,
+    /// Whether publishers wait for clients whose messages fill the store of this shard or of another.
+    pub store_is_blocking: bool,
     pub interest_filters: usize,
-    /// Somebody has hooks.
+    /// Whether plugins have hooks.
     pub has_hooks: bool,
 }

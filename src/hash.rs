@@ -27,7 +27,7 @@ impl KeyedHash {
         self.bytes_inlined(bytes)
     }
 
-    /// The same with one call less, for the way of each message.
+    /// As `bytes`, with one call less, for the hot path.
     #[inline(always)]
     pub fn bytes_inlined(&self, bytes: &[u8]) -> u64 {
         self.0.hash_one(bytes)

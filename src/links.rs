@@ -4,7 +4,7 @@
 //! ```text
 //!  shards --- lane: Messages, Retained, Taken ------------> intake --> outbound: log, or memory
 //!    ^                                                                    |  commits (a task)
-//!    |<-- lane: Written, Hold, RetainedQuery, Status -------- intake <----+
+//!    |<-- lane: Written, Block, RetainedQuery, Status -------- intake <----+
 //!    |<-- lane: Publish -------------------- line (a task) <--> link <--> remote
 //! ```
 //! All tasks run on one thread. Intake takes the mail of the shards and tells them how far the logs have come. Each

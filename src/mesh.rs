@@ -50,7 +50,7 @@ pub(crate) struct Admitted {
 
 /// What the control lane carries.
 #[derive(Debug)]
-pub(crate) enum Control<M> {
+pub(crate) enum ControlItem<M> {
     Mail(M),
     Adopt(Box<Adoption>),
 }
@@ -81,7 +81,7 @@ pub(crate) struct Port<M> {
 }
 
 struct Outward<M> {
-    control: Producer<Control<M>>,
+    control: Producer<ControlItem<M>>,
     publish: Producer<M>,
     member: Producer<M>,
     /// Bytes in the publish and member lanes, and above how many there is no room.
@@ -92,7 +92,7 @@ struct Outward<M> {
 }
 
 struct Inward<M> {
-    control: Consumer<Control<M>>,
+    control: Consumer<ControlItem<M>>,
     publish: Consumer<M>,
     member: Consumer<M>,
     bytes: Arc<AtomicUsize>,
@@ -195,7 +195,7 @@ impl<M: Send + Weighed> Port<M> {
             outward.bytes.fetch_add(mail.size(), Ordering::Relaxed);
         }
         let sent = match lane {
-            Lane::Control => outward.control.push(Control::Mail(mail)).is_ok(),
+            Lane::Control => outward.control.push(ControlItem::Mail(mail)).is_ok(),
             Lane::Publish => outward.publish.push(mail).is_ok(),
             Lane::Member => outward.member.push(mail).is_ok(),
         };
@@ -208,10 +208,10 @@ impl<M: Send + Weighed> Port<M> {
         to: ShardId,
         adoption: Box<Adoption>,
     ) -> Result<(), Box<Adoption>> {
-        match self.outward_mut(to).control.push(Control::Adopt(adoption)) {
+        match self.outward_mut(to).control.push(ControlItem::Adopt(adoption)) {
             Ok(()) => Ok(()),
-            Err(rtrb::PushError::Full(Control::Adopt(adoption))) => Err(adoption),
-            Err(rtrb::PushError::Full(Control::Mail(_))) => unreachable!("that was not pushed"),
+            Err(rtrb::PushError::Full(ControlItem::Adopt(adoption))) => Err(adoption),
+            Err(rtrb::PushError::Full(ControlItem::Mail(_))) => unreachable!("that was not pushed"),
         }
     }
 
@@ -229,7 +229,7 @@ impl<M: Send + Weighed> Port<M> {
     ///
     /// A turn asks for all control mail first, so that the tails of the other lanes are read after everything that a control
     /// item tells of was written.
-    pub(crate) fn next(&mut self, lane: Lane) -> Option<(ShardId, Control<M>)> {
+    pub(crate) fn next(&mut self, lane: Lane) -> Option<(ShardId, ControlItem<M>)> {
         while let Some(inward) = self.inward.get_mut(self.from) {
             if let Some(inward) = inward {
                 let left = self.left.take().unwrap_or_else(|| inward.count(lane));
@@ -289,7 +289,7 @@ impl<M: Weighed> Inward<M> {
     }
 
     /// The first item of a lane that holds one.
-    fn take(&mut self, lane: Lane) -> Control<M> {
+    fn take(&mut self, lane: Lane) -> ControlItem<M> {
         let mail = match lane {
             Lane::Control => return self.control.pop().expect("it was counted"),
             Lane::Publish => self.publish.pop(),
@@ -297,7 +297,7 @@ impl<M: Weighed> Inward<M> {
         };
         let mail = mail.expect("it was counted");
         self.bytes.fetch_sub(mail.size(), Ordering::Relaxed);
-        Control::Mail(mail)
+        ControlItem::Mail(mail)
     }
 }
 
@@ -316,7 +316,7 @@ mod tests {
     const BYTES_MAX: usize = 4 * LANE_ITEMS_MAX + 1;
 
     /// All that the lanes hold, in the order of a turn.
-    fn receive(port: &mut Port<u32>) -> Vec<(ShardId, Control<u32>)> {
+    fn receive(port: &mut Port<u32>) -> Vec<(ShardId, ControlItem<u32>)> {
         let mut received = Vec::new();
         for lane in [Lane::Control, Lane::Publish, Lane::Member] {
             received.extend(std::iter::from_fn(|| port.next(lane)));
@@ -324,10 +324,10 @@ mod tests {
         received
     }
 
-    fn mail(received: Vec<(ShardId, Control<u32>)>) -> Vec<(ShardId, u32)> {
+    fn mail(received: Vec<(ShardId, ControlItem<u32>)>) -> Vec<(ShardId, u32)> {
         let mail = received.into_iter().map(|(from, item)| match item {
-            Control::Mail(mail) => (from, mail),
-            Control::Adopt(_) => unreachable!(),
+            ControlItem::Mail(mail) => (from, mail),
+            ControlItem::Adopt(_) => unreachable!(),
         });
         mail.collect()
     }
@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(receive(&mut ports[1]).len(), LANE_ITEMS_MAX);
         ports[0].hand_over(1, back).unwrap();
         let adopted = receive(&mut ports[1]).pop();
-        assert!(matches!(adopted, Some((0, Control::Adopt(adoption)))
+        assert!(matches!(adopted, Some((0, ControlItem::Adopt(adoption)))
                 if adoption.bytes == b"rest" && adoption.listener == ListenerId(3)));
     }
 

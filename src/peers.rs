@@ -1,4 +1,4 @@
-//! The shards of a process: which is which, sets of them, and which of them owns a name.
+//! The shards of a process: their numbers, sets of them, and the shard that owns a name.
 
 use crate::hash::KeyedHash;
 use crate::limits::SHARD_COUNT_MAX;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// A shard's number: 0 to `SHARD_COUNT_MAX - 1`.
 pub type ShardId = u16;
 
-/// Names fall into so many partitions; a shard owns whole partitions.
+/// The number of partitions of names. A shard owns whole partitions.
 pub const PARTITION_COUNT: usize = 4_096;
 
 const _: () = assert!(SHARD_COUNT_MAX <= ShardSet::MAX && SHARD_COUNT_MAX <= PARTITION_COUNT);
@@ -20,7 +20,7 @@ pub struct ShardSet(u128);
 impl ShardSet {
     pub const EMPTY: ShardSet = ShardSet(0);
 
-    /// Shards with a smaller number than this have a place.
+    /// A set has room for shards with a smaller number than this.
     pub const MAX: usize = u128::BITS as usize;
 
     #[inline(always)]
@@ -48,7 +48,7 @@ impl ShardSet {
         self.0 &= !(1 << shard);
     }
 
-    /// Makes the shard a member, or no member.
+    /// Adds or removes a shard.
     pub fn set(&mut self, shard: ShardId, is_member: bool) {
         match is_member {
             true => self.insert(shard),
@@ -56,17 +56,17 @@ impl ShardSet {
         }
     }
 
-    /// How many shards.
+    /// The number of shards in the set.
     pub fn len(self) -> usize {
         self.0.count_ones() as usize
     }
 
-    /// The set in two words, the lower shards first: half the alignment of the set.
+    /// The set as two words, the lower shards first. Two words have half the alignment of the set.
     pub fn words(self) -> [u64; 2] {
         [self.0 as u64, (self.0 >> 64) as u64]
     }
 
-    /// The set of those words.
+    /// The set that these words stand for.
     pub fn of_words([low, high]: [u64; 2]) -> ShardSet {
         ShardSet(u128::from(high) << 64 | u128::from(low))
     }
@@ -136,18 +136,18 @@ impl Iterator for Members {
     }
 }
 
-/// Which shard has which partition of the names: the same on all shards of a process.
+/// The shard that owns each partition of the names: the same on all shards of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partitions(Arc<[ShardId; PARTITION_COUNT]>);
 
 impl Partitions {
-    /// The partitions in turn to `shard_count` shards.
+    /// Gives the partitions in turn to `shard_count` shards.
     pub fn even(shard_count: u16) -> Partitions {
         assert!(shard_count >= 1, "somebody owns each partition");
         Partitions(Arc::new(std::array::from_fn(|partition| partition as ShardId % shard_count)))
     }
 
-    /// The shard that owns what is called `name`: a client id, a topic, a shared subscription.
+    /// The shard that owns a name: a client id, a topic, or a shared subscription.
     #[inline]
     pub fn owner(&self, hash: &KeyedHash, name: &[u8]) -> ShardId {
         // The upper half of the hash: hash tables use the lower half.
@@ -165,7 +165,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Shard `own` of `count`; all have `hash`.
+    /// The peers of shard `own` of `count`; all shards have the same `hash`.
     pub fn new(own: ShardId, count: u16, hash: KeyedHash) -> Peers {
         assert!(count >= 1 && usize::from(count) <= SHARD_COUNT_MAX && own < count);
         Peers { own, count, hash, partitions: Partitions::even(count) }
@@ -176,13 +176,13 @@ impl Peers {
         self.own
     }
 
-    /// All shards of the process.
+    /// The number of shards of the process.
     #[inline(always)]
     pub fn count(&self) -> u16 {
         self.count
     }
 
-    /// There is no other shard.
+    /// Whether there is no other shard.
     #[inline(always)]
     pub fn is_alone(&self) -> bool {
         self.count == 1
@@ -197,13 +197,13 @@ impl Peers {
         &self.hash
     }
 
-    /// The shard that owns what is called `name`: a client id, a topic, a shared subscription.
+    /// The shard that owns a name: a client id, a topic, or a shared subscription.
     #[inline]
     pub fn owner(&self, name: &[u8]) -> ShardId {
         self.partitions.owner(&self.hash, name)
     }
 
-    /// Whether this shard owns what is called `name`.
+    /// Whether this shard owns a name.
     pub fn is_owner(&self, name: &[u8]) -> bool {
         self.owner(name) == self.own
     }

@@ -4,20 +4,20 @@
 //! bridge.taken <= plugin.prepared`. A stage acks every message that it took, also a denied one, so the smallest ack of
 //! all stages says which slots may be used again.
 //!
-//! The generation in these cursors guards one thing: nobody reads a slot that is released. It does not guard hooks.
+//! The generation in these cursors guards one thing: no stage reads a slot that is released. It does not guard hooks.
 //! Publish hooks run before a message is admitted (`shard::hooks`), so the plugin stage prepares a message at once when
 //! it takes it, and acks it behind the encode stage, which asks the deliver hooks.
 
 use crate::arena::Generation;
 
-/// Who must acknowledge a message before its slot is used again.
+/// The stages, each of which must ack a message before the message's slot is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Routes, encodes for local subscribers and copies for other shards.
+    /// Routes a message, encodes it for local subscribers and copies it for other shards.
     Encode = 0,
-    /// Prepares the message for the other two, and is done when its deliver hooks have run.
+    /// Prepares a message for the other two stages, and acks it when its deliver hooks have run.
     Plugin = 1,
-    /// Copies for bridges.
+    /// Copies a message for bridges.
     Bridge = 2,
 }
 
@@ -38,7 +38,7 @@ pub struct Pipeline {
     released: Generation,
 }
 
-/// Messages a stage has taken, first to last.
+/// The messages that a stage has taken, first to last.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch {
     next: Generation,
@@ -63,7 +63,7 @@ impl Batch {
         self.last
     }
 
-    /// Goes on behind `generation`.
+    /// Skips all messages up to `generation`.
     pub fn pass(&mut self, generation: Generation) {
         debug_assert!(self.next <= generation.next() && generation <= self.last);
         self.next = generation.next();
@@ -71,13 +71,13 @@ impl Batch {
 }
 
 impl Pipeline {
-    /// Every message up to `generation` was admitted.
+    /// Notes that every message up to `generation` was admitted.
     pub fn admit_to(&mut self, generation: Generation) {
         assert!(generation >= self.admitted, "generations are admitted in order");
         self.admitted = generation;
     }
 
-    /// All that `stage` may work on next; `None` when there is nothing.
+    /// All messages that `stage` may work on next; `None`: there are none.
     pub fn take(&mut self, stage: Stage) -> Option<Batch> {
         let limit = match stage {
             Stage::Plugin => self.admitted,
@@ -92,13 +92,13 @@ impl Pipeline {
         Some(batch)
     }
 
-    /// The other stages may read every message up to `generation`.
+    /// Lets the other stages read every message up to `generation`.
     pub fn prepare(&mut self, generation: Generation) {
         assert!(generation <= self.progress[Stage::Plugin as usize].taken);
         self.prepared = self.prepared.max(generation);
     }
 
-    /// `stage` is done with every message up to `generation`.
+    /// Notes that `stage` is done with every message up to `generation`.
     pub fn ack(&mut self, stage: Stage, generation: Generation) {
         let progress = &mut self.progress[stage as usize];
         assert!(generation <= progress.taken, "a stage acks only what it took");
@@ -106,11 +106,11 @@ impl Pipeline {
         self.check(stage);
     }
 
-    /// Marks released, and returns, the last message that every stage has acknowledged.
+    /// Releases every message that all stages have acked; returns the last of these.
     pub fn release(&mut self) -> Generation {
         let acked = self.progress.iter().map(|progress| progress.acked).min();
         let released = acked.unwrap_or(self.released);
-        // No stage's ack lies before it, as it is the smallest.
+        // The smallest ack never moves back, because no ack does.
         assert!(released >= self.released, "nothing that was released is held again");
         self.released = released;
         self.released
@@ -120,12 +120,13 @@ impl Pipeline {
         self.admitted
     }
 
-    /// The last message `stage` acknowledged: it stands still when this does while messages are held.
+    /// The last message that `stage` acked. A shard that is stuck shows here: the ack stands still while messages are
+    /// held.
     pub fn acked(&self, stage: Stage) -> Generation {
         self.progress[stage as usize].acked
     }
 
-    /// What holds for one stage. No ack changes what holds for another.
+    /// Checks the invariant of one stage. An ack of one stage cannot break the invariant of another.
     #[inline(always)]
     fn check(&self, stage: Stage) {
         let progress = &self.progress[stage as usize];

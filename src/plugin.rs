@@ -1,10 +1,11 @@
-//! Hooks: what plugins are asked and told, what they may change of a message, and what that came to. No stage, no I/O.
+//! Hooks: the calls and events that plugins get, and the changes that they make to a message. There is no stage and no
+//! I/O.
 
 mod edit;
 mod figures;
-mod held;
 mod hooks;
 mod hosted;
+mod pledge;
 mod receivers;
 mod view;
 

@@ -28,17 +28,17 @@ use abi::LibraryFactory;
 use topic_rewrite::TopicRewriteFactory;
 use user_property::UserPropertyFactory;
 
-/// A plugin in its place in the chain, with how it is handled there.
+/// A plugin of the chain, and how its failures and slow calls are handled.
 #[derive(Clone)]
 pub struct Installed {
     pub factory: Arc<dyn PluginFactory>,
     pub on_error: OnError,
-    /// A call that takes longer is named in the log.
+    /// A call that takes longer than this is named in the log.
     pub slow_ms: u64,
 }
 
 impl Installed {
-    /// With what holds unless said otherwise: its failures deny.
+    /// A plugin with the default handling: its failures deny.
     pub fn new(factory: impl PluginFactory + 'static) -> Installed {
         Installed {
             factory: Arc::new(factory),
@@ -48,7 +48,7 @@ impl Installed {
     }
 }
 
-/// A plugin of the configuration, its library loaded; or what is wrong, with file and line.
+/// A plugin of the configuration with its library loaded, or the error in it, with file and line.
 pub fn install(settings: &PluginSettings) -> Result<Installed, PluginError> {
     match factory(settings) {
         Ok(factory) => {
@@ -64,7 +64,7 @@ pub fn install(settings: &PluginSettings) -> Result<Installed, PluginError> {
     }
 }
 
-/// Whether these can stand in one chain: each has a name of its own that is a level of a topic.
+/// Checks that these plugins can stand in one chain: each has a name of its own that is a level of a topic.
 pub fn check_names(installed: &[Installed]) -> Result<(), PluginError> {
     if installed.len() > PLUGIN_COUNT_MAX {
         let sentence = format!("{} plugins are more than {PLUGIN_COUNT_MAX}", installed.len());
@@ -84,7 +84,7 @@ pub fn check_names(installed: &[Installed]) -> Result<(), PluginError> {
     Ok(())
 }
 
-/// What is wrong with a plugin's settings, as far as it can be told without loading anything.
+/// The errors in a plugin's settings, as far as they show without loading its library.
 pub fn check(settings: &PluginSettings) -> Vec<Refusal> {
     match &settings.work {
         PluginWork::Library { .. } => Vec::new(),

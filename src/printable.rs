@@ -1,12 +1,13 @@
-//! Text that others wrote, made fit for a line of the log: it cannot end the line, move the cursor, hide or pretend to be more.
+//! Text of clients, remotes and plugins, made fit for a line of the log: it cannot end the line, move the cursor, hide
+//! or pretend to be more.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
 
 use crate::limits::LOGGED_TEXT_SIZE_MAX;
 
-/// A text of a client, a remote or a plugin, in single quotes. What is not for a line, the quote and the backslash are
-/// escaped, so that nothing inside looks like the end of the quotation; a long text is cut, and its size follows.
+/// A text of a client, a remote or a plugin, in single quotes. Characters unfit for a line, the quote and the backslash
+/// are escaped, so that nothing inside looks like the end of the quotation. A long text is cut, and its size follows.
 #[derive(Clone, Copy, Debug)]
 pub struct Quoted<'a>(pub &'a str);
 
@@ -33,7 +34,7 @@ impl Display for Quoted<'_> {
     }
 }
 
-/// Passes text on with everything escaped that does not belong on a line.
+/// Passes text on and escapes every character that does not belong on a line.
 #[derive(Debug)]
 pub struct OneLine<W>(pub W);
 
@@ -75,7 +76,7 @@ fn write_escaped(out: &mut impl Write, char: char) -> fmt::Result {
     if is_unfit(char) { write!(out, "{}", char.escape_default()) } else { out.write_char(char) }
 }
 
-/// Ends a line, controls a terminal, turns the direction of writing round, or cannot be seen.
+/// Whether a character ends a line, controls a terminal, reverses the direction of writing, or cannot be seen.
 pub fn is_unfit(char: char) -> bool {
     char.is_control()
         || matches!(char,

@@ -1,5 +1,5 @@
-//! Where a message goes: subscriptions of this shard's clients and of other shards, shared groups, retained messages, and the mail that
-//! shards and bridges send each other.
+//! Where a message goes: subscriptions of this shard's clients and of other shards, shared groups, retained messages,
+//! and the mail that shards and bridges send each other.
 
 pub mod bridge_mail;
 pub(crate) mod groups;

@@ -8,10 +8,10 @@ pub mod absent;
 pub mod bounds;
 pub mod clients;
 pub mod connection;
+pub mod deferred_acks;
 mod delivery;
 pub mod dropped;
 pub mod fetch;
-pub mod held_acks;
 pub mod holders;
 pub mod inflight;
 pub mod input;
@@ -34,11 +34,11 @@ pub use absent::Absent;
 pub use bounds::SessionLimits;
 pub use clients::{Clients, Totals};
 pub use connection::{Connection, ConnectionId, ConnectionState, ListenerId, Park, ReadMode};
+pub use deferred_acks::{DeferredAck, DeferredAcks, Ticket};
 pub use delivery::Delivery;
 pub use dropped::{DropLog, DropReason, Dropped};
 pub use encode::EncodedOnce;
 pub use fetch::{Fetch, Pull};
-pub use held_acks::{HeldAck, HeldAcks, Ticket};
 pub use holders::Holders;
 pub use input::InputBuffer;
 pub use membership::{Membership, Memberships, Returned};
@@ -59,10 +59,10 @@ use crate::time::{Deadline, Instant};
 use inflight::{Flow, FlowState, Inflight};
 use packet_id::PacketIdSet;
 use parcel::Parcel;
-use queue::{PLACE_SIZE, Queue, QueueLimits, Queued};
+use queue::{ENTRY_SIZE, Queue, QueueLimits, Queued};
 use std::rc::Rc;
 
-/// A session of one shard: its place and the number that tells it from others that were there.
+/// The handle of a session on one shard: its index, and a generation that tells it from earlier sessions at that index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey {
     pub index: u32,
@@ -70,26 +70,26 @@ pub struct SessionKey {
 }
 
 impl SessionKey {
-    /// Never 0: generations begin at 1.
+    /// The key as a number, never 0: generations begin at 1.
     pub fn as_u64(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
-    /// The key that gave this number; `None`: it is 0.
+    /// The key that gave this number; `None`: the number is 0.
     pub fn from_u64(number: u64) -> Option<SessionKey> {
         let (generation, index) = ((number >> 32) as u32, number as u32);
         (generation > 0).then_some(SessionKey { index, generation })
     }
 }
 
-/// What one session's subscriptions ask for a message.
+/// How one session's subscriptions want a message.
 #[derive(Clone, Debug)]
 pub struct Envelope {
     pub qos: QoS,
     pub retain: bool,
     /// Subscription identifiers of all matching subscriptions.
     pub ids: Option<Rc<[u32]>>,
-    /// The shared subscription it came through, as `Membership::number`; 0: none.
+    /// The shared subscription through which the message came, as `Membership::number`; 0: none.
     pub membership: u32,
 }
 
@@ -102,13 +102,13 @@ impl Default for Envelope {
 /// What became of an offered message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// Encoded into the connection's output, or treated as if it had been.
+    /// The message is encoded into the connection's output, or treated as if it were.
     Sent,
     Queued,
     Dropped,
 }
 
-/// What a session needs of its shard for the moment of a call.
+/// The parts of its shard that a session needs for the moment of a call.
 pub struct Context<'a> {
     pub now: Instant,
     pub limits: &'a Limits,
@@ -126,22 +126,23 @@ impl Context<'_> {
         self.may_store_behind(0, message)
     }
 
-    /// The same behind messages that are stored but not in their queue yet.
+    /// As `may_store`, when so many messages are stored already that are not in their queue yet.
     pub fn may_store_behind(&self, message_count: usize, message: &Message<'_>) -> bool {
         self.stored_with(message_count, message) <= self.limits.shard_stored_bytes_max
     }
 
-    /// The same for a session whose client is away, or takes nothing: a part of the store is not for those.
+    /// As `may_store`, for a session whose client is away or does not read: a part of the store is closed to such
+    /// sessions.
     pub fn may_store_for_absent(&self, message: &Message<'_>) -> bool {
         self.stored_with(0, message) <= self.limits.absent_bytes_ceiling()
     }
 
     fn stored_with(&self, message_count: usize, message: &Message<'_>) -> usize {
-        let places_size = (message_count + 1) * PLACE_SIZE;
-        // What has an allocation already is counted.
+        let entries_size = (message_count + 1) * ENTRY_SIZE;
+        // A message that has an allocation is counted already.
         let is_counted = message.stored.is_some() || self.encoded.has_copy();
         let size = if is_counted { 0 } else { stored_size(message.size()) };
-        self.stored.bytes() + size + places_size
+        self.stored.bytes() + size + entries_size
     }
 }
 
@@ -151,55 +152,59 @@ pub struct Session {
     key: SessionKey,
     client_id: Box<str>,
     connection: Option<ConnectionId>,
-    /// Seconds the session outlives its connection; 0: not at all; `u32::MAX`: for ever.
+    /// How many seconds the session outlives its connection; 0: not at all; `u32::MAX`: for ever.
     expiry_s: u32,
-    /// Filters subscribed to, sorted; shared ones as `$share/...`.
+    /// The filters that the client has subscribed to, sorted; shared ones as `$share/...`.
     filters: Vec<Box<str>>,
-    /// What the texts of the filters take.
+    /// Bytes that the texts of the filters take.
     filters_size: usize,
-    /// Of the filters that are not shared; `None`: there were always too few to overlap too often.
+    /// Patterns of the filters that are not shared; `None`: the client has never had enough filters to need them.
     overlaps: Option<Box<Overlaps>>,
     /// `None`: the client has never subscribed to a group.
     memberships: Option<Box<Memberships>>,
     inflight: Inflight,
     queue: Queue,
     received_qos2: PacketIdSet,
-    /// Answers to its publishes that wait for a bridge's log; listed with the shard while this is `Some`.
-    held_acks: Option<Box<HeldAcks>>,
+    /// Answers to the client's publishes that wait for a bridge's log. The shard lists the session while this is
+    /// `Some`.
+    deferred_acks: Option<Box<DeferredAcks>>,
     will: Option<Box<Will>>,
-    /// When the session ends, while no client is connected.
+    /// When the session ends, if no client is connected.
     ends_at: Deadline,
-    /// When the will is published, while no client is connected.
+    /// When the will is published, if no client is connected.
     will_at: Deadline,
-    /// The timer that is set for the earlier of the two; not a `Deadline`, for the reason of `Connection::timer`.
+    /// The timer that is set for the earlier of `ends_at` and `will_at`; not a `Deadline`, for the reason that
+    /// `Connection::timer` names.
     timer: Option<Instant>,
-    /// Retained messages that still have to be fetched; `None`: none.
+    /// Retained messages that still have to be fetched; `None`: there are none.
     fetch: Option<Box<Fetch>>,
-    /// Some membership may have places to give to its group's owner.
+    /// Whether some membership may have places to give to its group's owner.
     is_credit_due: bool,
-    /// The client's window leaves some membership fewer places than the limits do.
+    /// Whether the client's window leaves some membership fewer places than the limits do.
     is_short_of_places: bool,
-    /// Its client does not take what it gets: until its queue is empty it has no part in what is reserved for those
-    /// that do.
+    /// Whether the client does not read what it is sent. Until its queue is empty, the session may not use the part of
+    /// the store that is reserved for clients that read.
     is_slow: bool,
-    /// It is among the sessions whose pulls go on.
+    /// Whether the shard lists the session among those whose pulls go on.
     is_pull_listed: bool,
-    /// What is known to the list of the absent of what it holds; 0: it holds nothing, or its client is there.
-    held: usize,
-    /// What was counted of it last, its windows of packet ids aside.
+    /// How many bytes `Absent` counts for this session; 0: it holds nothing, or its client is connected.
+    absent_bytes: usize,
+    /// How many bytes `recount` counted last, without the windows of packet ids.
     counted: usize,
-    /// The address that its client came from last.
+    /// The address from which the client connected last.
     address: ShareId,
-    /// When its client left, in seconds, with which it is listed among the absent; 0: it is there.
+    /// When the client left, in seconds: the session is listed among the absent under this time. 0: the client is
+    /// connected.
     left_s: u32,
     /// Messages dropped because a limit of this session was met.
     dropped: u64,
-    /// `None`: nobody asks for it.
+    /// `None`: no hook asks for it.
     profile: Option<Box<Profile>>,
 }
 
 impl Session {
-    /// `stored` counts what waits for all sessions of the shard, `metadata` what else they hold.
+    /// `stored` counts the messages that wait for all sessions of the shard, `metadata` the other memory of these
+    /// sessions.
     pub fn new(key: SessionKey, client_id: &str, stored: &Gauge, metadata: &Budget) -> Session {
         Session {
             key,
@@ -213,7 +218,7 @@ impl Session {
             inflight: Inflight::new(metadata.clone()),
             queue: Queue::new(stored.clone()),
             received_qos2: PacketIdSet::default(),
-            held_acks: None,
+            deferred_acks: None,
             will: None,
             ends_at: Deadline::NONE,
             will_at: Deadline::NONE,
@@ -223,7 +228,7 @@ impl Session {
             is_short_of_places: false,
             is_slow: false,
             is_pull_listed: false,
-            held: 0,
+            absent_bytes: 0,
             counted: 0,
             address: ShareId::ALL,
             left_s: 0,
@@ -241,7 +246,7 @@ impl Session {
         &self.client_id
     }
 
-    /// As its client connected last; `None`: nobody asks for it.
+    /// The client as it connected last; `None`: no hook asks for it.
     pub fn profile(&self) -> Option<&Profile> {
         self.profile.as_deref()
     }
@@ -250,7 +255,7 @@ impl Session {
         &self.inflight
     }
 
-    /// For acknowledgements.
+    /// The window, for acknowledgements.
     #[inline]
     pub fn inflight_mut(&mut self) -> &mut Inflight {
         &mut self.inflight
@@ -260,7 +265,7 @@ impl Session {
         &self.queue
     }
 
-    /// What waits for a session that ends.
+    /// Takes the queue of a session that ends.
     pub fn take_queue(&mut self) -> Queue {
         std::mem::take(&mut self.queue)
     }
@@ -270,32 +275,32 @@ impl Session {
         self.dropped
     }
 
-    /// Its client does not take what it gets.
+    /// Notes that the client does not read what it is sent.
     pub fn mark_slow(&mut self) {
         self.is_slow = true;
     }
 
-    /// Some membership may have places to give to its group's owner.
+    /// Whether some membership may have places to give to its group's owner.
     pub fn is_credit_due(&self) -> bool {
         self.is_credit_due
     }
 
-    /// Lists it among the sessions whose pulls go on, or takes it off that list; whether it was listed.
+    /// Notes whether the session is listed among those whose pulls go on; returns whether it was listed before.
     pub fn set_pull_listed(&mut self, is_listed: bool) -> bool {
         std::mem::replace(&mut self.is_pull_listed, is_listed)
     }
 
-    /// What it fetches; `None`: nothing.
+    /// The pulls of the session; `None`: there are none.
     pub fn fetch_mut(&mut self) -> Option<&mut Fetch> {
         self.fetch.as_deref_mut()
     }
 
-    /// Fetches for one more subscription.
+    /// Adds the pull of one more subscription.
     pub fn begin_pull(&mut self, pull: Pull) {
         self.fetch.get_or_insert_default().push(pull);
     }
 
-    /// All that the first subscription had to fetch is here.
+    /// Ends the pull of the first subscription, whose retained messages have all arrived.
     pub fn end_first_pull(&mut self) {
         if let Some(fetch) = &mut self.fetch {
             fetch.pop();
@@ -304,7 +309,7 @@ impl Session {
         self.recount();
     }
 
-    /// The bounds that a hook has set.
+    /// The bounds that a hook has set for this session.
     pub fn bounds(&self) -> SessionLimits {
         self.profile.as_ref().map_or_else(SessionLimits::default, |profile| profile.limits)
     }
@@ -318,7 +323,7 @@ impl Session {
         }
     }
 
-    /// Adds a filter that is not shared to those that may overlap; `false`: one topic would match too many.
+    /// Adds a filter that is not shared to the patterns; `false`: one topic would match too many subscriptions.
     pub fn overlap(&mut self, filter: &str, overlapping_max: usize) -> bool {
         if self.overlaps.is_none() && self.filters.len() < overlapping_max {
             return true;
@@ -335,7 +340,7 @@ impl Session {
         may_add
     }
 
-    /// A filter that is not shared is gone.
+    /// Removes a filter that is not shared from the patterns.
     pub fn end_overlap(&mut self, filter: &str) {
         if let Some(overlaps) = &mut self.overlaps {
             overlaps.remove(filter);
@@ -346,14 +351,14 @@ impl Session {
         &self.filters
     }
 
-    /// Where the filter is, or is to be put.
+    /// The index of a filter, or the index at which it is to be inserted.
     pub fn find_filter(&self, text: &str) -> Result<usize, usize> {
         self.filters.binary_search_by(|filter| (**filter).cmp(text))
     }
 
     pub fn insert_filter(&mut self, place: usize, text: &str) {
         if self.filters.is_empty() {
-            // Most clients have one.
+            // Most clients have one filter.
             self.filters.reserve_exact(1);
         }
         self.filters.insert(place, text.into());
@@ -373,19 +378,19 @@ impl Session {
         std::mem::take(&mut self.filters)
     }
 
-    /// Counts in the budget of metadata what it holds now.
+    /// Counts the session's present memory in the budget of metadata.
     pub fn recount(&mut self) {
         let bytes = self.bytes();
         self.inflight.budget().change(self.counted, bytes);
         self.counted = bytes;
     }
 
-    /// What counts of its client id, and of all that `recount` has looked at.
+    /// The counted size of the client id, and the size that `recount` counted last.
     pub fn counted_sizes(&self) -> [usize; 2] {
         [allocated(self.client_id.len()), self.counted]
     }
 
-    /// It ends, and counts no more.
+    /// Takes the session, which ends, out of the budget.
     fn end_count(&mut self) {
         let budget = self.inflight.budget().clone();
         budget.change(self.counted, 0);
@@ -393,8 +398,8 @@ impl Session {
         self.received_qos2.clear(&budget);
     }
 
-    /// The memory that it holds beside its messages and its windows of packet ids: in looks that their number does
-    /// not matter for.
+    /// The memory that the session holds beside its messages and its windows of packet ids. The cost of this call does
+    /// not depend on how many filters there are.
     fn bytes(&self) -> usize {
         let filters = allocated(self.filters.capacity() * size_of::<Box<str>>());
         let overlaps = self.overlaps.as_ref().map_or(0, |overlaps| overlaps.bytes());
@@ -440,7 +445,8 @@ impl Session {
         self.enqueue(context, message, envelope)
     }
 
-    /// Sends a message that is plain, if that is all there is to do: what `offer` does for most messages at QoS 0.
+    /// Sends a message that is plain, if nothing else has to be done for it: what `offer` does for most messages at QoS
+    /// 0.
     #[inline(always)]
     pub fn send_plain(
         &self,
@@ -484,13 +490,13 @@ impl Session {
         true
     }
 
-    /// Something is in front of what comes next.
+    /// Whether anything is in front of the next message.
     #[inline]
     pub fn has_waiting(&self) -> bool {
         !self.queue.is_empty() || self.inflight.has_unsent()
     }
 
-    /// Sends what waits, as far as there is room: first what must be sent again, then the queue.
+    /// Sends what waits, as far as there is room: first the flows to be sent again, then the queue.
     pub fn pump(&mut self, connection: &mut Connection, context: &mut Context<'_>) {
         if self.inflight.has_unsent() && !self.resend(connection, context) {
             return;
@@ -507,12 +513,12 @@ impl Session {
         }
     }
 
-    /// Retained messages are to be fetched, and nothing is in front of them.
+    /// Whether retained messages are to be fetched and nothing is in front of them.
     pub fn wants_pull(&self) -> bool {
         !self.has_waiting() && self.fetch.as_ref().is_some_and(|fetch| fetch.is_ready())
     }
 
-    /// Queues a message whatever the connection could take.
+    /// Queues a message, whatever room the connection has.
     pub fn enqueue(
         &mut self,
         context: &mut Context<'_>,
@@ -545,7 +551,7 @@ impl Session {
         }
     }
 
-    /// Queues a message for which others have to go, if they may.
+    /// Queues a message into a full queue or store, if the policy lets other messages make room for it.
     #[inline(never)]
     fn enqueue_in_full(
         &mut self,
@@ -585,7 +591,8 @@ impl Session {
         context.drops.push(Some(&self.client_id), message.topic, why);
     }
 
-    /// Remembers that a message with the retain flag went by, for answers that are still on their way.
+    /// Notes that a message with the retain flag reached the session, because answers with retained messages may still
+    /// be on their way.
     pub fn saw_retained(&mut self, topic_hash: u64) {
         if let Some(fetch) = &mut self.fetch {
             let budget = self.inflight.budget();
@@ -593,7 +600,7 @@ impl Session {
         }
     }
 
-    /// Fetches no more for a subscription.
+    /// Ends the pull of a subscription.
     pub fn end_pull(&mut self, filter: &str) {
         let Some(fetch) = &mut self.fetch else { return };
         fetch.retain(|pull| *pull.filter != *filter);
@@ -651,7 +658,7 @@ impl Session {
         Offer::Sent
     }
 
-    /// Sends flows of an earlier connection again; whether none is left. [MQTT-4.4.0-1]
+    /// Sends flows of an earlier connection again; returns whether none is left. [MQTT-4.4.0-1]
     fn resend(&mut self, connection: &mut Connection, context: &mut Context<'_>) -> bool {
         loop {
             if !connection.has_room(context.limits) {
@@ -685,7 +692,7 @@ impl Session {
                 encode::publish(connection, context, &message, &flow.envelope, Some(id), true);
             }
             _ => {
-                // One that was dropped before was counted then.
+                // A message that was dropped was counted then.
                 if let Some(stored) = &flow.stored {
                     context.counters.dropped_too_large += 1;
                     self.tell_drop(context, &stored.message(), DropReason::TooLarge);

@@ -85,40 +85,40 @@ use steps::Work;
 use sys::Sys;
 use timers::Timers;
 
-/// What makes a shard.
+/// The settings from which a shard is made.
 #[derive(Clone, Debug)]
 pub struct ShardSettings {
     pub id: ShardId,
     pub shard_count: u16,
     pub limits: Limits,
-    /// The same for all shards of a process.
+    /// The seed is the same for all shards of a process.
     pub seed: u64,
 }
 
-/// A connection to move to the shard of its client: the file descriptor and all that was read.
+/// A connection that moves to the shard of its client: the file descriptor and all bytes that were read.
 #[derive(Debug)]
 pub struct Handover {
-    /// Gone here.
+    /// The connection's id, which is not used here any more.
     pub connection: ConnectionId,
     pub shard: ShardId,
     pub listener: ListenerId,
-    /// Everything received, from CONNECT on.
+    /// All bytes that were received, from CONNECT on.
     pub bytes: Vec<u8>,
-    /// When CONNECT must have been processed.
+    /// The time by which CONNECT must have been processed.
     pub deadline: Instant,
     /// `None`: the connection is plain.
     pub transport: Option<Box<dyn Transport>>,
 }
 
-/// A connection to close. Its id is gone.
+/// A connection that the world is to close. Its id is not used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Close {
     pub connection: ConnectionId,
-    /// Its client has said DISCONNECT, so nothing follows that would have to be read before the socket is closed.
+    /// Whether the client has sent DISCONNECT, so that no further bytes have to be read before the socket is closed.
     pub has_said_all: bool,
 }
 
-/// Each field owns what belongs together. Work that needs several of them is a method of the shard.
+/// One core's broker. Each field owns what belongs together; work that needs several of them is a method of the shard.
 pub struct Shard {
     peers: Peers,
     limits: Limits,
@@ -176,8 +176,8 @@ impl Shard {
         shard
     }
 
-    /// Runs all stages over what was admitted, then what waited for it: answers to other shards, retained messages,
-    /// credit, parked input.
+    /// Runs all stages over the admitted messages, then does the work that waited for this: answers to other shards,
+    /// retained messages, credit, parked input.
     pub fn run_stages(&mut self, now: Instant) {
         self.run_pipeline(now);
         if self.has_chores() {
@@ -186,7 +186,7 @@ impl Shard {
         self.end_measure();
     }
 
-    /// Whether anything but the pipeline has work: a turn of few messages pays for each look.
+    /// Whether anything but the pipeline has work: in a turn of few messages, each separate check would cost.
     #[inline]
     fn has_chores(&self) -> bool {
         let waiting = self.clients.credits.len()
@@ -196,7 +196,7 @@ impl Shard {
             | self.delivery.drops.chore_count();
         waiting != 0
             || self.retained.has_chores()
-            || self.flow.outbox.is_held() | self.work.turns.is_pending
+            || self.flow.outbox.is_blocked() | self.work.turns.is_pending
             || self.wants_store_look()
     }
 
@@ -212,7 +212,7 @@ impl Shard {
         self.check_store(now);
         self.unpark_mail(now);
         self.go_on(now);
-        // Parked input may have admitted more.
+        // Parked input may have admitted further messages.
         self.run_pipeline(now);
         self.free_discards();
         self.tell_drops(now);
@@ -278,7 +278,7 @@ impl Shard {
         }
     }
 
-    /// More waits for other shards, or for the bridges, than their lanes should hold.
+    /// Whether more mail waits for other shards, or for the bridges, than their lanes should hold.
     #[inline]
     fn is_mail_above_mark(&self) -> bool {
         self.flow.outbox.is_above_mark() || self.bridges_above_mark()
@@ -288,7 +288,7 @@ impl Shard {
         self.connections.handovers.pop_front()
     }
 
-    /// The shards that there is mail for.
+    /// The shards for which there is mail.
     pub fn mail_receivers(&self) -> impl Iterator<Item = ShardId> + use<> {
         self.flow.outbox.receivers()
     }
@@ -306,12 +306,12 @@ impl Shard {
         self.events.poll()
     }
 
-    /// A connection whose address is to be told by `handle_peer`, before it is closed.
+    /// A connection whose address `handle_peer` is to tell before the connection is closed.
     pub fn poll_nameless(&mut self) -> Option<ConnectionId> {
         self.events.poll_nameless()
     }
 
-    /// Where a connection comes from, which an event speaks of.
+    /// Handles the address of a connection that an event is about.
     pub fn handle_peer(&mut self, id: ConnectionId, peer: Option<SocketAddr>) {
         self.events.name(id, peer);
     }
@@ -326,7 +326,7 @@ impl Shard {
         &mut self.counters
     }
 
-    /// Nothing to do before the next input or deadline.
+    /// Whether there is nothing to do before the next input or deadline.
     pub fn is_idle(&self) -> bool {
         let waiting = self.delivery.drops.count() | self.memory.discards.count();
         waiting == 0

@@ -11,28 +11,29 @@ pub mod recovery;
 pub mod segment;
 pub mod states;
 
-/// When what was written is synced to the disk. Whatever the policy, a commit that has returned survives SIGKILL.
+/// When written bytes are synced to the disk. Whatever the policy, a commit that has returned survives SIGKILL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncPolicy {
     /// A commit returns when its messages are on the disk.
     EachBatch,
-    /// At most so long after they were written, ms. The spool does it by itself.
+    /// Messages are on the disk at most this many ms after they were written. The spool syncs by itself.
     Interval(u64),
-    /// When the kernel likes.
+    /// The kernel decides.
     Never,
 }
 
 /// The bounds of a spool. Sizes in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpoolSettings {
-    /// A file is closed at this size; at most a quarter of `bytes_max` is used.
+    /// A file is closed at this size. Of a larger value a quarter of `bytes_max` is used.
     pub segment_size: u64,
-    /// All files; one message may have half of it.
+    /// The bound on the bytes of all files. One message may have half of it.
     pub bytes_max: u64,
     pub messages_max: u64,
-    /// Messages in the batch in memory. One message may pass it.
+    /// The bound on the bytes of the messages in the batch in memory. One message may exceed it.
     pub batch_size_max: usize,
-    /// Committed messages kept in memory, so that a link that keeps up reads no file.
+    /// The bound on the bytes of committed messages that are kept in memory, so that a link that keeps up reads no
+    /// file.
     pub memory_max: usize,
     pub sync: SyncPolicy,
 }
@@ -59,7 +60,7 @@ impl SpoolSettings {
         self.bytes_max / 2
     }
 
-    /// With what follows from the other bounds.
+    /// The settings with the bounds that follow from other bounds.
     pub fn bounded(mut self) -> SpoolSettings {
         self.bytes_max = self.bytes_max.max(SpoolSettings::BYTES_MIN);
         self.segment_size = self.segment_size.min(self.bytes_max / 4);
@@ -70,25 +71,25 @@ impl SpoolSettings {
 /// Why a message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// The batch: commit, then push it again.
+    /// The batch is full: the caller commits, then pushes again.
     Batch,
-    /// `messages_max` are not done.
+    /// `messages_max` messages are not done.
     Messages,
-    /// The files have `bytes_max`.
+    /// The files have `bytes_max` bytes.
     Bytes,
-    /// It would never fit.
+    /// The message would never fit.
     TooLarge,
 }
 
-/// What is not done.
+/// The messages that are not done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Pushed ones that are not committed yet included.
+    /// Their number, including messages that are pushed and not committed yet.
     pub messages: u64,
-    /// Of their records.
+    /// The bytes of their records.
     pub bytes: u64,
     /// When the oldest was pushed, ms since 1970, up to a second early.
     pub oldest_time_ms: Option<u64>,
-    /// Of all files.
+    /// The bytes of all files.
     pub disk_bytes: u64,
 }

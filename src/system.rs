@@ -1,4 +1,4 @@
-//! The system beneath this process: what the kernel says and allows, the clock, and calls that no library has.
+//! The system beneath this process: the kernel's facts and permissions, the clock, and calls that no library has.
 
 pub mod calendar;
 pub mod calls;

@@ -10,8 +10,8 @@ pub struct Instant(pub u64);
 impl Instant {
     pub const ZERO: Instant = Instant(0);
 
-    /// Whole seconds until then, rounded up; 0 when it has passed. A shard's turn may have begun some milliseconds before the
-    /// turn of another shard in which `self` was reckoned: so little is not rounded up to a second.
+    /// Whole seconds until then, rounded up; 0 when it has passed. The turn of the shard that calculated `self` may
+    /// have begun some milliseconds later than this shard's turn, so such a small rest is not rounded up to a second.
     pub fn seconds_left(self, now: Instant) -> u32 {
         let left_ms = self.ms_since(now);
         let rounded = left_ms.saturating_sub(TURN_LAG_MS).div_ceil(1000).max(left_ms.min(1));
@@ -32,12 +32,12 @@ impl Instant {
     }
 }
 
-/// An instant or none, in the size of the former: clients have several of them.
+/// An instant or none, in the size of an instant: clients have several of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(u64);
 
 impl Deadline {
-    /// No clock comes there.
+    /// No clock reaches this time.
     pub const NONE: Deadline = Deadline(u64::MAX);
 
     pub fn get(self) -> Option<Instant> {

@@ -1,5 +1,5 @@
-//! How much work something is, in steps: a session offered; a filter inserted, removed or compared; a message queued, moved or freed; a
-//! timer fired; 4 KiB copied; a packet read.
+//! Work in steps. A step is: a session offered; a filter inserted, removed or compared; a message queued, moved or
+//! freed; a timer fired; 4 KiB copied; a packet read.
 
 /// Bytes whose copy is a step.
 pub(crate) const COPY_SIZE: usize = 4 << 10;

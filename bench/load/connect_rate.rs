@@ -1,4 +1,5 @@
-//! Clients that connect at a rate, whatever the broker does, and stay: how long each waits, and what all of them cost.
+//! Clients that connect at a rate, whatever the broker does, and stay: how long each waits, and the cost of all of
+//! them.
 
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use crate::outcome::{Latency, Outcome};
 use crate::run::Bench;
 use crate::scenario::Scenario;
 
-/// Connections that are under way: more wait until some have been accepted.
+/// How many connections may be under way: further ones wait until some have been accepted.
 const OPEN_MAX: usize = 2000;
 
 pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {

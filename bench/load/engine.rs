@@ -27,10 +27,10 @@ use crate::plan::Plan;
 use crate::recorder::{Drawer, Latencies, Recording};
 use crate::tally::Faults;
 
-/// The socket of a client that stalls takes only this much: the rest is the broker's to keep.
+/// The socket of a client that stalls takes only this much: the broker keeps the rest.
 const STALLED_RECEIVE_SIZE: usize = 32 << 10;
 
-/// A publisher that may send what is due does so within this time.
+/// A publisher that can keep its schedule sends a due message within this time.
 const SCHEDULE_CALM: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Engine {
             )?;
             client.subscribe(&subscriber.filters, subscriber.qos)?;
             let (stream, _) = client.into_stream()?;
-            // The members of a group stay together: what they got is counted without locks.
+            // The members of a group stay together, so that their messages are counted without locks.
             let thread = subscriber.group.map_or(place, |(group, _)| group) % thread_count;
             workers[thread].add_subscriber(Wire::new(stream), index)?;
         }
@@ -81,7 +81,7 @@ impl Engine {
         let start = |(index, worker): (usize, Worker)| {
             let cores = cores.get(index % cores.len().max(1)).copied();
             let run = move || {
-                // Without a core of its own it runs where it may: slower, and reported as the limit.
+                // A thread without a core of its own runs where it may. It is slower, and reported as the limit.
                 let _ = cores.map(|core| machine::pin(&[core]));
                 worker.run()
             };
@@ -109,12 +109,12 @@ impl Engine {
         Ok(())
     }
 
-    /// What the threads count, for whoever tells others of it.
+    /// The counts of the threads, for a thread that tells others of them.
     pub(crate) fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
     }
 
-    /// What has gone through a flow until now.
+    /// The counts of a flow until now.
     pub(crate) fn counts(&self, flow: usize) -> Counts {
         Counts {
             sent: self.shared.sent_count(flow),
@@ -126,18 +126,18 @@ impl Engine {
         }
     }
 
-    /// What the threads have found since this was asked last, without what is lost until the end of the run.
+    /// The findings of the threads since the last call, without messages that are lost until the end of the run.
     pub(crate) fn collect(&self) -> Result<Faults, String> {
         self.order(|orders| orders.collections += 1)?;
         Ok(self.shared.take_collected())
     }
 
-    /// How many messages of a flow must come to subscribers, of those that were sent.
+    /// How many messages of a flow must reach subscribers, of those that were sent.
     pub(crate) fn due_count(&self, flow: usize) -> u64 {
         self.shared.due_count(flow)
     }
 
-    /// How far the flow's publishers have got with all their subscribers: the least.
+    /// How far the flow's publishers have got with all their subscribers: the smallest of them.
     pub(crate) fn reached(&self, flow: usize) -> u64 {
         let of_flow = (0..self.shared.plan.publishers.len())
             .filter(|index| self.shared.plan.publishers[*index].flow == flow);
@@ -152,13 +152,13 @@ impl Engine {
         ids
     }
 
-    /// Nanoseconds since the last time in which a thread on schedule found nothing to do: those of the busiest.
+    /// Nanoseconds since the last time in which the busiest thread on schedule had nothing to do.
     pub(crate) fn take_idle_ns(&self) -> u64 {
         let idle = self.shared.threads.iter().map(|thread| thread.idle_ns.swap(0, Relaxed));
         idle.min().unwrap_or(0)
     }
 
-    /// Why the run cannot go on, if it cannot.
+    /// An error if the run cannot go on, with the reason.
     pub(crate) fn check(&self) -> Result<(), String> {
         let ended = self.threads.iter().any(JoinHandle::is_finished);
         match self.shared.failure() {
@@ -168,7 +168,7 @@ impl Engine {
         }
     }
 
-    /// Waits until all that a flow has sent has arrived, or nothing more comes for `patience`. True if all has.
+    /// Waits until all messages of a flow have arrived, or no more come for `patience`. Returns whether all have.
     pub(crate) fn drain(&self, flow: usize, patience: Duration) -> Result<bool, String> {
         let mut last = (self.counts(flow).delivered, Instant::now());
         while !self.shared.at_rest(flow) && last.1.elapsed() < patience {
@@ -183,9 +183,9 @@ impl Engine {
         Ok(self.shared.at_rest(flow))
     }
 
-    /// Waits until what was due before the end of a schedule has been sent and has arrived, for `span` at most, or until
-    /// nothing more does for `patience`: what the broker has held back is late, and counts. A broker that needs longer has
-    /// kept no rate.
+    /// Waits until the messages that were due before the end of a schedule have been sent and have arrived, for `span`
+    /// at most, or until no more do for `patience`. Messages that the broker has held back are late, and count. A
+    /// broker that needs longer has not kept the rate.
     pub(crate) fn end_schedule(
         &self,
         flow: usize,
@@ -213,19 +213,19 @@ impl Engine {
         }
     }
 
-    /// Where the threads leave the latencies that they have recorded.
+    /// The drawers in which the threads leave recorded latencies.
     pub(crate) fn drawers(&self) -> impl Iterator<Item = &Drawer> {
         self.shared.threads.iter().map(|thread| &thread.drawer)
     }
 
-    /// Ends the record of latencies, and takes what is left of it.
+    /// Ends the record of latencies, and takes the last of them.
     pub(crate) fn end_record(&self, latencies: &mut Latencies) -> Result<(), String> {
         self.order(|orders| orders.recording = Recording::default())?;
         latencies.collect(self.drawers());
         Ok(())
     }
 
-    /// Ends the threads and adds up what went wrong.
+    /// Ends the threads and adds up their findings.
     pub(crate) fn stop(self) -> Result<Faults, String> {
         self.shared.order(|orders| orders.stop = true);
         let mut faults = Faults::default();
@@ -238,14 +238,14 @@ impl Engine {
     }
 }
 
-/// How much went through a flow.
+/// The traffic of a flow.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub sent: u64,
-    /// Writes of the publishers.
+    /// How many writes the publishers made.
     pub writes: u64,
     pub delivered: u64,
-    /// Reads of the subscribers.
+    /// How many reads the subscribers made.
     pub reads: u64,
     /// Bytes of whole packets delivered.
     pub size: u64,
@@ -254,7 +254,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// What has gone through since `earlier`.
+    /// The traffic since `earlier`.
     pub(crate) fn since(&self, earlier: &Counts) -> Counts {
         Counts {
             sent: self.sent - earlier.sent,
@@ -262,7 +262,7 @@ impl Counts {
             delivered: self.delivered - earlier.delivered,
             reads: self.reads - earlier.reads,
             size: self.size - earlier.size,
-            // What was overtaken may have come since.
+            // A message that was overtaken may have arrived since.
             missing: self.missing.saturating_sub(earlier.missing),
         }
     }

@@ -1,4 +1,4 @@
-//! Idle connections: what each costs the broker in memory, and all of them in processor time.
+//! Idle connections: how much memory each costs the broker, and how much processor time all of them cost.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::report::measured::{MeasuredRun, Pace};
 use crate::run::Bench;
 use crate::scenario::Scenario;
 
-/// Time for the broker to finish what the connections caused.
+/// The broker gets this time to finish the work of the connections.
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {

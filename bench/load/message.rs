@@ -1,14 +1,14 @@
-//! What the bench publishes: a payload that can be checked to the last byte, and blocks of encoded publishes that are
+//! The messages of the bench: a payload that can be checked to the last byte, and blocks of encoded publishes that are
 //! patched in place.
 
 use std::ops::Range;
 
-/// Publisher (u32), checksum (u32), sequence (u64), due time (u64), little endian. What follows is made from publisher
-/// and sequence, so bytes of another message are noticed.
+/// Publisher (u32), checksum (u32), sequence (u64), due time (u64), little endian. The bytes behind are made from
+/// publisher and sequence, so bytes of another message are noticed.
 pub(crate) const LONG_HEAD_SIZE: usize = 24;
 
-/// A payload without room for that has the lower halves of sequence and due time, the latter in microseconds (u32 each).
-/// The receiver knows the upper halves: `Stamp::widen`.
+/// A payload without room for these has the lower halves of sequence and due time, the latter in microseconds (u32
+/// each). The receiver knows the upper halves: `Stamp::widen`.
 pub(crate) const PAYLOAD_SIZE_MIN: usize = 16;
 
 /// The identifier of a user property [MQTT-2.2.2.2].
@@ -17,26 +17,26 @@ pub(crate) const USER_PROPERTY: u8 = 0x26;
 const KEYS: [u64; 4] =
     [0x9e37_79b9_7f4a_7c15, 0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db, 0x8ebc_6af0_9c88_c6e3];
 
-/// Who sent a message, which of its messages it is, and when it was due.
+/// The publisher of a message, its sequence, and the time at which it was due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub publisher: u32,
-    /// From 0, without gaps.
+    /// The sequence counts from 0, without gaps.
     pub sequence: u64,
-    /// Nanoseconds of the bench's clock.
+    /// The time in nanoseconds of the bench's clock.
     pub due_ns: u64,
 }
 
 impl Stamp {
-    /// As much of it as a payload without room for all carries.
+    /// The part of the stamp that a payload without room for all of it has.
     #[inline]
     fn narrow(self) -> Stamp {
         let (sequence, due_us) = (self.sequence as u32, (self.due_ns / 1000) as u32);
         Stamp { sequence: sequence.into(), due_ns: due_us.into(), ..self }
     }
 
-    /// The whole of a stamp out of a payload of `payload_size`: of all the sequences that it may be, the one that is nearest to
-    /// `next`, the sequence that is expected; of all the times the one nearest to `now_ns`, rounded down to the microsecond.
+    /// The whole of a stamp out of a payload of `payload_size`: of all possible sequences the one nearest to `next`,
+    /// the expected sequence; of all possible times the one nearest to `now_ns`, rounded down to the microsecond.
     /// `None`: the sequence would lie before the first one.
     #[inline(always)]
     pub(crate) fn widen(self, payload_size: usize, next: u64, now_ns: u64) -> Option<Stamp> {
@@ -98,7 +98,7 @@ fn seal_short(payload: &mut [u8], stamp: Stamp) {
     }
 }
 
-/// The stamp of a payload whose bytes are what was sent, to be widened; `None` for any other.
+/// The stamp of a payload whose bytes are those that were sent, to be widened; `None` for any other payload.
 #[inline]
 pub(crate) fn open(payload: &[u8]) -> Option<Stamp> {
     if payload.len() < LONG_HEAD_SIZE {
@@ -118,7 +118,7 @@ fn open_short(payload: &[u8]) -> Option<Stamp> {
     (checksum(stamp, filling) == (first >> 32) as u32).then_some(stamp)
 }
 
-/// Two lanes, so that one multiplication does not wait for the other.
+/// There are two sums, so that one multiplication does not wait for the other.
 #[inline]
 fn checksum(stamp: Stamp, filling: &[u8]) -> u32 {
     let mut lanes = [
@@ -141,7 +141,7 @@ fn checksum(stamp: Stamp, filling: &[u8]) -> u32 {
     (sum ^ (sum >> 32)) as u32
 }
 
-/// How the publishes of a flow look, apart from what differs from one message to the next.
+/// The form of the publishes of a flow, without the parts that differ from one message to the next.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     /// One topic per publisher, all of one size.
@@ -166,7 +166,8 @@ pub(crate) struct Block {
     payload_index: usize,
 }
 
-/// Small enough to stay in the second-level cache beside the receive buffer, and room for a batch of any built-in scenario.
+/// The size is small enough to stay in the second-level cache beside the receive buffer, and large enough for a batch
+/// of any built-in scenario.
 pub(crate) const BLOCK_SIZE: usize = 128 << 10;
 
 impl Block {
@@ -198,7 +199,7 @@ impl Block {
         }
     }
 
-    /// Messages that one fill can hold.
+    /// How many messages one fill can have.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
@@ -264,7 +265,7 @@ pub(crate) fn only_adds_user_properties(sent: &[u8], properties: &[u8]) -> bool 
     true
 }
 
-/// What stands behind the length of a property section, if that is as long as it says.
+/// The bytes behind the length of a property section, if there are as many as it says.
 fn section_body(section: &[u8]) -> Option<&[u8]> {
     let last = section.iter().take(4).position(|byte| byte & 0x80 == 0)?;
     let (length, body) = section.split_at(last + 1);
@@ -332,7 +333,7 @@ mod tests {
                 }
             }
         }
-        // Before the first message there is none.
+        // There is no sequence before the first message.
         assert_eq!(sent(round - 1, 0).widen(16, 0, 0), None);
     }
 

@@ -37,7 +37,7 @@ impl Progress {
         self.0.inc(by.as_millis() as u64);
     }
 
-    /// The bar goes away: what follows stands alone.
+    /// Removes the bar: the lines that follow stand alone.
     pub(crate) fn end(&self) {
         self.0.finish_and_clear();
     }

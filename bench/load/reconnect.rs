@@ -12,15 +12,15 @@ use crate::outcome::Outcome;
 use crate::run::Bench;
 use crate::scenario::Scenario;
 
-/// Connections under way where it is no storm yet.
+/// How many connections are under way where there is no storm yet.
 const OPEN_MAX: usize = 100;
 
-/// What there is of a storm before it begins.
+/// The state before a storm begins.
 struct Stage<'a> {
     bench: &'a Bench,
     scenario: &'a Scenario,
     broker: &'a Broker,
-    /// In front of all client ids: no session of an earlier run is theirs.
+    /// The beginning of all client ids: no session of an earlier run belongs to them.
     name: String,
     topics: Vec<Box<[u8]>>,
 }
@@ -146,7 +146,7 @@ impl Stage<'_> {
         outcome.megabytes_per_s = counts.delivered_size as f64 / usage.elapsed_s / 1e6;
         outcome.set_usage(&usage, counts.delivered);
         outcome.measure("clients that came back", counts.accepted as f64, "");
-        // A session without its subscription gets nothing more.
+        // A session that has lost its subscription gets nothing more.
         self.bench.progress.say(&self.scenario.name, "publishing to all that came back");
         feeder.feed(self.message_each(queued))?;
         crowd.note_fed(1);
@@ -181,7 +181,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Another broker keeps nothing of the storm.
+    /// The broker may be another's: it keeps no session of the storm.
     fn end_sessions(&self) -> Result<(), String> {
         let orders = Orders { clean_start: true, lasts: false, ..self.orders() };
         let crowd = Crowd::start(orders, self.bench, false)?;

@@ -1,5 +1,5 @@
-//! Latencies of the generator's threads, interval by interval: a thread swaps its histogram for an empty one, which costs it
-//! next to nothing, and the thread of the meters adds up what it finds.
+//! Latencies of the generator's threads, interval by interval. A thread swaps its histogram for an empty one, which
+//! costs it next to nothing, and the thread of the meters adds the histograms up.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,20 +7,20 @@ use std::sync::{Mutex, PoisonError};
 
 use hdrhistogram::Histogram;
 
-/// One nanosecond to two minutes, to three digits.
+/// A histogram from one nanosecond to two minutes, with three digits.
 pub(crate) fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 120_000_000_000, 3).expect("bounds in order")
 }
 
-/// Intervals that are added up at a time. A thread that is later than this counts for the oldest of them.
+/// How many intervals are added up at a time. A thread that is later than this counts for the oldest of them.
 const OPEN_MAX: usize = 8;
 
-/// What is recorded: latencies of messages that were due in `due_ns`, in intervals of `interval_ns` from `from_ns` on.
+/// The latencies to record: of messages that were due in `due_ns`, in intervals of `interval_ns` from `from_ns` on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Recording {
     pub due_ns: Range<u64>,
     pub from_ns: u64,
-    /// 0: all in one.
+    /// 0: there is one interval for all.
     pub interval_ns: u64,
 }
 
@@ -52,7 +52,7 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// A message that was due at `due_ns` has come.
+    /// Records a message that was due at `due_ns` and has arrived.
     #[inline(always)]
     pub(crate) fn record(&mut self, due_ns: u64, now_ns: u64) {
         if self.recording.due_ns.contains(&due_ns) {
@@ -60,7 +60,7 @@ impl Recorder {
         }
     }
 
-    /// Hands over what there is, and records what is asked for from here on.
+    /// Hands over the latencies so far, and records as ordered from now on.
     pub(crate) fn begin(&mut self, recording: &Recording, drawer: &Drawer) {
         if *recording == self.recording {
             return;
@@ -74,7 +74,7 @@ impl Recorder {
         };
     }
 
-    /// Hands over the interval's histogram if the interval is over. What comes behind the last interval counts for it.
+    /// Hands over the interval's histogram if the interval is over. Messages behind the last interval count for it.
     #[inline]
     pub(crate) fn turn(&mut self, now_ns: u64, drawer: &Drawer) {
         if now_ns >= self.end_ns {
@@ -101,7 +101,7 @@ impl Recorder {
     }
 }
 
-/// What the latencies of one interval came to, microseconds.
+/// The latencies of one interval, microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct IntervalLatency {
     pub p50_us: f64,
@@ -113,9 +113,9 @@ pub(crate) struct IntervalLatency {
 #[derive(Debug)]
 pub(crate) struct Latencies {
     pub total: Histogram<u64>,
-    /// Those that are not ended, by number.
+    /// Intervals that have not ended, by number.
     open: BTreeMap<usize, Histogram<u64>>,
-    /// `None`: no message came in it.
+    /// Intervals that have ended; `None`: no message arrived in it.
     ended: Vec<Option<IntervalLatency>>,
 }
 
@@ -126,7 +126,7 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// Takes what the threads have handed over.
+    /// Takes the histograms that the threads have handed over.
     pub(crate) fn collect<'a>(&mut self, drawers: impl Iterator<Item = &'a Drawer>) {
         for drawer in drawers {
             let contents = &mut drawer.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,7 +161,7 @@ impl Latencies {
         }));
     }
 
-    /// Ends all intervals: those from the last of `count` on are one.
+    /// Ends all intervals. The last of `count` and all behind it become one.
     pub(crate) fn end(&mut self, count: usize) -> &[Option<IntervalLatency>] {
         let last = count.saturating_sub(1).max(self.ended.len());
         let mut tail = new_histogram();
@@ -184,7 +184,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// Latencies of messages as (when it came, how long it took), each in seconds, in intervals of a second.
+    /// Latencies of messages given as (arrival, latency), each in seconds, in intervals of a second.
     fn recorded(
         threads: &[&[(u64, u64)]],
         count: usize,

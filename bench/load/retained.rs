@@ -13,10 +13,10 @@ use crate::outcome::Outcome;
 use crate::run::Bench;
 use crate::scenario::Scenario;
 
-/// Connections under way where it is no storm yet.
+/// How many connections are under way where there is no storm yet.
 const OPEN_MAX: usize = 100;
 
-/// What is too much comes within this time.
+/// Messages that should not come do so within this time.
 const GRACE: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result<Outcome, String> {
@@ -35,13 +35,13 @@ pub(crate) fn run(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Result
     outcome.measure("set", set_per_s, "topics/s");
     let ran = storm(bench, scenario, broker, topics.clone(), &mut outcome);
     if !broker.is_own() {
-        // Another broker keeps nothing of the storm.
+        // The broker may be another's: it keeps no message of the storm.
         feeder.feed(topics.iter().map(|topic| (&**topic, None)))?;
     }
     ran.map(|()| outcome)
 }
 
-/// A retained message is set with QoS 1 at least: when all are acknowledged all are there.
+/// Messages are set with QoS 1 at least, so all are there when all are acknowledged.
 fn feeder(scenario: &Scenario, broker: &Broker) -> Result<Feeder, String> {
     let layout = Layout {
         topics: Vec::new(),

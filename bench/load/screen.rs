@@ -1,4 +1,4 @@
-//! The screen: how wide it is, text that fits it, and colour where it has colour.
+//! The screen: its width, text that fits it, and colour if it has colour.
 
 use std::io::{self, Write};
 
@@ -12,12 +12,12 @@ pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default();
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 
-/// As wide as what is no terminal and names no width.
+/// The width if there is no terminal and no width is named.
 const WIDTH_DEFAULT: usize = 80;
-/// On a terminal that is narrower the lines break where it breaks them.
+/// On a narrower terminal, lines break where the terminal breaks them.
 const WIDTH_MIN: usize = 40;
 
-/// Columns of the terminal that stdout is; else those that `COLUMNS` names.
+/// The columns of the terminal that stdout is, else those that `COLUMNS` names.
 pub(crate) fn width() -> usize {
     let terminal = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into());
     let named = || std::env::var("COLUMNS").ok()?.parse().ok();
@@ -25,7 +25,7 @@ pub(crate) fn width() -> usize {
 }
 
 /// Breaks a text between words, so that no line is wider. Lines behind the first of a paragraph stand `indent` further
-/// right. What does not belong on a screen is escaped: some texts are a broker's.
+/// right. Characters that do not belong on a screen are escaped, because some texts are a broker's.
 pub(crate) fn fitted(text: &str, width: usize, indent: usize) -> Vec<String> {
     let indent = " ".repeat(indent.min(width / 2));
     let options =

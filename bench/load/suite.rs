@@ -1,4 +1,5 @@
-//! Public suites by name: their scenarios as they were published, by a factor, and what is not as it was published.
+//! Public suites by name: their scenarios as they were published, scaled by a factor, and their differences from the
+//! published ones.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,15 +25,15 @@ struct Suite {
     scenario: Vec<Scenario>,
 }
 
-/// How a scenario was published, and what is different here.
+/// How a scenario was published, and how this one differs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Published {
     pub suite: String,
     pub title: String,
     pub source: String,
-    /// What the published figures were measured on.
+    /// The machine of the published figures.
     pub machine: String,
-    /// For how long.
+    /// The length of the published runs.
     pub seconds: f64,
     /// Clients and rates are so many times the published ones.
     pub factor: f64,
@@ -41,7 +42,7 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    /// Why these are not the published figures. `seconds`: the length here.
+    /// The reasons for which these are not the published figures. `seconds` is the length of the runs here.
     pub(crate) fn words(&self, seconds: f64) -> String {
         let mut differs = vec![
             format!("{seconds} s instead of {} s", grouped(self.seconds)),
@@ -63,7 +64,7 @@ impl Published {
     }
 }
 
-/// What stands below the table: once for each suite, why these are not its published figures.
+/// The notes below the table: once for each suite, the reasons for which these are not its published figures.
 pub(crate) fn notes(scenarios: &[Scenario], seconds: f64, width: usize) -> String {
     let published = scenarios.iter().filter_map(|scenario| scenario.published.as_ref());
     let mut all: Vec<String> = published.map(|published| published.words(seconds)).collect();
@@ -72,7 +73,7 @@ pub(crate) fn notes(scenarios: &[Scenario], seconds: f64, width: usize) -> Strin
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// The names of the suites and what they are.
+/// The names and descriptions of the suites.
 pub(crate) fn list() -> impl Iterator<Item = (&'static str, String)> {
     SUITES.iter().map(|(name, text)| (*name, read(name, text).title))
 }
@@ -113,7 +114,7 @@ fn read(name: &str, text: &str) -> Suite {
     toml::from_str(text).unwrap_or_else(|error| panic!("suite {name}: {error}"))
 }
 
-/// Fewer clients, each as busy as before: rates follow the clients. Those that are few stay as many, or there would be none.
+/// Scales to fewer clients, each as busy as before: rates follow the clients. A small number of clients stays as it is.
 fn scale(scenario: &mut Scenario, factor: f64) {
     let scaled = |count: usize| ((count as f64 * factor).round() as usize).max(1);
     let publishers = scenario.publishers;
@@ -122,7 +123,7 @@ fn scale(scenario: &mut Scenario, factor: f64) {
             scenario.connections = scaled(scenario.connections);
             scenario.rate *= factor;
         }
-        // A few publishers with topics of their own, which each of many subscribers asks for.
+        // A few publishers have topics of their own, and each of many subscribers has subscribed to them.
         _ if scenario.publishers < 10 => scenario.subscribers = scaled(scenario.subscribers),
         _ => {
             scenario.publishers = scaled(publishers);

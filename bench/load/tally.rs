@@ -1,4 +1,4 @@
-//! The book-keeping of delivery: what was lost, duplicated, out of order or damaged.
+//! The book-keeping of delivery: lost, duplicate, reordered and damaged messages.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::figures::grouped;
 
-/// What went wrong with deliveries, in messages.
+/// Errors of delivery, in messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Faults {
-    /// Sent and not delivered when the run had come to rest.
+    /// Messages that were sent and not delivered when the run had come to rest.
     pub lost: u64,
-    /// The same where the broker's own count says that it dropped as many at a limit.
+    /// Lost messages that the broker's own count says it dropped at a limit.
     pub dropped: u64,
     pub duplicated: u64,
-    /// Delivered behind a later message of the same publisher.
+    /// Messages delivered behind a later message of the same publisher.
     pub reordered: u64,
-    /// Bytes that are not what was sent: payload, topic or properties.
+    /// Messages whose bytes were changed: payload, topic or properties.
     pub corrupt: u64,
-    /// Delivered to a subscriber that did not ask for it.
+    /// Messages delivered to a subscriber that did not ask for them.
     pub astray: u64,
 }
 
@@ -42,7 +42,7 @@ impl Faults {
         self.kinds().iter().fold(0, |sum, (count, _)| sum.saturating_add(*count))
     }
 
-    /// How many of each kind there are.
+    /// The number of each kind.
     pub(crate) fn words(&self) -> String {
         let found = self.kinds().into_iter().filter(|(count, _)| *count > 0);
         let words: Vec<String> =
@@ -62,17 +62,17 @@ impl Faults {
     }
 }
 
-/// Messages in a row that may be missing in front of one that comes: a sequence further ahead is no bench's.
+/// How many messages in a row may be missing in front of one that arrives: a larger sequence is not of this bench.
 const SKIPPED_MAX: u64 = 1 << 24;
 
-/// A message with this sequence can have been sent where `next` is expected. What is kept of the messages in between is
-/// bounded by that, whatever a broker sends.
+/// Whether a message with this sequence can have been sent where `next` is expected. It bounds what is remembered of
+/// the messages in between, whatever a broker sends.
 #[inline(always)]
 pub(crate) fn is_near(sequence: u64, next: u64) -> bool {
     sequence.saturating_sub(next) < SKIPPED_MAX
 }
 
-/// Of one subscriber: the sequences below the next expected one that have not arrived, by publisher, oldest first.
+/// Sequences of one subscriber below the next expected one that have not arrived, by publisher, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps(BTreeMap<u32, Vec<Range<u64>>>);
 
@@ -81,12 +81,12 @@ impl Gaps {
         self.0.values().flatten().map(|gap| gap.end - gap.start).sum()
     }
 
-    /// Those of one publisher.
+    /// The gaps of one publisher.
     pub(crate) fn of(&self, publisher: u32) -> &[Range<u64>] {
         self.0.get(&publisher).map_or(&[], Vec::as_slice)
     }
 
-    /// A message has arrived that is not the next one. True if it is delivered by this for the first time.
+    /// Notes a message that is not the next one. Returns whether it is delivered for the first time.
     #[cold]
     pub(crate) fn note(
         &mut self,
@@ -121,11 +121,11 @@ impl Gaps {
 /// One publisher's messages to a shared subscription: each must come once, to any member, and in order to each.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    /// All below this have arrived.
+    /// All sequences below this have arrived.
     base: u64,
-    /// Which have arrived from `base` on.
+    /// Whether each sequence from `base` on has arrived.
     ahead: VecDeque<bool>,
-    /// The next sequence that each member may get, one a member.
+    /// The next sequence that each member may get.
     next_of: Vec<u64>,
 }
 
@@ -134,7 +134,7 @@ impl Seen {
         Seen { base: 0, ahead: VecDeque::new(), next_of: vec![0; member_count] }
     }
 
-    /// A message has arrived. True if it is delivered by this for the first time; `count` says how many were.
+    /// Notes a message. Returns whether it is delivered for the first time; `count` says how many were.
     pub(crate) fn note(
         &mut self,
         count: &AtomicU64,

@@ -17,7 +17,7 @@ use crate::run::Bench;
 use crate::scenario::Scenario;
 use crate::{interrupt, rates};
 
-/// A run is at rest when nothing has come for this long.
+/// A run is at rest when no message has arrived for this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The time from the order to the first message of an open-loop run.
@@ -52,7 +52,7 @@ pub(crate) fn start(bench: &Bench, scenario: &Scenario, broker: &Broker) -> Resu
     Engine::start(Plan::new(scenario), &broker.target, cores, bench.thread_count)
 }
 
-/// Nothing more is published; what is under way is waited for.
+/// Stops publishing, and waits for the messages that are under way.
 fn settle(engine: &Engine) -> Result<(), String> {
     engine.order(|orders| orders.paces[0] = Pace::Still)?;
     engine.drain(0, PATIENCE)?;
@@ -107,7 +107,7 @@ fn measure_latency(
     Ok(())
 }
 
-/// What a run at a fixed rate has come to.
+/// The result of a run at a fixed rate.
 pub(crate) struct AtRate {
     pub usage: Usage,
     pub counts: Counts,
@@ -118,7 +118,7 @@ pub(crate) struct AtRate {
 }
 
 impl AtRate {
-    /// With all that was measured; `bound`: what kept it below its rate.
+    /// The run with all its measurements; `bound` is what kept it below its rate.
     pub(crate) fn into_run(self, rate: f64, bound: Option<Bound>) -> MeasuredRun {
         let AtRate { usage, counts, mut latencies, mut series, .. } = self;
         let is_recorded = !interrupt::came() || !latencies.total.is_empty();
@@ -129,7 +129,7 @@ impl AtRate {
     }
 }
 
-/// Publishes at a fixed rate, through the warm-up and the span that is measured, and waits for what is under way.
+/// Publishes at a fixed rate, through the warm-up and the measured span, and waits for the messages that are under way.
 pub(crate) fn run_at(
     rate: f64,
     bench: &Bench,
@@ -140,7 +140,7 @@ pub(crate) fn run_at(
 ) -> Result<AtRate, String> {
     let from_ns = now_ns() + LEAD_NS;
     let interval_ns = 1e9 * scenario.publishers as f64 / rate;
-    // Of several rates each is reached at once.
+    // A run at one of several rates begins at its full rate.
     let ramp_s = if bench.rates.is_asked() { 0.0 } else { scenario.ramp_s };
     let ramp_span = Duration::from_secs_f64(ramp_s);
     let recorded_from = from_ns + (ramp_span + bench.warm_up).as_nanos() as u64;
@@ -180,10 +180,10 @@ pub(crate) fn run_at(
     Ok(AtRate { usage, counts, idle_ns, latencies, series: meter.take_series() })
 }
 
-/// Parts of a linear ramp of which it is said what came through.
+/// A linear ramp is reported in so many parts.
 const RAMP_PARTS: u32 = 5;
 
-/// What comes through while the rate rises, step by step.
+/// Measures the throughput while the rate rises, step by step.
 fn watch_ramp(
     bench: &Bench,
     scenario: &Scenario,

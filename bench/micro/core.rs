@@ -158,7 +158,7 @@ impl Hooks for Adder {
 
     fn publish(&mut self, client: &ClientView<'_>, message: &mut MessageEdit<'_>) -> Verdict {
         if self.holds {
-            message.hold();
+            message.pledge();
         }
         let added = message.add_user_property("publisher", client.client_id);
         added.map_or(Verdict::Deny(ReasonCode::QuotaExceeded), |()| Verdict::Allow)

@@ -15,15 +15,15 @@ pub const fn allocated(size: usize) -> usize {
     if chunk < 32 { 32 } else { chunk }
 }
 
-/// What a `BTreeMap` takes for `count` entries of `size` bytes that came one by one, about: seven to eight for each
-/// node at the bottom, of which eight have one that links them.
+/// What a `BTreeMap` takes for `count` entries of `size` bytes that came one by one: an estimate. A leaf then holds
+/// seven to eight entries, and one inner node links eight leaves.
 pub const fn tree_size(count: usize, size: usize) -> usize {
     let leaf_size = allocated(11 * size + 16);
     let linking_size = leaf_size + 12 * size_of::<usize>();
     (2 * count).div_ceil(15) * (leaf_size + linking_size / 8)
 }
 
-/// What a `HashMap` takes that has room for `capacity` entries of `size` bytes: seven of eight places are used at most.
+/// What a `HashMap` with room for `capacity` entries of `size` bytes takes: it fills at most seven of eight buckets.
 pub const fn map_size(capacity: usize, size: usize) -> usize {
     if capacity == 0 {
         return 0;
@@ -42,7 +42,7 @@ struct Shared {
 }
 
 impl Default for Budget {
-    /// Without a bound.
+    /// A budget without a bound.
     fn default() -> Budget {
         Budget::new(usize::MAX)
     }
@@ -65,17 +65,17 @@ impl Budget {
         self.0.max.set(max);
     }
 
-    /// Whether so many bytes more stay within the bound.
+    /// Whether the bound leaves room for so many more bytes.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.bytes().saturating_add(bytes) <= self.max()
     }
 
-    /// Whether so many bytes more stay within half of the bound: for what can do with less.
+    /// Whether half of the bound leaves room for so many more bytes. Uses that can do with less memory ask this.
     pub fn has_ample_room(&self, bytes: usize) -> bool {
         self.bytes().saturating_add(bytes) <= self.max() / 2
     }
 
-    /// A holder that had `before` bytes has `now`, whatever the bound.
+    /// Counts that a holder has `now` bytes instead of `before`, whatever the bound.
     pub fn change(&self, before: usize, now: usize) {
         debug_assert!(before <= self.bytes(), "a holder gives back what it has");
         self.0.bytes.set(self.bytes() - before + now);
@@ -87,40 +87,41 @@ mod tests {
     use super::*;
     use std::collections::{BTreeMap, HashMap};
 
-    /// Bytes that are held after `make`, as the C library counts them: 16 an allocation on average beside its bytes.
+    /// Bytes in use after `make`, as the C library counts them: an allocation costs 16 bytes on average beside
+    /// its bytes.
     fn measured<T>(make: impl FnOnce() -> T) -> usize {
         let mut made = None;
-        let held = allocation_counter::measure(|| made = Some(make()));
+        let used = allocation_counter::measure(|| made = Some(make()));
         drop(made);
-        (held.bytes_current + 16 * held.count_current) as usize
+        (used.bytes_current + 16 * used.count_current) as usize
     }
 
-    fn assert_near(told: usize, held: usize) {
-        assert!(told * 10 >= held * 8 && told * 8 <= held * 10, "{told} are told, {held} are held");
+    fn assert_near(told: usize, used: usize) {
+        assert!(told * 10 >= used * 8 && told * 8 <= used * 10, "{told} are told, {used} are used");
     }
 
     #[test]
     fn what_collections_take_is_told_within_a_fifth() {
         for count in [200, 3_000, 70_000] {
             for factor in [1, 0x9e37_79b9_7f4a_7c15_u64] {
-                let held = measured(|| {
+                let used = measured(|| {
                     let mut tree = BTreeMap::new();
                     (0..count as u64).for_each(|n| _ = tree.insert(n.wrapping_mul(factor), [n; 2]));
                     tree
                 });
-                assert_near(tree_size(count, 24), held);
+                assert_near(tree_size(count, 24), used);
             }
             let mut capacity = 0;
-            let held = measured(|| {
+            let used = measured(|| {
                 let map: HashMap<_, _> = (0..count as u64).map(|n| (n, [n; 2])).collect();
                 capacity = map.capacity();
                 map
             });
-            assert_near(map_size(capacity, 24), held);
+            assert_near(map_size(capacity, 24), used);
         }
         for size in [1, 24, 25, 100, 4_000] {
-            let held = measured(|| vec![7u8; size].into_boxed_slice());
-            assert!(allocated(size) + 16 >= held && allocated(size) <= held + 16, "{size}");
+            let used = measured(|| vec![7u8; size].into_boxed_slice());
+            assert!(allocated(size) + 16 >= used && allocated(size) <= used + 16, "{size}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! A message, and what names it.
+//! A message and its handle.
 
 use super::Stored;
 use crate::time::Instant;
@@ -15,7 +15,7 @@ impl Generation {
         self.0
     }
 
-    /// The generation with this number, which `number` gave.
+    /// The generation with a number that `number` gave.
     pub fn from_number(number: u64) -> Generation {
         Generation(number)
     }
@@ -38,15 +38,17 @@ pub struct Meta {
     pub qos: u8,
     /// The retain flag as published.
     pub retain: bool,
-    /// Admitted on the shard of its publisher; hooks, retained hand-over and bridges act only there.
+    /// Whether the publisher is connected to this shard: only there hooks run, a retained message is handed to its
+    /// owner, and bridges store it.
     pub is_origin: bool,
     /// When the message expires; `None`: never.
     pub expires_at: Option<Instant>,
     /// The publishing session on this shard; 0 for a message from elsewhere.
     pub publisher: u64,
-    /// A bridge brought it here, one of ours or a client that is a bridge: it has a trail behind its properties.
+    /// Whether a bridge brought the message here, a bridge of ours or a client that is a bridge. Such a message has a
+    /// trail behind its properties.
     pub from_bridge: bool,
-    /// Of a message with the retain flag: the room that the owner of its topic has set aside for it.
+    /// For a message with the retain flag: the room that the owner of its topic has set aside for it.
     pub claim: Claim,
 }
 
@@ -55,9 +57,9 @@ pub struct Meta {
 pub enum Claim {
     #[default]
     None,
-    /// Its origin's lease was spent.
+    /// The room was taken from the lease of the origin.
     Leased,
-    /// The owner has promised it for this topic.
+    /// The owner has promised room for this topic.
     Promised,
 }
 
@@ -65,7 +67,7 @@ pub enum Claim {
 #[derive(Clone, Copy, Debug)]
 pub struct Draft<'a> {
     pub topic: &'a [u8],
-    /// Properties that travel on, as received, in order, in up to two pieces; usually one, or none.
+    /// Properties that travel on, as received, in order, in up to two pieces: usually one, or none.
     pub properties: [&'a [u8]; 2],
     pub payload: &'a [u8],
     pub meta: Meta,
@@ -117,7 +119,7 @@ impl<'a> Message<'a> {
         self.bytes.len()
     }
 
-    /// To admit it, or to keep it.
+    /// A draft with which the message is admitted or stored.
     pub fn draft(&self) -> Draft<'a> {
         let properties = &self.bytes[self.topic.len()..self.bytes.len() - self.payload.len()];
         Draft {

@@ -18,11 +18,12 @@
 
 use super::{Arena, Generation, Message};
 
-/// A run that is copied ends where it is larger, bytes: each of its receivers gets the whole of it or is looked at message by
-/// message, and a copy of so much, from a cache that holds it, is cheapest (`scripts/instructions fan-out-qos0`).
+/// A run that is copied ends at this size, bytes, or just above. Each receiver gets the whole run or is served message
+/// by message, and copies of this size, from the cache, are cheapest (`scripts/instructions fan-out-qos0`).
 pub const COPIED_RUN_SIZE_MAX: usize = 3 << 10;
 
-/// What a publisher sends in one go is mostly of one topic; what is found out about the first message holds for all.
+/// Messages that differ in their payloads alone. A publisher mostly sends to one topic in one go, and what is found out
+/// about the first message holds for all.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
     arena: &'a Arena,
@@ -33,8 +34,8 @@ pub struct Run<'a> {
 }
 
 impl Arena {
-    /// The run that begins with `first`, which is held, and ends with `last` or before, or where it has `size_max` bytes;
-    /// `None`: the next message is another.
+    /// The run that begins with `first`, which is held. It ends with `last` at the latest, or where it has `size_max`
+    /// bytes. `None`: the next message does not repeat the first.
     #[inline]
     pub fn run(&self, first: Generation, last: Generation, size_max: usize) -> Option<Run<'_>> {
         let is_one = first < last && self.slot(first.next()).is_repeat;
@@ -43,7 +44,7 @@ impl Arena {
 
     #[inline(never)]
     fn find_run(&self, first: Generation, last: Generation, size_max: usize) -> Run<'_> {
-        // A batch that is not held is met again, and counted, message by message.
+        // The messages of a batch that is not held are read, and counted as stale, one by one.
         let is_held = first > self.released && last <= self.admitted;
         let size = self.slot(first).size();
         let mut run = Run { arena: self, first, last: first, size, largest: size };
@@ -71,17 +72,17 @@ impl<'a> Run<'a> {
         self.last.count_since(self.first) as usize + 1
     }
 
-    /// Bytes of topics, properties and payloads of all.
+    /// Bytes of topics, properties and payloads of all messages.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// The same of its largest message.
+    /// Bytes of topic, properties and payload of the largest message.
     pub fn largest(&self) -> usize {
         self.largest
     }
 
-    /// Sizes of the topic and the properties that all have.
+    /// Sizes of the topic and of the properties, which all messages have in common.
     pub fn front_sizes(&self) -> (usize, usize) {
         let slot = self.arena.slot(self.first);
         (slot.topic_size as usize, slot.properties_size as usize)
@@ -97,7 +98,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// As `messages`, for a call that is inlined: no iterator copies the message.
+    /// Calls `call` for each message. The call is inlined, so no iterator copies the message.
     #[inline(always)]
     pub fn for_each(&self, mut call: impl FnMut(&Message<'a>)) {
         for number in self.first.0..=self.last.0 {

@@ -8,12 +8,12 @@ use std::cell::Cell;
 use std::rc::Rc;
 use triomphe::ThinArc;
 
-/// Bytes held by a group of allocations; each counts once, however many holders it has.
+/// The bytes of a group of allocations. Each counts once, however many holders it has.
 #[derive(Clone, Debug, Default)]
-pub struct Gauge(Rc<Held>);
+pub struct Gauge(Rc<Sums>);
 
 #[derive(Debug, Default)]
-struct Held {
+struct Sums {
     bytes: Cell<usize>,
     message_count: Cell<usize>,
 }
@@ -23,7 +23,7 @@ impl Gauge {
         self.0.bytes.get()
     }
 
-    /// Messages that are stored, of all that the gauge counts.
+    /// How many of the counted allocations are messages.
     pub fn message_count(&self) -> usize {
         self.0.message_count.get()
     }
@@ -53,7 +53,7 @@ struct Head {
     meta: Meta,
     topic_size: u32,
     properties_size: u32,
-    /// Counted in the gauge until the last holder is gone.
+    /// The size is counted in the gauge until the last holder is gone.
     size: usize,
     gauge: Gauge,
 }
@@ -68,7 +68,7 @@ impl Drop for Head {
 #[derive(Clone, Debug)]
 pub struct Stored(ThinArc<Head, u8>);
 
-/// What a message of `size` bytes takes when it is stored.
+/// The size of a message of `size` bytes when it is stored.
 pub fn stored_size(size: usize) -> usize {
     size + OVERHEAD
 }
@@ -85,15 +85,15 @@ impl Stored {
         Stored::copy_of(message, gauge)
     }
 
-    /// A copy of its own, whatever the message has.
+    /// A copy with an allocation of its own, even if the message has one.
     pub fn copy_of(message: &Message<'_>, gauge: &Gauge) -> Stored {
         let Message { bytes, topic, payload, meta, .. } = *message;
-        // A trail goes with the properties.
+        // The properties' size includes the trail.
         let properties_size = bytes.len() - topic.len() - payload.len();
         Stored::copied(bytes, topic.len(), properties_size, meta, gauge)
     }
 
-    /// Encoded packets that leave by reference: they are its payload.
+    /// Encoded packets that leave by reference: they take the place of a payload.
     pub fn of_packets(bytes: &[u8], gauge: &Gauge) -> Stored {
         Stored::copied(bytes, 0, 0, Meta::default(), gauge)
     }
@@ -141,7 +141,7 @@ impl Stored {
         let (topic_size, properties_size) =
             (head.topic_size as usize, head.properties_size as usize);
         if meta.from_bridge {
-            // Taken apart, so that the others' message need not be where this one is returned.
+            // The message is taken apart, so that the usual message need not be in memory where this one is returned.
             let Message { bytes, topic, properties, payload, meta, stored } =
                 self.trailed_message_with(meta);
             return Message { bytes, topic, properties, payload, meta, stored };
@@ -159,7 +159,7 @@ impl Stored {
         Message::with_trail(Message::of(bytes, topic_size, properties_size, meta, Some(self)))
     }
 
-    /// Somebody else holds it, too.
+    /// Whether there is another holder of the same allocation.
     pub fn is_shared(&self) -> bool {
         ThinArc::strong_count(&self.0) > 1
     }

@@ -1,5 +1,5 @@
-//! The trail of a message that a bridge brought: the brokers that it has been at. The trail stands behind the message's properties,
-//! and only callers that ask for it see it.
+//! The trail of a message that a bridge brought: the brokers that it has been at. The trail stands behind the message's
+//! properties, and only callers that ask for it see it.
 //!
 //! ```text
 //! brokers 8 each | flags 1 | size of all of it 1
@@ -19,7 +19,7 @@ pub fn split_trail(properties: &[u8]) -> (&[u8], &[u8]) {
 }
 
 impl<'a> Message<'a> {
-    /// As `of`, for a message that a bridge brought, with a trail behind its properties.
+    /// As `of`, for a message with a trail behind its properties: a bridge brought it.
     #[cold]
     #[inline(never)]
     pub fn with_trail(mut message: Message<'a>) -> Message<'a> {
@@ -28,7 +28,7 @@ impl<'a> Message<'a> {
         message
     }
 
-    /// Where the message has been, if a bridge brought it; else it is empty.
+    /// The trail of a message that a bridge brought; empty for any other message.
     pub fn trail(&self) -> &'a [u8] {
         let start = self.topic.len() + self.properties.len();
         &self.bytes[start..self.bytes.len() - self.payload.len()]

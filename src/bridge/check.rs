@@ -4,7 +4,7 @@ use super::rule::{Direction, Rule};
 use crate::config::bridge::{BridgeSettings, RuleSettings};
 use crate::config::table::Refusal;
 
-/// Everything that is wrong with the rules, each with its line.
+/// All errors in the rules, each with its line.
 pub fn check(settings: &BridgeSettings) -> Vec<Refusal> {
     let wrong = |(rules, direction): (&[RuleSettings], Direction)| -> Vec<Refusal> {
         let what = match direction {

@@ -1,4 +1,4 @@
-//! Messages that come back over a bridge, recognised by what they are: nothing is added to them.
+//! Recognises messages that come back over a bridge by their contents: nothing is added to them.
 //!
 //! A sent message leaves an entry: a fingerprint of its payload and last topic level, and the topic. A message from a bridge
 //! uses up an entry with the same payload if the topics are equal, or if one topic is the other's end from a level boundary
@@ -23,7 +23,8 @@ use crate::hash::KeyedHash;
 use crate::time::Instant;
 
 const LIFETIME_MS: u64 = 60_000;
-/// Half of the entries that fit into a table of 2^17 places: so the table drops removed entries in place and never grows for them.
+/// Half of the entries that fit into a table of 2^17 buckets: so the table drops removed entries in place and never
+/// grows for them.
 const ENTRY_COUNT_MAX: usize = 7 << 13;
 /// The bound on the bytes of all topics.
 const BYTES_MAX: usize = 8 << 20;
@@ -68,12 +69,12 @@ struct Entry {
     topic_at: u32,
     topic_size: u16,
     origin: Origin,
-    /// The entry is in no chain any more.
+    /// Whether the entry was taken out of its chain.
     is_used_up: bool,
 }
 
 const _: () = assert!(size_of::<Entry>() == 32 && size_of::<Chain>() == 8);
-// Numbers and places are told apart by their lowest 32 bits.
+// Numbers and positions are told apart by their lowest 32 bits.
 const _: () = assert!(ENTRY_COUNT_MAX < 1 << 31 && BYTES_MAX < 1 << 31);
 
 /// The source of a message that is sent over a bridge.
@@ -107,7 +108,7 @@ impl Echo {
         }
     }
 
-    /// A message was sent with this topic.
+    /// Notes that a message was sent with this topic.
     pub fn note(&mut self, now: Instant, origin: Origin, topic: &str, payload: &[u8]) {
         self.expire(now);
         let Ok(topic_size) = u16::try_from(topic.len()) else { return };
@@ -152,7 +153,7 @@ impl Echo {
         }
     }
 
-    /// Whether a message from a bridge, which would leave with `topic`, was sent before; the entry is used up.
+    /// Whether a message from a bridge, which would leave with `topic`, was sent before. If so, its entry is used up.
     pub fn is_echo(&mut self, now: Instant, way: Return, topic: &str, payload: &[u8]) -> bool {
         self.expire(now);
         let print = self.print(topic, payload);
@@ -184,8 +185,8 @@ impl Echo {
         }
     }
 
-    /// The oldest corresponding entry of this broker's own, else, where bridges count, of a bridge; and the entry before that
-    /// entry in its chain.
+    /// The oldest corresponding entry of this broker's own messages, or, where messages of bridges count, of a
+    /// bridge's; and the entry before it in its chain.
     fn find(&self, print: u64, way: Return, topic: &str) -> Option<(u32, Option<u32>)> {
         let takes_bridge = way == Return::Same || self.is_loop();
         let chain = self.chains.find(print, |chain| self.entry(chain.oldest).print == print)?;
@@ -356,7 +357,7 @@ mod tests {
     fn entries_leave_in_any_order_as_a_plain_list_of_them_would() {
         let mut random = Random::new(9);
         let (mut echo, mut model) = (Echo::new(1), VecDeque::new());
-        // Numbers and places wrap on the way.
+        // Numbers and positions wrap during the test.
         echo.first = u32::MAX - 1000;
         let mut now = Instant(0);
         let mut found_count = 0;

@@ -1,6 +1,6 @@
 //! Hop marks: brokers that bridge to each other by MQTT 5.0 tell each other where a message has been.
 //!
-//! On such a link a message has a user property more. Its value names the brokers that have handed the message on, the first
+//! On such a link a message has one more user property. Its value names the brokers that have handed the message on, the first
 //! one first, each by the number that it drew when it started:
 //!
 //! ```text
@@ -11,8 +11,8 @@
 //! payloads are, and nothing else is dropped. The mark is taken off before clients or plugins see the message, and travels
 //! within the broker as the message's trail (`arena::split_trail`).
 //!
-//! A number holds until its broker ends. A broker that has forgotten its retained messages takes them back from its
-//! neighbours, and two brokers that run from copies of one folder are two.
+//! A number holds until its broker ends. So a broker that has lost its retained messages in a restart takes them back from
+//! its neighbours, and two brokers that run from copies of one folder have two numbers.
 //!
 //! All of this holds where all hops are of 5.0. A mark names at most `HOPS_MAX` brokers.
 //!
@@ -32,12 +32,12 @@ use crate::codec::{
 };
 use crate::limits::HOPS_MAX;
 
-/// The user property of a message that says where it has been.
+/// The user property of a message that names the brokers where the message has been.
 pub const MARK_PROPERTY: &str = "ringmq-path";
 
-/// What a broker says to a bridge in CONNACK, under `codec::BRIDGE_PROPERTY`, encoded: marks are read and written.
+/// The encoded property `codec::BRIDGE_PROPERTY` in a CONNACK to a bridge whose marks are read and written.
 pub const MARKS_ARE_KEPT: &[u8] = b"\x26\0\x0dringmq-bridge\0\x05marks";
-/// The same: the bridge is a client like any other.
+/// The encoded property in a CONNACK to a bridge that is a client like any other.
 pub const MARKS_ARE_NOT_KEPT: &[u8] = b"\x26\0\x0dringmq-bridge\0\x06client";
 
 /// The sign in front of a path whose beginning is not known.
@@ -100,7 +100,7 @@ pub enum Arrival<'a> {
     TooFar,
 }
 
-/// What becomes of marks on a link to a remote broker.
+/// How a remote broker treats marks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keeping {
     /// The remote does not know marks. A remote of 5.0 hands user properties on, so marks come back to us.
@@ -113,7 +113,7 @@ pub enum Keeping {
 }
 
 impl Keeping {
-    /// What the remote said in CONNACK.
+    /// How the remote treats marks, by the properties of its CONNACK.
     pub fn of(properties: &UserProperties<'_>) -> Keeping {
         let said = properties.iter().find(|(name, _)| *name == BRIDGE_PROPERTY);
         match said {
@@ -133,10 +133,10 @@ enum Path {
 }
 
 impl Trail {
-    /// Of a message that came over a hop that keeps no marks.
+    /// The trail of a message that came over a hop that keeps no marks.
     pub const UNKNOWN: Trail = Trail { brokers: Vec::new(), has_gap: true };
 
-    /// Reads `Message::trail`.
+    /// The trail that `Message::trail` gives.
     pub fn of(trail: &[u8]) -> Trail {
         let mut read = Trail::default();
         let Some((brokers, [flags, _])) = trail.split_last_chunk::<2>() else { return read };
@@ -147,7 +147,7 @@ impl Trail {
         read
     }
 
-    /// Appends it as `Message::trail` gives it.
+    /// Appends the trail in the form that `Message::trail` gives.
     pub fn encode(&self, out: &mut Vec<u8>) {
         for broker in &self.brokers {
             out.extend_from_slice(&broker.0.to_le_bytes());
@@ -155,7 +155,7 @@ impl Trail {
         out.extend_from_slice(&[if self.has_gap { HAS_GAP } else { 0 }, self.size() as u8]);
     }
 
-    /// Bytes of `encode`.
+    /// The size of the encoded trail.
     fn size(&self) -> usize {
         self.brokers.len() * size_of::<u64>() + EMPTY_TRAIL.len()
     }
@@ -164,7 +164,7 @@ impl Trail {
         &self.brokers
     }
 
-    /// Appends the property that says: there, and then at `own`.
+    /// Appends the property that names the trail's brokers, and `own` behind them.
     pub fn put_mark(&self, own: BrokerId, out: &mut Vec<u8>) {
         let value_size = usize::from(self.has_gap) + self.brokers.len() * (DIGITS + 1) + DIGITS;
         put_user_property_name(out, MARK_PROPERTY, value_size);
@@ -189,8 +189,8 @@ impl Trail {
     }
 }
 
-/// Takes the mark off a message that came over a link between brokers to the broker `own`. `unmarked`: what is known of a
-/// message that has none. Of several properties with the name the last one is the mark: those before it are a client's.
+/// Takes the mark off a message that came over a link between brokers to the broker `own`. `unmarked` is the trail of a
+/// message without a mark. Of several properties with the name the last one is the mark: the others are a client's.
 pub fn arrive(properties: &[u8], own: BrokerId, unmarked: Trail) -> Arrival<'_> {
     let Some((start, end, value)) = find_mark(properties) else {
         return Arrival::New { properties: Cow::Borrowed(properties), trail: unmarked };
@@ -198,7 +198,7 @@ pub fn arrive(properties: &[u8], own: BrokerId, unmarked: Trail) -> Arrival<'_> 
     match parse(value) {
         Path::Foreign => Arrival::New { properties: Cow::Borrowed(properties), trail: unmarked },
         Path::Known(trail) if trail.brokers().contains(&own) => Arrival::Returned,
-        // This broker could not add itself.
+        // This broker could not add itself to the trail.
         Path::Known(trail) if trail.brokers.len() == HOPS_MAX => Arrival::TooFar,
         Path::TooLong => Arrival::TooFar,
         Path::Known(trail) => {
@@ -310,7 +310,7 @@ mod tests {
                 assert_eq!(arrive(&properties, id(1), unmarked), expected, "{value}");
             }
         }
-        // A client's own stands in front of the mark of its broker.
+        // A property of the client with this name stands in front of the mark of the client's broker.
         let mut properties = marked.clone();
         Trail::default().put_mark(id(2), &mut properties);
         let expected =

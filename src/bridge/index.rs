@@ -11,19 +11,19 @@ pub struct ForwardIndex {
     index: Index<u32, ()>,
     rules: Vec<Box<[Rule]>>,
     names: Vec<Box<str>>,
-    /// Some bridge brings in what may have come from here, and looks for that.
+    /// Whether some bridge brings in messages that may have come from here, and looks for these.
     has_returns: bool,
 }
 
 /// One bridge takes a message by one of its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wanted {
-    /// Counted from 0 in the order of the configuration, as is the rule within its bridge.
+    /// The bridge's index in the configuration. The rule's index within its bridge is counted from 0, too.
     pub bridge: u16,
     pub rule: u16,
 }
 
-/// A rule that cannot be, and where it stands.
+/// An invalid rule, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongRule {
     pub bridge: usize,
@@ -34,7 +34,7 @@ pub struct WrongRule {
 
 impl ForwardIndex {
     pub fn compile(bridges: &[BridgeSettings]) -> Result<ForwardIndex, WrongRule> {
-        // The rules are the operator's: nobody can choose them to collide.
+        // The rules are the operator's: no client can choose them to collide.
         let mut index = Index::new(KeyedHash::new(0));
         let mut rules = Vec::new();
         for (bridge, settings) in bridges.iter().enumerate() {
@@ -51,12 +51,12 @@ impl ForwardIndex {
         Ok(ForwardIndex { index, rules, names, has_returns })
     }
 
-    /// No bridge forwards anything.
+    /// Whether no bridge forwards anything.
     pub fn is_empty(&self) -> bool {
         self.index.filter_count() == 0
     }
 
-    /// Whether the bridges want to know what neighbours that bridge to here were given.
+    /// Whether the bridges want to know the messages that clients that are bridges were given.
     pub fn has_returns(&self) -> bool {
         self.has_returns
     }
@@ -65,7 +65,7 @@ impl ForwardIndex {
         self.rules.len()
     }
 
-    /// As the configuration calls it.
+    /// The name of a bridge in the configuration.
     pub fn name(&self, bridge: u16) -> &str {
         &self.names[usize::from(bridge)]
     }
@@ -78,8 +78,8 @@ impl ForwardIndex {
         &self.rules[usize::from(wanted.bridge)][usize::from(wanted.rule)]
     }
 
-    /// Puts into `found` each bridge that wants `topic`, in the order of the configuration, with the first of its rules that
-    /// does. Depends on the topic alone.
+    /// Puts into `found` each bridge that wants `topic`, in the order of the configuration, with the first of its rules
+    /// that wants it. The result depends on the topic alone.
     pub fn find(&self, topic: &str, found: &mut Vec<Wanted>) {
         found.clear();
         self.index.matches(topic, |&key, ()| {
@@ -113,13 +113,13 @@ pub(super) fn compile_rules(
     settings.iter().enumerate().map(compile).collect()
 }
 
-/// Which of a bridge's connections takes a topic, by its name on the remote. The same in every run and build: what waits in
-/// a connection's log must not be overtaken over another.
+/// The index of the connection of a bridge that takes a topic, by its name on the remote. It is the same in every run
+/// and build: messages that wait in a connection's log must not be overtaken over another connection.
 pub fn connection_of(topic: &str, connections: u16) -> u16 {
     if connections <= 1 {
         return 0;
     }
-    // FNV-1a, its bits mixed once more: the low ones of similar names are similar.
+    // The hash is FNV-1a. Its bits are mixed once more, because the low bits of similar names are similar.
     let hash = topic.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -223,7 +223,7 @@ mod tests {
             counts[usize::from(connection_of(&format!("sensors/{n}/temp"), 4))] += 1;
         }
         assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
-        // Written in logs, so to speak: a change here reorders what waits there.
+        // Logs depend on these numbers: a change here reorders the messages that wait in them.
         let places = ["a", "b", "sensors/1", "sensors/2"].map(|topic| connection_of(topic, 7));
         assert_eq!(places, [3, 6, 5, 5]);
         assert_eq!(connection_of("a", 1), 0);

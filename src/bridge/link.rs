@@ -6,14 +6,14 @@
 //!    +------- pause, next address +---- failed, refused, too late --+-- lost, error ------+
 //! ```
 //!
-//! The caller keeps the messages: after `LinkEvent::Up` it calls `resume` and then sends, in order, all that it has not seen
-//! `Done` or `Refused` for.
+//! The caller keeps the messages. After `LinkEvent::Up` it calls `resume` and then sends, in order, all messages for which it
+//! has not seen `Done` or `Refused`.
 
 mod attempts;
 mod handshake;
-mod held;
 mod inflow;
 mod oversized;
+mod postponed;
 mod receive;
 mod send;
 mod suspect;
@@ -35,17 +35,18 @@ use crate::time::Instant;
 use crate::topic::{InboundAliases, OutboundAliases};
 
 use attempts::{Attempts, Failure};
-use held::Held;
 use inflow::Inflow;
+use postponed::Postponed;
 pub use send::Sent;
 use suspect::Suspicion;
 use timeouts::{Alive, Lateness};
 use window::Window;
 
-/// Sequences from here on are of messages that no log holds: they have packet identifiers of their own.
+/// Sequences from here on belong to messages that no log holds. Such messages have packet identifiers of their own.
 pub const UNLOGGED: u64 = 1 << 63;
 
-/// Packet identifiers: first those of logged messages, then those of others; what is left is for SUBSCRIBE.
+/// Packet identifiers: the first ones are for logged messages, the next ones for other messages, and the rest for
+/// SUBSCRIBE.
 const LOGGED_ID_COUNT: u16 = 60_000;
 const UNLOGGED_ID_COUNT: u16 = 5_000;
 const SUBSCRIBE_ID_FIRST: u16 = LOGGED_ID_COUNT + UNLOGGED_ID_COUNT + 1;
@@ -76,7 +77,7 @@ pub struct Link {
     /// The remote's time has passed, and its socket is read once more.
     late: Option<Lateness>,
     attempts: Attempts,
-    /// 3.1.1: the remote takes the bit that says we are a bridge. `None`: not known.
+    /// 3.1.1: whether the remote takes the bit that says we are a bridge. `None`: it is not known.
     is_bridge_bit_taken: Option<bool>,
     /// The remote's last word on hop marks.
     keeping: Keeping,
@@ -92,14 +93,14 @@ pub struct Link {
     event_bytes: usize,
     logged: Window,
     unlogged: Window,
-    /// The remote's session may know messages up to these sequences.
+    /// The remote's session may have messages up to these sequences.
     logged_through: u64,
     unlogged_through: u64,
-    held: Held,
+    postponed: Postponed,
     suspicion: Suspicion,
-    /// Nothing else is sent before this message.
+    /// No other message is sent before this one.
     room_is_for: Option<u64>,
-    /// `LinkEvent::Again` that the owner has not heard: what waited goes before all others.
+    /// How many `LinkEvent::Again` the owner has not heard. Until then no other message is sent.
     again_count: u32,
     /// The hash function of topics.
     hash: KeyedHash,
@@ -147,23 +148,23 @@ struct Remote {
     takes_retain: bool,
 }
 
-/// What a link tells its owner.
+/// The events that a link tells its owner.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// Call `resume`, then send.
+    /// The owner is to call `resume`, then to send.
     Up {
         session_present: bool,
     },
-    /// What `poll_transmit` still has may be sent, then the socket is closed.
+    /// The owner may send what `poll_transmit` still has, and then closes the socket.
     Down {
         why: String,
     },
-    /// A message for this broker. `number`: for `acked_inbound`; 0: nobody waits.
+    /// A message for this broker. `number` is for `acked_inbound`; 0: the remote waits for no answer.
     Inbound {
         number: u64,
         message: InMessage,
     },
-    /// PUBREC came: call `release` once that is recorded.
+    /// PUBREC arrived. The owner calls `release` once that is recorded.
     Received {
         sequence: u64,
     },
@@ -171,7 +172,7 @@ pub enum LinkEvent {
     Done {
         sequence: u64,
     },
-    /// The remote does not want the message; the message is over.
+    /// The remote does not want the message, whose exchange is over.
     Refused {
         sequence: u64,
         reason: ReasonCode,
@@ -180,21 +181,22 @@ pub enum LinkEvent {
         filter: String,
         reason: ReasonCode,
     },
-    /// The remote cannot take the message now: the message is sent again. The link reports this once a message, and once a topic
-    /// at a time.
+    /// The remote cannot take the message now: the message will be sent again. The link reports this once a message,
+    /// and once a topic at a time.
     Postponed {
         sequence: u64,
         reason: ReasonCode,
     },
-    /// Send this message again now, or `forget` the message if it is gone.
+    /// The owner is to send this message again now, or to `forget` it if it is gone.
     Due {
         sequence: u64,
     },
-    /// Messages from this sequence on that are neither done nor under way were answered by `Sent::Waits`: offer them again.
+    /// Messages from this sequence on that are neither done nor under way were answered by `Sent::Waits`. The owner is
+    /// to offer them again.
     Again {
         from: u64,
     },
-    /// Set the message aside, then `forget` the message, or `keep` it. Until then send no message.
+    /// The owner is to set the message aside and then to `forget` it, or to `keep` it. Until then it sends no message.
     SetAside {
         sequence: u64,
         why: Unwanted,
@@ -206,7 +208,7 @@ pub enum LinkEvent {
 pub enum Unwanted {
     /// The remote refused the message for now, again and again.
     Refused { reason: ReasonCode, for_ms: u64 },
-    /// The remote closed this often in a row when it had got the message.
+    /// The remote closed this many times in a row when it had got the message.
     Closed { times: u32 },
 }
 
@@ -244,7 +246,7 @@ impl Link {
             events: VecDeque::new(),
             event_bytes: 0,
             logged: Window::new(1, LOGGED_ID_COUNT, 1),
-            // A remote may remember identifiers of an earlier process: it is not met where it ended.
+            // A remote may remember identifiers of an earlier process, so this process begins elsewhere.
             unlogged: Window::new(
                 1 + LOGGED_ID_COUNT,
                 UNLOGGED_ID_COUNT,
@@ -252,7 +254,7 @@ impl Link {
             ),
             logged_through: 0,
             unlogged_through: UNLOGGED,
-            held: Held::new(pause_ms, settings.refused_max_s * 1000, hash.state()),
+            postponed: Postponed::new(pause_ms, settings.refused_max_s * 1000, hash.state()),
             suspicion: Suspicion::new(settings.poison_closes_max),
             room_is_for: None,
             again_count: 0,
@@ -304,7 +306,7 @@ impl Link {
         self.send_connect();
     }
 
-    /// The socket could not be connected, or is gone. Nothing happens if the link knows that it is down.
+    /// Handles a socket that could not be connected, or is gone. Nothing happens if the link knows that it is down.
     pub fn handle_disconnected(&mut self, now: Instant, why: &str) {
         if !matches!(self.phase, Phase::Waiting | Phase::Closed) {
             self.output.clear();
@@ -312,7 +314,7 @@ impl Link {
         }
     }
 
-    /// Bytes for the remote, all that there are; `recycle` takes the buffer back.
+    /// All bytes for the remote; `recycle` takes the buffer back.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         if self.output.is_empty() {
             return None;
@@ -354,10 +356,10 @@ impl Link {
         Some(event)
     }
 
-    /// Whether the socket shall be read: what came before has been taken, and answers find their way out.
+    /// Whether the socket shall be read: earlier input has been taken, and answers find their way out.
     pub fn wants_bytes(&self) -> bool {
         self.event_bytes < EVENTS_MARK
-            // Messages stop at the mark: answers alone go above it, and the socket is read for them.
+            // Messages stop at the mark. Only answers go above it, and the socket is read for them.
             && self.output.len() < 2 * OUTPUT_MARK
             && self.inflow.pending_count() < usize::from(self.settings.receive_max)
     }
@@ -366,36 +368,36 @@ impl Link {
         matches!(self.phase, Phase::Up(_))
     }
 
-    /// Whether the remote keeps from us what we have sent: No Local, or what it grants to bridges.
+    /// Whether the remote keeps our own messages from us, by No Local or as it does for bridges.
     pub fn has_no_local(&self) -> bool {
         self.version == ProtocolVersion::V5 || self.is_bridge_bit_taken == Some(true)
     }
 
-    /// Whether messages have properties on their way.
+    /// Whether messages have properties on this link.
     pub fn has_properties(&self) -> bool {
         self.version == ProtocolVersion::V5
     }
 
-    /// What becomes of hop marks there.
+    /// How the remote treats hop marks.
     pub fn keeping(&self) -> Keeping {
         self.keeping
     }
 
-    /// Messages of the remote that no rule took.
+    /// How many messages of the remote no rule took.
     pub fn unmatched_count(&self) -> u64 {
         self.unmatched_count
     }
 
-    /// This broker has taken the inbound message `number`, or refuses it for good.
+    /// Notes that this broker has taken the inbound message `number`, or refuses it for good.
     pub fn acked_inbound(&mut self, now: Instant, number: u64, reason: ReasonCode) {
         self.inflow.take(number, reason);
         self.send_answers(now);
     }
 
-    /// Says goodbye, and stays down.
+    /// Sends DISCONNECT, and stays down.
     pub fn close(&mut self) {
         if self.is_up() {
-            // 3.1.1 has the packet, too.
+            // 3.1.1 has this packet, too.
             let disconnect = Disconnect::new(ReasonCode::Success);
             disconnect.encode(self.version, usize::MAX, &mut self.output);
         }
@@ -413,7 +415,7 @@ impl Link {
         }
     }
 
-    /// The remote or this link went wrong: the link tells the remote if it can.
+    /// Handles an error of the remote or of this link. The link tells the remote if it can.
     fn fail(&mut self, now: Instant, reason: ReasonCode, why: &str) {
         if self.is_up() && self.version == ProtocolVersion::V5 {
             let disconnect = Disconnect::new(reason);
@@ -428,11 +430,12 @@ impl Link {
                 let was_of_use = alive.was_of_use || now.ms_since(alive.since) >= USEFUL_MS;
                 self.attempts.lost(now, failure, was_of_use);
                 if self.is_bridge_bit_taken == Some(false) {
-                    // Perhaps it was the network that refused.
+                    // Perhaps the network refused, not the remote.
                     self.is_bridge_bit_taken = None;
                 }
             }
-            // A remote that knows no bridges says so, or closes each time; one that restarts closes now and then.
+            // A remote that does not know bridges refuses the bit, or closes each time. A remote that restarts closes
+            // now and then.
             Phase::Greeting { .. }
                 if self.is_bridge_bit_open()
                     && (failure == Failure::Refused

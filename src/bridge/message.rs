@@ -2,11 +2,11 @@
 
 use crate::codec::{Publish, QoS};
 
-/// A message for the remote: its topic is the one there.
+/// A message for the remote, with its topic on the remote.
 #[derive(Clone, Copy, Debug)]
 pub struct OutMessage<'a> {
     pub topic: &'a str,
-    /// Encoded, as they travel on.
+    /// Encoded properties that travel on.
     pub properties: &'a [u8],
     pub payload: &'a [u8],
     pub qos: QoS,
@@ -14,7 +14,7 @@ pub struct OutMessage<'a> {
     pub message_expiry_s: Option<u32>,
 }
 
-/// A message of the remote, with the topic that it has here.
+/// A message of the remote, with its topic on this broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InMessage {
     /// Local topic, remote topic, properties, payload.
@@ -28,8 +28,8 @@ pub struct InMessage {
 }
 
 impl InMessage {
-    /// `publish` is as the remote sent it, but for an alias that stood for its topic; QoS and retain flag are those that
-    /// it has here.
+    /// `publish` is the remote's packet, with its topic even if an alias stood for that. QoS and retain flag are those
+    /// of the message on this broker.
     pub fn new(
         topic: &str,
         remote_topic: &str,
@@ -63,7 +63,7 @@ impl InMessage {
         self.text(self.topic_size as usize, self.front_size())
     }
 
-    /// Encoded, as they travel on.
+    /// Encoded properties that travel on.
     pub fn properties(&self) -> &[u8] {
         &self.bytes[self.front_size()..][..self.properties_size as usize]
     }
@@ -72,7 +72,7 @@ impl InMessage {
         &self.bytes[self.front_size() + self.properties_size as usize..]
     }
 
-    /// Bytes held.
+    /// The memory in use, in bytes.
     pub fn size(&self) -> usize {
         size_of::<InMessage>() + self.bytes.len()
     }

@@ -1,4 +1,4 @@
-//! A forward or subscribe rule: which topics it means, and what becomes of a message.
+//! A forward or subscribe rule: which topics it means, and how it maps a message.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::config::bridge::{QosRule, RetainRule, RuleSettings, TopicRule};
 use crate::limits::TEXT_SIZE_CEILING;
 use crate::topic::{check_name, matches, parse_filter};
 
-/// Which way the messages of a rule go.
+/// The direction in which the messages of a rule go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From this broker to the remote.
@@ -21,9 +21,9 @@ pub enum Direction {
 /// A checked rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// As it is subscribed to: with its share, if it has one.
+    /// The filter of the subscription, with its share if it has one.
     filter: Box<str>,
-    /// Where in `filter` the part begins that topics are held against.
+    /// Where in `filter` the part begins with which topics are compared.
     match_index: usize,
     template: Box<[Part]>,
     qos: QosRule,
@@ -38,18 +38,18 @@ enum Part {
     Text(Box<str>),
     /// The whole topic.
     Topic,
-    /// What the wildcard of this index, counted from 0, stands for.
+    /// The text for which the wildcard of this index, counted from 0, stands.
     Capture(usize),
 }
 
-/// Why a rule cannot be, and which of its keys is to blame.
+/// Why a rule is invalid, and which of its keys is to blame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleError {
     pub key: &'static str,
     pub what: String,
 }
 
-/// `None`: a `#` that stands for no level at all.
+/// `None` for a `#` that stands for no level.
 type Captures<'a> = SmallVec<[Option<&'a str>; 8]>;
 
 impl Rule {
@@ -96,7 +96,7 @@ impl Rule {
         })
     }
 
-    /// What the remote is asked for.
+    /// The filter with which the remote is asked.
     pub fn filter(&self) -> &str {
         &self.filter
     }
@@ -114,7 +114,7 @@ impl Rule {
         matches(self.match_filter(), topic) && !self.excepts(topic)
     }
 
-    /// Whether a topic that the filter means is left out.
+    /// Whether a topic that the filter means is excepted.
     pub fn excepts(&self, topic: &str) -> bool {
         self.except.iter().any(|filter| matches(filter, topic))
     }
@@ -125,7 +125,7 @@ impl Rule {
         self.map_topic_into(topic, &mut mapped).then_some(mapped)
     }
 
-    /// As `map_topic`, into `out`, which is cleared first; whether there is one.
+    /// As `map_topic`, into `out`, which is cleared first; returns whether there is a topic.
     pub fn map_topic_into(&self, topic: &str, out: &mut String) -> bool {
         out.clear();
         if let [Part::Topic] = *self.template {
@@ -146,7 +146,7 @@ impl Rule {
                 Part::Topic => out.push_str(topic),
                 Part::Capture(index) => match captures.get(*index).copied().flatten() {
                     Some(text) => out.push_str(text),
-                    // No level: the slash in front goes, or the one behind.
+                    // The wildcard stands for no level, so the slash in front of it goes, or the one behind.
                     None if out.ends_with('/') => {
                         out.pop();
                     }
@@ -191,7 +191,7 @@ impl Rule {
     }
 }
 
-/// What the wildcards of `filter` stand for in `topic`; false if it does not mean it.
+/// The texts for which the wildcards of `filter` stand in `topic`; `false`: the filter does not mean it.
 fn capture<'a>(filter: &str, topic: &'a str, captures: &mut Captures<'a>) -> bool {
     // [MQTT-4.7.2-1]
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
@@ -228,7 +228,7 @@ fn literal(text: &str) -> Result<Part, String> {
     }
 }
 
-/// `capture_count`: wildcards that the filter has.
+/// `capture_count` is the number of the filter's wildcards.
 fn parse_template(template: &str, capture_count: usize) -> Result<Vec<Part>, String> {
     literal(&template.replace("$#", ""))?;
     let mut parts = Vec::new();
@@ -247,7 +247,7 @@ fn parse_template(template: &str, capture_count: usize) -> Result<Vec<Part>, Str
             }
             "#" => Part::Capture(capture_count.wrapping_sub(1)),
             "0" => Part::Topic,
-            // Nothing but digits, and few of them.
+            // The name has a few digits and nothing else.
             digits => Part::Capture(digits.parse::<usize>().unwrap_or(0).wrapping_sub(1)),
         };
         if let Part::Capture(index) = part

@@ -30,7 +30,7 @@ impl AckType {
         }
     }
 
-    /// The reason codes it may carry.
+    /// The reason codes that this packet may carry.
     pub const fn reasons(self) -> ReasonSet {
         match self {
             AckType::Puback | AckType::Pubrec => ReasonSet::RECEIVED,
@@ -39,7 +39,7 @@ impl AckType {
     }
 }
 
-/// In 3.1 and 3.1.1 the packet identifier alone.
+/// An acknowledgement. In 3.1 and 3.1.1 it has the packet identifier alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack<'a> {
     pub packet_id: PacketId,
@@ -73,7 +73,7 @@ impl<'a> Ack<'a> {
         ack.decode_reason(reader, ack_type)
     }
 
-    /// What MQTT 5 has behind the packet identifier when there is more to say than success.
+    /// Decodes what MQTT 5 has behind the packet identifier when there is more to say than success.
     fn decode_reason(mut self, mut reader: Reader<'a>, ack_type: AckType) -> Result<Ack<'a>> {
         self.reason = ack_type.reasons().read(reader.u8()?)?;
         if reader.is_empty() {
@@ -90,7 +90,8 @@ impl<'a> Ack<'a> {
         Ok(self)
     }
 
-    /// Leaves out reason string and user properties that would make it larger than `packet_size_max`.
+    /// Encodes the packet. Reason string and user properties are left out if they would make it larger than
+    /// `packet_size_max`.
     pub fn encode(
         &self,
         ack_type: AckType,
@@ -112,7 +113,7 @@ impl<'a> Ack<'a> {
     }
 }
 
-/// Without properties: four bytes, or five with a reason code other than success.
+/// Encodes the packet without properties: four bytes, or five with a reason code other than success.
 #[inline]
 fn encode(
     ack_type: AckType,

@@ -50,7 +50,8 @@ impl<'a> Auth<'a> {
         Ok(auth)
     }
 
-    /// Leaves out reason string and user properties that would make it larger than `packet_size_max`.
+    /// Encodes the packet. Reason string and user properties are left out if they would make it larger than
+    /// `packet_size_max`.
     pub fn encode(&self, packet_size_max: usize, out: &mut Vec<u8>) {
         debug_assert!(ReasonSet::AUTH.contains(self.reason));
         let first_byte = PacketType::Auth.first_byte();

@@ -11,7 +11,8 @@ use super::var_int;
 use super::writer::{put_header, put_var_int};
 use super::{ProtocolVersion, QoS};
 
-/// In 3.1 and 3.1.1 only `session_present` (not in 3.1) and what `v3_code` makes of `reason`.
+/// The answer to CONNECT. In 3.1 and 3.1.1 it has only `session_present` (not in 3.1) and what `v3_code` makes of
+/// `reason`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Connack<'a> {
     pub session_present: bool,
@@ -39,12 +40,12 @@ pub struct Connack<'a> {
 }
 
 impl<'a> Connack<'a> {
-    /// A refusal with nothing but its reason.
+    /// A refusal that has nothing but its reason.
     pub fn refusal(reason: ReasonCode) -> Connack<'a> {
         Connack { reason, ..Connack::default() }
     }
 
-    /// The return code of 3.1 and 3.1.1. `None`: they have none that fits, the connection is closed without a CONNACK.
+    /// The return code of 3.1 and 3.1.1. `None`: no code fits, and the connection is closed without a CONNACK.
     pub fn v3_code(&self) -> Option<u8> {
         Some(match self.reason {
             ReasonCode::Success => 0,
@@ -73,7 +74,7 @@ impl<'a> Connack<'a> {
         let flags = reader.u8()?;
         let code = reader.u8()?;
         let mut connack = Connack::default();
-        // 3.1 says nothing of its first byte.
+        // The first byte is reserved in 3.1.
         if version != ProtocolVersion::V31 {
             // [MQTT-3.2.2-1]
             if flags & 0xFE != 0 {
@@ -123,8 +124,8 @@ impl<'a> Connack<'a> {
         Ok(())
     }
 
-    /// Leaves out reason string and user properties that would make it larger than `packet_size_max`. Writes nothing if
-    /// `version` is 3.x and has no code for the reason.
+    /// Encodes the packet. Reason string and user properties are left out if they would make it larger than
+    /// `packet_size_max`. Nothing is written if `version` is 3.x and has no code for the reason.
     pub fn encode(&self, version: ProtocolVersion, packet_size_max: usize, out: &mut Vec<u8>) {
         debug_assert!(ReasonSet::CONNACK.contains(self.reason));
         let first_byte = PacketType::Connack.first_byte();
@@ -148,7 +149,7 @@ impl<'a> Connack<'a> {
         diagnostics.encode(out);
     }
 
-    /// All but reason string and user properties.
+    /// All properties but reason string and user properties.
     fn properties(&self) -> [Option<Property<'a>>; 15] {
         [
             self.session_expiry_s.map(Property::SessionExpiry),

@@ -19,15 +19,15 @@ const WILL: u8 = 0x04;
 const CLEAN_START: u8 = 0x02;
 const RESERVED: u8 = 0x01;
 
-/// Beside the level of 3.1 and 3.1.1.
+/// The bit that a bridge sets beside the level of 3.1 or 3.1.1.
 const BRIDGE: u8 = 0x80;
-/// The user property by which a bridge of 5.0 says what it is.
+/// The user property by which a 5.0 client says that it is a bridge.
 pub const BRIDGE_PROPERTY: &str = "ringmq-bridge";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connect<'a> {
     pub version: ProtocolVersion,
-    /// The bit beside the level by which a bridge of 3.1 or 3.1.1 says what it is: a custom, not of the specification.
+    /// Whether a bridge of 3.1 or 3.1.1 says so by the bit beside the level: a custom, not of the specification.
     pub bridge_bit: bool,
     pub clean_start: bool,
     pub keep_alive_s: u16,
@@ -56,13 +56,13 @@ pub struct Will<'a> {
     pub retain: bool,
     pub delay_s: u32,
     pub message_expiry_s: Option<u32>,
-    /// What `properties` say; the payload is not checked.
+    /// Whether `properties` say that the payload is UTF-8. The payload is not checked.
     pub payload_format_utf8: bool,
     pub properties: ForwardedProperties<'a>,
 }
 
 impl<'a> Connect<'a> {
-    /// A clean start without keep alive, will, credentials or properties.
+    /// A CONNECT with a clean start and without keep alive, will, credentials or properties.
     pub fn new(version: ProtocolVersion, client_id: &'a str) -> Connect<'a> {
         Connect {
             version,
@@ -85,7 +85,7 @@ impl<'a> Connect<'a> {
         }
     }
 
-    /// Whether the client bridges from another broker.
+    /// Whether the client is a bridge of another broker.
     pub fn is_bridge(&self) -> bool {
         self.bridge_bit || self.user_properties.iter().any(|(name, _)| name == BRIDGE_PROPERTY)
     }
@@ -109,7 +109,7 @@ impl<'a> Connect<'a> {
         if flags & WILL != 0 {
             connect.will = Some(Will::decode(&mut reader, flags, version)?);
         }
-        // 3.1 asks to take the packet's end for a missing user name or password.
+        // 3.1 says that a missing user name or password is no error where the packet ends.
         let present = |reader: &Reader<'_>, flag: u8| {
             flags & flag != 0 && !(version == ProtocolVersion::V31 && reader.is_empty())
         };
@@ -151,7 +151,7 @@ impl<'a> Connect<'a> {
         Ok(())
     }
 
-    /// For its own version.
+    /// Encodes the packet for its own version.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let name = match self.version {
             ProtocolVersion::V31 => "MQIsdp",
@@ -201,7 +201,7 @@ impl<'a> Connect<'a> {
             | flag(self.password.is_some(), PASSWORD)
     }
 
-    /// All but user properties; those that have their default value are left out.
+    /// All properties but user properties, without those that have their default value.
     fn properties(&self) -> [Option<Property<'a>>; 8] {
         let response = self.request_response_information;
         let problem = self.request_problem_information;
@@ -218,7 +218,7 @@ impl<'a> Connect<'a> {
     }
 }
 
-/// The version, and whether a bridge asks for it.
+/// The version, and whether the bridge bit is set.
 fn read_protocol(reader: &mut Reader<'_>) -> Result<(ProtocolVersion, bool)> {
     let name = reader.binary()?;
     let level = reader.u8()?;

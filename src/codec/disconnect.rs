@@ -1,4 +1,4 @@
-//! DISCONNECT: from either side in MQTT 5, from clients and without a word before that.
+//! DISCONNECT: in MQTT 5 either side sends it with a reason, in 3.x only clients send it, without one.
 
 use super::ProtocolVersion;
 use super::error::Result;
@@ -53,7 +53,8 @@ impl<'a> Disconnect<'a> {
         Ok(disconnect)
     }
 
-    /// Leaves out reason string and user properties that would make it larger than `packet_size_max`.
+    /// Encodes the packet. Reason string and user properties are left out if they would make it larger than
+    /// `packet_size_max`.
     pub fn encode(&self, version: ProtocolVersion, packet_size_max: usize, out: &mut Vec<u8>) {
         let first_byte = PacketType::Disconnect.first_byte();
         if version != ProtocolVersion::V5 {

@@ -7,14 +7,14 @@ use super::reason::ReasonCode;
 
 pub type Result<T> = core::result::Result<T, DecodeError>;
 
-/// Why bytes are not an MQTT packet, or not one that MQTT allows. Display is fit for a Reason String.
+/// Why bytes are not an MQTT packet, or not one that MQTT allows. `Display` is fit for a Reason String.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
     /// A variable byte integer goes on after its fourth byte.
     VarIntTooLong,
     /// A variable byte integer has more bytes than its value needs.
     VarIntNotMinimal,
-    /// The fixed header announces more than we take.
+    /// The fixed header announces a larger packet than we take.
     PacketTooLarge,
     /// Packet type 0, or a type that the connection's version does not have.
     PacketType,
@@ -28,7 +28,7 @@ pub enum DecodeError {
     NotUtf8,
     /// A string holds U+0000.
     NullCharacter,
-    /// The packet is one of another type than the one asked for.
+    /// The packet's type is not the one that was asked for.
     OtherPacket,
 
     /// CONNECT names a protocol other than "MQTT" or, at level 3, "MQIsdp".
@@ -60,7 +60,7 @@ pub enum DecodeError {
     DupAtQos0,
     /// Packet identifier 0.
     PacketIdZero,
-    /// A topic name that is empty and that no alias stands for.
+    /// An empty topic name without an alias.
     TopicEmpty,
     /// A topic name with a wildcard.
     TopicWildcard,
@@ -69,7 +69,7 @@ pub enum DecodeError {
     /// A response topic that is empty or has a wildcard.
     ResponseTopic,
 
-    /// SUBSCRIBE, SUBACK, UNSUBSCRIBE or UNSUBACK with nothing in its payload.
+    /// SUBSCRIBE, SUBACK, UNSUBSCRIBE or UNSUBACK with an empty payload.
     PayloadMissing,
     /// Subscription options: a reserved bit is set.
     OptionsReserved,
@@ -84,7 +84,7 @@ pub enum DecodeError {
     PropertyUnknown(u8),
     /// A property that this packet cannot carry.
     PropertyNotAllowed(PropertyId),
-    /// A property that may stand once, twice.
+    /// A property that may stand once stands twice.
     PropertyDuplicate(PropertyId),
     /// A property with a value out of its range.
     PropertyValue(PropertyId),
@@ -94,7 +94,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// The code for the CONNACK or DISCONNECT that answers.
+    /// The reason code for the CONNACK or DISCONNECT that answers.
     pub fn reason(&self) -> ReasonCode {
         use DecodeError::*;
         match self {

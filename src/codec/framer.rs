@@ -4,14 +4,14 @@ use super::error::{DecodeError, Result};
 use super::header::PacketType;
 use super::var_int;
 
-/// One whole packet, not looked into yet.
+/// One whole packet, not decoded yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// Type and flags.
     pub first_byte: u8,
-    /// Everything behind the fixed header.
+    /// All bytes behind the fixed header.
     pub body: &'a [u8],
-    /// Size of the whole packet, fixed header included: where the next one begins.
+    /// The size of the whole packet, fixed header included: the next packet begins behind it.
     pub size: usize,
 }
 
@@ -21,26 +21,27 @@ impl Frame<'_> {
         PacketType::of(self.first_byte)
     }
 
-    /// A PUBLISH at QoS 0 without flags.
+    /// Whether the packet is a PUBLISH at QoS 0 without flags.
     #[inline]
     pub fn is_plain_publish(&self) -> bool {
         self.first_byte == PacketType::Publish.first_byte()
     }
 
-    /// A PUBLISH at QoS 1 or 2 without other flags.
+    /// Whether the packet is a PUBLISH at QoS 1 or 2 without other flags.
     #[inline]
     pub fn is_plain_acked_publish(&self) -> bool {
         self.first_byte == PacketType::Publish.first_byte() | 0b010 || self.is_qos2_publish()
     }
 
-    /// A PUBLISH at QoS 2 without other flags.
+    /// Whether the packet is a PUBLISH at QoS 2 without other flags.
     #[inline]
     pub fn is_qos2_publish(&self) -> bool {
         self.first_byte == PacketType::Publish.first_byte() | 0b100
     }
 }
 
-/// The packet at the start of `bytes`, `None` while it is not complete. An error shows as soon as the header does.
+/// The packet at the start of `bytes`; `None` while it is not complete. An error in the fixed header is returned as
+/// soon as that has arrived.
 #[inline]
 pub fn next_frame(bytes: &[u8], packet_size_max: usize) -> Result<Option<Frame<'_>>> {
     let Some((header_size, size)) = sizes(bytes)? else { return Ok(None) };
@@ -53,13 +54,13 @@ pub fn next_frame(bytes: &[u8], packet_size_max: usize) -> Result<Option<Frame<'
     Ok(Some(Frame { first_byte: *first_byte, body, size }))
 }
 
-/// The size of the whole packet at the start of `bytes`, `None` while its header is not complete.
+/// The size of the whole packet at the start of `bytes`; `None` while its fixed header is not complete.
 #[inline]
 pub fn frame_size(bytes: &[u8]) -> Result<Option<usize>> {
     Ok(sizes(bytes)?.map(|(_, size)| size))
 }
 
-/// Sizes of the fixed header and of the whole packet.
+/// The sizes of the fixed header and of the whole packet.
 #[inline]
 pub(super) fn sizes(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
     let [first_byte, after @ ..] = bytes else { return Ok(None) };

@@ -24,7 +24,7 @@ pub enum PacketType {
 }
 
 impl PacketType {
-    /// The type that the upper half of `first_byte` names; type 0 is none.
+    /// The type that the upper half of `first_byte` names. Type 0 does not exist.
     #[inline]
     pub fn of(first_byte: u8) -> Option<PacketType> {
         use PacketType::*;
@@ -48,7 +48,7 @@ impl PacketType {
         })
     }
 
-    /// The first byte that we send; PUBLISH adds its flags.
+    /// The first byte of a packet that we send; PUBLISH adds its flags.
     #[inline]
     pub(super) const fn first_byte(self) -> u8 {
         (self as u8) << 4 | self.flags()
@@ -63,7 +63,8 @@ impl PacketType {
         }
     }
 
-    /// `first_byte` is one that a packet of this type may have. Not for PUBLISH, which reads its own flags.
+    /// Checks that a packet of this type may begin with `first_byte`. PUBLISH does not call this, as it reads its own
+    /// flags.
     #[inline]
     pub(super) fn check(self, first_byte: u8, version: ProtocolVersion) -> Result<()> {
         if first_byte == self.first_byte() {
@@ -72,7 +73,7 @@ impl PacketType {
         if first_byte >> 4 != self as u8 {
             return Err(DecodeError::OtherPacket);
         }
-        // 3.1 has a DUP flag wherever it has a QoS.
+        // In 3.1 every packet with a QoS has a DUP flag.
         let dup = self.flags() != 0 && version == ProtocolVersion::V31;
         if dup && first_byte & !0x08 == self.first_byte() {
             return Ok(());

@@ -188,7 +188,7 @@ impl<'a> Property<'a> {
         }
     }
 
-    /// Size as encoded, identifier included.
+    /// The encoded size, identifier included.
     pub fn size(&self) -> usize {
         1 + match self.value() {
             Value::Byte(_) => 1,
@@ -240,7 +240,7 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// Takes the section, its length first, off `reader`.
+    /// Takes the section, which begins with its length, off `reader`.
     #[inline]
     pub(super) fn read(reader: &mut Reader<'a>, allowed: PropertySet) -> Result<Section<'a>> {
         let size = reader.var_int()? as usize;
@@ -249,7 +249,7 @@ impl<'a> Section<'a> {
         Ok(Section { raw, reader, allowed, repeatable: PropertySet::REPEATABLE, seen: 0 })
     }
 
-    /// As `read`, for a PUBLISH: it may have several subscription identifiers.
+    /// As `read`, for a PUBLISH, which may have several subscription identifiers.
     #[inline]
     pub(super) fn read_publish(reader: &mut Reader<'a>) -> Result<Section<'a>> {
         let section = Section::read(reader, PropertySet::PUBLISH)?;
@@ -262,7 +262,8 @@ impl<'a> Section<'a> {
             return Ok(None);
         }
         let id = Property::read_id(&mut self.reader)?;
-        // Before its value: what is wrong with that may have a reason code that the answer to this packet cannot carry.
+        // The identifier is checked before the value: an error of the value may have a reason code that the answer to
+        // this packet cannot carry.
         if !self.allowed.contains(id) {
             return Err(DecodeError::PropertyNotAllowed(id));
         }
@@ -274,11 +275,11 @@ impl<'a> Section<'a> {
         Property::read_value(id, &mut self.reader).map(Some)
     }
 
-    /// Whether it is user properties of short ASCII and nothing else, as most sections are: one look at all bytes costs
-    /// less than one at each text.
+    /// Whether the section is user properties of short ASCII and nothing else, as most sections are. One look at all
+    /// bytes costs less than one at each text.
     pub(super) fn is_plain(&self) -> bool {
         let mut rest = self.raw;
-        // Those of the lengths; each other one is U+0000 in a text.
+        // Zero bytes of the lengths; any further one is U+0000 in a text.
         let mut zero_count = 0;
         while let [id, texts @ ..] = rest {
             if *id != PropertyId::UserProperty as u8 {
@@ -297,7 +298,7 @@ impl<'a> Section<'a> {
         self.raw.is_ascii() && memchr::memchr_iter(0, self.raw).count() == zero_count
     }
 
-    /// Passes over user properties of plain text, of which there may be many; what is not like that is left to `next`.
+    /// Passes over user properties of plain text, of which there may be many. `next` reads all others.
     #[inline]
     pub(super) fn skip_user_properties(&mut self) {
         while let [id, after @ ..] = self.reader.rest()
@@ -312,7 +313,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// How much of the section has been read.
+    /// How many bytes of the section have been read.
     pub(super) fn position(&self) -> usize {
         self.raw.len() - self.reader.rest().len()
     }
@@ -325,13 +326,13 @@ impl<'a> Section<'a> {
         self.seen & (1 << id as u8) != 0
     }
 
-    /// The user properties, once all has been read.
+    /// The user properties, once the whole section has been read.
     pub(super) fn user_properties(&self) -> UserProperties<'a> {
         let raw = if self.has(PropertyId::UserProperty) { self.raw } else { &[] };
         UserProperties::from_raw(raw)
     }
 
-    /// The subscription identifiers, once all has been read.
+    /// The subscription identifiers, once the whole section has been read.
     pub(super) fn subscription_ids(&self) -> SubscriptionIds<'a> {
         let raw = if self.has(PropertyId::SubscriptionId) { self.raw } else { &[] };
         SubscriptionIds::from_raw(raw)
@@ -345,12 +346,12 @@ pub struct PropertyIter<'a> {
 }
 
 impl<'a> PropertyIter<'a> {
-    /// Ends early if `raw` is not a sequence of properties.
+    /// The iterator ends early if `raw` is not a sequence of properties.
     pub fn new(raw: &'a [u8]) -> PropertyIter<'a> {
         PropertyIter { reader: Reader::new(raw) }
     }
 
-    /// What follows the properties that were given so far.
+    /// The bytes behind the properties that the iterator has given so far.
     pub fn rest(&self) -> &'a [u8] {
         self.reader.rest()
     }

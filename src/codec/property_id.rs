@@ -36,7 +36,7 @@ pub enum PropertyId {
 }
 
 impl PropertyId {
-    /// In the order of their values.
+    /// All identifiers in the order of their values.
     pub const ALL: [PropertyId; 27] = [
         PropertyId::PayloadFormat,
         PropertyId::MessageExpiry,

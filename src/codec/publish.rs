@@ -25,7 +25,7 @@ pub struct Publish<'a> {
     pub packet_id: Option<PacketId>,
     pub topic_alias: Option<u16>,
     pub message_expiry_s: Option<u32>,
-    /// What `properties` say; the payload is not checked.
+    /// Whether `properties` say that the payload is UTF-8. The payload is not checked.
     pub payload_format_utf8: bool,
     /// Only servers may send them.
     pub subscription_ids: SubscriptionIds<'a>,
@@ -33,24 +33,26 @@ pub struct Publish<'a> {
     pub payload: &'a [u8],
 }
 
-/// What the last PUBLISH of a connection had: the next one often has the same, which is not validated again.
+/// Topic and properties of a connection's last PUBLISH. The next one often has the same ones, which are not validated
+/// again.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Known<'a> {
+pub struct PreviousPublish<'a> {
     topic: &'a str,
-    /// A property section, its length first, all of which is forwarded and none of which is looked at here; empty: none.
+    /// A property section that begins with its length, if all of its properties are forwarded and none sets a field of
+    /// `Publish`; else empty.
     section: &'a [u8],
-    /// The same without the length.
+    /// The section without its length.
     properties: &'a [u8],
 }
 
-impl<'a> Known<'a> {
-    /// Of the last PUBLISH; empty where an alias stood for it.
+impl<'a> PreviousPublish<'a> {
+    /// The topic of the last PUBLISH; empty if an alias stood for it.
     pub fn topic(&self) -> &'a str {
         self.topic
     }
 
-    /// What `frame`, the PUBLISH that was just read, has in common with those that repeat it; `None` if that is more than
-    /// topic and properties that any message may have.
+    /// The beginning that `frame`, the PUBLISH that was just read, has in common with messages that repeat it. `None`:
+    /// it has more than topic and properties that any message may have.
     #[inline]
     pub fn front(&self, frame: &Frame<'a>, version: ProtocolVersion) -> Option<Front<'a>> {
         if !frame.is_plain_publish() || self.topic.is_empty() {
@@ -63,7 +65,7 @@ impl<'a> Known<'a> {
         Some(Front { bytes, topic_end, properties_start: bytes.len() - properties_size })
     }
 
-    /// As `front`, of a PUBLISH at QoS 1 or 2, whose packet id others do not have.
+    /// As `front`, for a PUBLISH at QoS 1 or 2, whose packet id is not part of the front.
     #[inline]
     pub fn acked_front(
         &self,
@@ -80,8 +82,8 @@ impl<'a> Known<'a> {
         Some(AckedFront { first_byte: frame.first_byte, topic, section, properties_size })
     }
 
-    /// Bytes that the property section at the start of `behind` has with its length and without; `None`: it has more than what
-    /// any message may have.
+    /// The size of the property section at the start of `behind`, with its length and without. `None`: it has other
+    /// properties than any message may have.
     #[inline(always)]
     fn section_sizes(&self, behind: &[u8], version: ProtocolVersion) -> Option<(usize, usize)> {
         match behind {
@@ -93,29 +95,29 @@ impl<'a> Known<'a> {
     }
 }
 
-/// All between fixed header and payload of a PUBLISH at QoS 0 without flags. Messages that have it in common differ in
-/// their payload alone.
+/// All bytes between the fixed header and the payload of a PUBLISH at QoS 0 without flags. Messages with the same front
+/// differ in their payloads alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Front<'a> {
     bytes: &'a [u8],
     topic_end: usize,
-    /// Behind the length of the properties.
+    /// Where the properties begin, behind their length.
     properties_start: usize,
 }
 
-/// A message that repeats another but for its payload.
+/// A message that differs from another in its payload alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Repeat<'a> {
     /// Topic, properties and payload, one behind the other, in one piece or two.
     pub pieces: [&'a [u8]; 2],
     pub payload: &'a [u8],
-    /// Of the whole packet.
+    /// The size of the whole packet.
     pub size: usize,
 }
 
 impl Front<'_> {
-    /// The packet at the start of `bytes` if it is whole, not too large, and has the same front; else it is one to be
-    /// decoded like any other.
+    /// The packet at the start of `bytes`, if it is complete, not too large, and has the same front. `None`: it is to
+    /// be decoded like any other.
     #[inline(always)]
     pub fn repeat<'a>(&self, bytes: &'a [u8], packet_size_max: usize) -> Option<Repeat<'a>> {
         let Ok(Some(frame)) = next_frame(bytes, packet_size_max) else { return None };
@@ -133,11 +135,11 @@ impl Front<'_> {
     }
 }
 
-/// What messages at QoS 1 or 2 without flags have in common that differ in packet id and payload alone.
+/// What messages at QoS 1 or 2 without flags have in common, if they differ in packet id and payload alone.
 #[derive(Clone, Copy, Debug)]
 pub struct AckedFront<'a> {
     first_byte: u8,
-    /// With its length.
+    /// The topic with its length.
     topic: &'a [u8],
     /// The properties with their length; empty before 5.0.
     section: &'a [u8],
@@ -170,17 +172,17 @@ impl<'a> Publish<'a> {
     #[inline]
     pub fn decode(frame: &Frame<'a>, version: ProtocolVersion) -> Result<Publish<'a>> {
         let mut publish = Publish::default();
-        publish.read(frame, version, &mut Known::default())?;
+        publish.read(frame, version, &mut PreviousPublish::default())?;
         Ok(publish)
     }
 
-    /// Decodes into an empty one: it is large, and a result would be copied.
+    /// Decodes into an empty `Publish`: the struct is large, and a result would be copied.
     #[inline(always)]
     pub fn read(
         &mut self,
         frame: &Frame<'a>,
         version: ProtocolVersion,
-        known: &mut Known<'a>,
+        previous: &mut PreviousPublish<'a>,
     ) -> Result<()> {
         if frame.first_byte >> 4 != PacketType::Publish as u8 {
             return Err(DecodeError::OtherPacket);
@@ -196,17 +198,17 @@ impl<'a> Publish<'a> {
         self.retain = frame.first_byte & RETAIN != 0;
         let mut reader = Reader::new(frame.body);
         // [MQTT-3.3.2-1]
-        self.topic = reader.topic_name(known.topic)?;
-        known.topic = self.topic;
+        self.topic = reader.topic_name(previous.topic)?;
+        previous.topic = self.topic;
         if qos != QoS::AtMostOnce {
             // [MQTT-2.2.1-2]
             self.packet_id = Some(reader.packet_id()?);
         }
         if version == ProtocolVersion::V5 {
-            // Most have no properties.
+            // Most messages have no properties.
             match reader.rest() {
                 [0, payload @ ..] => reader = Reader::new(payload),
-                _ => self.read_properties(&mut reader, known)?,
+                _ => self.read_properties(&mut reader, previous)?,
             }
         }
         // [MQTT-4.7.3-1]
@@ -218,11 +220,15 @@ impl<'a> Publish<'a> {
     }
 
     #[inline(always)]
-    fn read_properties(&mut self, reader: &mut Reader<'a>, known: &mut Known<'a>) -> Result<()> {
-        if !known.section.is_empty()
-            && let Some(payload) = reader.rest().strip_prefix(known.section)
+    fn read_properties(
+        &mut self,
+        reader: &mut Reader<'a>,
+        previous: &mut PreviousPublish<'a>,
+    ) -> Result<()> {
+        if !previous.section.is_empty()
+            && let Some(payload) = reader.rest().strip_prefix(previous.section)
         {
-            self.properties = ForwardedProperties::from_raw(known.properties);
+            self.properties = ForwardedProperties::from_raw(previous.properties);
             *reader = Reader::new(payload);
             return Ok(());
         }
@@ -235,14 +241,15 @@ impl<'a> Publish<'a> {
             || self.message_expiry_s.is_some()
             || self.payload_format_utf8
             || !self.subscription_ids.is_empty();
-        known.section = &[];
+        previous.section = &[];
         if !is_ours && let Some(properties) = self.properties.whole() {
-            (known.section, known.properties) = (section, properties);
+            (previous.section, previous.properties) = (section, properties);
         }
         Ok(())
     }
 
-    /// By value: what a reference is given to has to be in memory, though most messages come without properties.
+    /// `self` goes by value: a value that is given by reference has to be in memory, and most messages come without
+    /// properties.
     #[inline(never)]
     fn with_properties(mut self, reader: &mut Reader<'a>) -> Result<Publish<'a>> {
         let mut section = Section::read_publish(reader)?;
@@ -276,7 +283,7 @@ impl<'a> Publish<'a> {
         Ok(self)
     }
 
-    /// The whole packet. `payload_format_utf8` is not written: `properties` say it.
+    /// Encodes the whole packet. `payload_format_utf8` is not written, as `properties` contain it.
     pub fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) {
         let head = Head {
             first_byte: first_byte(self.dup, self.qos, self.retain),
@@ -302,7 +309,7 @@ pub struct PublishHead<'a> {
     pub retain: bool,
     /// Validated UTF-8; empty only when an alias stands for it.
     pub topic: &'a [u8],
-    /// At QoS 0 ignored; above, `None` leaves two zero bytes to be patched.
+    /// The packet id. It is ignored at QoS 0; above, `None` leaves two zero bytes that the caller fills in.
     pub packet_id: Option<PacketId>,
     pub message_expiry_s: Option<u32>,
     pub topic_alias: Option<u16>,
@@ -314,14 +321,14 @@ pub struct PublishHead<'a> {
 }
 
 impl PublishHead<'_> {
-    /// Size of the whole packet, payload included.
+    /// The size of the whole packet, payload included.
     #[inline]
     pub fn size(&self, version: ProtocolVersion) -> usize {
         let (_, remaining_size) = self.head().sizes(version);
         1 + var_int::size(remaining_size) + remaining_size
     }
 
-    /// Appends all up to the payload. Returns where in it the packet identifier stands, `None` at QoS 0.
+    /// Appends the packet up to the payload. Returns where in it the packet identifier stands, `None` at QoS 0.
     ///
     /// The caller has checked `size`: it must not be above what MQTT can express.
     #[inline]
@@ -346,8 +353,8 @@ impl PublishHead<'_> {
     }
 }
 
-/// A whole PUBLISH at QoS 0 without alias, expiry and subscription identifiers: what most messages are. `message` is its
-/// topic, properties and payload, one behind the other.
+/// Encodes a whole PUBLISH at QoS 0 without alias, expiry and subscription identifiers, as most messages are. `message`
+/// is its topic, properties and payload, one behind the other.
 #[inline]
 pub fn encode_plain_publish(
     version: ProtocolVersion,
@@ -396,7 +403,7 @@ pub fn encode_plain_acked_publish(
         put_u16(out, packet_id.get());
         let behind_id = out.len();
         put_var_int(out, properties_size);
-        // A copy of nothing is a call.
+        // A copy of no bytes still costs a call.
         if properties_size > 0 {
             out.extend_from_slice(properties);
         }
@@ -411,12 +418,12 @@ pub fn encode_plain_acked_publish(
     behind_id - 2
 }
 
-/// The fixed header and the size of the topic.
+/// Writes the fixed header and the size of the topic.
 #[inline(always)]
 fn put_start(out: &mut Vec<u8>, first_byte: u8, remaining_size: usize, topic_size: usize) {
     debug_assert!(topic_size <= FIELD_SIZE_MAX);
     if remaining_size < 0x80 {
-        // A write of a constant size is cheaper than three.
+        // One write of a constant size is cheaper than three writes.
         out.reserve(2 + remaining_size);
         let [high, low] = (topic_size as u16).to_be_bytes();
         out.extend_from_slice(&[first_byte, remaining_size as u8, high, low]);
@@ -438,7 +445,7 @@ fn packet_id_field(qos: QoS, packet_id: Option<PacketId>) -> Option<u16> {
     (qos != QoS::AtMostOnce).then(|| packet_id.map_or(0, PacketId::get))
 }
 
-/// The one encoder, over whatever form identifiers and properties have.
+/// The one encoder, for each form that identifiers and properties have.
 struct Head<'a, Ids, Pieces> {
     first_byte: u8,
     topic: &'a [u8],
@@ -455,7 +462,7 @@ where
     Ids: Iterator<Item = u32> + Clone,
     Pieces: Iterator<Item = &'p [u8]> + Clone,
 {
-    /// Sizes of the properties and of all behind the fixed header.
+    /// The size of the properties, and the size of all bytes behind the fixed header.
     #[inline]
     fn sizes(&self, version: ProtocolVersion) -> (usize, usize) {
         let packet_id_size = if self.packet_id.is_some() { 2 } else { 0 };

@@ -6,18 +6,18 @@ use super::header::PacketType;
 use super::reader::Reader;
 use super::{PacketId, QoS};
 
-/// What answers a PUBLISH and finds its end.
+/// The facts with which a PUBLISH is answered and its end is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishStart {
     pub qos: QoS,
     /// `Some` exactly when the QoS is above 0.
     pub packet_id: Option<PacketId>,
-    /// Size of the whole packet, fixed header included.
+    /// The size of the whole packet, fixed header included.
     pub size: usize,
 }
 
-/// Reads the PUBLISH at the start of `bytes` up to its packet identifier; `None` while that is not there. At most 65,544
-/// bytes are needed.
+/// Reads the PUBLISH at the start of `bytes` up to its packet identifier; `None` while that has not arrived. It needs
+/// at most 65,544 bytes.
 pub fn publish_start(bytes: &[u8]) -> Result<Option<PublishStart>> {
     let Some((header_size, size)) = sizes(bytes)? else { return Ok(None) };
     let (Some(first_byte), Some(body)) = (bytes.first(), bytes.get(header_size..)) else {

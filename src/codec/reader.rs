@@ -16,7 +16,7 @@ impl<'a> Reader<'a> {
         Reader { rest: bytes }
     }
 
-    /// What has not been read yet.
+    /// The bytes that have not been read yet.
     #[inline]
     pub(super) fn rest(&self) -> &'a [u8] {
         self.rest
@@ -27,7 +27,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// The packet must end here.
+    /// Checks that the packet ends here.
     #[inline]
     pub(super) fn finish(&self) -> Result<()> {
         if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
@@ -75,14 +75,14 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// Binary data: a size of two bytes and that many bytes.
+    /// Reads binary data: a size of two bytes and that many bytes.
     #[inline]
     pub(super) fn binary(&mut self) -> Result<&'a [u8]> {
         let size = self.u16()?;
         self.take(usize::from(size))
     }
 
-    /// A UTF-8 encoded string.
+    /// Reads a UTF-8 encoded string.
     #[inline]
     pub(super) fn str(&mut self) -> Result<&'a str> {
         let bytes = self.binary()?;
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
         if holds_any(bytes, [0]) { Err(DecodeError::NullCharacter) } else { Ok(text) }
     }
 
-    /// Passes over a string that is plain; `false`, and nothing read, for any other.
+    /// Passes over a string that is plain. `false`: the string is not plain, and nothing was read.
     #[inline]
     pub(super) fn skip_plain(&mut self) -> bool {
         let mut after = *self;
@@ -102,15 +102,16 @@ impl<'a> Reader<'a> {
         is_plain
     }
 
-    /// A topic name: a string without wildcards; it may be empty. `known` is one.
+    /// Reads a topic name: a string without wildcards, which may be empty. `previous` is a valid one that need not be
+    /// checked again.
     #[inline(always)]
-    pub(super) fn topic_name(&mut self, known: &'a str) -> Result<&'a str> {
+    pub(super) fn topic_name(&mut self, previous: &'a str) -> Result<&'a str> {
         let bytes = self.binary()?;
-        if bytes == known.as_bytes() { Ok(known) } else { topic_name(bytes) }
+        if bytes == previous.as_bytes() { Ok(previous) } else { topic_name(bytes) }
     }
 }
 
-/// U+0000, which no text may have. [MQTT-1.5.4-2]
+/// Whether a text has U+0000, which no text may have. [MQTT-1.5.4-2]
 #[inline]
 pub fn has_null(text: &str) -> bool {
     holds_any(text.as_bytes(), [0])
@@ -129,7 +130,7 @@ fn topic_name(bytes: &[u8]) -> Result<&str> {
 
 #[inline]
 fn utf8(bytes: &[u8]) -> Result<&str> {
-    // Most strings are short and ASCII, and a validator of UTF-8 takes those byte by byte.
+    // Most strings are short and ASCII, and a validator of UTF-8 takes such strings byte by byte.
     if let Ok(text) = AsciiStr::from_ascii(bytes) {
         return Ok(text.as_str());
     }
@@ -137,21 +138,21 @@ fn utf8(bytes: &[u8]) -> Result<&str> {
     simdutf8::basic::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8)
 }
 
-/// One of `wanted` is among `bytes`.
+/// Whether one of `wanted` is among `bytes`.
 #[inline]
 fn holds_any<const N: usize>(bytes: &[u8], wanted: [u8; N]) -> bool {
     any_word(bytes, |word| holds_in_word(word, wanted))
 }
 
-/// ASCII without U+0000: text that needs no other look.
+/// Whether the bytes are ASCII without U+0000: such text needs no other check.
 #[inline]
 fn is_plain(bytes: &[u8]) -> bool {
-    // A zero byte borrows from the next, which only matters where one was found.
+    // A zero byte borrows from the next byte, so a wrong bit can follow only where a zero byte was found.
     !any_word(bytes, |word| (word | word.wrapping_sub(ONES)) & HIGH)
 }
 
-/// Whether `found` is not 0 for some of `bytes`. Strings are short: eight bytes a step, some of them twice, cost less than a
-/// call. Where there are fewer, letters stand for the rest.
+/// Whether `found` is not 0 for some of `bytes`. Strings are short, so eight bytes a step, some of them twice, cost
+/// less than a call. Letters fill the word of a string that has fewer than eight bytes.
 #[inline]
 fn any_word(bytes: &[u8], found: impl Fn(u64) -> u64) -> bool {
     if let Some(last) = bytes.last_chunk::<8>() {
@@ -174,7 +175,7 @@ fn any_word(bytes: &[u8], found: impl Fn(u64) -> u64) -> bool {
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = ONES << 7;
 
-/// Not 0 exactly if a byte of `word` is one of `wanted`.
+/// This is not 0 exactly if a byte of `word` is one of `wanted`.
 #[inline]
 fn holds_in_word<const N: usize>(word: u64, wanted: [u8; N]) -> u64 {
     let zero = |x: u64| x.wrapping_sub(ONES) & !x & HIGH;

@@ -1,10 +1,10 @@
 //! Reason codes of MQTT 5.
 
-/// MQTT 5, table 2-6. In 3.1 and 3.1.1 only CONNACK and SUBACK carry a code; it is mapped where they are encoded.
+/// MQTT 5, table 2-6. In 3.1 and 3.1.1 only CONNACK and SUBACK carry a code, which is mapped where they are encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum ReasonCode {
-    /// Also Normal disconnection and Granted QoS 0.
+    /// The same value means Normal disconnection and Granted QoS 0.
     #[default]
     Success = 0x00,
     GrantedQoS1 = 0x01,
@@ -54,7 +54,7 @@ pub enum ReasonCode {
 use ReasonCode::*;
 
 impl ReasonCode {
-    /// In the order of their values.
+    /// All codes in the order of their values.
     pub const ALL: [ReasonCode; 43] = [
         Success,
         GrantedQoS1,
@@ -102,7 +102,7 @@ impl ReasonCode {
     ];
 
     pub fn from_u8(code: u8) -> Option<ReasonCode> {
-        // The errors are the last of ALL and have no gaps.
+        // The errors are the last codes of `ALL` and have no gaps.
         let index = match code {
             0x00..=0x02 => code,
             0x04 => 3,

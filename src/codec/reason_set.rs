@@ -65,7 +65,7 @@ impl ReasonSet {
         SubscriptionIdentifiersNotSupported,
         WildcardSubscriptionsNotSupported,
     ]);
-    /// SUBACK of 3.1.1; 3.1 has no failure, but servers of that time send 0x80, too.
+    /// SUBACK of 3.1.1. 3.1 has no failure, but servers of that time send 0x80, too.
     pub const SUBACK_V3: ReasonSet =
         ReasonSet::of(&[Success, GrantedQoS1, GrantedQoS2, UnspecifiedError]);
     // [MQTT-3.11.3-2]
@@ -78,7 +78,7 @@ impl ReasonSet {
         TopicFilterInvalid,
         PacketIdentifierInUse,
     ]);
-    /// Of either direction. [MQTT-3.14.2-1]
+    /// DISCONNECT in either direction. [MQTT-3.14.2-1]
     pub const DISCONNECT: ReasonSet = ReasonSet::of(&[
         Success,
         DisconnectWithWill,

@@ -31,7 +31,7 @@ impl<'a> ReasonCodes<'a> {
         ReasonCodes { raw: &[], list }
     }
 
-    /// All that is left in `reader`: at least one code, each of them in `set`.
+    /// Reads all that is left in `reader`: at least one code, each of them in `set`.
     pub(super) fn decode(reader: &mut Reader<'a>, set: ReasonSet) -> Result<ReasonCodes<'a>> {
         let raw = reader.rest();
         if raw.is_empty() {
@@ -87,8 +87,8 @@ impl<'a> Suback<'a> {
         Ok(Suback { packet_id, reasons, reason_string, user_properties })
     }
 
-    /// Leaves out reason string and user properties that would make it larger than `packet_size_max`. In 3.1 and 3.1.1
-    /// all errors become 0x80.
+    /// Encodes the packet. Reason string and user properties are left out if they would make it larger than
+    /// `packet_size_max`. In 3.1 and 3.1.1 all errors become 0x80.
     pub fn encode(&self, version: ProtocolVersion, packet_size_max: usize, out: &mut Vec<u8>) {
         let Suback { packet_id, reasons, reason_string, user_properties } = *self;
         let diagnostics = Diagnostics { reason_string, user_properties };
@@ -103,7 +103,7 @@ impl<'a> Suback<'a> {
     }
 }
 
-/// The size of a 5.0 SUBACK or UNSUBACK with so many reason codes and without properties: what answers so many filters.
+/// The size of a 5.0 SUBACK or UNSUBACK with so many reason codes and without properties.
 pub fn filters_answer_size(filter_count: usize) -> usize {
     let remaining = 2 + var_int::size(0) + filter_count;
     1 + var_int::size(remaining) + remaining
@@ -122,7 +122,7 @@ pub(super) fn decode_diagnostics<'a>(reader: &mut Reader<'a>) -> Result<Diagnost
     Ok(diagnostics)
 }
 
-/// All of a SUBACK or UNSUBACK up to its reason codes.
+/// Writes a SUBACK or UNSUBACK up to its reason codes.
 pub(super) fn encode_front(
     packet_type: PacketType,
     version: ProtocolVersion,

@@ -26,7 +26,7 @@ pub struct SubscriptionOptions {
     pub retain_handling: RetainHandling,
 }
 
-/// When retained messages are sent.
+/// Whether the server sends retained messages when a client subscribes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RetainHandling {
@@ -71,8 +71,8 @@ impl SubscriptionOptions {
     }
 }
 
-/// The payload of a SUBSCRIBE: at least one filter. What the filters say is not looked at here, except that no local
-/// excludes a shared subscription.
+/// The payload of a SUBSCRIBE: at least one filter. Filters are not checked here, except that no local excludes a
+/// shared subscription.
 #[derive(Clone, Copy)]
 pub struct SubscribeFilters<'a> {
     raw: &'a [u8],
@@ -102,7 +102,7 @@ impl<'a> SubscribeFilters<'a> {
 
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, SubscriptionOptions)> + Clone + use<'a> {
         let mut reader = Reader::new(self.raw);
-        // Options of 3.x, once checked, read the same as those of 5.
+        // Checked options of 3.x read the same as options of 5.0.
         let encoded =
             core::iter::from_fn(move || read_filter(&mut reader, ProtocolVersion::V5).ok());
         self.list.iter().copied().chain(encoded)

@@ -34,7 +34,8 @@ impl<'a> Unsuback<'a> {
         Ok(Unsuback { packet_id, reasons, reason_string, user_properties })
     }
 
-    /// Leaves out reason string and user properties that would make it larger than `packet_size_max`.
+    /// Encodes the packet. Reason string and user properties are left out if they would make it larger than
+    /// `packet_size_max`.
     pub fn encode(&self, version: ProtocolVersion, packet_size_max: usize, out: &mut Vec<u8>) {
         let Unsuback { packet_id, mut reasons, reason_string, user_properties } = *self;
         if version != ProtocolVersion::V5 {

@@ -16,7 +16,7 @@ pub struct Unsubscribe<'a> {
     pub filters: TopicFilters<'a>,
 }
 
-/// The payload of an UNSUBSCRIBE: at least one filter, what they say is not looked at here.
+/// The payload of an UNSUBSCRIBE: at least one filter. Filters are not checked here.
 #[derive(Clone, Copy)]
 pub struct TopicFilters<'a> {
     raw: &'a [u8],

@@ -5,7 +5,7 @@ use super::error::{DecodeError, Result};
 /// The largest value that can be expressed.
 pub const VAR_INT_MAX: u32 = 268_435_455;
 
-/// The value at the start of `bytes` and its size; `None` when it is not complete yet.
+/// Reads the value at the start of `bytes`, and its size; `None` while it is not complete.
 #[inline]
 pub(super) fn read(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
     match bytes {
@@ -31,7 +31,7 @@ fn read_long(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
     if bytes.len() < 4 { Ok(None) } else { Err(DecodeError::VarIntTooLong) }
 }
 
-/// The bytes that `value` takes, 1..=4.
+/// How many bytes `value` takes, 1..=4.
 #[inline]
 pub(super) const fn size(value: usize) -> usize {
     match value {
@@ -42,7 +42,7 @@ pub(super) const fn size(value: usize) -> usize {
     }
 }
 
-/// `value` as bytes, and how many of the four count.
+/// The encoded `value`, and how many of the four bytes count.
 #[inline]
 pub(super) fn bytes(value: usize) -> ([u8; 4], usize) {
     debug_assert!(value <= VAR_INT_MAX as usize);

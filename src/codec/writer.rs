@@ -2,7 +2,7 @@
 
 use super::var_int;
 
-/// The longest string or binary field; what is longer is cut, as MQTT cannot say it.
+/// The longest string or binary field: a longer one is cut, as MQTT cannot express it.
 pub(super) const FIELD_SIZE_MAX: usize = u16::MAX as usize;
 
 /// The fixed header.
@@ -11,7 +11,7 @@ pub(super) fn put_header(out: &mut Vec<u8>, first_byte: u8, remaining_size: usiz
     put_header_of(out, first_byte, remaining_size, remaining_size);
 }
 
-/// The fixed header of a packet of which `follows_size` bytes are written here, the rest elsewhere.
+/// Writes the fixed header of a packet of which `follows_size` bytes are written here and the rest elsewhere.
 #[inline]
 pub(super) fn put_header_of(
     out: &mut Vec<u8>,
@@ -30,7 +30,7 @@ pub(super) fn put_var_int(out: &mut Vec<u8>, value: usize) {
     put_some(out, bytes, size);
 }
 
-/// The first `size` of `bytes`; one write of a constant size is cheaper than one of `size`.
+/// Writes the first `size` of `bytes`. One write of a constant size is cheaper than one of `size`.
 #[inline]
 fn put_some<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N], size: usize) {
     let end = out.len() + size;
@@ -74,7 +74,7 @@ pub(super) fn str_size(text: &str) -> usize {
     2 + cut(text).len()
 }
 
-/// As much of `text` as a field takes, in whole characters.
+/// As much of `text` as a field can take, in whole characters.
 #[inline]
 pub(super) fn cut(text: &str) -> &str {
     if text.len() <= FIELD_SIZE_MAX {

@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 
 use libc::{EAGAIN, EDQUOT, EFBIG, EINTR, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS};
 
-/// Why a spool could not do what was asked. Nothing that was committed is lost by it, [`SpoolError::Damaged`] apart.
+/// Why a spool could not do what was asked. Only [`SpoolError::Damaged`] means that committed messages are lost.
 #[derive(Debug)]
 pub enum SpoolError {
     /// Another process, or another spool of this one, uses the directory.
     Locked { directory: PathBuf, holder: Option<Holder> },
     /// A segment was written by a newer version of this program.
     Version { path: PathBuf, version: u32 },
-    /// What was written can no longer be read: so many messages are lost. They count as done; reading goes on behind them.
+    /// Written bytes can no longer be read: so many messages are lost. They count as done, and reading goes on behind
+    /// them.
     Damaged { path: PathBuf, offset: u64, messages_lost: u64 },
-    /// The system said no; the call may be repeated.
+    /// The system refused the call, which may be repeated.
     Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
@@ -24,7 +25,7 @@ pub enum SpoolError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     pub process_id: u32,
-    /// As the kernel knows it; empty when it cannot be seen from here.
+    /// The process's name in the kernel; empty if it cannot be seen from here.
     pub name: String,
 }
 
@@ -43,13 +44,13 @@ impl SpoolError {
         SpoolError::Io { doing, path: path.to_owned(), source }
     }
 
-    /// Whether space is what lacks.
+    /// Whether there is no space left on the disk.
     pub fn is_disk_full(&self) -> bool {
         let SpoolError::Io { source, .. } = self else { return false };
         matches!(source.raw_os_error(), Some(ENOSPC | EDQUOT | EFBIG))
     }
 
-    /// Whether files that are deleted would help.
+    /// Whether deleting files would help.
     pub fn wants_space(&self) -> bool {
         let SpoolError::Io { source, .. } = self else { return false };
         matches!(source.raw_os_error(), Some(ENOSPC | EDQUOT))

@@ -1,4 +1,4 @@
-//! The files of a log: does what the log's steps say, and reads a directory back.
+//! The files of a log: does the steps of the log, and reads a directory back.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -23,11 +23,12 @@ pub(super) struct Files {
     directory: Directory,
     /// The segment that was created last, open for writing.
     active: RefCell<Option<(u64, Rc<File>)>>,
-    /// One creation at a time.
-    turn: Arc<Semaphore>,
-    /// Being created. Still there when the next one is: the commit was given up meanwhile.
+    /// The semaphore lets one creation run at a time.
+    creation_permit: Arc<Semaphore>,
+    /// The segment that is being created. If it is still set when the next one is, its commit was given up meanwhile.
     creating: Cell<Option<u64>>,
-    /// Torn tails: segment and what of it is good. Cut off when the next segment says which sequences they may have had.
+    /// Torn segments, each with the size of its good part. The rest is cut off when the next segment's head says which
+    /// sequences it may have had.
     torn: RefCell<Vec<(u64, u64)>>,
 }
 
@@ -38,8 +39,8 @@ impl Files {
             Directory::open(path).await.map_err(|error| SpoolError::io("opening", path, error))?;
         let path = path.to_owned();
         let (active, creating, torn) = Default::default();
-        let turn = Arc::new(Semaphore::new(1));
-        let files = Files { path, directory, active, turn, creating, torn };
+        let creation_permit = Arc::new(Semaphore::new(1));
+        let files = Files { path, directory, active, creation_permit, creating, torn };
         let mut recovery = Recovery::default();
         for segment in files.list()? {
             files.recover(segment, &mut recovery).await?;
@@ -98,25 +99,26 @@ impl Files {
         file.map(Rc::new).map_err(|error| SpoolError::io("opening", &path, error))
     }
 
-    /// Goes on when its future is dropped: the kernel makes a file that it was asked for, however late, and what is removed
-    /// before that comes to stay, empty, and as torn as if there had been a crash.
+    /// Creates a file, and goes on when its future is dropped. The kernel would make a file that was removed before its
+    /// creation completed, and the file would stay: empty, and torn as after a crash.
     async fn create_to_the_end(
         self: &Rc<Files>,
         segment: u64,
         head: Vec<u8>,
     ) -> Result<(), SpoolError> {
-        let turn = self.turn.clone().acquire_owned().await.expect("it is never closed");
+        let permit =
+            self.creation_permit.clone().acquire_owned().await.expect("it is never closed");
         let given_up = self.creating.replace(Some(segment));
         let files = Rc::clone(self);
         let creation = spawn(async move {
-            let _turn = turn;
+            let _permit = permit;
             if let Some(given_up) = given_up {
                 let _ = files.directory.remove(&files.path_of(given_up)).await;
             }
             let created = files.create(segment, &head).await;
             match created {
                 Ok(()) => files.cut_torn().await,
-                // Its number is not used again, and it counts for nothing: it may also stay.
+                // The segment's number is not used again, and its file has no message that counts, so it may stay.
                 Err(_) => drop(files.directory.remove(&files.path_of(segment)).await),
             }
             created
@@ -148,7 +150,7 @@ impl Files {
     fn active(&self, segment: u64) -> Result<Rc<File>, SpoolError> {
         let active = self.active.borrow();
         let file = active.as_ref().filter(|(id, _)| *id == segment);
-        // Not reached: only the last created segment is written and synced.
+        // This is not reached: only the segment that was created last is written and synced.
         let missing =
             || SpoolError::io("writing", &self.path_of(segment), io::ErrorKind::NotFound.into());
         file.map(|(_, file)| Rc::clone(file)).ok_or_else(missing)
@@ -192,7 +194,7 @@ impl Files {
         file.close().await.map_err(failed)
     }
 
-    /// What does not succeed is found and cut again after the next start.
+    /// A tail that could not be cut is found and cut again after the next start.
     async fn cut_torn(&self) {
         for (segment, good_size) in self.torn.take() {
             let path = self.path_of(segment);
@@ -212,7 +214,7 @@ impl Files {
     }
 }
 
-/// Two buffers in one write, gone on with when it was short.
+/// Writes two buffers at once, and goes on after a short write.
 async fn write_all(file: &File, offset: u64, first: &[u8], second: &[u8]) -> io::Result<()> {
     let size = first.len() + second.len();
     let mut written = 0;
@@ -228,7 +230,7 @@ async fn write_all(file: &File, offset: u64, first: &[u8], second: &[u8]) -> io:
     Ok(())
 }
 
-/// Of this boot of the machine; zeros where the kernel does not say.
+/// The id of this boot of the machine; zeros if the kernel does not tell it.
 pub(super) fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: Vec<u8> =

@@ -1,4 +1,4 @@
-//! The lock of a directory: held by the open file, so it ends with the process, however that ends.
+//! The lock of a directory. The open file holds it, so it ends with the process, however that ends.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -18,13 +18,13 @@ pub(super) struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing is not enough while a process that was just forked has the file open too.
+        // Closing is not enough while a process that was just forked has the file open, too.
         let _ = self.file.unlock();
     }
 }
 
 impl Lock {
-    /// Makes the directory if it is missing, for the broker's user alone.
+    /// Takes the lock, and makes the directory if it is missing, for the broker's user alone.
     pub(super) fn take(directory: &Path) -> Result<Lock, SpoolError> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -57,7 +57,7 @@ impl Lock {
 
 /// Refuses a directory that another process has locked, and leaves no file there.
 pub fn refuse_if_taken(directory: &Path) -> Result<(), SpoolError> {
-    // What is not there, or may not be read, is locked by nobody that could be told.
+    // A file that is not there, or may not be read, has no lock that could be told.
     let Ok(mut file) = File::open(directory.join(NAME)) else { return Ok(()) };
     match file.try_lock_shared() {
         Ok(()) => drop(Lock { file }),

@@ -1,4 +1,4 @@
-//! The spool in processes of their own: killed while they write, and on a disk that is full.
+//! The spool in processes of its own: killed while they write, and on a disk that is full.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -19,14 +19,14 @@ use crate::system::io::Io;
 const CHILD: &str = "RINGMQ_SPOOL_CHILD";
 const CHILD_IO: &str = "RINGMQ_SPOOL_CHILD_IO";
 
-/// This test again, in a process of its own that gets `directory`.
+/// The same test, in a process of its own that gets `directory`.
 fn child_of(test: &str, io: Io, directory: &Path) -> Command {
     let mut command = child::again(test);
     command.env(CHILD, directory).env(CHILD_IO, io.to_string());
     command
 }
 
-/// In a child: its backend and directory.
+/// In a child process: its backend and directory.
 pub(crate) fn child() -> Option<(Io, PathBuf)> {
     let directory = std::env::var_os(CHILD)?;
     let name = std::env::var(CHILD_IO).unwrap();
@@ -34,11 +34,11 @@ pub(crate) fn child() -> Option<(Io, PathBuf)> {
     Some((io, directory.into()))
 }
 
-/// What a child said that it had done, before it was killed.
+/// The work that a child reported before it was killed.
 #[derive(Default)]
 struct Said {
     committed: BTreeSet<u64>,
-    /// Said before the mark was made.
+    /// Marks that were reported before they were made.
     marking: BTreeSet<u64>,
     received: BTreeSet<u64>,
     done: BTreeSet<u64>,
@@ -58,7 +58,7 @@ impl Said {
             "marking" => self.marking.extend(numbers),
             "received" => self.received.extend(numbers),
             "done" => self.done.extend(numbers),
-            // The test harness has its say too.
+            // This is a line of the test harness.
             _ => {}
         }
     }
@@ -81,7 +81,7 @@ impl Said {
 
 fn say(word: &str, numbers: &[u64]) {
     let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-    // A pipe that is full may take a part of it before SIGKILL: what is no whole line was not said.
+    // A full pipe may take a part of the line before SIGKILL. An incomplete line was not reported.
     let line = format!("{word} {}\n", numbers.join(" "));
     std::io::stdout().write_all(line.as_bytes()).unwrap();
 }
@@ -152,7 +152,7 @@ fn kill_while_it_writes(io: Io) {
     println!("{committed} messages, {torn} torn tails");
 }
 
-/// What the child says until it is killed, some ms after it has begun to work.
+/// The lines that the child writes until it is killed, some ms after it has begun to work.
 fn read_for(mut child: Child, work_ms: u64, meanwhile: impl FnOnce(&Child)) -> Vec<String> {
     let said = child.lines();
     let mut lines: Vec<String> = Vec::new();
@@ -182,7 +182,7 @@ fn refuses_a_second_process(io: Io, directory: &Path, process_id: u32) {
     assert_eq!(holder.process_id, process_id);
 }
 
-/// On a file system of 400 KiB.
+/// Works on a file system of 400 KiB.
 async fn fill_the_disk(directory: &Path) {
     let bytes_max = 10 << 20;
     let ballast = directory.join("ballast");
@@ -202,7 +202,7 @@ async fn fill_the_disk(directory: &Path) {
     assert_eq!(spool.committed(), committed);
     while spool.push(&message(spool.next_sequence())) != Err(Full::Batch) {}
     let pushed = spool.next_sequence();
-    // All that was committed is read and marked, and drained segments make their own space.
+    // All committed messages are read and marked, and drained segments make their own space.
     let mut from = 1;
     while from < committed / 2 {
         let chunk = spool.read(from, 10_000, 100).await.unwrap();
@@ -216,7 +216,7 @@ async fn fill_the_disk(directory: &Path) {
         assert!(sequence >= pushed);
     }
     spool.commit().await.unwrap();
-    // Full again; space comes from elsewhere.
+    // The disk is full again. This time space comes from elsewhere.
     while spool.commit().await.is_ok() {
         while spool.push(&message(spool.next_sequence())) != Err(Full::Batch) {}
     }
@@ -231,7 +231,7 @@ async fn fill_the_disk(directory: &Path) {
     survived();
 }
 
-/// Said by a child at its end.
+/// A child reports this at its end.
 pub(crate) fn survived() {
     say("survived", &[]);
 }
@@ -245,7 +245,7 @@ fn a_full_disk_is_told_and_the_spool_goes_on_when_there_is_space() {
     for_each_io(|io| on_a_disk_of_its_own(name, io));
 }
 
-/// The test again, in a child that has a file system of 400 KiB.
+/// Runs the test again, in a child that has a file system of 400 KiB.
 pub(crate) fn on_a_disk_of_its_own(name: &str, io: Io) {
     let folder = Folder::new(name.rsplit("::").next().unwrap());
     std::fs::create_dir_all(&folder.path).unwrap();

@@ -15,7 +15,7 @@ use crate::store::states::State;
 #[derive(Debug, Default)]
 pub struct Chunk {
     bytes: Bytes,
-    /// Sequence, where the message begins and where it ends.
+    /// The sequence of each message, and where it begins and ends.
     messages: Vec<(u64, usize, usize)>,
 }
 
@@ -36,7 +36,7 @@ impl Chunk {
         self.messages.len()
     }
 
-    /// Sequences and messages.
+    /// The messages with their sequences.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let bytes: &[u8] = match &self.bytes {
             Bytes::None => &[],
@@ -47,13 +47,13 @@ impl Chunk {
     }
 }
 
-/// Where the last read ended, and what it had read beyond.
+/// Where the last read ended, and the bytes that were read in advance.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     file: Option<(u64, Rc<File>)>,
     window: Option<Window>,
     place: Option<Place>,
-    /// In a batch in memory; `segment` is its first sequence.
+    /// A position in a batch in memory; `segment` is the batch's first sequence.
     place_in_memory: Option<Place>,
 }
 
@@ -73,7 +73,7 @@ struct Window {
     bytes: files::Bytes,
 }
 
-/// How much is asked for.
+/// How much a read asks for.
 #[derive(Clone, Copy, Debug)]
 struct Wish {
     from: u64,
@@ -81,7 +81,7 @@ struct Wish {
     count_max: usize,
 }
 
-/// Why no message was found in the window.
+/// Why the window has no message at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Missing {
     /// The record at this place needs so many bytes.
@@ -98,7 +98,7 @@ impl Reader {
         count_max: usize,
     ) -> Result<Chunk, SpoolError> {
         let wish = Wish { from, bytes_max, count_max: count_max.max(1) };
-        // Offset and size of what this call has loaded: asking again would not help.
+        // Offset and size of what this call has loaded: loading the same again would not help.
         let mut loaded = None;
         loop {
             let (missing, format, end) = {
@@ -116,14 +116,14 @@ impl Reader {
             };
             let (place, size) = match missing {
                 Missing::Bytes(place, size) => (place, size),
-                // Perhaps memory is at fault, not the disk: it is read once more before messages are given up.
+                // Perhaps memory is at fault, not the disk: the bytes are read once more before messages are given up.
                 Missing::Torn(place) => (place, 1),
             };
             let has_it = |(offset, read): (u64, usize)| offset == place.offset && size <= read;
             if loaded.is_some_and(has_it) || place.offset + size as u64 > end {
                 loaded = None;
                 match self.give_up(inner, place, format, end).await? {
-                    // It was known before.
+                    // The loss was known before.
                     SpoolError::Damaged { messages_lost: 0, .. } => continue,
                     damage => return Err(damage),
                 }
@@ -134,20 +134,20 @@ impl Reader {
                 if inner.log.borrow().has_segment(place.segment) {
                     return Err(error);
                 }
-                // Its messages were done meanwhile, and it is deleted.
+                // The segment's messages were done meanwhile, and it was deleted.
                 loaded = None;
             }
         }
     }
 
-    /// What was read is read again if it is wanted again.
+    /// Frees the window. Its bytes are read again when they are wanted.
     pub(super) fn trim(&mut self) {
         self.window = None;
     }
 
     /// The nearest place known from which `wanted` can be reached.
     fn place_before(&self, segment: &Segment, wanted: u64) -> Place {
-        let (sequence, offset) = segment.place_before(wanted).expect("its first message is known");
+        let (sequence, offset) = segment.offset_before(wanted).expect("its first message is known");
         let known = Place { segment: segment.id, sequence, offset };
         let last = self.place.filter(|last| {
             last.segment == segment.id && (sequence..=wanted).contains(&last.sequence)
@@ -155,7 +155,7 @@ impl Reader {
         last.unwrap_or(known)
     }
 
-    /// Messages from `place` on as far as the window has them: one at least.
+    /// The messages from `place` on that the window has: at least one.
     fn take(
         &mut self,
         log: &Log,
@@ -213,12 +213,12 @@ impl Reader {
 
     fn take_from_memory(&mut self, log: &Log, wanted: u64, wish: Wish) -> Option<Chunk> {
         let recent = log.recent();
-        let behind = recent.partition_point(|batch| batch.run.first_sequence <= wanted);
+        let behind = recent.partition_point(|batch| batch.records.first_sequence <= wanted);
         let batch = &recent[behind.checked_sub(1)?];
-        if !batch.run.holds(wanted) {
+        if !batch.records.holds(wanted) {
             return None;
         }
-        let first = batch.run.first_sequence;
+        let first = batch.records.first_sequence;
         let start = Place { segment: first, sequence: first, offset: 0 };
         let last = self
             .place_in_memory
@@ -226,7 +226,7 @@ impl Reader {
         let mut next = last.unwrap_or(start);
         let mut size_sum = 0;
         let mut messages = Vec::new();
-        for &size in &batch.run.sizes[(next.sequence - first) as usize..] {
+        for &size in &batch.records.sizes[(next.sequence - first) as usize..] {
             let end = next.offset as usize + size as usize;
             let begin = next.offset as usize + MESSAGE_OVERHEAD;
             if next.sequence >= wish.from && log.state(next.sequence) == Some(State::Waiting) {
@@ -267,7 +267,7 @@ impl Reader {
         Ok(())
     }
 
-    /// What cannot be read is given up, as recovery would: up to the next record that can. Says what is lost.
+    /// Gives up unreadable messages as recovery would: up to the next good record. Returns what is lost.
     async fn give_up(
         &mut self,
         inner: &Inner,
@@ -285,7 +285,8 @@ impl Reader {
         Ok(SpoolError::Damaged { path, offset: place.offset, messages_lost })
     }
 
-    /// The first good record behind the bad one at `place`: the message that it is, or stands in front of, and its offset.
+    /// The first good record behind the bad one at `place`: its offset, and the sequence of its message or of the one
+    /// behind it.
     async fn find_next(
         &mut self,
         inner: &Inner,
@@ -310,7 +311,7 @@ impl Reader {
                 Found::Part(at, wanted) => (at, wanted),
             };
             let reaches_end = offset + bytes.len() as u64 >= end || bytes.len() < size;
-            // What is cut off by the segment's end is no record.
+            // A record that the segment's end cuts off is no record.
             let at = if at == 0 && reaches_end { 1 } else { at };
             if bytes.len() < RECORD_HEAD_SIZE {
                 break;
@@ -322,11 +323,11 @@ impl Reader {
     }
 }
 
-/// What was found behind bad bytes.
+/// The result of a search behind bad bytes.
 enum Found {
-    /// The sequence of the message that it is, or stands in front of, and where.
+    /// A record: the sequence of its message, or of the one behind it, and its offset.
     Record(u64, usize),
-    /// At this place, with so many bytes, there may be one.
+    /// At this offset there may be a record, which needs so many bytes.
     Part(usize, usize),
 }
 

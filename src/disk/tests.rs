@@ -45,7 +45,7 @@ async fn fill(spool: &Spool, count: u64) {
     assert_eq!(spool.commit().await.unwrap(), spool.next_sequence());
 }
 
-/// Reads all that waits, and compares it.
+/// Reads all messages that wait, and compares them.
 pub(crate) async fn drain(spool: &Spool, bytes_max: usize, count_max: usize) -> Vec<u64> {
     let mut found = Vec::new();
     let mut from = spool.floor();
@@ -186,7 +186,7 @@ fn tasks_push_commit_read_and_mark_at_once() {
                 let spool = spool.clone();
                 async move {
                     while spool.floor() <= count {
-                        // Two at once, and one that is given up.
+                        // Two commits at once, and one that is given up.
                         let pause = async { sleep(Duration::from_micros(30)).await };
                         let given_up = async { assert!(spool.commit().await.is_ok()) };
                         future::or(given_up, pause).await;
@@ -212,12 +212,12 @@ fn tasks_push_commit_read_and_mark_at_once() {
             }
             pushing.await;
             committing.await;
-            // The last marks may have come after the last commit began.
+            // The last marks may have been made after the last commit began.
             spool.commit().await.unwrap();
             spool.sync().await.unwrap();
             assert_eq!(spool.backlog().messages, 0);
-            // All but the one that has the states is drained, and what given-up commits began to create is removed by the
-            // commit after them.
+            // All segments are drained but the one that has the states. Files that given-up commits began to create are
+            // removed by the commit after them.
             assert_eq!(segments(&folder.path).len(), 1, "files are deleted as they drain");
             drop(spool);
             let spool = Spool::open(&folder.path, settings).await.unwrap();
@@ -307,7 +307,7 @@ fn damage_is_told_and_what_is_behind_it_is_read() {
             assert_eq!(drain(&spool, 1 << 20, 1000).await, found);
             fill(&spool, 1).await;
         });
-        // Damage that the next start finds.
+        // The next start finds this damage.
         let files = segments(&folder.path);
         flip(&files[0], 9000);
         fs::remove_file(&files[2]).unwrap();

@@ -1,4 +1,4 @@
-//! Tests that need an executor run on each backend, io_uring's left out where the kernel refuses it.
+//! Runs a test that needs an executor on each backend, without io_uring where the kernel refuses it.
 
 use glommio::Placement;
 

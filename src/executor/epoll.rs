@@ -1,4 +1,5 @@
-//! Executors without io_uring: a plain thread for a shard, a runtime of tokio's on one thread for what stands beside them.
+//! Executors without io_uring: a plain thread for a shard, and a runtime of tokio's on one thread for the tasks beside
+//! the shards.
 
 pub(super) mod files;
 
@@ -17,12 +18,13 @@ use tokio::task::LocalSet;
 
 use super::{AbortOnPanic, Here};
 
-/// Calls that block, at once: each has a thread of the pool.
+/// How many calls on files may block at once: each has a thread of the pool.
 const FILE_CALLS_MAX: u32 = 32;
-/// A look-up may be stuck for as long as the system likes. So look-ups never take the place of a call on a file.
+/// How many look-ups may block at once. A look-up may be stuck for as long as the system likes, so look-ups never take
+/// the place of a call on a file.
 const LOOK_UPS_MAX: u32 = 8;
 
-/// How long the end of an executor waits for calls on files that nobody awaits any more.
+/// How long the end of an executor waits for calls on files that no task awaits any more.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// The thread says whether it is pinned before `work` begins.
@@ -87,12 +89,12 @@ pub(super) fn run<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
     };
     drop(tasks);
     runtime.block_on(pool.settle());
-    // A look-up that is stuck keeps its thread, and nobody waits for it.
+    // A look-up that is stuck keeps its thread, and the end does not wait for it.
     runtime.shutdown_background();
     outcome
 }
 
-/// Calls that block, on threads of the runtime's. A call that has begun runs to its end, also when its future is dropped.
+/// Blocking calls on threads of the runtime's. A call that has begun runs to its end, also when its future is dropped.
 pub(crate) struct Pool {
     files: Arc<Semaphore>,
     look_ups: Arc<Semaphore>,
@@ -104,7 +106,7 @@ impl Pool {
         Pool { files: semaphore(FILE_CALLS_MAX), look_ups: semaphore(LOOK_UPS_MAX) }
     }
 
-    /// A call on a file. The end of the executor waits for it.
+    /// Makes a call on a file. The end of the executor waits for it.
     pub(crate) async fn call_file<T: Send + 'static>(
         &self,
         call: impl FnOnce() -> T + Send + 'static,
@@ -112,7 +114,7 @@ impl Pool {
         run_blocking(&self.files, call).await
     }
 
-    /// A look-up. The end of the executor does not wait for it.
+    /// Makes a look-up. The end of the executor does not wait for it.
     pub(crate) async fn look_up<T: Send + 'static>(
         &self,
         call: impl FnOnce() -> T + Send + 'static,
@@ -120,7 +122,7 @@ impl Pool {
         run_blocking(&self.look_ups, call).await
     }
 
-    /// No call on a file runs any more, unless one takes longer than should be waited for.
+    /// Waits until no call on a file runs any more, or for `SETTLE_TIME`.
     async fn settle(&self) {
         let idle = self.files.acquire_many(FILE_CALLS_MAX);
         if tokio::time::timeout(SETTLE_TIME, idle).await.is_err() {
@@ -129,14 +131,14 @@ impl Pool {
     }
 }
 
-/// The call has its place among `places` until it has ended, whoever awaits it.
+/// Runs a call, which holds one of `permits` until it has ended, even if no task awaits it.
 async fn run_blocking<T: Send + 'static>(
-    places: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
     call: impl FnOnce() -> T + Send + 'static,
 ) -> T {
-    let place = places.clone().acquire_owned().await.expect("it is never closed");
+    let permit = permits.clone().acquire_owned().await.expect("it is never closed");
     let call = move || {
-        let _place = place;
+        let _permit = permit;
         let _guard = AbortOnPanic;
         call()
     };

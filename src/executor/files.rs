@@ -11,14 +11,14 @@ use glommio::io::{BufferedFile, OpenOptions, ReadResult};
 use super::uring::io_error;
 use super::{Here, epoll, here};
 
-/// A file. A call whose future is dropped may still be made; with epoll, later ones on the same file wait for it.
+/// A file. A call whose future is dropped may still be made. With epoll, later calls on the same file wait for it.
 pub(crate) enum File {
     Uring(BufferedFile),
     Epoll(epoll::files::File),
 }
 
 impl File {
-    /// For reading.
+    /// Opens a file for reading.
     pub(crate) async fn open(path: &Path) -> io::Result<File> {
         match here() {
             Here::Uring => {
@@ -29,7 +29,7 @@ impl File {
         }
     }
 
-    /// Up to `size` bytes; fewer at the end of the file.
+    /// Reads up to `size` bytes; fewer at the end of the file.
     pub(crate) async fn read_at(&self, offset: u64, size: usize) -> io::Result<Bytes> {
         match self {
             File::Uring(file) => {
@@ -43,7 +43,7 @@ impl File {
         }
     }
 
-    /// Says how many of the bytes were written.
+    /// Writes bytes; returns how many were written.
     pub(crate) async fn write_at(&self, bytes: Vec<u8>, offset: u64) -> io::Result<usize> {
         match self {
             File::Uring(file) => file.write_at(bytes, offset).await.map_err(io_error),
@@ -89,7 +89,7 @@ impl fmt::Debug for File {
     }
 }
 
-/// What was read; a copy shares the memory.
+/// The bytes of a read; a copy shares the memory.
 #[derive(Clone, Debug)]
 pub(crate) enum Bytes {
     Uring(ReadResult),
@@ -107,8 +107,8 @@ impl Deref for Bytes {
     }
 }
 
-/// A directory, and what is done to the names of its files. With epoll, calls wait for the one before although its future
-/// was dropped.
+/// A directory, and the calls that change the names of its files. With epoll, each call waits for the one before, even
+/// if the future of that was dropped.
 pub(crate) enum Directory {
     Uring(glommio::io::Directory),
     Epoll(epoll::files::Directory),
@@ -127,7 +127,7 @@ impl Directory {
         }
     }
 
-    /// Makes a file that is not there yet, for the broker's user alone, and opens it for writing.
+    /// Creates a file, for the broker's user alone, and opens it for writing. An error if there is one of that name.
     pub(crate) async fn create(&self, path: &Path) -> io::Result<File> {
         match self {
             Directory::Uring(_) => {
@@ -156,7 +156,7 @@ impl Directory {
         }
     }
 
-    /// The names that were made and removed are on the disk.
+    /// Syncs the names that were created and removed to the disk.
     pub(crate) async fn sync(&self) -> io::Result<()> {
         match self {
             Directory::Uring(directory) => directory.sync().await.map_err(io_error),

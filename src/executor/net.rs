@@ -11,7 +11,7 @@ use socket2::SockRef;
 use super::uring::io_error;
 use super::{AbortOnPanic, Here, here};
 
-/// All addresses that a name stands for. The system's look-up has no other form than one that blocks: it has a thread.
+/// All addresses of a name. The system's look-up only has a form that blocks, so it gets a thread.
 pub(crate) async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     let look_up = move || {
         let _guard = AbortOnPanic;
@@ -23,7 +23,7 @@ pub(crate) async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAdd
     }
 }
 
-/// Connects; what is written leaves at once as it is.
+/// Connects. Written bytes leave at once, without waiting for more.
 pub(crate) async fn connect(
     address: SocketAddr,
     timeout: Duration,
@@ -48,14 +48,14 @@ pub(crate) async fn connect(
     }
 }
 
-/// The way in of a connection, which is closed when both ways are dropped.
+/// The receiving half of a connection, which is closed when both halves are dropped.
 pub(crate) enum Reader {
     Uring(ReadHalf<glommio::net::TcpStream>),
     Epoll(Rc<tokio::net::TcpStream>),
 }
 
 impl Reader {
-    /// 0: the remote has closed.
+    /// Reads into `buffer`; returns how many bytes. 0: the remote has closed.
     pub(crate) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Reader::Uring(reader) => reader.read(buffer).await,
@@ -70,7 +70,7 @@ impl Reader {
     }
 }
 
-/// The way out of a connection.
+/// The sending half of a connection.
 pub(crate) enum Writer {
     Uring(WriteHalf<glommio::net::TcpStream>),
     Epoll(Rc<tokio::net::TcpStream>),
@@ -95,7 +95,7 @@ impl Writer {
         }
     }
 
-    /// Says to the remote that nothing more comes; the way in stays open.
+    /// Tells the remote that no more bytes follow. The receiving half stays open.
     pub(crate) async fn close(&mut self) -> io::Result<()> {
         match self {
             Writer::Uring(writer) => writer.close().await,

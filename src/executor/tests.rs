@@ -23,7 +23,7 @@ use super::*;
 use crate::system::child::{self, Child};
 use crate::system::folder::Folder;
 
-/// Where a child of a test panics, and its backend.
+/// The place at which a child of a test panics, and its backend.
 const CHILD: &str = "RINGMQ_PANIC_CHILD";
 const PLACES: [&str; 4] = ["shard", "side", "task", "call"];
 
@@ -44,7 +44,7 @@ fn a_shard_runs_on_its_core_under_its_name() {
         };
         run_shard(io, "shard-7", Some(core), look).unwrap().join().unwrap();
         let (name, cores) = sight.recv().unwrap();
-        // Glommio appends a number.
+        // Glommio appends a number to the name.
         assert!(name.is_some_and(|name| name.starts_with("shard-7")));
         assert_eq!(cores, [core]);
     });
@@ -86,7 +86,8 @@ fn tasks_run_beside_each_other_and_go_on_when_nobody_awaits_them() {
             while sum.get() < 6 {
                 sleep(Duration::from_millis(1)).await;
             }
-            // A task that never ends does not hold up the end. glommio keeps its memory then, which the search for leaks finds.
+            // A task that never ends does not hold up the end. glommio keeps the task's memory then, which the search
+            // for leaks finds.
             if io == Io::Epoll {
                 drop(spawn(pending::<()>()));
             }
@@ -111,7 +112,7 @@ fn other_threads_wake_tasks() {
                 }
             }
         };
-        // Nothing but the waker moves these: one that is missed hangs.
+        // Only wakers move these tasks: a missed one hangs.
         let reach = |end: u32| {
             let (waker, count) = (waker.clone(), count.clone());
             poll_fn(move |context| {
@@ -166,7 +167,7 @@ fn a_connection_carries_bytes_both_ways_and_closes_one_way_first() {
 
 #[test]
 fn a_refused_and_a_late_connection_are_errors() {
-    // Two connections wait in a listener that takes none: more get no answer.
+    // Two connections wait in a listener that accepts none, so further ones get no answer.
     let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     full.listen(0).unwrap();
@@ -251,7 +252,7 @@ fn a_panic_anywhere_on_an_executor_ends_the_process() {
     for_each_io(|io| {
         for place in PLACES {
             if (place, io) == ("call", Io::Uring) {
-                // The kernel makes the calls.
+                // With io_uring the kernel makes the calls.
                 continue;
             }
             let name = "executor::tests::a_panic_anywhere_on_an_executor_ends_the_process";
@@ -275,7 +276,7 @@ fn panic_at(place: &str, io: Io) {
         _ => run_side(io, "side", async move || {
             let Here::Epoll(pool) = here() else { panic!("another backend") };
             let call = pool.call_file(|| panic!("out of a call"));
-            // Nobody awaits it.
+            // No task awaits this call.
             assert!(poll_once(call).await.is_none());
             wait().await;
         }),
@@ -283,7 +284,7 @@ fn panic_at(place: &str, io: Io) {
     let _ = handle.unwrap().join();
 }
 
-/// As one is that the end of the work has woken: it may run once more before the thread ends.
+/// The end of the work may have woken a task, which then runs once more before the thread ends.
 #[test]
 fn a_task_that_runs_when_the_work_has_ended_harms_nobody() {
     for_each_io(|io| {

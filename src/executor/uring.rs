@@ -7,19 +7,19 @@ use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement}
 
 use super::Here;
 
-/// What a shard's executor gets: it does no I/O on the shard's thread.
+/// The I/O memory of a shard's executor: it does no I/O on the shard's thread.
 const SHARD_IO_MEMORY: usize = 64 << 10;
 const SHARD_RING_DEPTH: usize = 8;
 
-/// Glommio 0.9 looks at this timer between arming it and running tasks, and if it has fired by then takes it that there is
-/// nothing to run: it parks, with tasks that could run, until something else wakes it, which may be never. So it is longer
-/// than load keeps a thread from its core. Its use, to look at the rings although tasks go on and on, is not missed: a
-/// shard's executor has one task, which never comes back, and the bridges' tasks await files and sockets between their
-/// steps, so that glommio runs out of tasks. Should a process be stopped for longer at just that place, a shard that has
-/// begun does not mind, and bridges wake by their own timers.
+/// Glommio 0.9 looks at this timer between arming it and running tasks. If the timer has fired by then, glommio assumes
+/// that there is nothing to run: it parks, with tasks that could run, until something else wakes it, which may never
+/// happen. So the timer is longer than load keeps a thread from its core. Its use, to look at the rings although tasks
+/// go on and on, is not missed. A shard's executor has one task, which never comes back, and the bridges' tasks await
+/// files and sockets between their steps, so glommio runs out of tasks. If a process should be stopped for longer at
+/// just that place, a shard that has begun does not mind, and bridges wake by their own timers.
 const PREEMPT_TIMER: Duration = Duration::from_secs(10);
 
-/// What every executor here is made with.
+/// The settings of every executor here.
 pub(super) fn builder(placement: Placement) -> LocalExecutorBuilder {
     LocalExecutorBuilder::new(placement).preempt_timer(PREEMPT_TIMER)
 }
@@ -33,7 +33,8 @@ pub(super) fn run_shard(
         .name(name)
         .io_memory(SHARD_IO_MEMORY)
         .ring_depth(SHARD_RING_DEPTH)
-        // The only task of its executor; it awaits nothing, for while it waits in its own ring glommio does not run.
+        // This is the only task of its executor. It awaits nothing, because glommio does not run while the task waits
+        // in its own ring.
         .spawn(move || async move { work() })
         .map_err(|error: GlommioError<()>| error.to_string())
 }
@@ -43,7 +44,7 @@ pub(super) fn run_side<F: Future<Output = ()> + 'static>(
     make: impl FnOnce() -> F + Send + 'static,
 ) -> Result<ExecutorJoinHandle<()>, String> {
     let run = move || async move {
-        // Of the tasks that `make` leaves some may still run once it has ended, before the thread ends with its executor.
+        // Tasks that `make` leaves may still run once it has ended, before the thread ends with its executor.
         mem::forget(Here::Uring.enter());
         make().await;
     };
@@ -53,7 +54,7 @@ pub(super) fn run_side<F: Future<Output = ()> + 'static>(
         .map_err(|error: GlommioError<()>| error.to_string())
 }
 
-/// The system's error alone where there is one: callers say themselves what they did, and with which file.
+/// The system's error alone where there is one: callers add what they did, and with which file.
 pub(super) fn io_error(error: GlommioError<()>) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
@@ -71,10 +72,10 @@ mod tests {
     use crate::system::child::{Child, PATIENCE, again};
     use crate::system::io::tests::has_io_uring;
 
-    /// Set for the process that is stopped.
+    /// This variable is set for the process that is stopped.
     const CHILD: &str = "RINGMQ_EXECUTOR_CHILD";
 
-    /// Runs task after task, and says so.
+    /// Runs task after task, and reports each.
     fn run_on_and_on() {
         let executor = builder(Placement::Unbound).make().unwrap();
         loop {
@@ -102,11 +103,11 @@ mod tests {
             let said = lines.recv_timeout(PATIENCE);
             assert!(said.is_ok(), "it hangs: {}", child.state());
         };
-        // One in some eight stops meets the place where it matters.
+        // Some one stop in eight meets the place where it matters.
         for _ in 0..30 {
             goes_on();
             signal("-STOP");
-            // Longer than glommio's own preempt timer.
+            // The pause is longer than glommio's own preempt timer.
             thread::sleep(Duration::from_millis(130));
             lines.try_iter().for_each(drop);
             signal("-CONT");

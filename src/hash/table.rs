@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 #[derive(Debug)]
 pub struct PartedTable<T> {
     parts: Box<[HashTable<T>]>,
-    /// What the parts have allocated.
+    /// Bytes that the parts have allocated.
     allocated: usize,
 }
 
@@ -17,7 +17,7 @@ const PART_COUNT: usize = 256;
 /// A part gives memory back below one eighth of its capacity, but is not made smaller than this.
 const CAPACITY_KEPT: usize = 7;
 
-/// What a part allocates beside its places, and what it aligns to, at most.
+/// The bytes that a part allocates beside its buckets, and its alignment, at most.
 const GROUP_SIZE: usize = 32;
 
 impl<T> Default for PartedTable<T> {
@@ -27,7 +27,7 @@ impl<T> Default for PartedTable<T> {
 }
 
 impl<T> PartedTable<T> {
-    /// A table of `part_count` parts, a power of two: for tables whose size is known to stay small.
+    /// A table of `part_count` parts, a power of two. It is for tables whose size is known to stay small.
     pub fn with_parts(part_count: usize) -> PartedTable<T> {
         assert!(part_count.is_power_of_two());
         let parts = (0..part_count).map(|_| HashTable::new()).collect();
@@ -66,8 +66,8 @@ impl<T> PartedTable<T> {
         Some(entry)
     }
 
-    /// Takes out an entry that `random`, any number, chooses, so that every entry is about as likely; `None` if the table is
-    /// empty. The search looks at each part once, and at the places of one part.
+    /// Takes out an entry that `random`, any number, chooses, so that every entry is about as likely; `None` if the
+    /// table is empty. The search looks at each part once, and at the buckets of one part.
     pub fn take_any(&mut self, random: u64, hash_of: impl Fn(&T) -> u64) -> Option<T> {
         let first = self.part(random);
         let mask = self.parts.len() - 1;
@@ -82,7 +82,7 @@ impl<T> PartedTable<T> {
         Some(entry)
     }
 
-    /// By how many bytes the table grows if an entry with this hash is inserted, at most.
+    /// The most bytes by which the table grows if an entry with this hash is inserted.
     pub fn growth(&self, hash: u64) -> usize {
         let part = &self.parts[self.part(hash)];
         match part.capacity() - part.len() {
@@ -106,7 +106,7 @@ impl<T> PartedTable<T> {
         (hash >> 40) as usize & (self.parts.len() - 1)
     }
 
-    /// The memory held, without what entries hold elsewhere.
+    /// The memory in use, without what entries hold elsewhere.
     pub fn bytes(&self) -> usize {
         self.allocated + size_of_val(&*self.parts)
     }

@@ -209,14 +209,14 @@ impl Hub {
             }
         }
         for (bridge_id, bridge) in (0u16..).zip(&self.bridges) {
-            let is_on = bridge.lines.iter().any(|line| line.outbound.is_holding.get());
+            let is_on = bridge.lines.iter().any(|line| line.outbound.is_blocking.get());
             let told = holding_told.entry(bridge_id).or_default();
             for lanes in &mut end.shards {
                 if told.contains(lanes.shard()) == is_on {
                     continue;
                 }
                 if lanes.has_control_room() {
-                    lanes.send(FromBridges::Hold { bridge: bridge_id, is_on });
+                    lanes.send(FromBridges::Block { bridge: bridge_id, is_on });
                     told.set(lanes.shard(), is_on);
                 } else {
                     is_all_told = false;

@@ -67,7 +67,7 @@ pub(crate) struct Outbound {
     /// Of the connection, to see what is in flight.
     pub link: OnceCell<Rc<RefCell<Link>>>,
     pub dropped: Cell<Dropped>,
-    pub is_holding: Cell<bool>,
+    pub is_blocking: Cell<bool>,
     /// Why the last commit failed; empty: it did not.
     pub failure: RefCell<String>,
     /// The next sequences are promised: what comes meanwhile waits.
@@ -119,7 +119,7 @@ impl Outbound {
             progress: RefCell::new(Progress { open: none.clone(), committing: none }),
             turn: Semaphore::new(1),
             dropped: Cell::default(),
-            is_holding: Cell::new(false),
+            is_blocking: Cell::new(false),
             failure: RefCell::default(),
             is_reserved: Cell::new(false),
             is_free: Signal::default(),
@@ -380,11 +380,11 @@ impl Outbound {
         let percent = |count: u64, max: u64| count.saturating_mul(100) / max.max(1);
         let filled = percent(backlog.messages, self.messages_max)
             .max(percent(backlog.disk_bytes, self.bytes_max));
-        let is_holding = match self.is_holding.get() {
+        let is_blocking = match self.is_blocking.get() {
             true => filled >= LET_GO_PERCENT || !self.overflow.borrow().is_empty(),
             false => filled >= HOLD_PERCENT,
         };
-        if self.is_holding.replace(is_holding) != is_holding {
+        if self.is_blocking.replace(is_blocking) != is_blocking {
             self.has_committed.raise();
         }
     }

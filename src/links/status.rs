@@ -123,6 +123,6 @@ fn status_of(bridge: &Bridge) -> Vec<(String, String)> {
     say("messages/dropped/echoes", &bridge.echoes.count());
     say("messages/dropped/loops", &bridge.loops.count());
     say("messages/dropped/hops", &bridge.paths_too_long.count());
-    say("holding", &u8::from(bridge.lines.iter().any(|line| line.outbound.is_holding.get())));
+    say("holding", &u8::from(bridge.lines.iter().any(|line| line.outbound.is_blocking.get())));
     lines
 }

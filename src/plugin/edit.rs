@@ -1,4 +1,4 @@
-//! The message under the publish hook: reads give the current state, every change is copied in at once.
+//! The message under the publish hook: a read gives the current state, and every change is copied in at once.
 
 mod saved;
 
@@ -15,12 +15,12 @@ use crate::time::Instant;
 use crate::topic::{check_name, is_system};
 use std::fmt;
 
-/// Why a change was not made; the message is as it was before.
+/// Why a change was not made. The message is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EditError {
-    /// A topic that no client could publish to.
+    /// No client could publish to this topic.
     TopicInvalid,
-    /// The message would not fit into the largest packet, or a text or data is longer than 65,535 bytes.
+    /// The message would not fit into the largest packet, or a text or binary value is longer than 65,535 bytes.
     TooLarge,
     /// U+0000 in a text.
     TextInvalid,
@@ -38,10 +38,10 @@ impl fmt::Display for EditError {
 
 impl std::error::Error for EditError {}
 
-/// What a PUBLISH may need beside topic, properties and payload: header, sizes, packet identifier, expiry.
+/// The most bytes that a PUBLISH needs beside topic, properties and payload: header, sizes, packet identifier, expiry.
 const HEAD_SIZE_MAX: usize = 5 + 2 + 2 + 4 + 5;
 
-/// Where changes are kept; used again for the next message.
+/// The memory of changes, which is used again for the next message.
 #[derive(Debug, Default)]
 pub struct EditBuffers {
     topic: String,
@@ -50,7 +50,7 @@ pub struct EditBuffers {
     spare: Vec<u8>,
 }
 
-/// A user property that is the same for every message: checked and encoded once.
+/// A user property that is the same for every message. It is checked and encoded once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FixedProperty(Box<[u8]>);
 
@@ -64,7 +64,7 @@ impl FixedProperty {
     }
 }
 
-/// The name of user properties whose values differ: checked and encoded once.
+/// The name of user properties whose values differ. It is checked and encoded once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PropertyName(Box<[u8]>);
 
@@ -77,13 +77,13 @@ impl PropertyName {
     }
 }
 
-/// What `EditBuffers::properties` holds.
+/// What `EditBuffers::properties` contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Properties {
     Unchanged,
-    /// What stands behind those that came in.
+    /// The properties that stand behind the original ones.
     Appended,
-    /// All of them.
+    /// All properties of the message.
     Replaced,
 }
 
@@ -95,25 +95,25 @@ pub struct MessageEdit<'a> {
     limits: &'a Limits,
     is_topic_changed: bool,
     is_payload_changed: bool,
-    /// The payload or what it is declared to be is not the publisher's.
+    /// Whether the payload, or the format that the message declares for it, was changed.
     is_format_changed: bool,
     properties: Properties,
-    /// Of topic, properties and payload, as they are now.
+    /// The present size of topic, properties and payload together.
     size: usize,
     qos: QoS,
     retain: bool,
     message_expiry_s: Option<u32>,
-    is_held: bool,
+    is_pledged: bool,
 }
 
 impl EditBuffers {
-    /// What the last message that only had properties appended got.
+    /// The properties that were appended to the last message, if nothing else of it was changed.
     #[inline]
     pub fn appended(&self) -> &[u8] {
         &self.properties
     }
 
-    /// Gives back what a large message took.
+    /// Gives back the memory of a large message.
     pub fn trim(&mut self) {
         for buffer in [&mut self.payload, &mut self.properties, &mut self.spare] {
             if buffer.capacity() > KEPT_SIZE_MAX {
@@ -123,7 +123,7 @@ impl EditBuffers {
     }
 }
 
-/// Capacity of a buffer that is kept.
+/// A buffer of more capacity is not kept.
 const KEPT_SIZE_MAX: usize = 64 << 10;
 
 impl<'a> MessageEdit<'a> {
@@ -145,47 +145,49 @@ impl<'a> MessageEdit<'a> {
             qos: original.qos,
             retain: original.retain,
             message_expiry_s: original.message_expiry_s,
-            is_held: false,
+            is_pledged: false,
         }
     }
 
-    /// The hook does to the next messages of this client on this topic what it did to this one, whatever else they are,
-    /// and that is nothing but to append user properties: it need not be called for them, until something else happens.
-    pub fn hold(&mut self) {
-        self.is_held = true;
+    /// Promises that the hook makes the same change to the next messages of this client on this topic, whatever else
+    /// these contain, and that it only appends user properties. The hook need not be called for them until other work
+    /// comes between.
+    pub fn pledge(&mut self) {
+        self.is_pledged = true;
     }
 
-    /// Whether `hold` was called since the last time.
+    /// Whether `pledge` was called since the last call of this.
     #[inline]
-    pub fn take_hold(&mut self) -> bool {
-        std::mem::take(&mut self.is_held)
+    pub fn take_pledge(&mut self) -> bool {
+        std::mem::take(&mut self.is_pledged)
     }
 
-    /// How many bytes of properties the next messages get appended, if the hooks hold and nothing else was changed.
+    /// How many bytes of properties are appended to the next messages; `None`: the hook has not promised that, or
+    /// something else was changed.
     #[inline]
-    pub fn held(&self) -> Option<usize> {
+    pub fn pledged(&self) -> Option<usize> {
         let is_other = self.is_topic_changed
             || self.is_payload_changed
             || self.is_meta_changed()
             || self.properties == Properties::Replaced;
-        if !self.is_held || is_other {
+        if !self.is_pledged || is_other {
             return None;
         }
         let is_appended = self.properties == Properties::Appended;
         Some(if is_appended { self.buffers.properties.len() } else { 0 })
     }
 
-    /// What changes are held to.
+    /// The limits that a changed message must meet.
     pub fn limits(&self) -> &'a Limits {
         self.limits
     }
 
-    /// What topic, properties and payload may have together, bytes, unless the message was larger already.
+    /// The most bytes that topic, properties and payload may have together, unless the message was larger already.
     pub fn size_max(&self) -> usize {
         MessageEdit::size_max_of(self.limits)
     }
 
-    /// The same, under these limits.
+    /// As `size_max`, under these limits.
     #[inline]
     pub fn size_max_of(limits: &Limits) -> usize {
         limits.packet_size_max.saturating_sub(HEAD_SIZE_MAX)
@@ -211,7 +213,7 @@ impl<'a> MessageEdit<'a> {
         self.message_expiry_s
     }
 
-    /// Those that travel with the message, in order; message expiry excluded.
+    /// The properties that travel with the message, in order, without message expiry.
     pub fn properties(&self) -> impl Iterator<Item = Property<'_>> + Clone {
         let (first, second) = self.property_parts();
         PropertyIter::new(first).chain(PropertyIter::new(second))
@@ -263,7 +265,7 @@ impl<'a> MessageEdit<'a> {
         Ok(())
     }
 
-    /// A payload that the message declares to be UTF-8 is checked when all hooks have run.
+    /// Sets the payload. If the message declares it to be UTF-8, it is checked when all hooks have run.
     pub fn set_payload(&mut self, payload: &[u8]) -> Result<(), EditError> {
         self.resize(self.payload().len(), payload.len())?;
         self.buffers.payload.clear();
@@ -273,7 +275,7 @@ impl<'a> MessageEdit<'a> {
         Ok(())
     }
 
-    /// What subscribers get at most; the publisher is answered as it published.
+    /// Sets the highest QoS that subscribers get. The publisher is answered as it published.
     pub fn set_qos(&mut self, qos: QoS) {
         self.qos = qos;
     }
@@ -282,12 +284,12 @@ impl<'a> MessageEdit<'a> {
         self.retain = retain;
     }
 
-    /// Seconds from now; `None`: for ever.
+    /// Sets the message expiry, in seconds from now; `None`: the message never expires.
     pub fn set_message_expiry_s(&mut self, message_expiry_s: Option<u32>) {
         self.message_expiry_s = message_expiry_s;
     }
 
-    /// Behind all others.
+    /// Appends a user property behind all others.
     #[inline]
     pub fn add_user_property(&mut self, name: &str, value: &str) -> Result<(), EditError> {
         check_text(name)?;
@@ -297,7 +299,7 @@ impl<'a> MessageEdit<'a> {
         Ok(())
     }
 
-    /// As `add_user_property`, of a name that was checked before.
+    /// As `add_user_property`, with a name that was checked before.
     #[inline]
     pub fn add_named_property(
         &mut self,
@@ -314,7 +316,7 @@ impl<'a> MessageEdit<'a> {
         Ok(())
     }
 
-    /// As `add_user_property`, of one that was checked before.
+    /// As `add_user_property`, with a property that was checked before.
     #[inline]
     pub fn add_fixed_property(&mut self, property: &FixedProperty) -> Result<(), EditError> {
         self.grow(property.0.len())?;
@@ -322,7 +324,7 @@ impl<'a> MessageEdit<'a> {
         Ok(())
     }
 
-    /// All of that name by one, in the place of the first; behind all others if there is none.
+    /// Replaces all user properties of that name by one, in the place of the first; it is appended if there is none.
     pub fn replace_user_property(&mut self, name: &str, value: &str) -> Result<(), EditError> {
         check_text(name)?;
         check_text(value)?;
@@ -333,7 +335,7 @@ impl<'a> MessageEdit<'a> {
         self.replace(is_named, Some(Property::UserProperty(name, value))).map(|_| ())
     }
 
-    /// All of that name; returns how many there were.
+    /// Removes all user properties of that name; returns how many there were.
     pub fn remove_user_property(&mut self, name: &str) -> usize {
         let is_named = |property: &Property<'_>| match property {
             Property::UserProperty(other, _) => *other == name,
@@ -372,7 +374,7 @@ impl<'a> MessageEdit<'a> {
         Ok(())
     }
 
-    /// Whether the payload is what the message declares it to be, as far as that was changed.
+    /// Whether the payload has the format that the message declares, as far as either was changed.
     pub fn is_payload_format_right(&self) -> bool {
         !self.is_format_changed
             || self.payload_format_utf8() != Some(true)
@@ -393,7 +395,7 @@ impl<'a> MessageEdit<'a> {
             || self.message_expiry_s != self.original.message_expiry_s
     }
 
-    /// The message as it is now; `meta` is what it came in with.
+    /// The message with its changes; `meta` is the original one.
     #[inline]
     pub fn finish(self, meta: Meta, now: Instant) -> Draft<'a> {
         let MessageEdit { original, buffers, .. } = self;
@@ -413,7 +415,7 @@ impl<'a> MessageEdit<'a> {
         Draft { topic: topic.as_bytes(), properties, payload, meta }
     }
 
-    /// The encoded properties of `properties`, those of the second part behind those of the first.
+    /// The encoded properties in two parts; the properties of the second stand behind those of the first.
     pub fn property_parts(&self) -> (&[u8], &[u8]) {
         match self.properties {
             Properties::Unchanged => (self.original.raw_properties, &[]),
@@ -427,8 +429,8 @@ impl<'a> MessageEdit<'a> {
         first.len() + second.len()
     }
 
-    /// A part of `old_size` bytes becomes one of `new_size`: the message is as large as what a client may send, or no
-    /// larger than it was.
+    /// Changes the counted size when a part of `old_size` bytes becomes one of `new_size`. The message may be as large
+    /// as a client's message may be, or as it was.
     fn resize(&mut self, old_size: usize, new_size: usize) -> Result<(), EditError> {
         let size = self.size - old_size + new_size;
         if size > self.size && size > self.size_max() {
@@ -444,7 +446,7 @@ impl<'a> MessageEdit<'a> {
         Ok(())
     }
 
-    /// Room for so many bytes behind all properties.
+    /// Counts so many more bytes behind all properties.
     #[inline]
     fn grow(&mut self, added_size: usize) -> Result<(), EditError> {
         if self.size + added_size > self.size_max() {
@@ -458,12 +460,12 @@ impl<'a> MessageEdit<'a> {
         Ok(())
     }
 
-    /// One that a message has at most once: in its place, or behind all others.
+    /// Sets a property that a message has at most once: in its place, or behind all others.
     fn set(&mut self, id: PropertyId, new: Option<Property<'_>>) -> Result<(), EditError> {
         self.replace(|property| property.id() == id, new).map(|_| ())
     }
 
-    /// All that match by `new`, in the place of the first; returns how many matched.
+    /// Replaces all properties that match by `new`, in the place of the first; returns how many matched.
     fn replace(
         &mut self,
         matches: impl Fn(&Property<'_>) -> bool,

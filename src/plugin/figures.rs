@@ -4,24 +4,24 @@
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HookFigures {
     pub plugin: Box<str>,
-    /// As in `HookSet::NAMED`.
+    /// The name in `HookSet::NAMED`.
     pub hook: &'static str,
     pub calls: u64,
-    /// Requests and messages refused, subscribers skipped; those of failed calls too.
+    /// Requests and messages refused, and subscribers skipped, including those of failed calls.
     pub denials: u64,
     pub errors: u64,
     pub panics: u64,
     /// Calls that took longer than they should.
     pub slow: u64,
-    /// Calls that were timed, and what they took together, nanoseconds.
+    /// How many calls were timed, and how many nanoseconds they took together.
     pub timed: u64,
     pub timed_ns: u64,
-    /// The longest that is known, nanoseconds.
+    /// The longest timed call, nanoseconds.
     pub longest_ns: u64,
 }
 
 impl HookFigures {
-    /// Takes in the same hook's figures on another shard.
+    /// Adds the figures of the same hook on another shard.
     pub fn add(&mut self, other: &HookFigures) {
         self.calls += other.calls;
         self.denials += other.denials;
@@ -33,7 +33,7 @@ impl HookFigures {
         self.longest_ns = self.longest_ns.max(other.longest_ns);
     }
 
-    /// What a call takes, nanoseconds, as far as calls were timed.
+    /// The mean time of the timed calls, nanoseconds.
     pub fn mean_ns(&self) -> u64 {
         self.timed_ns.checked_div(self.timed).unwrap_or(0)
     }

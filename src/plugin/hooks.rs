@@ -4,29 +4,29 @@ use super::{ClientView, ConnectView, HookEvent, HookFigures, MessageEdit, Messag
 use crate::codec::{QoS, ReasonCode};
 use crate::session::SessionLimits;
 
-/// Which hooks somebody has. A shard asks once and keeps the answer: a hook nobody has costs a look at a bit.
+/// A set of hooks. A shard asks for it once and keeps the answer: a hook that no plugin has costs one check of a bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HookSet(u16);
 
 impl HookSet {
     pub const EMPTY: HookSet = HookSet(0);
-    /// A client wants to connect.
+    /// Decides whether a client may connect.
     pub const CONNECT: HookSet = HookSet(1 << 0);
-    /// A client wants to subscribe.
+    /// Decides whether a client may subscribe.
     pub const SUBSCRIBE: HookSet = HookSet(1 << 1);
-    /// A client has unsubscribed.
+    /// Hears that a client has unsubscribed.
     pub const UNSUBSCRIBE: HookSet = HookSet(1 << 2);
-    /// A message, as the publish hooks made it, wants to be published.
+    /// Decides whether a message, as the publish hooks made it, may be published.
     pub const AUTHORIZE_PUBLISH: HookSet = HookSet(1 << 3);
-    /// A message has arrived and may be changed.
+    /// May change or refuse a message that has arrived.
     pub const PUBLISH: HookSet = HookSet(1 << 4);
-    /// A message is about to be given to a subscriber.
+    /// Decides whether a subscriber is given a message.
     pub const DELIVER: HookSet = HookSet(1 << 5);
-    /// Connections and sessions begin and end.
+    /// Hears of connections and sessions that begin and end.
     pub const EVENTS: HookSet = HookSet(1 << 6);
-    /// Messages that did not reach somebody.
+    /// Hears of messages that did not reach a receiver.
     pub const DROPS: HookSet = HookSet(1 << 7);
-    /// Once a second.
+    /// Is called once a second.
     pub const TICK: HookSet = HookSet(1 << 8);
 
     /// Each hook by itself, with its name.
@@ -48,18 +48,18 @@ impl HookSet {
         self.0
     }
 
-    /// Bits that mean nothing are dropped.
+    /// A set from its bits. Bits that mean nothing are dropped.
     pub const fn from_bits(bits: u16) -> HookSet {
         HookSet(bits & HookSet::ALL.0)
     }
 
-    /// All hooks of `other` are in it.
+    /// Whether all hooks of `other` are in the set.
     #[inline]
     pub const fn contains(self, other: HookSet) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Some hook of `other` is in it.
+    /// Whether some hook of `other` is in the set.
     #[inline]
     pub const fn intersects(self, other: HookSet) -> bool {
         self.0 & other.0 != 0
@@ -83,11 +83,11 @@ impl std::ops::BitOr for HookSet {
     }
 }
 
-/// What a hook that may refuse says.
+/// The answer of a hook that may refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Allow,
-    /// What a 5.0 client is told. A code that the answer cannot carry is told as Not authorized.
+    /// Refused: a 5.0 client is told this code, or Not authorized if the answer cannot carry it.
     Deny(ReasonCode),
 }
 
@@ -99,13 +99,14 @@ impl Verdict {
 
 /// The hooks of one shard, called on its thread within its turn: they must neither block nor panic.
 ///
-/// Views are valid until a call returns; what a hook wants to keep it copies. `publish` changes a message through calls
+/// Views are valid until a call returns; a hook copies what it wants to keep. `publish` changes a message through calls
 /// that copy at once. A hook that `hooks` does not name is not called.
 pub trait Hooks {
-    /// Asked once, before anything else.
+    /// The hooks to be called. The shard asks once, before anything else.
     fn hooks(&self) -> HookSet;
 
-    /// A client wants to connect; its session's bounds may be set. Denied: CONNACK with the reason.
+    /// Decides whether a client may connect, and may set bounds for its session. A denial is answered by a CONNACK with
+    /// the reason.
     fn connect(
         &mut self,
         client: &ClientView<'_>,
@@ -116,7 +117,7 @@ pub trait Hooks {
         Verdict::Allow
     }
 
-    /// One filter of a SUBSCRIBE, `$share/...` included; `qos` is what is asked for and may be lowered.
+    /// Decides about one filter of a SUBSCRIBE, `$share/...` included. `qos` is the requested one and may be lowered.
     fn authorize_subscribe(
         &mut self,
         client: &ClientView<'_>,
@@ -127,53 +128,55 @@ pub trait Hooks {
         Verdict::Allow
     }
 
-    /// One filter of an UNSUBSCRIBE that the client was subscribed to.
+    /// Hears of one filter of an UNSUBSCRIBE, if the client was subscribed to it.
     fn unsubscribed(&mut self, client: &ClientView<'_>, filter: &str) {
         let _ = (client, filter);
     }
 
-    /// A message at its origin, once, before authorization, retain and routing. Denied: it goes nowhere. Not called for
-    /// messages that `MessageEdit::hold` is for.
+    /// May change or refuse a message at its origin, once, before authorization, retain and routing. A denied message
+    /// goes nowhere. The hook is not called for messages for which `MessageEdit::pledge` promised a change.
     fn publish(&mut self, client: &ClientView<'_>, message: &mut MessageEdit<'_>) -> Verdict {
         let _ = (client, message);
         Verdict::Allow
     }
 
-    /// So many messages got what the last one that was given to `publish` got, as `MessageEdit::hold` allows.
+    /// Hears that so many messages got the change of the last message that `publish` was called for, as
+    /// `MessageEdit::pledge` allows.
     fn repeated(&mut self, count: u64) {
         let _ = count;
     }
 
-    /// What the shard does until the next call is more than to reach for the next message: its time is nobody's hook's.
-    /// Between two calls of `publish` or `authorize_publish` without it there is next to none.
+    /// Tells that other work follows until the next call, so that its time is not counted as a hook's. Between two
+    /// calls of `publish` or `authorize_publish` without this call, next to no time passes.
     fn pause(&mut self) {}
 
-    /// The message as `publish` left it.
+    /// Decides about the message as `publish` left it.
     fn authorize_publish(&mut self, client: &ClientView<'_>, message: &MessageView<'_>) -> Verdict {
         let _ = (client, message);
         Verdict::Allow
     }
 
-    /// Whether the receiver gets the message; called for each, with the QoS and retain flag as published.
+    /// Decides whether a receiver gets the message. It is called for each receiver, with the QoS and retain flag as
+    /// published.
     fn deliver(&mut self, receiver: &ClientView<'_>, message: &MessageView<'_>) -> bool {
         let _ = (receiver, message);
         true
     }
 
-    /// Something has happened: `EVENTS`, and with `DROPS` also `HookEvent::Dropped`.
+    /// Hears of an event of `EVENTS`; with `DROPS` also of `HookEvent::Dropped`.
     fn event(&mut self, event: &HookEvent<'_>) {
         let _ = event;
     }
 
-    /// About once a second.
+    /// Is called about once a second.
     fn tick(&mut self) {}
 
-    /// Whose verdict the last denial was.
+    /// The name of the plugin that gave the last denial.
     fn denier(&self) -> Option<&str> {
         None
     }
 
-    /// What the calls came to so far, by plugin and hook; asked for now and then.
+    /// The account of all calls so far, by plugin and hook. The shard asks for it now and then.
     fn figures(&self) -> Vec<HookFigures> {
         Vec::new()
     }

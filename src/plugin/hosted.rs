@@ -1,44 +1,44 @@
 //! The hooks of one shard, and what their calls need.
 
-use super::held::Held;
+use super::pledge::Pledge;
 use super::{ClientView, EditBuffers, HookSet, Hooks, MessageView, Receivers};
 use crate::peers::ShardId;
 use crate::session::{Clients, SessionKey};
 use crate::time::Instant;
 
-/// The hooks of a shard, if somebody has any.
+/// The hooks of a shard; none if no plugin has any.
 #[derive(Default)]
 pub(crate) struct Hosted {
-    /// The hooks that somebody has; empty without `plugged`.
+    /// The hooks that plugins have; empty without `plugged`.
     pub set: HookSet,
     pub plugged: Option<Box<Plugged>>,
 }
 
-/// Hooks, and what their calls need.
+/// Hooks, and the buffers that their calls need.
 pub(crate) struct Plugged {
     pub hooks: Box<dyn Hooks>,
     pub buffers: EditBuffers,
-    /// The properties of a message between which others stood.
+    /// The properties of a message, put together: properties that do not travel on stood between them.
     pub joined: Vec<u8>,
-    pub held: Held,
+    pub pledge: Pledge,
     pub tick: Option<Instant>,
 }
 
 impl Hosted {
-    /// Calls these hooks from now on.
+    /// Plugs in the hooks: they are called from now on.
     pub(crate) fn plug(&mut self, hooks: Box<dyn Hooks>) -> &mut Plugged {
         self.set = hooks.hooks();
         self.plugged.insert(Box::new(Plugged {
             hooks,
             buffers: EditBuffers::default(),
             joined: Vec::new(),
-            held: Held::default(),
+            pledge: Pledge::default(),
             tick: None,
         }))
     }
 
-    /// The hooks that want to hear of events, and the client of a session to tell them of; `None`: nobody wants to, or the session
-    /// is gone.
+    /// The hooks that hear of events, and the client of a session to tell them of. `None`: no hook hears of events, or
+    /// the session is gone.
     #[inline]
     pub(crate) fn listener<'a>(
         &'a mut self,
@@ -53,7 +53,7 @@ impl Hosted {
         Some((&mut *plugged.hooks, ClientView::of(clients.session(key)?, shard)))
     }
 
-    /// The receivers of a message, if hooks want to be asked about them.
+    /// The receivers of a message, if there is a deliver hook.
     pub(crate) fn receivers<'a>(
         &'a mut self,
         message: impl FnOnce() -> MessageView<'a>,
@@ -68,10 +68,10 @@ impl Hosted {
 }
 
 impl Plugged {
-    /// From here on the hooks are called again for every message; whether messages passed without.
+    /// Ends the promise: the hooks are called again for every message. Returns whether messages passed without a call.
     #[inline]
-    pub(crate) fn end_held(&mut self) -> bool {
-        let count = self.held.end();
+    pub(crate) fn end_pledge(&mut self) -> bool {
+        let count = self.pledge.end();
         if count > 0 {
             self.hooks.repeated(count);
         }
@@ -79,7 +79,7 @@ impl Plugged {
     }
 }
 
-/// Whether the deliver hook, if there is one, lets the session have the message.
+/// Whether the session gets the message, as the deliver hook, if there is one, decides.
 pub(crate) fn is_wanted(
     receivers: &mut Option<Receivers<'_>>,
     clients: &mut Clients,

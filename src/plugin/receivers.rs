@@ -1,4 +1,4 @@
-//! The deliver hook, asked for each receiver of one message.
+//! Asks the deliver hook about each receiver of one message.
 
 use super::{ClientView, Hooks, MessageView};
 use crate::session::Session;
@@ -16,14 +16,14 @@ impl<'a> Receivers<'a> {
         Receivers { hooks, message, shard, skipped: 0 }
     }
 
-    /// Whether this one gets it.
+    /// Whether this receiver gets the message.
     pub fn wants(&mut self, receiver: &Session) -> bool {
         let is_wanted = self.hooks.deliver(&ClientView::of(receiver, self.shard), &self.message);
         self.skipped += u64::from(!is_wanted);
         is_wanted
     }
 
-    /// Those who did not get it.
+    /// How many receivers did not get the message.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }

@@ -6,22 +6,22 @@ use crate::session::{DropReason, Session};
 use crate::time::Instant;
 use std::net::SocketAddr;
 
-/// Who did it, or who receives.
+/// The client that caused a call, or the receiver of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientView<'a> {
-    /// Of a bridge: its name.
+    /// The client id; for a bridge, its name.
     pub client_id: &'a str,
     pub user_name: Option<&'a str>,
     pub peer: Option<SocketAddr>,
-    /// The address it connected to.
+    /// The local address of the client's connection.
     pub listener: Option<SocketAddr>,
-    /// `None`: not an MQTT client, a bridge for instance.
+    /// `None`: this is not an MQTT client but, for instance, a bridge.
     pub version: Option<ProtocolVersion>,
     pub shard: u16,
 }
 
 impl<'a> ClientView<'a> {
-    /// The client of a session: as it connected last, with as much as the shard keeps.
+    /// The client of a session as it connected last, with the facts that the shard keeps.
     pub fn of(session: &'a Session, shard: u16) -> ClientView<'a> {
         let client = ClientView { client_id: session.client_id(), shard, ..ClientView::default() };
         match session.profile() {
@@ -37,14 +37,14 @@ impl<'a> ClientView<'a> {
     }
 }
 
-/// What a CONNECT says beside who it is.
+/// The contents of a CONNECT beside the client's identity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectView<'a> {
     pub password: Option<&'a [u8]>,
     pub clean_start: bool,
-    /// As asked for; 0: none.
+    /// The requested keep alive; 0: none.
     pub keep_alive_s: u16,
-    /// As asked for; a 3.x client cannot ask.
+    /// The requested session expiry; a 3.x client cannot request one.
     pub session_expiry_s: Option<u32>,
     pub will: Option<MessageView<'a>>,
     pub user_properties: UserProperties<'a>,
@@ -57,14 +57,15 @@ pub struct MessageView<'a> {
     pub payload: &'a [u8],
     pub qos: QoS,
     pub retain: bool,
-    /// Seconds it is still wanted; `None`: for ever.
+    /// For how many seconds the message is still wanted; `None`: for ever.
     pub message_expiry_s: Option<u32>,
-    /// Encoded as in a PUBLISH, one behind the other: those that travel with the message, message expiry excluded.
+    /// The properties that travel with the message, without message expiry, one behind the other, encoded as in a
+    /// PUBLISH.
     pub raw_properties: &'a [u8],
 }
 
 impl<'a> MessageView<'a> {
-    /// A message of the broker: its topic was validated when it was decoded.
+    /// A view of a message of the broker, whose topic was validated when it was decoded.
     pub fn of(message: &Message<'a>, now: Instant) -> MessageView<'a> {
         let Message { topic, properties, payload, meta, .. } = message;
         MessageView::with(MessageView::text(topic), properties, payload, meta, now)
@@ -75,7 +76,7 @@ impl<'a> MessageView<'a> {
         simdutf8::basic::from_utf8(topic).unwrap_or_default()
     }
 
-    /// As `of`, where the message's topic is there as text.
+    /// As `of`, if the topic is at hand as text.
     #[inline]
     pub fn with(
         topic: &'a str,
@@ -137,7 +138,7 @@ impl<'a> MessageView<'a> {
     }
 }
 
-/// Something that has happened.
+/// An event that hooks hear of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookEvent<'a> {
     Connected {
@@ -155,9 +156,9 @@ pub enum HookEvent<'a> {
     SessionEnded {
         client: ClientView<'a>,
     },
-    /// A message did not reach somebody.
+    /// A message did not reach a receiver.
     Dropped {
-        /// Who did not get it, or whose it was when it was denied; `None`: no one client.
+        /// The client that did not get the message, or whose message was denied; `None`: it is not one client.
         client_id: Option<&'a str>,
         topic: &'a str,
         why: DropReason,

@@ -2,8 +2,8 @@
 //!
 //! A library exports a table of functions; the broker copies it and never closes the library. Nothing crosses the
 //! boundary but views that end with the call and functions that copy. A handle is a number that only the running call
-//! of its thread answers to: it is compared and never followed. What a plugin wants changed is validated and copied
-//! while its hook runs, kept here, and applied when the hook has returned, so that no view moves under it, and a hook
+//! of its thread answers to: it is compared and never followed. A change that a plugin asks for is validated and copied
+//! while its hook runs, kept here, and applied when the hook has returned. So no view moves under the hook, and a hook
 //! that fails leaves the message as it was. Neither the plugin nor the broker ever has memory of the other.
 #![allow(unsafe_code)]
 
@@ -28,10 +28,10 @@ use layout::PluginTable;
 pub use handles::stale_calls;
 pub use library::LoadError;
 
-/// What plugins in C are built with.
+/// The header with which plugins in C are built.
 pub const HEADER: &str = include_str!("abi/ringmq_plugin.h");
 
-/// The same for plugins in Rust.
+/// The header for plugins in Rust.
 pub const HEADER_RUST: &str = include_str!("abi/layout.rs");
 
 /// A library that makes instances of a plugin.
@@ -45,7 +45,7 @@ pub struct LibraryFactory {
 }
 
 impl LibraryFactory {
-    /// Loads the library at `path` as the plugin `name`; `options` are those of its configuration.
+    /// Loads the library at `path` as the plugin `name`; `options` are the plugin's in the configuration.
     pub fn load(
         name: &str,
         path: &Path,
@@ -54,7 +54,7 @@ impl LibraryFactory {
         Ok(LibraryFactory { name: name.into(), table: library::load(path)?, options, place: None })
     }
 
-    /// Where an operator finds what it was made of: `FILE:LINE`.
+    /// Notes where the plugin is configured: `FILE:LINE`.
     #[must_use]
     pub fn configured_at(self, place: String) -> LibraryFactory {
         LibraryFactory { place: Some(place), ..self }

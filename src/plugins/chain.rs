@@ -1,4 +1,4 @@
-//! The chain of one shard's plugins: calls them in their order, times them, counts, and contains what goes wrong.
+//! The chain of one shard's plugins: calls them in their order, times and counts the calls, and contains failures.
 
 #[cfg(test)]
 mod tests;
@@ -20,36 +20,36 @@ use crate::plugin::{
 use crate::printable::Quoted;
 
 /// Of the hooks that run for every message, one call in so many is timed exactly: reading the clock would cost more
-/// than most of them. Whether a call is slow is seen for each, by the kernel's tick.
+/// than most of the calls. Slow calls are noticed in any case, by the kernel's tick.
 const TIMED_EVERY: u64 = 64;
 
 /// The hooks that run for every message or every delivery.
 const FREQUENT: HookSet =
     HookSet::PUBLISH.union(HookSet::AUTHORIZE_PUBLISH).union(HookSet::DELIVER);
 
-/// The hooks that one message after another meets.
+/// The hooks that are called for one message after another.
 const AT_ORIGIN: HookSet = HookSet::PUBLISH.union(HookSet::AUTHORIZE_PUBLISH);
 
-/// What a client is told whose request a broken plugin could not judge.
+/// The answer to a client whose request a broken plugin could not judge.
 const FAILED: Verdict = Verdict::Deny(ReasonCode::ImplementationSpecificError);
 
 /// The plugins of one shard.
 pub struct Chain {
     links: Vec<Link>,
     hooks: HookSet,
-    /// When the last call at a message's origin ended, while the next one follows it at once.
+    /// When the last call at a message's origin ended, if the next one follows at once.
     row_ms: Option<u64>,
-    /// The place of the link whose verdict the last denial was.
+    /// The index of the plugin that gave the last denial.
     denier: usize,
 }
 
 struct Link {
     name: String,
     shard: u16,
-    /// Its place in the chain, and where the shard says that it is in one of its calls.
+    /// The plugin's index in the chain, and where the shard notes that it is in one of the plugin's calls.
     place: usize,
     presence: Arc<Presence>,
-    /// `None` only while it is dropped.
+    /// `None` only while the plugin is dropped.
     plugin: Option<Box<dyn Plugin>>,
     hooks: HookSet,
     on_error: OnError,
@@ -78,13 +78,13 @@ impl Chain {
         Ok(Chain { links, hooks, row_ms: None, denier: 0 })
     }
 
-    /// Asks those who have the hook until one denies.
+    /// Asks the plugins that have the hook until one denies.
     fn ask(
         &mut self,
         hook: HookSet,
         mut work: impl FnMut(&mut Link, &mut u64) -> Result<Verdict, Failed>,
     ) -> Verdict {
-        // One look at the clock a call instead of two.
+        // The clock is read once a call instead of twice.
         let row_ms = if AT_ORIGIN.contains(hook) { self.row_ms } else { None };
         let mut began_ms = row_ms.unwrap_or_else(tick::now_ms);
         let (links, denier) = (&mut self.links, &mut self.denier);
@@ -126,7 +126,7 @@ impl Chain {
     ) {
         let mut began_ms = tick::now_ms();
         for link in self.links.iter_mut().filter(|link| link.hooks.contains(hook)) {
-            // Nobody waits for an answer that could be a refusal.
+            // No answer of this hook could refuse anything.
             let _ = link.call(hook, client_id, &mut began_ms, &mut work);
         }
     }
@@ -166,7 +166,7 @@ impl Hooks for Chain {
             let verdict = link.call(HookSet::SUBSCRIBE, client.client_id, began_ms, |plugin| {
                 plugin.authorize_subscribe(client, filter, qos)
             });
-            // It may be lowered only.
+            // A plugin may only lower the QoS.
             *qos = if verdict.is_ok() { before.min(*qos) } else { before };
             verdict
         })
@@ -179,7 +179,7 @@ impl Hooks for Chain {
     }
 
     fn publish(&mut self, client: &ClientView<'_>, message: &mut MessageEdit<'_>) -> Verdict {
-        let mut is_held = true;
+        let mut is_pledged = true;
         let verdict = self.ask(HookSet::PUBLISH, |link, began_ms| {
             // A message that is denied needs no undoing.
             let before = (link.on_error == OnError::Pass).then(|| message.save());
@@ -189,11 +189,11 @@ impl Hooks for Chain {
             if let (Err(_), Some(before)) = (&verdict, before) {
                 message.restore(before);
             }
-            is_held &= message.take_hold() && verdict.is_ok();
+            is_pledged &= message.take_pledge() && verdict.is_ok();
             verdict
         });
-        if is_held {
-            message.hold();
+        if is_pledged {
+            message.pledge();
         }
         verdict
     }
@@ -297,8 +297,8 @@ impl Link {
         })
     }
 
-    /// One call of a hook for a client (empty: for none), contained, timed and counted. `began_ms` is when it begins, and
-    /// then when it ended.
+    /// Calls a hook for a client (empty: for none); the call is contained, timed and counted. `began_ms` is when the
+    /// call begins, and afterwards when it ended.
     #[inline]
     fn call<T>(
         &mut self,
@@ -336,7 +336,8 @@ impl Link {
         }
     }
 
-    /// The kernel's clock has moved by `passed_ms`: was the call as slow, or did it merely stand across a tick?
+    /// Judges a call during which the kernel's tick moved by `passed_ms`: the call was as slow as that, or it merely
+    /// began just before a tick.
     #[cold]
     fn judge_time(
         &mut self,

@@ -1,4 +1,4 @@
-//! Keeps a panic within the call of a plugin: what it said is handed on, and nothing is printed from a shard's thread.
+//! Keeps a panic within the call of a plugin: its message is returned, and nothing is printed from a shard's thread.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -6,13 +6,13 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 thread_local! {
-    /// This thread is in a plugin's call.
+    /// Whether this thread is in a plugin's call.
     static IS_CONTAINED: Cell<bool> = const { Cell::new(false) };
-    /// Where the last contained panic was.
+    /// The place of the last contained panic.
     static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// From here on, a contained panic is not printed; all others are as before.
+/// Lets contained panics print nothing from now on; all others print as before.
 pub(super) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
@@ -27,11 +27,11 @@ pub(super) fn install() {
     });
 }
 
-/// What the call returns, or what its panic said and where.
+/// The result of the call, or the message and place of its panic.
 #[inline]
 pub(super) fn call<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     IS_CONTAINED.set(true);
-    // What the closure changes is the plugin's own or undone by the caller.
+    // Only the plugin's own values can be left half-changed, or values that the caller restores.
     let outcome = panic::catch_unwind(AssertUnwindSafe(work));
     IS_CONTAINED.set(false);
     outcome.map_err(explain)
@@ -44,7 +44,7 @@ fn explain(payload: Box<dyn Any + Send>) -> String {
         (_, Some(text)) => text.clone(),
         _ => "no text".to_owned(),
     };
-    // It may be of any type, so dropping it may panic once more.
+    // The payload may be of any type, so dropping it may panic once more.
     IS_CONTAINED.set(true);
     if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(again);

@@ -1,16 +1,16 @@
-//! The topics that a built-in plugin is for.
+//! The topics to which a built-in plugin applies.
 
 use crate::topic::{matches, parse_filter};
 
 #[derive(Clone, Debug)]
 pub(super) struct Filters {
     filters: Vec<String>,
-    /// `#` is one of them.
+    /// Whether `#` is among the filters.
     is_all: bool,
 }
 
 impl Filters {
-    /// The filters, or what is wrong with each that is none.
+    /// The filters, or an error for each that is invalid.
     pub(super) fn new(filters: &[String]) -> Result<Filters, Vec<String>> {
         let wrong: Vec<_> = filters.iter().filter_map(|filter| check(filter)).collect();
         if !wrong.is_empty() {
@@ -21,13 +21,13 @@ impl Filters {
 
     #[inline]
     pub(super) fn contains(&self, topic: &str) -> bool {
-        // What most want is told at a glance.
+        // Most topics are matched without a search.
         let is_ordinary = topic.as_bytes().first() != Some(&b'$');
         self.is_all && is_ordinary || self.filters.iter().any(|filter| matches(filter, topic))
     }
 }
 
-/// What is wrong with it.
+/// The error in a filter; `None`: it is valid.
 fn check(filter: &str) -> Option<String> {
     const ALLOWED: &str = "allowed: topic filters, such as \"a/+/c\" or \"a/#\"";
     match parse_filter(filter, usize::MAX, usize::MAX) {

@@ -1,4 +1,4 @@
-//! What a plugin is in Rust.
+//! The traits of a plugin in Rust.
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ use crate::plugin::{
 /// Its hooks are called on the shard's thread, within its turn: while one runs, the shard does nothing else. Views are
 /// valid until a call returns. An error or a panic is contained, counted, and handled as configured.
 pub trait Plugin {
-    /// The hooks that it has; asked once. No other is called.
+    /// The hooks that the plugin has, asked for once. No other hook is called.
     fn hooks(&self) -> HookSet;
 
-    /// A client wants to connect; its session's bounds may be set.
+    /// Decides whether a client may connect, and may set bounds for its session.
     fn connect(
         &mut self,
         client: &ClientView<'_>,
@@ -27,7 +27,7 @@ pub trait Plugin {
         Ok(Verdict::Allow)
     }
 
-    /// One filter of a SUBSCRIBE, `$share/...` included; `qos` may be lowered.
+    /// Decides about one filter of a SUBSCRIBE, `$share/...` included. `qos` may be lowered.
     fn authorize_subscribe(
         &mut self,
         client: &ClientView<'_>,
@@ -38,14 +38,14 @@ pub trait Plugin {
         Ok(Verdict::Allow)
     }
 
-    /// One filter of an UNSUBSCRIBE that the client was subscribed to.
+    /// Hears of one filter of an UNSUBSCRIBE, if the client was subscribed to it.
     fn unsubscribed(&mut self, client: &ClientView<'_>, filter: &str) -> Result<(), PluginError> {
         let _ = (client, filter);
         Ok(())
     }
 
-    /// A message at its origin, once, before authorization, retain and routing. What a failed call changed is undone
-    /// if the message goes on.
+    /// May change or refuse a message at its origin, once, before authorization, retain and routing. Changes of a
+    /// failed call are undone if the message goes on.
     fn publish(
         &mut self,
         client: &ClientView<'_>,
@@ -55,7 +55,7 @@ pub trait Plugin {
         Ok(Verdict::Allow)
     }
 
-    /// The message as all `publish` hooks left it.
+    /// Decides about the message as all `publish` hooks left it.
     fn authorize_publish(
         &mut self,
         client: &ClientView<'_>,
@@ -65,7 +65,7 @@ pub trait Plugin {
         Ok(Verdict::Allow)
     }
 
-    /// Whether the receiver gets the message.
+    /// Decides whether the receiver gets the message.
     fn deliver(
         &mut self,
         receiver: &ClientView<'_>,
@@ -75,13 +75,13 @@ pub trait Plugin {
         Ok(true)
     }
 
-    /// Something has happened: with `HookSet::EVENTS` connections and sessions, with `HookSet::DROPS` lost messages.
+    /// Hears of an event: with `HookSet::EVENTS` of connections and sessions, with `HookSet::DROPS` of lost messages.
     fn event(&mut self, event: &HookEvent<'_>) -> Result<(), PluginError> {
         let _ = event;
         Ok(())
     }
 
-    /// About once a second.
+    /// Is called about once a second.
     fn tick(&mut self) -> Result<(), PluginError> {
         Ok(())
     }
@@ -89,14 +89,14 @@ pub trait Plugin {
 
 /// Makes the instances of a plugin.
 pub trait PluginFactory: Send + Sync {
-    /// Letters, digits, `-` and `_`: in the log and in `$SYS/broker/plugins/NAME`.
+    /// The plugin's name in the log and in `$SYS/broker/plugins/NAME`: letters, digits, `-` and `_`.
     fn name(&self) -> &str;
 
-    /// Called once for each shard, on its thread, before it accepts a client.
+    /// Makes the instance of one shard, on its thread, before the shard accepts a client.
     fn make(&self, shard: u16) -> Result<Box<dyn Plugin>, PluginError>;
 }
 
-/// What a plugin could not do: a sentence for the log.
+/// The reason for which a plugin failed: a sentence for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginError(pub(super) String);
 

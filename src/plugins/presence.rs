@@ -1,29 +1,29 @@
-//! Which call of a plugin a shard is in, for a thread that looks on: a plugin that never returns cannot say so itself.
+//! The plugin's call in which a shard is, for a thread that looks on: a plugin that never returns cannot tell.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::plugin::HookSet;
 
-/// Written by the shard before and after each call, with plain stores.
+/// The call of one shard. The shard writes it before and after each call, with plain stores.
 #[derive(Debug, Default)]
 pub struct Presence {
-    /// 0: in none. Else the call's number, plugin and hook: unlike those of all calls before.
+    /// 0: no call. Else the call's number, plugin and hook, which no earlier call had.
     call: AtomicU64,
     /// The plugins of the chain.
     names: OnceLock<Vec<String>>,
 }
 
-/// A call that goes on.
+/// A call that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occupation<'a> {
-    /// The same for as long as it is the same call.
+    /// This number is the same as long as the call is.
     pub call: u64,
     pub plugin: &'a str,
     pub hook: &'static str,
 }
 
-/// Calls that are no hooks: behind those of `HookSet::NAMED`.
+/// Calls that are no hooks. Their indices follow those of `HookSet::NAMED`.
 const OTHERS: [&str; 2] = ["create", "destroy"];
 pub(super) const CREATE: usize = HookSet::NAMED.len();
 pub(super) const DESTROY: usize = HookSet::NAMED.len() + 1;
@@ -36,7 +36,8 @@ impl Presence {
         let _ = self.names.set(names.collect());
     }
 
-    /// `hook` is its index in `HookSet::NAMED`, or `CREATE` or `DESTROY`; `number` counts this plugin's calls of it from 1.
+    /// Notes that a call begins. `hook` is its index in `HookSet::NAMED`, or `CREATE` or `DESTROY`; `number` counts
+    /// this plugin's calls of it from 1.
     #[inline]
     pub(crate) fn enter(&self, plugin: usize, hook: usize, number: u64) {
         let fields = (plugin as u64) << FIELD_BITS | hook as u64;

@@ -1,4 +1,4 @@
-//! The account of one plugin's calls of one hook, and lines of the log that must not repeat themselves.
+//! The account of one plugin's calls of one hook, and lines of the log that must not repeat.
 
 use crate::plugin::{HookFigures, HookSet};
 
@@ -6,13 +6,13 @@ use crate::plugin::{HookFigures, HookSet};
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     pub calls: u64,
-    /// Refused, or a subscriber skipped.
+    /// Requests and messages refused, and subscribers skipped.
     pub denials: u64,
     pub errors: u64,
     pub panics: u64,
-    /// Took longer than the plugin's `slow_ms`.
+    /// Calls that took longer than the plugin's `slow_ms`.
     pub slow: u64,
-    /// Calls that were timed exactly, what they took together, and the longest known, nanoseconds.
+    /// How many calls were timed exactly, how many nanoseconds they took together, and the longest known call.
     pub timed: u64,
     pub timed_ns: u64,
     pub longest_ns: u64,
@@ -41,10 +41,10 @@ impl Tally {
     }
 }
 
-/// Between two lines about the same thing.
+/// The shortest time between two lines about the same thing.
 const SILENCE_MS: u64 = 10_000;
 
-/// Lets a line through now and then, and counts what it holds back.
+/// Lets a line through now and then, and counts the lines that it holds back.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Silence {
     until_ms: u64,
@@ -52,7 +52,7 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// How many were held back since the last line; `None`: this one is held back too.
+    /// How many lines were held back since the last one; `None`: this one is held back, too.
     pub(super) fn ask(&mut self, now_ms: u64) -> Option<u64> {
         if now_ms < self.until_ms {
             self.held_back += 1;
@@ -63,7 +63,7 @@ impl Silence {
     }
 }
 
-/// Where a hook's tally is.
+/// The index of a hook's tally.
 #[inline]
 pub(super) fn index(hook: HookSet) -> usize {
     hook.bits().trailing_zeros() as usize

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::plugin::{ClientView, MessageEdit};
 
-/// A text taken apart once, to be put together for each message.
+/// A text that was parsed once and is rendered for each message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template {
     parts: Vec<Part>,
@@ -15,7 +15,7 @@ pub(super) struct Template {
 enum Part {
     Text(String),
     Variable(Variable),
-    /// By its number.
+    /// The capture of this number.
     Capture(usize),
 }
 
@@ -48,7 +48,7 @@ const VARIABLES: [(&str, Variable); 11] = [
     ("plugin", Variable::Plugin),
 ];
 
-/// What captures of a pattern a template may name.
+/// The captures of a pattern, which a template may name.
 pub(super) struct Captures<'a> {
     pub pattern: &'a regex::Regex,
 }
@@ -64,7 +64,8 @@ impl Captures<'_> {
 }
 
 impl Template {
-    /// Takes `text` apart; `plugin` is what its variable stands for. Without `captures` there are none to name.
+    /// Parses `text`; `plugin` is the value of the variable for the plugin's name. Without `captures` the text may name
+    /// none.
     pub(super) fn parse(
         text: &str,
         plugin: &str,
@@ -100,7 +101,7 @@ impl Template {
         Ok(template)
     }
 
-    /// Whether it is the same for all messages of one client on one topic.
+    /// Whether the text is the same for all messages of one client on one topic.
     pub(super) fn is_of_client_and_topic(&self) -> bool {
         self.parts.iter().all(|part| match part {
             Part::Text(_) => true,
@@ -121,7 +122,7 @@ impl Template {
         }
     }
 
-    /// The text, where it is there already and need not be put together.
+    /// The text, if it exists as a whole and need not be rendered.
     #[inline]
     pub(super) fn borrowed<'t>(&'t self, client: &ClientView<'t>) -> Option<&'t str> {
         match self.parts.as_slice() {
@@ -131,7 +132,7 @@ impl Template {
         }
     }
 
-    /// Puts the text together in `out`. `capture` is what a number stands for.
+    /// Renders the text into `out`. `capture` gives the value of a number.
     pub(super) fn render<'c>(
         &self,
         client: &ClientView<'_>,
@@ -174,7 +175,7 @@ impl Variable {
             Variable::Listener => {
                 client.listener.into_iter().for_each(|address| push(out, address))
             }
-            // Known when the template is parsed.
+            // The plugin's name became a part of the text when the template was parsed.
             Variable::Plugin => {}
         }
     }
@@ -188,7 +189,7 @@ fn unix_ms() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
 }
 
-/// What stands between `${` and `}`, or behind `$`.
+/// The part for a name that stands between `${` and `}`, or behind `$`.
 fn part(name: &str, captures: Option<&Captures>) -> Result<Part, String> {
     let number = name.parse::<usize>().ok().filter(|_| name.bytes().all(|b| b.is_ascii_digit()));
     if let Some(captures) = captures {
@@ -238,7 +239,7 @@ mod tests {
         }
     }
 
-    /// What a template makes of a message to `a/b`.
+    /// The rendered text for a message to `a/b`.
     fn render(text: &str, client: &ClientView<'_>, captures: Option<&Captures>) -> String {
         let original = MessageView {
             topic: "a/b",

@@ -1,4 +1,4 @@
-//! The kernel's tick: a clock that costs a few nanoseconds to read, for what happens with every message.
+//! The kernel's tick: a clock that takes a few nanoseconds to read, for work that is done with every message.
 
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ pub(super) fn now_ms() -> u64 {
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
-/// How far two readings may be off, milliseconds.
+/// How many milliseconds two readings may be off.
 pub(super) fn resolution_ms() -> u64 {
     static RESOLUTION_MS: OnceLock<u64> = OnceLock::new();
     *RESOLUTION_MS.get_or_init(|| {

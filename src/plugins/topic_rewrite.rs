@@ -9,7 +9,7 @@ use crate::config::plugin::{PluginSettings, RewriteSettings};
 use crate::config::table::Refusal;
 use crate::plugin::{ClientView, HookSet, MessageEdit, Verdict};
 
-/// What one compiled pattern, and what its matching remembers, may take, bytes.
+/// The most bytes that one compiled pattern may take, and that its matching may take.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 pub(super) struct TopicRewriteFactory {
@@ -27,7 +27,7 @@ struct Rule {
 /// One shard's instance.
 struct TopicRewrite {
     rules: Vec<(Rule, CaptureLocations)>,
-    /// The new topic.
+    /// The memory of the new topic.
     topic: String,
 }
 
@@ -53,7 +53,7 @@ impl TopicRewriteFactory {
 }
 
 impl Rule {
-    /// The rule, or the key that is wrong and why.
+    /// The rule, or the wrong key with the reason.
     fn new(plugin: &str, settings: &RewriteSettings) -> Result<Rule, (&'static str, String)> {
         let filters = Filters::new(std::slice::from_ref(&settings.filter))
             .map_err(|wrong| ("filter", wrong.join("; ")))?;
@@ -69,7 +69,7 @@ impl Rule {
     }
 }
 
-/// The last line of what the parser says: the others draw where.
+/// The last line of the parser's message: the others draw the place of the error.
 fn explain(pattern: &str, error: &regex::Error) -> String {
     let said = error.to_string();
     let why = said.lines().last().unwrap_or_default().trim();
@@ -86,7 +86,7 @@ impl PluginFactory for TopicRewriteFactory {
 
     fn make(&self, _shard: u16) -> Result<Box<dyn Plugin>, PluginError> {
         let with_locations = |rule: &Rule| {
-            // A clone shares the compiled program, and has its own memory to match in.
+            // A clone shares the compiled program, and has memory of its own to match in.
             let rule = rule.clone();
             let locations = rule.pattern.capture_locations();
             (rule, locations)
@@ -150,7 +150,7 @@ mod tests {
         TopicRewriteFactory::new(&settings, &rules)
     }
 
-    /// What becomes of a topic; `None`: an error.
+    /// The topic that the plugin makes of a topic; `None`: an error.
     fn rewrite(plugin: &mut dyn Plugin, topic: &str) -> Option<String> {
         let original = MessageView { topic, ..MessageView::default() };
         let (limits, mut buffers) = (Limits::default(), EditBuffers::default());
@@ -177,7 +177,7 @@ mod tests {
             ("a-middle-z/x", Some("middle")),
             ("a-middle-z/y", Some("a-middle-z/y")),
             ("untouched", Some("untouched")),
-            // A client identifier may have what a topic may not.
+            // A client identifier may have characters that a topic may not.
             ("client", None),
         ] {
             assert_eq!(rewrite(&mut *plugin, topic).as_deref(), want, "{topic}");

@@ -21,12 +21,12 @@ struct Property {
     encoded: Encoded,
 }
 
-/// What of a property that is added can be put together before there is a message.
+/// The part of a property that can be encoded before there is a message.
 #[derive(Clone)]
 enum Encoded {
     All(FixedProperty),
     Name(PropertyName),
-    /// It cannot be encoded and fails with each message, or it replaces others.
+    /// The property cannot be encoded and fails with each message, or it replaces others.
     Nothing,
 }
 
@@ -34,9 +34,9 @@ enum Encoded {
 struct UserProperty {
     filters: Filters,
     properties: Vec<Property>,
-    /// All properties are the same for all messages of one client on one topic.
-    is_held: bool,
-    /// The value that is being put together.
+    /// Whether all properties are the same for all messages of one client on one topic.
+    is_pledged: bool,
+    /// The memory of the value.
     value: String,
 }
 
@@ -92,9 +92,9 @@ impl PluginFactory for UserPropertyFactory {
 
     fn make(&self, _shard: u16) -> Result<Box<dyn Plugin>, PluginError> {
         let (filters, properties) = (self.filters.clone(), self.properties.clone());
-        let is_held =
+        let is_pledged =
             properties.iter().all(|one| !one.replace && one.value.is_of_client_and_topic());
-        Ok(Box::new(UserProperty { filters, properties, is_held, value: String::new() }))
+        Ok(Box::new(UserProperty { filters, properties, is_pledged, value: String::new() }))
     }
 }
 
@@ -108,8 +108,8 @@ impl Plugin for UserProperty {
         client: &ClientView<'_>,
         message: &mut MessageEdit<'_>,
     ) -> Result<Verdict, PluginError> {
-        if self.is_held {
-            message.hold();
+        if self.is_pledged {
+            message.pledge();
         }
         if !self.filters.contains(message.topic()) {
             return Ok(Verdict::Allow);
@@ -165,7 +165,7 @@ mod tests {
         UserPropertyFactory::new(&settings, &filters, &properties)
     }
 
-    /// The user properties of a message with `a: 1`, `x: old`, `a: 2` behind the plugin.
+    /// Compares the user properties that a message with `a: 1`, `x: old`, `a: 2` has behind the plugin.
     fn check(topic: &str, factory: &UserPropertyFactory, want: &[(&str, &str)]) {
         let raw = b"\x26\0\x01a\0\x011\x26\0\x01x\0\x03old\x26\0\x01a\0\x012";
         let original = MessageView { topic, raw_properties: raw, ..MessageView::default() };
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_from_client_and_topic_holds() {
+    fn a_property_that_follows_from_client_and_topic_is_pledged() {
         for (value, replace, want) in [
             ("fixed ${client_id} ${user_name} ${topic} ${peer} ${listener} ${shard}", false, true),
             ("fixed", true, false),
@@ -210,7 +210,7 @@ mod tests {
                 let (limits, mut buffers) = (Limits::default(), EditBuffers::default());
                 let mut message = MessageEdit::new(original, &mut buffers, &limits);
                 plugin.publish(&ClientView::default(), &mut message).unwrap();
-                assert_eq!(message.take_hold(), want, "{value} {topic}");
+                assert_eq!(message.take_pledge(), want, "{value} {topic}");
             }
         }
     }

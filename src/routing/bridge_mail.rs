@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! shard -> bridges   Messages, Retained, Taken
-//! bridges -> shard   Publish, Written, Hold, RetainedQuery, Status
+//! bridges -> shard   Publish, Written, Block, RetainedQuery, Status
 //! ```
 
 use super::mail::{Batch, BatchReader};
@@ -11,12 +11,12 @@ use crate::bridge::hops::{self, Trail};
 use crate::codec::ReasonCode;
 use crate::time::Instant;
 
-/// A bridge's place in the configuration.
+/// The index of a bridge in the configuration.
 pub type BridgeId = u16;
 
 pub use crate::config::bridge::BRIDGE_COUNT_MAX;
 
-/// The publisher of what a bridge brings in: no session's number, as generations begin at 1.
+/// The publisher of messages that a bridge brings in: the number belongs to no session, as generations begin at 1.
 pub(crate) fn publisher_of(bridge: BridgeId) -> u64 {
     u64::from(bridge) + 1
 }
@@ -25,9 +25,9 @@ pub(crate) fn publisher_of(bridge: BridgeId) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     pub bridge: BridgeId,
-    /// The rule's place among the bridge's forward rules.
+    /// The index of the rule among the bridge's forward rules.
     pub rule: u16,
-    /// The message goes to the log, and its publisher is answered when it is there.
+    /// Whether the message goes to the log, and its publisher is answered when the log has it.
     pub is_stored: bool,
 }
 
@@ -35,14 +35,14 @@ pub struct Target {
 #[derive(Debug)]
 pub enum ToBridges {
     Messages(BridgeBatch),
-    /// An answer to `FromBridges::RetainedQuery`; `more`: where to go on.
+    /// An answer to `FromBridges::RetainedQuery`. `more` says where the next query goes on.
     Retained {
         request: u64,
         messages: BridgeBatch,
         more: Option<Box<str>>,
     },
-    /// The messages with these numbers, which a bridge brought in, are the shard's now, or an error says why they are
-    /// refused.
+    /// The shard has admitted the messages with these numbers, which a bridge brought in, or refuses them with an
+    /// error.
     Taken {
         bridge: BridgeId,
         reason: ReasonCode,
@@ -53,18 +53,18 @@ pub enum ToBridges {
 /// From the bridges to a shard.
 #[derive(Debug)]
 pub enum FromBridges {
-    /// Messages of the remote side, for this shard to publish.
+    /// Messages of the remote broker, for this shard to publish.
     Publish {
         bridge: BridgeId,
         messages: InboundBatch,
     },
-    /// All messages up to this generation that the bridge's rules store have been written.
+    /// The bridge has written all messages up to this generation that its rules store.
     Written {
         bridge: BridgeId,
         through: Generation,
     },
-    /// Publishers whose messages the bridge stores are not read while this is on.
-    Hold {
+    /// While this is on, the shard does not read publishers whose messages the bridge stores.
+    Block {
         bridge: BridgeId,
         is_on: bool,
     },
@@ -73,12 +73,12 @@ pub enum FromBridges {
         filter: Box<str>,
         after: Option<Box<str>>,
     },
-    /// Topics below `$SYS/` and what they say, for the shard that publishes them.
+    /// Topics below `$SYS/` and their payloads, for the shard that publishes them.
     Status(Vec<(String, String)>),
 }
 
 impl ToBridges {
-    /// Bytes it holds, about.
+    /// The memory in use, in bytes: an estimate.
     pub fn size(&self) -> usize {
         size_of::<ToBridges>()
             + match self {
@@ -92,7 +92,7 @@ impl ToBridges {
 }
 
 impl FromBridges {
-    /// Bytes it holds, about.
+    /// The memory in use, in bytes: an estimate.
     pub fn size(&self) -> usize {
         size_of::<FromBridges>()
             + match self {
@@ -103,7 +103,7 @@ impl FromBridges {
                 FromBridges::Status(lines) => {
                     lines.iter().map(|(topic, value)| topic.len() + value.len()).sum()
                 }
-                FromBridges::Written { .. } | FromBridges::Hold { .. } => 0,
+                FromBridges::Written { .. } | FromBridges::Block { .. } => 0,
             }
     }
 }
@@ -112,14 +112,14 @@ impl FromBridges {
 #[derive(Debug, Default)]
 pub struct BridgeBatch(pub(super) Batch);
 
-/// One of them.
+/// One message of a batch.
 #[derive(Debug)]
 pub struct BridgeMessage<'a> {
-    /// None: a client that is a bridge was given it.
+    /// The rules that want the message. None: the message was given to a client that is a bridge.
     pub targets: Targets<'a>,
-    /// The origin shard's; `NONE` for a retained message.
+    /// The generation on the origin; `NONE` for a retained message.
     pub generation: Generation,
-    /// It was published by a client that is a bridge.
+    /// Whether a client that is a bridge published the message.
     pub from_bridge: bool,
     pub message: Message<'a>,
 }
@@ -202,10 +202,10 @@ pub struct InboundBatch(Batch);
 /// A message from a remote broker. Topic and properties were decoded, so they are valid.
 #[derive(Clone, Copy, Debug)]
 pub struct InboundMessage<'a> {
-    /// Asks for `ToBridges::Taken`; 0: nobody waits for it.
+    /// The number under which `ToBridges::Taken` answers; 0: no bridge waits for the answer.
     pub number: u64,
     pub topic: &'a str,
-    /// Encoded, as they travel on.
+    /// Encoded properties that travel on.
     pub properties: &'a [u8],
     pub payload: &'a [u8],
     pub qos: u8,
@@ -226,7 +226,7 @@ impl InboundBatch {
         self.push_with(inbound, &Trail::default());
     }
 
-    /// As `push`, for a message that has been elsewhere before.
+    /// As `push`, for a message that was at other brokers before.
     pub fn push_with(&mut self, inbound: &InboundMessage<'_>, trail: &Trail) {
         let meta = Meta {
             qos: inbound.qos,
@@ -243,7 +243,7 @@ impl InboundBatch {
         self.0.push_parts(parts, &meta);
     }
 
-    /// Each with its number.
+    /// Each message with its number.
     pub(crate) fn messages(&self) -> impl Iterator<Item = (u64, Message<'_>)> {
         let mut reader: BatchReader<'_> = self.0.reader();
         std::iter::from_fn(move || {

@@ -1,8 +1,8 @@
 //! Shared subscriptions: groups live on their owner's shard, which picks the member for each message.
 //!
-//! A member has credit: messages its shard can still take for it. Messages wait in the group while no member has
-//! any. What a member did not send, and QoS 1 messages that its ended session left unacknowledged, come back to the
-//! front of the group; QoS 2 messages once sent stay with their session. [MQTT-4.8.2-4] [MQTT-4.8.2-5]
+//! A member has credit: messages that its shard can still take for it. Messages wait in the group while no member has
+//! credit. Messages that a member did not send, and QoS 1 messages that its ended session left unacknowledged, come back to
+//! the front of the group. QoS 2 messages that were sent stay with their session. [MQTT-4.8.2-4] [MQTT-4.8.2-5]
 
 use crate::arena::{Gauge, Stored, allocated, map_size};
 use crate::codec::QoS;
@@ -15,7 +15,7 @@ use slab::Slab;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// What a member's subscription asks for.
+/// The options of a member's subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemberOptions {
     pub qos: QoS,
@@ -62,7 +62,7 @@ impl MemberOptions {
     }
 }
 
-/// A group of its owner: its place and the number that tells it from others that were there.
+/// The handle of a group on its owner: its index, and a number that tells it from earlier groups at that index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GroupKey {
     pub index: u32,
@@ -80,8 +80,8 @@ pub(crate) struct Group {
     pub members: Members<Member, MemberOptions>,
     /// Messages that no member could take yet.
     pub backlog: Queue,
-    /// Its holdings, as the list of the largest holders has them.
-    held: usize,
+    /// The bytes that the list of the largest holders counts for the group.
+    listed_bytes: usize,
 }
 
 impl Group {
@@ -90,13 +90,13 @@ impl Group {
         filter_of(&self.text)
     }
 
-    /// Messages above QoS 0 that wait.
+    /// How many messages above QoS 0 wait.
     pub(crate) fn acknowledged_backlog_count(&self) -> u64 {
         self.backlog.iter().filter(|queued| queued.stored.message().meta.qos > 0).count() as u64
     }
 
-    /// Puts a message at the end of the backlog; how many messages were dropped for it. Those that had expired are
-    /// added to `expired`.
+    /// Puts a message at the end of the backlog; returns how many messages were dropped for it. Expired messages are
+    /// added to `expired` instead.
     pub(crate) fn wait(
         &mut self,
         now: Instant,
@@ -121,7 +121,8 @@ impl Group {
         dropped
     }
 
-    /// Puts messages that came back, in their order, in front of all others; how many messages were dropped for it.
+    /// Puts messages that came back, in their order, in front of all others; returns how many messages were dropped for
+    /// them.
     pub(crate) fn take_back(
         &mut self,
         returned: Vec<Stored>,
@@ -150,18 +151,18 @@ fn waiting(stored: Stored) -> Queued {
 #[derive(Debug)]
 pub(crate) struct Groups {
     groups: Slab<Group>,
-    /// Groups ever made.
+    /// How many groups were ever made.
     number: u32,
     by_text: HashMap<Box<str>, u32, ahash::RandomState>,
     stored: Gauge,
-    /// What the texts of the groups take, and their members.
+    /// Bytes that the texts and the members of the groups take.
     texts_size: usize,
     members_size: usize,
     backlogs: Holders<u32>,
 }
 
 impl Groups {
-    /// `stored` counts what waits in the groups.
+    /// `stored` counts the messages that wait in the groups.
     pub(crate) fn new(state: ahash::RandomState, stored: Gauge) -> Groups {
         Groups {
             groups: Slab::new(),
@@ -174,7 +175,7 @@ impl Groups {
         }
     }
 
-    /// The memory held, what waits aside, in bytes: an estimate.
+    /// The memory in use, without the messages that wait, in bytes: an estimate.
     pub(crate) fn bytes(&self) -> usize {
         allocated(self.groups.capacity() * size_of::<Group>())
             + map_size(self.by_text.capacity(), size_of::<(Box<str>, u32)>())
@@ -203,7 +204,7 @@ impl Groups {
         self.groups.get_mut(index as usize)
     }
 
-    /// The group's place; whether it is new.
+    /// The index of the group, and whether the group is new.
     pub(crate) fn find_or_create(&mut self, text: &str) -> (u32, bool) {
         if let Some(index) = self.find(text) {
             return (index, false);
@@ -216,7 +217,7 @@ impl Groups {
             text: text.into(),
             members: Members::new(),
             backlog: Queue::new(self.stored.clone()),
-            held: 0,
+            listed_bytes: 0,
         });
         self.by_text.insert(text.into(), index);
         self.texts_size += 2 * allocated(text.len());
@@ -228,27 +229,27 @@ impl Groups {
         self.by_text.remove(&group.text);
         self.texts_size -= 2 * allocated(group.text.len());
         self.members_size -= group.members.bytes();
-        self.backlogs.set(index, group.held, 0);
+        self.backlogs.set(index, group.listed_bytes, 0);
         Some(group)
     }
 
-    /// What waits in a group has changed.
+    /// Lists a group whose backlog has changed.
     #[inline]
     pub(crate) fn list_backlog(&mut self, index: u32) {
         let Some(group) = self.groups.get_mut(index as usize) else { return };
-        let held = group.backlog.held_bytes();
-        if held != group.held {
-            self.backlogs.set(index, group.held, held);
-            group.held = held;
+        let bytes = group.backlog.stored_bytes();
+        if bytes != group.listed_bytes {
+            self.backlogs.set(index, group.listed_bytes, bytes);
+            group.listed_bytes = bytes;
         }
     }
 
-    /// The group for which most is stored, or nearly.
+    /// The group for which most is stored, to an eighth.
     pub(crate) fn largest_backlog(&self) -> Option<u32> {
         self.backlogs.largest()
     }
 
-    /// What is stored for all groups.
+    /// Bytes that are stored for all groups.
     pub(crate) fn backlog_bytes(&self) -> usize {
         self.backlogs.bytes()
     }
@@ -257,7 +258,7 @@ impl Groups {
         self.groups.len()
     }
 
-    /// Messages that wait in all groups.
+    /// How many messages above QoS 0 wait in all groups.
     pub(crate) fn acknowledged_backlog_count(&self) -> u64 {
         self.groups.iter().map(|(_, group)| group.acknowledged_backlog_count()).sum()
     }

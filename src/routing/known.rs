@@ -52,7 +52,7 @@ impl KnownInterest {
         self.remove_hash(hash, shard);
     }
 
-    /// The shards that may have a subscriber for a topic, and how many filters were looked at.
+    /// The shards that may have a subscriber for a topic, and how many filters the search visited.
     pub(crate) fn shards(&self, topic: &str) -> (ShardSet, usize) {
         let mut shards = ShardSet::EMPTY;
         let mut found_count = 0;
@@ -66,30 +66,30 @@ impl KnownInterest {
         (shards, visit_count + found_count)
     }
 
-    /// No topic's search looks at more.
+    /// The most filters that the search for one topic visits.
     pub(crate) fn visits_max(&self) -> usize {
         self.wildcards.visits_max()
     }
 
-    /// No topic's search finds more.
+    /// The most entries that the search for one topic finds.
     pub(crate) fn found_max(&self) -> usize {
         self.wildcards.found_max()
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub(crate) fn bytes(&self) -> usize {
         self.wildcards.bytes()
             + map_size(self.exact.capacity(), EXACT_SIZE)
             + map_size(self.collisions.capacity(), size_of::<((u64, ShardId), u32)>())
     }
 
-    /// What each other shard holds of a shard's subscriptions, at most: an estimate.
+    /// The most bytes that another shard holds for a shard's subscriptions: an estimate.
     pub(crate) fn bytes_of<K: Copy + Ord + std::hash::Hash, V: Copy>(
         subscriptions: &Index<K, V>,
     ) -> usize {
         let wild_count = subscriptions.filter_count() - subscriptions.exact_count();
         subscriptions.wild_bytes_as::<ShardId>()
-            // Where others have the same filter there is a list.
+            // A filter that several shards have announced has a list of these.
             + wild_count * allocated(1)
             // Half of a table may be empty.
             + subscriptions.exact_count() * 2 * (EXACT_SIZE + 1)

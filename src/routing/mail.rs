@@ -1,7 +1,7 @@
 //! The mail between shards: batches on three lanes for each ordered pair of shards.
 //!
-//! Publishes are copied into one contiguous batch per receiving shard and turn. What a lane has no room for stays in
-//! the outbox; above its mark, publishers are not read.
+//! Publishes are copied into one contiguous batch per receiving shard and turn. A batch for which a lane has no room stays in
+//! the outbox. Above the outbox's mark, publishers are not read.
 
 mod batch;
 
@@ -28,7 +28,7 @@ pub enum Lane {
     Member,
 }
 
-/// In the order in which a turn fills them: acks of interest follow all earlier publishes.
+/// The lanes in the order in which a turn fills them: acks of interest follow all earlier publishes.
 pub const LANES: [Lane; 3] = [Lane::Publish, Lane::Member, Lane::Control];
 
 /// One item of a lane.
@@ -51,7 +51,7 @@ impl Mail {
         }
     }
 
-    /// Bytes it holds, about.
+    /// The memory in use, in bytes: an estimate.
     pub fn size(&self) -> usize {
         match &self.0 {
             Content::Control(items) => items.iter().map(Control::size).sum(),
@@ -63,7 +63,7 @@ impl Mail {
 /// One line of control mail.
 #[derive(Debug)]
 pub(crate) enum Control {
-    /// The sender's first subscription to the filter, or the end of its last one.
+    /// The sender has its first subscription to the filter, or has lost its last one.
     Interest {
         filter: Box<str>,
         version: u64,
@@ -89,24 +89,24 @@ pub(crate) enum Control {
         session: SessionKey,
         connection: ConnectionId,
     },
-    /// The member is gone; `returned` is what it did not send.
+    /// The member has left; `returned` has the messages that it did not send.
     Leave {
         filter: Box<str>,
         session: SessionKey,
         returned: Batch,
     },
-    /// The member's client is gone for now.
+    /// The member's client is away for now.
     Away {
         filter: Box<str>,
         session: SessionKey,
         returned: Batch,
     },
-    /// Messages that did not find their member.
+    /// Messages that arrived after their member was gone.
     Stranded {
         group: GroupKey,
         returned: Batch,
     },
-    /// The member can take `count` more messages.
+    /// The member can take so many more messages.
     Credit {
         filter: Box<str>,
         session: SessionKey,
@@ -123,28 +123,28 @@ pub(crate) enum Control {
         session: SessionKey,
         request: u64,
         messages: Batch,
-        /// Where to go on; `None`: there is no more.
+        /// The topic after which the next query goes on; `None`: there is no more.
         more: Option<Box<str>>,
     },
     /// A retained message waits for room at its topic's owner.
     RoomAsk(Ask),
     RoomWord(Box<Word>),
-    /// The message that room was promised for will not claim it.
+    /// The sender will not send the message for which room was promised.
     PromiseBack {
         topic: Box<str>,
     },
     /// The sender's lease of the owner's room runs low.
     LeaseAsk,
     Lease(Room),
-    /// The owner needs what is not spent of the receiver's lease.
+    /// The owner needs back the room of the receiver's lease that is not spent.
     LeaseRecall,
     LeaseBack(Room),
     Counters(Box<Report>),
-    /// Clients of the sender fill its store: publishers wait, or do so no more.
-    Hold {
+    /// Clients of the sender fill its store: publishers of the receiver wait, or go on.
+    Block {
         is_on: bool,
     },
-    /// What was sent to the sender would take it many turns: publishers wait, or do so no more.
+    /// The mail for the sender would take it many turns: publishers of the receiver wait, or go on.
     Busy {
         is_on: bool,
     },
@@ -170,7 +170,7 @@ impl Control {
             Control::RoomAsk(Ask { topic, .. }) | Control::PromiseBack { topic } => topic.len(),
             Control::RoomWord(word) => size_of::<Word>() + word.topic.len(),
             Control::Joined { .. }
-            | Control::Hold { .. }
+            | Control::Block { .. }
             | Control::Busy { .. }
             | Control::LeaseAsk
             | Control::Lease(_)
@@ -187,7 +187,7 @@ impl Control {
 #[derive(Debug, Default)]
 struct Batches {
     closed: VecDeque<Batch>,
-    /// Without bytes: there is none.
+    /// The batch that may grow; a batch without bytes stands for none.
     open: Batch,
 }
 
@@ -196,14 +196,14 @@ impl Batches {
         self.closed.is_empty() && self.open.bytes.is_empty()
     }
 
-    /// Whether `size` more bytes go into the open batch, which is at most `size_max` large.
+    /// Whether the open batch has room for `size` more bytes, if it may have `size_max`.
     #[inline]
     fn has_room(&self, size: usize, size_max: usize) -> bool {
         let filled = self.open.bytes.len();
         filled > 0 && filled + size <= size_max
     }
 
-    /// Opens a batch behind the one that was open.
+    /// Opens a new batch and closes the one that was open.
     fn begin(&mut self, bytes: Vec<u8>, number: u64) {
         let before = std::mem::replace(&mut self.open, Batch { bytes, count: 0, number });
         if !before.bytes.is_empty() {
@@ -211,7 +211,7 @@ impl Batches {
         }
     }
 
-    /// The memory held.
+    /// The memory in use.
     fn memory(&self) -> usize {
         let closed: usize = self.closed.iter().map(|batch| batch.bytes.capacity()).sum();
         closed + self.open.bytes.capacity()
@@ -228,22 +228,23 @@ impl Batches {
     }
 }
 
-/// What waits for one other shard.
+/// The mail that waits for one other shard.
 #[derive(Debug, Default)]
 struct Waiting {
     control: Vec<Control>,
-    /// Each is sent when every batch up to its number is in its lane.
+    /// Each ack leaves when every batch up to its number is in its lane.
     acks: VecDeque<(u64, Control)>,
     publishes: Batches,
     members: Batches,
     publish_bytes: usize,
     member_bytes: usize,
-    /// Bytes of the last batch that left: what is made ready for the next one.
+    /// The size of the last batch that left: the next one gets a buffer of this size.
     last_batch_size: usize,
 }
 
 impl Waiting {
-    /// An empty buffer with room for a batch like the last one, that begins with `size` bytes and is closed at `size_max`.
+    /// An empty buffer for a batch that begins with `size` bytes and is closed at `size_max`, with room for a batch
+    /// like the last one.
     #[inline(never)]
     fn fresh(&self, size: usize, size_max: usize, spares: &mut BufferPool) -> Vec<u8> {
         let mut bytes = spares.take();
@@ -259,25 +260,26 @@ impl Waiting {
     }
 }
 
-/// All that waits for other shards.
+/// All mail that waits for other shards.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     to: Vec<Waiting>,
-    /// The shards for which something waits.
+    /// The shards for which mail waits.
     receivers: ShardSet,
-    /// Buffers of batches that were read, for the next ones: of these shards alone, as connections need smaller ones.
+    /// Buffers of batches that were read, for the next batches. They have a pool of their own, as connections need
+    /// smaller buffers.
     spares: BufferPool,
     mark: usize,
-    /// A batch is closed at so many bytes; a receiver gets nothing larger but single large messages.
+    /// A batch is closed at so many bytes. Only a single large message makes a larger batch.
     batch_size: usize,
-    /// Why publishers are not read, as bits.
+    /// The reasons for which publishers are not read, as bits.
     marks: u8,
-    /// The shards whose stores hold publishers, and those that have much to work off.
-    held_by: ShardSet,
+    /// The shards whose stores make publishers wait, and the shards that have much to work off.
+    blocked_by: ShardSet,
     busy: ShardSet,
-    /// Batches that wait on any publish or member lane.
+    /// How many batches wait on all publish and member lanes.
     batch_count: usize,
-    /// Batches ever opened.
+    /// How many batches were ever opened.
     batch_number: u64,
     control_count: usize,
     ack_count: usize,
@@ -290,7 +292,7 @@ const MAIL_MARK: u8 = 1;
 const STORE_MARK: u8 = 2;
 const BUSY_MARK: u8 = 4;
 
-/// Buffers of batches that are kept.
+/// How many buffers of batches are kept.
 const SPARE_COUNT_MAX: usize = 16;
 
 impl Outbox {
@@ -302,7 +304,7 @@ impl Outbox {
             mark,
             batch_size: BATCH_SIZE.min(mark),
             marks: 0,
-            held_by: ShardSet::EMPTY,
+            blocked_by: ShardSet::EMPTY,
             busy: ShardSet::EMPTY,
             batch_count: 0,
             batch_number: 0,
@@ -315,16 +317,16 @@ impl Outbox {
         self.batch_count + self.control_count + self.ack_count == 0
     }
 
-    /// Takes the buffer of a batch that was read. Where more come than go, few are kept.
+    /// Takes the buffer of a batch that was read. Where more buffers come than go, few are kept.
     pub(crate) fn give_back(&mut self, batch: Batch) {
-        // Where batches are small, a large buffer would hold few bytes.
+        // A large buffer is not kept where batches are small: it would hold few bytes.
         let is_fit = batch.bytes.capacity() <= 2 * self.batch_size;
         if is_fit && self.spares.count() < SPARE_COUNT_MAX {
             self.spares.give(batch.bytes);
         }
     }
 
-    /// The memory of what waits for other shards, about.
+    /// The memory of all mail that waits for other shards: an estimate.
     pub(crate) fn bytes(&self) -> usize {
         let controls = |waiting: &Waiting| -> usize {
             let acks = waiting.acks.iter().map(|(_, ack)| ack);
@@ -346,12 +348,13 @@ impl Outbox {
         self.spares.trim();
     }
 
-    /// The shards for which something waits, in the order of their numbers.
+    /// The shards for which mail waits, in the order of their numbers.
     pub(crate) fn receivers(&self) -> impl Iterator<Item = ShardId> + use<> {
         self.receivers.into_iter()
     }
 
-    /// Publishers are not read: more waits for some shard than its lanes should hold, or the store of one is held.
+    /// Whether publishers are not read: more mail waits for some shard than its lanes should hold, or some shard makes
+    /// publishers wait.
     pub(crate) fn is_above_mark(&self) -> bool {
         self.marks != 0
     }
@@ -360,17 +363,17 @@ impl Outbox {
         self.marks & (MAIL_MARK | BUSY_MARK) != 0
     }
 
-    pub(crate) fn is_held(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.marks & STORE_MARK != 0
     }
 
-    /// A shard's store holds publishers, or does so no more.
-    pub(crate) fn hold(&mut self, shard: ShardId, is_on: bool) {
-        self.held_by.set(shard, is_on);
-        self.set_mark(STORE_MARK, !self.held_by.is_empty());
+    /// Notes whether a shard's store makes publishers wait.
+    pub(crate) fn block(&mut self, shard: ShardId, is_on: bool) {
+        self.blocked_by.set(shard, is_on);
+        self.set_mark(STORE_MARK, !self.blocked_by.is_empty());
     }
 
-    /// A shard has much to work off, or does so no more.
+    /// Notes whether a shard has much to work off.
     pub(crate) fn wait_for(&mut self, shard: ShardId, is_on: bool) {
         self.busy.set(shard, is_on);
         self.set_mark(BUSY_MARK, !self.busy.is_empty());
@@ -386,7 +389,7 @@ impl Outbox {
         self.to[usize::from(to)].control.push(control);
     }
 
-    /// As `control`, once every earlier message is in its lane.
+    /// As `control`; the item leaves once every earlier message is in its lane.
     pub(crate) fn control_behind(&mut self, to: ShardId, control: Control) {
         self.ack_count += 1;
         self.receivers.insert(to);
@@ -398,7 +401,8 @@ impl Outbox {
         self.publish_behind(to, message, None);
     }
 
-    /// `repeated` is the number of the batch that ends with a message that this one repeats. Returns that of this one's.
+    /// `repeated` is the number of the batch that ends with a message that this one repeats. Returns the number of the
+    /// batch that has this message.
     #[inline]
     fn publish_behind(&mut self, to: ShardId, message: &Message<'_>, repeated: Option<u64>) -> u64 {
         let size = HEADER_SIZE + message.size();
@@ -418,7 +422,7 @@ impl Outbox {
         number
     }
 
-    /// To the shard that retains the message, with who has set it.
+    /// Sends a message with its setter to the shard that retains it.
     #[inline(never)]
     pub(crate) fn publish_to_owner(
         &mut self,
@@ -433,7 +437,7 @@ impl Outbox {
         waiting.publish_bytes += Setter::SIZE;
     }
 
-    /// To each of `shards`.
+    /// Sends a message to each of `shards`.
     #[inline]
     pub(crate) fn publish_to_all(&mut self, shards: ShardSet, message: &Message<'_>) {
         for shard in shards {
@@ -441,10 +445,10 @@ impl Outbox {
         }
     }
 
-    /// A run to each of `shards`.
+    /// Sends a run to each of `shards`.
     pub(crate) fn publish_run(&mut self, shards: ShardSet, run: &Run<'_>) {
         for shard in shards {
-            // In another batch it would follow something else.
+            // In another batch the repeat would follow another message.
             let mut last_batch = None;
             for message in run.messages() {
                 last_batch = Some(self.publish_behind(shard, &message, last_batch));
@@ -479,7 +483,7 @@ impl Outbox {
             return None;
         }
         if lane == Lane::Control {
-            self.release_acks(to);
+            self.send_acks(to);
         }
         let waiting = &mut self.to[usize::from(to)];
         let content = match lane {
@@ -521,8 +525,8 @@ impl Outbox {
         Some(Mail(content))
     }
 
-    /// Lets go the acks before which nothing waits any more.
-    fn release_acks(&mut self, to: ShardId) {
+    /// Sends the acks in front of which no batch waits any more.
+    fn send_acks(&mut self, to: ShardId) {
         if self.to[usize::from(to)].acks.is_empty() {
             return;
         }

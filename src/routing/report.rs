@@ -1,4 +1,4 @@
-//! What a shard says of itself to the one that publishes it for all.
+//! The figures of a shard, for the shard that publishes them for all.
 
 use crate::counters::Counters;
 use crate::gauges::Gauges;
@@ -10,6 +10,6 @@ pub(crate) struct Report {
     pub counters: Counters,
     pub gauges: Gauges,
     pub hooks: Vec<HookFigures>,
-    /// Messages that clients were sent and have not acknowledged.
+    /// How many messages clients were sent and have not acknowledged.
     pub unacknowledged: usize,
 }

@@ -1,4 +1,4 @@
-//! Retained messages by topic, on the shard that owns the topic: what is kept, for whom, and room for more.
+//! Retained messages by topic, on the shard that owns the topic: the messages, their setters, and the room for more.
 
 mod room;
 mod setters;
@@ -9,7 +9,7 @@ pub(crate) use setters::{Setter, SlotSetters};
 use crate::peers::ShardId;
 use crate::session::ConnectionId;
 
-/// The question for one message's room.
+/// Asks for room for one message.
 #[derive(Debug)]
 pub(crate) struct Ask {
     pub from: ShardId,
@@ -18,23 +18,23 @@ pub(crate) struct Ask {
     pub topic: Box<str>,
     pub size: usize,
     pub setter: Option<Setter>,
-    /// The asker's lease runs low.
+    /// Whether the asker's lease runs low.
     pub wants_lease: bool,
 }
 
-/// The owner's word.
+/// The answer of the owner.
 #[derive(Debug)]
 pub(crate) struct Word {
     pub connection: ConnectionId,
     pub request: u64,
     pub topic: Box<str>,
-    /// Room for the message is promised.
+    /// Whether room for the message is promised.
     pub is_promised: bool,
-    /// What the asker may spend from now on.
+    /// The lease: room that the asker may spend from now on.
     pub lease: Room,
 }
 
-/// Places of retained messages, and bytes.
+/// Room for retained messages: how many, and how many bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Room {
     pub messages: usize,
@@ -42,7 +42,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// What one message takes; `size` is that of its allocation.
+    /// The room that one message takes; `size` is the size of its allocation.
     pub(crate) fn of_one(size: usize) -> Room {
         Room { messages: 1, bytes: size }
     }

@@ -9,38 +9,38 @@ use std::rc::Rc;
 /// Where messages of one topic go. A change of a subscription that means the topic makes the route invalid.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Route {
-    /// One entry a session, whatever the number of its subscriptions that match.
+    /// One entry for each session, whatever the number of its subscriptions that match.
     pub local: Vec<LocalDelivery>,
-    /// Shared groups that this shard owns.
+    /// Indices of the shared groups that this shard owns.
     pub groups: Vec<u32>,
     /// Other shards with a subscriber.
     pub remote: ShardSet,
 }
 
-/// What one session's matching subscriptions come to.
+/// The delivery that all matching subscriptions of one session come to.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalDelivery {
     pub session: SessionKey,
     /// The highest QoS granted. [MQTT-3.3.4-2]
     pub qos: QoS,
     pub retain_as_published: bool,
-    /// All identifiers. [MQTT-3.3.4-4]
+    /// The identifiers of all matching subscriptions. [MQTT-3.3.4-4]
     pub ids: Option<Rc<[u32]>>,
     pub no_local: NoLocal,
 }
 
-/// What the session gets of its own messages.
+/// The delivery of a session's own messages to it.
 #[derive(Clone, Debug)]
 pub(crate) enum NoLocal {
-    /// The same as of others'.
+    /// The session gets its own messages like those of others.
     Same,
     Nothing,
-    /// Only what its subscriptions without No Local ask for.
+    /// The session gets what its subscriptions without No Local ask for.
     Other(Box<LocalDelivery>),
 }
 
 impl Route {
-    /// The memory it holds, about.
+    /// The memory in use, in bytes: an estimate.
     pub(crate) fn bytes(&self) -> usize {
         let local: usize = self.local.iter().map(LocalDelivery::bytes).sum();
         size_of::<Route>() + local + size_of_val(self.groups.as_slice())
@@ -56,7 +56,7 @@ impl LocalDelivery {
         size_of::<LocalDelivery>() + self.ids.as_ref().map_or(0, |ids| 16 + 4 * ids.len()) + other
     }
 
-    /// What the session gets of a message; `None`: nothing, as it has sent it itself.
+    /// The delivery of a message to the session; `None`: the session published the message and has set No Local.
     #[inline(always)]
     pub(crate) fn of(&self, message: &Message<'_>) -> Option<&LocalDelivery> {
         if message.meta.publisher != self.session.as_u64() {

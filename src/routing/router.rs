@@ -1,4 +1,5 @@
-//! Topic to receivers: local sessions, groups owned here, and shards with interest; remembered per topic.
+//! Finds a topic's receivers and remembers them as its route: local sessions, groups owned here, and shards with
+//! interest.
 
 use super::known::KnownInterest;
 use crate::arena::allocated;
@@ -11,11 +12,11 @@ use crate::session::SessionKey;
 use crate::topic::{Changes, Index, Levels, has_wildcards};
 use std::rc::Rc;
 
-/// Who is behind a subscription on this shard.
+/// The subscriber of a filter on this shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Subscriber {
     Session(SessionKey),
-    /// A shared group that this shard owns, by its place.
+    /// The index of a shared group that this shard owns.
     Group(u32),
 }
 
@@ -29,25 +30,25 @@ pub(crate) struct Options {
     pub id: u32,
 }
 
-/// Subscriptions of this shard, interest of others, and what both came to for topics of late.
+/// Subscriptions of this shard, interest of other shards, and routes of topics.
 ///
 /// Invariants worth naming:
-/// - Nothing changes subscriptions or interest but the methods of the router, and each of them notes the filter: a route that
-///   is found names no session that has ended, and no group whose place another one has.
-/// - A change costs the same however many routes are remembered.
+/// - Only methods of the router change subscriptions or interest, and each of them notes the filter. So a route that is
+///   found names no session that has ended, and no group whose index another group has.
+/// - The cost of a change does not depend on how many routes are remembered.
 pub(crate) struct Router {
     subscriptions: Index<Subscriber, Options>,
     interest: KnownInterest,
     routes: PartedTable<Remembered>,
-    /// A change of a filter without wildcards takes the route of its topic out; the others are noted here.
+    /// Changes of filters with wildcards. A change of any other filter removes the route of its topic.
     changes: Changes,
     hash: KeyedHash,
-    /// Chooses the routes that make room.
+    /// Chooses the routes that make room for new ones.
     random: Random,
     route_count: usize,
     routes_max: usize,
-    /// What topics and routes hold outside of the table.
-    held_bytes: usize,
+    /// Bytes that topics and routes hold outside of the table.
+    outside_bytes: usize,
     bytes_max: usize,
 }
 
@@ -55,34 +56,34 @@ pub(crate) struct Router {
 struct Remembered {
     topic: Box<[u8]>,
     route: Rc<Route>,
-    /// The version of changes that it has met.
+    /// The version of `changes` up to which the route is valid.
     version: u64,
     levels: Levels,
 }
 
-/// What a remembered topic may take on average, in bytes: many topics with many subscribers each are not all
+/// The bytes that a remembered topic may take on average. If many topics have many subscribers each, not all topics are
 /// remembered.
 const ROUTE_BYTES_MEAN: usize = 512;
 
-/// Topics for which a part of the table is made, and how many parts there are at most.
+/// The number of topics for one part of the table, and the largest number of parts.
 const TOPICS_PER_PART: usize = 1_024;
 const PARTS_MAX: usize = 256;
 
-/// Changes that are told apart: where fewer topics are remembered, as many as topics.
+/// The most stamps of `Changes`. If fewer topics are remembered, there are as many stamps as topics.
 const STAMPS_MAX: usize = 65_536;
 
-/// Routes that make room for one, at most: so many, and one for so many subscriptions that were found for it.
+/// The most routes that make room for a new one: two, and one more for every four subscriptions that it has.
 const EVICTED_MAX: usize = 2;
 const FOUND_PER_EVICTED: usize = 4;
 
-/// Receivers of a route that are freed in a step.
+/// Freeing so many receivers of a route takes one step.
 const FREED_PER_STEP: usize = 16;
 
-/// A route with more receivers is freed where its topic is looked up, not where its subscription changes.
+/// A route with more receivers is freed when its topic is looked up, not when its subscription changes.
 const FREED_AT_ONCE_MAX: usize = 64;
 
 impl Router {
-    /// `routes_max` routes are remembered at most, and with their topics they take `bytes_max` bytes at most.
+    /// At most `routes_max` routes are remembered. With their topics they take at most `bytes_max` bytes.
     pub(crate) fn new(hash: &KeyedHash, routes_max: usize, bytes_max: usize) -> Router {
         let bytes_max = bytes_max.min(routes_max.saturating_mul(ROUTE_BYTES_MEAN));
         let topics_mean = (bytes_max / ROUTE_BYTES_MEAN).max(1);
@@ -96,7 +97,7 @@ impl Router {
             random: Random::new(hash.bytes(b"routes")),
             route_count: 0,
             routes_max,
-            held_bytes: 0,
+            outside_bytes: 0,
             bytes_max,
         }
     }
@@ -109,7 +110,7 @@ impl Router {
         &self.interest
     }
 
-    /// Adds a subscription to a valid filter without share name, or replaces it: then the previous options are returned.
+    /// Adds a subscription to a valid filter without share name, or replaces it; returns the previous options.
     pub(crate) fn subscribe(
         &mut self,
         filter: &str,
@@ -129,21 +130,21 @@ impl Router {
         }
     }
 
-    /// A shard has announced a filter.
+    /// Notes that a shard has announced a filter.
     pub(crate) fn add_interest(&mut self, filter: &str, shard: ShardId) {
         self.interest.add(filter, shard);
         self.note(filter);
     }
 
-    /// A shard has withdrawn a filter that it announced.
+    /// Notes that a shard has withdrawn a filter that it announced.
     pub(crate) fn remove_interest(&mut self, filter: &str, shard: ShardId) {
         self.interest.remove(filter, shard);
         self.note(filter);
     }
 
-    /// The memory of remembered routes, and of what is known of changes.
+    /// The memory of remembered routes and of `changes`.
     pub(crate) fn route_bytes(&self) -> usize {
-        self.held_bytes + self.routes.bytes() + self.changes.bytes()
+        self.outside_bytes + self.routes.bytes() + self.changes.bytes()
     }
 
     #[inline(always)]
@@ -158,7 +159,7 @@ impl Router {
         self.find_route(hash, topic, steps)
     }
 
-    /// The route of a topic that is not remembered, or about which something may have changed.
+    /// Finds the route of a topic that has no valid route, and remembers it.
     #[inline(never)]
     fn find_route(&mut self, hash: u64, topic: &[u8], steps: &mut u64) -> Rc<Route> {
         *steps += self.forget(hash, topic);
@@ -174,12 +175,12 @@ impl Router {
             };
             self.routes.insert(hash, remembered, |other| self.hash.bytes(&other.topic));
             self.route_count += 1;
-            self.held_bytes += bytes;
+            self.outside_bytes += bytes;
         }
         route
     }
 
-    /// Forgets routes until another one that takes `bytes` may be remembered; whether it may.
+    /// Forgets routes until there is room for a new one that takes `bytes`; returns whether there is.
     fn make_room(&mut self, hash: u64, bytes: usize, route: &Route, steps: &mut u64) -> bool {
         if bytes + self.routes.bytes() + self.changes.bytes() > self.bytes_max {
             return false;
@@ -203,7 +204,7 @@ impl Router {
         }
     }
 
-    /// Something about a filter has changed that means each topic the filter means.
+    /// Notes a change of a filter, which may change the route of each topic that the filter means.
     fn note(&mut self, filter: &str) {
         if self.route_count == 0 {
             return;
@@ -211,7 +212,8 @@ impl Router {
         if has_wildcards(filter) {
             return self.changes.note(filter);
         }
-        // A topic whose hash is that of another shard's filter keeps a route with needless mail, at worst.
+        // A topic whose hash equals the hash of another shard's filter keeps its route. At worst that route sends
+        // needless mail.
         let topic = filter.as_bytes();
         let hash = self.hash.bytes(topic);
         let Some(remembered) = self.routes.find_mut(hash, |other| *other.topic == *topic) else {
@@ -224,21 +226,21 @@ impl Router {
         }
     }
 
-    /// Takes a route out; the steps that this takes.
+    /// Forgets a route; returns the steps that this takes.
     fn forget(&mut self, hash: u64, topic: &[u8]) -> u64 {
         let hash_of = |other: &Remembered| self.hash.bytes(&other.topic);
         let forgotten = self.routes.remove(hash, |other| *other.topic == *topic, hash_of);
         forgotten.map_or(0, |forgotten| self.count_forgotten(&forgotten))
     }
 
-    /// The steps of freeing what was taken out.
+    /// Counts a route out; returns the steps of freeing it.
     fn count_forgotten(&mut self, forgotten: &Remembered) -> u64 {
         self.route_count -= 1;
-        self.held_bytes -= bytes_of(&forgotten.topic, &forgotten.route);
+        self.outside_bytes -= bytes_of(&forgotten.topic, &forgotten.route);
         1 + (forgotten.route.local.len() / FREED_PER_STEP) as u64
     }
 
-    /// How many receivers a message of this topic has, if that is remembered.
+    /// How many receivers a message of this topic has, if a valid route is remembered.
     pub(crate) fn weight(&self, topic: &[u8]) -> Option<u64> {
         let hash = self.hash.bytes(topic);
         let remembered = self.routes.find(hash, |other| *other.topic == *topic)?;
@@ -248,8 +250,8 @@ impl Router {
         is_valid.then_some((local.len() + groups.len()) as u64)
     }
 
-    /// No message costs more steps to find its receivers and to be offered to them: its bytes apart, and routes with many
-    /// receivers that are freed.
+    /// The most steps that it takes to find the receivers of a message and to offer it to them. The steps of its bytes,
+    /// and of freeing routes with many receivers, come on top.
     pub(crate) fn weight_max(&self) -> u64 {
         let (subscriptions, interest) = (&self.subscriptions, &self.interest);
         let own_max = subscriptions.found_max();
@@ -288,7 +290,7 @@ impl Router {
     }
 }
 
-/// Whether what has changed since a route was looked up last left it as it is: then it is valid from now on.
+/// Whether no change since the last lookup of a route touches it. The route is then valid from now on.
 #[inline(never)]
 fn is_untouched(changes: &Changes, remembered: &mut Remembered, steps: &mut u64) -> bool {
     let since = changes.since(remembered.version, remembered.levels);
@@ -299,7 +301,7 @@ fn is_untouched(changes: &Changes, remembered: &mut Remembered, steps: &mut u64)
     !since.is_touched
 }
 
-/// What a topic and its route hold outside of the table.
+/// Bytes that a topic and its route hold outside of the table.
 fn bytes_of(topic: &[u8], route: &Route) -> usize {
     allocated(topic.len()) + route.bytes()
 }
@@ -404,7 +406,7 @@ mod tests {
         }
     }
 
-    /// How a lookup came to its route.
+    /// How a lookup found its route.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
     enum Path {
         New,
@@ -415,11 +417,11 @@ mod tests {
         NotRemembered,
     }
 
-    /// A router, and the subscriptions and interest that it must know.
+    /// A router, and the subscriptions and interest that it must reflect.
     struct World {
         router: Router,
         random: Random,
-        held: BTreeMap<(String, Subscriber), Options>,
+        subscribed: BTreeMap<(String, Subscriber), Options>,
         announced: BTreeMap<(String, ShardId), ()>,
         generations: [u32; 6],
         paths: BTreeMap<Path, usize>,
@@ -430,7 +432,7 @@ mod tests {
             World {
                 router: Router::new(&KeyedHash::new(seed), routes_max, bytes_max),
                 random: Random::new(seed),
-                held: BTreeMap::new(),
+                subscribed: BTreeMap::new(),
                 announced: BTreeMap::new(),
                 generations: [1; 6],
                 paths: BTreeMap::new(),
@@ -465,7 +467,7 @@ mod tests {
             }
         }
 
-        /// A session, or a place of a group, which another group has had before.
+        /// A session, or a group that may have the index of an earlier one.
         fn subscriber(&mut self) -> Subscriber {
             let index = self.below(6);
             match self.below(4) {
@@ -483,25 +485,26 @@ mod tests {
                 id: self.below(3) as u32,
             };
             let previous = self.router.subscribe(&filter, subscriber, options);
-            assert_eq!(previous, self.held.insert((filter, subscriber), options));
+            assert_eq!(previous, self.subscribed.insert((filter, subscriber), options));
         }
 
         fn unsubscribe(&mut self) {
-            if !self.held.is_empty() {
-                let place = self.below(self.held.len());
-                let (filter, subscriber) = self.held.keys().nth(place).expect("it is held").clone();
+            if !self.subscribed.is_empty() {
+                let place = self.below(self.subscribed.len());
+                let (filter, subscriber) =
+                    self.subscribed.keys().nth(place).expect("it is subscribed").clone();
                 self.router.unsubscribe(&filter, subscriber);
-                self.held.remove(&(filter, subscriber));
+                self.subscribed.remove(&(filter, subscriber));
             }
         }
 
-        /// All subscriptions of a session go; its place has another session from then on.
+        /// Ends all subscriptions of a session; another session has its index from then on.
         fn end_session(&mut self) {
             let index = self.below(6);
             let ended = session(index as u32, self.generations[index]);
             self.generations[index] += 1;
             let router = &mut self.router;
-            self.held.retain(|(filter, subscriber), _| {
+            self.subscribed.retain(|(filter, subscriber), _| {
                 let is_its = *subscriber == ended;
                 if is_its {
                     router.unsubscribe(filter, *subscriber);
@@ -548,7 +551,7 @@ mod tests {
             let receiver_count = (route.local.len() + route.groups.len()) as u64;
             assert_eq!(weight, is_kept.then_some(receiver_count), "{path:?}");
             assert!(steps <= self.router.weight_max(), "{path:?}: {steps} steps");
-            // An empty table takes a little in any case.
+            // An empty table takes some bytes in any case.
             assert!(self.router.route_bytes() <= self.router.bytes_max.max(100));
             assert!(self.router.route_count <= self.router.routes_max);
 
@@ -557,7 +560,7 @@ mod tests {
             self.check_by_hand(&topic, &route);
         }
 
-        /// The receivers are those whose filters mean the topic, found without any index.
+        /// Compares the route with the receivers whose filters mean the topic, found without any index.
         fn check_by_hand(&self, topic: &str, route: &Route) {
             let mut remote = ShardSet::EMPTY;
             for (filter, shard) in self.announced.keys() {
@@ -567,7 +570,7 @@ mod tests {
             }
             let mut groups = Vec::new();
             let mut sessions = BTreeMap::new();
-            for ((filter, subscriber), options) in &self.held {
+            for ((filter, subscriber), options) in &self.subscribed {
                 match subscriber {
                     _ if !matches(filter, topic) => {}
                     Subscriber::Group(index) => groups.push(*index),

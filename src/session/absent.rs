@@ -1,4 +1,5 @@
-//! Sessions whose clients are away, by the addresses that the clients came from: the address with most loses first.
+//! Sessions whose clients are away, by the addresses that the clients came from: the address that holds most loses
+//! first.
 
 use super::holders::class_of;
 use super::shares::{HolderName, ShareId, Shares};
@@ -12,9 +13,9 @@ use std::collections::BTreeSet;
 struct Holding {
     /// Sessions whose clients are away.
     absent_count: usize,
-    /// What is stored for them.
+    /// Bytes that are stored for these sessions.
     bytes: usize,
-    /// Of all its clients, connected or not; `None`: none has a will.
+    /// Counts the wills of all clients of the address, connected or not; `None`: no client has a will.
     wills: Option<Gauge>,
 }
 
@@ -24,7 +25,8 @@ pub struct Absent {
     addresses: Shares<Holding>,
     by_bytes: Holders<ShareId>,
     by_count: Holders<ShareId>,
-    /// The sessions of each address by what is stored for them, to an eighth, and by when their clients left.
+    /// The sessions of each address, ordered by the bytes that are stored for them (to an eighth), and by when their
+    /// clients left.
     sessions_by_bytes: BTreeSet<(ShareId, u32, SessionKey)>,
     sessions_by_age: BTreeSet<(ShareId, u32, SessionKey)>,
 }
@@ -40,12 +42,12 @@ impl Absent {
         }
     }
 
-    /// A session more counts to an address.
+    /// Counts one more session of an address.
     pub fn enter(&mut self, address: Option<HolderName>) -> ShareId {
         self.addresses.enter(address)
     }
 
-    /// A session less counts to an address, and it is not listed any more.
+    /// Counts one session less of an address. The session is not listed any more.
     pub fn leave(&mut self, address: ShareId) {
         self.addresses.leave(address);
     }
@@ -58,12 +60,12 @@ impl Absent {
         self.addresses.name(address)
     }
 
-    /// What is stored for all of them; a message that waits for several counts with each.
+    /// Bytes that are stored for all absent clients; a message that waits for several clients counts once for each.
     pub fn bytes(&self) -> usize {
         self.by_bytes.bytes()
     }
 
-    /// What the orders and the table of addresses take.
+    /// Bytes that the orders and the table of addresses take.
     pub fn table_bytes(&self) -> usize {
         let listed = self.sessions_by_bytes.len() + self.sessions_by_age.len();
         self.addresses.bytes()
@@ -72,7 +74,8 @@ impl Absent {
             + tree_size(listed, size_of::<(ShareId, u32, SessionKey)>())
     }
 
-    /// A session for which `before` bytes were stored has `now`; 0: nothing, or its client is there.
+    /// Notes that `now` bytes are stored for a session instead of `before`; 0: nothing is stored, or its client is
+    /// connected.
     pub fn set_bytes(&mut self, address: ShareId, key: SessionKey, before: usize, now: usize) {
         if before == now {
             return;
@@ -90,13 +93,13 @@ impl Absent {
         }
     }
 
-    /// The client of a session has left.
+    /// Lists a session whose client has left.
     pub fn list(&mut self, address: ShareId, key: SessionKey, left_s: u32) {
         self.sessions_by_age.insert((address, left_s, key));
         self.change_count(address, 1);
     }
 
-    /// It is back, or the session ends.
+    /// Takes a session off the list: its client is back, or it ends.
     pub fn unlist(&mut self, address: ShareId, key: SessionKey, left_s: u32) {
         let was_listed = self.sessions_by_age.remove(&(address, left_s, key));
         debug_assert!(was_listed, "a session is listed until its client is back");
@@ -110,35 +113,36 @@ impl Absent {
         self.by_count.set(address, before, *count);
     }
 
-    /// Of the address for whose sessions most is stored, the session for which most is, both nearly; and what that address has.
+    /// The session for which most is stored, of the address for which most is stored, both to an eighth; and how many
+    /// bytes that address has.
     pub fn largest(&self) -> Option<(SessionKey, usize)> {
         let address = self.by_bytes.largest()?;
         let (.., key) = of_address(&self.sessions_by_bytes, address).next_back()?;
         Some((key, self.addresses.get(address).bytes))
     }
 
-    /// The address with most sessions, nearly, and how many those are.
+    /// The address with most sessions, to an eighth, and how many sessions it has.
     pub fn most(&self) -> Option<(ShareId, usize)> {
         let address = self.by_count.largest()?;
         Some((address, self.addresses.get(address).absent_count))
     }
 
-    /// The sessions of an address, those first whose clients left first.
+    /// The sessions of an address, in the order in which their clients left.
     pub fn oldest(&self, address: ShareId) -> impl Iterator<Item = SessionKey> {
         of_address(&self.sessions_by_age, address).map(|(.., key)| key)
     }
 
-    /// Sessions that the clients of an address have left behind.
+    /// How many sessions the clients of an address have left behind.
     pub fn count(&self, address: ShareId) -> usize {
         self.addresses.get(address).absent_count
     }
 
-    /// What the wills of an address take.
+    /// Bytes that the wills of an address take.
     pub fn will_bytes(&self, address: ShareId) -> usize {
         self.addresses.get(address).wills.as_ref().map_or(0, Gauge::bytes)
     }
 
-    /// Counts the wills of an address.
+    /// The gauge of an address's wills.
     pub fn wills(&mut self, address: ShareId) -> Gauge {
         self.addresses.get_mut(address).wills.get_or_insert_default().clone()
     }

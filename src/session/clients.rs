@@ -12,12 +12,12 @@ use slab::Slab;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-/// Looked up by key; a key whose generation has passed finds nothing.
+/// The sessions and connections of a shard. A key finds nothing once its session or connection has ended.
 #[derive(Debug)]
 pub struct Clients {
     sessions: Slab<Session>,
     connections: Slab<Connection>,
-    /// Places of sessions by their client ids, which the sessions hold.
+    /// Indices of sessions by their client ids. The sessions hold the texts.
     directory: PartedTable<u32>,
     hash: KeyedHash,
     generation: u32,
@@ -31,11 +31,11 @@ pub struct Clients {
     pub subscription_count: usize,
     totals: Totals,
     absent: Absent,
-    /// What the client ids take.
+    /// Bytes that the client ids take.
     ids_size: usize,
 }
 
-/// Count what all connections and sessions hold together.
+/// Gauges of what all connections and sessions hold together.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     /// Input of connections that have not said CONNECT.
@@ -43,7 +43,8 @@ pub struct Totals {
     pub output: OutputTotal,
     /// Messages that wait for sessions or are in flight.
     pub stored: Gauge,
-    /// What sessions and connections hold beside messages, input and output, and what a shard holds for them.
+    /// Memory of sessions and connections beside messages, input and output, and the memory that the shard holds for
+    /// them.
     pub metadata: Budget,
 }
 
@@ -65,7 +66,7 @@ impl Clients {
         }
     }
 
-    /// No connection has output that is not in flight, and no session has credit to give back.
+    /// Whether no connection has output that is not in flight, and no session has credit to give back.
     pub fn is_idle(&self) -> bool {
         self.flush.is_empty() && self.credits.is_empty()
     }
@@ -74,8 +75,8 @@ impl Clients {
         self.sessions.len()
     }
 
-    /// Messages that clients were sent and have not acknowledged, of the sessions in `count_max` places from `place` on. The
-    /// place behind them; `None`: those were the last.
+    /// Counts the messages that clients were sent and have not acknowledged, of the sessions at `count_max` indices
+    /// from `place` on. Returns the index behind them; `None`: there are no more sessions.
     pub fn unacknowledged(&self, place: usize, count_max: usize) -> (usize, Option<usize>) {
         let end = place.saturating_add(count_max);
         let sessions =
@@ -88,12 +89,12 @@ impl Clients {
         self.connections.len()
     }
 
-    /// What sessions and connections take without all that their clients ask for.
+    /// Bytes that sessions and connections take, apart from what their clients ask for.
     pub fn bytes(&self) -> usize {
         self.table_bytes() + self.ids_size
     }
 
-    /// The same without client ids, which sessions count.
+    /// As `bytes`, without client ids, which sessions count.
     pub fn table_bytes(&self) -> usize {
         let absent_count = self.sessions.len().saturating_sub(self.connected_count);
         let timer_count = self.connections.len() + absent_count;
@@ -104,7 +105,7 @@ impl Clients {
             + self.absent.table_bytes()
     }
 
-    /// What one more session takes at once, where places for more have to be made.
+    /// Bytes by which one more session makes the tables grow, if they are full.
     pub fn session_growth(&self) -> usize {
         match self.sessions.len() < self.sessions.capacity() {
             true => 0,
@@ -161,7 +162,7 @@ impl Clients {
         Some((session, connection))
     }
 
-    /// Whether the session's client is connected and bridges from another broker.
+    /// Whether the session's client is connected and is a bridge of another broker.
     pub fn is_bridge(&mut self, key: SessionKey) -> bool {
         matches!(self.pair(key), Some((_, Some(connection))) if connection.is_bridge)
     }
@@ -172,7 +173,7 @@ impl Clients {
         self.directory.find(hash, is_it).map(|index| self.sessions[*index as usize].key)
     }
 
-    /// A session for a client that has none.
+    /// Creates a session for a client that has none.
     pub fn create(&mut self, client_id: &str) -> SessionKey {
         debug_assert!(self.find(client_id).is_none(), "a client id has one session");
         let generation = self.next_generation();
@@ -197,7 +198,7 @@ impl Clients {
         let mut session = self.sessions.remove(key.index as usize);
         session.end_count();
         self.ids_size -= allocated(session.client_id.len());
-        self.absent.set_bytes(session.address, key, session.held, 0);
+        self.absent.set_bytes(session.address, key, session.absent_bytes, 0);
         if session.left_s > 0 {
             self.absent.unlist(session.address, key, session.left_s);
         }
@@ -205,21 +206,21 @@ impl Clients {
         Some(session)
     }
 
-    /// The client of a session that is connected came from there.
+    /// Notes the address from which the client of a session has connected.
     pub fn set_address(&mut self, key: SessionKey, address: Option<HolderName>) {
         let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
-        debug_assert!(session.key == key && session.held == 0 && session.left_s == 0);
+        debug_assert!(session.key == key && session.absent_bytes == 0 && session.left_s == 0);
         let before = std::mem::replace(&mut session.address, self.absent.enter(address));
         self.absent.leave(before);
     }
 
-    /// What the address of a session's client is called; `None`: addresses are not told apart.
+    /// The name of the address of a session's client; `None`: addresses are not told apart.
     pub fn address_name(&self, key: SessionKey) -> Option<HolderName> {
         let session = self.sessions.get(key.index as usize).filter(|session| session.key == key)?;
         self.absent.name(session.address)
     }
 
-    /// Counts the wills of the address that a session's client came from; `None`: addresses are not told apart.
+    /// The gauge of the wills of the address of a session's client; `None`: addresses are not told apart.
     pub fn wills_of(&mut self, key: SessionKey) -> Option<Gauge> {
         let address = self.session(key)?.address;
         (address != ShareId::ALL).then(|| self.absent.wills(address))
@@ -229,7 +230,7 @@ impl Clients {
         &self.absent
     }
 
-    /// Sends a message that is plain at QoS 0, if that is all there is to do; `false`: it must be offered.
+    /// Sends a message that is plain at QoS 0, if nothing else has to be done for it; `false`: it must be offered.
     #[inline(always)]
     pub fn send_plain(
         &mut self,
@@ -251,7 +252,7 @@ impl Clients {
         true
     }
 
-    /// As `send_plain`, at QoS 1 or 2. Not inlined, so that those at QoS 0 pay nothing for it.
+    /// As `send_plain`, at QoS 1 or 2. It is not inlined, so that messages at QoS 0 pay nothing for it.
     #[inline(never)]
     pub fn send_plain_acked(
         &mut self,
@@ -272,7 +273,8 @@ impl Clients {
         true
     }
 
-    /// Sends a run of messages that are plain at QoS 0, if that is all there is to do; `false`: each must be offered.
+    /// Sends a run of messages that are plain at QoS 0, if nothing else has to be done for it; `false`: each message
+    /// must be offered.
     #[inline]
     pub fn send_run(&mut self, key: SessionKey, context: &mut Context<'_>, run: &Run<'_>) -> bool {
         let Some((session, Some(connection))) = self.pair(key) else { return false };
@@ -337,22 +339,22 @@ impl Clients {
         envelope: Envelope,
     ) -> Option<Offer> {
         let session = self.sessions.get_mut(key.index as usize)?;
-        let before = session.queue.held_bytes();
+        let before = session.queue.stored_bytes();
         let offer = session.offer(None, context, message, envelope);
-        let held = session.held + session.queue.held_bytes() - before;
-        self.absent.set_bytes(session.address, key, session.held, held);
-        session.held = held;
+        let stored = session.absent_bytes + session.queue.stored_bytes() - before;
+        self.absent.set_bytes(session.address, key, session.absent_bytes, stored);
+        session.absent_bytes = stored;
         Some(offer)
     }
 
-    /// A client has left, or is back: its session counts with those of the absent, or does so no more.
+    /// Lists a session among the absent while its client is away, and takes it off the list when the client is back.
     pub fn list_absent(&mut self, key: SessionKey, now: Instant) {
         let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
         debug_assert_eq!(session.key, key);
         let is_absent = session.connection.is_none();
-        let held = if is_absent { session.held_bytes() } else { 0 };
-        self.absent.set_bytes(session.address, key, session.held, held);
-        session.held = held;
+        let stored = if is_absent { session.stored_bytes() } else { 0 };
+        self.absent.set_bytes(session.address, key, session.absent_bytes, stored);
+        session.absent_bytes = stored;
         if is_absent && session.left_s == 0 {
             session.left_s = u32::try_from(now.0 / 1000 + 1).unwrap_or(u32::MAX);
             self.absent.list(session.address, key, session.left_s);
@@ -361,14 +363,15 @@ impl Clients {
         }
     }
 
-    /// Drops a part of what is stored for a session; how many messages that were.
+    /// Drops a part of what is stored for a session; returns how many messages were dropped.
     pub fn shed(&mut self, key: SessionKey, context: &mut Context<'_>) -> Option<u64> {
         let count = self.session(key)?.shed(context);
         self.list_absent(key, context.now);
         Some(count)
     }
 
-    /// Sends what waits for a session, as far as there is room. Whether its retained messages are to be fetched now.
+    /// Sends what waits for a session, as far as there is room. Returns whether its retained messages are to be fetched
+    /// now.
     #[inline]
     pub fn pump(&mut self, key: SessionKey, context: &mut Context<'_>) -> bool {
         let Some(session) = self.sessions.get_mut(key.index as usize) else { return false };
@@ -394,7 +397,8 @@ impl Clients {
         wants_pull
     }
 
-    /// A message of a shared subscription used a place, which its owner gets back when the client has one.
+    /// Notes that a message of a shared subscription has used a place. The group's owner gets the place back when the
+    /// client's window has one.
     pub fn use_place(&mut self, key: SessionKey, membership: u32) {
         if let Some(session) = self.session(key) {
             session.use_place(membership);
@@ -402,7 +406,7 @@ impl Clients {
         }
     }
 
-    /// Whether the client may be sent so many messages above QoS 0 now.
+    /// Whether the client may be sent so many more messages above QoS 0 now.
     pub fn has_free_places(&mut self, key: SessionKey, count: u16) -> bool {
         let Some((session, Some(connection))) = self.pair(key) else { return false };
         session.inflight.free_places(connection.quota) >= count
@@ -420,7 +424,7 @@ impl Clients {
         }
     }
 
-    /// Ids of all connections, in the order of their places.
+    /// Ids of all connections, in the order of their indices.
     pub fn connection_ids(&self) -> Vec<ConnectionId> {
         self.connections.iter().map(|(_, connection)| connection.id).collect()
     }
@@ -435,7 +439,7 @@ impl Clients {
     }
 }
 
-/// Places by which a slab of so many grows: by a quarter, so that little of it is empty.
+/// By how many entries a slab of this capacity grows: by a quarter, so that little of it is empty.
 fn grown_by(capacity: usize) -> usize {
     (capacity / 4).max(4)
 }

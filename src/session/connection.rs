@@ -165,7 +165,7 @@ pub struct Connection {
     /// It stands among the connections that wait for mail, whether or not it does so now.
     pub is_mail_listed: bool,
     /// It published what a bridge without room stores.
-    pub is_held_by_bridge: bool,
+    pub is_blocked_by_bridge: bool,
     /// It said that it is a bridge of another broker.
     pub is_bridge: bool,
     /// Largest packet it takes, bytes.
@@ -227,7 +227,7 @@ impl Connection {
             is_flush_listed: false,
             is_close_listed: false,
             is_mail_listed: false,
-            is_held_by_bridge: false,
+            is_blocked_by_bridge: false,
             is_bridge: false,
             packet_size_max: u32::MAX,
             keep_alive_ms: 0,

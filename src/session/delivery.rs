@@ -1,4 +1,4 @@
-//! What the sessions of a shard share to send messages and to keep them.
+//! The memory and tools with which all sessions of a shard send and keep messages.
 
 use super::{BufferPool, Context, DropLog, EncodedOnce, Totals};
 use crate::arena::Gauge;
@@ -6,7 +6,7 @@ use crate::counters::Counters;
 use crate::limits::Limits;
 use crate::time::Instant;
 
-/// Buffers, what is encoded for several receivers, what is kept, and what was dropped.
+/// Buffers, encodings for several receivers, the gauge of stored messages, and the log of drops.
 #[derive(Debug)]
 pub struct Delivery {
     /// Messages in session queues and in flight.
@@ -27,7 +27,7 @@ impl Delivery {
         }
     }
 
-    /// What a session needs for the moment of a call.
+    /// The context of one call into a session.
     #[inline(always)]
     pub fn context<'a>(
         &'a mut self,

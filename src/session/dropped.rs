@@ -3,20 +3,20 @@
 use crate::time::Instant;
 use std::fmt;
 
-/// By the limit that was met, or by who refused it.
+/// The limit that was met, or the side that refused the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DropReason {
     /// The session's queue was full.
     QueueFull,
-    /// The budget of the shard for messages that wait was full.
+    /// The shard's budget for messages that wait was full.
     StoreFull,
     /// The backlog of a shared subscription was full, or its last member left.
     GroupFull,
-    /// Larger than the client takes.
+    /// The message is larger than the client takes.
     TooLarge,
-    /// QoS 0, and the client is away.
+    /// The message is at QoS 0, and the client is away.
     OfflineQos0,
-    /// Its expiry interval passed.
+    /// The message's expiry interval passed.
     Expired,
     /// The store of retained messages was full.
     RetainedFull,
@@ -36,8 +36,8 @@ impl DropReason {
         DropReason::Denied,
     ];
 
-    /// What an operator hears of it, and the keys that set the limit that was met (empty: the client did). `None`: nothing, as
-    /// no limit was met.
+    /// The words that tell an operator, and the keys that set the limit that was met (empty: the client set it).
+    /// `None`: no limit was met, so the operator is not told.
     pub fn told(self) -> Option<(&'static str, &'static str)> {
         Some(match self {
             DropReason::QueueFull => {
@@ -83,32 +83,33 @@ impl fmt::Display for DropReason {
     }
 }
 
-/// A message that somebody did not get.
+/// A message that did not reach a receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    /// `None`: it was not on its way to one client.
+    /// `None`: the message was not on its way to one client.
     pub client_id: Option<Box<str>>,
     pub topic: Box<str>,
     pub why: DropReason,
 }
 
-/// Messages that were dropped, until somebody is told: all of them if hooks want to know, and now and then one of each reason
-/// that is for the log.
+/// Messages that were dropped, until hooks or the log are told: all of them if hooks want to know, and now and then one
+/// example of each reason for the log.
 #[derive(Debug, Default)]
 pub struct DropLog {
     is_on: bool,
-    /// `WORK` while something waits, and the bits of reasons of which the log wants no other example now. 0: nothing is to do.
+    /// `WORK` while drops wait to be told, and a bit for each reason of which the log wants no other example now. 0:
+    /// there is nothing to do.
     state: u16,
     waiting: Vec<Dropped>,
-    /// For the log.
+    /// Examples for the log.
     examples: Vec<Dropped>,
     quiet_until: Instant,
 }
 
-/// Drops kept between two tellings; what is dropped beyond is only counted, where it happened.
+/// How many drops are kept between two tellings. Further drops are only counted, where they happen.
 const WAITING_MAX: usize = 4096;
 
-/// Between two examples of a reason.
+/// The shortest time between two examples of a reason.
 const QUIET_MS: u64 = 10_000;
 
 const WORK: u16 = 1 << DropReason::ALL.len();
@@ -144,26 +145,26 @@ impl DropLog {
         }
     }
 
-    /// Whose message the last drop was, if it is this reason's and waits for the log.
+    /// Adds the client's name to the last drop, if that has this reason and waits for the log.
     pub fn name_last(&mut self, why: DropReason, client_id: &str) {
         if let Some(last) = self.examples.last_mut().filter(|last| last.why == why) {
             last.client_id.get_or_insert_with(|| client_id.into());
         }
     }
 
-    /// 0: nothing waits to be told.
+    /// 1 if drops wait to be told, else 0.
     #[inline]
     pub fn count(&self) -> usize {
         usize::from(self.state & WORK)
     }
 
-    /// The same, or some reason has had its example and is to have one again in time.
+    /// 0 if no drops wait to be told and no reason waits for its quiet time to end.
     #[inline]
     pub fn chore_count(&self) -> usize {
         usize::from(self.state)
     }
 
-    /// All that waits for hooks, and the examples for the log.
+    /// Takes all drops that wait for hooks, and the examples for the log.
     pub fn take(&mut self, now: Instant) -> (Vec<Dropped>, Vec<Dropped>) {
         if !self.examples.is_empty() {
             self.quiet_until = now.plus_ms(QUIET_MS);

@@ -1,4 +1,4 @@
-//! Messages into a connection's output.
+//! Encodes messages into a connection's output.
 
 use super::parcel::Parcel;
 use super::runs::EncodedRun;
@@ -10,11 +10,12 @@ use crate::limits::Limits;
 use crate::time::Instant;
 use crate::topic::OutboundAlias;
 
-/// Encodings of one message to copy from, one for each protocol version, QoS and retain flag, and its stored copy.
+/// Encodings of one message to copy from, one for each protocol version, QoS and retain flag, and the message's stored
+/// copy.
 #[derive(Debug, Default)]
 pub struct EncodedOnce {
     is_on: bool,
-    /// The payload is in `stored` and leaves by reference.
+    /// Whether the payload is in `stored` and leaves by reference.
     is_shared: bool,
     stored: Option<Stored>,
     bytes: Vec<u8>,
@@ -25,7 +26,7 @@ pub struct EncodedOnce {
 const VARIANT_COUNT: usize = 12;
 
 /// A payload of this size leaves by reference when it has several receivers: the kernel reads it from one place in the
-/// cache, and nobody copies it before.
+/// cache, and it is not copied before.
 const SHARED_PAYLOAD_MIN: usize = 2 << 10;
 
 #[inline]
@@ -37,12 +38,12 @@ pub fn leaves_by_reference(message: &Message<'_>) -> bool {
 struct Variant {
     start: usize,
     end: usize,
-    /// Where the packet id is within the variant.
+    /// The index of the packet id in the encoding.
     packet_id_index: usize,
 }
 
 impl Variant {
-    /// Appends its part of `encoded`, with another packet id.
+    /// Appends this encoding's part of `encoded`, with another packet id.
     #[inline(always)]
     fn copy(
         &self,
@@ -66,7 +67,7 @@ impl Variant {
 }
 
 impl EncodedOnce {
-    /// A message with several receivers begins; whether there is room to store it is known.
+    /// Begins a message with several receivers. The caller knows whether there is room to store it.
     pub fn begin(&mut self, message: &Message<'_>, gauge: &Gauge, has_room: bool) {
         self.is_on = true;
         self.is_shared = has_room && leaves_by_reference(message);
@@ -97,13 +98,13 @@ impl EncodedOnce {
         variant
     }
 
-    /// A run with several receivers begins.
+    /// Begins a run with several receivers.
     pub fn begin_run(&mut self) {
         self.is_on = true;
         self.runs.begin();
     }
 
-    /// Whether what is encoded has several receivers.
+    /// Whether the present message or run has several receivers.
     pub(super) fn is_on(&self) -> bool {
         self.is_on
     }
@@ -118,12 +119,12 @@ impl EncodedOnce {
         self.runs.end();
     }
 
-    /// Whether the message has its copy.
+    /// Whether the message has been stored.
     pub fn has_copy(&self) -> bool {
         self.stored.is_some()
     }
 
-    /// A copy of the message that lives on; all receivers of a message share one.
+    /// Stores the message; all its receivers share one copy.
     pub fn store(&mut self, message: &Message<'_>, gauge: &Gauge) -> Stored {
         if !self.is_on {
             return Stored::from_message(message, gauge);
@@ -132,13 +133,13 @@ impl EncodedOnce {
     }
 }
 
-/// Where a variant is among all.
+/// The index of a variant.
 #[inline]
 fn variant_index(version: ProtocolVersion, qos: QoS, retain: bool) -> usize {
     usize::from(version == ProtocolVersion::V5) * 6 + qos as usize * 2 + usize::from(retain)
 }
 
-/// Whole seconds left, rounded up; 0 when none is.
+/// How many whole seconds are left, rounded up; 0: the message has expired.
 fn expiry_left_s(message: &Message<'_>, now: Instant) -> Option<u32> {
     // [MQTT-3.3.2-6]
     message.meta.expires_at.map(|at| at.seconds_left(now))
@@ -167,7 +168,7 @@ fn head<'a>(
     }
 }
 
-/// Whether a message without identifiers is within what the client takes, whatever else goes with it.
+/// Whether a message without identifiers is within what the client takes, even with everything that may go with it.
 #[inline]
 pub fn fits_surely(connection: &Connection, message: &Message<'_>) -> bool {
     // The bound is generous: a header, a packet id, an alias, an expiry and the lengths.
@@ -205,7 +206,7 @@ pub fn publish(
         if context.encoded.is_on && message.stored.is_none() {
             return copy_variant(connection, context, message, envelope, packet_id);
         }
-        // What waited in a queue is like what goes at once, unless its payload leaves by reference.
+        // A message from a queue is encoded like one that is sent at once, unless its payload leaves by reference.
         let is_whole = message.meta.expires_at.is_none()
             && message.payload.len() < context.limits.large_message_size;
         match packet_id {
@@ -213,7 +214,7 @@ pub fn publish(
                 let asked = (envelope.qos, envelope.retain);
                 return append_acked(connection, context.pool, message, asked, id);
             }
-            // A trail stands in front of the payload.
+            // The trail stands in front of the payload.
             None if is_whole && !message.meta.from_bridge => {
                 return append_plain(connection, context.pool, message, envelope.retain);
             }
@@ -230,8 +231,8 @@ pub fn publish(
     append_whole(connection, context, message, head);
 }
 
-/// Encodes a PUBLISH for a bridge, with a mark that says where the message has been. Without it where it would be too large
-/// with it: the bridge then knows that it does not know.
+/// Encodes a PUBLISH for a bridge, with a mark that names the brokers where the message has been. The mark is left out
+/// if the message would be too large with it; the bridge then knows that it does not know them.
 #[cold]
 #[inline(never)]
 fn append_marked(
@@ -248,7 +249,7 @@ fn append_marked(
     append_whole(connection, context, message, if fits { marked } else { *head });
 }
 
-/// Encodes a PUBLISH with all that it may have, and defines or uses an alias.
+/// Encodes a PUBLISH with everything that it may have, and defines or uses an alias.
 #[inline(always)]
 fn append_whole(
     connection: &mut Connection,
@@ -258,7 +259,7 @@ fn append_whole(
 ) {
     let version = connection.version;
     if let Some(aliases) = &mut connection.aliases_out {
-        // Room for the alias itself, which `fits` did not count exactly.
+        // The message has room for the alias property, whose size `fits` did not count exactly.
         if head.size(version) + 4 <= connection.packet_size_max as usize {
             let topic = std::str::from_utf8(message.topic).unwrap_or_default();
             match aliases.alias(topic) {
@@ -294,10 +295,10 @@ impl Parcel for Message<'_> {
     }
 }
 
-/// Whether `plain` may send a message to a receiver to which nothing else is owed.
+/// Whether `plain` may send a message to a receiver that gets nothing of its own with it.
 #[inline]
 pub fn is_plain(message: &Message<'_>) -> bool {
-    // A trail stands in front of the payload.
+    // The trail stands in front of the payload.
     message.stored.is_none() && message.meta.expires_at.is_none() && !message.meta.from_bridge
 }
 
@@ -372,7 +373,7 @@ fn count(context: &mut Context<'_>, message: &Message<'_>) {
     context.counters.publish_bytes_sent += message.payload.len() as u64;
 }
 
-/// `copy_variant` without a call, for all receivers but the first.
+/// As `copy_variant`, inlined for all receivers but the first.
 #[inline(always)]
 fn plain_variant(
     connection: &mut Connection,

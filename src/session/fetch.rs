@@ -1,4 +1,4 @@
-//! Retained messages that a session's subscriptions still have to be given.
+//! The retained messages that a session's new subscriptions have yet to get.
 //!
 //! A session fetches while it has pulls: one for each subscription that was made while something is retained, in order.
 //! A pull asks the owners of topics, shard by shard, for chunks:
@@ -26,21 +26,21 @@ use super::{Envelope, Seen};
 use crate::arena::allocated;
 use std::collections::VecDeque;
 
-/// What a session fetches: there while it has a pull.
+/// The pulls of a session, which has a `Fetch` while it has a pull.
 #[derive(Debug, Default)]
 pub struct Fetch {
-    /// One subscription after the other; they come and go by `push`, `pop` and `retain`.
+    /// One pull after the other. `push`, `pop` and `retain` alone change this list.
     pub pulls: VecDeque<Pull>,
-    /// What the pulls hold beside their places.
+    /// Bytes that the pulls hold beside their entries in the list.
     pulls_size: usize,
-    /// Topics that reached the session with the retain flag while it fetches; `None`: none yet.
+    /// Topics that reached the session with the retain flag while it fetches; `None`: none did yet.
     pub seen: Option<Box<Seen>>,
 }
 
 /// The retained messages of one subscription, fetched in chunks from the shards that own them.
 #[derive(Debug)]
 pub struct Pull {
-    /// Tells answers to this request from older ones.
+    /// The number of the request, which tells its answer from older ones.
     pub request: u64,
     pub filter: Box<str>,
     pub envelope: Envelope,
@@ -49,13 +49,13 @@ pub struct Pull {
     /// The last topic that was fetched from the first shard.
     pub after: Option<Box<str>>,
     pub is_asked: bool,
-    /// What `Fetch::seen` counts from here on reached the session since it subscribed: an answer for one of those
-    /// topics is older.
+    /// Topics that `Fetch::seen` numbers from here on reached the session after it subscribed: a retained message of
+    /// such a topic is older.
     pub seen_from: u64,
 }
 
 impl Pull {
-    /// What it holds beside its place, where it has come to aside.
+    /// Bytes that the pull holds beside its entry, without `after`.
     fn size(&self) -> usize {
         let ids = self.envelope.ids.as_ref().map_or(0, |ids| size_of_val(&**ids) + 16);
         allocated(self.filter.len())
@@ -65,7 +65,7 @@ impl Pull {
 }
 
 impl Fetch {
-    /// The memory held, what was seen aside, in bytes.
+    /// The memory in use, without `seen`, in bytes.
     pub fn bytes(&self) -> usize {
         allocated(size_of::<Fetch>())
             + allocated(self.pulls.capacity() * size_of::<Pull>())
@@ -83,19 +83,19 @@ impl Fetch {
         self.pulls_size = self.pulls.iter().map(Pull::size).sum();
     }
 
-    /// The first pull has nobody to wait for.
+    /// Whether the first pull waits for no answer.
     pub fn is_ready(&self) -> bool {
         self.pulls.front().is_some_and(|pull| !pull.is_asked)
     }
 
-    /// Adds what a subscription that was made now asks for.
+    /// Adds the pull of a subscription that was made now.
     pub fn push(&mut self, mut pull: Pull) {
         pull.seen_from = self.seen.as_ref().map_or(0, |seen| seen.next());
         self.pulls_size += pull.size();
         self.pulls.push_back(pull);
     }
 
-    /// What was asked for is asked for again.
+    /// Forgets the requests of a connection that has ended: all of them will be sent again.
     pub fn disconnect(&mut self) {
         for pull in &mut self.pulls {
             pull.is_asked = false;

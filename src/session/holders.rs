@@ -6,7 +6,7 @@ use crate::arena::{Stored, tree_size};
 use crate::codec::PacketId;
 use std::collections::BTreeSet;
 
-/// Steps of an eighth: a holder moves among the others only when it holds noticeably more or less.
+/// The class of an amount, in steps of an eighth: a holder changes its rank only when it holds noticeably more or less.
 pub(super) fn class_of(amount: usize) -> u32 {
     if amount < 8 {
         return amount as u32;
@@ -28,12 +28,12 @@ impl<K> Default for Holders<K> {
 }
 
 impl<K: Copy + Ord> Holders<K> {
-    /// What all of them hold; a message that waits for several counts with each.
+    /// What all holders hold together; a message that waits for several of them counts once for each.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Who held `before` bytes holds `now`; 0: nothing, and is not listed.
+    /// Notes that a holder has `now` bytes instead of `before`. A holder with 0 bytes is not listed.
     pub fn set(&mut self, key: K, before: usize, now: usize) {
         self.bytes = self.bytes - before + now;
         let (old, new) = (class_of(before), class_of(now));
@@ -45,29 +45,31 @@ impl<K: Copy + Ord> Holders<K> {
         }
     }
 
-    /// What the order takes.
+    /// Bytes that the order takes.
     pub fn tree_bytes(&self) -> usize {
         tree_size(self.by_class.len(), size_of::<(u32, K)>())
     }
 
-    /// The one that holds most, or nearly.
+    /// The holder that has most, to an eighth.
     pub fn largest(&self) -> Option<K> {
         self.by_class.last().map(|(_, key)| *key)
     }
 }
 
 impl Session {
-    /// What is stored for it; a message that waits for others, too, counts fully.
-    pub fn held_bytes(&self) -> usize {
-        self.queue.held_bytes() + self.inflight.stored_bytes()
+    /// Bytes stored for the session; a message that waits for other sessions, too, counts fully.
+    pub fn stored_bytes(&self) -> usize {
+        self.queue.stored_bytes() + self.inflight.stored_bytes()
     }
 
-    /// Messages taken of its queue, and the packet id of the first one that is not acknowledged.
+    /// How many messages were taken from the session's queue, and the packet id of the first message that is not
+    /// acknowledged. A session whose client reads makes progress in one of these.
     pub fn progress(&self) -> (u64, Option<PacketId>) {
-        (self.queue.taken(), self.inflight.front_id())
+        (self.queue.sent_count(), self.inflight.front_id())
     }
 
-    /// Drops an eighth of what waits, by policy, or all that is unacknowledged where nothing waits; how many messages.
+    /// Drops an eighth of what waits, by policy, or all that is unacknowledged where nothing waits; returns how many
+    /// messages.
     pub fn shed(&mut self, context: &mut Context<'_>) -> u64 {
         let (client_id, drops) = (&*self.client_id, &mut *context.drops);
         let mut victims: Vec<u32> = Vec::new();

@@ -21,7 +21,7 @@ pub enum FlowState {
     Done,
 }
 
-/// One message in flight. `stored` is there when the session can be resumed or the message handed on.
+/// One message in flight. It is `stored` if the session can be resumed or the message handed to another member.
 #[derive(Clone, Debug)]
 pub struct Flow {
     pub state: FlowState,
@@ -35,11 +35,11 @@ pub struct Inflight {
     flows: VecDeque<Flow>,
     /// Packet id of the first flow.
     front_id: u16,
-    /// Flows before this index were sent on this connection.
+    /// Flows before this index were sent on the present connection.
     sent_count: u16,
-    /// Sent on this connection and not done.
+    /// How many flows were sent on the present connection and are not done.
     outstanding: u16,
-    /// Counts the memory of all windows, and what else sessions hold.
+    /// Counts the memory of all windows, and other memory of sessions.
     budget: Budget,
 }
 
@@ -48,9 +48,11 @@ const ID_MAX: usize = u16::MAX as usize;
 /// never has one id twice.
 const FLOWS_MAX: usize = 65_000;
 const _: () = assert!(FLOWS_MAX < ID_MAX);
-/// Flows for each place of the quota: a client that acknowledges all but one may not make the window grow for ever.
+/// How many flows the window has room for, for each place of the quota: a client that acknowledges all messages but one
+/// must not make the window grow for ever.
 const FLOWS_PER_PLACE: usize = 8;
-/// Flows that any window has memory for: a client that acknowledges goes on, however much others hold.
+/// A window has memory for so many flows in any case: a client that acknowledges goes on, however much other clients
+/// hold.
 const FLOWS_MIN: usize = 4;
 
 impl Default for Inflight {
@@ -65,13 +67,13 @@ impl Drop for Inflight {
     }
 }
 
-/// What a window with room for so many flows takes.
+/// Bytes that a window with room for so many flows takes.
 fn memory_of(flow_count: usize) -> usize {
     allocated(flow_count * size_of::<Flow>())
 }
 
 impl Inflight {
-    /// `budget` is that of all sessions of the shard.
+    /// `budget` is the one of all sessions of the shard.
     pub fn new(budget: Budget) -> Inflight {
         Inflight { flows: VecDeque::new(), front_id: 1, sent_count: 0, outstanding: 0, budget }
     }
@@ -80,7 +82,8 @@ impl Inflight {
         &self.budget
     }
 
-    /// Whether one more message may be sent under `quota`, after all that must be sent again. Then there is memory for it.
+    /// Whether one more message may be sent under `quota`, after all that must be sent again. If so, there is memory
+    /// for it.
     #[inline]
     pub fn has_room(&mut self, quota: u16) -> bool {
         self.outstanding < quota
@@ -88,7 +91,7 @@ impl Inflight {
             && (self.flows.len() < self.flows.capacity() || self.grow(quota))
     }
 
-    /// Whether so many more messages may be sent, as `has_room` says of one.
+    /// As `has_room`, for so many more messages.
     #[inline]
     pub fn has_room_for(&mut self, count: usize, quota: u16) -> bool {
         let is_within = usize::from(self.outstanding) + count <= usize::from(quota)
@@ -114,7 +117,8 @@ impl Inflight {
         let factor = if before < 64 { 4 } else { 2 };
         let target = (factor * before).max(FLOWS_MIN).min(flows_max);
         let needed = memory_of(target) - memory_of(before);
-        // Windows leave a half to those that cannot do with less: no client is refused for what others have in flight.
+        // Windows leave half of the budget to uses that cannot do with less, so no client is refused for what other
+        // clients have in flight.
         if before >= FLOWS_MIN && !self.budget.has_ample_room(needed) {
             return false;
         }
@@ -161,22 +165,22 @@ impl Inflight {
         if self.flows.is_empty() { None } else { PacketId::new(self.front_id) }
     }
 
-    /// What is kept of messages to send them again.
+    /// Bytes of the messages that are kept to send them again.
     pub fn stored_bytes(&self) -> usize {
         self.flows.iter().filter_map(|flow| flow.stored.as_ref()).map(Stored::size).sum()
     }
 
-    /// Some flows of an earlier connection were not sent on this one yet.
+    /// Whether some flows of an earlier connection were not sent on this one yet.
     pub fn has_unsent(&self) -> bool {
         usize::from(self.sent_count) < self.flows.len()
     }
 
-    /// Messages that were sent on this connection and are not acknowledged.
+    /// How many messages were sent on this connection and are not acknowledged.
     pub fn outstanding_count(&self) -> usize {
         usize::from(self.outstanding)
     }
 
-    /// Flows that are not done.
+    /// How many flows are not done.
     pub fn unacknowledged_count(&self) -> usize {
         self.flows.iter().filter(|flow| flow.state != FlowState::Done).count()
     }
@@ -197,7 +201,8 @@ impl Inflight {
         id
     }
 
-    /// As `send`, for messages for all of which there is room; the id of the first: the others have those that follow.
+    /// As `send`, for several messages for which there is room. Returns the id of the first; the ids of the others
+    /// follow.
     #[inline]
     pub fn send_run(
         &mut self,
@@ -215,19 +220,19 @@ impl Inflight {
             let envelope = Envelope { qos, retain: false, ids: None, membership: 0 };
             Flow { state, envelope, stored }
         }));
-        // The window holds fewer than there are ids.
+        // The window has fewer flows than there are packet ids.
         self.sent_count += count as u16;
         self.outstanding += count as u16;
         first
     }
 
-    /// The next flow of an earlier connection to send again, and its id, if `quota` has a place or it needs none.
+    /// The next flow of an earlier connection to send again, and its id, if `quota` has a place or the flow needs none.
     /// [MQTT-4.4.0-1]
     pub fn resend(&mut self, quota: u16) -> Option<(PacketId, Flow)> {
         while let Some(flow) = self.flows.get(usize::from(self.sent_count)) {
             match flow.state {
                 FlowState::Done => self.sent_count += 1,
-                // A PUBREL takes no place that its PUBLISH would not have taken. [MQTT-3.3.4-10]
+                // A PUBREL takes no more places than its PUBLISH did. [MQTT-3.3.4-10]
                 FlowState::AwaitPubcomp => break,
                 _ if self.outstanding < quota => break,
                 _ => return None,
@@ -241,7 +246,8 @@ impl Inflight {
         Some((id, flow))
     }
 
-    /// PUBREC with success: from here only PUBREL is sent again, and the message is not needed. [MQTT-4.3.3-6]
+    /// Notes a PUBREC with success: from here on only the PUBREL is sent again, and the message is not needed any more.
+    /// [MQTT-4.3.3-6]
     pub fn received(&mut self, id: PacketId) -> bool {
         let index = self.index_of(id);
         match self.flows.get_mut(index) {
@@ -256,7 +262,7 @@ impl Inflight {
         }
     }
 
-    /// The flow is over, if it is in this state; whether it was.
+    /// Ends the flow if it is in this state; returns whether it was.
     #[inline(always)]
     pub fn finish(&mut self, id: PacketId, state: FlowState) -> bool {
         let index = self.index_of(id);
@@ -297,7 +303,7 @@ impl Inflight {
         self.sent_count = self.sent_count.saturating_sub(1);
     }
 
-    /// The connection is gone: all that is not done will be sent again on the next one.
+    /// Notes that the connection is gone: all flows that are not done will be sent again on the next one.
     pub fn disconnect(&mut self) {
         self.sent_count = 0;
         self.outstanding = 0;
@@ -306,7 +312,7 @@ impl Inflight {
         }
     }
 
-    /// Takes the messages of all flows for which `is_wanted`, in order; those flows will not be sent again.
+    /// Takes the messages of all flows for which `is_wanted`, in order. These flows will not be sent again.
     pub fn take_stored(
         &mut self,
         is_wanted: impl Fn(&Flow) -> bool,
@@ -321,7 +327,7 @@ impl Inflight {
         }
     }
 
-    /// Flows, those that are done included.
+    /// How many flows there are, including those that are done.
     pub fn len(&self) -> usize {
         self.flows.len()
     }
@@ -418,7 +424,7 @@ mod tests {
 
     #[test]
     fn a_window_grows_as_far_as_the_budget_goes_and_gives_back_what_it_had() {
-        // Half of it is for windows.
+        // Windows may use half of the budget.
         let budget = Budget::new(20_000);
         let mut windows: Vec<Inflight> = (0..40).map(|_| Inflight::new(budget.clone())).collect();
         let mut lengths = Vec::new();
@@ -428,7 +434,7 @@ mod tests {
             }
             lengths.push(inflight.len());
         }
-        // Who comes late has a few places, and they go round.
+        // A window that comes late has a few flows, one after the other.
         assert!(lengths[0] > 100 && lengths[39] == FLOWS_MIN, "{lengths:?}");
         assert!(budget.bytes() < 10_000 + 40 * memory_of(FLOWS_MIN), "{budget:?}");
         let last = &mut windows[39];

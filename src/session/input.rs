@@ -1,13 +1,13 @@
 //! Input of one connection that cannot be used yet, counted by the memory that it holds.
 //!
-//! A buffer grows to its frame's size at most. Room that its bytes do not need is given back, so a client that sends
+//! A buffer grows to the size of its frame at most. Memory that its bytes do not need is given back, so a client that sends
 //! one byte of a packet cannot keep a megabyte.
 
 use super::BufferPool;
 use crate::arena::Gauge;
 use crate::codec;
 
-/// Larger buffers are not passed on: a connection that holds a byte must not be given room for a megabyte.
+/// Larger buffers are not passed on: a connection that holds one byte must not be given memory for a megabyte.
 const POOLED_SIZE_MAX: usize = 1 << 10;
 
 /// The first part of a frame, or what came while its connection was parked.
@@ -38,7 +38,8 @@ impl InputBuffer {
         self.bytes.is_empty()
     }
 
-    /// Memory grows with what has arrived: to twice of it at most, and not beyond the end of the frame.
+    /// Appends bytes. The memory grows to twice the bytes that have arrived at most, and not beyond the end of the
+    /// frame.
     pub fn append(&mut self, bytes: &[u8], pool: &mut BufferPool) {
         let size = self.bytes.len() + bytes.len();
         if size > self.bytes.capacity() {
@@ -61,13 +62,13 @@ impl InputBuffer {
         self.total.add(self.bytes.capacity() - before);
     }
 
-    /// All of it, with its memory; nothing is left here.
+    /// Takes all bytes, with their memory; nothing is left here.
     pub fn take(&mut self) -> InputBuffer {
         let empty = InputBuffer::new(self.total.clone());
         std::mem::replace(self, empty)
     }
 
-    /// Forgets the first `size` bytes, and gives back the memory that they alone needed.
+    /// Forgets the first `size` bytes, and gives back the memory that only those needed.
     pub fn consume(&mut self, size: usize) {
         self.bytes.drain(..size);
         let before = self.bytes.capacity();
@@ -77,14 +78,14 @@ impl InputBuffer {
         }
     }
 
-    /// Counts in another budget from here.
+    /// Counts the memory in another gauge from now on.
     pub fn count_in(&mut self, total: &Gauge) {
         self.total.subtract(self.bytes.capacity());
         self.total = total.clone();
         self.total.add(self.bytes.capacity());
     }
 
-    /// Ends, and leaves its memory to others if it is small.
+    /// Ends the buffer; its memory goes to the pool if it is small.
     pub fn recycle(mut self, pool: &mut BufferPool) {
         if self.bytes.capacity() <= POOLED_SIZE_MAX {
             self.total.subtract(self.bytes.capacity());

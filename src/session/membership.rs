@@ -1,9 +1,9 @@
-//! A session's places in shared subscriptions: how many messages the owners of its groups may send it.
+//! A session's memberships of shared groups: how many messages the owners of its groups may send it.
 //!
-//! `Membership::places` counts what the group's owner may still send, what is on its way and what waits in the session.
-//! It is never more than `group_credit_max`, nor, where the subscription asks for acknowledgements, more than the free
-//! places of the client's window when they were given. A group is left in one way through the queue, whatever its
-//! length.
+//! `Membership::places` counts the messages that the group's owner may still send, those on their way, and those that wait in
+//! the session. It never exceeds `group_credit_max`. Where the subscription asks for acknowledgements, it does not exceed the
+//! free places of the client's window either, as they were when the places were given. Leaving groups takes one pass
+//! through the queue, whatever its length.
 
 use super::inflight::FlowState;
 use super::{Connection, Session};
@@ -12,23 +12,24 @@ use crate::codec::QoS;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// All places of a session, by their numbers and by their filters: a client may have thousands and leave them all at once.
+/// All memberships of a session, by number and by filter: a client may have thousands and leave them all at once.
 #[derive(Debug, Default)]
 pub struct Memberships {
     by_number: BTreeMap<u32, Membership>,
     numbers: BTreeMap<Rc<str>, u32>,
-    /// What the texts of the filters take.
+    /// Bytes that the texts of the filters take.
     texts_size: usize,
-    /// Memberships ever begun.
+    /// How many memberships were ever begun.
     last_number: u32,
-    /// Those from this number on have still to be looked at for places to give; 0: no such look has begun.
+    /// The number of the first membership that the present round of `give_places` has not visited yet; 0: no round has
+    /// begun.
     places_from: u32,
 }
 
-/// Messages that a session gives back, by the numbers of the memberships they came through, in their order.
+/// Messages that a session gives back, in their order, by the numbers of the memberships through which they came.
 pub type Returned = BTreeMap<u32, Vec<Stored>>;
 
-/// The memory of a filter with the counts of its owners.
+/// The memory of a filter's text with its reference counts.
 fn text_size(filter: &str) -> usize {
     allocated(filter.len() + 2 * size_of::<usize>())
 }
@@ -36,14 +37,14 @@ fn text_size(filter: &str) -> usize {
 /// A session's place in a shared subscription.
 #[derive(Debug)]
 pub struct Membership {
-    /// The session has given it to no other before: what an earlier membership left in flight finds nothing.
+    /// The session never gives a number again, so a flow of an earlier membership finds nothing.
     pub number: u32,
     /// The whole filter, `$share/name/filter`.
     pub filter: Rc<str>,
     pub owner: u16,
-    /// What the subscription asks for.
+    /// The QoS that the subscription asks for.
     pub qos: QoS,
-    /// Messages that the group's owner may still send, those on their way and those that wait here.
+    /// How many messages the group's owner may still send, including those on their way and those that wait here.
     pub places: u32,
 }
 
@@ -60,7 +61,7 @@ impl Memberships {
         self.by_number.len()
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
         allocated(size_of::<Memberships>())
             + tree_size(self.by_number.len(), size_of::<(u32, Membership)>())
@@ -70,7 +71,8 @@ impl Memberships {
 }
 
 impl Session {
-    /// The membership of a group, begun now unless it is there, and how many places its owner gets: none if it is there.
+    /// Begins the membership of a group, unless there is one. Returns its number, and how many places the owner gets:
+    /// none if there was a membership.
     pub fn join(
         &mut self,
         connection: &Connection,
@@ -96,8 +98,8 @@ impl Session {
         (number, places)
     }
 
-    /// Gives the owners of up to `count_max` groups the places that they may have, `full` each at most; `give` gets owner,
-    /// filter and how many more there are. Whether there are more groups, for the next call.
+    /// Gives the owners of up to `count_max` groups the places that they may have, each up to `full`. `give` gets
+    /// owner, filter and how many places are added. Returns whether more groups are left for the next call.
     pub fn give_places(
         &mut self,
         connection: &Connection,
@@ -134,12 +136,12 @@ impl Session {
         next != 0
     }
 
-    /// Some groups have still to be looked at for places to give.
+    /// Whether a round of `give_places` is not finished.
     pub fn is_giving_places(&self) -> bool {
         self.memberships.as_ref().is_some_and(|memberships| memberships.places_from != 0)
     }
 
-    /// No group's owner has a place of the session any more: all are given anew.
+    /// Takes back the places of all groups: all of them are given anew.
     pub fn take_back_places(&mut self) {
         if let Some(memberships) = &mut self.memberships {
             memberships.places_from = 0;
@@ -147,7 +149,8 @@ impl Session {
         }
     }
 
-    /// A message above QoS 0 needs a place of the client's window, too; what finds none is kept from other members.
+    /// A message above QoS 0 needs a place of the client's window, too. A message without one would wait here and be
+    /// kept from other members.
     fn places_for(&self, connection: &Connection, qos: QoS, full: u32) -> u32 {
         match qos {
             QoS::AtMostOnce => full,
@@ -189,19 +192,19 @@ impl Session {
         self.memberships.as_ref().is_some_and(|m| m.by_number.contains_key(&number))
     }
 
-    /// One place of a shared subscription was used.
+    /// Notes that one place of a shared subscription was used.
     pub fn use_place(&mut self, number: u32) {
         if number == 0 {
             return;
         }
         if let Some(membership) = self.memberships.as_mut().and_then(|m| m.get_mut(number)) {
-            // What was under way when the client left was not counted when it came back.
+            // A message that was under way when the client left was not counted when the client came back.
             membership.places = membership.places.saturating_sub(1);
             self.is_credit_due = true;
         }
     }
 
-    /// Takes what waits and came through a membership that `is_left`: one way through the queue, whatever their number.
+    /// Takes the waiting messages that came through a membership that `is_left`, in one pass through the queue.
     pub fn take_unsent(&mut self, is_left: impl Fn(u32) -> bool) -> Returned {
         let mut returned = Returned::new();
         let is_wanted = |number| number != 0 && is_left(number);

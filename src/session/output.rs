@@ -1,9 +1,9 @@
 //! The bytes on their way to one client: one contiguous buffer that fills while another is in flight.
 //!
-//! At most one output of a connection is with the kernel, which has its bytes until the completion. Buffers go round in
-//! a pool: buffers of more than 1 KiB that are used again count whole beside the bytes in use, and are not used where
-//! they would take 16 MiB more than those. Otherwise gauges count bytes in use, not the capacity of vectors, which is
-//! up to twice that.
+//! At most one output of a connection is with the kernel, which owns its bytes until the completion. Buffers go round in
+//! a pool: a buffer of more than 1 KiB that is used again counts whole beside the bytes in use, and is not used where
+//! such buffers would take 16 MiB more than the bytes in use. Otherwise gauges count bytes in use, not the capacity of
+//! vectors, which is up to twice that.
 
 use crate::arena::{Stored, allocated};
 use std::cell::Cell;
@@ -25,7 +25,8 @@ impl Part {
     }
 }
 
-/// Bytes for one send. Usually without parts; each part goes between the bytes before and after its `at`.
+/// The bytes of one send. Usually it has no parts; each part goes between the bytes before its `at` and the bytes
+/// behind.
 ///
 /// ```text
 ///  bytes:  | room for a header | MQTT ...  part  ... MQTT |
@@ -80,7 +81,8 @@ impl Output {
     }
 }
 
-/// Empty buffers to use again, so that an idle connection holds none. What was not needed for a while is freed.
+/// Empty buffers to use again, so that an idle connection holds none. Buffers that were not needed for a while are
+/// freed.
 #[derive(Debug, Default)]
 pub struct BufferPool {
     free: Vec<Vec<u8>>,
@@ -90,7 +92,7 @@ pub struct BufferPool {
     spare_count: usize,
 }
 
-/// Capacity kept in all; a busy shard's buffers go round without meeting the allocator.
+/// The largest capacity kept in all. The buffers of a busy shard go round without meeting the allocator.
 const POOL_BYTES_MAX: usize = 16 << 20;
 const POOL_COUNT_MAX: usize = 1024;
 
@@ -122,7 +124,7 @@ impl BufferPool {
         self.free.len()
     }
 
-    /// Frees as many buffers as nobody needed since the last call. Called now and then.
+    /// Frees as many buffers as were never needed since the last call. It is called now and then.
     pub fn trim(&mut self) {
         for buffer in self.free.drain(..self.spare_count) {
             self.bytes -= buffer.capacity();
@@ -131,19 +133,19 @@ impl BufferPool {
     }
 }
 
-/// Where buffers that were large before hold more than this and twice what is to be sent, no more of them are used.
+/// No more large buffers are used again where they hold this much more than twice the bytes to be sent.
 pub const OUTPUT_SLACK: usize = POOL_BYTES_MAX;
 
-/// Capacity up to which a buffer from the pool counts as what stands in it.
+/// A buffer from the pool up to this capacity counts as the bytes in it.
 pub const SMALL_CAPACITY: usize = 1 << 10;
 
-/// Counts what all buffers of a shard hold. Each connection has it, so it is one pointer.
+/// Counts the bytes of all buffers of a shard. Each connection has it, so it is one pointer.
 #[derive(Clone, Debug, Default)]
 pub struct OutputTotal(Rc<OutputSums>);
 
 #[derive(Debug, Default)]
 pub struct OutputSums {
-    /// What is to be sent.
+    /// Bytes to be sent.
     pub bytes: Sum,
     /// Capacity of buffers that were large when they came from the pool: few bytes may stand in them.
     pub reused: Sum,
@@ -157,7 +159,7 @@ impl Deref for OutputTotal {
     }
 }
 
-/// A number of bytes that many change.
+/// A number of bytes that several holders change.
 #[derive(Debug, Default)]
 pub struct Sum(Cell<usize>);
 
@@ -181,9 +183,9 @@ impl Sum {
 pub struct OutputBuffer {
     filling: Output,
     filling_size: usize,
-    /// 0: nothing is in flight.
+    /// The size in flight; 0: nothing is.
     in_flight_size: usize,
-    /// What the buffer that fills, and the one in flight, count in `OutputTotal::reused`; `u32::MAX` at most.
+    /// What the buffer that fills, and the buffer in flight, count in `OutputTotal::reused`; `u32::MAX` at most.
     filling_reused: u32,
     in_flight_reused: u32,
     total: OutputTotal,
@@ -247,7 +249,7 @@ impl OutputBuffer {
         }
     }
 
-    /// The buffer that fills was large before: where those hold too much, it goes back.
+    /// Counts a buffer that was large before, or gives it back to the pool where such buffers hold too much.
     #[inline(never)]
     fn count_reused(&mut self, pool: &mut BufferPool) {
         if self.total.reused.bytes() > 2 * self.total.bytes.bytes() + OUTPUT_SLACK {
@@ -258,7 +260,7 @@ impl OutputBuffer {
         self.total.reused.add(self.filling_reused as usize);
     }
 
-    /// A buffer in which nothing stands goes back.
+    /// Gives an empty buffer back to the pool.
     #[cold]
     #[inline(never)]
     pub fn give_back_empty(&mut self, pool: &mut BufferPool) {
@@ -280,7 +282,7 @@ impl OutputBuffer {
         self.total.bytes.add(size);
     }
 
-    /// The next bytes to send, unless some are in flight or there are none.
+    /// Takes the next bytes to send, unless some are in flight or there are none.
     pub fn take(&mut self) -> Option<Output> {
         if self.is_in_flight() || self.filling_size == 0 {
             return None;
@@ -311,7 +313,7 @@ impl OutputBuffer {
         self.in_flight_size = size;
     }
 
-    /// What was in flight has been sent.
+    /// Ends the send that was in flight.
     #[inline(always)]
     pub fn sent(&mut self, output: Output, pool: &mut BufferPool) -> usize {
         let size = std::mem::take(&mut self.in_flight_size);
@@ -367,7 +369,7 @@ mod tests {
             reader.sent(output, &mut pool);
             let mut buffer = OutputBuffer::new(total.clone());
             buffer.append(&mut pool, |out| out.push(1));
-            // Half of them have something in flight behind which more waits.
+            // Half of the buffers have a send in flight behind which more bytes wait.
             if number % 2 == 0 {
                 let output = buffer.take().expect("it has a byte");
                 std::mem::forget(output);

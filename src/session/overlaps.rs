@@ -5,14 +5,14 @@ use crate::arena::{allocated, tree_size};
 use crate::topic::{has_wildcards, pattern};
 use std::collections::BTreeMap;
 
-/// The patterns of a session's filters. Filters of one pattern have their wildcards at the same levels, and differ in a name
-/// where they differ at all: no topic matches two of them. So a topic matches as many subscriptions as there are patterns
-/// at most.
+/// The patterns of a session's filters. Filters of one pattern have their wildcards at the same levels, and differ in a
+/// name if they differ at all: no topic matches two of them. So a topic matches at most as many subscriptions as there
+/// are patterns.
 #[derive(Debug, Default)]
 pub struct Overlaps {
     /// How many filters have each pattern.
     patterns: BTreeMap<Box<str>, u32>,
-    /// What the texts of the patterns take.
+    /// Bytes that the texts of the patterns take.
     texts_size: usize,
 }
 
@@ -23,7 +23,7 @@ impl Overlaps {
         overlaps
     }
 
-    /// Whether one more filter leaves `pattern_count_max` patterns at most.
+    /// Whether there are at most `pattern_count_max` patterns with one more filter.
     pub fn may_add(&self, filter: &str, pattern_count_max: usize) -> bool {
         self.patterns.len() < pattern_count_max || self.patterns.contains_key(&*pattern_of(filter))
     }
@@ -38,7 +38,7 @@ impl Overlaps {
         *count += 1;
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
         let entry_size = size_of::<(Box<str>, u32)>();
         allocated(size_of::<Overlaps>())
@@ -46,7 +46,7 @@ impl Overlaps {
             + self.texts_size
     }
 
-    /// Takes back an `add`.
+    /// Takes back one `add`.
     pub fn remove(&mut self, filter: &str) {
         let pattern = pattern_of(filter);
         let count = self.patterns.get_mut(&pattern).expect("the filter was added");
@@ -58,7 +58,7 @@ impl Overlaps {
     }
 }
 
-/// Filters without wildcards have one pattern, as a topic matches one of them.
+/// The pattern of a filter. All filters without wildcards have one pattern, as a topic matches one of them.
 fn pattern_of(filter: &str) -> Box<str> {
     if !has_wildcards(filter) {
         return "".into();

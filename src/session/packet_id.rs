@@ -1,31 +1,31 @@
-//! The QoS 2 packet ids a client has sent and not yet released.
+//! The QoS 2 packet ids that a client has sent and not yet released.
 
 use crate::arena::{Budget, allocated};
 use crate::codec::PacketId;
 use std::collections::VecDeque;
 
-/// A small sorted set: ids come and go in nearly ascending order, so that its ends are looked at first.
+/// A small sorted set. Ids come and go in nearly ascending order, so a search begins at the ends.
 #[derive(Debug, Default)]
 pub struct PacketIdSet {
     ids: VecDeque<u16>,
 }
 
-/// Ids that a set has memory for in any case.
+/// A set has memory for so many ids in any case.
 const IDS_MIN: usize = 16;
 
 impl PacketIdSet {
-    /// The memory held, in bytes.
+    /// The memory in use, in bytes.
     pub fn bytes(&self) -> usize {
         memory_of(self.ids.capacity())
     }
 
-    /// One more id needs memory.
+    /// Whether one more id needs more memory.
     #[inline]
     pub fn is_full(&self) -> bool {
         self.ids.len() == self.ids.capacity()
     }
 
-    /// Takes memory for more ids if `budget` has it, and counts it there; whether there is some.
+    /// Takes memory for more ids if `budget` has it, and counts it there; returns whether it did.
     #[cold]
     #[inline(never)]
     pub fn grow(&mut self, budget: &Budget) -> bool {
@@ -58,7 +58,7 @@ impl PacketIdSet {
         !self.is_above_all(id) && self.ids.binary_search(&id.get()).is_ok()
     }
 
-    /// Whether the id was new. There is memory for it.
+    /// Inserts an id, for which there is memory; returns whether it was new.
     #[inline]
     pub fn insert(&mut self, id: PacketId) -> bool {
         debug_assert!(!self.is_full());
@@ -75,7 +75,7 @@ impl PacketIdSet {
         }
     }
 
-    /// Whether the id was there.
+    /// Removes an id; returns whether it was there.
     #[inline]
     pub fn remove(&mut self, id: PacketId) -> bool {
         if self.ids.front() == Some(&id.get()) {

@@ -1,11 +1,11 @@
 //! A session's client: connected, or away for a time that has a bound.
 
-use super::{ConnectionId, HeldAck, Profile, Session, Ticket, Will};
+use super::{ConnectionId, DeferredAck, Profile, Session, Ticket, Will};
 use crate::codec::PacketId;
 use crate::time::{Deadline, Instant};
 
 impl Session {
-    /// Its client has connected: nothing of it ends by time until the client leaves.
+    /// Notes that the client has connected: nothing of the session ends by time until the client leaves.
     pub fn connect(
         &mut self,
         id: ConnectionId,
@@ -21,7 +21,7 @@ impl Session {
         self.recount();
     }
 
-    /// The session's connection is gone. Its time begins to run, and so does that of its will.
+    /// Notes that the session's connection is gone. The session's time begins to run, and so does the will's.
     pub fn part(&mut self, now: Instant) {
         self.disconnect();
         let ends_at = (self.expiry_s != u32::MAX).then(|| now.plus_s(u64::from(self.expiry_s)));
@@ -33,7 +33,7 @@ impl Session {
     pub(super) fn disconnect(&mut self) {
         self.connection = None;
         self.inflight.disconnect();
-        if let Some(acks) = &mut self.held_acks {
+        if let Some(acks) = &mut self.deferred_acks {
             acks.disconnect();
         }
         if let Some(fetch) = &mut self.fetch {
@@ -44,19 +44,19 @@ impl Session {
         }
     }
 
-    /// The session ends: nothing of it waits for its time.
+    /// Stops the clocks of a session that ends.
     pub fn stop_clocks(&mut self) {
         self.ends_at = Deadline::NONE;
         self.will_at = Deadline::NONE;
     }
 
-    /// `None`: its client is away.
+    /// The client's connection; `None`: the client is away.
     #[inline]
     pub fn connection(&self) -> Option<ConnectionId> {
         self.connection
     }
 
-    /// Seconds the session outlives its connection; 0: not at all; `u32::MAX`: for ever.
+    /// How many seconds the session outlives its connection; 0: not at all; `u32::MAX`: for ever.
     pub fn expiry_s(&self) -> u32 {
         self.expiry_s
     }
@@ -70,7 +70,8 @@ impl Session {
         self.expiry_s > 0
     }
 
-    /// When it ends or its will is published, whatever is first; `None`: its client is there, or nothing ever comes.
+    /// When the session ends or its will is published, whichever is first; `None`: the client is connected, or neither
+    /// happens.
     pub fn deadline(&self) -> Option<Instant> {
         match (self.ends_at.get(), self.will_at.get()) {
             (Some(end), Some(will)) => Some(end.min(will)),
@@ -78,12 +79,12 @@ impl Session {
         }
     }
 
-    /// The timer that is set for its deadline.
+    /// The timer that is set for the session's deadline.
     pub fn timer_mut(&mut self) -> &mut Option<Instant> {
         &mut self.timer
     }
 
-    /// Its time has passed.
+    /// Whether the time of the session has passed.
     pub fn is_over(&self, now: Instant) -> bool {
         self.ends_at.get().is_some_and(|at| at <= now)
     }
@@ -96,12 +97,12 @@ impl Session {
         self.will.as_deref_mut()
     }
 
-    /// The will, which is published by whoever takes it, or is forgotten.
+    /// Takes the will: the caller publishes it, or it is forgotten.
     pub fn take_will(&mut self) -> Option<Box<Will>> {
         self.will.take()
     }
 
-    /// The will, if its time has come.
+    /// Takes the will if its time has come.
     pub fn take_due_will(&mut self, now: Instant) -> Option<Box<Will>> {
         self.will_at.get().filter(|at| *at <= now)?;
         self.will_at = Deadline::NONE;
@@ -114,60 +115,63 @@ impl Session {
         self.received_qos2.contains(packet_id)
     }
 
-    /// QoS 2 messages of the client that are unfinished.
+    /// How many QoS 2 messages of the client are unfinished.
     #[inline(always)]
     pub fn received_count(&self) -> usize {
         self.received_qos2.len()
     }
 
-    /// Remembers a QoS 2 message of the client, for which `may_receive_qos2` has found room.
+    /// Remembers a QoS 2 message of the client. `may_receive_qos2` has found room for it.
     #[inline(always)]
     pub fn note_received(&mut self, packet_id: PacketId) {
         self.received_qos2.insert(packet_id);
     }
 
-    /// A QoS 2 message of the client is finished; whether it was known.
+    /// Ends a QoS 2 message of the client; returns whether it was remembered.
     #[inline]
     pub fn end_received(&mut self, packet_id: PacketId) -> bool {
         self.received_qos2.remove(packet_id)
     }
 
-    /// Answers to its publishes wait for a bridge's log.
+    /// Whether answers to the client's publishes wait for a bridge's log.
     #[inline]
-    pub fn has_held_acks(&self) -> bool {
-        self.held_acks.as_ref().is_some_and(|acks| !acks.0.is_empty())
+    pub fn has_deferred_acks(&self) -> bool {
+        self.deferred_acks.as_ref().is_some_and(|acks| !acks.0.is_empty())
     }
 
-    /// The answer to a QoS 2 message waits for a bridge's log.
-    pub fn holds_ack_of(&self, packet_id: PacketId) -> bool {
-        self.held_acks.as_ref().is_some_and(|acks| acks.has_qos2(packet_id))
+    /// Whether the answer to a QoS 2 message waits for a bridge's log.
+    pub fn defers_ack_of(&self, packet_id: PacketId) -> bool {
+        self.deferred_acks.as_ref().is_some_and(|acks| acks.has_qos2(packet_id))
     }
 
-    /// Lets an answer wait; whether the session is to be listed among those with answers that wait.
-    pub fn hold_ack(&mut self, ack: HeldAck) -> bool {
-        let is_new = self.held_acks.is_none();
-        self.held_acks.get_or_insert_default().0.push_back(ack);
+    /// Lets an answer wait; returns whether the session is to be listed among those whose answers wait.
+    pub fn defer_ack(&mut self, ack: DeferredAck) -> bool {
+        let is_new = self.deferred_acks.is_none();
+        self.deferred_acks.get_or_insert_default().0.push_back(ack);
         is_new
     }
 
-    /// The session is listed among those with answers that wait.
+    /// Whether the session is listed among those whose answers wait.
     pub fn is_ack_listed(&self) -> bool {
-        self.held_acks.is_some()
+        self.deferred_acks.is_some()
     }
 
-    /// The first answer that waits, if `is_written` says so of its ticket. Where none waits any more, the session is no longer to be
-    /// listed.
-    pub fn next_held_ack(&mut self, is_written: impl FnOnce(Ticket) -> bool) -> Option<HeldAck> {
-        let acks = self.held_acks.as_mut()?;
+    /// Takes the first answer that waits, if its ticket `is_written`. When no answer waits any more, the session is no
+    /// longer to be listed.
+    pub fn next_deferred_ack(
+        &mut self,
+        is_written: impl FnOnce(Ticket) -> bool,
+    ) -> Option<DeferredAck> {
+        let acks = self.deferred_acks.as_mut()?;
         let Some(ack) = acks.0.front() else {
-            self.held_acks = None;
+            self.deferred_acks = None;
             return None;
         };
         is_written(ack.ticket).then(|| acks.0.pop_front())?
     }
 
     /// How many answers wait.
-    pub fn held_ack_count(&self) -> usize {
-        self.held_acks.as_ref().map_or(0, |acks| acks.0.len())
+    pub fn deferred_ack_count(&self) -> usize {
+        self.deferred_acks.as_ref().map_or(0, |acks| acks.0.len())
     }
 }

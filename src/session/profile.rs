@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 pub struct Profile {
     pub user_name: Option<Box<str>>,
     pub peer: Option<SocketAddr>,
-    /// The address it connected to.
+    /// The local address of the client's connection.
     pub listener: Option<SocketAddr>,
     pub version: ProtocolVersion,
     /// Bounds that a hook has set.
@@ -17,7 +17,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The memory held, in bytes.
+    /// The memory in use, in bytes.
     pub fn bytes(&self) -> usize {
         let user_name = self.user_name.as_ref().map_or(0, |name| allocated(name.len()));
         allocated(size_of::<Profile>()) + user_name

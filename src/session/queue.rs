@@ -7,7 +7,7 @@ use crate::limits::QueuePolicy;
 use crate::time::Instant;
 use std::collections::VecDeque;
 
-/// A message with what its subscription asks for.
+/// A message with the envelope of its subscription.
 #[derive(Clone, Debug)]
 pub struct Queued {
     pub stored: Stored,
@@ -25,38 +25,38 @@ pub struct QueueLimits {
 /// First in, first out. Most clients keep up, and their queues hold no memory.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// Known without a look into the box.
+    /// The count stands here, too, so that reading it needs no access to the box.
     message_count: usize,
-    /// From the first message that waited on.
+    /// `None` until the first message waits.
     waiting: Option<Box<Waiting>>,
-    /// Counts the places of all queues: the messages count themselves, once for all queues that they are in.
+    /// Counts the entries of all queues. Messages count themselves, once for all queues that they are in.
     total: Gauge,
 }
 
-/// What waits. A dropped message leaves an empty place until it reaches the front.
+/// The messages that wait. A dropped message leaves an empty entry until that reaches the front.
 #[derive(Debug)]
 struct Waiting {
-    /// The first one is never empty.
-    places: VecDeque<Option<Queued>>,
-    /// Places from which QoS 0 messages can be dropped: the number ever popped plus the index.
+    /// The first entry is never empty.
+    entries: VecDeque<Option<Queued>>,
+    /// Entries from which QoS 0 messages can be dropped, each as the number of entries ever popped plus its index.
     qos0: VecDeque<u64>,
     popped: u64,
-    /// Messages that were taken to be sent.
-    taken: u64,
+    /// How many messages were taken out to be sent.
+    sent_count: u64,
     message_count: usize,
     bytes: usize,
-    /// No waiting message expires before this; `None`: none expires.
+    /// No message in the queue expires before this time; `None`: none expires.
     expires_from: Option<Instant>,
     total: Gauge,
 }
 
-/// Bytes of a place.
-pub const PLACE_SIZE: usize = size_of::<Option<Queued>>();
-/// Places that an empty queue keeps.
-const PLACES_KEPT: usize = 64;
+/// The size of one entry, bytes.
+pub const ENTRY_SIZE: usize = size_of::<Option<Queued>>();
+/// An empty queue keeps room for so many entries.
+const ENTRIES_KEPT: usize = 64;
 
 impl Queue {
-    /// `total` counts what all queues of the shard hold.
+    /// `total` counts the entries of all queues of the shard.
     pub fn new(total: Gauge) -> Queue {
         Queue { message_count: 0, waiting: None, total }
     }
@@ -73,14 +73,14 @@ impl Queue {
         self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
-    /// What the messages and their places take.
-    pub fn held_bytes(&self) -> usize {
-        self.bytes() + self.len() * PLACE_SIZE
+    /// Bytes of the messages and their entries.
+    pub fn stored_bytes(&self) -> usize {
+        self.bytes() + self.len() * ENTRY_SIZE
     }
 
-    /// Messages that were ever popped.
-    pub fn taken(&self) -> u64 {
-        self.waiting.as_ref().map_or(0, |waiting| waiting.taken)
+    /// How many messages were taken out to be sent.
+    pub fn sent_count(&self) -> u64 {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.sent_count)
     }
 
     /// Puts the message at the end if there is room for it; `Err` hands it back.
@@ -95,8 +95,8 @@ impl Queue {
         })
     }
 
-    /// Puts the message at the end; `Err` hands it back when it must be dropped. `dropped` is called with each
-    /// waiting message that made room.
+    /// Puts the message at the end; `Err` hands it back when it must be dropped. `dropped` is called with each waiting
+    /// message that made room for it.
     pub fn push(
         &mut self,
         queued: Queued,
@@ -106,7 +106,8 @@ impl Queue {
         self.change(|waiting| waiting.push(queued, limits, dropped))
     }
 
-    /// If there is no room for `size` bytes, takes out what has expired: nothing that is still wanted is dropped for it.
+    /// Takes out expired messages if there is no room for `size` bytes: a message that is still wanted is dropped only
+    /// after these.
     pub fn expire_if_full(
         &mut self,
         now: Instant,
@@ -124,7 +125,7 @@ impl Queue {
         self.change(|waiting| waiting.push_front(queued));
     }
 
-    /// Drops what is above the limits after messages were put in front: QoS 0 first, then by policy.
+    /// Drops messages above the limits after messages were put in front: QoS 0 first, then by policy.
     pub fn shed(&mut self, limits: QueueLimits, dropped: impl FnMut(Queued)) {
         if !self.is_empty() {
             self.change(|waiting| waiting.shed(limits, dropped));
@@ -142,7 +143,7 @@ impl Queue {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Queued> {
-        self.waiting.iter().flat_map(|waiting| waiting.places.iter().flatten())
+        self.waiting.iter().flat_map(|waiting| waiting.entries.iter().flatten())
     }
 
     /// Takes out every message for which `is_wanted`, in order.
@@ -163,10 +164,10 @@ impl Queue {
 impl Waiting {
     fn new(total: Gauge) -> Waiting {
         Waiting {
-            places: VecDeque::new(),
+            entries: VecDeque::new(),
             qos0: VecDeque::new(),
             popped: 0,
-            taken: 0,
+            sent_count: 0,
             message_count: 0,
             bytes: 0,
             expires_from: None,
@@ -198,10 +199,10 @@ impl Waiting {
     fn push_back(&mut self, queued: Queued) {
         self.compact();
         if queued.envelope.qos == QoS::AtMostOnce {
-            self.qos0.push_back(self.popped + self.places.len() as u64);
+            self.qos0.push_back(self.popped + self.entries.len() as u64);
         }
         self.remember(&queued);
-        self.places.push_back(Some(queued));
+        self.entries.push_back(Some(queued));
     }
 
     fn expire_if_full(
@@ -216,12 +217,12 @@ impl Waiting {
             return;
         }
         self.expires_from = None;
-        let mut places = std::mem::take(&mut self.places);
-        for place in &mut places {
-            let expires_at = place.as_ref().and_then(|queued| queued.stored.meta().expires_at);
+        let mut entries = std::mem::take(&mut self.entries);
+        for entry in &mut entries {
+            let expires_at = entry.as_ref().and_then(|queued| queued.stored.meta().expires_at);
             match expires_at {
                 Some(at) if at <= now => {
-                    if let Some(queued) = place.take() {
+                    if let Some(queued) = entry.take() {
                         self.forget(&queued);
                         expired(queued);
                     }
@@ -232,7 +233,7 @@ impl Waiting {
                 None => {}
             }
         }
-        self.places = places;
+        self.entries = entries;
         self.close_up();
     }
 
@@ -243,7 +244,7 @@ impl Waiting {
     fn push_front(&mut self, queued: Queued) {
         self.remember(&queued);
         if self.popped == 0 {
-            // Positions count from what was popped; begin far from zero.
+            // Positions count from the first entry ever popped. The test begins far from zero.
             let shift = 1 << 32;
             self.popped = shift;
             self.qos0.iter_mut().for_each(|position| *position += shift);
@@ -252,7 +253,7 @@ impl Waiting {
         if queued.envelope.qos == QoS::AtMostOnce {
             self.qos0.push_front(self.popped);
         }
-        self.places.push_front(Some(queued));
+        self.entries.push_front(Some(queued));
     }
 
     fn shed(&mut self, limits: QueueLimits, mut dropped: impl FnMut(Queued)) {
@@ -266,11 +267,11 @@ impl Waiting {
     }
 
     fn pop_back(&mut self) -> Option<Queued> {
-        while let Some(place) = self.places.pop_back() {
-            if self.qos0.back() == Some(&(self.popped + self.places.len() as u64)) {
+        while let Some(entry) = self.entries.pop_back() {
+            if self.qos0.back() == Some(&(self.popped + self.entries.len() as u64)) {
                 self.qos0.pop_back();
             }
-            if let Some(queued) = place {
+            if let Some(queued) = entry {
                 self.forget(&queued);
                 return Some(queued);
             }
@@ -279,42 +280,42 @@ impl Waiting {
     }
 
     fn front(&self) -> Option<&Queued> {
-        self.places.front().and_then(|place| place.as_ref())
+        self.entries.front().and_then(|entry| entry.as_ref())
     }
 
     fn take(&mut self) -> Option<Queued> {
-        self.taken += 1;
+        self.sent_count += 1;
         self.pop()
     }
 
     fn pop(&mut self) -> Option<Queued> {
-        let queued = self.places.pop_front()??;
+        let queued = self.entries.pop_front()??;
         if self.qos0.front() == Some(&self.popped) {
             self.qos0.pop_front();
         }
         self.popped += 1;
         self.forget(&queued);
         self.skip_empty();
-        if self.message_count == 0 && self.places.capacity() > PLACES_KEPT {
-            self.places = VecDeque::new();
+        if self.message_count == 0 && self.entries.capacity() > ENTRIES_KEPT {
+            self.entries = VecDeque::new();
             self.qos0 = VecDeque::new();
         }
         Some(queued)
     }
 
     fn extract(&mut self, mut is_wanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
-        let mut taken = Vec::new();
+        let mut extracted = Vec::new();
         let mut kept = Waiting::new(self.total.clone());
-        kept.taken = self.taken;
+        kept.sent_count = self.sent_count;
         while let Some(queued) = self.pop() {
             if is_wanted(&queued) {
-                taken.push(queued);
+                extracted.push(queued);
             } else {
                 kept.push_unbounded(queued);
             }
         }
         *self = kept;
-        taken
+        extracted
     }
 
     fn push_unbounded(&mut self, queued: Queued) {
@@ -335,7 +336,7 @@ impl Waiting {
                 QueuePolicy::DropOldest => self.qos0.pop_front()?,
                 QueuePolicy::DropNewest => self.qos0.pop_back()?,
             };
-            let queued = self.places[(position - self.popped) as usize].take()?;
+            let queued = self.entries[(position - self.popped) as usize].take()?;
             self.forget(&queued);
             self.skip_empty();
             return Some(queued);
@@ -349,47 +350,47 @@ impl Waiting {
     fn remember(&mut self, queued: &Queued) {
         self.message_count += 1;
         self.bytes += queued.stored.size();
-        self.total.add(PLACE_SIZE);
+        self.total.add(ENTRY_SIZE);
         if let Some(at) = queued.stored.meta().expires_at {
             self.expires_from = Some(self.expires_from.map_or(at, |first| first.min(at)));
         }
     }
 
     fn forget(&mut self, queued: &Queued) {
-        self.total.subtract(PLACE_SIZE);
+        self.total.subtract(ENTRY_SIZE);
         self.message_count -= 1;
         self.bytes -= queued.stored.size();
     }
 
     #[inline]
     fn skip_empty(&mut self) {
-        if self.places.len() > self.message_count {
-            self.skip_empty_places();
+        if self.entries.len() > self.message_count {
+            self.skip_empty_entries();
         }
     }
 
     #[inline(never)]
-    fn skip_empty_places(&mut self) {
-        while let Some(None) = self.places.front() {
-            self.places.pop_front();
+    fn skip_empty_entries(&mut self) {
+        while let Some(None) = self.entries.front() {
+            self.entries.pop_front();
             self.popped += 1;
         }
     }
 
-    /// Empty places never outnumber the messages for long.
+    /// Keeps the empty entries from outnumbering the messages for long.
     fn compact(&mut self) {
-        if self.places.len() < 32 || self.places.len() < 2 * self.message_count {
+        if self.entries.len() < 32 || self.entries.len() < 2 * self.message_count {
             return;
         }
         self.close_up();
     }
 
-    /// Removes empty places.
+    /// Removes the empty entries.
     fn close_up(&mut self) {
-        self.places.retain(|place| place.is_some());
+        self.entries.retain(|entry| entry.is_some());
         self.qos0.clear();
-        for (index, place) in self.places.iter().enumerate() {
-            if place.as_ref().is_some_and(|queued| queued.envelope.qos == QoS::AtMostOnce) {
+        for (index, entry) in self.entries.iter().enumerate() {
+            if entry.as_ref().is_some_and(|queued| queued.envelope.qos == QoS::AtMostOnce) {
                 self.qos0.push_back(self.popped + index as u64);
             }
         }
@@ -398,7 +399,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.total.subtract(self.message_count * PLACE_SIZE);
+        self.total.subtract(self.message_count * ENTRY_SIZE);
     }
 }
 
@@ -433,7 +434,7 @@ mod tests {
         queue.change(|waiting| waiting.push_unbounded(queued));
     }
 
-    /// What the queue should do, on a plain list.
+    /// The expected behaviour of the queue, on a plain list.
     fn model_push(
         model: &mut Vec<(u8, Vec<u8>)>,
         new: (u8, Vec<u8>),
@@ -475,8 +476,8 @@ mod tests {
                     if choice < 6 {
                         let new = queued(random.below(3) as u8, step);
                         let expected = model_push(&mut model, number(&new), max, policy);
-                        let taken = queue.push(new, limits, |_| dropped_count += 1).is_ok();
-                        assert_eq!(taken, expected);
+                        let is_pushed = queue.push(new, limits, |_| dropped_count += 1).is_ok();
+                        assert_eq!(is_pushed, expected);
                     } else if choice < 7 && model.len() < max {
                         let new = queued(random.below(3) as u8, step);
                         model.insert(0, number(&new));
@@ -487,9 +488,9 @@ mod tests {
                     }
                     assert_eq!(queue.len(), model.len());
                     assert_eq!(queue.front().map(number), model.first().cloned());
-                    let places = queue.waiting.as_ref().map_or(0, |waiting| waiting.places.len());
-                    assert!(places <= 2 * max + 32);
-                    assert_eq!(total.bytes(), queue.len() * PLACE_SIZE);
+                    let entries = queue.waiting.as_ref().map_or(0, |waiting| waiting.entries.len());
+                    assert!(entries <= 2 * max + 32);
+                    assert_eq!(total.bytes(), queue.len() * ENTRY_SIZE);
                 }
                 drop(queue);
                 assert_eq!(total.bytes(), 0);
@@ -536,7 +537,9 @@ mod tests {
         (0..10_000).for_each(|step| push_unbounded(&mut queue, queued((step % 2) as u8, step)));
         while queue.pop().is_some() {}
         let waiting = queue.waiting.as_ref().expect("messages waited");
-        assert!(waiting.places.capacity() <= PLACES_KEPT && waiting.qos0.capacity() <= PLACES_KEPT);
+        assert!(
+            waiting.entries.capacity() <= ENTRIES_KEPT && waiting.qos0.capacity() <= ENTRIES_KEPT
+        );
     }
 
     #[test]
@@ -548,7 +551,7 @@ mod tests {
             for step in 0..6 {
                 push_unbounded(&mut queue, queued(u8::from(step % 4 != 1), step));
             }
-            // One empty place among them.
+            // One entry among them is empty.
             queue.change(|waiting| waiting.make_room(QoS::ExactlyOnce, policy)).unwrap();
             queue.push_front(queued(1, 6));
             queue.push_front(queued(1, 7));
@@ -568,8 +571,8 @@ mod tests {
         for step in 0..10 {
             push_unbounded(&mut queue, queued((step % 2) as u8, step));
         }
-        let taken = queue.extract(|queued| queued.envelope.qos == QoS::AtMostOnce);
-        assert_eq!(taken.iter().map(|q| number(q).1[3]).collect::<Vec<_>>(), [0, 2, 4, 6, 8]);
+        let extracted = queue.extract(|queued| queued.envelope.qos == QoS::AtMostOnce);
+        assert_eq!(extracted.iter().map(|q| number(q).1[3]).collect::<Vec<_>>(), [0, 2, 4, 6, 8]);
         let rest: Vec<u8> = std::iter::from_fn(|| queue.pop()).map(|q| number(&q).1[3]).collect();
         assert_eq!(rest, [1, 3, 5, 7, 9]);
         assert_eq!(queue.bytes(), 0);

@@ -1,7 +1,7 @@
-//! Runs of messages that differ in their payloads alone: to one session, or encoded once for many.
+//! Runs of messages that differ in their payloads alone: sent to one session, or encoded once for many.
 
 use super::parcel::Parcel;
-use super::queue::PLACE_SIZE;
+use super::queue::ENTRY_SIZE;
 use super::{Connection, Context, Session};
 use crate::arena::{COPIED_RUN_SIZE_MAX, Gauge, Run, Stored, stored_size};
 use crate::codec::{self, PacketId, ProtocolVersion, QoS};
@@ -10,16 +10,16 @@ use crate::limits::Limits;
 /// An encoded run of this size leaves by reference when it has several receivers at QoS 0.
 const SHARED_SIZE_MIN: usize = 4 << 10;
 
-/// Such a run ends where it is larger, bytes, or than this part of an output: who has no room for all of it is looked at message
-/// by message.
+/// A run that leaves by reference ends at this size, bytes, or at this part of an output, or just above. A receiver
+/// without room for all of it is served message by message.
 const SHARED_SIZE_MAX: usize = 32 << 10;
 const OUTPUT_PART: usize = 4;
 
-/// What an encoded message has beside topic, properties and payload at most: a header, the lengths of topic and properties, a
-/// packet id.
+/// The most bytes that an encoded message has beside topic, properties and payload: a header, the lengths of topic and
+/// properties, a packet id.
 const HEAD_SIZE_MAX: usize = 13;
 
-/// Where a run ends that goes to so many sessions.
+/// The size at which a run ends, if it goes to so many sessions.
 #[inline]
 pub fn size_max(qos: u8, receiver_count: usize, limits: &Limits) -> usize {
     match qos == 0 && receiver_count > 1 {
@@ -28,25 +28,25 @@ pub fn size_max(qos: u8, receiver_count: usize, limits: &Limits) -> usize {
     }
 }
 
-/// A run in each form that its receivers get, made when the first of them is met.
+/// A run in each form that its receivers get, encoded for the first receiver of that form.
 #[derive(Debug, Default)]
 pub struct EncodedRun {
-    /// As 3.x clients get it at QoS 0, and as 5.0 clients do; empty: not encoded yet.
+    /// The encoding at QoS 0 for 3.x clients, and for 5.0 clients; empty: there is none yet.
     plain: [Vec<u8>; 2],
-    /// The same where it is so large that it leaves by reference.
+    /// The same encodings where they are so large that they leave by reference.
     shared: [Option<Stored>; 2],
-    /// The same at QoS 1 and 2.
+    /// The encodings at QoS 1 and 2.
     acked: [AckedRun; 4],
-    /// Copies of its messages, for those that get them again; empty: there are none yet.
+    /// Copies of the run's messages, for flows that may be sent again; empty: there are none yet.
     stored: Vec<Stored>,
 }
 
-/// A run as it is for all its receivers but for the packet ids.
+/// An encoded run that is the same for all its receivers but for the packet ids.
 #[derive(Debug, Default)]
 struct AckedRun {
     bytes: Vec<u8>,
     /// Where the packet ids stand.
-    id_places: Vec<usize>,
+    id_indices: Vec<usize>,
 }
 
 impl EncodedRun {
@@ -54,7 +54,7 @@ impl EncodedRun {
         self.plain.iter_mut().for_each(Vec::clear);
         self.acked.iter_mut().for_each(|run| {
             run.bytes.clear();
-            run.id_places.clear();
+            run.id_indices.clear();
         });
     }
 
@@ -63,7 +63,7 @@ impl EncodedRun {
         self.stored.clear();
     }
 
-    /// Copies of all messages of a run that live on, until `end` the same for all receivers.
+    /// Stored copies of all messages of a run. Until `end`, all receivers share them.
     fn store(&mut self, run: &Run<'_>, gauge: &Gauge) -> &[Stored] {
         if self.stored.is_empty() {
             let stored = run.messages().map(|message| Stored::from_message(&message, gauge));
@@ -80,7 +80,7 @@ impl Context<'_> {
             true => run.bytes().map(|bytes| stored_size(bytes.len())).sum(),
             false => 0,
         };
-        let needed = size + run.count() * PLACE_SIZE;
+        let needed = size + run.count() * ENTRY_SIZE;
         self.stored.bytes() + needed <= self.limits.shard_stored_bytes_max
     }
 }
@@ -177,7 +177,7 @@ fn append(connection: &mut Connection, context: &mut Context<'_>, run: &Run<'_>)
     }
 }
 
-/// As `append`, at QoS 1 or 2. `first_id` is that of the first message: the others have those that follow.
+/// As `append`, at QoS 1 or 2. `first_id` is the packet id of the first message; the ids of the others follow.
 #[inline]
 fn append_acked(
     connection: &mut Connection,
@@ -206,15 +206,15 @@ fn append_acked(
     }
     let variant =
         usize::from(version == ProtocolVersion::V5) + 2 * usize::from(qos == QoS::ExactlyOnce);
-    let AckedRun { bytes, id_places } = &mut context.encoded.runs.acked[variant];
+    let AckedRun { bytes, id_indices } = &mut context.encoded.runs.acked[variant];
     if bytes.is_empty() {
-        id_places.extend(run.bytes().map(|message| encode(message, PacketId::MIN, bytes)));
+        id_indices.extend(run.bytes().map(|message| encode(message, PacketId::MIN, bytes)));
     }
     connection.output.append(context.pool, |out| {
         let start = out.len();
         out.extend_from_slice(bytes);
         let out = &mut out[start..];
-        for (place, id) in id_places.iter().zip(first_id.from_here()) {
+        for (place, id) in id_indices.iter().zip(first_id.from_here()) {
             out[*place..*place + 2].copy_from_slice(&id.get().to_be_bytes());
         }
     });

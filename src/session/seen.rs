@@ -1,22 +1,22 @@
-//! Topics that a session saw go by with the retain flag while it fetches retained messages.
+//! Topics of messages with the retain flag that reached a session while it fetches retained messages.
 
 use crate::arena::{Budget, allocated};
 use std::collections::VecDeque;
 
-/// The last of them, by hash, each with a number: one list serves all fetches, however early each began.
+/// The latest of these topics, by hash, each with a number: one list serves all pulls, however early each began.
 #[derive(Debug)]
 pub struct Seen {
     hashes: VecDeque<u64>,
-    /// The number of the first that is remembered.
+    /// The number of the oldest topic that is remembered.
     first: u64,
-    /// Counts the memory of all such lists, and what else sessions hold.
+    /// Counts the memory of all such lists, and other memory of sessions.
     budget: Budget,
 }
 
-/// Topics remembered.
+/// How many topics are remembered at most.
 const SEEN_MAX: usize = 4096;
 
-/// Topics remembered though the budget has no room for them.
+/// So many topics are remembered even if the budget has no room for them.
 const SEEN_MIN: usize = 64;
 
 impl Drop for Seen {
@@ -42,7 +42,7 @@ impl Seen {
         self.hashes.push_back(hash);
     }
 
-    /// Takes memory for more topics, up to their bound, if the budget has it.
+    /// Takes memory for more topics, up to `SEEN_MAX`, if the budget has it.
     fn grow(&mut self) -> bool {
         let before = self.hashes.capacity();
         let target = (2 * before).max(SEEN_MIN);
@@ -56,7 +56,7 @@ impl Seen {
         true
     }
 
-    /// The number of the first topic that is remembered: what is older was forgotten.
+    /// The number of the oldest topic that is remembered; older ones were forgotten.
     pub fn first(&self) -> u64 {
         self.first
     }

@@ -1,4 +1,5 @@
-//! Who holds how much, told apart by name: a table of bounded size, because client ids and addresses are free.
+//! How much each holder has, told apart by name: a table of bounded size, because clients choose ids and addresses
+//! freely.
 //!
 //! The table has 65,536 entries. Holders beyond it count together with their neighbours (the same IPv4 /24 or IPv6
 //! /48), in 256 crowds.
@@ -7,13 +8,13 @@ use crate::arena::{allocated, map_size};
 use slab::Slab;
 use std::collections::HashMap;
 
-/// Holders that are told apart; of more, those of one crowd count together.
+/// How many holders are told apart. Further holders of one crowd count together.
 const SHARES_MAX: usize = 65_536;
 const CROWD_COUNT: u64 = 256;
-/// Names of single holders have this bit, those of crowds do not.
+/// Names of single holders have this bit, names of crowds do not.
 const SINGLE: u64 = 1 << 63;
 
-/// A place in the table. The first is that of all whom nobody tells apart.
+/// An index in the table. The first entry is for all holders that are not told apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShareId(u32);
 
@@ -25,7 +26,7 @@ impl ShareId {
     }
 }
 
-/// What a holder is called: a hash of its own, and one that it has in common with those that are like it.
+/// The name of a holder: a hash of its own, and a hash that it has in common with its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HolderName {
     own: u64,
@@ -50,12 +51,12 @@ impl HolderName {
 #[derive(Debug)]
 struct Share<T> {
     name: HolderName,
-    /// What counts to it; it is forgotten with the last of these.
+    /// How many things count to the holder, which is forgotten with the last of them.
     part_count: usize,
     holding: T,
 }
 
-/// What each holder has.
+/// The table of holders.
 #[derive(Debug)]
 pub struct Shares<T> {
     shares: Slab<Share<T>>,
@@ -71,7 +72,7 @@ impl<T: Default> Shares<T> {
         Shares { shares, by_name: HashMap::with_hasher(state) }
     }
 
-    /// One thing more counts to a holder; `None`: to all together.
+    /// Counts one more thing to a holder; `None`: to the holder that stands for all.
     pub fn enter(&mut self, name: Option<HolderName>) -> ShareId {
         let Some(name) = name else { return ShareId::ALL };
         let is_known = self.by_name.contains_key(&name.own);
@@ -86,7 +87,7 @@ impl<T: Default> Shares<T> {
         ShareId(index)
     }
 
-    /// One thing less counts to a holder. What it holds of it was taken back.
+    /// Counts one thing less to a holder. The caller has taken back what the holder had for it.
     pub fn leave(&mut self, id: ShareId) {
         if id == ShareId::ALL {
             return;
@@ -99,7 +100,7 @@ impl<T: Default> Shares<T> {
         }
     }
 
-    /// What counts to a holder; `None`: nothing does.
+    /// The entry of a holder; `None`: there is none.
     pub fn find(&self, name: HolderName) -> Option<ShareId> {
         let of = |own: u64| self.by_name.get(&own).map(|index| ShareId(*index));
         match of(name.own) {
@@ -122,13 +123,13 @@ impl<T: Default> Shares<T> {
         &mut self.shares[id.0 as usize].holding
     }
 
-    /// What the table takes, what holders have aside.
+    /// Bytes that the table takes, without what holders have.
     pub fn bytes(&self) -> usize {
         allocated(self.shares.capacity() * size_of::<Share<T>>())
             + map_size(self.by_name.capacity(), size_of::<(u64, u32)>())
     }
 
-    /// Holders that are told apart, crowds included.
+    /// How many holders are told apart, counting crowds.
     pub fn count(&self) -> usize {
         self.by_name.len()
     }
@@ -177,7 +178,7 @@ mod tests {
     fn the_table_is_bounded_and_beyond_it_crowds_count_together() {
         let mut shares = shares();
         let count = SHARES_MAX as u64 + 5_000;
-        // All that come too late are of two crowds.
+        // All holders that come too late are in two crowds.
         let name = |number: u64| HolderName::new(number, 7 + number % 2);
         let ids: Vec<ShareId> = (0..count).map(|number| shares.enter(Some(name(number)))).collect();
         assert_eq!(shares.count(), SHARES_MAX + 2);

@@ -1,19 +1,19 @@
-//! The message a client leaves behind.
+//! The message that a client leaves behind.
 
 use crate::arena::{Gauge, Stored};
 
-/// A will with its properties; its message expiry begins when it is published.
+/// A will with its properties. Its message expiry begins when it is published.
 #[derive(Debug)]
 pub struct Will {
     pub stored: Stored,
     pub delay_s: u32,
     pub message_expiry_s: Option<u32>,
-    /// Counts it to the address of its client; `None`: addresses are not told apart.
+    /// Counts the will to the address of its client; `None`: addresses are not told apart.
     pub charge: Option<Charge>,
 }
 
 impl Will {
-    /// Counts the will to whom `gauge` is, as long as it lives.
+    /// Counts the will in `gauge` as long as the will lives.
     pub fn count_in(&mut self, gauge: Gauge) {
         let size = self.stored.size();
         gauge.add(size);
@@ -21,7 +21,7 @@ impl Will {
     }
 }
 
-/// Bytes that count as long as this lives.
+/// Bytes that count as long as this value lives.
 #[derive(Debug)]
 pub struct Charge {
     gauge: Gauge,

@@ -1,21 +1,22 @@
 //! Acknowledgements, PINGREQ and DISCONNECT.
 
-use super::input::Step;
+use super::input::Outcome;
 use super::{ConnectionId, Shard};
 use crate::codec::{self, Ack, AckType, Disconnect, ReasonCode};
 use crate::session::SessionKey;
 use crate::session::inflight::FlowState;
 use crate::time::Instant;
 
-/// Acknowledgements of so many bytes are used before it is looked whether their connection has used its turn.
+/// So many bytes of acknowledgements are used before the shard checks whether their connection has used its part of
+/// the turn.
 const ACKS_AT_ONCE_BYTES: usize = 32 << 10;
 
-/// Fewer are not held against it: the reads of a turn bring little in so small pieces.
+/// Fewer bytes are not charged: they come in pieces so small that the reads of a turn bring little.
 const ACKS_CHARGED_BYTES: usize = 2 << 10;
 
 impl Shard {
-    /// Uses the plain acknowledgements at the start of `bytes`, of which one is there: most come many in a row, and what is
-    /// the same for all is asked once. Returns how many bytes they had.
+    /// Uses the plain acknowledgements at the start of `bytes`, of which there is at least one. Many come in a row, and
+    /// checks that hold for all are made once. Returns how many bytes they had.
     #[inline(never)]
     pub(super) fn read_plain_acks(
         &mut self,
@@ -58,7 +59,7 @@ impl Shard {
                     });
                 }
             }
-            // The next one may have to wait until its answer has room.
+            // The next acknowledgement may have to wait until its answer has room.
             if connection.output.size() >= output_size_max {
                 break;
             }
@@ -72,20 +73,20 @@ impl Shard {
             self.pump(now, key);
         }
         if used >= ACKS_CHARGED_BYTES {
-            // Each may have made room for a message.
+            // Each acknowledgement may have made room for a message.
             self.charge(id, used as u64 / 2);
         }
         used
     }
 
-    /// The end of a QoS 1 message. An id that is not in flight is ignored: the flow may have ended before.
-    pub(super) fn on_puback(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Step {
-        let Some(session) = self.clients.session(key) else { return Step::Stop };
-        // Whatever the reason code: an error ends the message as well. [MQTT-4.4.0-2] [MQTT-4.8.2-6]
+    /// Ends a QoS 1 message. An id that is not in flight is ignored: the flow may have ended before.
+    pub(super) fn on_puback(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Outcome {
+        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
+        // The reason code does not matter: an error ends the message as well. [MQTT-4.4.0-2] [MQTT-4.8.2-6]
         if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPuback) {
             self.pump(now, key);
         }
-        Step::Done
+        Outcome::Done
     }
 
     pub(super) fn on_pubrec(
@@ -94,46 +95,51 @@ impl Shard {
         id: ConnectionId,
         key: SessionKey,
         ack: &Ack<'_>,
-    ) -> Step {
-        let Some(session) = self.clients.session(key) else { return Step::Stop };
+    ) -> Outcome {
+        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
         if ack.reason.is_error() {
             // [MQTT-4.4.0-2]
             if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPubrec) {
                 self.pump(now, key);
             }
-            return Step::Done;
+            return Outcome::Done;
         }
         // [MQTT-4.3.3-4]
         let reason = reason_if(session.inflight_mut().received(ack.packet_id));
         let packet_id = ack.packet_id;
         self.answer(id, |version, _, out| codec::encode_pubrel(version, packet_id, reason, out));
-        Step::Done
+        Outcome::Done
     }
 
-    pub(super) fn on_pubrel(&mut self, id: ConnectionId, key: SessionKey, ack: &Ack<'_>) -> Step {
-        let Some(session) = self.clients.session(key) else { return Step::Stop };
+    pub(super) fn on_pubrel(
+        &mut self,
+        id: ConnectionId,
+        key: SessionKey,
+        ack: &Ack<'_>,
+    ) -> Outcome {
+        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
         // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
         let reason = reason_if(session.end_received(ack.packet_id));
         let packet_id = ack.packet_id;
         self.answer(id, |version, _, out| codec::encode_pubcomp(version, packet_id, reason, out));
-        Step::Done
+        Outcome::Done
     }
 
-    pub(super) fn on_pubcomp(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Step {
-        let Some(session) = self.clients.session(key) else { return Step::Stop };
+    pub(super) fn on_pubcomp(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Outcome {
+        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
         if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPubcomp) {
             self.pump(now, key);
         }
-        Step::Done
+        Outcome::Done
     }
 
-    pub(super) fn on_pingreq(&mut self, id: ConnectionId) -> Step {
+    pub(super) fn on_pingreq(&mut self, id: ConnectionId) -> Outcome {
         if self.shutdown.has_begun {
             self.count_ping(id);
         }
         // [MQTT-3.12.4-1]
         self.answer(id, |_, _, out| codec::encode_pingresp(out));
-        Step::Done
+        Outcome::Done
     }
 
     pub(super) fn on_disconnect(
@@ -142,9 +148,9 @@ impl Shard {
         id: ConnectionId,
         key: SessionKey,
         disconnect: &Disconnect<'_>,
-    ) -> Step {
+    ) -> Outcome {
         let expiry_max_s = self.limits.session_expiry_max_s;
-        let Some(session) = self.clients.session(key) else { return Step::Stop };
+        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
         let expiry_max_s = session.bounds().session_expiry_max_s.unwrap_or(expiry_max_s);
         if let Some(expiry_s) = disconnect.session_expiry_s {
             if session.expiry_s() == 0 && expiry_s > 0 {
@@ -165,11 +171,11 @@ impl Shard {
             connection.has_said_all = true;
         }
         self.close(now, id, "the client said DISCONNECT");
-        Step::Stop
+        Outcome::Stop
     }
 }
 
-/// What answers an id that is known, or is not.
+/// The reason code of the answer, by whether the id is known.
 fn reason_if(is_known: bool) -> ReasonCode {
     if is_known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound }
 }

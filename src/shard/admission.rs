@@ -1,4 +1,4 @@
-//! A message comes into the arena: whose it is, and what becomes of it.
+//! The admission of a message to the arena: its publisher, and its outcome.
 
 use super::Shard;
 use crate::arena::{Draft, Generation};
@@ -7,21 +7,21 @@ use crate::routing::bridge_mail::BridgeId;
 use crate::session::{Session, SessionKey};
 use crate::time::Instant;
 
-/// Whose message it is.
+/// The publisher of a message.
 #[derive(Clone, Copy)]
 pub(super) enum Publisher<'a> {
-    /// A connected client, and the topic of the message once more, as text.
+    /// A connected client, with the topic of the message as text.
     Client(SessionKey, &'a str),
-    /// The will of a session that is there.
+    /// A session whose will this is.
     Session(SessionKey),
-    /// The will of a session that is gone.
+    /// A session that has ended, whose will this is.
     Ended(&'a Session),
-    /// A bridge, which brought it in.
+    /// A bridge that brought the message in.
     Bridge(BridgeId),
 }
 
-/// What became of a message at its origin. A denied message stays in its slot until the stages have acked it, unread; a
-/// refused one has no slot, and its generation is none.
+/// The outcome of a message at its origin. A denied message stays unread in its slot until the stages have acked it. A
+/// refused message has no slot, and its generation is `NONE`.
 #[derive(Clone, Copy)]
 pub(super) struct Published {
     pub generation: Generation,

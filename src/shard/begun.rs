@@ -1,17 +1,17 @@
-//! Packets of clients of which a part has arrived: how fast they must come, how long they may take, which of them goes
-//! first where room lacks, and packets that are too large and passed over.
+//! Packets of clients of which a part has arrived: how fast they must arrive, how long they may take, which of them
+//! goes first when memory runs out, and packets that are too large and passed over.
 //!
 //! An unfinished packet brings `PACKET_PROGRESS_MIN` bytes, or its end, in each period of one and a half keep alives;
 //! such progress counts as a packet. It arrives within `packet_time_max_ms`, unless its connection is parked. Above the
-//! budget of unfinished packets the one goes that has brought so much longest ago.
+//! budget of unfinished packets, the packet goes whose last progress lies back furthest.
 //!
-//! A PUBLISH above `packet_size_max` of a client before 5.0 is thrown away as it comes, holds nothing, and is
+//! A PUBLISH above `packet_size_max` of a client before 5.0 is thrown away as it arrives, holds no memory, and is
 //! acknowledged behind its last byte.
 //!
 //! Whole packets never come here: the orders by age and by progress hold unfinished packets alone, and one timer stands
-//! for the oldest. Input that waits because its connection is parked is listed, too: it owes nothing, and goes last.
+//! for the oldest. Input that waits because its connection is parked is listed, too: it owes no progress, and goes last.
 
-use super::input::Step;
+use super::input::Outcome;
 use super::timers::Timer;
 use super::{About, ConnectionId, Shard};
 use crate::codec::{self, DecodeError, PacketId, ProtocolVersion, QoS, ReasonCode};
@@ -22,36 +22,36 @@ use crate::time::Instant;
 use slab::Slab;
 use std::collections::BTreeSet;
 
-/// Between two looks while a packet that takes too long is still there.
+/// The time between two looks at a packet that takes too long.
 const LOOK_MS: u64 = 1_000;
 /// So many packets that take too long end in one look.
 const LATE_MAX: usize = 1_000;
 
-/// No clock comes there.
+/// No clock reaches this time.
 const NEVER: Instant = Instant(u64::MAX);
 
 #[derive(Debug)]
 struct BegunPacket {
     connection: ConnectionId,
-    /// When its first byte came; `NEVER`: its connection is parked.
+    /// When the packet's first byte came; `NEVER`: its connection is parked.
     since: Instant,
-    /// When it had last brought what it must bring in a period; `NEVER`: its connection is parked.
+    /// When the packet last made progress; `NEVER`: its connection is parked.
     progress_at: Instant,
-    /// How much of it had come then.
+    /// How many bytes of the packet were there at that time.
     counted: usize,
     passing: Option<Passing>,
 }
 
-/// A PUBLISH that is too large: its bytes are thrown away as they come.
+/// A PUBLISH that is too large: its bytes are thrown away as they arrive.
 #[derive(Clone, Copy, Debug)]
 struct Passing {
     size: usize,
     left: usize,
-    /// Its packet identifier, and whether it is of QoS 2.
+    /// The packet identifier, and whether the packet is of QoS 2.
     ack: Option<(PacketId, bool)>,
 }
 
-/// All of them, by place; an entry of an order is an instant and a place.
+/// All unfinished packets. An entry of an order is an instant and the index of a packet.
 #[derive(Debug, Default)]
 pub(super) struct Begun {
     packets: Slab<BegunPacket>,
@@ -61,8 +61,8 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    /// The packet at `place`, of which `brought` bytes are there; made if there is none. Returns whether it has brought what
-    /// it must bring in a period. `is_new`: it is another one than the last time.
+    /// Notes that `brought` bytes of the packet at index `place` are there; the entry is made if there is none. Returns
+    /// whether the packet has made progress. `is_new`: it is another packet than the last time.
     fn note(
         &mut self,
         now: Instant,
@@ -114,7 +114,7 @@ impl Begun {
 
     fn set_progress(&mut self, index: u32, at: Instant, counted: usize) {
         let packet = &mut self.packets[index as usize];
-        // What is passed over holds nothing, so it stands behind all others.
+        // A packet that is passed over holds no memory, so it stands behind all others.
         let at = if packet.passing.is_some() { NEVER } else { at };
         packet.counted = counted;
         if packet.progress_at != at {
@@ -124,7 +124,7 @@ impl Begun {
         }
     }
 
-    /// Nothing unfinished is at `place` any more.
+    /// Removes the unfinished packet at `place`, if there is one.
     #[inline]
     pub(super) fn end(&mut self, place: &mut Option<u32>) {
         if let Some(index) = place.take() {
@@ -132,7 +132,7 @@ impl Begun {
         }
     }
 
-    /// As `end`, of a connection that goes on: what is passed over has not ended with what is kept.
+    /// As `end`, for a connection that goes on. A packet that is passed over does not end with the kept input.
     #[inline]
     pub(super) fn end_kept(&mut self, place: &mut Option<u32>) {
         if place.is_some_and(|index| self.packets[index as usize].passing.is_none()) {
@@ -146,7 +146,7 @@ impl Begun {
         self.by_progress.remove(&(packet.progress_at, index));
     }
 
-    /// Those that have begun so long ago.
+    /// The connections of the packets that began so long ago.
     fn late(&self, now: Instant, time_max_ms: u64) -> impl Iterator<Item = ConnectionId> {
         let is_late = move |(since, _): &&(Instant, u32)| {
             *since != NEVER && since.plus_ms(time_max_ms) <= now
@@ -161,7 +161,7 @@ impl Begun {
             .is_some_and(|packet| packet.since != NEVER && packet.since.plus_ms(time_max_ms) <= now)
     }
 
-    /// When the first of them will have taken too long.
+    /// When the first packet will have taken too long.
     fn deadline(&self, time_max_ms: u64) -> Option<Instant> {
         let (since, _) = self.by_age.first()?;
         (*since != NEVER).then(|| since.plus_ms(time_max_ms))
@@ -169,7 +169,7 @@ impl Begun {
 }
 
 impl Shard {
-    /// An open connection keeps input. `is_new`: its first byte is not the one that was the first before.
+    /// Notes that an open connection keeps input. `is_new`: the input begins with another byte than before.
     #[inline(never)]
     pub(super) fn note_input(&mut self, now: Instant, id: ConnectionId, is_new: bool) {
         let Some(connection) = self.clients.connection(id) else { return };
@@ -178,13 +178,13 @@ impl Shard {
         }
         let state = (connection.input.len(), is_new, connection.park.is_some());
         if self.connections.begun.note(now, id, &mut connection.begun, state) {
-            // As good as a packet. [MQTT-3.1.2-22]
+            // Progress counts as a packet. [MQTT-3.1.2-22]
             connection.last_received = now;
         }
         self.start_packet_timer();
     }
 
-    /// The timer is not moved as packets come and go: it is set anew when it has passed.
+    /// Starts the timer, which is not moved as packets come and go: it is set anew when it has passed.
     fn start_packet_timer(&mut self) {
         if self.connections.begun.timer.is_none()
             && let Some(deadline) = self.connections.begun.deadline(self.limits.packet_time_max_ms)
@@ -193,7 +193,7 @@ impl Shard {
         }
     }
 
-    /// Ends packets that take too long, unless the rest of them is there already.
+    /// Ends packets that take too long, unless their rest has arrived already.
     pub(super) fn on_packet_timer(&mut self, now: Instant) {
         self.connections.begun.timer = None;
         let late = self.connections.begun.late(now, self.limits.packet_time_max_ms).take(LATE_MAX);
@@ -209,7 +209,7 @@ impl Shard {
         }
     }
 
-    /// All that the client had sent was worked on.
+    /// Ends a packet that takes too long, after all bytes from its client were used.
     pub(super) fn end_if_late(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.clients.connection(id) else { return };
         if !self.connections.begun.is_late(connection.begun, now, self.limits.packet_time_max_ms) {
@@ -220,19 +220,19 @@ impl Shard {
         self.refuse_at(now, id, ReasonCode::QuotaExceeded, why, "packet_time_max_ms");
     }
 
-    /// Over the budget of what has not arrived whole, the packet goes that has not brought `PACKET_PROGRESS_MIN` for longest:
-    /// what keeps its rate is spared, and so is what is whole and was told to wait.
+    /// The connection of the packet that goes when unfinished packets exceed their budget: its last progress lies back
+    /// furthest. So packets that keep their rate are spared, and so are whole packets that were told to wait.
     pub(super) fn slowest_begun(&mut self) -> Option<ConnectionId> {
         let (begun, clients) = (&self.connections.begun, &mut self.clients);
         let by_progress = begun.by_progress.iter();
-        // What is being read, or is passed over, holds nothing that could be freed.
+        // A packet that is being read, or is passed over, holds no memory that could be freed.
         by_progress.map(|(_, index)| begun.packets[*index as usize].connection).find(|id| {
             clients.connection(*id).is_some_and(|connection| !connection.input.is_empty())
         })
     }
 
-    /// A packet at the start of `rest` that cannot be read: a PUBLISH of a client that cannot be told why is passed over, and
-    /// the bytes of it that have come are counted; else the connection ends.
+    /// Handles a packet at the start of `rest` that cannot be read. A PUBLISH of a client that cannot be told why is
+    /// passed over, and the bytes of it that have arrived are counted; else the connection ends.
     #[cold]
     #[inline(never)]
     pub(super) fn refuse_frame(
@@ -241,36 +241,36 @@ impl Shard {
         id: ConnectionId,
         rest: &[u8],
         error: &DecodeError,
-    ) -> Result<usize, Step> {
+    ) -> Result<usize, Outcome> {
         let output_size_max = self.limits.output_size_max;
-        let Some(connection) = self.clients.connection(id) else { return Err(Step::Stop) };
-        let ConnectionState::Open(key) = connection.state else { return Err(Step::Stop) };
+        let Some(connection) = self.clients.connection(id) else { return Err(Outcome::Stop) };
+        let ConnectionState::Open(key) = connection.state else { return Err(Outcome::Stop) };
         let version = connection.version;
         if *error != DecodeError::PacketTooLarge || version == ProtocolVersion::V5 {
             return Err(self.fail_at(now, id, rest, error));
         }
         if connection.park.is_some() {
-            return Err(Step::Wait);
+            return Err(Outcome::Wait);
         }
         if self.guards.rates.is_on && !self.has_tokens(now, id) {
-            return Err(Step::Wait);
+            return Err(Outcome::Wait);
         }
-        let Some(connection) = self.clients.connection(id) else { return Err(Step::Stop) };
+        let Some(connection) = self.clients.connection(id) else { return Err(Outcome::Stop) };
         let has_room = connection.output.size() < output_size_max.saturating_mul(2);
         if !has_room && !connection.is_peer_gone {
             return Err(self.park(id, Park::Output));
         }
         let start = match codec::publish_start(rest) {
             Ok(Some(start)) => start,
-            // Its packet identifier has not come yet.
-            Ok(None) => return Err(Step::Wait),
+            // The packet identifier has not arrived yet.
+            Ok(None) => return Err(Outcome::Wait),
             Err(DecodeError::OtherPacket) => return Err(self.fail_at(now, id, rest, error)),
             Err(error) => return Err(self.fail_at(now, id, rest, &error)),
         };
         if start.packet_id.is_some()
-            && let Some(step) = self.check_held_acks(now, id, key, version)
+            && let Some(outcome) = self.check_deferred_acks(now, id, key, version)
         {
-            return Err(step);
+            return Err(outcome);
         }
         self.counters.refused_by_size += 1;
         let what = format!("a packet of {} bytes", start.size);
@@ -282,7 +282,7 @@ impl Shard {
             self.end_passing(now, id, passing);
             return Ok(here);
         }
-        let Some(connection) = self.clients.connection(id) else { return Err(Step::Stop) };
+        let Some(connection) = self.clients.connection(id) else { return Err(Outcome::Stop) };
         self.connections.begun.note(now, id, &mut connection.begun, (here, false, false));
         if let Some(index) = connection.begun {
             self.connections.begun.packets[index as usize].passing = Some(passing);
@@ -292,7 +292,8 @@ impl Shard {
         Ok(here)
     }
 
-    /// More of a packet that is passed over; how many of `bytes` are its. `None`: none is.
+    /// Passes over more bytes of a packet; returns how many of `bytes` are the packet's. `None`: no packet is passed
+    /// over.
     #[inline(never)]
     pub(super) fn pass_over(
         &mut self,
@@ -319,7 +320,8 @@ impl Shard {
         Some(taken)
     }
 
-    /// All of it has come: its client hears what it would have heard of any message, so that it does not send it again.
+    /// Ends a packet that was passed over. The client gets the answer that it would have got for any message, so that
+    /// it does not send the message again.
     fn end_passing(&mut self, now: Instant, id: ConnectionId, passing: Passing) {
         self.counters.packets_received += 1;
         self.counters.publishes_received += 1;
@@ -336,15 +338,15 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    /// What is at each place, as a list would have it.
+    /// The orders must contain what a plain list of the packets says.
     #[test]
     fn the_orders_hold_what_the_packets_say() {
         let mut random = Random::new(9);
         let mut begun = Begun::default();
         let mut places = [None; 20];
         let mut brought = [0; 20];
-        for step in 0..20_000 {
-            let now = Instant(1_000 + step / 3);
+        for outcome in 0..20_000 {
+            let now = Instant(1_000 + outcome / 3);
             let at = (random.number() % 20) as usize;
             let id = ConnectionId { index: at as u32, generation: 1 };
             match random.number() % 6 {

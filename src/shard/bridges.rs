@@ -3,14 +3,14 @@
 //!
 //! The bridge stage of the origin copies the messages that forward rules want (`bridge::ForwardIndex`, remembered by
 //! topic) into a batch and acks: no slot waits for a bridge. A PUBACK or PUBREC of a message that a rule stores waits
-//! in its session until the bridge says `Written` through the message's generation (`session::held_acks`).
+//! in its session until the bridge says `Written` through the message's generation (`session::deferred_acks`).
 //!
 //! A message that a bridge brings in is published by the shard to which its topic hashes, under the bridge's number,
 //! and does not leave by the same bridge. The bridge answers the remote when the shard has the message.
 
 use super::admission::Publisher;
 use super::hops::Hops;
-use super::input::Step;
+use super::input::Outcome;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Generation, Message, Meta};
 use crate::bridge::ForwardIndex;
@@ -20,36 +20,36 @@ use crate::hash::KeyedHash;
 use crate::routing::bridge_mail::{
     BRIDGE_COUNT_MAX, BridgeBatch, BridgeId, FromBridges, InboundBatch, ToBridges, publisher_of,
 };
-use crate::session::{HeldAck, Park, SessionKey, Ticket};
+use crate::session::{DeferredAck, Park, SessionKey, Ticket};
 use crate::stages::bridge::BridgeStage;
 use crate::time::Instant;
 use crate::topic::ScanEnd;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Retained messages of one answer, its bytes, and topics looked at for it.
+/// The bounds on one answer: retained messages, bytes, and topics that are looked at for it.
 const RETAINED_COUNT_MAX: usize = 256;
 const RETAINED_BYTES_MAX: usize = 256 << 10;
 const RETAINED_VISIT_MAX: usize = 4096;
 
-/// What a shard knows of the bridges.
+/// The shard's state about the bridges.
 pub(super) struct Bridges {
     pub hops: Hops,
-    /// A client that is a bridge has connected since the shard began.
+    /// Whether a client that is a bridge has connected since the shard began.
     pub has_clients: bool,
     pub stage: BridgeStage,
-    /// By bridge: how far its log has come.
+    /// How far each bridge's log has come.
     written: [Generation; BRIDGE_COUNT_MAX],
     /// Sessions with acknowledgements that wait.
     waiting: Vec<SessionKey>,
-    /// Messages of bridges that other bridges' logs must have first, in order.
+    /// Messages of bridges that must be in other bridges' logs before they are answered, in order.
     inbound: VecDeque<(BridgeId, u64, Ticket)>,
-    /// Messages of remote brokers that are not published yet, and how many of each batch are.
+    /// Messages of remote brokers that are not published yet, and how many of each batch have been.
     pub inbound_left: VecDeque<(BridgeId, InboundBatch, usize)>,
-    /// Numbers of messages of bridges that may be answered, by bridge and answer.
+    /// Numbers of messages of bridges that may be answered, by bridge and reason code.
     taken: Vec<(BridgeId, ReasonCode, Vec<u64>)>,
-    /// Bridges that cannot take more, as bits.
-    held: u64,
+    /// A bit for each bridge that cannot take more messages.
+    full: u64,
     parked: VecDeque<ConnectionId>,
     queries: VecDeque<(u64, Box<str>, Option<Box<str>>)>,
 }
@@ -65,18 +65,18 @@ impl Bridges {
             inbound: VecDeque::new(),
             inbound_left: VecDeque::new(),
             taken: Vec::new(),
-            held: 0,
+            full: 0,
             parked: VecDeque::new(),
             queries: VecDeque::new(),
         }
     }
 
-    /// Whether some bridge holds publishers back.
-    pub(super) fn is_holding(&self) -> bool {
-        self.held != 0
+    /// Whether some bridge makes publishers wait.
+    pub(super) fn is_blocking(&self) -> bool {
+        self.full != 0
     }
 
-    /// Whether any message may be wanted.
+    /// Whether some rule may want a message.
     #[inline]
     pub(super) fn is_any(&self) -> bool {
         self.stage.is_any()
@@ -86,18 +86,19 @@ impl Bridges {
         self.stage.is_empty() && self.taken.is_empty()
     }
 
-    /// Nothing to do before the bridges say something.
+    /// Whether there is nothing to do before the bridges send something.
     pub(super) fn is_idle(&self) -> bool {
         self.is_empty() && self.queries.is_empty()
     }
 
-    /// Where messages are noted that go to clients that are bridges; `None`: none of them can come back over ours.
+    /// Where messages for clients that are bridges are noted; `None`: such messages cannot come back over a bridge of
+    /// ours.
     #[inline]
     pub(super) fn returns(&mut self) -> Option<&mut BridgeStage> {
         (self.has_clients && self.stage.has_returns()).then_some(&mut self.stage)
     }
 
-    /// Questions for retained messages.
+    /// How many questions for retained messages wait.
     pub(super) fn query_count(&self) -> usize {
         self.queries.len()
     }
@@ -122,7 +123,7 @@ impl Bridges {
     }
 }
 
-/// The places of the bits that are set.
+/// The numbers of the bits that are set.
 fn bits(mut set: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let place = set.trailing_zeros() as usize;
@@ -134,7 +135,7 @@ fn bits(mut set: u64) -> impl Iterator<Item = usize> {
 }
 
 impl Shard {
-    /// Messages that these rules want go to the bridges' lane from now on.
+    /// Sets the rules: messages that they want go to the bridges' lane from now on.
     pub fn set_bridges(&mut self, rules: Arc<ForwardIndex>) {
         self.bridges.stage.set_rules(rules);
     }
@@ -144,7 +145,7 @@ impl Shard {
         self.bridges.poll(&mut self.counters)
     }
 
-    /// Whether messages of remote brokers can be taken now; else they stay in their lane.
+    /// Whether the shard can take messages of remote brokers now; else they stay in their lane.
     pub fn takes_bridge_mail(&self) -> bool {
         !self.flow.outbox.is_above_mark() && !self.bridges_above_mark() && !self.has_inbound_left()
     }
@@ -154,12 +155,12 @@ impl Shard {
         self.bridges.inbound_left.iter().map(|(_, messages, _)| messages.size()).sum()
     }
 
-    /// Messages of remote brokers have used their part of this turn.
+    /// Whether messages of remote brokers have used their part of this turn and others of them wait.
     pub fn has_inbound_left(&self) -> bool {
         !self.bridges.inbound_left.is_empty()
     }
 
-    /// More waits for the bridges than their lane should hold: publishers are not read.
+    /// Whether more waits for the bridges than their lane should hold, so that publishers are not read.
     #[inline]
     pub(super) fn bridges_above_mark(&self) -> bool {
         self.bridges.stage.bytes() > self.limits.mail_bytes_mark
@@ -172,7 +173,7 @@ impl Shard {
                 self.admit_inbound(now);
             }
             FromBridges::Written { bridge, through } => self.on_written(now, bridge, through),
-            FromBridges::Hold { bridge, is_on } => self.on_hold(now, bridge, is_on),
+            FromBridges::Block { bridge, is_on } => self.on_block(now, bridge, is_on),
             FromBridges::RetainedQuery { request, filter, after } => {
                 self.bridges.queries.push_back((request, filter, after));
             }
@@ -180,7 +181,7 @@ impl Shard {
         }
     }
 
-    /// Tells the bridges of a retained message that goes to a client that is one.
+    /// Tells the bridges of a retained message that goes to a client that is a bridge.
     pub(super) fn note_retained(&mut self, key: SessionKey, message: &Message<'_>) {
         if self.bridges.has_clients
             && self.bridges.stage.has_returns()
@@ -190,16 +191,16 @@ impl Shard {
         }
     }
 
-    /// A client may have so many messages unacknowledged, those that wait for a log included.
-    pub(super) fn check_held_acks(
+    /// Checks how many messages a client has unacknowledged, including those that wait for a log.
+    pub(super) fn check_deferred_acks(
         &mut self,
         now: Instant,
         id: ConnectionId,
         key: SessionKey,
         version: ProtocolVersion,
-    ) -> Option<Step> {
-        let held = self.clients.session(key)?.held_ack_count();
-        if held < usize::from(self.limits.receive_max) {
+    ) -> Option<Outcome> {
+        let deferred = self.clients.session(key)?.deferred_ack_count();
+        if deferred < usize::from(self.limits.receive_max) {
             return None;
         }
         if version == ProtocolVersion::V5 {
@@ -208,14 +209,14 @@ impl Shard {
             return Some(self.refuse_at_receive_max(now, id, why));
         }
         if self.clients.connection(id)?.is_peer_gone {
-            // What it sent before its end is used above all marks.
+            // Packets that the client sent before its end are used above all marks.
             return None;
         }
-        // A 3.x client was told no maximum: it is not read until some are answered.
+        // A 3.x client was told no maximum: it is not read until some messages are answered.
         Some(self.park(id, Park::Acks))
     }
 
-    /// What must be written before the message is acknowledged; `None`: nothing.
+    /// The ticket of a message: what must be written before it is acknowledged; `None`: nothing.
     fn ticket(&mut self, generation: Generation) -> Option<Ticket> {
         let message = self.flow.arena.get(generation)?;
         let targets = self.bridges.stage.targets(&message);
@@ -224,7 +225,7 @@ impl Shard {
         (bridges != 0).then_some(Ticket { generation, bridges })
     }
 
-    /// Answers a QoS 1 or 2 publish now, or when the log has it and all before it are answered.
+    /// Answers a QoS 1 or 2 publish now, or when the log has the message and all earlier publishes are answered.
     #[cold]
     pub(super) fn acknowledge_when_written(
         &mut self,
@@ -234,27 +235,27 @@ impl Shard {
         generation: Generation,
     ) {
         let ticket = self.ticket(generation);
-        let held = self.bridges.held;
+        let full = self.bridges.full;
         let Some(session) = self.clients.session(key) else { return };
-        let is_behind = session.has_held_acks();
+        let is_behind = session.has_deferred_acks();
         if ticket.is_none() && !is_behind {
             return self.send_publish_ack(id, packet_id, is_qos2, ReasonCode::Success);
         }
         let ticket = ticket.unwrap_or(Ticket::NOW);
         let ack =
-            HeldAck { packet_id, reason: ReasonCode::Success, is_qos2, connection: id, ticket };
-        if session.hold_ack(ack) {
+            DeferredAck { packet_id, reason: ReasonCode::Success, is_qos2, connection: id, ticket };
+        if session.defer_ack(ack) {
             self.bridges.waiting.push(key);
         }
         self.counters.acks_withheld += 1;
-        if ticket.bridges & held != 0
+        if ticket.bridges & full != 0
             && let Some(connection) = self.clients.connection(id)
         {
-            connection.is_held_by_bridge = true;
+            connection.is_blocked_by_bridge = true;
         }
     }
 
-    /// Answers a refused publish in its turn.
+    /// Answers a refused publish behind all earlier ones.
     pub(super) fn acknowledge_in_turn(
         &mut self,
         id: ConnectionId,
@@ -263,10 +264,10 @@ impl Shard {
         reason: ReasonCode,
     ) {
         if let Some(session) = self.clients.session(key)
-            && session.has_held_acks()
+            && session.has_deferred_acks()
         {
             let ticket = Ticket::NOW;
-            session.hold_ack(HeldAck { packet_id, reason, is_qos2, connection: id, ticket });
+            session.defer_ack(DeferredAck { packet_id, reason, is_qos2, connection: id, ticket });
             return;
         }
         self.send_publish_ack(id, packet_id, is_qos2, reason);
@@ -291,8 +292,8 @@ impl Shard {
         let Some(written) = self.bridges.written.get_mut(usize::from(bridge)) else { return };
         *written = (*written).max(through);
         let mut waiting = std::mem::take(&mut self.bridges.waiting);
-        waiting.retain(|&key| self.release_acks(now, key));
-        // Some of those that were released have published again.
+        waiting.retain(|&key| self.give_acks(now, key));
+        // Some sessions that were answered have published again.
         waiting.append(&mut self.bridges.waiting);
         self.bridges.waiting = waiting;
         while let Some(&(bridge, number, ticket)) = self.bridges.inbound.front() {
@@ -304,15 +305,16 @@ impl Shard {
         }
     }
 
-    /// Answers what can be answered of a session; whether some must still wait.
-    fn release_acks(&mut self, now: Instant, key: SessionKey) -> bool {
-        let mut released = false;
+    /// Gives the answers of a session whose tickets are written; returns whether others must still wait.
+    fn give_acks(&mut self, now: Instant, key: SessionKey) -> bool {
+        let mut has_given = false;
         loop {
             let Some(session) = self.clients.session(key) else { return false };
-            let Some(ack) = session.next_held_ack(|ticket| self.bridges.is_written(ticket)) else {
+            let Some(ack) = session.next_deferred_ack(|ticket| self.bridges.is_written(ticket))
+            else {
                 break;
             };
-            released = true;
+            has_given = true;
             if ack.is_qos2 && ack.reason.is_error() {
                 session.end_received(ack.packet_id);
             }
@@ -323,30 +325,30 @@ impl Shard {
         }
         let Some(session) = self.clients.session(key) else { return false };
         let is_waiting = session.is_ack_listed();
-        if released && let Some(id) = session.connection() {
+        if has_given && let Some(id) = session.connection() {
             self.unpark(now, id, Park::Acks);
         }
         is_waiting
     }
 
-    fn on_hold(&mut self, now: Instant, bridge: BridgeId, is_on: bool) {
+    fn on_block(&mut self, now: Instant, bridge: BridgeId, is_on: bool) {
         let bit = 1u64.checked_shl(bridge.into()).unwrap_or(0);
         if is_on {
-            self.bridges.held |= bit;
+            self.bridges.full |= bit;
             return;
         }
-        self.bridges.held &= !bit;
-        // Each finds out with its next publish whether it must still wait.
+        self.bridges.full &= !bit;
+        // Each connection finds out with its next publish whether it must still wait.
         for _ in 0..self.bridges.parked.len() {
             let Some(id) = self.bridges.parked.pop_front() else { return };
             if let Some(connection) = self.clients.connection(id) {
-                connection.is_held_by_bridge = false;
+                connection.is_blocked_by_bridge = false;
             }
             self.unpark(now, id, Park::Bridge);
         }
     }
 
-    /// The connection's publishes wait until the bridge that stores them has room.
+    /// Notes that the connection's publishes wait until the bridge that stores them has room.
     pub(super) fn list_parked_on_bridge(&mut self, id: ConnectionId) {
         self.bridges.parked.push_back(id);
     }
@@ -355,7 +357,7 @@ impl Shard {
         self.bridges.parked.retain(|parked| *parked != id);
     }
 
-    /// Publishes what remote brokers sent, as much as a turn allows: the rest waits, in its order.
+    /// Publishes messages of remote brokers, as many as a turn allows. The others wait, in their order.
     pub(super) fn admit_inbound(&mut self, now: Instant) {
         self.work.turns.is_pending |= self.has_inbound_left();
         while self.work.turns.bridge_steps < self.turn_part()
@@ -367,7 +369,8 @@ impl Shard {
         }
     }
 
-    /// Publishes the messages of a batch but the first `used`; `Some`: so many are used, and the rest is in the next turn.
+    /// Publishes the messages of a batch, without the first `used`. `Some`: so many are used, and the others wait for
+    /// the next turn.
     fn admit_inbound_batch(
         &mut self,
         now: Instant,
@@ -399,10 +402,10 @@ impl Shard {
                 self.bridges.take_number(bridge, number, reason);
                 continue;
             }
-            // What was denied waits for no log.
+            // A denied message waits for no log.
             match self.ticket(admitted.generation) {
                 Some(ticket) => self.bridges.inbound.push_back((bridge, number, ticket)),
-                // In the order in which they came. [MQTT-4.6.0-2]
+                // Messages are answered in the order in which they came. [MQTT-4.6.0-2]
                 None if !self.bridges.inbound.is_empty() => {
                     self.bridges.inbound.push_back((bridge, number, Ticket::NOW));
                 }
@@ -412,7 +415,7 @@ impl Shard {
         None
     }
 
-    /// Answers with retained messages of this shard's, a chunk a turn.
+    /// Answers the bridges with retained messages of this shard, a chunk a turn.
     pub(super) fn answer_bridges(&mut self, now: Instant) {
         while !self.bridges_above_mark() {
             let Some((request, filter, after)) = self.bridges.queries.pop_front() else { return };
@@ -431,7 +434,7 @@ impl Shard {
                 ScanEnd::Done => None,
                 ScanEnd::More(topic) => Some(topic),
             };
-            // Behind every message that was published before.
+            // The answer goes behind every message that was published before.
             self.bridges.stage.push_item(ToBridges::Retained { request, messages, more });
         }
     }

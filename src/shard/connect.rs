@@ -1,7 +1,7 @@
 //! CONNECT: which shard, whether at all, and the session it begins or resumes.
 
 use super::hops::Belief;
-use super::input::Step;
+use super::input::Outcome;
 use super::publish::{RETAINED_KEYS, TOPIC_KEYS};
 use super::shares::Losers;
 use super::{About, ConnectionId, Event, Notice, Shard, ShardId};
@@ -66,7 +66,7 @@ impl Shard {
         id: ConnectionId,
         (body, rest): (&[u8], &[u8]),
         error: &DecodeError,
-    ) -> Step {
+    ) -> Outcome {
         self.counters.protocol_errors += 1;
         // That it is too large was told with its size.
         if *error != DecodeError::PacketTooLarge {
@@ -98,7 +98,7 @@ impl Shard {
             self.send_connack(id, &Connack::refusal(reason));
         }
         self.close(now, id, &error.to_string());
-        Step::Stop
+        Outcome::Stop
     }
 
     pub(super) fn on_connect(
@@ -106,7 +106,7 @@ impl Shard {
         now: Instant,
         id: ConnectionId,
         connect: &Connect<'_>,
-    ) -> Step {
+    ) -> Outcome {
         if let Some(connection) = self.clients.connection(id) {
             connection.version = connect.version;
             connection.wants_problem_information = connect.request_problem_information;
@@ -120,13 +120,13 @@ impl Shard {
         let Some(belief) = self.believe(id, connect) else {
             // This CONNECT is read again.
             self.counters.packets_received -= 1;
-            return Step::Wait;
+            return Outcome::Wait;
         };
         let existing = self.clients.find(client_id);
         if assigned.is_none() && self.waits_for_take_over(id, client_id, existing) {
             // This CONNECT is read again.
             self.counters.packets_received -= 1;
-            return Step::Wait;
+            return Outcome::Wait;
         }
         // The session and the connection that the client has stay as they are.
         if assigned.is_none() && self.is_flapping(now, id, client_id) {
@@ -194,7 +194,7 @@ impl Shard {
         }
         self.return_to_groups(now, key);
         self.pump(now, key);
-        Step::Done
+        Outcome::Done
     }
 
     /// Whether a client that has no session may have one, and the sessions that end for it.
@@ -297,7 +297,7 @@ impl Shard {
         id: ConnectionId,
         connect: &Connect<'_>,
         refusal: Refused,
-    ) -> Step {
+    ) -> Outcome {
         let Refused { reason, why, keys, denier } = refusal;
         self.counters.connections_refused += 1;
         let peer = self.clients.connection(id).and_then(|connection| connection.addresses().peer);
@@ -314,7 +314,7 @@ impl Shard {
             Connack { reason_string: wants_text.then_some(why), ..Connack::refusal(reason) };
         self.send_connack(id, &connack);
         self.close(now, id, why);
-        Step::Stop
+        Outcome::Stop
     }
 
     /// An id that no session has and that this shard owns. [MQTT-3.2.2-16]

@@ -1,15 +1,15 @@
-//! Connections that have not said CONNECT: how little they may hold, and that they go before any client does.
+//! Connections without CONNECT: they may hold little memory, and they go before any client does.
 //!
 //! CONNECTs of which a part has arrived have a budget of their own, in which the oldest goes first. The gate of the
 //! process (`mesh::gate`) lets a few connections in above `connections_max` and marks them. A marked connection takes
 //! the place of one that is closed and lingers, or of one without CONNECT on its shard, or goes to a shard that has
 //! one; else it is refused.
 //!
-//! The oldest connection of the address with most goes, if that address has more than an eighth: a flood displaces
-//! itself. Else the oldest of all goes, if it has had a second for its CONNECT or comes from the newcomer's own
+//! If one address has more than an eighth of these connections, the oldest of the address with most goes: a flood
+//! displaces itself. Else the oldest of all goes, if it has had a second for its CONNECT or comes from the newcomer's own
 //! address. Bytes behind a CONNECT count to its client.
 
-use super::input::Step;
+use super::input::Outcome;
 use super::{ConnectionId, Handover, Shard};
 use crate::arena::tree_size;
 use crate::codec::{self, DecodeError, Frame, Packet, PacketType, ProtocolVersion};
@@ -20,13 +20,13 @@ use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-/// What stands in a CONNECT before its level, at most: the longest name of a protocol with its length.
+/// The most bytes of a CONNECT in front of its level: the longest protocol name with its length.
 const BEFORE_LEVEL: usize = 2 + 6;
 
-/// A connection that was opened so long ago has had time for its CONNECT.
+/// A connection that was opened this long ago has had time for its CONNECT.
 const CONNECT_ON_THE_WAY_MS: u64 = 1_000;
 
-/// Generation and index of a connection, so that the oldest comes first.
+/// Generation and index of a connection, so that the oldest connection comes first.
 type Age = (u32, u32);
 
 fn age(id: ConnectionId) -> Age {
@@ -37,11 +37,11 @@ fn of_age((generation, index): Age) -> ConnectionId {
     ConnectionId { index, generation }
 }
 
-/// All connections without CONNECT, by their age, and to which address each counts.
+/// All connections without CONNECT, by their age, each with the address to which it counts.
 #[derive(Debug)]
 pub(super) struct Connecting {
     silent: BTreeMap<Age, ShareId>,
-    /// A part of their CONNECT has arrived.
+    /// Connections of whose CONNECT a part has arrived.
     begun: BTreeMap<Age, ShareId>,
     addresses: Shares<BTreeSet<Age>>,
     by_count: Holders<ShareId>,
@@ -89,8 +89,8 @@ impl Connecting {
         self.begun.first_key_value().map(|(age, _)| of_age(*age))
     }
 
-    /// The oldest one of the address with most, if those are more than a share: a flood from there displaces itself. Else the
-    /// oldest of all; and whether it is of a flood.
+    /// The oldest connection of the address with most, if that has more than its share; else the oldest of all. The
+    /// flag says whether it is of such a flood.
     fn next_to_go(&self) -> Option<(ConnectionId, bool)> {
         let most = self.by_count.largest().filter(|address| *address != ShareId::ALL);
         let most = most.map(|address| self.addresses.get(address));
@@ -106,7 +106,7 @@ impl Connecting {
         own.is_some() && own.copied() == self.addresses.find(address)
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub(super) fn bytes(&self) -> usize {
         tree_size(self.len(), size_of::<(Age, ShareId)>())
             + tree_size(self.len(), size_of::<Age>())
@@ -116,17 +116,18 @@ impl Connecting {
 }
 
 impl Shard {
-    /// Connections that have not said CONNECT.
+    /// How many connections have not sent CONNECT.
     pub fn connecting_count(&self) -> usize {
         self.connections.connecting.len()
     }
 
-    /// There are as many connections as may be.
+    /// Whether there are as many connections as the limit allows.
     pub fn is_full(&self) -> bool {
         self.clients.connection_count() >= self.limits.connections_max
     }
 
-    /// A connection without CONNECT makes room for a new one from `peer`: its id is gone.
+    /// Removes a connection without CONNECT to make room for a new one from `peer`, and returns its id, which is not
+    /// used any more.
     pub fn displace_connecting(
         &mut self,
         now: Instant,
@@ -145,7 +146,7 @@ impl Shard {
         let is_own = name.is_some_and(|name| self.connections.connecting.is_of(oldest, name));
         let opened_at = self.clients.connection(oldest)?.last_received;
         if !is_of_flood && !is_own && opened_at.plus_ms(CONNECT_ON_THE_WAY_MS) > now {
-            // Its CONNECT may be on the way.
+            // The CONNECT may be on its way.
             return None;
         }
         self.counters.connects_displaced += 1;
@@ -156,7 +157,7 @@ impl Shard {
         Some(oldest)
     }
 
-    /// A CONNECT that waits, and whose socket has ended, has a place in this shard alone.
+    /// Ends a connection whose CONNECT waits and whose socket has ended: only this shard still has it.
     fn end_ended_connecting(&mut self) {
         while let Some((oldest, _)) = self.connections.connecting.next_to_go()
             && self.clients.connection(oldest).is_some_and(|connection| connection.has_ended)
@@ -165,7 +166,7 @@ impl Shard {
         }
     }
 
-    /// Over the budget of unfinished CONNECTs the oldest goes.
+    /// Ends the oldest unfinished CONNECT while these exceed their budget.
     pub(super) fn check_connect_bytes(&mut self, now: Instant) {
         while self.memory.connect_bytes.bytes() > self.limits.shard_connects_bytes_max {
             let Some(id) = self.connections.connecting.oldest_begun() else { return };
@@ -176,30 +177,30 @@ impl Shard {
         }
     }
 
-    /// Uses what came first, which must be CONNECT, and whole packets behind it; returns how many bytes they had.
+    /// Uses the first packet, which must be CONNECT, and whole packets behind it; returns how many bytes they had.
     pub(super) fn read_first(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
         if self.shutdown.has_begun {
             return bytes.len();
         }
         self.pause_hooks();
         let size_max = self.limits.connect_packet_size_max();
-        let (step, size) = match codec::next_frame(bytes, size_max) {
+        let (outcome, size) = match codec::next_frame(bytes, size_max) {
             _ if bytes.first().is_some_and(|first| !is_connect(*first)) => {
                 // [MQTT-3.1.0-1]
                 self.counters.protocol_errors += 1;
                 self.notice_stranger(now, id, bytes, "the first packet was not CONNECT");
                 self.close(now, id, "the first packet was not CONNECT");
-                (Step::Stop, 0)
+                (Outcome::Stop, 0)
             }
-            Ok(None) => (Step::Wait, 0),
+            Ok(None) => (Outcome::Wait, 0),
             Ok(Some(frame)) => (self.read_connect(now, id, &frame, bytes), frame.size),
             Err(DecodeError::PacketTooLarge) => (self.refuse_large_connect(now, id, bytes), 0),
             Err(error) => (self.fail_at(now, id, bytes, &error), 0),
         };
-        match step {
-            Step::Done => size + self.read_packets(now, id, &bytes[size..]),
-            Step::Wait | Step::PlainAcks => 0,
-            Step::Stop => bytes.len(),
+        match outcome {
+            Outcome::Done => size + self.read_packets(now, id, &bytes[size..]),
+            Outcome::Wait | Outcome::PlainAcks => 0,
+            Outcome::Stop => bytes.len(),
         }
     }
 
@@ -209,7 +210,7 @@ impl Shard {
         id: ConnectionId,
         frame: &Frame<'_>,
         all: &[u8],
-    ) -> Step {
+    ) -> Outcome {
         self.counters.packets_received += 1;
         let connect = match Packet::decode(frame, ProtocolVersion::V5) {
             Ok(Packet::Connect(connect)) => connect,
@@ -217,7 +218,7 @@ impl Shard {
             Err(error) => return self.refuse_connect_error(now, id, (frame.body, all), &error),
         };
         if let Some(shard) = self.owner_of(&connect) {
-            let Some(connection) = self.clients.connection(id) else { return Step::Stop };
+            let Some(connection) = self.clients.connection(id) else { return Outcome::Stop };
             let deadline = connection.timer.unwrap_or(now);
             let listener = connection.listener;
             let transport = self.connections.links.remove(id);
@@ -230,19 +231,19 @@ impl Shard {
                 deadline,
                 transport,
             });
-            return Step::Stop;
+            return Outcome::Stop;
         }
         self.run_pipeline(now);
         self.counted(|shard| shard.on_connect(now, id, &connect))
     }
 
-    /// A CONNECT larger than may be is answered as soon as its version is known, of which only 5.0 has an answer.
-    fn refuse_large_connect(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> Step {
-        // The header's size ends where a byte has no more behind it.
+    /// Answers a CONNECT that is larger than the limit as soon as its version is known: only 5.0 has an answer.
+    fn refuse_large_connect(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> Outcome {
+        // The header's size ends with the first byte without a continuation bit.
         let size_bytes = bytes.iter().skip(1).take_while(|byte| **byte >= 0x80).count() + 1;
         let body = bytes.get(1 + size_bytes..).unwrap_or_default();
         if body.len() <= BEFORE_LEVEL {
-            return Step::Wait;
+            return Outcome::Wait;
         }
         self.counters.connects_too_large += 1;
         let size = codec::frame_size(bytes).ok().flatten().unwrap_or_default();
@@ -251,7 +252,7 @@ impl Shard {
         self.refuse_connect_error(now, id, (body, bytes), &DecodeError::PacketTooLarge)
     }
 
-    /// The connection is a client's from here, with what stands behind its CONNECT.
+    /// Counts the connection, with the bytes behind its CONNECT, as a client's from now on.
     pub(super) fn count_as_client(&mut self, id: ConnectionId) {
         self.connections.connecting.remove(id);
         if let Some(connection) = self.clients.connection(id) {
@@ -288,7 +289,7 @@ mod tests {
             connecting.remove(id(number));
             connecting.add(id(number + 1_000), name(99));
         }
-        // Nobody tells them apart.
+        // The addresses are not told apart.
         let mut connecting = Connecting::new(&KeyedHash::new(1));
         (0..9).for_each(|number| connecting.add(id(number), None));
         connecting.begin(id(3));

@@ -1,14 +1,15 @@
-//! Unneeded queues: their messages are freed some at a time, so that no single packet frees them all.
+//! Queues that are not needed any more: their messages are freed some at a time, so that no single packet frees them
+//! all.
 
 use super::Shard;
 use crate::session::DropReason;
 use crate::session::queue::Queue;
 use std::collections::VecDeque;
 
-/// Counted among what is stored until it is freed.
+/// Their messages count as stored until they are freed.
 #[derive(Debug, Default)]
 pub(super) struct Discards {
-    /// With why each message of a queue is told to be dropped; `None`: it is not told.
+    /// Queues, each with the reason that is told for its dropped messages; `None`: nothing is told.
     queues: VecDeque<(Queue, Option<DropReason>)>,
 }
 
@@ -19,14 +20,14 @@ impl Discards {
         }
     }
 
-    /// Queues.
+    /// How many queues there are.
     pub(super) fn count(&self) -> usize {
         self.queues.len()
     }
 }
 
 impl Shard {
-    /// Frees as much as a turn allows.
+    /// Frees as many messages as a turn allows.
     pub(super) fn free_discards(&mut self) {
         let mut left = self.limits.turn_steps_max;
         while left > 0

@@ -1,9 +1,9 @@
-//! What happened to connections: all of it for a debug log, while somebody asks for it; what an operator should hear of
-//! anyhow is noticed, a few of each kind at a time.
+//! Events of connections: all of them for a debug log, while one is kept; and notices, which an operator should hear in
+//! any case, a few of each kind at a time.
 //!
-//! A shard notices five of a kind and limit within 10 s and counts the rest; of dropped messages it keeps one example
-//! for each reason (`session::dropped`). The turn that tells of a connection asks where it comes from before its socket
-//! is closed.
+//! A shard tells five notices of a kind and limit within 10 s and counts the rest; of dropped messages it keeps one example
+//! for each reason (`session::dropped`). The turn that tells of a connection asks for its address before the socket is
+//! closed.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,14 +13,14 @@ use super::ConnectionId;
 use crate::printable::{Quoted, counted};
 use crate::time::Instant;
 
-/// Events kept until they are polled; the oldest go first.
+/// How many events are kept until they are polled; the oldest go first.
 const EVENTS_MAX: usize = 1024;
 
-/// So many of a kind are noticed within so long; the rest is counted.
+/// So many notices of a kind are told within this time; the rest is counted.
 const NOTICES_MAX: u32 = 5;
 const NOTICES_MS: u64 = 10_000;
 
-/// What a notice is about, and the keys that set the limit which was met (empty: none was): its kind.
+/// The kind of a notice: its subject, and the keys that set the limit that was met (empty: there was none).
 pub(super) type NoticeKind = (About, &'static str);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,46 +32,46 @@ pub enum Event {
     Noticed(Box<Notice>),
 }
 
-/// What an operator should hear of.
+/// A fact that an operator should hear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     pub about: About,
-    /// The keys that set the limit which was met; empty: none was.
+    /// The keys that set the limit that was met; empty: there was none.
     pub keys: &'static str,
-    /// `None`: it never was one here, or is not known.
+    /// `None`: the connection was never one of this shard, or is not known.
     pub connection: Option<ConnectionId>,
-    /// Empty: none.
+    /// Empty: there is no client id.
     pub client_id: Box<str>,
     pub user_name: Option<Box<str>>,
     pub peer: Option<SocketAddr>,
     pub what: Box<str>,
-    /// Of this kind, and not told.
+    /// How many notices of this kind were not told since the last one.
     pub held_back: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
-    /// Somebody who does not speak MQTT, or is not let in before.
+    /// A connection that does not speak MQTT, or that was refused before its CONNECT.
     Stranger,
     /// A CONNECT that was refused.
     Login,
     /// A subscription that was refused.
     Subscription,
-    /// A connection that ended for what its client did.
+    /// A connection that ended because of what its client did.
     Client,
     /// A message that a client sent and that went nowhere.
     Message,
     /// A retained message that was not kept.
     Retained,
-    /// A message that somebody should have got.
+    /// A message that did not reach a receiver.
     Delivery,
     /// A client that is not read for a while.
     Pause,
-    /// What a client had sent and nobody read.
+    /// Bytes of a client that were not read.
     Cut,
     /// A client that is a bridge.
     Bridge,
-    /// A session that ended for another's.
+    /// A session that ended to make room for another.
     Session,
 }
 
@@ -166,13 +166,13 @@ impl fmt::Display for From<'_> {
 pub(super) struct Events {
     is_on: bool,
     waiting: VecDeque<Event>,
-    /// Connections of notices that wait, whose addresses nobody asked for yet.
+    /// Connections of notices that wait, whose addresses the world was not asked for yet.
     nameless: VecDeque<ConnectionId>,
-    /// By their kind; there are no more of them than limits and what notices are about.
+    /// The notices told of each kind. There are no more kinds than pairs of a subject and a limit.
     told: Vec<(NoticeKind, Told)>,
 }
 
-/// How many notices of a kind were told since when.
+/// How many notices of a kind were told, and since when.
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
     since: Instant,
@@ -181,7 +181,7 @@ struct Told {
 }
 
 impl Told {
-    /// How many were held back before this one; `None`: it is held back, too.
+    /// How many notices were held back before this one; `None`: this one is held back, too.
     fn ask(&mut self, now: Instant) -> Option<u64> {
         if now.ms_since(self.since) >= NOTICES_MS {
             (self.since, self.count) = (now, 0);
@@ -205,14 +205,14 @@ impl Events {
         self.is_on
     }
 
-    /// `make` is called only when somebody asks for events.
+    /// `make` is called only while events are kept.
     pub(super) fn push(&mut self, make: impl FnOnce() -> Event) {
         if self.is_on {
             self.keep(make());
         }
     }
 
-    /// `make` is called only for what is told.
+    /// `make` is called only if the notice is told.
     pub(super) fn notice(&mut self, now: Instant, kind: NoticeKind, make: impl FnOnce() -> Notice) {
         let place = self.told.iter().position(|(known, _)| *known == kind).unwrap_or_else(|| {
             self.told.push((kind, Told::default()));
@@ -236,7 +236,7 @@ impl Events {
         self.waiting.push_back(event);
     }
 
-    /// A connection that the world is to name before it is closed.
+    /// A connection whose address the world is to tell before it is closed.
     pub(super) fn poll_nameless(&mut self) -> Option<ConnectionId> {
         self.nameless.pop_front()
     }
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(told.len(), 6, "{told:?}");
         assert_eq!(told[0], "refused client 'c': bad user name or password");
         assert!(told[5].ends_with("password (3 more like it since the last line)"), "{told:?}");
-        // Another kind has lines of its own, and so has another limit.
+        // Another kind is counted apart, and so is another limit.
         for _ in 0..9 {
             events.notice(Instant(20_005), (About::Login, "sessions_max"), || {
                 notice(About::Login, "d")

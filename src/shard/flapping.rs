@@ -1,5 +1,5 @@
-//! Clients that connect again and again, as two with one client id do: banned for a time, by address and client id
-//! together.
+//! Clients that connect again and again, as two clients with one client id do. They are banned for a time, by address
+//! and client id together.
 //!
 //! Another address with the same client id is not banned, nor is another client at the same address. A ban refuses a
 //! CONNECT before it changes anything: the session and its connection stay as they are.
@@ -11,7 +11,7 @@ use crate::session::ConnectionId;
 use crate::time::Instant;
 use std::collections::HashMap;
 
-/// Pairs of address and client id that are remembered; beyond, nobody new is.
+/// How many pairs of address and client id are remembered. Further pairs are never banned.
 const PAIRS_MAX: usize = 65_536;
 
 /// An address and the hash of a client id.
@@ -19,13 +19,13 @@ type Pair = (Origin, u64);
 
 #[derive(Clone, Copy, Debug)]
 struct State {
-    /// CONNECTs since the window began.
+    /// How many CONNECTs came since the window began.
     count: u32,
     since: Instant,
     banned_until: Instant,
 }
 
-/// Between two looks for pairs that may be forgotten.
+/// The time between two searches for pairs that may be forgotten.
 const SWEEP_MS: u64 = 1_000;
 
 pub(super) struct Flapping {
@@ -38,7 +38,7 @@ impl Flapping {
         Flapping { pairs: HashMap::with_hasher(hash.state()), sweep_at: Instant(0) }
     }
 
-    /// Counts a CONNECT; whether it is banned. A window begins with the first CONNECT that no window has.
+    /// Counts a CONNECT; returns whether it is banned. A window begins with the first CONNECT outside of any window.
     fn is_banned(
         &mut self,
         now: Instant,
@@ -100,7 +100,7 @@ mod tests {
         let mut ask = |at_s: u64, origin, client| {
             flapping.is_banned(Instant(1_000).plus_s(at_s), (origin, client), bounds)
         };
-        // Slowly is never too often.
+        // A client that connects slowly is never banned.
         assert!((0..100).all(|time| !ask(time * 5, second, 9)));
         assert_eq!([0, 1, 2, 3, 4].map(|at| ask(at, first, 7)), [false, false, false, true, true]);
         assert!(!ask(4, first, 8), "another client at the same address");

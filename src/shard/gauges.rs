@@ -1,4 +1,4 @@
-//! What a shard holds at this moment.
+//! Sums up the amounts that a shard holds at this moment.
 
 use super::Shard;
 use crate::gauges::Gauges;
@@ -42,7 +42,7 @@ impl Shard {
             acked_by_stage: by_stage(&|stage| self.flow.pipeline.acked(stage).number()),
             parked_on_mail: self.connections.parked_on_mail.len(),
             mail_is_above_mark: self.flow.outbox.is_mail_above_mark(),
-            store_is_holding: self.flow.outbox.is_held(),
+            store_is_blocking: self.flow.outbox.is_blocked(),
             interest_filters: self.flow.router.interest().filter_count(),
             has_hooks: !self.hooks.set.is_empty(),
         }

@@ -1,4 +1,4 @@
-//! Protections against clients that want too much; each is off unless configured.
+//! Protections against clients that connect too often or too fast; each is off unless configured.
 
 use super::flapping::Flapping;
 use super::lag::Lag;

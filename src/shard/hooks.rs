@@ -8,7 +8,7 @@
 //! A denied message keeps its slot until all stages have acked it; `Arena::get` finds nothing in it.
 //!
 //! A hook that only appends properties which follow from client and topic may promise to do the same again
-//! (`MessageEdit::hold`). Then the next messages of the same client and topic in the same receive get the properties
+//! (`MessageEdit::pledge`). Then the next messages of the same client and topic in the same receive get the properties
 //! without a call, and count as calls. A message that would be too large with them goes to the hook. Without that
 //! promise the messages of a publisher are no repeats (`shard::repeats`), and point to point QoS 0 costs the core four
 //! times as much.
@@ -87,7 +87,7 @@ impl Shard {
         publisher: Publisher<'_>,
     ) -> Published {
         if let Publisher::Client(key, topic) = publisher
-            && let Some(generation) = self.publish_as_held(&draft, key, topic)
+            && let Some(generation) = self.publish_as_pledged(&draft, key, topic)
         {
             return Published { generation, denied: None };
         }
@@ -96,18 +96,18 @@ impl Shard {
 
     /// Admits a message for which the hooks have said before what they do.
     #[inline]
-    fn publish_as_held(
+    fn publish_as_pledged(
         &mut self,
         draft: &Draft<'_>,
         key: SessionKey,
         topic: &str,
     ) -> Option<Generation> {
-        let Plugged { buffers, held, .. } = &mut **self.hooks.plugged.as_mut()?;
+        let Plugged { buffers, pledge, .. } = &mut **self.hooks.plugged.as_mut()?;
         let [own, more] = draft.properties;
-        if !held.is_for(key, topic) || !more.is_empty() {
+        if !pledge.is_for(key, topic) || !more.is_empty() {
             return None;
         }
-        let appended = &buffers.appended()[..held.appended_size];
+        let appended = &buffers.appended()[..pledge.appended_size];
         let is_changed = !appended.is_empty();
         if is_changed && draft.size() + appended.len() > MessageEdit::size_max_of(&self.limits) {
             return None;
@@ -115,7 +115,7 @@ impl Shard {
         let properties = [own, appended];
         // Without room the hooks are called like for the first.
         let generation = self.flow.arena.admit(&Draft { properties, ..*draft }).ok()?;
-        held.count(1);
+        pledge.count(1);
         self.counters.publishes_changed += u64::from(is_changed);
         self.counters.admitted += 1;
         Some(generation)
@@ -125,27 +125,27 @@ impl Shard {
     #[inline]
     pub(super) fn has_hooks_to_ask(&self) -> bool {
         self.hooks.set.intersects(AT_ORIGIN)
-            && self.hooks.plugged.as_ref().is_none_or(|plugged| !plugged.held.is_on())
+            && self.hooks.plugged.as_ref().is_none_or(|plugged| !plugged.pledge.is_on())
     }
 
     /// How many bytes the client's next messages on the topic get appended without a call of the hooks; `None`: hooks are
     /// to be called.
     #[inline]
-    pub(super) fn held_for(&self, key: SessionKey, topic: &str) -> Option<usize> {
+    pub(super) fn pledged_for(&self, key: SessionKey, topic: &str) -> Option<usize> {
         if !self.hooks.set.intersects(AT_ORIGIN) {
             return Some(0);
         }
-        let held = &self.hooks.plugged.as_ref()?.held;
-        held.is_for(key, topic).then_some(held.appended_size)
+        let pledge = &self.hooks.plugged.as_ref()?.pledge;
+        pledge.is_for(key, topic).then_some(pledge.appended_size)
     }
 
-    /// So many messages passed as `held_for` said.
+    /// So many messages passed as `pledged_for` said.
     #[inline]
-    pub(super) fn count_held(&mut self, count: u64, appended_size: usize) {
+    pub(super) fn count_pledged(&mut self, count: u64, appended_size: usize) {
         if self.hooks.set.intersects(AT_ORIGIN)
             && let Some(plugged) = &mut self.hooks.plugged
         {
-            plugged.held.count(count);
+            plugged.pledge.count(count);
             self.counters.publishes_changed += if appended_size > 0 { count } else { 0 };
         }
     }
@@ -163,7 +163,7 @@ impl Shard {
         let Some(plugged) = self.hooks.plugged.as_mut().filter(|_| !is_too_large) else {
             return Published::of(self.admit(now, draft));
         };
-        if plugged.end_held() || !is_in_row {
+        if plugged.end_pledge() || !is_in_row {
             plugged.hooks.pause();
         }
         self.make_room(now, size, draft.meta.publisher);
@@ -188,7 +188,7 @@ impl Shard {
         let mut changed = None;
         let trailed;
         if self.hooks.set.contains(HookSet::PUBLISH) {
-            let Plugged { hooks, buffers, joined, held, .. } = &mut **plugged;
+            let Plugged { hooks, buffers, joined, pledge, .. } = &mut **plugged;
             // Text is not checked twice.
             let topic = match publisher {
                 Publisher::Client(_, topic) => topic,
@@ -212,9 +212,9 @@ impl Shard {
                 && !self.hooks.set.contains(HookSet::AUTHORIZE_PUBLISH)
                 && !FROM_BRIDGE
                 && let Publisher::Client(key, topic) = publisher
-                && let Some(appended_size) = edit.held()
+                && let Some(appended_size) = edit.pledged()
             {
-                held.begin(key, topic, appended_size);
+                pledge.begin(key, topic, appended_size);
             }
             if verdict == Verdict::Allow && edit.is_changed() {
                 let edited = edit.finish(draft.meta, now);
@@ -279,18 +279,18 @@ impl Shard {
         if self.hooks.set.intersects(AT_ORIGIN)
             && let Some(plugged) = &mut self.hooks.plugged
         {
-            plugged.end_held();
+            plugged.end_pledge();
             plugged.hooks.pause();
         }
     }
 
     /// The client's next messages are for the hooks again.
     #[inline]
-    pub(super) fn end_held(&mut self) {
+    pub(super) fn end_pledge(&mut self) {
         if self.hooks.set.contains(HookSet::PUBLISH)
             && let Some(plugged) = &mut self.hooks.plugged
         {
-            plugged.end_held();
+            plugged.end_pledge();
         }
     }
 
@@ -457,7 +457,7 @@ impl Shard {
     /// Gives back what edits of large messages took.
     pub(super) fn trim_edits(&mut self) {
         if let Some(plugged) = &mut self.hooks.plugged {
-            plugged.end_held();
+            plugged.end_pledge();
             plugged.buffers.trim();
             plugged.joined = Vec::new();
         }

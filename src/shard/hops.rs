@@ -1,14 +1,14 @@
 //! Clients that are bridges of other brokers: which of them are believed, and where their messages have been.
 //!
 //! CONNACK tells a client that says it is a bridge whether it is believed (`ringmq-bridge`: `marks` or `client`). The
-//! shard asks where it comes from for bridges alone, and reads their CONNECT again within the turn. A message's trail
-//! stands behind its properties in the arena, in mail, in stored copies and in logs, and is no part of them for anybody
-//! but bridges: `Meta::from_bridge` says that there is one, and its slot is found by another way (`TRAILED`), so other
+//! shard asks for the address of bridges alone, and reads their CONNECT again within the turn. A message's trail
+//! stands behind its properties in the arena, in mail, in stored copies and in logs, and only bridges see it as part of
+//! them: `Meta::from_bridge` says that there is one, and its slot is found by another way (`TRAILED`), so other
 //! messages pay nothing.
 
 use super::admission::{Published, Publisher};
 use super::events::{About, Notice};
-use super::input::Step;
+use super::input::Outcome;
 use super::publish::meta_of;
 use super::{ConnectionId, Shard};
 use crate::arena::{Draft, Meta};
@@ -19,34 +19,34 @@ use crate::time::Instant;
 use crate::topic::OutboundAliases;
 use std::net::SocketAddr;
 
-/// What CONNACK tells a bridge that asked: see `codec::BRIDGE_PROPERTY`.
+/// The answer of CONNACK to a bridge that asked: see `codec::BRIDGE_PROPERTY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Belief {
-    /// The client is no bridge, or of a version without marks.
+    /// The client is no bridge, or its version has no marks.
     NotAsked,
     /// Marks are read and written.
     Believed,
-    /// It comes from an address that `bridges_from` does not name.
+    /// The bridge comes from an address that `bridges_from` does not name.
     Refused,
 }
 
-/// What a shard knows of hop marks.
+/// The shard's state about hop marks.
 #[derive(Debug, Default)]
 pub(super) struct Hops {
-    /// What this broker is called in marks.
+    /// The name of this broker in marks.
     own: BrokerId,
     has_told_return: bool,
     has_told_bound: bool,
 }
 
 impl Shard {
-    /// What the broker is called in marks, on all its shards; to be set before the first connection.
+    /// Sets the name of this broker in marks, the same on all its shards, before the first connection.
     pub fn set_broker_id(&mut self, id: BrokerId) {
         self.bridges.hops.own = id;
     }
 
-    /// Whether a client that says it is a bridge is believed. `None`: it is not known yet where it comes from; its CONNECT is
-    /// read again when it is.
+    /// Whether a client that says it is a bridge is believed. `None`: its address is not known yet; its CONNECT is read
+    /// again when it is.
     pub(super) fn believe(&mut self, id: ConnectionId, connect: &Connect<'_>) -> Option<Belief> {
         if connect.version != ProtocolVersion::V5 || !connect.is_bridge() {
             return Some(Belief::NotAsked);
@@ -60,7 +60,7 @@ impl Shard {
         Some(if is_named { Belief::Believed } else { Belief::Refused })
     }
 
-    /// Where a connection comes from that waits with its CONNECT for that.
+    /// Takes the address of a connection whose CONNECT waits for that.
     pub(super) fn take_place(&mut self, id: ConnectionId, peer: Option<SocketAddr>) {
         if let Some(connection) = self.clients.connection(id)
             && let Some(connecting) = connection.connecting_mut()
@@ -69,7 +69,7 @@ impl Shard {
         }
     }
 
-    /// What becomes of messages for a bridge.
+    /// Decides how messages for a bridge are marked.
     pub(super) fn mark_for(&mut self, id: ConnectionId, belief: Belief) {
         let own = self.bridges.hops.own;
         if let Some(connection) = self.clients.connection(id)
@@ -80,7 +80,7 @@ impl Shard {
         }
     }
 
-    /// As `accept`, from where a message of a client that is a bridge is to be admitted.
+    /// Does the part of `accept` from the admission on, for a message of a client that is a bridge.
     #[cold]
     #[inline(never)]
     pub(super) fn accept_of_bridge(
@@ -91,10 +91,10 @@ impl Shard {
         version: ProtocolVersion,
         publish: Publish<'_>,
         topic: &str,
-    ) -> Step {
+    ) -> Outcome {
         match self.publish_of_bridge(now, id, key, &publish, topic) {
             Ok(published) => self.answer_published(now, id, key, version, &publish, published),
-            Err(step) => step,
+            Err(outcome) => outcome,
         }
     }
 
@@ -106,14 +106,14 @@ impl Shard {
         key: SessionKey,
         publish: &Publish<'_>,
         topic: &str,
-    ) -> Result<Published, Step> {
+    ) -> Result<Published, Outcome> {
         let own = self.bridges.hops.own;
         let has_marks = self.clients.connection(id).is_some_and(|c| c.marks.is_some());
         let mut joined = Vec::new();
         publish.properties.pieces().for_each(|piece| joined.extend_from_slice(piece));
         let arrival = match has_marks {
             true => hops::arrive(&joined, own, Trail::UNKNOWN),
-            // Whatever its properties say, they are its own.
+            // The properties of this message are its own, whatever they say.
             false => Arrival::New { properties: joined.as_slice().into(), trail: Trail::UNKNOWN },
         };
         let (properties, trail) = match arrival {
@@ -145,7 +145,7 @@ impl Shard {
         Ok(published)
     }
 
-    /// A message of a bridge goes nowhere; its publisher has done what it should.
+    /// Drops a message of a bridge. Its publisher did nothing wrong.
     fn drop_of_bridge(
         &mut self,
         now: Instant,
@@ -153,7 +153,7 @@ impl Shard {
         key: SessionKey,
         publish: &Publish<'_>,
         (what, has_told): (&str, bool),
-    ) -> Step {
+    ) -> Outcome {
         if !has_told {
             let session = self.clients.session(key);
             let client_id =
@@ -165,10 +165,10 @@ impl Shard {
             let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
             self.acknowledge_in_turn(id, key, ack, ReasonCode::Success);
         }
-        Step::Done
+        Outcome::Done
     }
 
-    /// Tells of a bridge that is taken for a client like any other.
+    /// Tells the operator of a bridge that is treated like any other client.
     pub(super) fn notice_unbelieved(
         &mut self,
         now: Instant,

@@ -52,7 +52,7 @@ impl Inbox {
         &mut self.senders[usize::from(shard)]
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub(super) fn bytes(&self) -> usize {
         let batches = self.senders.iter().flat_map(|sender| &sender.batches);
         let publishes = batches.map(|(batch, ..)| batch.bytes.capacity());
@@ -298,7 +298,7 @@ impl Shard {
                 self.flow.inbox.questions.push_back((None, from, question));
                 self.work.turns.is_pending = true;
             }
-            Control::Hold { is_on } => self.on_hold_of(from, is_on),
+            Control::Block { is_on } => self.on_block_of(from, is_on),
             Control::Busy { is_on } => self.flow.outbox.wait_for(from, is_on),
             Control::RoomWord(word) => self.on_word(now, from, *word),
             Control::PromiseBack { topic } => self.retained.kept.end_promise(&topic),

@@ -27,7 +27,7 @@ fn is_heard_at_the_end(packet_type: PacketType) -> bool {
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Outcome {
     Done,
     /// Not used yet: plain acknowledgements begin, to be used together.
     PlainAcks,
@@ -174,7 +174,7 @@ impl Shard {
     /// Uses whole packets; returns how many bytes they had.
     pub(super) fn read_packets(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) -> usize {
         let mut used = 0;
-        let mut known = codec::Known::default();
+        let mut previous = codec::PreviousPublish::default();
         let has_rates = self.guards.rates.is_on;
         self.pause_hooks();
         let began = if cfg!(debug_assertions) { self.steps() } else { 0 };
@@ -184,12 +184,12 @@ impl Shard {
             if has_rates && !self.is_within_rate(now, id, rest) {
                 break;
             }
-            let step = match codec::next_frame(rest, self.limits.packet_size_max) {
+            let outcome = match codec::next_frame(rest, self.limits.packet_size_max) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     let before = self.flow.arena.admitted();
-                    let step = self.read_packet(now, id, &frame, rest, &mut known);
-                    if step == Step::Done {
+                    let outcome = self.read_packet(now, id, &frame, rest, &mut previous);
+                    if outcome == Outcome::Done {
                         used += frame.size;
                         if has_rates {
                             self.charge_rate(id, &frame);
@@ -198,36 +198,37 @@ impl Shard {
                         // Only what was admitted is repeated.
                         if self.flow.arena.admitted() != before && used < bytes.len() {
                             if frame.is_plain_publish() {
-                                used += self.read_repeats(id, &frame, &known, &bytes[used..]);
+                                used += self.read_repeats(id, &frame, &previous, &bytes[used..]);
                             } else if frame.is_plain_acked_publish() {
-                                used += self.read_acked_repeats(id, &frame, &known, &bytes[used..]);
+                                used +=
+                                    self.read_acked_repeats(id, &frame, &previous, &bytes[used..]);
                             }
                         }
                         continue;
                     }
-                    step
+                    outcome
                 }
                 Err(error) => match self.refuse_frame(now, id, rest, &error) {
                     Ok(passed) => {
                         used += passed;
                         continue;
                     }
-                    Err(step) => step,
+                    Err(outcome) => outcome,
                 },
             };
-            match step {
-                Step::Done => {}
-                Step::PlainAcks => used += self.read_plain_acks(now, id, rest),
-                Step::Wait => break,
-                Step::Stop => {
-                    self.end_held();
+            match outcome {
+                Outcome::Done => {}
+                Outcome::PlainAcks => used += self.read_plain_acks(now, id, rest),
+                Outcome::Wait => break,
+                Outcome::Stop => {
+                    self.end_pledge();
                     self.measure_turn(id, began);
                     return bytes.len();
                 }
             }
         }
         self.measure_turn(id, began);
-        self.end_held();
+        self.end_pledge();
         let packet_count = self.counters.packets_received - received_before;
         if packet_count >= PACKETS_CHARGED {
             self.charge(id, packet_count);
@@ -256,23 +257,23 @@ impl Shard {
         id: ConnectionId,
         frame: &Frame<'a>,
         rest: &[u8],
-        known: &mut codec::Known<'a>,
-    ) -> Step {
+        previous: &mut codec::PreviousPublish<'a>,
+    ) -> Outcome {
         let above_mark = self.is_mail_above_mark();
-        let is_holding = self.bridges.is_holding();
+        let is_blocking = self.bridges.is_blocking();
         let output_size_max = self.limits.output_size_max;
         let is_shutting_down = self.shutdown.has_begun;
-        let Some(connection) = self.clients.connection(id) else { return Step::Stop };
+        let Some(connection) = self.clients.connection(id) else { return Outcome::Stop };
         let version = connection.version;
         let key = match connection.state {
             ConnectionState::Open(key) => key,
-            ConnectionState::Connecting(_) | ConnectionState::Closing(_) => return Step::Stop,
+            ConnectionState::Connecting(_) | ConnectionState::Closing(_) => return Outcome::Stop,
         };
         if connection.park.is_some() {
-            return Step::Wait;
+            return Outcome::Wait;
         }
         let above_mark = above_mark && !connection.is_peer_gone;
-        let is_held = is_holding && connection.is_held_by_bridge && !connection.is_peer_gone;
+        let is_blocked = is_blocking && connection.is_blocked_by_bridge && !connection.is_peer_gone;
         // A client that sends without reading answers waits for itself.
         if !connection.is_peer_gone && connection.output.size() >= output_size_max.saturating_mul(2)
         {
@@ -281,10 +282,10 @@ impl Shard {
         let packet_type = frame.packet_type();
         if is_shutting_down && !packet_type.is_some_and(is_heard_at_the_end) {
             // Not acknowledged, so that it is sent again to whoever comes next.
-            return Step::Done;
+            return Outcome::Done;
         }
         if packet_type == Some(PacketType::Publish) {
-            if is_held {
+            if is_blocked {
                 return self.park(id, Park::Bridge);
             }
             if above_mark && self.must_wait(key, frame.size) {
@@ -292,13 +293,13 @@ impl Shard {
             }
             self.counters.packets_received += 1;
             let mut publish = codec::Publish::default();
-            return match publish.read(frame, version, known) {
+            return match publish.read(frame, version, previous) {
                 Ok(()) => self.on_publish(now, id, key, version, &publish),
                 Err(error) => self.fail(now, id, &error),
             };
         }
         if !is_shutting_down && codec::next_plain_ack(rest).is_some() {
-            return Step::PlainAcks;
+            return Outcome::PlainAcks;
         }
         self.read_other(now, id, key, version, frame)
     }
@@ -312,7 +313,7 @@ impl Shard {
         key: SessionKey,
         version: ProtocolVersion,
         frame: &Frame<'_>,
-    ) -> Step {
+    ) -> Outcome {
         let began = self.steps();
         self.counters.packets_received += 1;
         if frame.packet_type() == Some(PacketType::Connect) {
@@ -320,7 +321,7 @@ impl Shard {
             return self.refuse(now, id, ReasonCode::ProtocolError, "a second CONNECT");
         }
         self.pause_hooks();
-        let step = match Packet::decode(frame, version) {
+        let outcome = match Packet::decode(frame, version) {
             Ok(packet) => self.counted(|shard| shard.on_packet(now, id, key, version, packet)),
             Err(error) => return self.fail(now, id, &error),
         };
@@ -328,7 +329,7 @@ impl Shard {
         if steps > CHEAP_STEPS {
             self.charge(id, steps);
         }
-        step
+        outcome
     }
 
     fn on_packet(
@@ -338,7 +339,7 @@ impl Shard {
         key: SessionKey,
         version: ProtocolVersion,
         packet: Packet<'_>,
-    ) -> Step {
+    ) -> Outcome {
         match packet {
             Packet::Puback(ack) => self.on_puback(now, key, &ack),
             Packet::Pubrec(ack) => self.on_pubrec(now, id, key, &ack),
@@ -371,7 +372,7 @@ impl Shard {
     }
 
     /// Lets a connection's input wait.
-    pub(super) fn park(&mut self, id: ConnectionId, park: Park) -> Step {
+    pub(super) fn park(&mut self, id: ConnectionId, park: Park) -> Outcome {
         if let Some(connection) = self.clients.connection(id)
             && (!connection.is_peer_gone || park == Park::Turn)
         {
@@ -395,7 +396,7 @@ impl Shard {
             }
             self.update_read_mode(id);
         }
-        Step::Wait
+        Outcome::Wait
     }
 
     /// Goes on with a connection whose input waited.
@@ -430,7 +431,7 @@ impl Shard {
 
     /// Goes on with publishers as far as mail stays below its mark, each once a turn.
     pub(super) fn unpark_mail(&mut self, now: Instant) {
-        if self.flow.outbox.is_held() {
+        if self.flow.outbox.is_blocked() {
             self.unpark_readers(now);
         }
         for _ in 0..self.connections.parked_on_mail.len() {

@@ -17,11 +17,11 @@ use std::collections::HashMap;
 #[derive(Debug)]
 pub(super) struct Announcement {
     version: u64,
-    /// Shards that have not acked.
+    /// The shards that have not acked.
     missing: ShardSet,
-    /// Connections whose SUBACK waits for it.
+    /// Connections whose SUBACK waits for the announcement.
     waiting: Vec<ConnectionId>,
-    /// Members whose join waits for it.
+    /// Members whose join waits for the announcement.
     joins: Vec<Join>,
 }
 
@@ -32,13 +32,13 @@ pub(super) struct Join {
     pub connection: ConnectionId,
 }
 
-/// Places that an empty table keeps.
+/// An empty table keeps room for so many entries.
 const ANNOUNCEMENTS_KEPT: usize = 1_024;
 
-/// Filters of this shard's clients that other shards are being told.
+/// Filters of this shard's clients that are being announced to other shards.
 pub(super) struct Interest {
     announcements: HashMap<Box<str>, Announcement, ahash::RandomState>,
-    /// Of the last announcement.
+    /// The version of the last announcement.
     version: u64,
 }
 
@@ -54,8 +54,8 @@ impl Interest {
 }
 
 impl Shard {
-    /// A subscription to the filter is in the index: tells the other shards if it is new and the first one. Whether
-    /// `waiting` must wait for them.
+    /// Notes a subscription that is in the index: announces the filter if the subscription is new and the first one.
+    /// Returns whether `waiting` must wait for the other shards.
     pub(super) fn announce(
         &mut self,
         filter: &str,
@@ -90,7 +90,7 @@ impl Shard {
         }
     }
 
-    /// A member's join waits for the announcement of its group's filter; `false`: there is nothing to wait for.
+    /// Lets a member's join wait for the announcement of its group's filter; `false`: there is nothing to wait for.
     pub(super) fn wait_for_announcement(&mut self, filter: &str, join: Join) -> bool {
         match self.interest.announcements.get_mut(filter) {
             Some(announcement) => {
@@ -101,9 +101,9 @@ impl Shard {
         }
     }
 
-    /// A subscription to the filter was taken out of the index: tells the other shards if it was the last one.
+    /// Notes a subscription that was removed from the index: withdraws the filter if it was the last one.
     ///
-    /// Who waits for it to be known has it confirmed: a client may go on behind the end of its own subscription.
+    /// Connections that wait for the announcement have it confirmed: a client may go on after the end of its own subscription.
     pub(super) fn withdraw(&mut self, now: Instant, filter: &str) {
         self.bound_held();
         if self.peers.is_alone() || self.flow.router.subscriptions().subscriber_count(filter) > 0 {

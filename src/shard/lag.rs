@@ -1,15 +1,15 @@
-//! How long turns take: while they take too long, clients without a session here are turned away before their CONNECT
-//! changes anything.
+//! The time that turns take. While they take too long, clients without a session here are turned away before their
+//! CONNECT changes anything.
 
 use super::Shard;
 
-/// Turns over which times are averaged, about.
+/// About so many turns are averaged.
 const TURNS: u64 = 16;
 
 /// The time of a turn, averaged over the last ones.
 #[derive(Debug, Default)]
 pub(super) struct Lag {
-    /// `TURNS` times as long.
+    /// The average times `TURNS`.
     scaled_ms: u64,
 }
 
@@ -24,18 +24,18 @@ impl Lag {
 }
 
 impl Shard {
-    /// Somebody asks how long turns take.
+    /// Whether a limit depends on the time that turns take.
     pub fn wants_turn_times(&self) -> bool {
         self.limits.turn_time_max_ms > 0
     }
 
-    /// A turn took so long.
+    /// Notes how long a turn took.
     pub fn note_turn_time(&mut self, ms: u64) {
-        // A machine that stood still once is no lag.
+        // A machine that stood still once is no lag, so one turn counts at most four times the limit.
         self.guards.lag.note(ms.min(self.limits.turn_time_max_ms.saturating_mul(4)));
     }
 
-    /// Whoever has no session here should not get one now.
+    /// Whether turns take too long, so that a client without a session here should not get one now.
     pub(super) fn is_lagging(&self) -> bool {
         self.limits.turn_time_max_ms > 0 && self.guards.lag.is_above(self.limits.turn_time_max_ms)
     }

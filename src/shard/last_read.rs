@@ -1,5 +1,5 @@
-//! Before a connection ends that did nothing wrong, its socket is read and the bytes are used: a take-over, a timer, or
-//! a send that failed must not throw away what the client has sent in time.
+//! The last read of a connection that did nothing wrong: before it ends, its socket is read and the bytes are used. A
+//! take-over, a timer, or a failed send must not throw away bytes that the client has sent in time.
 //!
 //! - A take-over reads at most `takeover_bytes_max`; the CONNACK of the new connection waits for it.
 //! - A keep alive that has passed ends the connection only if the socket had no whole packet.
@@ -13,37 +13,37 @@ use crate::time::Instant;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-/// A connection whose socket is read once more, and why it then ends.
+/// A connection whose socket is read once more, and the reason for which it then ends.
 #[derive(Debug)]
 pub(super) struct LastRead {
     connection: ConnectionId,
     why: Why,
-    /// Bytes that may still be read.
+    /// How many bytes may still be read.
     left: usize,
 }
 
 #[derive(Debug)]
 enum Why {
-    /// Its client, which is named, has connected again, as this connection.
+    /// The client of this name has connected again, with this connection.
     TakenOver(ConnectionId, Rc<str>),
-    /// Its time has passed.
+    /// The keep alive, or the time for CONNECT, has passed.
     Silent,
-    /// The time of its packet has passed, of which a part has arrived.
+    /// The time of a packet of which a part has arrived has passed.
     Late,
-    /// A send on it has failed.
+    /// A send has failed.
     Broken,
-    /// It says that it is a bridge: where it comes from decides whether it is believed. Nothing is read.
+    /// The client says that it is a bridge: its address decides whether it is believed. Nothing is read.
     Unplaced,
 }
 
 impl Shard {
-    /// The next connection whose socket is to be read: up to its end, or up to so many bytes.
+    /// The next connection whose socket is to be read, to its end or up to so many bytes.
     pub fn poll_last_read(&mut self) -> Option<(ConnectionId, usize)> {
         let last_read = self.connections.last_reads.front()?;
         Some((last_read.connection, last_read.left))
     }
 
-    /// Whether `handle_place` is to follow, and no read.
+    /// Whether the world is to answer with `handle_place`, without a read.
     pub fn is_place_asked(&self) -> bool {
         self.connections
             .last_reads
@@ -51,7 +51,7 @@ impl Shard {
             .is_some_and(|last_read| matches!(last_read.why, Why::Unplaced))
     }
 
-    /// Where the connection comes from; its CONNECT is read again. Returns it if it is gone.
+    /// Handles the address of the connection, whose CONNECT is read again. Returns the connection if it is gone.
     pub fn handle_place(&mut self, now: Instant, peer: Option<SocketAddr>) {
         let LastRead { connection, .. } =
             self.connections.last_reads.pop_front().expect("it was polled");
@@ -59,7 +59,7 @@ impl Shard {
         self.end_wait(now, connection);
     }
 
-    /// What waits in front of the bytes that follow is used, above all marks.
+    /// Uses the input that waits in front of the bytes that follow, above all marks.
     pub fn begin_last_read(&mut self, now: Instant) {
         let LastRead { connection: id, why, .. } =
             self.connections.last_reads.front().expect("it was polled");
@@ -70,7 +70,7 @@ impl Shard {
         self.give_up_claim(now, id);
         let Some(connection) = self.clients.connection(id) else { return };
         connection.is_peer_gone = true;
-        // Who waits for its turn goes on in it, and a CONNECT when it may.
+        // A connection that waits for its turn goes on in that turn, and a CONNECT goes on when it may.
         if !matches!(connection.park, None | Some(Park::Turn | Park::TakeOver)) {
             connection.park = None;
             self.read_input(now, id);
@@ -78,8 +78,8 @@ impl Shard {
         self.update_read_mode(id);
     }
 
-    /// The socket was read: all that it held, `left` bytes less than might be, or what the connection's turn allows. Returns
-    /// a connection that is gone.
+    /// Notes that the socket was read: to its end, up to the bound (`left` bytes less), or as far as the connection's
+    /// part of the turn allows. Returns a connection that is gone.
     pub fn handle_last_read(&mut self, now: Instant, left: usize) -> Option<ConnectionId> {
         let LastRead { connection, why, .. } =
             self.connections.last_reads.pop_front().expect("it was polled");
@@ -95,7 +95,7 @@ impl Shard {
             }
             Why::Silent => self.end_if_silent(now, connection),
             Why::Late => self.end_if_late(now, connection),
-            // It may have ended in another way meanwhile.
+            // The connection may have ended in another way meanwhile.
             Why::Broken if self.clients.connection(connection).is_some() => {
                 self.handle_close(now, connection);
                 return Some(connection);
@@ -106,12 +106,12 @@ impl Shard {
         None
     }
 
-    /// As `handle_close`, for a connection whose socket may hold bytes: they are read first.
+    /// As `handle_close`, for a connection whose socket may hold bytes: these are read first.
     pub fn handle_break(&mut self, connection: ConnectionId) {
         self.list_last_read(connection, Why::Broken);
     }
 
-    /// Before `successor` takes the client over its old connection is read.
+    /// Reads the old connection of a client before `successor` takes the client over.
     pub(super) fn read_before_take_over(
         &mut self,
         old: ConnectionId,
@@ -121,7 +121,7 @@ impl Shard {
         self.list_last_read(old, Why::TakenOver(successor, client_id));
     }
 
-    /// A CONNECT waits until it is known where it comes from.
+    /// Lets a CONNECT wait until its connection's address is known.
     pub(super) fn ask_place(&mut self, id: ConnectionId) {
         if let Some(connection) = self.clients.connection(id) {
             connection.park = Some(Park::TakeOver);
@@ -129,10 +129,10 @@ impl Shard {
         self.list_last_read(id, Why::Unplaced);
     }
 
-    /// A CONNECT that waited is read again.
+    /// Reads a CONNECT that waited again.
     fn end_wait(&mut self, now: Instant, id: ConnectionId) {
         self.unpark(now, id, Park::TakeOver);
-        // It may wait for more.
+        // The CONNECT may wait for another reason, too.
         let has_ended = self
             .clients
             .connection(id)
@@ -142,12 +142,12 @@ impl Shard {
         }
     }
 
-    /// A timer ends the connection unless its socket brings something.
+    /// Ends the connection for a timer, unless its socket has bytes.
     pub(super) fn read_before_end(&mut self, connection: ConnectionId) {
         self.list_last_read(connection, Why::Silent);
     }
 
-    /// The same for a packet that takes too long: its rest may be there.
+    /// As `read_before_end`, for a packet that takes too long: its rest may be in the socket.
     pub(super) fn read_before_late(&mut self, connection: ConnectionId) {
         self.list_last_read(connection, Why::Late);
     }
@@ -157,17 +157,17 @@ impl Shard {
         self.connections.last_reads.push_back(LastRead { connection, why, left });
     }
 
-    /// A timer of the connection has passed, and all that its client had sent was worked on.
+    /// Ends the connection if a timer of it has passed, after all bytes of its client were used.
     fn end_if_silent(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.clients.connection(id) else { return };
         match connection.state {
             ConnectionState::Open(_) if connection.is_silent(now) => {
                 self.end_for_keep_alive(now, id);
             }
-            // The timer is that of its pause.
+            // This timer ends the connection's pause.
             ConnectionState::Open(_) if connection.park == Some(Park::Rate) => {}
             ConnectionState::Open(_) => self.set_keep_alive_timer(now, id),
-            // What is not open yet, or not any more, is not read so.
+            // A connection that is not open is not read like this.
             ConnectionState::Connecting(_) | ConnectionState::Closing(_) => {}
         }
     }

@@ -15,23 +15,24 @@ use crate::time::Instant;
 use crate::transport::Transport;
 use std::net::SocketAddr;
 
-/// What a connection whose time for CONNECT has passed gets more: a process that stood still has its bytes by then.
+/// How much longer a connection may take whose time for CONNECT has passed: a process that stood still has its bytes by
+/// then.
 const CONNECT_GRACE_MS: u64 = 100;
 
-/// How a connection comes to a shard.
+/// A connection that comes to a shard.
 #[derive(Debug, Default)]
 pub struct Arrival {
-    /// May be left out unless `Shard::wants_addresses`.
+    /// The address may be left out unless `Shard::wants_addresses`.
     pub peer: Option<SocketAddr>,
     pub listener: ListenerId,
-    /// Of a connection that was handed over: when its CONNECT must have been processed.
+    /// For a connection that was handed over: the time by which its CONNECT must have been processed.
     pub connect_deadline: Option<Instant>,
     /// `None`: the connection is plain.
     pub transport: Option<Box<dyn Transport>>,
 }
 
 impl Shard {
-    /// A network connection, new or handed over. `None`: too many; close it.
+    /// Opens a network connection, new or handed over. `None`: there are too many, and the caller closes it.
     pub fn handle_open(&mut self, now: Instant, arrival: Arrival) -> Option<ConnectionId> {
         let Arrival { peer, listener, connect_deadline, transport } = arrival;
         if self.shutdown.has_begun || self.is_full() {
@@ -51,7 +52,7 @@ impl Shard {
         Some(id)
     }
 
-    /// Where a connection came in, on whichever shard; `None`: it is gone.
+    /// The listener that accepted a connection, on whichever shard; `None`: the connection is gone.
     pub fn listener(&mut self, id: ConnectionId) -> Option<ListenerId> {
         Some(self.clients.connection(id)?.listener)
     }
@@ -60,31 +61,31 @@ impl Shard {
         self.shutdown.has_begun
     }
 
-    /// When the CONNECT of a connection that is accepted now must have been processed.
+    /// The time by which the CONNECT of a connection that is accepted now must have been processed.
     pub fn connect_deadline(&self, now: Instant) -> Instant {
         now.plus_ms(self.limits.connect_timeout_ms)
     }
 
-    /// Somebody asks where connections come from: hooks, a debug log, or a limit.
+    /// Whether hooks, a debug log or a limit need the addresses of clients.
     pub fn wants_addresses(&self) -> bool {
         self.wants_listeners()
             || self.limits.shares_by_address
             || self.limits.flapping_connects_max > 0
     }
 
-    /// Somebody asks at which address connections came in.
+    /// Whether hooks need the local addresses of connections.
     pub fn wants_listeners(&self) -> bool {
         !self.hooks.set.is_empty() || self.events.is_on()
     }
 
-    /// A connection whose client belongs to another shard goes there.
+    /// Whether a connection goes to another shard if its client belongs there.
     pub fn may_hand_over(&self) -> bool {
         !self.peers.is_alone()
     }
 
-    /// The peer closed or reset the connection, or it failed: the id is gone.
+    /// Handles a connection that the peer closed or reset, or that failed. Its id is not used any more.
     pub fn handle_close(&mut self, now: Instant, id: ConnectionId) {
-        // What stands behind its CONNECT was sent, too: it ends when its client was taken over.
+        // The packets behind its CONNECT were sent in time, too: the connection ends when it has taken its client over.
         if let Some(connection) = self.clients.connection(id)
             && connection.park == Some(Park::TakeOver)
         {
@@ -103,7 +104,8 @@ impl Shard {
         self.drop_connection(id);
     }
 
-    /// Everything whose time has come, as far as a turn allows: many wills may be due at once. The rest stays due.
+    /// Handles all deadlines that have passed, as far as a turn allows: many wills may be due at once. The rest stays
+    /// due.
     pub fn handle_timeout(&mut self, now: Instant) {
         let began = self.steps();
         while self.steps() - began < self.limits.turn_steps_max
@@ -121,7 +123,7 @@ impl Shard {
         }
     }
 
-    /// Ends a connection from our side: what is in its output is sent first.
+    /// Ends a connection from our side. Its output is sent first.
     pub(super) fn close(&mut self, now: Instant, id: ConnectionId, why: &str) {
         self.give_up_claim(now, id);
         self.leave(now, id, why);
@@ -141,7 +143,7 @@ impl Shard {
         let has_goodbye = self.connections.links.has(id);
         let is_flushed = (connection.output.size() == 0 && !has_goodbye) || connection.has_ended;
         if is_flushed {
-            // It is gone at the end of this turn.
+            // The connection is gone at the end of this turn.
             return self.list_close(id);
         }
         self.set_connection_timer(id, Some(linger_at));
@@ -175,7 +177,7 @@ impl Shard {
         None
     }
 
-    /// Forgets a connection that has no session any more.
+    /// Forgets a connection without session.
     pub(super) fn drop_connection(&mut self, id: ConnectionId) {
         self.set_connection_timer(id, None);
         if let Some(mut connection) = self.clients.remove_connection(id) {
@@ -196,7 +198,7 @@ impl Shard {
         }
     }
 
-    /// Parts a connection from its session: the will is due, the session's time begins to run.
+    /// Parts a connection from its session. The will becomes due, and the session's time begins to run.
     fn leave(&mut self, now: Instant, id: ConnectionId, why: &str) {
         let Some(connection) = self.clients.connection(id) else { return };
         let Some(key) = connection.session() else {
@@ -206,7 +208,7 @@ impl Shard {
             }
             return;
         };
-        // What was admitted before is delivered before.
+        // Messages that were admitted before are delivered before.
         self.run_pipeline(now);
         let Some(session) = self.clients.session(key) else { return };
         if session.connection() != Some(id) {
@@ -214,7 +216,7 @@ impl Shard {
         }
         session.part(now);
         if let Some(connection) = self.clients.connection(id) {
-            // Nobody is to be told of its subscriptions any more.
+            // Its subscriptions need not be confirmed to it any more.
             connection.pending = None;
         }
         let Some(session) = self.clients.session(key) else { return };
@@ -237,7 +239,7 @@ impl Shard {
         self.update_session_timer(key);
     }
 
-    /// The session and all that belongs to it. [MQTT-4.1.0-2]
+    /// Ends the session and all that belongs to it. [MQTT-4.1.0-2]
     pub(super) fn end_session(&mut self, now: Instant, key: SessionKey) {
         self.run_pipeline(now);
         let setter = self.will_setter(key);
@@ -264,7 +266,8 @@ impl Shard {
             self.events.push(|| Event::SessionEnded { client_id: session.client_id().into() });
             self.tell_ended(session);
         }
-        // The will is published at the end of the session at the latest, and is not given to what ends. [MQTT-3.1.2-8]
+        // The will is published at the end of the session at the latest. The session that ends does not get it.
+        // [MQTT-3.1.2-8]
         if let Some(will) = will {
             let publisher = ended.as_ref().map_or(Publisher::Session(key), Publisher::Ended);
             let Published { generation, denied } = self.publish_will(now, key, publisher, &will);
@@ -274,7 +277,7 @@ impl Shard {
         }
     }
 
-    /// To whom the will of a session counts that ends, if it is to be retained.
+    /// The setter of the will of a session that ends, if the will is to be retained.
     fn will_setter(&mut self, key: SessionKey) -> Option<Setter> {
         let will = self.clients.session(key)?.will()?;
         if !will.stored.meta().retain {
@@ -305,7 +308,7 @@ impl Shard {
             ..message.meta
         };
         let draft = Draft { meta, ..message.draft() };
-        // A will that is denied is counted, and goes nowhere.
+        // A denied will is counted, and goes nowhere.
         self.publish(now, &draft, publisher)
     }
 
@@ -324,12 +327,13 @@ impl Shard {
                 self.set_keep_alive_timer(now, id);
             }
             ConnectionState::Open(_) => self.read_before_end(id),
-            // Its CONNECT is here.
+            // The CONNECT has arrived and waits.
             ConnectionState::Connecting(_) if connection.park == Some(Park::TakeOver) => {
                 let again = (!connection.has_ended).then(|| self.connect_deadline(now));
                 self.set_connection_timer(id, again);
             }
-            // It may have to move with all that it has sent, so the ring reads it, not we: for that it has some time more.
+            // The connection may have to move with all bytes that it was sent, so the ring reads it, not the last read.
+            // For that it gets some more time.
             ConnectionState::Connecting(connecting) if !connecting.had_grace => {
                 connecting.had_grace = true;
                 self.set_connection_timer(id, Some(now.plus_ms(CONNECT_GRACE_MS)));

@@ -9,7 +9,7 @@ use crate::session::{OutputTotal, Totals};
 
 /// Gauges and budgets of a shard, one for each kind of memory.
 pub(super) struct Memory {
-    /// The store of waiting messages: for whom it is full, and who waits for it.
+    /// The store of waiting messages: the clients that fill it, and the publishers that wait for it.
     pub store: Store,
     pub metadata: Metadata,
     pub discards: Discards,
@@ -20,7 +20,7 @@ pub(super) struct Memory {
     pub frame_bytes: Gauge,
     /// Memory of CONNECTs of which a part has arrived.
     pub connect_bytes: Gauge,
-    /// While the process is short of memory: the bounds that hold when it no longer is.
+    /// While the process is short of memory: the bounds that return when it no longer is.
     pub limits_with_memory: Option<Box<Limits>>,
 }
 

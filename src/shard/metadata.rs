@@ -1,21 +1,21 @@
-//! Metadata: what a shard holds beside messages, input and output. Sessions and connections, their filters, aliases and
-//! windows, the index of subscriptions, groups, what other shards have subscribed to, and remembered routes have a
-//! budget together, counted as the C library sets it aside (`arena::Budget`).
+//! Metadata: the memory of a shard beside messages, input and output. Sessions and connections, their filters, aliases
+//! and windows, the index of subscriptions, groups, interest of other shards, and remembered routes have a budget
+//! together, counted as the C library sets it aside (`arena::Budget`).
 //!
 //! ```text
 //!  own clients 1/2                                     interest of other shards 3/8     routes 1/8
 //!  sessions and connections: at most 3/4 of the own    with one shard these are
 //!  all that clients ask for: at most 3/4 of the own    the clients', too
 //!  (the last eighth: clients that come back, and
-//!  the few places that each window has in any case)
+//!  the few flows that each window has in any case)
 //! ```
 //! Aliases and windows of packet ids grow by themselves and count themselves; tables are counted at each CONNECT and
-//! SUBSCRIBE. A window takes memory for more flows when it is full, never for a message, and has four places in any
-//! case, so a client that acknowledges goes on.
+//! SUBSCRIBE. A window takes memory for more flows when it is full, never for a message, and has memory for four flows in
+//! any case, so a client that acknowledges goes on.
 //!
-//! Each other shard may have the shard remember its share of interest. A shard knows its share, because the others hold
-//! of its filters as much as it holds itself, and refuses a filter that would pass the share before anything changes. A
-//! group's owner refuses a member (`Control::JoinRefused`), and SUBACK says so.
+//! Each other shard may have the shard remember its share of interest. A shard knows its share, because the other shards
+//! hold as much for its filters as it holds itself. It refuses a filter that would exceed the share before anything changes.
+//! A group's owner refuses a member (`Control::JoinRefused`), and SUBACK says so.
 
 use super::{ConnectionId, Shard};
 use crate::arena::{Budget, allocated};
@@ -29,28 +29,28 @@ use crate::session::{Returned, SessionKey};
 use crate::time::Instant;
 use crate::topic::{filter_of, has_wildcards};
 
-/// What a level of a filter takes in an index, at most: its node, and the node's place in a table.
+/// The most bytes that a level of a filter takes in an index: its node, and the node's entry in a table.
 const LEVEL_SIZE: usize = 192;
-/// What an entry of an index, a list of filters or a map of groups takes beside its text, at most.
+/// The most bytes that an entry of an index, a list of filters or a map of groups takes beside its text.
 const ENTRY_SIZE: usize = 128;
-/// What a group takes beside its texts and its members.
+/// The bytes that a group takes beside its texts and its members.
 const GROUP_SIZE: usize = 512;
 
 #[derive(Debug)]
 pub(super) struct Metadata {
-    /// Of what the shard's own clients cause.
+    /// Counts the memory that the shard's own clients cause.
     budget: Budget,
-    /// The own part of the whole budget.
+    /// The own clients' part of the whole budget.
     own_max: usize,
-    /// Of what is counted, what sessions and connections take without all that they ask for.
+    /// The counted part that sessions and connections take without all that they ask for.
     clients: usize,
-    /// What was counted last of tables, which do not count themselves.
+    /// The last count of tables, which do not count themselves.
     tables: usize,
-    /// What tables take that are empty, which is not counted.
+    /// The bytes of empty tables, which are not counted.
     tables_empty: usize,
-    /// What each other shard may hold of this one's subscriptions.
+    /// How many bytes each other shard may hold for this shard's subscriptions.
     interest_share: usize,
-    /// What announcements that are not acknowledged hold outside their table.
+    /// Bytes that unacknowledged announcements hold outside their table.
     pub announced: usize,
 }
 
@@ -71,7 +71,7 @@ impl Metadata {
         self.budget.clone()
     }
 
-    /// As `limits` say, on one of so many shards.
+    /// Sets the bounds of `limits` for one of so many shards.
     pub(super) fn set_bounds(&mut self, limits: &Limits, shard_count: u16) {
         self.own_max = limits.metadata_own_max(shard_count);
         self.interest_share = limits.metadata_interest_max(shard_count)
@@ -79,12 +79,12 @@ impl Metadata {
         self.bound_growth();
     }
 
-    /// What clients may fill in all.
+    /// The bytes that clients may fill in all.
     fn filled_max(&self) -> usize {
         self.own_max - self.own_max / 8
     }
 
-    /// What either sessions or all that they ask for may have.
+    /// The bytes that sessions may have, and that all they ask for may have.
     fn part_max(&self) -> usize {
         self.own_max - self.own_max / 4
     }
@@ -95,13 +95,13 @@ impl Metadata {
 }
 
 impl Shard {
-    /// What tables take now is what a shard has in any case.
+    /// Notes the present bytes of tables: a shard has these in any case.
     pub(super) fn begin_metadata(&mut self) {
         self.memory.metadata.set_bounds(&self.limits, self.peers.count());
         self.memory.metadata.tables_empty = self.table_bytes();
     }
 
-    /// Counts tables as they are now: where a client was let in or subscribed, before and after.
+    /// Counts tables as they are now. It is called before and after a client is let in or subscribes.
     pub(super) fn count_tables(&mut self) {
         let tables = self.counted_tables();
         self.memory.metadata.budget.change(self.memory.metadata.tables, tables);
@@ -110,7 +110,7 @@ impl Shard {
         self.memory.metadata.bound_growth();
     }
 
-    /// What the shard's own clients cause.
+    /// The bytes that the shard's own clients cause.
     pub(super) fn metadata_bytes(&self) -> usize {
         self.memory.metadata.budget.bytes() - self.memory.metadata.tables + self.counted_tables()
     }
@@ -129,7 +129,7 @@ impl Shard {
             + self.memory.metadata.announced
     }
 
-    /// The budget of which what is held is all that clients may have: seven eighths of their part.
+    /// The budget whose clients' part, seven eighths of it, equals what is held.
     pub(super) fn metadata_bound_for_held(&self) -> usize {
         let (whole, own) = (
             self.limits.shard_metadata_bytes_max,
@@ -140,12 +140,12 @@ impl Shard {
         usize::try_from(bound).unwrap_or(usize::MAX)
     }
 
-    /// Whether there may be one more session.
+    /// Whether there is room for one more session.
     pub(super) fn has_room_for_session(&mut self, client_id: &str) -> bool {
         self.lacks_for_session(client_id) == [0, 0]
     }
 
-    /// What the part of sessions, and the budget, lack for one more session.
+    /// How many bytes the part of sessions, and the budget, lack for one more session.
     pub(super) fn lacks_for_session(&mut self, client_id: &str) -> [usize; 2] {
         self.count_tables();
         let needed = self.clients.session_growth() + allocated(client_id.len()) + ENTRY_SIZE;
@@ -156,12 +156,12 @@ impl Shard {
         ]
     }
 
-    /// New clients may define aliases.
+    /// Whether new clients may define aliases.
     pub(super) fn has_room_for_aliases(&self) -> bool {
         self.memory.metadata.budget.bytes() < self.memory.metadata.own_max / 2
     }
 
-    /// Whether a session may have one more subscription: here, and, where other shards are told of it, there.
+    /// Whether a session may have one more subscription: here, and on other shards if these are told of it.
     pub(super) fn has_room_for_subscription(&mut self, text: &str) -> bool {
         self.count_tables();
         let listed = 2 * allocated(text.len()) + 2 * ENTRY_SIZE;
@@ -174,8 +174,8 @@ impl Shard {
         }
     }
 
-    /// Whether a group of this shard may have one more member, which is a session of another shard or needs `listed`
-    /// bytes here.
+    /// Whether a group of this shard may have one more member. The member is a session of another shard, or needs
+    /// `listed` bytes here.
     pub(super) fn has_room_for_member(&mut self, text: &str, listed: usize) -> bool {
         let needed = listed + ENTRY_SIZE;
         match self.groups.find(text) {
@@ -204,7 +204,8 @@ impl Shard {
         has_share && self.memory.metadata.budget.has_room(listed + needed + announced)
     }
 
-    /// A group's owner has no room for a member: its subscription ends before its client hears of it.
+    /// Handles a join that the group's owner has refused for lack of room: the subscription ends before its client
+    /// hears of it.
     pub(super) fn on_join_refused(
         &mut self,
         now: Instant,
@@ -213,7 +214,7 @@ impl Shard {
         text: &str,
     ) {
         self.unsubscribe(now, key, text, &mut Returned::new());
-        // If the client came back meanwhile and asked again, that is refused with it.
+        // If the client came back meanwhile and asked again, that subscription is refused, too.
         let current = self.clients.session(key).and_then(|session| session.connection());
         let pending = current
             .and_then(|id| self.clients.connection(id))
@@ -232,7 +233,7 @@ impl Shard {
         self.confirm_subscribe(now, connection);
     }
 
-    /// As `confirm_join`, where there is no room for the member of another shard.
+    /// As `confirm_join`, if there is no room for the member of another shard.
     pub(super) fn refuse_join(&mut self, member: Member, connection: ConnectionId, filter: &str) {
         let (shard, session) = member;
         let filter = filter.into();
@@ -240,7 +241,7 @@ impl Shard {
     }
 }
 
-/// What a filter takes in a tree of levels, at most.
+/// The most bytes that a filter takes in a tree of levels.
 fn size_in_tree(filter: &str) -> usize {
     let levels = filter.split('/');
     levels.map(|level| LEVEL_SIZE + if level.len() > 16 { allocated(level.len()) } else { 0 }).sum()
@@ -258,7 +259,7 @@ mod tests {
         let long = format!("+/{}", "x".repeat(4_000));
         for filter in ["#", "a/+", "a/b/c/#", &levels, &long] {
             let mut index: Index<[u32; 3], u64> = Index::new(KeyedHash::new(1));
-            // So that a chunk of nodes is there.
+            // The first filter allocates a chunk of nodes.
             index.insert("other/+", [0; 3], 0);
             let (before, there) = (index.bytes(), KnownInterest::bytes_of(&index));
             index.insert(filter, [1; 3], 0);

@@ -1,10 +1,10 @@
-//! Where connections come from, as limits count it.
+//! The addresses of clients, as limits count them.
 
 use crate::hash::KeyedHash;
 use crate::session::HolderName;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// An IPv4 address, or the 64 bits of an IPv6 address that name a network: whoever has one has all its addresses.
+/// An IPv4 address, or the 64 bits of an IPv6 address that name a network: a client that has one address of it has all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Origin(IpAddr);
 
@@ -19,7 +19,7 @@ impl Origin {
         }
     }
 
-    /// What it is called where shares are counted. Like it are those of the same IPv4 /24 or IPv6 /48.
+    /// The name under which shares are counted. The same IPv4 /24 or IPv6 /48 is the crowd of the name.
     pub(super) fn name(&self, hash: &KeyedHash) -> HolderName {
         match self.0 {
             IpAddr::V4(address) => {
@@ -33,7 +33,7 @@ impl Origin {
         }
     }
 
-    /// The name of all whose address is not known: they have gone before they were asked.
+    /// The name for all clients whose address is not known: their connection ended before it was asked for.
     pub(super) fn unknown(hash: &KeyedHash) -> HolderName {
         HolderName::new(hash.bytes(b"unknown"), 0)
     }

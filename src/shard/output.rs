@@ -7,12 +7,12 @@ use crate::session::connection::ConnectionState;
 use crate::time::Instant;
 
 impl Shard {
-    /// How many connections may have bytes for `poll_flush`, at most.
+    /// The most connections that may have bytes for `poll_flush`.
     pub fn flush_count(&self) -> usize {
         self.clients.flush.len()
     }
 
-    /// The next bytes to send; at most one output a connection is out at a time.
+    /// The next bytes to send. At most one output of a connection is with the world at a time.
     #[inline]
     pub fn poll_flush(&mut self) -> Option<(ConnectionId, Output)> {
         while let Some(id) = self.clients.flush.pop_front() {
@@ -35,7 +35,7 @@ impl Shard {
         None
     }
 
-    /// The socket has ended: nothing is sent to it any more.
+    /// Drops output for a socket that has ended.
     #[cold]
     #[inline(never)]
     pub(super) fn forget_output(&mut self, id: ConnectionId, output: Output) {
@@ -44,7 +44,7 @@ impl Shard {
         }
     }
 
-    /// A whole output was sent; gives the buffer back.
+    /// Handles an output that was sent as a whole; its buffer goes back.
     pub fn handle_sent(&mut self, now: Instant, id: ConnectionId, output: Output) {
         let has_more = self.connections.links.is_any() && self.end_sealed(id);
         let Some(connection) = self.clients.connection(id) else { return };
@@ -86,7 +86,7 @@ impl Shard {
         }
     }
 
-    /// DISCONNECT to an open 5.0 connection; others have no such packet. [MQTT-3.14.0-1]
+    /// Sends DISCONNECT to an open 5.0 connection. Other versions have no such packet. [MQTT-3.14.0-1]
     pub(super) fn send_disconnect(&mut self, id: ConnectionId, reason: ReasonCode, why: &str) {
         let Some(connection) = self.clients.connection(id) else { return };
         if connection.session().is_none() || connection.version != ProtocolVersion::V5 {

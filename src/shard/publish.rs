@@ -1,7 +1,7 @@
 //! PUBLISH from a client: checked, admitted, acknowledged.
 
 use super::admission::{Published, Publisher};
-use super::input::Step;
+use super::input::Outcome;
 use super::{About, ConnectionId, Shard};
 use crate::arena::{Claim, Draft, Generation, Meta};
 use crate::codec::{self, PacketId, ProtocolVersion, Publish, QoS, ReasonCode};
@@ -22,7 +22,7 @@ impl Shard {
         key: SessionKey,
         version: ProtocolVersion,
         publish: &Publish<'_>,
-    ) -> Step {
+    ) -> Outcome {
         self.counters.publishes_received += 1;
         self.counters.publish_bytes_received += publish.payload.len() as u64;
         if !publish.subscription_ids.is_empty() {
@@ -31,9 +31,9 @@ impl Shard {
             return self.refuse(now, id, ReasonCode::ProtocolError, why);
         }
         if (publish.retain || publish.qos as u8 > self.limits.qos_max)
-            && let Some(step) = self.check_available(now, id, version, *publish)
+            && let Some(outcome) = self.check_available(now, id, version, *publish)
         {
-            return step;
+            return outcome;
         }
         if version == ProtocolVersion::V5 && publish.topic_alias.is_some() {
             return self.on_aliased(now, id, key, version, *publish);
@@ -50,7 +50,7 @@ impl Shard {
         id: ConnectionId,
         version: ProtocolVersion,
         publish: Publish<'_>,
-    ) -> Option<Step> {
+    ) -> Option<Outcome> {
         if version != ProtocolVersion::V5 {
             return None;
         }
@@ -79,7 +79,7 @@ impl Shard {
         key: SessionKey,
         version: ProtocolVersion,
         publish: Publish<'_>,
-    ) -> Step {
+    ) -> Outcome {
         let alias = publish.topic_alias.unwrap_or(0);
         let mut topic = std::mem::take(&mut self.connections.topic_scratch);
         topic.clear();
@@ -100,7 +100,7 @@ impl Shard {
             },
             None => Err(AliasError::AboveMax),
         };
-        let step = match (std::str::from_utf8(&topic), found) {
+        let outcome = match (std::str::from_utf8(&topic), found) {
             (Ok(topic), Ok(())) => self.accept(now, id, key, version, &publish, topic),
             (_, Err(AliasError::NoMemory)) => {
                 self.counters.refused_by_metadata += 1;
@@ -122,7 +122,7 @@ impl Shard {
             }
         };
         self.connections.topic_scratch = topic;
-        step
+        outcome
     }
 
     #[inline(always)]
@@ -134,22 +134,22 @@ impl Shard {
         version: ProtocolVersion,
         publish: &Publish<'_>,
         topic: &str,
-    ) -> Step {
-        // Refusals wait behind acknowledgements that are held, too.
+    ) -> Outcome {
+        // Refusals wait behind deferred acknowledgements, too.
         if publish.packet_id.is_some()
             && self.bridges.is_any()
-            && let Some(step) = self.check_held_acks(now, id, key, version)
+            && let Some(outcome) = self.check_deferred_acks(now, id, key, version)
         {
-            return step;
+            return outcome;
         }
         if let Err(reason) = self.check_publish(publish, topic) {
             return self.refuse_publish(now, id, key, version, *publish, reason);
         }
         if publish.qos == QoS::ExactlyOnce
             && let Some(packet_id) = publish.packet_id
-            && let Some(step) = self.begin_qos2(now, id, key, version, packet_id)
+            && let Some(outcome) = self.begin_qos2(now, id, key, version, packet_id)
         {
-            return step;
+            return outcome;
         }
         if self.bridges.has_clients && self.is_bridge(id) {
             return self.accept_of_bridge(now, id, key, version, *publish, topic);
@@ -171,14 +171,14 @@ impl Shard {
         key: SessionKey,
         version: ProtocolVersion,
         packet_id: PacketId,
-    ) -> Option<Step> {
-        let Some(session) = self.clients.session(key) else { return Some(Step::Stop) };
+    ) -> Option<Outcome> {
+        let Some(session) = self.clients.session(key) else { return Some(Outcome::Stop) };
         if session.has_received(packet_id) {
             // [MQTT-4.3.3-10]
-            if !session.holds_ack_of(packet_id) {
+            if !session.defers_ack_of(packet_id) {
                 self.send_pubrec(id, packet_id, ReasonCode::Success);
             }
-            return Some(Step::Done);
+            return Some(Outcome::Done);
         }
         // A 3.x client was told no maximum; its packet ids bound it.
         if version == ProtocolVersion::V5
@@ -205,8 +205,8 @@ impl Shard {
         version: ProtocolVersion,
         publish: &Publish<'_>,
         Published { generation, denied }: Published,
-    ) -> Step {
-        let Some(packet_id) = publish.packet_id else { return Step::Done };
+    ) -> Outcome {
+        let Some(packet_id) = publish.packet_id else { return Outcome::Done };
         let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
         let is_v5 = version == ProtocolVersion::V5;
         if let Some(reason) = denied {
@@ -217,7 +217,7 @@ impl Shard {
         if publish.retain && is_v5 {
             generation = match self.claim_room(now, id, key, ack, generation) {
                 Ok(generation) => generation,
-                Err(step) => return step,
+                Err(outcome) => return outcome,
             };
         }
         self.acknowledge_publish(id, key, ack, generation)
@@ -233,7 +233,7 @@ impl Shard {
         key: SessionKey,
         version: ProtocolVersion,
         packet_id: PacketId,
-    ) -> Step {
+    ) -> Outcome {
         self.counters.refused_by_metadata += 1;
         let reason = ReasonCode::QuotaExceeded;
         let why = "the unfinished QoS 2 messages exceed their budget";
@@ -251,10 +251,10 @@ impl Shard {
         key: SessionKey,
         (packet_id, is_qos2): (PacketId, bool),
         generation: Generation,
-    ) -> Step {
+    ) -> Outcome {
         if self.bridges.is_any() {
             self.acknowledge_when_written(id, key, (packet_id, is_qos2), generation);
-            return Step::Done;
+            return Outcome::Done;
         }
         match is_qos2 {
             // [MQTT-4.3.2-4]
@@ -262,7 +262,7 @@ impl Shard {
             // [MQTT-4.3.3-8]
             true => self.send_pubrec(id, packet_id, ReasonCode::Success),
         }
-        Step::Done
+        Outcome::Done
     }
 
     /// Whether the client bridges from another broker.
@@ -279,18 +279,18 @@ impl Shard {
         is_v5: bool,
         (packet_id, is_qos2): (PacketId, bool),
         reason: ReasonCode,
-    ) -> Step {
+    ) -> Outcome {
         if is_v5
             && is_qos2
             && let Some(session) = self.clients.session(key)
-            && !session.has_held_acks()
+            && !session.has_deferred_acks()
         {
             // The flow ends with this PUBREC; if that has to wait, so does its end. [MQTT-4.3.3-9]
             session.end_received(packet_id);
         }
         let reason = if is_v5 { reason } else { ReasonCode::Success };
         self.acknowledge_in_turn(id, key, (packet_id, is_qos2), reason);
-        Step::Done
+        Outcome::Done
     }
 
     #[inline(always)]
@@ -323,7 +323,7 @@ impl Shard {
         now: Instant,
         id: ConnectionId,
         why: &str,
-    ) -> Step {
+    ) -> Outcome {
         self.counters.refused_by_receive_max += 1;
         self.refuse_at(now, id, ReasonCode::ReceiveMaximumExceeded, why, "receive_max")
     }
@@ -339,7 +339,7 @@ impl Shard {
         version: ProtocolVersion,
         publish: Publish<'_>,
         reason: ReasonCode,
-    ) -> Step {
+    ) -> Outcome {
         let (why, keys) = match reason {
             ReasonCode::TopicNameInvalid => ("its topic is too long or too deep", TOPIC_KEYS),
             ReasonCode::PayloadFormatInvalid => {
@@ -352,11 +352,11 @@ impl Shard {
         }
         self.notice_client(now, About::Message, id, why, keys);
         match publish.packet_id {
-            None => Step::Done,
+            None => Outcome::Done,
             Some(packet_id) => {
                 let ack = (packet_id, publish.qos == QoS::ExactlyOnce);
                 self.acknowledge_in_turn(id, key, ack, reason);
-                Step::Done
+                Outcome::Done
             }
         }
     }

@@ -1,8 +1,9 @@
-//! How fast a client may publish: over its rate it is not read for a while, and nothing else happens to it.
+//! The rate at which a client may publish. A client above its rate is not read for a while, and nothing else happens to
+//! it.
 //!
 //! Each client has a bucket of tokens for messages and one for bytes, which hold what it may send within a second. A
-//! message is read while both have some, and may take more than is there: the client pays before its next one. Bytes
-//! that a take-over reads above all marks are charged, too. Without a rate nothing here costs anything.
+//! message is read while both buckets have tokens, and may take more than are there: the client pays before its next one.
+//! Bytes that a take-over reads above all marks are charged, too. Without a rate nothing here costs anything.
 
 use super::{About, Shard};
 use crate::codec::{Frame, PacketType, frame_size};
@@ -15,7 +16,7 @@ use std::collections::HashMap;
 /// Tokens are thousandths, so that a rate a second is a number of tokens a millisecond.
 const TOKEN: i64 = 1000;
 
-/// What one client may send now.
+/// The tokens of one client.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     messages: i64,
@@ -24,7 +25,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// A full one, also where nothing is limited.
+    /// A full bucket, also where there is no limit.
     fn new(limits: &Limits, now: Instant) -> Bucket {
         Bucket {
             messages: full(limits.message_rate_max),
@@ -44,7 +45,7 @@ impl Bucket {
         }
     }
 
-    /// Takes a message of so many bytes.
+    /// Takes the tokens of a message of so many bytes.
     fn charge(&mut self, size: usize) {
         self.messages = self.messages.saturating_sub(TOKEN);
         self.bytes = self.bytes.saturating_sub(size as i64 * TOKEN);
@@ -112,7 +113,7 @@ impl Shard {
         false
     }
 
-    /// A packet was used.
+    /// Charges a packet that was used.
     #[inline(never)]
     pub(super) fn charge_rate(&mut self, id: ConnectionId, frame: &Frame<'_>) {
         if frame.packet_type() != Some(PacketType::Publish) {
@@ -124,8 +125,8 @@ impl Shard {
         }
     }
 
-    /// A message was passed over: it costs what the largest does that is taken, as the client would pay for a debt by
-    /// being read no more, its PINGREQs neither.
+    /// Charges a message that was passed over, but no more than the largest message that is taken: for a larger debt the
+    /// client, with its PINGREQs, would not be read for long.
     pub(super) fn charge_passed(&mut self, now: Instant, id: ConnectionId, size: usize) {
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         let Some(key) = key.filter(|_| self.guards.rates.is_on) else { return };
@@ -135,7 +136,7 @@ impl Shard {
         bucket.charge(size.min(self.limits.packet_size_max));
     }
 
-    /// The client may be read again.
+    /// Ends the pause of a client, which is read again.
     pub(super) fn end_rate_pause(&mut self, now: Instant, id: ConnectionId) {
         self.unpark(now, id, Park::Rate);
         let Some(connection) = self.clients.connection(id) else { return };

@@ -1,6 +1,6 @@
-//! Refusals: a client that breaks a rule or meets a limit is told and counted, and the operator hears of it.
+//! Refusals: a client that breaks a rule or meets a limit gets an answer and is counted, and the operator hears of it.
 
-use super::input::Step;
+use super::input::Outcome;
 use super::{About, ConnectionId, Notice, Shard, stranger};
 use crate::codec::{DecodeError, ReasonCode};
 use crate::time::Instant;
@@ -9,16 +9,16 @@ use std::net::SocketAddr;
 /// Why a connection is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// More than the process may have.
+    /// The process has as many connections as it may have.
     Full,
-    /// More than its address may have.
+    /// The address has as many connections as it may have.
     AddressFull,
-    /// Its address connects more often than it may.
+    /// The address connects more often than it may.
     AddressFast,
 }
 
 impl Shard {
-    /// A connection was not accepted, by the bound of the process, of its address, or of this shard.
+    /// Notes a connection that was not accepted, by the bound of the process, of its address, or of this shard.
     pub fn refuse_accept(&mut self, now: Instant, refusal: Refusal, peer: Option<SocketAddr>) {
         if self.shutdown.has_begun {
             return;
@@ -40,14 +40,14 @@ impl Shard {
         self.notice_unnamed(now, None, peer, what, key);
     }
 
-    /// Ends a connection whose input begins with what cannot be decoded. [MQTT-4.13.1-1]
+    /// Ends a connection whose input begins with bytes that cannot be decoded. [MQTT-4.13.1-1]
     pub(super) fn fail_at(
         &mut self,
         now: Instant,
         id: ConnectionId,
         rest: &[u8],
         error: &DecodeError,
-    ) -> Step {
+    ) -> Outcome {
         let connection = self.clients.connection(id);
         if connection.is_some_and(|one| one.is_connecting()) {
             self.notice_stranger(now, id, rest, &error.to_string());
@@ -55,7 +55,7 @@ impl Shard {
         self.fail(now, id, error)
     }
 
-    /// Tells of a connection whose first bytes are no CONNECT, and what they look like.
+    /// Tells the operator of a connection whose first bytes are no CONNECT, and of the protocol that they look like.
     #[cold]
     pub(super) fn notice_stranger(
         &mut self,
@@ -71,7 +71,7 @@ impl Shard {
         });
     }
 
-    /// Tells of somebody who met a limit before there was a client.
+    /// Tells the operator of a connection that met a limit before there was a client.
     #[cold]
     pub(super) fn notice_unnamed(
         &mut self,
@@ -87,15 +87,15 @@ impl Shard {
         });
     }
 
-    /// Ends a connection that sent what cannot be decoded. [MQTT-4.13.1-1]
+    /// Ends a connection for bytes that cannot be decoded. [MQTT-4.13.1-1]
     #[cold]
-    pub(super) fn fail(&mut self, now: Instant, id: ConnectionId, error: &DecodeError) -> Step {
+    pub(super) fn fail(&mut self, now: Instant, id: ConnectionId, error: &DecodeError) -> Outcome {
         let is_connecting =
             self.clients.connection(id).is_some_and(|connection| connection.is_connecting());
         if is_connecting {
             self.counters.protocol_errors += 1;
             self.close(now, id, &error.to_string());
-            return Step::Stop;
+            return Outcome::Stop;
         }
         if *error == DecodeError::PacketTooLarge {
             self.counters.refused_by_size += 1;
@@ -104,14 +104,14 @@ impl Shard {
         self.refuse(now, id, error.reason(), &error.to_string())
     }
 
-    /// Ends an open connection for what it did: DISCONNECT with a reason, where the protocol has one.
+    /// Ends an open connection because of its client's packet: by DISCONNECT with a reason, if the protocol has one.
     pub(super) fn refuse(
         &mut self,
         now: Instant,
         id: ConnectionId,
         reason: ReasonCode,
         why: &str,
-    ) -> Step {
+    ) -> Outcome {
         self.refuse_at(now, id, reason, why, "")
     }
 
@@ -124,17 +124,17 @@ impl Shard {
         reason: ReasonCode,
         why: &str,
         keys: &'static str,
-    ) -> Step {
+    ) -> Outcome {
         self.counters.protocol_errors += 1;
         self.notice_client(now, About::Client, id, why, keys);
         // Nothing is sent behind a DISCONNECT. [MQTT-3.14.4-1]
         self.give_up_claim(now, id);
         self.send_disconnect(id, reason, why);
         self.close(now, id, why);
-        Step::Stop
+        Outcome::Stop
     }
 
-    /// Tells what became of a connected client, or of what it sent; `keys` set the limit that it met, if it was one.
+    /// Tells the operator about a connected client or its packet. `keys` set the limit that was met, if there was one.
     #[cold]
     pub(super) fn notice_client(
         &mut self,

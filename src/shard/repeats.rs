@@ -18,7 +18,7 @@
 
 use super::hooks::AT_ORIGIN;
 use super::{ConnectionId, Shard};
-use crate::codec::{self, Frame, Known, PacketId, ProtocolVersion, ReasonCode};
+use crate::codec::{self, Frame, PacketId, PreviousPublish, ProtocolVersion, ReasonCode};
 use crate::plugin::MessageEdit;
 use crate::session::{ConnectionState, Session};
 
@@ -37,19 +37,19 @@ impl Shard {
         &mut self,
         id: ConnectionId,
         frame: &Frame<'a>,
-        known: &Known<'a>,
+        previous: &PreviousPublish<'a>,
         bytes: &[u8],
     ) -> usize {
         if self.has_hooks_to_ask()
             || self.shutdown.has_begun
             || self.is_mail_above_mark()
-            || self.bridges.is_holding()
+            || self.bridges.is_blocking()
         {
             return 0;
         }
         let packet_size_max = self.limits.packet_size_max;
         let Some(connection) = self.clients.connection(id) else { return 0 };
-        let Some(front) = known.front(frame, connection.version) else { return 0 };
+        let Some(front) = previous.front(frame, connection.version) else { return 0 };
         let Some(mut next) = front.repeat(bytes, packet_size_max) else { return 0 };
         let ConnectionState::Open(key) = connection.state else { return 0 };
         // A bridge's message has a mark, which is no property of it.
@@ -60,10 +60,10 @@ impl Shard {
             return 0;
         }
         // What hooks append stands behind the first one's properties.
-        let Some(held) = self.held_for(key, known.topic()) else { return 0 };
+        let Some(appended_size) = self.pledged_for(key, previous.topic()) else { return 0 };
         let (mut used, mut count, mut payload_bytes) = (0, 0, 0);
         loop {
-            let is_admitted = match held {
+            let is_admitted = match appended_size {
                 0 => self.flow.arena.admit_repeat(next.pieces, next.payload.len()),
                 _ => {
                     let size = self.flow.arena.last_front_size() + next.payload.len();
@@ -86,7 +86,7 @@ impl Shard {
         self.counters.publishes_received += count;
         self.counters.publish_bytes_received += payload_bytes as u64;
         self.counters.admitted += count;
-        self.count_held(count, held);
+        self.count_pledged(count, appended_size);
         used
     }
 
@@ -97,7 +97,7 @@ impl Shard {
         &mut self,
         id: ConnectionId,
         frame: &Frame<'a>,
-        known: &Known<'a>,
+        previous: &PreviousPublish<'a>,
         bytes: &'a [u8],
     ) -> usize {
         if self.hooks.set.intersects(AT_ORIGIN)
@@ -110,7 +110,7 @@ impl Shard {
         let packet_size_max = self.limits.packet_size_max;
         let Some(connection) = self.clients.connection(id) else { return 0 };
         let version = connection.version;
-        let Some(front) = known.acked_front(frame, version) else { return 0 };
+        let Some(front) = previous.acked_front(frame, version) else { return 0 };
         let Some((mut packet_id, mut next)) = front.repeat(bytes, packet_size_max) else {
             return 0;
         };

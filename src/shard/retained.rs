@@ -1,7 +1,7 @@
-//! Retained messages: kept by the shard that owns the topic, fetched in chunks by those who subscribe.
+//! Retained messages: kept by the shard that owns the topic, fetched in chunks by the shards of new subscribers.
 //!
-//! A subscription's pull asks one owner after the other, and only while nothing else waits for its session. An answer
-//! for a topic whose newer retained publish reached the subscription meanwhile is left out. An owner answers when the
+//! A subscription's pull asks one owner after the other, and only while nothing else waits for its session. A retained
+//! message is left out if a newer one of its topic reached the subscription meanwhile. An owner answers when the
 //! mail of the same turn was taken in (`session::fetch` draws the way of a pull).
 //!
 //! One order is not strict: when the publisher's shard is preempted between two lanes, a retained message may arrive
@@ -23,15 +23,15 @@ use crate::time::Instant;
 use crate::topic::{ScanEnd, has_wildcards};
 use std::collections::VecDeque;
 
-/// Retained messages fetched at a time, and bytes after which a chunk ends.
+/// How many retained messages a chunk has, and the bytes after which it ends.
 const CHUNK_COUNT_MAX: usize = 64;
 const CHUNK_BYTES: usize = 64 << 10;
-/// Topics looked at for one chunk.
+/// How many topics are looked at for one chunk.
 const VISIT_MAX: usize = 4096;
-/// Chunks that one session fetches of its own shard before others have their turn.
+/// How many chunks one session fetches of its own shard in a turn.
 const CHUNKS_PER_TURN: usize = 64;
 
-/// Another shard's question.
+/// A question of another shard.
 #[derive(Debug)]
 pub(super) struct Query {
     pub from: ShardId,
@@ -42,30 +42,31 @@ pub(super) struct Query {
     pub count_max: usize,
 }
 
-/// Another shard's answer.
+/// An answer of another shard.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub session: SessionKey,
     pub request: u64,
     pub messages: Batch,
-    /// Where to go on; `None`: there is no more.
+    /// The topic after which the next question goes on; `None`: there is no more.
     pub more: Option<Box<str>>,
 }
 
-/// Retained messages: those that this shard keeps, room for those that others keep, and who asks for some.
+/// Retained messages that this shard keeps, room for those that other shards keep, and sessions that fetch some.
 pub(super) struct Retained {
     pub kept: Kept,
     pub claims: Claims,
     pub setters: SlotSetters,
-    /// Questions of other shards, answered when the mail of the turn is in.
+    /// Questions of other shards, which are answered when the mail of the turn is in.
     pub queries: VecDeque<Query>,
-    /// Answers of other shards, for when the mail of the turn is in; at most one for each session that asked.
+    /// Answers of other shards, which are used when the mail of the turn is in; at most one for each session that
+    /// asked.
     pub answers: VecDeque<Answer>,
     /// Sessions whose pull goes on.
     pub pulls: VecDeque<SessionKey>,
     /// The number of the last question to another shard.
     pull_request: u64,
-    /// Where the search for messages that have expired goes on.
+    /// The topic at which the search for expired messages goes on.
     sweep: Option<Box<str>>,
 }
 
@@ -83,13 +84,13 @@ impl Retained {
         }
     }
 
-    /// Nobody waits for something that this shard has to do.
+    /// Whether nothing waits for this shard.
     pub(super) fn is_idle(&self) -> bool {
         let waiting = self.queries.len() | self.answers.len() | self.pulls.len();
         waiting == 0 && self.claims.is_idle()
     }
 
-    /// Whether the end of a turn has something to do, waiting for the turn or not.
+    /// Whether there is work at the end of a turn, whether or not it waits for that.
     #[inline]
     pub(super) fn has_chores(&self) -> bool {
         self.queries.len() | self.answers.len() | self.pulls.len() != 0 || self.claims.has_begun()
@@ -97,8 +98,8 @@ impl Retained {
 }
 
 impl Shard {
-    /// What a subscription that was made now has to fetch. `None`: nothing is retained for it here, no other shard is to be
-    /// asked, and what comes from now on reaches it as it comes.
+    /// The pull of a subscription that was made now. `None`: nothing is retained for it here, no other shard is to be
+    /// asked, and later messages reach it as they come.
     pub(super) fn new_pull(
         &self,
         filter: &str,
@@ -126,7 +127,7 @@ impl Shard {
         })
     }
 
-    /// A session's pull may go on. Each has one part of a turn, however often it is listed.
+    /// Lists a session whose pull may go on. Each session gets one part of a turn, however often it is listed.
     pub(super) fn list_pull(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session(key)
             && !session.set_pull_listed(true)
@@ -135,7 +136,7 @@ impl Shard {
         }
     }
 
-    /// Each session whose pull can go on fetches, until it has no room, or has used its part of the turn.
+    /// Lets each session whose pull can go on fetch, until it has no room or has used its part of the turn.
     pub(super) fn continue_pulls(&mut self, now: Instant) {
         for _ in 0..self.retained.pulls.len() {
             let Some(key) = self.retained.pulls.pop_front() else { return };
@@ -153,7 +154,8 @@ impl Shard {
         }
     }
 
-    /// Fetches one chunk; whether there may be another at once. The topics that it looks at are taken from `steps_left`.
+    /// Fetches one chunk; returns whether there may be another at once. The topics that it looks at are subtracted from
+    /// `steps_left`.
     fn pull(&mut self, now: Instant, key: SessionKey, steps_left: &mut usize) -> bool {
         let own = self.peers.own();
         let Some((session, Some(connection))) = self.clients.pair(key) else { return false };
@@ -172,7 +174,7 @@ impl Shard {
             self.retained.pull_request += 1;
             pull.request = self.retained.pull_request;
             pull.is_asked = true;
-            // What was forgotten was seen before the question.
+            // Topics that were forgotten were seen before the question.
             pull.seen_from = pull.seen_from.max(fetch.seen.as_ref().map_or(0, |s| s.first()));
             let query = Control::RetainedQuery {
                 session: key,
@@ -181,7 +183,7 @@ impl Shard {
                 after: pull.after.clone(),
                 count_max,
             };
-            // The owner is to have what was published here before.
+            // The owner is to have all earlier publishes of this shard.
             self.flow.outbox.control_behind(shard, query);
             return false;
         }
@@ -202,7 +204,7 @@ impl Shard {
                 let is_expired = stored.message().meta.expires_at.is_some_and(|at| at <= now);
                 if !is_expired && !is_seen(hash.bytes(topic.as_bytes())) {
                     bytes += stored.size();
-                    // What is about to be replaced is not held.
+                    // A message that is about to be replaced is copied, not shared.
                     found.push(match self.retained.kept.is_promised(topic) {
                         true => Stored::copy_of(&stored.message(), &self.delivery.stored),
                         false => stored.clone(),
@@ -226,14 +228,14 @@ impl Shard {
             }
         }
         if is_empty && !is_done {
-            // Nothing matched among many: others have their turn first.
+            // No message among many matched: other sessions go first.
             self.list_pull(key);
             return false;
         }
         true
     }
 
-    /// Answers what other shards asked, with all mail of the turn taken in.
+    /// Answers the questions of other shards, after all mail of the turn was taken in.
     pub(super) fn answer_queries(&mut self, now: Instant) {
         while let Some(query) = self.retained.queries.pop_front() {
             let Query { from, session, request, filter, after, count_max } = query;
@@ -259,8 +261,8 @@ impl Shard {
         }
     }
 
-    /// Hands on what other shards answered, after the messages that came with the same mail: a newer one of them
-    /// tells which answers are old.
+    /// Hands on the answers of other shards, behind the messages that came with the same mail: a newer message tells
+    /// that an answer is old.
     pub(super) fn take_answers(&mut self, now: Instant) {
         while let Some(answer) = self.retained.answers.pop_front() {
             self.take_answer(now, answer);
@@ -278,7 +280,7 @@ impl Shard {
         pull.is_asked = false;
         let seen_from = pull.seen_from;
         if fetch.seen.as_ref().is_some_and(|seen| seen_from < seen.first()) {
-            // Which topics were seen is not known any more: the same chunk again.
+            // Topics that were seen have been forgotten, so the same chunk is asked for again.
             return self.list_pull(key);
         }
         let envelope = pull.envelope.clone();
@@ -323,7 +325,7 @@ impl Shard {
 }
 
 impl Pull {
-    /// Goes on behind what was fetched, or to the next shard.
+    /// Goes on behind the fetched topics, or with the next shard.
     fn advance(&mut self, end: ScanEnd) {
         match end {
             ScanEnd::More(topic) => self.after = Some(topic),
@@ -344,7 +346,7 @@ fn chunk_count(limits: &Limits, bounds: &SessionLimits) -> usize {
     CHUNK_COUNT_MAX.min(messages_max).max(1)
 }
 
-/// What a chunk may hold of an empty queue.
+/// How many bytes of an empty queue a chunk may take.
 fn chunk_bytes(limits: &Limits) -> usize {
     CHUNK_BYTES.min(limits.queue_bytes_max / 4)
 }

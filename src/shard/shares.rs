@@ -1,4 +1,4 @@
-//! Who loses where a limit of all is met: the address that holds most, before a client that holds little.
+//! The loser at a limit that all clients share: the address that holds most loses, before a client that holds little.
 //!
 //! Client ids are free, so shared budgets count by client and by address; an IPv6 address counts as its /64. Each shard
 //! keeps the shares of its own budgets. At a limit an address takes from others that hold more, never from itself. So
@@ -18,13 +18,13 @@ use crate::time::Instant;
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 
-/// So many sessions end at most for one new client: each may have thousands of subscriptions.
+/// The most sessions that end for one new client: each may have thousands of subscriptions.
 const DISPLACED_MAX: usize = 4;
 
 pub(super) type Losers = SmallVec<[SessionKey; DISPLACED_MAX]>;
 
 impl Shard {
-    /// What the address of a connection without session is called; `None`: addresses are not told apart.
+    /// The name of the address of a connection without session; `None`: addresses are not told apart.
     fn address_name(&mut self, id: ConnectionId) -> Option<HolderName> {
         let peer = self.clients.connection(id).and_then(|connection| connection.addresses().peer);
         self.holder_name(peer)
@@ -37,7 +37,7 @@ impl Shard {
         })
     }
 
-    /// A session counts to the address that its client has come from, and so does its will.
+    /// Counts a session and its will to the address of its client.
     pub(super) fn count_address(&mut self, peer: Option<SocketAddr>, key: SessionKey) {
         let address = self.holder_name(peer);
         self.clients.set_address(key, address);
@@ -52,9 +52,9 @@ impl Shard {
         }
     }
 
-    /// The sessions that end for that of a new client: of the address that left most sessions behind, if those are more than
-    /// a share of all, those whose clients left first; none if what they hold would not be enough. An address takes nothing
-    /// from itself, so behind one balancer nobody loses a session to others.
+    /// The sessions that end to make room for a new client: of the address that left most sessions behind, if these are
+    /// more than a share of all, the ones whose clients left first. There are none if what they hold would not be
+    /// enough. An address takes nothing from itself, so behind one balancer no client loses a session to others.
     pub(super) fn sessions_to_displace(&mut self, id: ConnectionId, client_id: &str) -> Losers {
         let Some(newcomer) = self.address_name(id) else { return Losers::new() };
         let absent = self.clients.absent();
@@ -67,7 +67,7 @@ impl Shard {
         }
         let mut losers: Losers =
             self.clients.absent().oldest(address).take(DISPLACED_MAX).collect();
-        // The first of them leaves its place.
+        // The first session that ends leaves room in the table.
         let growth = self.clients.session_growth();
         let mut lacks = self.lacks_for_session(client_id).map(|lack| lack.saturating_sub(growth));
         for (number, key) in losers.iter().enumerate() {
@@ -92,15 +92,15 @@ impl Shard {
         if let Some(session) = self.clients.session(loser) {
             let client_id = session.client_id();
             let why = "of all addresses, that of its client has left most sessions behind";
-            // A connection would be of who came, not of who lost.
+            // The notice has no connection: it would be the newcomer's, not the loser's.
             let notice = || Notice::new(About::Session, None, client_id, why);
             self.events.notice(now, (About::Session, keys), notice);
         }
         self.end_session(now, loser);
     }
 
-    /// Whether there is room for a will of a client that connects: an address leaves some for others. `existing`: its will
-    /// will be over.
+    /// Whether there is room for the will of a client that connects: an address leaves some room for others.
+    /// `existing`: the session whose will the new one replaces.
     pub(super) fn may_keep_will(
         &mut self,
         id: ConnectionId,

@@ -13,7 +13,7 @@ use crate::session::{Context, DropReason, Membership, Offer, Returned, Session, 
 use crate::stages::encode::shared::{backlog_limits, give};
 use crate::time::Instant;
 
-/// Groups that get places before the work of it is looked at.
+/// So many groups get places before their work is counted.
 const GIVEN_AT_ONCE: usize = 256;
 
 /// Puts messages that came back in front of a group's others, as far as group and shard may keep them.
@@ -22,7 +22,7 @@ fn take_back(group: &mut Group, returned: Vec<Stored>, context: &mut Context<'_>
     context.counters.add_steps(count as u64);
     let limits = backlog_limits(context.limits);
     context.counters.dropped_group_full += group.take_back(returned, limits, context.drops);
-    // What was in flight had no place in a queue: it takes more now.
+    // Messages that were in flight had no queue entry, which they take now.
     for _ in 0..count {
         if context.stored.bytes() <= context.limits.shard_stored_bytes_max {
             return;
@@ -37,7 +37,7 @@ fn take_back(group: &mut Group, returned: Vec<Stored>, context: &mut Context<'_>
 }
 
 impl Shard {
-    /// Messages a member may be given before it says it has room.
+    /// How many messages a member may be given before it tells that it has room.
     fn full_credit(&self) -> u32 {
         self.credit_within(self.limits.queue_messages_max)
     }
@@ -53,7 +53,7 @@ impl Shard {
         u32::from(self.limits.group_credit_max).min(queue_max).max(1)
     }
 
-    /// A session subscribes to a group; whether its SUBACK must wait.
+    /// Subscribes a session to a group; returns whether its SUBACK must wait.
     pub(super) fn join(
         &mut self,
         now: Instant,
@@ -95,7 +95,7 @@ impl Shard {
     ) -> (Box<str>, bool) {
         let (index, is_new) = self.groups.find_or_create(text);
         let group = self.groups.get(index).expect("the group was just found or made");
-        // A member that subscribes again still has what it was given.
+        // A member that subscribes again still has the messages that it was given.
         let is_member = group.members.get(&member).is_some();
         let credit = if is_member { group.members.credit_of(&member) } else { credit };
         let filter: Box<str> = group.filter().into();
@@ -140,7 +140,7 @@ impl Shard {
         index.and_then(|i| self.groups.get(i)).is_some_and(|g| g.members.get(member).is_some())
     }
 
-    /// The group's filter is known everywhere: the member may tell its client.
+    /// Confirms a join: the group's filter is known everywhere, and the member may tell its client.
     pub(super) fn confirm_join(&mut self, now: Instant, join: Join) {
         if join.shard == self.peers.own() {
             return self.confirm_subscribe(now, join.connection);
@@ -178,7 +178,7 @@ impl Shard {
         }
     }
 
-    /// A client came back: its groups may give it messages again.
+    /// Gives the groups of a client that came back places again.
     pub(super) fn return_to_groups(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
         session.take_back_places();
@@ -188,7 +188,7 @@ impl Shard {
         }
     }
 
-    /// Gives places to groups' owners as long as a turn allows; whether all groups were looked at.
+    /// Gives places to groups' owners as long as a turn allows; returns whether all groups were visited.
     fn give_places(&mut self, now: Instant, key: SessionKey) -> bool {
         let full = self.full_credit_of(key);
         let mut left = self.limits.turn_steps_max;
@@ -231,7 +231,8 @@ impl Shard {
         let full = self.full_credit();
         let Some(index) = self.groups.find(text) else { return };
         let Some(group) = self.groups.get(index) else { return };
-        // What was under way when the client left may be credited twice: never above the full credit.
+        // Messages that were under way when the client left may be credited twice, so the credit is bounded by the full
+        // credit.
         let room = full.saturating_sub(group.members.credit_of(&member));
         group.members.credit(&member, count.min(room));
         self.serve_group(now, text);
@@ -250,7 +251,8 @@ impl Shard {
         self.clients.credits.extend(unfinished);
     }
 
-    /// The client is gone, the session stays: what it did not send goes back to its groups. [MQTT-4.8.2-4]
+    /// Gives back to its groups the messages that a session did not send: its client is gone, the session stays.
+    /// [MQTT-4.8.2-4]
     pub(super) fn leave_groups_for_now(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
         let memberships = session.memberships_list();
@@ -270,7 +272,7 @@ impl Shard {
         }
     }
 
-    /// The subscription ends, and `unsent` goes back, which was taken from what waits for the client.
+    /// Ends the subscription. `unsent`, which was taken from the client's queue, goes back to the group.
     pub(super) fn leave_group(
         &mut self,
         now: Instant,
@@ -284,7 +286,7 @@ impl Shard {
         self.give_up_membership(now, key, &membership, returned);
     }
 
-    /// The session ends: what was not sent, and unacknowledged QoS 1 messages, go back. [MQTT-4.8.2-5]
+    /// Gives back all unsent messages, and unacknowledged QoS 1 messages, of a session that ends. [MQTT-4.8.2-5]
     pub(super) fn leave_all_groups(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.clients.session(key) else { return };
         let memberships = session.leave_all();
@@ -316,7 +318,7 @@ impl Shard {
         self.flow.outbox.control(membership.owner, leave);
     }
 
-    /// What waits for the client and came through memberships that it leaves: found in one way through its queue.
+    /// Takes the client's waiting messages that came through memberships that it leaves, in one pass through its queue.
     pub(super) fn take_unsent(
         &mut self,
         key: SessionKey,
@@ -330,7 +332,7 @@ impl Shard {
         session.take_unsent(is_left)
     }
 
-    /// A member is away or has left; its messages come back to the front.
+    /// Handles a member that is away or has left: its messages come back to the front.
     pub(super) fn on_away(
         &mut self,
         now: Instant,
@@ -367,7 +369,7 @@ impl Shard {
         self.serve_group(now, text);
     }
 
-    /// Messages from a group's owner for sessions here. Those whose client left while they were under way go back.
+    /// Takes messages from a group's owner for sessions here. Messages whose client has left meanwhile go back.
     pub(super) fn on_member_mail(&mut self, now: Instant, from: ShardId, batch: &Batch) {
         let mut stranded: Vec<(GroupKey, Batch)> = Vec::new();
         let mut reader = batch.reader();
@@ -389,7 +391,7 @@ impl Shard {
         }
     }
 
-    /// Whether the member's client is there to take the message.
+    /// Gives a message to a member; returns whether its client is there to take it.
     fn give_member(&mut self, now: Instant, address: &Address, message: &Message<'_>) -> bool {
         let number = address.options.membership;
         let is_there = self
@@ -412,7 +414,7 @@ impl Shard {
         true
     }
 
-    /// Messages that did not find their member come back to the front.
+    /// Takes back messages that did not find their member, to the front of their group.
     pub(super) fn on_stranded(&mut self, now: Instant, key: GroupKey, returned: &Batch) {
         let stored = self.stored_of(now, returned);
         let Some(group) = self.groups.get(key.index).filter(|group| group.key == key) else {
@@ -427,7 +429,7 @@ impl Shard {
         self.serve_group(now, &text);
     }
 
-    /// Copies of the messages of a batch, as far as the shard may keep more.
+    /// Copies of the messages of a batch, as many as the shard may keep.
     pub(super) fn stored_of(&mut self, now: Instant, batch: &Batch) -> Vec<Stored> {
         let context = self.delivery.context(now, &self.limits, &mut self.counters);
         let mut reader = batch.reader();

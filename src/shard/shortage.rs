@@ -1,4 +1,4 @@
-//! What a shard does while its process is short of memory: nothing of it grows, and nobody new is let in.
+//! The bounds of a shard while its process is short of memory: its holdings do not grow, and no new client is let in.
 //!
 //! Every bound falls to what the shard has in use, so a message needs no further check. A sixteenth of each bound
 //! stays, so messages of clients that read come and go.
@@ -11,7 +11,7 @@ use crate::time::Instant;
 const PART_LEFT: usize = 16;
 
 impl Shard {
-    /// Says whether the process is short of memory. Sessions that exist may be resumed, as their clients empty them.
+    /// Notes whether the process is short of memory. Sessions that exist may be resumed, as their clients empty them.
     pub fn set_memory_short(&mut self, now: Instant, is_short: bool) {
         if is_short == self.is_memory_short() {
             return;
@@ -22,7 +22,7 @@ impl Shard {
             self.lower_limits();
             self.memory.metadata.set_bounds(&self.limits, self.peers.count());
             self.check_input(now);
-            // Buffers that were busy once are idle when they are seen so a second time.
+            // Buffers that were busy once are free when this runs a second time.
             self.delivery.pool.trim();
             self.delivery.pool.trim();
             self.connections.input_pool.trim();
@@ -41,7 +41,7 @@ impl Shard {
 
     fn lower_limits(&mut self) {
         let held = [
-            // The absent keep what they have, of which they may have three quarters.
+            // Sessions of absent clients keep what they have, of which they may have three quarters.
             self.delivery.stored.bytes() + self.delivery.stored.bytes() / 3,
             self.memory.output_total.bytes.bytes(),
             self.memory.will_bytes.bytes(),
@@ -70,12 +70,12 @@ impl Shard {
             *bound = held.max(*bound / PART_LEFT).min(*bound);
         }
         let limits = &mut self.limits;
-        // A packet in pieces can still arrive.
+        // A packet that arrives in pieces can still arrive.
         limits.shard_frames_bytes_max = limits.shard_frames_bytes_max.max(limits.packet_size_max);
         let connect_size_max = limits.connect_packet_size_max();
         limits.shard_connects_bytes_max = limits.shard_connects_bytes_max.max(connect_size_max);
-        // What is retained stays until it is replaced, and other shards may use what they were given. 0 would say that nothing
-        // is ever retained.
+        // Retained messages stay until they are replaced, and other shards may use their leases. A bound of 0 would say
+        // that nothing is ever retained.
         let retained_bytes = self.retained.kept.used().bytes + self.retained.kept.leased().bytes;
         limits.retained_bytes_max = retained_bytes.max(1).min(limits.retained_bytes_max);
     }

@@ -1,8 +1,8 @@
-//! The end of a shard: nothing new is taken, connected clients get and acknowledge what waits for them, and each is told
-//! goodbye as soon as nothing does.
+//! The end of a shard: it takes nothing new, connected clients get and acknowledge what waits for them, and each is
+//! told goodbye as soon as nothing does.
 //!
-//! A client that acknowledges nothing and takes no bytes of messages for `shutdown_stall_ms` is given up, so that it holds up nobody
-//! longer. What is not acknowledged then is counted.
+//! A client that acknowledges nothing and takes no bytes of messages for `shutdown_stall_ms` is given up, so that it does
+//! not hold up the others. Messages that are not acknowledged then are counted.
 
 use super::{ConnectionId, Shard};
 use crate::codec::{QoS, ReasonCode};
@@ -12,53 +12,53 @@ use crate::session::{Envelope, Session, SessionKey};
 use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Clients that are named among those that have not acknowledged everything.
+/// How many clients are named among those that have not acknowledged everything.
 const NAMES_MAX: usize = 3;
 
-/// In each bound of a client, it is asked so often how many bytes the client's side has confirmed.
+/// How often, within the time after which a client is given up, its side's confirmed bytes are asked for.
 const LOOKS_PER_STALL: u64 = 4;
 
-/// What ends with the process: messages of QoS 1 and 2.
+/// The messages of QoS 1 and 2 that end with the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remainder {
-    /// Sent to clients, or queued for them, and not acknowledged when their connections were closed.
+    /// Messages that were sent to clients, or queued for them, and not acknowledged when their connections were closed.
     pub unacknowledged: u64,
-    /// How many clients those are.
+    /// How many clients have such messages.
     pub clients: u64,
-    /// Some of them.
+    /// The names of some of these clients.
     pub names: Vec<Box<str>>,
-    /// Queued for sessions whose clients were not connected.
+    /// Messages that were queued for sessions whose clients were not connected.
     pub away: u64,
-    /// In shared subscriptions, of which no member was left.
+    /// Messages in shared subscriptions of which no member was left.
     pub shared: u64,
 }
 
-/// What a shard that ends waits for.
+/// The clients for which a shard that ends waits.
 #[derive(Debug, Default)]
 pub(super) struct Shutdown {
     pub has_begun: bool,
     waited_for: BTreeMap<SessionKey, Progress>,
-    /// Connections whose confirmed bytes are to be told.
+    /// Connections whose confirmed bytes the world is to tell.
     looks: VecDeque<ConnectionId>,
-    /// Sessions that the remainder has.
+    /// Sessions that are counted in the remainder.
     counted: BTreeSet<SessionKey>,
     remainder: Remainder,
 }
 
-/// How far a client has come.
+/// The progress of a client.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     mark: Mark,
-    /// When it was seen to come on last.
+    /// When the client last made progress.
     since: Instant,
     looked_at: Instant,
-    /// Bytes that its side had confirmed at most, without those that answered pings.
+    /// The most bytes that its side has confirmed, without those that answered pings.
     confirmed: Option<u64>,
-    /// Bytes of answers to pings: who only pings does not come on.
+    /// Bytes of answers to pings: a client that only pings makes no progress.
     ping_bytes: u64,
 }
 
-/// Changes when a client acknowledges a message or gets one.
+/// This changes when a client acknowledges a message or gets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
     queued: usize,
@@ -66,15 +66,15 @@ struct Mark {
 }
 
 impl Shard {
-    /// Takes nothing new from here: of what clients send, only acknowledgements are heard, so that they get what waits for
-    /// them.
+    /// Takes nothing new from now on. Of the clients' packets only acknowledgements are used, so that clients get what
+    /// waits for them.
     pub fn begin_shutdown(&mut self, now: Instant) {
         self.run_pipeline(now);
         self.use_postponed(now);
         self.shutdown.has_begun = true;
         for id in self.clients.connection_ids() {
             self.forget_claim(id);
-            // What it published and nobody used is ignored; acknowledgements may stand behind it.
+            // Publishes that were not used are ignored; acknowledgements may stand behind them.
             if let Some(park) = self.clients.connection(id).and_then(|connection| connection.park) {
                 self.unpark(now, id, park);
             }
@@ -82,20 +82,20 @@ impl Shard {
         }
     }
 
-    /// Says goodbye to every client that nothing waits for, and to those that have stood still for too long. Members of shared
-    /// subscriptions stay, as they may get what others leave. `true`: nobody is waited for any more.
+    /// Says goodbye to every client for which nothing waits, and to those that have stood still for too long. Members
+    /// of shared subscriptions stay, as they may get what others leave. `true`: no client is waited for any more.
     pub fn part_from_clients(&mut self, now: Instant) -> bool {
         self.run_pipeline(now);
         for id in self.clients.connection_ids() {
             let Some(connection) = self.clients.connection(id) else { continue };
             match connection.state {
-                // Nothing of it was taken.
+                // None of its packets was used.
                 ConnectionState::Connecting(_) => self.close(now, id, GOODBYE),
                 ConnectionState::Open(key) => self.part_if_done(now, id, key),
                 ConnectionState::Closing(_) => {}
             }
         }
-        // Clients that have left by themselves meanwhile.
+        // These clients have left by themselves meanwhile.
         let clients = &mut self.clients;
         self.shutdown.waited_for.retain(|key, _| {
             clients.session(*key).is_some_and(|session| session.connection().is_some())
@@ -123,7 +123,7 @@ impl Shard {
         if now.ms_since(progress.since) >= stall_ms {
             return self.say_goodbye(now, id, key);
         }
-        // Mail may have brought it messages when it was read no more.
+        // Mail may have brought the client messages when it was not read any more.
         self.update_read_mode(id);
         let Some(progress) = self.shutdown.waited_for.get_mut(&key) else { return };
         let looked_at = progress.looked_at.max(progress.since);
@@ -133,12 +133,14 @@ impl Shard {
         }
     }
 
-    /// A connection that seems to stand still: `handle_confirmed` is to say how much of what was sent its client's side has.
+    /// A connection that seems to stand still: `handle_confirmed` is to tell how many bytes its client's side has
+    /// confirmed.
     pub fn poll_confirmed(&mut self) -> Option<ConnectionId> {
         self.shutdown.looks.pop_front()
     }
 
-    /// Bytes that the client's side has confirmed since the connection began. A large message on a slow way is no standstill.
+    /// Handles the number of bytes that the client's side has confirmed since the connection began. A large message on
+    /// a slow link is no standstill.
     pub fn handle_confirmed(&mut self, now: Instant, id: ConnectionId, bytes: u64) {
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         let progress = key.and_then(|key| self.shutdown.waited_for.get_mut(&key));
@@ -151,7 +153,7 @@ impl Shard {
         }
     }
 
-    /// A ping is answered.
+    /// Counts an answer to a ping.
     pub(super) fn count_ping(&mut self, id: ConnectionId) {
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         let progress = key.and_then(|key| self.shutdown.waited_for.get_mut(&key));
@@ -192,14 +194,14 @@ impl Shard {
         self.close(now, id, GOODBYE);
     }
 
-    /// The last member of a group has gone.
+    /// Counts the messages of a group whose last member has gone.
     pub(super) fn count_left_in_group(&mut self, count: u64) {
         if self.shutdown.has_begun {
             self.shutdown.remainder.shared += count;
         }
     }
 
-    /// What ends with the process. To be asked when all connections are closed.
+    /// The messages that end with the process. It is called when all connections are closed.
     pub fn remainder(&self) -> Remainder {
         let mut remainder = self.shutdown.remainder.clone();
         let away = |session: &&Session| !self.shutdown.counted.contains(&session.key());
@@ -215,12 +217,12 @@ const PINGRESP_SIZE: u64 = 2;
 const GOODBYE: &str = "the server is shutting down";
 
 impl Session {
-    /// The client has been sent everything, and has acknowledged it.
+    /// Whether the client has been sent everything, and has acknowledged it.
     pub(super) fn has_all(&self) -> bool {
         self.queue().is_empty() && self.inflight().is_empty()
     }
 
-    /// Messages above QoS 0, sent or queued, that are not acknowledged, of those that are `counted`.
+    /// How many messages above QoS 0, sent or queued, are not acknowledged, of those that are `counted`.
     fn unacknowledged(&self, counted: impl Fn(&Session, &Envelope, bool) -> bool) -> u64 {
         let queued = self.queue().iter().map(|queued| (&queued.envelope, false));
         let flows = self.inflight().flows().filter(|flow| flow.state != FlowState::Done);

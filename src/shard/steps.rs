@@ -38,52 +38,53 @@ use crate::time::Instant;
 use crate::work::{COPY_SIZE, steps_of_bytes};
 use std::collections::{BTreeMap, VecDeque};
 
-/// The part of a turn that messages may cost which the stages do not have yet. The rest is what may be used before.
+/// Messages that the stages do not have yet may cost one part in so many of a turn. The rest is for earlier work.
 const HELD_PART: u64 = 2;
 
-/// Where fewer messages than this may be held whatever their topics, each is weighed.
+/// If fewer messages than this may be held whatever their topics, each message is weighed.
 const HELD_MIN: u64 = 32;
 
-/// Turns for what was read before, when the broker ends.
+/// How many turns a broker that ends gives to input that was read before.
 const LAST_ROUNDS: usize = 8;
 
-/// Turns that all who go on get together in one turn.
+/// All connections that go on get so many parts of a turn together.
 const GO_ON_TURNS: u64 = 8;
 
-/// What the messages cost that are held where each is looked up.
+/// The cost of the held messages, where each message is weighed.
 #[derive(Debug, Default)]
 struct Weighed {
     steps: u64,
-    /// The last message: what each that repeats it costs, behind which generation they stand, and who sent it.
+    /// For the last message: the cost of each message that repeats it, the generation behind which the repeats stand,
+    /// and its publisher.
     each: u64,
     through: Generation,
     publisher: u64,
-    /// It stands alone, as nobody knows what it costs, or as it costs much.
+    /// Whether the message stands alone, because its cost is not known or is large.
     is_alone: bool,
 }
 
-/// Who has used much of this turn, and who goes on in the next one.
+/// The connections that have used much of this turn, and those that go on in the next one.
 #[derive(Debug)]
 pub(super) struct Turns {
-    /// The end of the turn has something to do of what follows; looked at instead of all of it.
+    /// Whether the end of the turn has work: one flag instead of a look at all lists.
     pub is_pending: bool,
     /// Connections that have been charged in this turn.
     charged: Vec<ConnectionId>,
-    /// Those that were parked in this turn, and in turns before.
+    /// Connections that were parked in this turn, and (`due`) in turns before.
     parked: Vec<ConnectionId>,
     due: VecDeque<ConnectionId>,
-    /// What each message may cost is looked up before it is held with others.
+    /// Whether each message is weighed before it is held with others.
     is_strict: bool,
     weighed: Weighed,
-    /// Bytes of messages that are held before the stages run.
+    /// How many bytes of messages are held before the stages run.
     pub held_bytes_max: usize,
     /// Steps that the messages of bridges have cost in this turn.
     pub bridge_steps: u64,
-    /// What the reads of each connection have taken in this turn, for tests.
+    /// Steps that the reads of each connection have taken in this turn, for tests.
     measured: BTreeMap<ConnectionId, u64>,
 }
 
-/// How much a shard does, and for whom.
+/// The work of a shard, and the connections to which it is charged.
 #[derive(Debug)]
 pub(super) struct Work {
     pub turns: Turns,
@@ -116,8 +117,8 @@ impl Turns {
         self.parked.is_empty() && self.due.is_empty()
     }
 
-    /// Admits a message above the bound, for which the stages have emptied the arena. `None`: it is larger than that. Where
-    /// messages are weighed, what repeats it may follow as far as its receivers are counted.
+    /// Admits a message above the bound, for which the stages have emptied the arena. `None`: it is larger than the
+    /// arena. Where messages are weighed, repeats may follow if the number of its receivers is known.
     #[cold]
     #[inline(never)]
     pub(super) fn admit_alone(
@@ -139,14 +140,15 @@ impl Turns {
         Some(generation)
     }
 
-    /// What stands in the arena now; as many repeats of the last message may follow as cost the rest of `part`.
+    /// Notes the cost of the held messages, and lets as many repeats of the last message follow as cost the rest of
+    /// `part`.
     fn note_weighed(&mut self, weighed: Weighed, part: u64, arena: &mut Arena) {
         let more = (part - weighed.steps) / weighed.each;
         arena.bound_repeats(usize::try_from(arena.held() + more).unwrap_or(usize::MAX));
         self.weighed = weighed;
     }
 
-    /// Admits a message beside others that are held, where all of them cost little enough. `None`: the stages run first.
+    /// Admits a message beside held ones, if all of them together cost little enough. `None`: the stages run first.
     fn admit_weighed(
         &mut self,
         draft: &Draft<'_>,
@@ -172,13 +174,13 @@ impl Turns {
     }
 }
 
-/// What a message costs whose receivers are known.
+/// The cost of a message; `None`: the number of its receivers is not known.
 fn weight(draft: &Draft<'_>, router: &Router) -> Option<u64> {
     let count = router.weight(draft.topic)?;
     Some(count.max(1) * (1 + steps_of_bytes(draft.size())))
 }
 
-/// At least one step, so that everything goes on.
+/// A connection's part of a turn: at least one step, so that every connection makes progress.
 fn part_of_turn(limits: &Limits) -> u64 {
     (limits.turn_steps_max / HELD_PART).max(1)
 }
@@ -190,13 +192,13 @@ impl Shard {
         self.counters.delivery_steps + self.work()
     }
 
-    /// The same without what messages cost that went to their receivers.
+    /// The steps without those of messages that went to their receivers.
     #[inline(always)]
     fn work(&self) -> u64 {
         self.counters.steps + self.counters.packets_received
     }
 
-    /// Runs a call whose work has a bound, and notes how much it was.
+    /// Runs a call whose work has a bound, and notes how many steps it took.
     #[inline(always)]
     pub(super) fn counted<T>(&mut self, call: impl FnOnce(&mut Shard) -> T) -> T {
         if !cfg!(debug_assertions) {
@@ -210,19 +212,20 @@ impl Shard {
         result
     }
 
-    /// The most steps that a packet, a timer, a piece of mail or the end of a connection has taken since this was asked
-    /// last, deliveries apart: at most `CALL_STEPS_MAX`.
+    /// The most steps that a packet, a timer, a piece of mail or the end of a connection has taken since the last call
+    /// of this, without deliveries: at most `CALL_STEPS_MAX`.
     pub fn take_call_steps_most(&mut self) -> u64 {
         std::mem::take(&mut self.work.call_steps_most)
     }
 
-    /// The most steps that the reads of one connection have taken in a turn since this was asked last: `turn_steps_max`, what
-    /// its last packet took, and what it found held. Builds with debug assertions know it.
+    /// The most steps that the reads of one connection have taken in a turn since the last call of this:
+    /// `turn_steps_max`, the steps of its last packet, and those of messages that were held before. Only builds with
+    /// debug assertions know it.
     pub fn take_turn_steps_most(&mut self) -> u64 {
         std::mem::take(&mut self.work.turn_steps_most)
     }
 
-    /// Notes what a read of a connection has taken since the shard's steps were `began`.
+    /// Notes the steps that a read of a connection has taken since the shard's steps were `began`.
     #[inline(always)]
     pub(super) fn measure_turn(&mut self, id: ConnectionId, began: u64) {
         if cfg!(debug_assertions) {
@@ -233,12 +236,12 @@ impl Shard {
         }
     }
 
-    /// What may be used of a turn, and what may be held then.
+    /// How many steps a connection may use of a turn, and how many held messages may cost.
     pub(super) fn turn_part(&self) -> u64 {
         part_of_turn(&self.limits)
     }
 
-    /// What topics match has changed: so many messages may be held from now on.
+    /// Sets how many messages may be held, because the subscriptions that topics match have changed.
     pub(super) fn bound_held(&mut self) {
         let held_max = self.turn_part() / self.flow.router.weight_max().max(1);
         self.work.turns.is_strict = held_max < HELD_MIN;
@@ -249,9 +252,9 @@ impl Shard {
         self.flow.arena.bound_held(usize::try_from(held_max).unwrap_or(usize::MAX));
     }
 
-    /// As many messages are held as may be, or they fill the arena, so the stages empty it. A message that finds no room then
-    /// never finds any. The draft is a value: a reference would keep those of all messages in memory, where most need registers
-    /// alone.
+    /// Admits a message when as many are held as may be, or when they fill the arena, so that the stages empty it
+    /// first. A message that finds no room then never finds any. The draft is a value: a reference would keep the
+    /// drafts of all messages in memory, where most need registers alone.
     #[cold]
     #[inline(never)]
     pub(super) fn admit_after_stages(
@@ -279,7 +282,8 @@ impl Shard {
         admitted
     }
 
-    /// Runs the stages over what is held, and charges `publisher`, or who has sent what is held alone.
+    /// Runs the stages over the held messages, and charges `publisher`, or the publisher of a message that is held
+    /// alone.
     #[cold]
     #[inline(never)]
     pub(super) fn run_charged(&mut self, now: Instant, publisher: u64) {
@@ -295,7 +299,7 @@ impl Shard {
         }
     }
 
-    /// Holds steps against a connection. Who has used its turn goes on in the next one.
+    /// Charges steps to a connection. A connection that has used its part of the turn goes on in the next one.
     #[inline(never)]
     pub(super) fn charge(&mut self, id: ConnectionId, steps: u64) {
         let Some(connection) = self.clients.connection(id) else { return };
@@ -308,7 +312,7 @@ impl Shard {
         self.end_turn_if_used(id);
     }
 
-    /// Whether a connection has used its turn: the rest of its input waits then, if it does not already.
+    /// Parks a connection that has used its part of the turn, unless it is parked already.
     pub(super) fn end_turn_if_used(&mut self, id: ConnectionId) {
         let part = self.turn_part();
         let Some(connection) = self.clients.connection(id) else { return };
@@ -324,7 +328,7 @@ impl Shard {
         self.clients.connection(id).is_some_and(|connection| connection.park == Some(Park::Turn))
     }
 
-    /// Something that has arrived is worked on in the next turn.
+    /// Whether the next turn has input of earlier turns to use.
     #[inline]
     pub fn has_postponed(&self) -> bool {
         self.work.turns.is_pending && self.has_left()
@@ -348,7 +352,7 @@ impl Shard {
         }
     }
 
-    /// A broker that ends uses what it has read, as far as a moment is enough for it.
+    /// Uses the input that was read before, as much as a few turns allow. It is called for a broker that ends.
     pub(super) fn use_postponed(&mut self, now: Instant) {
         for _ in 0..LAST_ROUNDS {
             if !self.has_postponed() {
@@ -367,7 +371,7 @@ impl Shard {
         }
     }
 
-    /// Goes on with what was postponed in a turn before this one, as far as this one's account allows, and closes that.
+    /// Uses input that was postponed in earlier turns, as far as this turn's account allows, and closes the account.
     #[inline(always)]
     pub(super) fn go_on(&mut self, now: Instant) {
         if self.work.turns.is_pending {
@@ -393,7 +397,7 @@ impl Shard {
             }
             self.end_if_used(now, id);
         }
-        // Those that were parked in this turn stand behind those that are left.
+        // Connections that were parked in this turn stand behind those that are left.
         self.work.turns.due.extend(self.work.turns.parked.drain(..));
         self.connections.postponed_reads.append(&mut self.connections.last_reads);
         std::mem::swap(&mut self.connections.postponed_reads, &mut self.connections.last_reads);
@@ -409,7 +413,7 @@ impl Shard {
         self.work.turns.is_pending = self.has_postponed();
     }
 
-    /// Ends a connection whose socket has ended before and whose input was used now.
+    /// Ends a connection whose socket has ended before, after its input was used.
     fn end_if_used(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.clients.connection(id) else { return };
         let is_open = connection.is_open();

@@ -1,5 +1,5 @@
-//! Who loses when the store of waiting messages is full: first the absent that hold most, then clients that take
-//! nothing.
+//! The losers when the store of waiting messages is full: first the absent clients that hold most, then clients that do
+//! not read.
 //!
 //! ```text
 //!  shard_stored_bytes_max  +-------------------------------------------+
@@ -33,30 +33,30 @@ use crate::session::{DropReason, Park, Session, SessionKey};
 use crate::time::Instant;
 use std::collections::BTreeMap;
 
-/// Messages that are dropped in one go; more go in the next.
+/// So many messages are dropped in one go at most; more are dropped in the next.
 const SHED_COUNT_MAX: u64 = 10_000;
-/// How often it is seen whether clients take what they get, while publishers wait for that.
+/// The time between two looks at the progress of clients, while publishers wait for them.
 const LOOK_MS: u64 = 1_000;
-/// A client hardly takes what it gets if it would need more than so many looks for its queue, or has acknowledged nothing.
+/// A client hardly reads if it would need more than so many looks for its queue, or has acknowledged nothing.
 const QUEUE_LOOKS_MAX: u64 = 8;
-/// After so many looks of that kind in a row it counts as absent.
+/// After so many such looks in a row the client counts as absent.
 const STALLED_LOOKS: u32 = 4;
-/// Publishers that wait are looked at so many a turn, whether they are sent messages themselves now.
+/// How many publishers that wait are checked in a turn: one that is sent messages by now goes on.
 const READERS_LOOKED_AT_MAX: usize = 256;
 
-/// How far a client has come.
+/// The progress of a client.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
-    /// Messages that it took of its queue.
+    /// How many messages were taken from its queue.
     taken: u64,
-    /// The first that it has not acknowledged.
+    /// The first message that the client has not acknowledged.
     front: Option<PacketId>,
-    /// Looks in a row at which it hardly took anything.
+    /// How many looks in a row the client has hardly read.
     stalled_count: u32,
 }
 
 impl Progress {
-    /// `before` is that of the last look; `None`: its client was not there.
+    /// `before` is the progress at the last look; `None`: the client was not there.
     fn new(session: &Session, before: Option<&Progress>) -> Progress {
         let (taken, front) = session.progress();
         let is_stalled = before.is_some_and(|before| match session.queue().len() as u64 {
@@ -70,29 +70,30 @@ impl Progress {
 
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    /// Publishers wait for this shard's clients.
-    is_holding: bool,
+    /// Whether publishers wait for this shard's clients.
+    is_blocking: bool,
     timer: Option<Instant>,
-    /// At the last look; empty while nobody waits.
+    /// The progress at the last look; empty while no publisher waits.
     progress: BTreeMap<SessionKey, Progress>,
-    /// Publishers that go on while others wait; empty while nobody waits.
+    /// Publishers that go on while others wait; empty while none waits.
     ahead: BTreeMap<SessionKey, Ahead>,
-    /// Messages sent when all publishers that wait were to be looked at; `None`: they are when they can go on.
+    /// The number of messages sent when a check of all waiting publishers was begun; `None`: the next check begins when
+    /// they may go on.
     looked_at_sent: Option<u64>,
-    /// Of those publishers so many are still to be looked at.
+    /// How many of these publishers are still to be checked.
     looks_left: usize,
     loser: Option<Loser>,
 }
 
-/// How much a client has published since it acknowledged something, while others wait.
+/// How much a client has published since it last acknowledged something, while others wait.
 #[derive(Clone, Copy, Debug)]
 struct Ahead {
-    /// The first message that it has not acknowledged.
+    /// The first message that the client has not acknowledged.
     front: Option<PacketId>,
     bytes: usize,
 }
 
-/// Who lost most since somebody asked.
+/// The client that lost most since the last call of `take_loser`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loser {
     pub client_id: Box<str>,
@@ -110,12 +111,13 @@ impl Store {
 }
 
 impl Shard {
-    /// The client that lost most to a full store since the last call.
+    /// The client that lost most messages to a full store since the last call.
     pub fn take_loser(&mut self) -> Option<Loser> {
         self.memory.store.loser.take()
     }
 
-    /// The absent have the store but for the reserve; above that those that hold most lose first.
+    /// Checks the bounds of the store: absent clients may fill all of it but the reserve. Above that the holders of
+    /// most lose first.
     #[inline]
     pub(super) fn check_store(&mut self, now: Instant) {
         if self.wants_store_look() {
@@ -123,11 +125,11 @@ impl Shard {
         }
     }
 
-    /// All marks are above what the absent may have.
+    /// Whether more is stored than absent clients may have; all marks lie above that.
     #[inline]
     pub(super) fn wants_store_look(&self) -> bool {
         self.delivery.stored.bytes() > self.limits.absent_bytes_max()
-            || self.memory.store.is_holding
+            || self.memory.store.is_blocking
     }
 
     #[cold]
@@ -136,11 +138,11 @@ impl Shard {
         if self.delivery.stored.bytes() > self.limits.absent_bytes_max() {
             self.shed_absent(now);
         }
-        let mark = match self.memory.store.is_holding {
+        let mark = match self.memory.store.is_blocking {
             false => self.limits.stored_bytes_mark(),
             true => self.limits.stored_bytes_low(),
         };
-        if (self.delivery.stored.bytes() > mark) != self.memory.store.is_holding {
+        if (self.delivery.stored.bytes() > mark) != self.memory.store.is_blocking {
             self.change_hold(now);
         }
     }
@@ -148,8 +150,8 @@ impl Shard {
     fn shed_absent(&mut self, now: Instant) {
         let bytes_max = self.limits.absent_bytes_max();
         let mut left = SHED_COUNT_MAX;
-        // A holder is an address with all its sessions, of which the largest loses, or all shared groups.
-        // What one message of many sessions takes counts with each, so both must be above.
+        // A holder is an address with all its sessions, of which the largest loses, or all shared groups. A message of
+        // many sessions counts once for each, so both sums must be above the bound.
         while left > 0
             && self.delivery.stored.bytes() > bytes_max
             && self.clients.absent().bytes() + self.groups.backlog_bytes() > bytes_max
@@ -170,8 +172,8 @@ impl Shard {
         }
     }
 
-    /// Drops an eighth of what waits for a session, by its policy, or what it has not acknowledged if nothing waits; how many
-    /// messages that were.
+    /// Drops an eighth of a session's waiting messages, by its policy, or its unacknowledged ones if none waits;
+    /// returns how many.
     fn shed_session(&mut self, now: Instant, key: SessionKey) -> u64 {
         let mut context = self.delivery.context(now, &self.limits, &mut self.counters);
         let Some(count) = self.clients.shed(key, &mut context) else { return 0 };
@@ -203,12 +205,12 @@ impl Shard {
     #[cold]
     #[inline(never)]
     fn change_hold(&mut self, now: Instant) {
-        let is_on = !self.memory.store.is_holding;
-        self.memory.store.is_holding = is_on;
+        let is_on = !self.memory.store.is_blocking;
+        self.memory.store.is_blocking = is_on;
         self.counters.store_holds += u64::from(is_on);
-        self.flow.outbox.hold(self.peers.own(), is_on);
+        self.flow.outbox.block(self.peers.own(), is_on);
         for to in (0..self.peers.count()).filter(|to| *to != self.peers.own()) {
-            self.flow.outbox.control(to, Control::Hold { is_on });
+            self.flow.outbox.control(to, Control::Block { is_on });
         }
         self.memory.store.progress = BTreeMap::new();
         self.begin_looks();
@@ -219,7 +221,7 @@ impl Shard {
         self.timers.set(Timer::Store, &mut self.memory.store.timer, look_at);
     }
 
-    /// Sees how far all connected clients have come; those that stand still, those that hold most at the end.
+    /// Notes the progress of all connected clients; returns those that stand still, the ones that hold most last.
     fn look_at_progress(&mut self) -> Vec<(usize, SessionKey)> {
         let before = std::mem::take(&mut self.memory.store.progress);
         let mut slow = Vec::new();
@@ -227,14 +229,14 @@ impl Shard {
             let progress = Progress::new(session, before.get(&session.key()));
             self.memory.store.progress.insert(session.key(), progress);
             if progress.stalled_count >= STALLED_LOOKS {
-                slow.push((session.held_bytes(), session.key()));
+                slow.push((session.stored_bytes(), session.key()));
             }
         }
         slow.sort_unstable();
         slow
     }
 
-    /// Publishers still wait: clients that stand still count as absent from here.
+    /// Handles the timer while publishers wait: clients that stand still count as absent from now on.
     pub(super) fn on_store_timer(&mut self, now: Instant) {
         self.memory.store.timer = None;
         for (held, key) in self.look_at_progress().into_iter().rev() {
@@ -244,20 +246,22 @@ impl Shard {
             self.end_slow(now, key);
         }
         self.check_store(now);
-        if self.memory.store.is_holding {
+        if self.memory.store.is_blocking {
             let look_at = Some(now.plus_ms(LOOK_MS));
             self.timers.set(Timer::Store, &mut self.memory.store.timer, look_at);
         }
     }
 
-    /// A client does not take what it gets: what waits for it goes, or the client itself if that is unacknowledged.
+    /// Handles a client that does not read: its waiting messages are dropped, or the client is closed if its
+    /// messages are unacknowledged.
     fn end_slow(&mut self, now: Instant, key: SessionKey) {
         let Some((session, Some(connection))) = self.clients.pair(key) else { return };
         let id = connection.id;
         let waits_for_us = match connection.park {
-            // Nothing that it could say would empty its queue.
+            // None of the client's packets would empty its queue.
             None | Some(Park::Output | Park::Bridge | Park::Acks) => false,
-            // Its acknowledgements stand behind what it publishes, unless it has published more than can stand in front of them.
+            // The client's acknowledgements stand behind its publishes, unless it has published more than can stand in
+            // front of them.
             Some(_) => {
                 let ahead = self.memory.store.ahead.get(&key).map_or(0, |ahead| ahead.bytes);
                 !session.inflight().is_empty() && ahead < PUBLISHED_AHEAD_MAX
@@ -283,8 +287,8 @@ impl Shard {
         }
     }
 
-    /// A publisher that is itself sent messages is not held: its acknowledgements stand behind its publishes. Those that wait
-    /// are looked at when messages were sent since all were.
+    /// Lets publishers that are sent messages themselves go on: their acknowledgements stand behind their publishes.
+    /// The publishers that wait are checked again when messages were sent since the last check.
     pub(super) fn unpark_readers(&mut self, now: Instant) {
         if self.flow.outbox.is_mail_above_mark() || self.bridges_above_mark() {
             (self.memory.store.looked_at_sent, self.memory.store.looks_left) = (None, 0);
@@ -317,34 +321,34 @@ impl Shard {
         }
     }
 
-    /// Publishers that wait are still to be looked at.
+    /// Whether publishers that wait are still to be checked.
     pub(super) fn has_readers_to_look_at(&self) -> bool {
         self.memory.store.looks_left > 0
     }
 
-    /// A store has begun to hold publishers, or does so no more.
+    /// Begins or ends the looks, as a store makes publishers wait or does so no more.
     fn begin_looks(&mut self) {
         (self.memory.store.looked_at_sent, self.memory.store.looks_left) = (None, 0);
-        if !self.flow.outbox.is_held() {
+        if !self.flow.outbox.is_blocked() {
             self.memory.store.ahead = BTreeMap::new();
         }
     }
 
-    /// Another shard's clients fill what is reserved for them, or do so no more.
-    pub(super) fn on_hold_of(&mut self, from: ShardId, is_on: bool) {
-        self.flow.outbox.hold(from, is_on);
+    /// Notes whether another shard's clients fill the part of the store that is reserved for them.
+    pub(super) fn on_block_of(&mut self, from: ShardId, is_on: bool) {
+        self.flow.outbox.block(from, is_on);
         self.begin_looks();
     }
 
-    /// A session is gone.
+    /// Forgets a session that has ended.
     pub(super) fn forget_ahead(&mut self, key: SessionKey) {
         if !self.memory.store.ahead.is_empty() {
             self.memory.store.ahead.remove(&key);
         }
     }
 
-    /// Whether a publisher has to wait with `size` more bytes: for mail in any case, for a store unless messages are on their
-    /// way to it that it may be about to acknowledge.
+    /// Whether a publisher has to wait with `size` more bytes: for mail in any case; for a store unless it is sent
+    /// messages that it may be about to acknowledge.
     #[cold]
     #[inline(never)]
     pub(super) fn must_wait(&mut self, key: SessionKey, size: usize) -> bool {

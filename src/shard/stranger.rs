@@ -1,12 +1,12 @@
 //! Connections that do not begin with CONNECT: a guess at their protocol, from their first bytes.
 
-/// Other protocols, and what to do about each.
+/// The name of another protocol, with advice for the operator.
 pub(super) fn protocol_of(bytes: &[u8]) -> Option<&'static str> {
     const METHODS: [&[u8]; 8] =
         [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"DELETE ", b"CONNECT ", b"PRI * "];
     const PROXY: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
     let begins_with = |beginnings: &[&[u8]]| beginnings.iter().any(|one| bytes.starts_with(one));
-    // A record of a handshake.
+    // This is a record of a handshake.
     if let [0x16, 3, 0..=4, ..] = bytes {
         return Some("TLS, and this port speaks plain MQTT; there is no TLS yet");
     }

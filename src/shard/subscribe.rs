@@ -3,7 +3,7 @@
 //! A packet that changes what messages match (SUBSCRIBE, UNSUBSCRIBE, CONNECT, DISCONNECT, interest) runs the stages
 //! first, so a message is routed by the subscriptions of the moment at which it was admitted.
 
-use super::input::Step;
+use super::input::Outcome;
 use super::publish::TOPIC_KEYS;
 use super::{About, ConnectionId, Shard};
 use crate::codec::{
@@ -21,17 +21,17 @@ use crate::work::steps_of_bytes;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-/// What a filter of a SUBSCRIBE came to.
-enum Outcome {
-    /// At the limit that these keys set; empty: it was none.
+/// The outcome of one filter of a SUBSCRIBE.
+enum FilterOutcome {
+    /// The filter was refused at the limit that these keys set; empty: there was no limit.
     Refused(ReasonCode, &'static str),
-    /// By a plugin.
+    /// A plugin has denied the filter.
     Denied(ReasonCode),
-    /// Whether other shards must confirm it first.
+    /// `is_waiting`: other shards must confirm the filter first.
     Granted { qos: QoS, is_waiting: bool },
 }
 
-/// What the broker does not have, and CONNACK says so.
+/// A feature that the broker does not have, as CONNACK says.
 struct Unavailable {
     reason: ReasonCode,
     why: &'static str,
@@ -45,10 +45,10 @@ impl Shard {
         id: ConnectionId,
         key: SessionKey,
         subscribe: &Subscribe<'_>,
-    ) -> Step {
+    ) -> Outcome {
         let filters = subscribe.filters.iter().map(|(filter, _)| filter);
-        if let Some(step) = self.check_filters(now, id, filters) {
-            return step;
+        if let Some(outcome) = self.check_filters(now, id, filters) {
+            return outcome;
         }
         let version = self.clients.connection(id).map(|connection| connection.version);
         let is_v5 = version == Some(ProtocolVersion::V5);
@@ -73,23 +73,23 @@ impl Shard {
         let mut waiting = 0;
         for (filter, mut options) in subscribe.filters.iter() {
             if is_v3_bridge {
-                // What 5.0 has options for, and a bridge cannot do without.
+                // 5.0 has options for this, and a bridge cannot do without it.
                 options.no_local = !filter.starts_with("$share/");
                 options.retain_as_published = true;
             }
             let reason = match self.subscribe(now, id, key, filter, options, subscription_id) {
-                Outcome::Refused(reason, keys) => {
+                FilterOutcome::Refused(reason, keys) => {
                     self.counters.subscriptions_refused += 1;
                     self.notice_refused(now, id, filter, &format!("{reason:?}"), keys);
                     reason
                 }
-                Outcome::Denied(reason) => {
+                FilterOutcome::Denied(reason) => {
                     let plugin = self.denier().unwrap_or_default();
                     let by = format!("plugin '{plugin}' denied it ({reason:?})");
                     self.notice_refused(now, id, filter, &by, "");
                     reason
                 }
-                Outcome::Granted { qos, is_waiting } => {
+                FilterOutcome::Granted { qos, is_waiting } => {
                     waiting += usize::from(is_waiting);
                     granted(qos)
                 }
@@ -99,7 +99,7 @@ impl Shard {
         if waiting == 0 {
             self.send_suback(id, subscribe.packet_id.get(), &reasons);
             self.pump(now, key);
-            return Step::Done;
+            return Outcome::Done;
         }
         let joins = self.joins_of(subscribe, &reasons);
         let answer = PendingSuback { packet_id: subscribe.packet_id, reasons, joins };
@@ -109,10 +109,10 @@ impl Shard {
             pending.waiting += waiting;
         }
         self.park(id, Park::Subscribe);
-        Step::Done
+        Outcome::Done
     }
 
-    /// Granted filters whose groups other shards own, and may still refuse.
+    /// The granted filters whose groups other shards own: their owners may still refuse them.
     fn joins_of(
         &self,
         subscribe: &Subscribe<'_>,
@@ -139,7 +139,7 @@ impl Shard {
         self.notice_client(now, About::Subscription, id, &what, keys);
     }
 
-    /// What a SUBSCRIBE asks for and CONNACK said is not to be had.
+    /// A feature that a SUBSCRIBE asks for although CONNACK said that the broker does not have it.
     fn unavailable_of(&self, subscribe: &Subscribe<'_>) -> Option<Unavailable> {
         if !self.limits.subscription_ids_available && subscribe.subscription_id.is_some() {
             return Some(Unavailable {
@@ -169,14 +169,14 @@ impl Shard {
         None
     }
 
-    /// Looks at a packet's filters before any of them takes effect. The connection ends if one is ill-formed, which makes the
-    /// packet malformed, or if the client does not take an answer to so many.
+    /// Checks a packet's filters before any of them takes effect. The connection ends if one is ill-formed, which makes
+    /// the packet malformed, or if the client does not take an answer to so many filters.
     fn check_filters<'a>(
         &mut self,
         now: Instant,
         id: ConnectionId,
         filters: impl Iterator<Item = &'a str>,
-    ) -> Option<Step> {
+    ) -> Option<Outcome> {
         let mut count = 0;
         for filter in filters {
             count += 1;
@@ -200,7 +200,7 @@ impl Shard {
         Some(self.refuse(now, id, ReasonCode::PacketTooLarge, why))
     }
 
-    /// One of the filters that a SUBACK waits for is known everywhere.
+    /// Notes that one of the filters for which a SUBACK waits is known everywhere.
     pub(super) fn confirm_subscribe(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.clients.connection(id) else { return };
         let Some(pending) = &mut connection.pending else { return };
@@ -240,49 +240,52 @@ impl Shard {
         text: &str,
         options: SubscriptionOptions,
         subscription_id: u32,
-    ) -> Outcome {
+    ) -> FilterOutcome {
         self.counters.add_steps(1);
         let parsed =
             match parse_filter(text, self.limits.filter_size_max, self.limits.filter_levels_max) {
                 Ok(parsed) => parsed,
-                // The filter is well formed, and too long or too deep.
-                Err(_) => return Outcome::Refused(ReasonCode::QuotaExceeded, TOPIC_KEYS),
+                // The filter is well formed, but too long or too deep.
+                Err(_) => return FilterOutcome::Refused(ReasonCode::QuotaExceeded, TOPIC_KEYS),
             };
         if let Some(Unavailable { reason, key, .. }) = self.unavailable(text) {
-            return Outcome::Refused(reason, key);
+            return FilterOutcome::Refused(reason, key);
         }
         let depth_min = self.limits.wildcard_depth_min;
         if depth_min > 0 && wildcard_depth(parsed.filter).is_some_and(|depth| depth < depth_min) {
-            return Outcome::Refused(ReasonCode::TopicFilterInvalid, "wildcard_depth_min");
+            return FilterOutcome::Refused(ReasonCode::TopicFilterInvalid, "wildcard_depth_min");
         }
         // [MQTT-3.2.2-10]
         let qos_max = QoS::from_bits(self.limits.qos_max).unwrap_or_default();
         let options = match self.ask_subscribe(key, text, options.qos.min(qos_max)) {
             Ok(qos) => SubscriptionOptions { qos, ..options },
-            Err(reason) => return Outcome::Denied(reason),
+            Err(reason) => return FilterOutcome::Denied(reason),
         };
         let subscriptions_max = self.limits.subscriptions_per_client_max;
         let Some(session) = self.clients.session(key) else {
-            return Outcome::Refused(ReasonCode::UnspecifiedError, "");
+            return FilterOutcome::Refused(ReasonCode::UnspecifiedError, "");
         };
         let subscriptions_max = session.bounds().subscriptions_max.unwrap_or(subscriptions_max);
         let place = session.find_filter(text);
         if let Err(place) = place {
             if session.filters().len() >= subscriptions_max {
                 let key = "subscriptions_per_client_max";
-                return Outcome::Refused(ReasonCode::QuotaExceeded, key);
+                return FilterOutcome::Refused(ReasonCode::QuotaExceeded, key);
             }
             if !self.has_room_for_subscription(text) {
                 self.counters.refused_by_metadata += 1;
-                return Outcome::Refused(ReasonCode::QuotaExceeded, "shard_metadata_bytes_max");
+                return FilterOutcome::Refused(
+                    ReasonCode::QuotaExceeded,
+                    "shard_metadata_bytes_max",
+                );
             }
             let Some(session) = self.clients.session(key) else {
-                return Outcome::Refused(ReasonCode::UnspecifiedError, "");
+                return FilterOutcome::Refused(ReasonCode::UnspecifiedError, "");
             };
             let overlapping_max = self.limits.overlapping_subscriptions_max;
             if parsed.share.is_none() && !session.overlap(text, overlapping_max) {
                 let key = "overlapping_subscriptions_max";
-                return Outcome::Refused(ReasonCode::QuotaExceeded, key);
+                return FilterOutcome::Refused(ReasonCode::QuotaExceeded, key);
             }
             let moved = session.filters().len() - place;
             self.counters.add_steps(steps_of_bytes(moved * size_of::<Box<str>>()));
@@ -293,7 +296,7 @@ impl Shard {
         if parsed.share.is_some() {
             let is_waiting = self.join(now, id, key, text, options, subscription_id);
             self.recount(key);
-            return Outcome::Granted { qos: options.qos, is_waiting };
+            return FilterOutcome::Granted { qos: options.qos, is_waiting };
         }
         let entry = Options {
             qos: options.qos,
@@ -317,7 +320,7 @@ impl Shard {
             self.begin_pull(key, &parsed, options.qos, subscription_id);
         }
         self.recount(key);
-        Outcome::Granted { qos: options.qos, is_waiting }
+        FilterOutcome::Granted { qos: options.qos, is_waiting }
     }
 
     /// Counts a session and the tables as they are now.
@@ -343,7 +346,7 @@ impl Shard {
         };
         let pull = self.new_pull(parsed.filter, envelope);
         if let Some(session) = self.clients.session(key) {
-            // A subscription made again asks again, once.
+            // A subscription that is made again fetches again, once.
             session.end_pull(parsed.filter);
             if let Some(pull) = pull {
                 session.begin_pull(pull);
@@ -357,11 +360,11 @@ impl Shard {
         id: ConnectionId,
         key: SessionKey,
         unsubscribe: &Unsubscribe<'_>,
-    ) -> Step {
-        if let Some(step) = self.check_filters(now, id, unsubscribe.filters.iter()) {
-            return step;
+    ) -> Outcome {
+        if let Some(outcome) = self.check_filters(now, id, unsubscribe.filters.iter()) {
+            return outcome;
         }
-        // What waits for the groups that are left is found in one way through the queue.
+        // Waiting messages of all groups that are left are found in one pass through the queue.
         let numbers: BTreeSet<u32> = match self.clients.session(key) {
             Some(session) => {
                 unsubscribe.filters.iter().filter_map(|f| session.membership_number(f)).collect()
@@ -388,7 +391,7 @@ impl Shard {
             unsuback.encode(version, size_max, out);
         });
         self.pump(now, key);
-        Step::Done
+        Outcome::Done
     }
 
     pub(super) fn unsubscribe(
@@ -430,7 +433,7 @@ impl Shard {
     }
 }
 
-/// Levels in front of the first wildcard.
+/// How many levels stand in front of the first wildcard.
 fn wildcard_depth(filter: &str) -> Option<usize> {
     filter.split('/').position(|level| matches!(level, "+" | "#"))
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 impl Counters {
-    /// What hooks did.
+    /// The counters of hooks.
     fn hook_lines(&self, say: &mut dyn FnMut(&str, &dyn Display)) {
         say("plugins/publishes/denied", &self.publishes_denied);
         say("plugins/publishes/changed", &self.publishes_changed);
@@ -34,7 +34,7 @@ impl Counters {
 }
 
 impl Report {
-    /// What it takes while it is on its way, about.
+    /// The memory that a report takes while it is on its way: an estimate.
     pub(crate) fn size(&self) -> usize {
         size_of::<Report>() + size_of_val(self.hooks.as_slice())
     }
@@ -132,7 +132,7 @@ impl Report {
     }
 }
 
-/// What the calls of each plugin's hooks came to on all shards.
+/// The account of the calls of each plugin's hooks on all shards.
 fn plugin_lines(reports: &[Report], say: &mut dyn FnMut(&str, &dyn Display)) {
     let mut sums: BTreeMap<(&str, &str), HookFigures> = BTreeMap::new();
     for figures in reports.iter().flat_map(|report| &report.hooks) {
@@ -151,13 +151,14 @@ fn plugin_lines(reports: &[Report], say: &mut dyn FnMut(&str, &dyn Display)) {
     }
 }
 
-/// The shard that publishes.
+/// The shard that publishes the figures.
 const PUBLISHER: ShardId = 0;
-/// So many sessions are asked in one interval what their clients have not acknowledged; of more, the figure is older.
+/// In one interval so many sessions are asked how many messages their clients have not acknowledged. With more sessions
+/// the figure is older.
 const SESSIONS_ASKED_MAX: usize = 10_000;
-/// With `$SYS` off, what else is done now and then is done this often.
+/// The interval of housekeeping where `$SYS` is off.
 const HOUSEKEEPING_MS: u64 = 10_000;
-/// A young broker reports more often: who has just started it looks.
+/// A broker of this age reports more often, because an operator that has just started it looks.
 const YOUNG_MS: u64 = 10_000;
 const YOUNG_INTERVAL_MS: u64 = 1_000;
 
@@ -166,30 +167,30 @@ pub(super) struct Sys {
     timer: Option<Instant>,
     started_at: Instant,
     sampled_at: Instant,
-    /// By shard; kept by the publisher.
+    /// The last report of each shard; only the publisher keeps them.
     reports: Vec<Report>,
-    /// The shards whose report has come since the last were published.
+    /// The shards whose report has come since figures were last published.
     fresh: ShardSet,
-    /// The publisher's own report of this interval has been taken, and its figures are not published yet.
+    /// Whether the publisher's own report of this interval has been taken and its figures are not published yet.
     is_due: bool,
     loads: [Load; LOAD_COUNT],
     connected_max: usize,
     asking: Asking,
-    /// Memory of the whole process in bytes, now and at most, as far as the world says.
+    /// Memory of the whole process in bytes, now and at most, if the world tells it.
     heap: Option<(u64, u64)>,
     /// Lines that never change.
     facts: Vec<(&'static str, String)>,
-    /// What each topic said last.
+    /// The last value of each topic.
     said: BTreeMap<String, String>,
 }
 
-/// How far all sessions have been asked for what is not acknowledged.
+/// How far all sessions have been asked for their unacknowledged messages.
 #[derive(Debug, Default)]
 struct Asking {
     place: usize,
-    /// Of the sessions in front of the place.
+    /// The count of the sessions that were asked in this round.
     count: usize,
-    /// Of all, when the last one had been asked.
+    /// The count of all sessions at the end of the last round.
     total: usize,
 }
 
@@ -215,7 +216,7 @@ const LOAD_COUNT: usize = LOAD_NAMES.len();
 const LOAD_MINUTES: [u32; 3] = [1, 5, 15];
 
 impl Load {
-    /// Takes in what the total grew by within `elapsed_ms`.
+    /// Notes by how much the total grew within `elapsed_ms`.
     fn sample(&mut self, total: u64, elapsed_ms: u64) {
         let per_minute = total.saturating_sub(self.total) as f64 * 60_000.0 / elapsed_ms as f64;
         self.total = total;
@@ -252,7 +253,7 @@ impl Sys {
         }
     }
 
-    /// The figures of this interval are to be published, and no shard's are missing.
+    /// Whether the figures of this interval are to be published and no shard's report is missing.
     fn is_complete(&self) -> bool {
         self.is_due && self.fresh.len() == self.reports.len()
     }
@@ -287,7 +288,7 @@ impl Sys {
         }
     }
 
-    /// All topics below `$SYS/broker/` with what they say now.
+    /// All topics below `$SYS/broker/` with their present values.
     fn lines(&mut self, now: Instant) -> Vec<(String, String)> {
         let mut lines = Vec::new();
         let mut say =
@@ -310,7 +311,7 @@ impl Sys {
         say("messages/received", &self.sum(|r| r.counters.packets_received));
         say("messages/sent", &self.sum(|r| r.counters.packets_sent));
         say("messages/inflight", &self.sum(|r| r.unacknowledged as u64));
-        // As Mosquitto counts them: those that wait, and those that stay, what the broker says of itself among them.
+        // Mosquitto counts waiting and retained messages together, including the broker's own.
         let retained = |r: &Report| r.gauges.retained_messages + r.gauges.system_messages;
         let retained_bytes = |r: &Report| r.gauges.retained_bytes + r.gauges.system_bytes;
         let kept = self.sum(|r| (r.gauges.stored_messages + retained(r)) as u64);
@@ -356,7 +357,7 @@ impl Sys {
 }
 
 impl Shard {
-    /// The first figures come at once: who asks for the version need not wait an interval.
+    /// Publishes the first figures at once: a client that asks for the version need not wait for an interval.
     pub(super) fn start_sys(&mut self, now: Instant) {
         self.timers.set(Timer::Sys, &mut self.sys.timer, Some(now));
     }
@@ -393,14 +394,15 @@ impl Shard {
             return self.flow.outbox.control(PUBLISHER, Control::Counters(Box::new(report)));
         }
         if self.sys.is_due {
-            // A shard stands still: what is known of it is old.
+            // Some shard stands still, so its figures are old.
             self.publish_figures(now);
         }
         self.sys.is_due = true;
         self.take_report(now, PUBLISHER, report);
     }
 
-    /// The figures are published when all shards have sent theirs: else those of the others would be an interval old.
+    /// Takes a report. The figures are published when all shards have sent theirs: else those of the others would be an
+    /// interval old.
     pub(super) fn take_report(&mut self, now: Instant, from: ShardId, report: Report) {
         self.sys.take(from, report);
         if self.sys.is_complete() && !self.shutdown.has_begun {
@@ -431,12 +433,12 @@ impl Shard {
         self.sys.heap = Some((current, maximum));
     }
 
-    /// What the world says of itself below `$SYS/broker/`, topic and text.
+    /// Sets the facts that the world publishes below `$SYS/broker/`: topic and text.
     pub fn set_facts(&mut self, facts: Vec<(&'static str, String)>) {
         self.sys.facts = facts;
     }
 
-    /// What the bridges say of themselves.
+    /// Publishes the status of the bridges.
     pub(super) fn publish_status(&mut self, now: Instant, lines: Vec<(String, String)>) {
         if self.limits.sys_interval_ms == 0 || self.shutdown.has_begun {
             return;
@@ -446,7 +448,7 @@ impl Shard {
         }
     }
 
-    /// Publishes a topic of `$SYS` if it says something new.
+    /// Publishes a topic of `$SYS` if its value is new.
     fn say(&mut self, now: Instant, topic: String, value: String) {
         if self.sys.said.get(&topic) == Some(&value) {
             return;

@@ -1,5 +1,5 @@
-//! CONNECTs that wait to take their client over, in the order in which they came: the last one to come is the client's in the
-//! end, and each before it is its client's until then.
+//! CONNECTs that wait to take their client over, in the order in which they came. The last one keeps the client in the
+//! end, and each one before has it for a while.
 
 use super::{About, ConnectionId, Shard};
 use crate::hash::KeyedHash;
@@ -8,8 +8,8 @@ use crate::time::Instant;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-/// Who waits, by the client's identifier. The first of each waits for the old connection to be read to its end, the others
-/// for the first.
+/// The connections that wait, by client id. The first one of a client waits until the old connection is read to its
+/// end, the others wait for the first.
 #[derive(Debug)]
 pub(super) struct TakeOvers {
     waiting: HashMap<Rc<str>, VecDeque<ConnectionId>, ahash::RandomState>,
@@ -20,7 +20,7 @@ impl TakeOvers {
         TakeOvers { waiting: HashMap::with_hasher(hash.state()) }
     }
 
-    /// The one that goes on next for a client.
+    /// The connection that goes on next for a client.
     fn first(&self, client_id: &str) -> Option<ConnectionId> {
         self.waiting.get(client_id)?.front().copied()
     }
@@ -29,7 +29,7 @@ impl TakeOvers {
         self.waiting.entry(Rc::clone(client_id)).or_default().push_back(id);
     }
 
-    /// The first has got its answer, or is gone.
+    /// Removes the first connection, which has got its answer or is gone.
     fn pop(&mut self, client_id: &str) {
         let Some(waiting) = self.waiting.get_mut(client_id) else { return };
         waiting.pop_front();
@@ -40,8 +40,8 @@ impl TakeOvers {
 }
 
 impl Shard {
-    /// Whether a CONNECT must wait until others that came before it have their client, or until the connection that its client
-    /// has is read to its end. It is read again then.
+    /// Whether a CONNECT must wait: for earlier CONNECTs of its client, or until the client's connection is read to its
+    /// end. It is read again then.
     #[inline]
     pub(super) fn waits_for_take_over(
         &mut self,
@@ -85,7 +85,8 @@ impl Shard {
         true
     }
 
-    /// Those that are gone are forgotten at the latest when as many more wait, so that few can hold no memory.
+    /// Forgets connections that are gone, at the latest when as many more wait. So a few clients cannot hold memory
+    /// with them.
     fn forget_gone(&mut self, client_id: &str) {
         let Some(waiting) = self.connections.take_overs.waiting.get_mut(client_id) else { return };
         if waiting.len() == waiting.capacity() {
@@ -95,7 +96,8 @@ impl Shard {
         }
     }
 
-    /// The connection that a client has was read to its end, or is gone: who waits goes on, one after the other.
+    /// Lets the connections that wait for a client go on, one after the other: its connection was read to its end, or
+    /// is gone.
     pub(super) fn let_take_over(
         &mut self,
         now: Instant,
@@ -135,13 +137,13 @@ impl Shard {
         }
     }
 
-    /// The new connection was refused, or is gone: the old one lives on as before.
+    /// Lets the old connection live on as before: the new one was refused, or is gone.
     fn resume_after_refusal(&mut self, now: Instant, old: ConnectionId) {
         let Some(connection) = self.clients.connection(old) else { return };
         connection.is_read_out = false;
         connection.is_peer_gone = connection.has_ended;
         if connection.park.is_none() && connection.pending.is_some() {
-            // Its SUBACK still waits for other shards.
+            // The SUBACK of the old connection still waits for other shards.
             connection.park = Some(Park::Subscribe);
         }
         self.read_input(now, old);

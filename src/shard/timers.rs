@@ -1,4 +1,4 @@
-//! Deadlines of a shard, each removed exactly: no stale entry outlives what it was set for.
+//! Deadlines of a shard. Each is removed exactly: no entry outlives its purpose.
 
 use crate::session::{ConnectionId, SessionKey};
 use crate::time::Instant;
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
-    /// CONNECT is due, the keep alive has passed, or a closing connection has lingered.
+    /// The time for CONNECT or the keep alive has passed, or a closing connection has lingered.
     Connection(ConnectionId),
     /// The session ends or its will is due.
     Session(SessionKey),
@@ -14,7 +14,7 @@ pub(super) enum Timer {
     Sys,
     /// Hooks are told that a second has passed.
     Tick,
-    /// It is seen whether clients take what fills the store.
+    /// The progress of clients that fill the store is looked at.
     Store,
     /// A packet of which a part has arrived takes too long.
     Packets,
@@ -25,12 +25,12 @@ pub(super) struct Timers {
     set: BTreeSet<Entry>,
 }
 
-/// A timer and when it is due, in two words: there is one for each connection.
+/// A timer and its deadline, in two words: there is one for each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
-    /// Milliseconds, and in the lowest bits which kind of timer it is.
+    /// The deadline in milliseconds, and the kind of the timer in the lowest bits.
     due: u64,
-    /// Index and generation.
+    /// Index and generation of the connection or session.
     of: u64,
 }
 
@@ -68,7 +68,7 @@ impl Entry {
 }
 
 impl Timers {
-    /// Moves a timer from the deadline it had to a new one.
+    /// Moves a timer from its deadline to a new one.
     pub(super) fn set(
         &mut self,
         timer: Timer,
@@ -87,7 +87,7 @@ impl Timers {
         }
     }
 
-    /// The next timer that is due; its owner must forget the deadline it had.
+    /// The next timer that is due. Its owner must forget the deadline that it had.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
         let entry = *self.set.first()?;
         if entry.deadline() > now {

@@ -39,7 +39,7 @@ use crate::shard::{Mail, Shard, ShardId, ShardSettings};
 use crate::shell::build_time;
 use crate::shell::calm::Calm;
 use crate::shell::memory::MemoryWatch;
-use crate::shell::standstill::{Stall, Stalls};
+use crate::shell::standstill::{Stall, Standstills};
 use crate::shell::waiter::Waiter;
 use crate::shell::watch::{Report, Watch};
 use crate::shell::worker::Worker;
@@ -456,7 +456,8 @@ enum Ended {
 /// Looks at the shards' reports until a signal asks for the end, or a shard stands still and that is to end the process.
 fn supervise(signals: &mut Signals, broker: &Broker, watch: &mut Watch) -> std::io::Result<Ended> {
     let mut calm = Calm::default();
-    let mut stalls = Stalls::new(broker.reports.len(), broker.shared.settings.stall_max_ms);
+    let mut standstills =
+        Standstills::new(broker.reports.len(), broker.shared.settings.stall_max_ms);
     let mut memory = MemoryWatch::begin(broker.shared.settings.memory_max);
     let mut slept_from = Instant::now();
     let mut looked_at = slept_from;
@@ -482,7 +483,7 @@ fn supervise(signals: &mut Signals, broker: &Broker, watch: &mut Watch) -> std::
         slept_from = Instant::now();
         memory.look(&broker.reports);
         let beats = broker.reports.iter().map(|report| &report.beat);
-        for stall in stalls.look(beats, millis(MEMORY_INTERVAL), millis(slept)) {
+        for stall in standstills.look(beats, millis(MEMORY_INTERVAL), millis(slept)) {
             if tell_stall(stall, broker) == StallAction::End {
                 return Ok(Ended::ByStall);
             }

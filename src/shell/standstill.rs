@@ -32,7 +32,7 @@ const LOOKS_MIN: u32 = 2;
 
 /// Judges the shards' beats.
 #[derive(Debug)]
-pub(super) struct Stalls {
+pub(super) struct Standstills {
     max_ms: u64,
     shards: Vec<Stillness>,
 }
@@ -56,10 +56,10 @@ pub(super) enum Stall {
     Over { shard: usize, still_ms: u64 },
 }
 
-impl Stalls {
+impl Standstills {
     /// `max_ms` is the longest that a shard may need for a turn; 0: however long.
-    pub(super) fn new(shard_count: usize, max_ms: u64) -> Stalls {
-        Stalls { max_ms, shards: vec![Stillness::default(); shard_count] }
+    pub(super) fn new(shard_count: usize, max_ms: u64) -> Standstills {
+        Standstills { max_ms, shards: vec![Stillness::default(); shard_count] }
     }
 
     /// Looks once more: `slept_ms` after the look before, when `wanted_ms` was asked for.
@@ -103,11 +103,11 @@ mod tests {
     const SECOND: u64 = 1_000;
 
     /// Looks of so many milliseconds' sleep, of which 1,000 were asked for; what was found at the last one.
-    fn looks(stalls: &mut Stalls, beats: &[Beat], sleeps: &[u64]) -> Vec<Stall> {
+    fn looks(standstills: &mut Standstills, beats: &[Beat], sleeps: &[u64]) -> Vec<Stall> {
         let mut found = Vec::new();
         for (index, slept) in sleeps.iter().enumerate() {
             assert!(found.is_empty(), "found before look {index}: {found:?}");
-            found = stalls.look(beats.iter(), SECOND, *slept);
+            found = standstills.look(beats.iter(), SECOND, *slept);
         }
         found
     }
@@ -115,49 +115,52 @@ mod tests {
     #[test]
     fn a_shard_that_does_not_turn_is_told_once_and_when_it_turns_again() {
         let beats = [Beat::default(), Beat::default()];
-        let mut stalls = Stalls::new(2, 30_000);
+        let mut standstills = Standstills::new(2, 30_000);
         for _ in 0..29 {
             beats[0].tick();
-            assert_eq!(looks(&mut stalls, &beats, &[SECOND]), []);
+            assert_eq!(looks(&mut standstills, &beats, &[SECOND]), []);
         }
         beats[0].tick();
         let begun = Stall::Begun { shard: 1, still_ms: 30_000 };
-        assert_eq!(looks(&mut stalls, &beats, &[SECOND]), [begun]);
+        assert_eq!(looks(&mut standstills, &beats, &[SECOND]), [begun]);
         beats[0].tick();
-        assert_eq!(looks(&mut stalls, &beats, &[SECOND]), []);
+        assert_eq!(looks(&mut standstills, &beats, &[SECOND]), []);
         beats[0].tick();
         beats[1].tick();
         let over = Stall::Over { shard: 1, still_ms: 31_000 };
-        assert_eq!(looks(&mut stalls, &beats, &[SECOND]), [over]);
+        assert_eq!(looks(&mut standstills, &beats, &[SECOND]), [over]);
         beats[0].tick();
-        assert_eq!(looks(&mut stalls, &beats, &[SECOND]), []);
+        assert_eq!(looks(&mut standstills, &beats, &[SECOND]), []);
     }
 
     #[test]
     fn a_machine_that_was_paused_is_no_stall() {
         let beats = [Beat::default()];
-        let mut stalls = Stalls::new(1, 5_000);
+        let mut standstills = Standstills::new(1, 5_000);
         // Pauses are no stall, however many there are and whichever thread wakes first.
-        assert_eq!(looks(&mut stalls, &beats, &[60_000, SECOND, 60_000, 3_600_000, SECOND]), []);
+        assert_eq!(
+            looks(&mut standstills, &beats, &[60_000, SECOND, 60_000, 3_600_000, SECOND]),
+            []
+        );
         beats[0].tick();
-        assert_eq!(looks(&mut stalls, &beats, &[SECOND]), []);
+        assert_eq!(looks(&mut standstills, &beats, &[SECOND]), []);
     }
 
     #[test]
     fn pauses_do_not_hide_a_shard_that_stands_still() {
         let beats = [Beat::default()];
-        let mut stalls = Stalls::new(1, 5_000);
+        let mut standstills = Standstills::new(1, 5_000);
         let mut sleeps = [SECOND; 4].to_vec();
         // The sum is there, but not twice in a row after the pause.
         sleeps.extend([60_000, SECOND]);
-        assert_eq!(looks(&mut stalls, &beats, &sleeps), []);
+        assert_eq!(looks(&mut standstills, &beats, &sleeps), []);
         let begun = Stall::Begun { shard: 0, still_ms: 6_000 };
-        assert_eq!(looks(&mut stalls, &beats, &[SECOND]), [begun]);
+        assert_eq!(looks(&mut standstills, &beats, &[SECOND]), [begun]);
     }
 
     #[test]
     fn nothing_is_told_where_a_turn_may_take_however_long() {
-        let mut stalls = Stalls::new(1, 0);
-        assert_eq!(looks(&mut stalls, &[Beat::default()], &[SECOND; 100]), []);
+        let mut standstills = Standstills::new(1, 0);
+        assert_eq!(looks(&mut standstills, &[Beat::default()], &[SECOND; 100]), []);
     }
 }

@@ -10,7 +10,7 @@ use socket2::SockRef;
 use tracing::debug;
 
 use crate::mesh::gate::{Entry, Gate};
-use crate::mesh::{Admitted, Adoption, Control, Port};
+use crate::mesh::{Admitted, Adoption, ControlItem, Port};
 use crate::net::socket::{SocketTable, from_owner, to_owner};
 use crate::net::stalls::Stalls;
 use crate::net::{self, Lingering, Network, SocketKey};
@@ -219,8 +219,8 @@ impl<N: Network> World for NetWorld<N> {
             let (from, item) = self.port.next(lane)?;
             self.note_mail();
             match item {
-                Control::Mail(mail) => return Some((from, mail)),
-                Control::Adopt(adoption) => self.arriving.push_back(adoption),
+                ControlItem::Mail(mail) => return Some((from, mail)),
+                ControlItem::Adopt(adoption) => self.arriving.push_back(adoption),
             }
         }
     }

@@ -13,19 +13,19 @@ use std::sync::Arc;
 
 /// A batch is closed at this size.
 const BATCH_SIZE: usize = 256 << 10;
-/// Topics whose targets are remembered, and what they may take in bytes.
+/// How many topics' targets are remembered, and how many bytes these may take.
 const CACHE_MAX: usize = 65_536;
 const CACHE_BYTES_MAX: usize = 16 << 20;
 
-/// What bridges want, and what was copied for them and is not in their lane yet.
+/// The rules of all bridges, and the copies for bridges that are not in their lane yet.
 pub(crate) struct BridgeStage {
     rules: Option<Arc<ForwardIndex>>,
-    /// The rules that want a topic.
+    /// The rules that want each topic.
     cache: HashMap<Box<[u8]>, Rc<[Wanted]>, ahash::RandomState>,
     cache_bytes: usize,
-    /// Items for the lane, the open batch apart.
+    /// Items for the lane, without the open batch.
     lane: VecDeque<ToBridges>,
-    /// Bytes of the messages in them.
+    /// Bytes of the messages in these items.
     lane_bytes: usize,
     open: BridgeBatch,
 }
@@ -42,38 +42,38 @@ impl BridgeStage {
         }
     }
 
-    /// Messages that these rules want are copied from now on.
+    /// Sets the rules: messages that they want are copied from now on.
     pub(crate) fn set_rules(&mut self, rules: Arc<ForwardIndex>) {
         self.rules = Some(rules);
     }
 
-    /// Whether any message may be wanted.
+    /// Whether some rule may want a message.
     #[inline]
     pub(crate) fn is_any(&self) -> bool {
         self.rules.is_some()
     }
 
-    /// What the configuration calls a bridge.
+    /// The name of a bridge in the configuration.
     pub(crate) fn name(&self, bridge: BridgeId) -> &str {
         self.rules.as_ref().map_or("", |rules| rules.name(bridge))
     }
 
-    /// Nothing waits for the lane.
+    /// Whether no item waits for the lane.
     pub(crate) fn is_empty(&self) -> bool {
         self.lane.is_empty() && self.open.is_empty()
     }
 
-    /// Bytes that wait for the lane.
+    /// How many bytes wait for the lane.
     pub(crate) fn bytes(&self) -> usize {
         self.lane_bytes + self.open.size()
     }
 
-    /// Whether what is given to clients that are bridges may come back over ours.
+    /// Whether messages that are given to clients that are bridges may come back over a bridge of ours.
     pub(crate) fn has_returns(&self) -> bool {
         self.rules.as_ref().is_some_and(|rules| rules.has_returns())
     }
 
-    /// The stage's work on one message: a copy for the rules that want it.
+    /// Copies a message for the rules that want it.
     pub(crate) fn copy(&mut self, generation: Generation, message: &Message<'_>) {
         if !message.meta.is_origin {
             return;
@@ -84,7 +84,7 @@ impl BridgeStage {
         }
     }
 
-    /// A client that is a bridge is given this message.
+    /// Notes that a client that is a bridge is given this message.
     pub(crate) fn note_given(&mut self, message: &Message<'_>) {
         self.push(&[], Generation::NONE, message);
     }
@@ -96,7 +96,7 @@ impl BridgeStage {
         }
     }
 
-    /// The rules that want a message, but for those of the bridge that brought it.
+    /// The rules that want a message, without those of the bridge that brought it.
     pub(crate) fn targets(&mut self, message: &Message<'_>) -> SmallVec<[Target; 4]> {
         let Some(rules) = self.rules.clone() else { return SmallVec::new() };
         let from = message.meta.publisher;
@@ -137,7 +137,7 @@ impl BridgeStage {
         }
     }
 
-    /// An item for the lane, behind all that was copied.
+    /// Appends an item for the lane, behind all that was copied.
     pub(crate) fn push_item(&mut self, item: ToBridges) {
         self.close_batch();
         self.lane.push_back(item);

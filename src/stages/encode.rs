@@ -1,5 +1,5 @@
-//! The encode stage: each message of a batch to all its receivers. Those are local sessions, shared groups owned here, other shards,
-//! and the store of retained messages, if the topic is owned here.
+//! The encode stage brings each message of a batch to all its receivers: local sessions, shared groups owned here,
+//! other shards, and the store of retained messages, if the topic is owned here.
 //!
 //! ```text
 //! batch -> route -> run?  --yes--> deliver_run: whole, to each session that takes all of it; the rest as below
@@ -25,8 +25,8 @@ use crate::work::{COPY_SIZE, steps_of_bytes};
 use deliver::{deliver, deliver_run};
 use std::rc::Rc;
 
-/// All that the stage reads and writes for one batch, but for the context. No call that is not inlined gets a reference to this: so
-/// its fields need no place in memory (`bench/CHOICES.md`).
+/// All that the stage reads and writes for one batch, without the context. No call that is not inlined gets a reference
+/// to this struct, so its fields need no place in memory (`bench/CHOICES.md`).
 pub(crate) struct Encode<'a> {
     pub peers: &'a Peers,
     pub arena: &'a Arena,
@@ -37,15 +37,16 @@ pub(crate) struct Encode<'a> {
     pub setters: &'a mut SlotSetters,
     pub outbox: &'a mut Outbox,
     pub hooks: &'a mut Hosted,
-    /// Where messages are noted that go to clients that are bridges, if those may come back over ours.
+    /// Where messages for clients that are bridges are noted; `None`: such messages cannot come back over a bridge of
+    /// ours.
     pub returns: Option<&'a mut BridgeStage>,
-    /// Sessions that did not get a run in one go: memory that is used again.
+    /// Sessions that did not get a run in one go. The memory is used again.
     pub left_of_run: &'a mut Vec<SessionKey>,
 }
 
 impl Encode<'_> {
-    /// Each message of the batch to all its receivers. Whether there is a deliver hook to ask is known to the compiler: without one
-    /// nothing is paid.
+    /// Brings each message of the batch to all its receivers. The compiler knows whether there is a deliver hook:
+    /// without one its code costs nothing.
     #[inline(always)]
     pub(crate) fn run<const HAS_DELIVER: bool>(
         mut self,
@@ -53,7 +54,7 @@ impl Encode<'_> {
         mut batch: Batch,
     ) {
         let arena = self.arena;
-        // What comes from one publisher often goes to one topic.
+        // Messages of one publisher often go to one topic.
         let mut topic: &[u8] = &[];
         let mut last_route: Option<Rc<Route>> = None;
         while let Some(generation) = batch.next() {
@@ -81,7 +82,7 @@ impl Encode<'_> {
         }
     }
 
-    /// A run to the sessions and shards of its route.
+    /// Brings a run to the sessions and shards of its route.
     #[inline(always)]
     fn give_run(
         &mut self,
@@ -92,7 +93,7 @@ impl Encode<'_> {
     ) {
         let left = &mut *self.left_of_run;
         deliver_run(route, first, run, self.clients, context, left);
-        // A run is one offer to whoever takes all of it.
+        // A run counts as one offer to each session that takes all of it.
         let offer_count = route.local.len() + left.len() * run.count();
         context.counters.add_delivery_steps(offer_count as u64);
         if first.meta.is_origin && !route.remote.is_empty() {
@@ -100,7 +101,7 @@ impl Encode<'_> {
         }
     }
 
-    /// One message to all receivers of its route.
+    /// Brings one message to all receivers of its route.
     #[inline(always)]
     fn give<const HAS_DELIVER: bool>(
         &mut self,
@@ -160,8 +161,8 @@ impl Encode<'_> {
     }
 }
 
-/// A message with the retain flag to the store of its topic's owner. Returns the owner if that is another shard, which has the
-/// message now. A function, so that no call takes `Encode` by reference.
+/// Brings a message with the retain flag to the store of its topic's owner. Returns the owner if that is another shard,
+/// to which the message was sent. This is a function, so that no call takes `Encode` by reference.
 #[inline(never)]
 fn retain(
     (peers, kept, setters): (&Peers, &mut Kept, &mut SlotSetters),

@@ -1,19 +1,19 @@
 //! The plugin stage: prepares each message before encode and bridge read it.
 //!
-//! Publish hooks run when a message is admitted, while it is the last one (`shard/hooks.rs`): when the stage takes a message, the
-//! message is prepared. The stage acks it when the encode stage, where deliver hooks run, is past it.
+//! Publish hooks run when a message is admitted, while it is the last one (`shard/hooks.rs`). So the message is prepared when
+//! the stage takes it. The stage acks it when the encode stage, where deliver hooks run, is past it.
 
 use crate::arena::Generation;
 use crate::pipeline::{Pipeline, Stage};
 
-/// Prepares all that was admitted.
+/// Prepares all messages that were admitted.
 pub(crate) fn prepare(pipeline: &mut Pipeline) {
     if let Some(batch) = pipeline.take(Stage::Plugin) {
         pipeline.prepare(batch.through());
     }
 }
 
-/// The last deliver hook of every message up to `generation` has run.
+/// Acks every message up to `generation`, whose last deliver hook has run.
 pub(crate) fn finish(pipeline: &mut Pipeline, generation: Generation) {
     pipeline.ack(Stage::Plugin, generation);
 }

@@ -1,21 +1,22 @@
 //! Messages and changed states that wait to be written, in a batch.
 
 use super::format;
-use super::segment::Run;
+use super::segment::Records;
 use super::states::{Mark, Span};
 
-/// Spans of changed states that are kept for the next write; with more, a new segment's head takes them all.
+/// So many spans of changed states are kept for the next write. If there are more, a new segment's head takes all
+/// states.
 const CHANGES_MAX: usize = 4096;
 
 /// Messages that are not in a segment yet.
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// Where it began; those before `run` were dropped.
+    /// The first sequence of the batch, even if that message was dropped.
     pub first_sequence: u64,
-    pub run: Run,
-    /// Their records.
+    pub records: Records,
+    /// The records of the messages.
     pub bytes: Vec<u8>,
-    /// So many at the front of `run` were dropped, and so many of the bytes are theirs.
+    /// How many messages at the front of `records` were dropped, and how many of the bytes are theirs.
     pub dropped: usize,
     dropped_size: usize,
 }
@@ -23,11 +24,17 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn new(first_sequence: u64) -> Batch {
         let (bytes, dropped, dropped_size) = Default::default();
-        Batch { first_sequence, run: Run::new(first_sequence), bytes, dropped, dropped_size }
+        Batch {
+            first_sequence,
+            records: Records::new(first_sequence),
+            bytes,
+            dropped,
+            dropped_size,
+        }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.run.sizes.len() - self.dropped
+        self.records.sizes.len() - self.dropped
     }
 
     pub(super) fn size(&self) -> usize {
@@ -36,11 +43,11 @@ impl Batch {
 
     /// Drops the oldest message; `false`: there is none.
     pub(super) fn drop_first(&mut self) -> bool {
-        let Some(&size) = self.run.sizes.get(self.dropped) else { return false };
+        let Some(&size) = self.records.sizes.get(self.dropped) else { return false };
         self.dropped += 1;
         self.dropped_size += size as usize;
         if self.count() == 0 {
-            // Nobody has seen their sequences.
+            // No sequence of this batch was told to a reader, so they are used again.
             *self = Batch::new(self.first_sequence);
         } else if self.dropped_size * 2 > self.bytes.len() {
             self.close_gap();
@@ -48,20 +55,20 @@ impl Batch {
         true
     }
 
-    /// Moves what is left to the front. What was dropped is larger whenever messages are dropped, so all moves together
-    /// cost no more than writing the messages did.
+    /// Moves the remaining records to the front. The dropped part is larger than the rest whenever this is called for
+    /// drops, so all moves together cost no more than writing the messages did.
     pub(super) fn close_gap(&mut self) {
-        self.run.drop_first(std::mem::take(&mut self.dropped));
+        self.records.drop_first(std::mem::take(&mut self.dropped));
         self.bytes.drain(..std::mem::take(&mut self.dropped_size));
     }
 }
 
-/// States that changed since they were last written.
+/// States that have changed since they were last written.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub received: Vec<Span>,
     pub done: Vec<Span>,
-    /// They were more than fit.
+    /// Whether there were more changes than `CHANGES_MAX`.
     pub overflow: bool,
 }
 
@@ -70,7 +77,7 @@ impl Changes {
         self.received.is_empty() && self.done.is_empty() && !self.overflow
     }
 
-    /// Whether messages that were received are among them.
+    /// Whether messages that were received may be among them.
     pub(super) fn may_have_received(&self) -> bool {
         !self.received.is_empty() || self.overflow
     }
@@ -94,7 +101,7 @@ impl Changes {
         self.received.len() + self.done.len()
     }
 
-    /// One record, or nothing.
+    /// One record; empty if no state has changed.
     pub(super) fn encode(&self, place: u64, key: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.encoded_size());
         if self.count() > 0 {

@@ -9,14 +9,14 @@
 //! states   span*; sequence: that of the next message; time: 0              kind 2
 //! span     first sequence 8 | count 8 | mark 1
 //! ```
-//! All numbers are little-endian. The head carries every state that is not to be had from the messages themselves, so a
-//! segment never needs what an older one says about states. Decoding takes any bytes: it cannot panic.
+//! All numbers are little-endian. The head carries every state that does not follow from the messages themselves, so a
+//! segment never needs the states of an older one. Decoding takes any bytes: it cannot panic.
 //!
-//! The first check is the lower half of XXH3-64 seeded with the key; that of the body is a crc32 that begins with the
+//! The first check is the lower half of XXH3-64 seeded with the key. The check of the body is a crc32 that begins with the
 //! key's upper half. The key is a random number that leaves the machine in no packet: a message whose bytes look like a
-//! record has the right checks with a probability of 2^-64, so behind damage the next record can be looked for byte by
-//! byte. What a record's first 29 bytes say is checked before its body is looked at: looking costs the same whatever the
-//! bytes claim.
+//! record has the right checks with a probability of 2^-64. So behind damage the next record can be searched for byte by
+//! byte. A record's first 29 bytes are checked before its body is read, so the search costs the same whatever the bytes
+//! claim.
 //!
 //! Version 1 is read: no key, crc32, other records.
 //! ```text
@@ -35,16 +35,16 @@ pub const VERSION: u32 = 2;
 
 /// The smallest head of any version.
 pub const HEAD_SIZE_MIN: usize = 64;
-/// Where what both versions have ends: magic to boot id.
+/// The end of the part of the head that both versions have: magic to boot id.
 const HEAD_COMMON: usize = 56;
 pub const RECORD_HEAD_SIZE: usize = 29;
-/// What a message takes beside its own bytes.
+/// The bytes of a message's record beside the message.
 pub const MESSAGE_OVERHEAD: usize = RECORD_HEAD_SIZE;
-/// Of a record, from where the first check counts.
+/// The offset in a record from which on the first check counts.
 const CHECKED_FROM: usize = 4;
 const V1_RECORD_HEAD_SIZE: usize = 9;
 const V1_MESSAGE_OVERHEAD: usize = V1_RECORD_HEAD_SIZE + 16;
-/// The largest record: a body that claims more is torn.
+/// The largest record: a body that claims more is damaged.
 pub const RECORD_SIZE_MAX: usize = 1 << 29;
 const SPAN_SIZE: usize = 17;
 const CRC_SIZE: usize = 4;
@@ -52,16 +52,16 @@ const CRC_SIZE: usize = 4;
 const KIND_MESSAGE: u8 = 1;
 const KIND_STATES: u8 = 2;
 
-/// How the records of a segment are written.
+/// The format of a segment's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     V1,
-    /// With the key of their checks.
+    /// Version 2, with the key of its checks.
     V2(u64),
 }
 
 impl Format {
-    /// What a message takes beside its own bytes.
+    /// The bytes of a message's record beside the message.
     pub fn message_overhead(self) -> usize {
         match self {
             Format::V1 => V1_MESSAGE_OVERHEAD,
@@ -70,22 +70,22 @@ impl Format {
     }
 }
 
-/// What stands at the front of a segment.
+/// The head of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     pub segment: u64,
-    /// The first message of this segment has it, and no earlier segment holds one that counts from here on.
+    /// The first message of this segment has this sequence. Messages from here on in earlier segments do not count.
     pub first_sequence: u64,
-    /// All sequences below are done.
+    /// All sequences below this one are done.
     pub floor: u64,
-    /// The boot of the machine in which this was written.
+    /// The boot of the machine in which the head was written.
     pub boot: [u8; 16],
     pub format: Format,
-    /// Sequences from `floor` that are received or done.
+    /// The marks of sequences from `floor` on that are received or done.
     pub spans: Vec<Span>,
 }
 
-/// One record, borrowed from the bytes it was read from.
+/// One record, borrowed from the bytes of its segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     Message {
@@ -93,27 +93,27 @@ pub enum Record<'a> {
         time_ms: u64,
         bytes: &'a [u8],
     },
-    /// `place`: the sequence of the message behind it, in version 1 the segment.
+    /// `place` is the sequence of the message behind the record; in version 1, the segment.
     States {
         place: u64,
         spans: Spans<'a>,
     },
 }
 
-/// What some bytes begin with.
+/// The decoded beginning of some bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded<T> {
     Whole {
         value: T,
         size: usize,
     },
-    /// At least `size` bytes are needed to say more.
+    /// At least `size` bytes are needed to decode more.
     Incomplete {
         size: usize,
     },
     /// No head or record begins here.
     Torn,
-    /// A record of this size begins here; its body is not what was written.
+    /// A record of this size begins here, but its body was changed.
     Damaged {
         size: usize,
     },
@@ -163,7 +163,7 @@ impl Head {
         let Some(common) = bytes.get(..HEAD_SIZE_MIN) else {
             return Decoded::Incomplete { size: HEAD_SIZE_MIN };
         };
-        // A newer version may have another head, but it has this much.
+        // A newer version may have another head, but its head begins like this.
         if crc32(&common[..12]) != u32_at(common, 12) {
             return Decoded::Torn;
         }
@@ -213,7 +213,7 @@ impl<'a> Record<'a> {
             return Decoded::Incomplete { size: RECORD_HEAD_SIZE };
         };
         let size = RECORD_HEAD_SIZE + u32_at(head, 8) as usize;
-        // The cheap look first: where a record is looked for, this is asked at every byte.
+        // The cheap check comes first: a search for a record asks it at every byte.
         let is_record = matches!(head[12], KIND_MESSAGE | KIND_STATES) && size <= RECORD_SIZE_MAX;
         if !is_record || head_check(&head[CHECKED_FROM..], key) != u32_at(head, 0) {
             return Decoded::Torn;
@@ -264,22 +264,23 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Begins a message record, whose bytes are to be appended behind it; [`close_message`] ends it. Says where it begins.
+/// Begins a message record and returns where it begins. The caller appends the message's bytes; [`close_message`] ends
+/// the record.
 pub fn open_message(out: &mut Vec<u8>, sequence: u64, time_ms: u64) -> usize {
     open_record(out, KIND_MESSAGE, sequence, time_ms)
 }
 
-/// Fills in size and checks of the message record that began at `start` and ends where `out` does.
+/// Fills in size and checks of the message record that began at `start` and ends at the end of `out`.
 pub fn close_message(out: &mut [u8], start: usize, key: u64) {
     close_record(out, start, key);
 }
 
-/// Size of a record of `count` states.
+/// The size of a record of `count` states.
 pub fn states_size(count: usize) -> usize {
     RECORD_HEAD_SIZE + count * SPAN_SIZE
 }
 
-/// Appends a record of states; `place`: the sequence of the message behind it.
+/// Appends a record of states; `place` is the sequence of the message behind it.
 pub fn encode_states<'s>(
     out: &mut Vec<u8>,
     place: u64,
@@ -310,12 +311,12 @@ fn close_record(out: &mut [u8], start: usize, key: u64) {
     head[..4].copy_from_slice(&check.to_le_bytes());
 }
 
-/// Quicker than crc32 for the few bytes of a head.
+/// XXH3 is quicker than crc32 for the few bytes of a head.
 fn head_check(bytes: &[u8], key: u64) -> u32 {
     XxHash3_64::oneshot_with_seed(key, bytes) as u32
 }
 
-/// Quicker than XXH3 from some 200 bytes on. Whatever the bytes, each key gives another sum.
+/// crc32 is quicker than XXH3 from some 200 bytes on. Each key gives another sum, whatever the bytes.
 fn body_check(bytes: &[u8], key: u64) -> u32 {
     let mut hasher = Hasher::new_with_initial((key >> 32) as u32);
     hasher.update(bytes);
@@ -372,7 +373,7 @@ mod tests {
     const KEY: u64 = 0x1234_5678_9abc_def0;
     const V2: Format = Format::V2(KEY);
 
-    /// A record of version 1, as the program that knew no other wrote it.
+    /// A record of version 1, as the first program wrote it.
     fn v1_record(kind: u8, body: &[u8]) -> Vec<u8> {
         let mut covered = (body.len() as u32).to_le_bytes().to_vec();
         covered.push(kind);

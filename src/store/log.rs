@@ -21,19 +21,19 @@ use std::rc::Rc;
 
 use super::batch::{Batch, Changes};
 use super::format;
-use super::segment::{Run, Segment};
+use super::segment::{Records, Segment};
 use super::states::{Mark, Span, State, States};
 use super::{Backlog, Full, SpoolSettings};
 
-/// What is to be done with the files next.
+/// One step to be done with the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A new file with these bytes, synced, and the directory synced.
+    /// Create a file with these bytes, and sync it and the directory.
     Create {
         segment: u64,
         head: Vec<u8>,
     },
-    /// States and messages, at the end of the segment.
+    /// Write states and messages at the end of the segment.
     Write {
         segment: u64,
         offset: u64,
@@ -43,7 +43,7 @@ pub enum Step {
     Sync {
         segment: u64,
     },
-    /// The segment has only so many bytes that count.
+    /// Cut the segment at this size: further bytes do not count.
     Truncate {
         segment: u64,
         size: u64,
@@ -53,20 +53,20 @@ pub enum Step {
     },
 }
 
-/// What is being written; it does not change until it is.
+/// A batch that is being written. It does not change until it is written.
 #[derive(Debug)]
 struct Sealed {
-    run: Run,
+    records: Records,
     bytes: Rc<Vec<u8>>,
     changes: Changes,
-    /// Written, and the policy wants it synced.
+    /// Whether the batch is written and its policy wants it synced.
     written: bool,
 }
 
-/// Messages that are written, kept in memory for a link that keeps up.
+/// Written messages that are kept in memory for a link that keeps up.
 #[derive(Debug)]
 pub struct Recent {
-    pub run: Run,
+    pub records: Records,
     pub bytes: Rc<Vec<u8>>,
 }
 
@@ -74,51 +74,52 @@ pub struct Recent {
 pub struct Log {
     settings: SpoolSettings,
     boot: [u8; 16],
-    /// Of the checks of all records.
+    /// The key of the checks of all records.
     key: u64,
     states: States,
-    /// By id, ascending. The last takes the writes if `active`.
+    /// The segments, ascending by id. The last one takes the writes if `active`.
     segments: VecDeque<Segment>,
     active: bool,
-    /// A batch was given up: the next begins a new segment, as one may have been begun that says so.
+    /// Whether a batch was given up. The next batch then begins a new segment, as a file whose head names the given-up
+    /// sequences may have been begun.
     is_closed: bool,
-    /// Behind what counts of the last segment may be such a batch.
+    /// Whether bytes of such a batch may lie behind the counted bytes of the last segment.
     is_soiled: bool,
-    /// The first segment that is ours to cut.
+    /// The first segment of this process, which it may cut.
     first_own_segment: u64,
-    /// The active segment has bytes that were not synced.
+    /// Whether the active segment has bytes that were not synced.
     unsynced: bool,
     next_segment: u64,
     open: Batch,
     sealed: Option<Sealed>,
     changes: Changes,
-    /// Batches that were sealed, and the last of them that is in a segment.
+    /// How many batches were sealed, and the number of the last one that is in a segment.
     sealed_count: u64,
     recorded: u64,
-    /// The last write failed.
+    /// Whether the last write failed.
     is_short: bool,
     recent: VecDeque<Recent>,
     recent_size: usize,
-    /// Received messages whose segment is gone.
+    /// How many received messages have lost their segment.
     orphans: u64,
     /// Sums over `segments`: bytes of files that are not all done; messages that are not done, and their bytes.
     live_size: u64,
     unfinished: u64,
     unfinished_size: u64,
-    /// Of all files.
+    /// The bytes of all files.
     files_size: u64,
 }
 
-/// A segment that was given up.
+/// A segment whose messages were dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freed {
-    /// Those that were dropped.
+    /// How many messages were dropped.
     pub messages: u64,
-    /// Of its file.
+    /// The size of the segment's file.
     pub size: u64,
 }
 
-/// What recovery found.
+/// The result of recovery.
 #[derive(Debug)]
 pub struct Found {
     pub states: States,
@@ -129,7 +130,7 @@ pub struct Found {
 }
 
 impl Log {
-    /// `key`: a random number that nobody can know.
+    /// `key` is a random number that no client can know.
     pub fn new(settings: SpoolSettings, boot: [u8; 16], key: u64, found: Found) -> Log {
         let mut log = Log {
             settings,
@@ -166,17 +167,17 @@ impl Log {
         log
     }
 
-    /// All sequences below are in the log; pushed ones from here on are not yet.
+    /// All sequences below this one are in the log. Messages that were pushed from here on are not yet.
     pub fn committed(&self) -> u64 {
         let open = self.open.first_sequence;
-        self.sealed.as_ref().map_or(open, |sealed| sealed.run.first_sequence)
+        self.sealed.as_ref().map_or(open, |sealed| sealed.records.first_sequence)
     }
 
     pub fn next_sequence(&self) -> u64 {
-        self.open.run.end()
+        self.open.records.end()
     }
 
-    /// All sequences below are done.
+    /// All sequences below this one are done.
     pub fn floor(&self) -> u64 {
         self.states.floor()
     }
@@ -189,7 +190,7 @@ impl Log {
         &self.recent
     }
 
-    /// `None`: done, or not committed.
+    /// `None`: the message is done, or not committed.
     pub fn state(&self, sequence: u64) -> Option<State> {
         if sequence < self.committed() { self.states.state(sequence) } else { None }
     }
@@ -226,7 +227,7 @@ impl Log {
         if self.messages() >= self.settings.messages_max {
             return Err(Full::Messages);
         }
-        let sequence = self.open.run.end();
+        let sequence = self.open.records.end();
         let start = format::open_message(&mut self.open.bytes, sequence, time_ms);
         write(&mut self.open.bytes);
         let size = self.open.bytes.len() - start;
@@ -235,12 +236,12 @@ impl Log {
             return Err(full);
         }
         format::close_message(&mut self.open.bytes, start, self.key);
-        self.open.run.add(size as u32, time_ms);
+        self.open.records.add(size as u32, time_ms);
         Ok(sequence)
     }
 
     fn messages(&self) -> u64 {
-        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.run.sizes.len());
+        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.records.sizes.len());
         self.unfinished + self.orphans + (sealed + self.open.count()) as u64
     }
 
@@ -256,16 +257,16 @@ impl Log {
     fn oldest_time_ms(&self) -> Option<u64> {
         let kept = self.segments.iter().find(|segment| segment.unfinished > 0);
         let kept = kept.map(|segment| &segment.messages);
-        if let Some(run) = kept.or(self.sealed.as_ref().map(|sealed| &sealed.run))
-            && !run.is_empty()
+        if let Some(records) = kept.or(self.sealed.as_ref().map(|sealed| &sealed.records))
+            && !records.is_empty()
         {
-            return run.time_of(self.states.floor().max(run.first_sequence));
+            return records.time_of(self.states.floor().max(records.first_sequence));
         }
-        let open = &self.open.run;
+        let open = &self.open.records;
         open.time_of(self.states.floor().max(open.first_sequence + self.open.dropped as u64))
     }
 
-    /// Marks a committed message; `false` when it had that mark, or a higher one, or is not committed.
+    /// Marks a committed message. `false`: it had that mark, or a higher one, or is not committed.
     pub fn mark(&mut self, sequence: u64, mark: Mark) -> bool {
         let before = self.state(sequence);
         let changes = match (before, mark) {
@@ -296,13 +297,13 @@ impl Log {
         true
     }
 
-    /// A batch is being written.
+    /// Whether a batch is being written.
     pub fn is_writing(&self) -> bool {
         self.sealed.is_some()
     }
 
-    /// What stands in `segment` from `sequence` on cannot be read, up to the record of `next`, if there is one, which begins
-    /// at that offset: it counts as done. Says how many messages waited there.
+    /// Gives up the unreadable messages of `segment` from `sequence` on, up to the record of `next`, if there is one,
+    /// which begins at that offset. They count as done. Returns how many of them waited.
     pub fn lose(&mut self, segment: u64, sequence: u64, next: Option<(u64, u64)>) -> u64 {
         let Some(segment) = self.segments.iter_mut().find(|other| other.id == segment) else {
             return 0;
@@ -319,23 +320,23 @@ impl Log {
         lost
     }
 
-    /// Messages that were pushed and are not committed.
+    /// Whether messages were pushed that are not committed.
     pub fn has_uncommitted(&self) -> bool {
-        let sealed = self.sealed.as_ref().is_some_and(|sealed| !sealed.run.is_empty());
-        sealed || !self.open.run.is_empty()
+        let sealed = self.sealed.as_ref().is_some_and(|sealed| !sealed.records.is_empty());
+        sealed || !self.open.records.is_empty()
     }
 
-    /// Whether messages are marked as received that are not in the log as such.
+    /// Whether messages are marked as received whose mark is not in the log.
     pub fn has_unrecorded_received(&self) -> bool {
         let sealed = self.sealed.as_ref().map(|sealed| &sealed.changes);
         sealed.into_iter().chain([&self.changes]).any(Changes::may_have_received)
     }
 
-    /// Of the messages in memory, drops the oldest: those that are too many, and those that nobody will read again.
+    /// Drops the oldest messages in memory: those above the bound, and those that will not be read again.
     fn forget_recent(&mut self) {
         while let Some(oldest) = self.recent.front()
             && (self.recent_size > self.settings.memory_max
-                || oldest.run.end() <= self.states.floor())
+                || oldest.records.end() <= self.states.floor())
         {
             self.recent_size -= oldest.bytes.capacity();
             self.recent.pop_front();
@@ -359,7 +360,7 @@ mod checks {
     use super::*;
 
     impl Log {
-        /// The sums are what they sum up.
+        /// Compares the sums with the parts that they sum up.
         pub fn check(&self) {
             let (mut live_size, mut unfinished, mut unfinished_size, mut received) = (0, 0, 0, 0);
             for segment in &self.segments {

@@ -12,12 +12,12 @@ use super::{Full, SpoolSettings, SyncPolicy};
 use crate::random::Random;
 
 const BOOT: [u8; 16] = [1; 16];
-/// One run of a program has this key, the next one another.
+/// The keys that the runs of a program have in turn.
 const KEYS: [u64; 2] = [7, 8];
 
 type Files = BTreeMap<u64, Vec<u8>>;
 
-/// What happened to the files, in order.
+/// Changes of the files, in order.
 #[derive(Clone, Debug)]
 enum Event {
     Create(u64, Vec<u8>),
@@ -25,11 +25,11 @@ enum Event {
     Sync(u64),
     Delete(u64),
     Truncate(u64, usize),
-    /// What was not synced before can be lost from now on, whatever a later sync says.
+    /// From now on, bytes that were not synced before can be lost, whatever a later sync says.
     SyncFailed(u64),
 }
 
-/// What held when a commit returned.
+/// The state of the log when a commit returned.
 #[derive(Clone, Debug)]
 struct Promise {
     events: usize,
@@ -40,29 +40,30 @@ struct Promise {
 struct World {
     random: Random,
     settings: SpoolSettings,
-    /// Steps fail.
+    /// Whether steps fail.
     fails: bool,
     lives: usize,
     log: Log,
-    /// Files as they were when this life of the log began, and as they are.
+    /// The files at the beginning of this life of the log, and the files now.
     begun: Files,
     files: Files,
     events: Vec<Event>,
     promises: Vec<Promise>,
-    /// Events, and the messages that may be released after them: that they were received is recorded.
+    /// Numbers of events, each with the messages that may be released after it, because it is recorded that they were
+    /// received.
     releasable: Vec<(usize, Vec<u64>)>,
-    /// What was pushed: the last one under a sequence counts.
+    /// The messages that were pushed: the last one under each sequence counts.
     pushed: BTreeMap<u64, Vec<u8>>,
-    /// What was given up under a sequence and may be in a file all the same.
+    /// The messages that were given up under each sequence and may be in a file all the same.
     abandoned: BTreeMap<u64, Vec<Vec<u8>>>,
-    /// When a mark was made: events before it.
+    /// The number of events before each mark was made.
     marked: BTreeMap<(u64, bool), usize>,
     seen: BTreeSet<&'static str>,
-    /// What recovery cut; it is cut off when the next segment is there.
+    /// The bytes that recovery cut. They are cut off the file when the next segment is there.
     torn: Vec<Cut>,
 }
 
-/// Everything that recovery said, and the messages that it found.
+/// The result of recovery, and the messages that it found.
 struct Recovered {
     found: Found,
     cuts: Vec<Cut>,
@@ -201,7 +202,7 @@ impl World {
         assert!(committed <= dropped && dropped <= committed + uncommitted);
     }
 
-    /// After a commit that failed.
+    /// Gives up what a failed commit could not write.
     fn abandon(&mut self) {
         let first = self.log.committed();
         for (&sequence, bytes) in self.pushed.range(first..) {
@@ -213,7 +214,7 @@ impl World {
         assert!(!self.log.has_uncommitted() && self.log.committed() == first);
     }
 
-    /// Whether it succeeded.
+    /// Commits; returns whether that succeeded.
     fn commit(&mut self, fails: bool) -> bool {
         let mut may_seal = true;
         for _ in 0..1000 {
@@ -270,7 +271,7 @@ impl World {
         self.events.push(event);
     }
 
-    /// Part of the step happens.
+    /// Does a part of the step.
     fn fail(&mut self, step: &Step) {
         let mut partly =
             |bytes: &[u8]| bytes[..self.random.below(bytes.len() as u64 + 1) as usize].to_vec();
@@ -299,7 +300,7 @@ impl World {
         events.into_iter().for_each(|event| self.happens(event));
     }
 
-    /// Every state in which SIGKILL could have left the files is recovered and judged.
+    /// Recovers and judges every state in which SIGKILL could have left the files.
     fn crash_everywhere(&mut self) {
         let mut files = self.begun.clone();
         for index in 0..self.events.len() {
@@ -332,14 +333,14 @@ impl World {
         self.judge(&recovered, index, true);
         let mut cuts = recovered.cuts.iter();
         let is_false = |cut: &&Cut| cut.kind != CutKind::Tail && cut.messages_lost > 0;
-        // Where writes fail, files are deleted before it is recorded why.
+        // Where writes fail, files are deleted before the reason is recorded.
         assert!(self.fails || cuts.find(is_false).is_none(), "{:?}", recovered.cuts);
     }
 
-    /// What the power's failure after any event could have left is recovered and judged.
+    /// Recovers and judges states that a power failure after any event could have left.
     fn lose_power_everywhere(&mut self) {
         let mut files = self.begun.clone();
-        // What is on the disk at least: bytes of each file, and files whose deletion may not have reached it.
+        // The least that is on the disk: bytes of each file, and files whose deletion may not have reached it.
         let mut synced: BTreeMap<u64, usize> =
             files.iter().map(|(&id, bytes)| (id, bytes.len())).collect();
         let mut deleted = Files::new();
@@ -356,7 +357,7 @@ impl World {
                 Event::SyncFailed(segment) => drop(failed.insert(*segment)),
                 Event::Create(segment, head) => {
                     synced.insert(*segment, head.len());
-                    // The directory is synced too.
+                    // The directory is synced, too.
                     deleted.clear();
                 }
                 Event::Sync(_) | Event::Write(..) | Event::Truncate(..) => {}
@@ -376,7 +377,7 @@ impl World {
                 }
                 let recovered = recover(&left, [2; 16]);
                 if self.settings.sync != SyncPolicy::EachBatch {
-                    // All may be lost but this: no sequence that the remote may know comes again.
+                    // Everything may be lost but this: no sequence that the remote may know comes again.
                     let held = self.promise_at(index + 1).committed;
                     assert!(recovered.found.next_sequence >= held, "sequences restart");
                     continue;
@@ -390,7 +391,8 @@ impl World {
         self.promises.iter().rev().find(|promise| promise.events <= index).unwrap()
     }
 
-    /// `index` events had happened, and maybe a part of the next. `exact`: the system went on, only the process ended.
+    /// Judges what was recovered after `index` events and maybe a part of the next. `exact`: only the process ended,
+    /// the system went on.
     fn judge(&self, recovered: &Recovered, index: usize, exact: bool) {
         let promise = self.promise_at(index);
         let found = &recovered.found;
@@ -426,7 +428,7 @@ impl World {
                 (Some(State::Received), Some(State::Received)) => {}
                 (Some(_), None) => assert!(was(sequence, true), "{sequence} is lost: {found:?}"),
                 (None, None) => {}
-                // Without power a mark that was not synced is lost; then QoS 1 repeats.
+                // A power failure loses a mark that was not synced; the message is then sent again, as QoS 1 allows.
                 (None, Some(_)) => assert!(!exact, "{sequence} is not done any more"),
                 (Some(State::Received), Some(State::Waiting)) => {
                     panic!("{sequence} is not received any more")
@@ -435,7 +437,7 @@ impl World {
         }
     }
 
-    /// The process ends where it is, and another one goes on.
+    /// Ends the process where it is, and begins another one.
     fn restart(&mut self) {
         let recovered = recover(&self.files, BOOT);
         if !recovered.cuts.is_empty() {
@@ -457,7 +459,8 @@ impl World {
         self.marked.clear();
     }
 
-    /// A byte of a file goes wrong, or a file: only what was there is lost, none comes out changed, and it is told how many.
+    /// Damages a byte of a file, or removes a file. Only messages there are lost, none comes out changed, and their
+    /// number is told.
     fn damage(&mut self) {
         let whole = recover(&self.files, BOOT);
         let waiting = |recovered: &Recovered| -> BTreeSet<u64> {
@@ -468,7 +471,7 @@ impl World {
         let before = waiting(&whole);
         let told_in = |cuts: &[Cut]| -> u64 { cuts.iter().map(|cut| cut.messages_lost).sum() };
         let told_before = told_in(&whole.cuts);
-        // Of the newest nobody behind says that it was there.
+        // No file behind the newest one says that the newest was there.
         let newest = whole.found.segments.back().map_or(u64::MAX, |newest| newest.id);
         for (&segment, bytes) in self.files.iter().filter(|(_, bytes)| !bytes.is_empty()) {
             for _ in 0..3 {
@@ -508,7 +511,7 @@ impl World {
             }
             let recovered = recover(&files, BOOT);
             let lost = before.difference(&waiting(&recovered)).count() as u64;
-            // Bad bytes in front of the gap may be said to have held them.
+            // The lost messages may be counted to bad bytes in front of the gap.
             let told = told_in(&recovered.cuts) - told_before;
             assert!(lost <= told, "{lost} lost: {:?}", recovered.cuts);
             let is_named = recovered.cuts.iter().any(|cut| cut.kind == CutKind::Missing);
@@ -517,13 +520,13 @@ impl World {
     }
 }
 
-/// What a client would publish that wants a record of its own in the log.
+/// The bytes that a client would publish to get a record of its own into the log.
 fn image_of_a_record(next: u64, random: &mut Random) -> Vec<u8> {
     let mut image = Vec::new();
     let sequence = next + random.below(4);
     let start = format::open_message(&mut image, sequence, 1);
     image.extend_from_slice(b"never published");
-    // All is as it should be but for the key, which no client knows.
+    // Everything is right but the key, which no client knows.
     format::close_message(&mut image, start, random.number());
     let junk = random.below(3);
     image.extend((0..junk).map(|_| random.number() as u8));
@@ -549,7 +552,7 @@ fn overwrite(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     file[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
-/// Now and then, garbage behind what was written.
+/// Writes, now and then, garbage behind the segment.
 fn torn_randomly(files: &mut Files, segment: u64, random: &mut Random) -> bool {
     if random.below(4) > 0 {
         return false;
@@ -568,7 +571,7 @@ fn recover(files: &Files, boot: [u8; 16]) -> Recovered {
         let mut fed = 0;
         while let Some(wanted) = recovery.wanted() {
             let from = recovery.offset() as usize;
-            // In pieces that cut heads and records in two.
+            // The bytes are fed in pieces that cut heads and records in two.
             fed = (from + wanted).max(fed + 37).min(bytes.len());
             recovery.feed(&bytes[from..fed]).unwrap();
         }
@@ -610,7 +613,7 @@ fn check(seed: u64, fails: bool, seen: &mut BTreeSet<&'static str>) {
     seen.append(&mut world.seen);
 }
 
-/// A failure comes with its seed, which repeats it alone.
+/// A failure is told with its seed, with which it can be repeated alone.
 fn check_seeds(fails: bool, seeds: Range<u64>, expected: &[&str]) {
     let mut seen = BTreeSet::new();
     for seed in seeds {

@@ -1,8 +1,9 @@
-//! Recovery of a directory's segments after a stop, a crash or damage, without I/O: they are read in order, bad bytes are passed over.
+//! Recovery of a directory's segments after a stop, a crash or damage, without I/O: it reads them in order and passes
+//! over bad bytes.
 //!
 //! Records carry checks with a random key that no packet has, and sequences that go on (`format`, version 2). So
-//! recovery and the reader look for the next record behind bad bytes, whatever payloads hold, and say how many messages
-//! are gone: sequences count them, also those of a missing file, because a file is deleted only when it is recorded
+//! recovery and the reader search for the next record behind bad bytes, whatever payloads hold, and tell how many messages
+//! are gone. Sequences count these, also those of a missing file, because a file is deleted only when it is recorded
 //! that its messages are done (after a write has failed, at once). The newest file's end is bounded by its bytes alone.
 
 use std::collections::VecDeque;
@@ -13,36 +14,37 @@ use super::log::Found;
 use super::segment::Segment;
 use super::states::{Mark, Span, State, States};
 
-/// A segment has fewer messages: all sequences in segments up to `n` are below `(n + 1) * SEQUENCES_PER_SEGMENT`.
+/// A segment has fewer messages than this: all sequences in segments up to `n` are below `(n + 1) *
+/// SEQUENCES_PER_SEGMENT`.
 const SEQUENCES_PER_SEGMENT: u64 = 1 << 32;
 /// Packet ids are sequences modulo this.
 const PACKET_ID_COUNT: u64 = 65_000;
 
 pub const FIRST_SEQUENCE: u64 = 1;
 
-/// What recovery could not use.
+/// Bytes or files that recovery could not use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
     pub kind: CutKind,
-    /// Of [`CutKind::Missing`], the one behind what is missing.
+    /// The segment; for [`CutKind::Missing`], the one behind the missing files.
     pub segment: u64,
     /// Where the bad bytes begin; 0: the segment's head is bad.
     pub offset: u64,
-    /// Of the bad bytes.
+    /// The size of the bad bytes.
     pub size: u64,
-    /// At most so many messages that waited are lost. In front of other messages it is how many did, unless bytes were lost
-    /// that said of some that they were done.
+    /// The most waiting messages that can be lost. In front of good messages the number is exact, unless the bad bytes
+    /// recorded that some of them were done.
     pub messages_lost: u64,
-    /// So many fit into the bad bytes.
+    /// How many messages fit into the bad bytes.
     messages_max: u64,
 }
 
-/// Where bytes could not be used.
+/// The kind of a cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CutKind {
-    /// From the offset to the end: what a crash leaves of the last write, or damage.
+    /// Bad bytes from the offset to the end: a crash cut the last write short, or there is damage.
     Tail,
-    /// In front of good records.
+    /// Bad bytes in front of good records.
     Damage,
     /// Files that are not there.
     Missing,
@@ -73,7 +75,7 @@ impl fmt::Display for Cut {
     }
 }
 
-/// A segment that this program is too old for.
+/// The segment was written by a newer program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownVersion(pub u32);
 
@@ -85,7 +87,7 @@ pub struct Recovery {
     next_segment: u64,
     next_sequence: u64,
     boot: Option<[u8; 16]>,
-    /// Of the newest segment with a head.
+    /// The format of the newest segment with a head.
     format: Format,
     holes: Vec<Hole>,
     cuts: Vec<Cut>,
@@ -93,17 +95,17 @@ pub struct Recovery {
     reading: Option<Reading>,
 }
 
-/// `first..end` is in no segment.
+/// The messages `first..end` are in no segment.
 #[derive(Clone, Copy, Debug)]
 struct Hole {
     first: u64,
     end: u64,
-    /// The first of the cuts that may be why; all behind it may be, up to `cuts_end`.
+    /// The first of the cuts that may have had them. All cuts behind it, up to `cuts_end`, may have had them, too.
     cuts_from: usize,
     cuts_end: usize,
-    /// The segment behind it.
+    /// The segment behind the hole.
     segment: u64,
-    /// The states of all messages before it are known.
+    /// Whether the states of all messages before the hole are known.
     is_told: bool,
 }
 
@@ -111,21 +113,21 @@ struct Hole {
 struct Reading {
     id: u64,
     file_size: u64,
-    /// Of the file, how far it was read.
+    /// How far the file was read.
     offset: u64,
-    /// It has a head, or is read without.
+    /// Whether the segment has a head. If that is damaged, the segment is read without it.
     has_head: bool,
     format: Format,
-    /// Where bytes began that are no record, and nothing good was found since.
+    /// Where bad bytes began, if no good record was found since.
     bad_from: Option<u64>,
     torn: bool,
-    /// A record begins where it is torn.
+    /// Whether a record begins where the segment is torn.
     ends_in_record: bool,
     wanted: usize,
 }
 
 impl Reading {
-    /// The next bytes are no record, or no head: what follows is read without.
+    /// Passes over bytes that are no record, or no head. A segment without a good head is read without it.
     fn pass(&mut self, size: usize) {
         self.has_head = true;
         self.bad_from.get_or_insert(self.offset);
@@ -167,18 +169,19 @@ impl Recovery {
         });
     }
 
-    /// How many bytes from [`Recovery::offset`] on are needed at least to go on. `None`: no more of this segment.
+    /// How many bytes from [`Recovery::offset`] on are needed at least to go on. `None`: no more of this segment is
+    /// needed.
     pub fn wanted(&self) -> Option<usize> {
         let reading = self.reading.as_ref().filter(|reading| !reading.torn)?;
         (reading.offset < reading.file_size).then_some(reading.wanted)
     }
 
-    /// Of the current segment, how far it was read.
+    /// How far the current segment was read.
     pub fn offset(&self) -> u64 {
         self.reading.as_ref().map_or(0, |reading| reading.offset)
     }
 
-    /// Takes the segment's bytes from [`Recovery::offset`] on; says how many it has read.
+    /// Takes the segment's bytes from [`Recovery::offset`] on; returns how many it has read.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, UnknownVersion> {
         let mut used = 0;
         while let Some(reading) = self.reading.as_ref().filter(|reading| !reading.torn) {
@@ -206,7 +209,7 @@ impl Recovery {
                     reading.ends_in_record = has_head && wanted > RECORD_HEAD_SIZE;
                     break;
                 }
-                // Of version 1, whose payloads may look like records, nothing behind is believed.
+                // Payloads of version 1 may look like records, so nothing behind bad bytes is believed.
                 Next::Bad(_) if reading.format == Format::V1 => reading.torn = true,
                 Next::Bad(size) => {
                     reading.pass(size);
@@ -227,7 +230,7 @@ impl Recovery {
                 Next::Good(size)
             }
             Decoded::Incomplete { size } => Next::Wanted(size),
-            // The segments of one run of the program have one key: with that of the segment before, records are found.
+            // All segments of one run of the program have one key, so the key of the segment before finds records here.
             _ => Next::Bad(1),
         })
     }
@@ -241,7 +244,7 @@ impl Recovery {
         }
     }
 
-    /// The segment's file has no more bytes. What was not understood at its end is cut.
+    /// Ends a segment whose file has no more bytes. Bytes at its end that were not understood are cut.
     pub fn end(&mut self) -> Option<&Cut> {
         let reading = self.reading.take()?;
         let good_size = reading.bad_from.unwrap_or(reading.offset);
@@ -256,7 +259,7 @@ impl Recovery {
         let head_size = if offset == 0 { HEAD_SIZE_MIN as u64 } else { 0 };
         let overhead = reading.format.message_overhead() as u64;
         let messages_max = match reading {
-            // Version 1 does not check what a torn record says of its size.
+            // Version 1 does not check the size in a torn record.
             Reading { ends_in_record: true, bad_from: None, format: Format::V2(_), .. } => 1,
             _ => size.saturating_sub(head_size).div_ceil(overhead),
         };
@@ -264,9 +267,9 @@ impl Recovery {
         self.cuts.push(Cut { kind, segment, offset, size, messages_lost: 0, messages_max });
     }
 
-    /// All segments were read. `boot` is that of the machine now.
+    /// Ends recovery: all segments were read. `boot` is the present one of the machine.
     pub fn finish(mut self, boot: [u8; 16]) -> (Found, Vec<Cut>) {
-        // No head behind says how many messages there were.
+        // No later head says how many messages there were.
         let from = self.cuts_in_front();
         for cut in &mut self.cuts[from..] {
             cut.messages_lost = cut.messages_max;
@@ -285,7 +288,8 @@ impl Recovery {
             self.give_up(covered, first);
             covered = covered.max(end);
         }
-        // What is cut, or was not synced before the machine went down, may have had sequences that the remote remembers.
+        // Messages that are cut, or that were not synced before the machine went down, may have had sequences that the
+        // remote remembers.
         if self.boot.is_some_and(|before| before != boot) || !self.cuts.is_empty() {
             let first = self.next_sequence;
             self.next_sequence = beyond(first, self.next_segment);
@@ -308,7 +312,8 @@ impl Recovery {
         (found, self.cuts)
     }
 
-    /// Messages of a hole that waited, as far as is known, were lost with what was cut, or with a file that is missing.
+    /// Counts the messages of a hole that waited, as far as their states are known, as lost with cut bytes or with a
+    /// missing file.
     fn account_for(&mut self, hole: Hole) {
         let mut lost = self.give_up(hole.first, hole.end);
         for cut in &mut self.cuts[hole.cuts_from..hole.cuts_end] {
@@ -316,7 +321,7 @@ impl Recovery {
             cut.messages_lost += by_cut;
             lost -= by_cut;
         }
-        // A program that wrote version 1 deleted files before it recorded why.
+        // A program that wrote version 1 deleted files before it recorded the reason.
         if lost > 0 && hole.is_told {
             let (offset, size, messages_max) = Default::default();
             let (kind, segment) = (CutKind::Missing, hole.segment);
@@ -325,7 +330,8 @@ impl Recovery {
         }
     }
 
-    /// Messages in no segment are done, but those that were received, which have only states left. Says how many waited.
+    /// Gives up messages that are in no segment: they are done, but for received ones, which have only states left.
+    /// Returns how many waited.
     fn give_up(&mut self, first: u64, end: u64) -> u64 {
         let mut count = 0;
         let mut at = self.states.next_waiting(first);
@@ -357,7 +363,7 @@ impl Recovery {
     }
 
     fn begin_segment(&mut self, id: u64, first_sequence: u64, head_size: u64, format: Format) {
-        // What an older segment holds from here on does not count: it was written again.
+        // Messages of an older segment from here on do not count: they were written again.
         for segment in self.segments.iter_mut().rev() {
             if segment.messages.end() <= first_sequence {
                 break;
@@ -423,8 +429,8 @@ impl Recovery {
         true
     }
 
-    /// A good record says that the next message is `place`. It has to be the one behind the last; behind bad bytes, at most as
-    /// many later as fit into them.
+    /// Notes that a good record names `place` as the next message. That must be the message behind the last one; behind
+    /// bad bytes it may be later by at most as many messages as fit into these.
     fn go_on_at(&mut self, place: u64) -> bool {
         let Some(reading) = self.reading.take() else { return false };
         let is_next = match reading.bad_from {
@@ -441,7 +447,7 @@ impl Recovery {
         let fits = size.div_ceil(reading.format.message_overhead() as u64);
         let has_head = self.segments.back().is_some_and(|segment| segment.id == reading.id);
         let Some(count) = place.checked_sub(self.next_sequence) else { return false };
-        // Where the head is bad, the segment may have begun anywhere.
+        // A segment with a bad head may have begun anywhere.
         if has_head && count > fits {
             return false;
         }
@@ -469,16 +475,17 @@ impl Recovery {
     }
 }
 
-/// What the bytes at hand begin with.
+/// The next element of the bytes at hand.
 enum Next {
     Good(usize),
-    /// So many bytes are needed to say it.
+    /// So many bytes are needed to tell.
     Wanted(usize),
-    /// So many are no record.
+    /// So many bytes are no record.
     Bad(usize),
 }
 
-/// A sequence above all that were ever in a segment below `next_segment`, half a round of packet ids away from `last`.
+/// A sequence above all sequences that were ever in a segment below `next_segment`, half a round of packet ids away
+/// from `last`.
 fn beyond(last: u64, next_segment: u64) -> u64 {
     let least = last.max(next_segment.saturating_mul(SEQUENCES_PER_SEGMENT));
     let wanted = (last + PACKET_ID_COUNT / 2) % PACKET_ID_COUNT;

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-/// What was recorded of a message; a message without a mark waits.
+/// The recorded mark of a message; a message without a mark waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// The remote has it (PUBREC came): only PUBREL is left to send.
     Received,
-    /// Acknowledged, refused or dropped: nothing is left to do.
+    /// The message is acknowledged, refused or dropped: nothing is left to do.
     Done,
 }
 
 /// A message that is not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// To be sent, or sent and not answered.
+    /// The message is to be sent, or was sent and not answered.
     Waiting,
     /// The remote has it (PUBREC came): only PUBREL is left to send.
     Received,
@@ -35,7 +35,7 @@ pub struct Span {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct States {
     floor: u64,
-    /// By first sequence: end and mark.
+    /// The end and the mark of each span, by its first sequence.
     spans: BTreeMap<u64, (u64, Mark)>,
 }
 
@@ -50,12 +50,12 @@ impl States {
         states
     }
 
-    /// All sequences below are done.
+    /// All sequences below this one are done.
     pub fn floor(&self) -> u64 {
         self.floor
     }
 
-    /// `None`: done.
+    /// `None`: the message is done.
     pub fn state(&self, sequence: u64) -> Option<State> {
         if sequence < self.floor {
             return None;
@@ -67,7 +67,7 @@ impl States {
         }
     }
 
-    /// Raises the marks of a span; one that is higher already stays.
+    /// Raises the marks of a span. A higher mark stays.
     pub fn set(&mut self, span: Span) {
         let Span { first, end, mark } = span;
         let first = first.max(self.floor);
@@ -108,7 +108,7 @@ impl States {
         }
     }
 
-    /// The first sequence from `from` on that waits; those that were never given out wait too.
+    /// The first sequence from `from` on that waits. Sequences that were never given out count as waiting.
     pub fn next_waiting(&self, from: u64) -> u64 {
         let mut at = from.max(self.floor);
         while let Some(span) = self.span_at(at) {
@@ -126,7 +126,7 @@ impl States {
         at
     }
 
-    /// In order.
+    /// All spans, in order.
     pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
         self.spans.iter().map(|(&first, &(end, mark))| Span { first, end, mark })
     }
@@ -149,7 +149,7 @@ impl States {
         }
     }
 
-    /// `first..end` is free; joined with what it touches if that has the same mark.
+    /// Inserts the span `first..end`, which is free, and joins it with neighbours that touch it and have the same mark.
     fn insert(&mut self, mut first: u64, mut end: u64, mark: Mark) {
         if let Some((&before, &(before_end, before_mark))) = self.spans.range(..first).next_back()
             && before_end == first

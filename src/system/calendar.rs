@@ -3,7 +3,7 @@
 /// Seconds since 1970 as a date, `between`, the time and `zone`: `2001-02-03T04:05:06Z`.
 pub fn text(seconds: u64, between: char, zone: &str) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Years begin in March here, so that the day which some have comes last: H. Hinnant, "chrono-compatible date algorithms".
+    // Years begin in March here, so that the leap day comes last: H. Hinnant, "chrono-compatible date algorithms".
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era =

@@ -7,23 +7,23 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long something that takes a second may take on a machine that is busy.
+/// How long work of one second may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// This test binary again, with one test.
+/// This test binary, to run one test of it.
 pub fn again(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "--nocapture", test]);
     command
 }
 
-/// Ends the process if `work` takes longer than anything here should: what hangs in an executor cannot be left alone.
+/// Ends the process if `work` takes longer than any work here should: a hanging executor cannot be left alone.
 pub fn bounded<T>(work: impl FnOnce() -> T) -> T {
     let test = thread::current().name().unwrap_or_default().to_owned();
     let (ended, end) = mpsc::channel::<()>();
     thread::spawn(move || {
         if end.recv_timeout(PATIENCE * 8) == Err(RecvTimeoutError::Timeout) {
-            // Not by a macro, whose output the harness keeps to itself.
+            // A macro would not do: the harness keeps its output to itself.
             let _ = writeln!(io::stderr(), "{test} hangs");
             std::process::abort();
         }
@@ -33,7 +33,7 @@ pub fn bounded<T>(work: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// Killed when dropped.
+/// A process that is killed when this is dropped.
 pub struct Child(std::process::Child);
 
 impl Drop for Child {
@@ -44,7 +44,7 @@ impl Drop for Child {
 }
 
 impl Child {
-    /// Its output is to be read.
+    /// Starts a process whose output is to be read.
     pub fn spawn(command: &mut Command) -> io::Result<Child> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map(Child)
     }
@@ -53,7 +53,7 @@ impl Child {
         self.0.id()
     }
 
-    /// What it says, as it comes. A line that it was killed in is none.
+    /// Its lines as they come. A line in which it was killed is left out.
     pub fn lines(&mut self) -> Receiver<String> {
         let mut output = BufReader::new(self.0.stdout.take().expect("read once"));
         let (said, lines) = mpsc::channel();
@@ -68,7 +68,7 @@ impl Child {
         lines
     }
 
-    /// All that it says, and how it ends.
+    /// Its whole output and its end.
     pub fn output(command: &mut Command) -> io::Result<Output> {
         let mut child = Child::spawn(command.stderr(Stdio::piped()))?;
         let (stdout, stderr) = (child.0.stdout.take(), child.0.stderr.take());
@@ -81,13 +81,13 @@ impl Child {
         Ok(Output { status, stdout, stderr })
     }
 
-    /// SIGKILL.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.0.kill().unwrap();
         assert!(self.end_within(PATIENCE).is_some(), "it does not die: {}", self.state());
     }
 
-    /// What each of its threads does.
+    /// The state of each of its threads.
     pub fn state(&self) -> String {
         let directory = format!("/proc/{}/task", self.id());
         let mut state = String::new();

@@ -4,7 +4,7 @@ use std::time;
 
 use crate::time::Instant;
 
-/// Milliseconds since the process began, the same on every shard. Read once a turn.
+/// Milliseconds since the process began, the same on every shard. Each shard reads it once a turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     epoch: time::Instant,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-/// A folder of its own, removed at the end.
+/// A folder of a test, which is removed at the end.
 pub struct Folder {
     pub path: PathBuf,
 }

@@ -1,8 +1,8 @@
-//! The two ways in which this process does its input and output, and which of them it takes.
+//! The two ways in which this process does its input and output, and the choice between them.
 //!
 //! The choice is made once, before an executor starts. `auto` tries a ring of the kind that shards use, and takes epoll
 //! where the kernel forbids or lacks it: with a warning, a finding of `ringmq check`, and `$SYS/broker/io`. Where
-//! something has only run out (locked memory, descriptors), the start stops instead.
+//! a resource has only run out (locked memory, descriptors), the start stops instead.
 
 use std::fmt;
 
@@ -10,12 +10,12 @@ use crate::config::IoMode;
 use crate::system::process::Process;
 use crate::system::rings::{Refusal, try_io_uring};
 
-/// What shards, bridges and logs do their input and output with.
+/// The way in which shards, bridges and logs do their input and output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Io {
-    /// A ring of the kernel's for each shard, glommio for what stands beside the shards.
+    /// A ring of the kernel's for each shard; glommio for the tasks beside the shards.
     Uring,
-    /// Readiness and system calls, tokio for what stands beside the shards: where io_uring is refused.
+    /// Readiness and system calls; tokio for the tasks beside the shards. This is for systems that refuse io_uring.
     Epoll,
 }
 
@@ -28,11 +28,11 @@ impl fmt::Display for Io {
     }
 }
 
-/// What was chosen.
+/// The result of the choice.
 #[derive(Clone, Debug)]
 pub struct Choice {
     pub io: Io,
-    /// Why it is not io_uring, if that was tried.
+    /// Why io_uring was not chosen, if it was tried.
     pub refusal: Option<Refusal>,
 }
 
@@ -60,8 +60,8 @@ pub mod tests {
 
     static SKIPPED: AtomicU32 = AtomicU32::new(0);
 
-    /// Whether this process may have rings. If they are refused, it says which test is skipped, why, and how many were. What
-    /// has run out is met by the test itself.
+    /// Whether this process may have rings. If they are refused, a line says which test is skipped, why, and how many
+    /// were. If a resource has run out, the test itself meets that.
     pub fn has_io_uring() -> bool {
         let Err(refusal) = try_io_uring(&Process::read()) else { return true };
         if !refusal.is_lasting {
@@ -70,8 +70,8 @@ pub mod tests {
         let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
         let thread = thread::current();
         let test = thread.name().unwrap_or("a test");
-        // Not by a macro, whose output the harness keeps to itself; in one call, as others write too. The harness may stand in
-        // the middle of a line.
+        // A macro would not do: the harness keeps its output to itself. The line is one call, as other threads write,
+        // too, and the harness may stand in the middle of a line.
         let line = format!("\nSKIPPED {test}: no io_uring: {} (number {count})\n", refusal.what);
         let _ = io::stderr().write_all(line.as_bytes());
         false

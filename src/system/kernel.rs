@@ -1,8 +1,8 @@
-//! The kernel's release, and what depends on it where the kernel itself cannot be asked.
+//! The kernel's release, and facts that follow from it where the kernel itself cannot be asked.
 
 use std::fs;
 
-/// Major and minor.
+/// Major and minor number.
 pub type Release = (u32, u32);
 
 /// The first release on which receives share buffers. A completion does not say where its bytes are: that follows from the
@@ -12,7 +12,7 @@ pub type Release = (u32, u32);
 /// little at once, more and smaller buffers (`receive_buffers`, `receive_buffer_size`) are better there.
 const RELEASE_SHARED_BUFFERS: Release = (6, 18);
 
-/// What `uname -r` says.
+/// The output of `uname -r`.
 pub fn read_release() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     Some(text.trim().to_owned())
@@ -23,7 +23,8 @@ pub fn parse_release(text: &str) -> Option<Release> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// Whether this kernel tells reliably which bytes of a shared buffer are whose; an unknown one is not trusted.
+/// Whether this kernel tells reliably which bytes of a shared buffer belong to which connection; an unknown release is
+/// not trusted.
 pub fn shares_buffers() -> bool {
     let release = read_release().as_deref().and_then(parse_release);
     release.is_some_and(|found| found >= RELEASE_SHARED_BUFFERS)

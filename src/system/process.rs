@@ -13,13 +13,13 @@ use super::kernel;
 /// The number of the capability that lifts the limit on locked memory.
 const CAP_IPC_LOCK: u32 = 14;
 
-/// What is known of this process; `None` where `/proc` does not say.
+/// Facts about this process; `None` where `/proc` does not tell.
 #[derive(Clone, Debug, Default)]
 pub struct Process {
     pub kernel_release: Option<String>,
     /// `kernel.io_uring_disabled`; absent before Linux 6.6.
     pub io_uring_disabled: Option<u32>,
-    /// System calls are filtered.
+    /// Whether system calls are filtered.
     pub is_filtered: bool,
     pub may_lock_memory: bool,
     pub container: Option<Container>,
@@ -48,7 +48,7 @@ impl Process {
     }
 }
 
-/// The soft limit, after it was raised to the hard one or to what is `needed`, as far as that is allowed.
+/// Raises the soft limit to the hard one, or to the `needed` value, as far as that is allowed; returns the soft limit.
 pub fn raise_limit(resource: Resource, needed: u64) -> io::Result<u64> {
     let (soft, hard) = resource_limit(resource)?;
     let wanted = hard.max(needed);

@@ -17,13 +17,13 @@ const RING_ENTRIES: u32 = 8;
 const RING_TRIES: u32 = 10;
 const RING_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why io_uring cannot be had, and what to do.
+/// Why this process cannot have io_uring, and what to do.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub what: String,
     pub remedy: String,
-    /// Another try would end the same way: io_uring is forbidden here, or this kernel does not have it. What has run out may be
-    /// back by then.
+    /// Whether another try would end the same way: io_uring is forbidden here, or this kernel does not have it. A
+    /// resource that has run out may be back by then.
     pub is_lasting: bool,
 }
 
@@ -45,8 +45,8 @@ pub fn try_io_uring(process: &Process) -> Result<(), Refusal> {
         let release = release.unwrap_or_default();
         return Err(too_old(format!("Linux {release} does not have what rings need here")));
     }
-    // On a thread that ends with it: the kernel interrupts the thread of a ring that is gone once more, and a call of the
-    // embedder's that waits would fail with EINTR.
+    // The ring has a thread that ends with it. The kernel interrupts the thread of a ring that is gone once more, and a
+    // call of the embedder's that waits would fail with EINTR.
     let tried = thread::Builder::new().name("try-io-uring".into()).spawn(try_ring);
     let tried = tried.and_then(|thread| thread.join().expect("it does not panic"));
     match tried {
@@ -56,23 +56,23 @@ pub fn try_io_uring(process: &Process) -> Result<(), Refusal> {
     }
 }
 
-/// The first operation that shards need and that the kernel lacks.
+/// Returns the first operation that shards need and that the kernel lacks.
 fn try_ring() -> io::Result<Option<&'static str>> {
     let mut ring = set_up_ring()?;
     do_nothing(&mut ring)?;
     missing_operation(&ring)
 }
 
-/// Goes all the way through the kernel.
+/// Has the ring do nothing, all the way through the kernel.
 fn do_nothing(ring: &mut IoUring) -> io::Result<()> {
     let mut probe = Probe::new();
-    // Refused separately by some filters.
+    // Some filters refuse this call alone.
     ring.submitter().register_probe(&mut probe)?;
     ring.submit_and_wait(0).map(drop)
 }
 
-/// Small, because what a ring locked is given back only some time after it is gone: a broker that was just restarted
-/// waits for that.
+/// The ring is small, because its locked memory is given back only some time after it is gone: a broker that was just
+/// restarted waits for that.
 fn set_up_ring() -> io::Result<IoUring> {
     let mut tries = 1;
     loop {

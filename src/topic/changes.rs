@@ -1,28 +1,29 @@
-//! Filters with wildcards that have changed, in constant memory: whether a topic may be meant by one that changed since.
+//! Which filters with wildcards have changed, in constant memory: it tells whether one that changed may mean a topic.
 
 use crate::arena::allocated;
 use crate::hash::KeyedHash;
 use smallvec::SmallVec;
 
-/// When filters with wildcards have changed. What was found for a topic at a version holds as long as `since` says so.
+/// Which filters with wildcards have changed. A route that was found at a version holds as long as `since` says that no
+/// change touched its topic.
 ///
-/// A filter is known by its shape, which says where its wildcards stand, and by the names between them. A topic is meant by one
-/// filter of a shape at most: the names that the topic has at the same levels are hashed as the filter's names were, and the
-/// hash finds two stamps, as in a Bloom filter. Each holds the version of the last change of a filter that leads to it.
+/// A filter is known by its shape, which says where its wildcards stand, and by the names between them. At most one filter of a
+/// shape means a topic: the names that the topic has at the same levels are hashed as the filter's names were, and the
+/// hash finds two stamps, as in a Bloom filter. Each stamp holds the version of the last change of a filter that leads to it.
 ///
 /// Invariants worth naming:
-/// - A change that means a topic is never missed. Filters may share stamps, and a shape may be forgotten: then a topic is said
-///   to be touched that is not.
-/// - A change costs the same whatever has changed before and whatever is remembered of topics.
+/// - A change that means a topic is never missed. Filters may share stamps, and a shape may be forgotten: then a topic
+///   is said to be touched although it is not.
+/// - The cost of a change depends neither on earlier changes nor on the number of routes.
 pub struct Changes {
     /// Shapes with the version of their last change, the latest first.
     shapes: SmallVec<[(Shape, u64); SHAPES_MAX]>,
-    /// The version of the last change of all filters that lead there; the count is a power of two.
+    /// Each stamp is the version of the last change of all filters that lead to it; the count is a power of two.
     stamps: Box<[u64]>,
     /// The hash of a name without bytes.
     seed: u64,
     version: u64,
-    /// Below this version nothing is known of some change.
+    /// Changes before this version may have been forgotten.
     known_from: u64,
 }
 
@@ -33,34 +34,34 @@ pub struct Since {
     pub steps: u64,
 }
 
-/// What `Changes` looks at of a topic: 20 bits of the hash of each name, above the count of levels.
+/// What `Changes` reads of a topic: 20 bits of the hash of each name, above the count of levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Levels {
-    /// Two words, as an alignment of 16 bytes costs those who hold it more.
+    /// Two words instead of one `u128`, whose alignment of 16 bytes would make holders larger.
     words: [u64; 2],
 }
 
 /// Where the wildcards of a filter stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
-    /// The names among the levels.
+    /// A bit for each level that is a name.
     mask: u128,
-    /// Levels, `#` not counted.
+    /// Levels, not counting `#`.
     level_count: u64,
-    /// `#` follows, or further levels that are not looked at.
+    /// Whether `#` follows, or further levels that are not compared.
     is_open: bool,
 }
 
-/// Shapes that are known. A search of subscriptions takes longer than a look at all of them.
+/// How many shapes are remembered. A search of subscriptions takes longer than a comparison with all of them.
 const SHAPES_MAX: usize = 32;
 
-/// Shapes whose look takes about as long as a step of other work.
+/// Comparing so many shapes takes about as long as one step of other work.
 const SHAPES_PER_STEP: usize = 8;
 
-/// Levels that are looked at: further ones of a filter mean every level.
+/// How many levels are compared: further levels of a filter match every level.
 const LEVELS_MAX: usize = 6;
 
-/// Odd factors without a pattern in their bits.
+/// Two odd factors without a pattern in their bits.
 const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93];
 
 const COUNT_BITS: usize = 8;
@@ -69,13 +70,13 @@ const NAME_BITS: usize = 20;
 const _: () = assert!(COUNT_BITS + LEVELS_MAX * NAME_BITS == u128::BITS as usize);
 
 impl Changes {
-    /// A version behind which everything has changed.
+    /// The version of a route that was never found: every topic counts as touched since then.
     pub const NEVER: u64 = 0;
 
-    /// `since` takes no more steps than this.
+    /// `since` takes at most so many steps.
     pub const STEPS_MAX: usize = 1 + SHAPES_MAX / SHAPES_PER_STEP;
 
-    /// `stamp_count`, a power of two of at most 2^20, bounds how many changes are told apart: each stamp takes 8 bytes.
+    /// `stamp_count`, a power of two of at most 2^20, bounds how many changes are told apart. Each stamp takes 8 bytes.
     pub fn new(hash: &KeyedHash, stamp_count: usize) -> Changes {
         assert!(stamp_count.is_power_of_two() && stamp_count <= 1 << 20);
         Changes {
@@ -87,7 +88,7 @@ impl Changes {
         }
     }
 
-    /// A filter with wildcards has changed: who subscribes to it, or how.
+    /// Notes that a filter with wildcards has changed: its subscribers, or their options.
     pub fn note(&mut self, filter: &str) {
         self.version += 1;
         let (levels, shape) = self.filter(filter);
@@ -108,19 +109,19 @@ impl Changes {
         self.shapes[0] = (shape, self.version);
     }
 
-    /// Moves with every change that is noted.
+    /// The version, which grows with every change that is noted.
     #[inline(always)]
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// What `since` asks for.
+    /// The levels of a topic, for `since`.
     pub fn levels(&self, topic: &str) -> Levels {
         self.names(topic).0
     }
 
-    /// Whether a change behind `version` may have touched a topic with these levels. A topic whose first level begins with `$`
-    /// is not told apart from others.
+    /// Whether a change after `version` may have touched a topic with these levels. A topic whose first level begins
+    /// with `$` is not told apart from others.
     #[inline]
     pub fn since(&self, version: u64, levels: Levels) -> Since {
         let mut looked_at = 0;
@@ -142,12 +143,12 @@ impl Changes {
         Since { is_touched, steps: 1 + (looked_at / SHAPES_PER_STEP) as u64 }
     }
 
-    /// The memory held, in bytes.
+    /// The memory in use, in bytes.
     pub fn bytes(&self) -> usize {
         allocated(size_of_val(&*self.stamps))
     }
 
-    /// What is known of a filter.
+    /// The names and the shape of a filter.
     fn filter(&self, filter: &str) -> (Levels, Shape) {
         let (path, is_open) = match filter.strip_suffix('#') {
             Some(path) => (path.strip_suffix('/').unwrap_or(path), true),
@@ -162,8 +163,8 @@ impl Changes {
         (levels, Shape { mask, level_count, is_open })
     }
 
-    /// The names of a text, and at which levels another one than `+` stands. A hash of a name that happens to be that of `+` makes
-    /// a filter mean more topics, never fewer.
+    /// The names of a text, and a bit for each level that is not `+`. Where the hash of a name equals the hash of `+`,
+    /// a filter means more topics, never fewer.
     fn names(&self, text: &str) -> (Levels, u128) {
         let mut bits = 0;
         let mut mask = 0;
@@ -191,7 +192,7 @@ impl Changes {
         (Levels { words: [bits as u64, (bits >> 64) as u64] }, mask)
     }
 
-    /// Where the last change of a filter stands, by its shape and the names of its levels.
+    /// The indices of the stamps of a filter, by its shape and the names of its levels.
     #[inline(always)]
     fn stamps(&self, shape: &Shape, levels: Levels) -> [usize; 2] {
         let size = shape.level_count << 1 | u64::from(shape.is_open);
@@ -205,7 +206,7 @@ impl Changes {
 }
 
 impl Levels {
-    /// Levels; those above `LEVELS_MAX` count as one.
+    /// The count of levels; levels above `LEVELS_MAX` count as one.
     #[inline]
     fn count(self) -> u64 {
         self.words[0] & ((1 << COUNT_BITS) - 1)
@@ -303,7 +304,7 @@ mod tests {
         let is_touched = |changes: &Changes, version| changes.since(version, topic).is_touched;
         assert!(!is_touched(&changes, 1), "all shapes are known");
         assert!(is_touched(&changes, Changes::NEVER));
-        // The first shape is the latest now, so that the second one is forgotten.
+        // The first shape is the latest now, so the second one is forgotten.
         changes.note(&filter(1));
         changes.note(&filter(SHAPES_MAX + 1));
         assert!(is_touched(&changes, 2), "the second change is not known any more");

@@ -1,4 +1,4 @@
-//! Topic filters: what a SUBSCRIBE asks for, and whether a topic is meant by it.
+//! Topic filters: how a SUBSCRIBE names topics, and whether a filter means a topic.
 
 use std::fmt;
 
@@ -59,7 +59,7 @@ pub fn parse_filter(
     Ok(subscribed)
 }
 
-/// Whether `topic` is meant by `filter`. Both are valid; neither is normalized [MQTT-4.7.3-4].
+/// Whether `filter` means `topic`. Both are valid; neither is normalized [MQTT-4.7.3-4].
 pub fn matches(filter: &str, topic: &str) -> bool {
     // [MQTT-4.7.2-1]
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
@@ -67,7 +67,7 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     }
     let mut levels = topic.split('/');
     for wanted in filter.split('/') {
-        // Also without a further level: `a/#` means `a` as well.
+        // `a/#` means `a` as well: no further level is needed.
         if wanted == "#" {
             return true;
         }

@@ -15,13 +15,14 @@ use patterns::Patterns;
 use subscribers::Subscribers;
 use trie::Trie;
 
-/// Who subscribes to what. Filters without wildcards are found by their hash, the others in a trie of levels.
+/// Which subscriber has subscribed to which filter. Filters without wildcards are found by their hash, the others in a
+/// trie of levels.
 ///
 /// Invariants worth naming:
 /// - What `matches` reports, and in which order, depends on nothing but the calls made before: no address, no random
 ///   state.
 /// - A filter without subscribers holds no memory of its own.
-/// - No call does work for more than a small part of the filters: nothing stops the shard while a table grows.
+/// - No call visits more than a small part of the filters: a growing table does not stop the shard.
 pub struct Index<K, V> {
     exact: PartedTable<Exact<K, V>>,
     wild: Trie<K, V>,
@@ -31,11 +32,11 @@ pub struct Index<K, V> {
     subscription_count: usize,
     /// Subscriptions to filters with wildcards.
     wild_count: usize,
-    /// Subscribers that a filter without wildcards has had at most since there were none at all.
+    /// The most subscribers that one filter without wildcards has had since the index was last empty of such filters.
     exact_most: usize,
     /// Filters without wildcards that have a subscriber.
     exact_count: usize,
-    /// What exact filters and their subscribers hold outside the table.
+    /// Bytes that exact filters and their subscribers hold outside the table.
     exact_size: usize,
 }
 
@@ -103,9 +104,9 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         self.subscribers(filter).map_or(0, Subscribers::len)
     }
 
-    /// Calls `found` for every subscription whose filter means `topic`: a key once for each such filter. Allocates
-    /// nothing as long as no filter has more than some 128 levels. Returns how many filters, or beginnings of filters that
-    /// they share, were looked at.
+    /// Calls `found` for every subscription whose filter means `topic`: a key once for each such filter. It allocates
+    /// nothing as long as no filter has more than some 128 levels. Returns how many filters, or beginnings that filters
+    /// share, the search visited.
     pub fn matches(&self, topic: &str, mut found: impl FnMut(&K, &V)) -> usize {
         if let Some(subscribers) = self.exact(topic) {
             subscribers.each(&mut found);
@@ -122,18 +123,18 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         self.subscription_count
     }
 
-    /// No topic's search looks at more: filters, and beginnings of filters that they share.
+    /// The most filters, or beginnings that filters share, that the search for one topic visits.
     pub fn visits_max(&self) -> usize {
         2 + self.patterns.visits_max()
     }
 
-    /// No topic's search finds more subscriptions.
+    /// The most subscriptions that the search for one topic finds.
     pub fn found_max(&self) -> usize {
         self.exact_most + self.patterns.found_max()
     }
 
-    /// What an index with keys of type `Other`, which only knows that somebody subscribes, takes for the filters with wildcards:
-    /// an estimate.
+    /// Bytes that an index with keys of type `Other` takes for the filters with wildcards, if it only knows that a
+    /// filter has a subscriber: an estimate.
     pub fn wild_bytes_as<Other>(&self) -> usize {
         let node_size = size_of::<nodes::Node<Other, ()>>() + size_of::<nodes::NodeIndex>() * 2;
         self.wild.node_count() * node_size + self.wild.names_size()
@@ -144,7 +145,7 @@ impl<K: Copy + Ord + Hash, V: Copy> Index<K, V> {
         self.exact_count
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
         self.exact.bytes() + self.exact_size + self.wild.bytes() + self.patterns.bytes()
     }
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_that_is_told_is_that_which_is_held() {
+    fn the_memory_that_is_told_is_the_memory_in_use() {
         for (count, subscriber_count, prefix, size) in [
             (5_000, 1, "a", 10),
             (5_000, 1, "a/+/c", 10),
@@ -238,17 +239,17 @@ mod tests {
         ] {
             let mut index: Index<(u32, u32, u32), u64> = Index::new(KeyedHash::new(7));
             let empty = index.bytes();
-            let held = allocation_counter::measure(|| {
+            let used = allocation_counter::measure(|| {
                 for n in 0..count {
                     let filter = format!("{n}{:x<size$}/{prefix}", "");
                     (0..subscriber_count).for_each(|key| _ = index.insert(&filter, (key, 1, 1), 7));
                 }
             });
-            let held = held.bytes_current + 16 * held.count_current;
+            let used = used.bytes_current + 16 * used.count_current;
             let told = (index.bytes() - empty) as i64;
             assert!(
-                told * 10 >= held * 8 && told * 8 <= held * 10,
-                "{count} of {prefix}: {told} are told, {held} are held"
+                told * 10 >= used * 8 && told * 8 <= used * 10,
+                "{count} of {prefix}: {told} are told, {used} are in use"
             );
         }
     }
@@ -272,10 +273,10 @@ mod tests {
         let mut random = Random::new(5);
         let mut below = |count: u64| random.below(count);
         let mut index = index();
-        let mut held: Vec<(String, u32)> = Vec::new();
+        let mut kept: Vec<(String, u32)> = Vec::new();
         for _ in 0..20_000 {
-            if below(3) == 0 && !held.is_empty() {
-                let (filter, key) = held.swap_remove(below(held.len() as u64) as usize);
+            if below(3) == 0 && !kept.is_empty() {
+                let (filter, key) = kept.swap_remove(below(kept.len() as u64) as usize);
                 index.remove(&filter, key);
             } else {
                 let depth = 1 + below(4);
@@ -285,7 +286,7 @@ mod tests {
                 }
                 let (filter, key) = (filter.join("/"), below(6) as u32);
                 if index.insert(&filter, key, 0).is_none() {
-                    held.push((filter, key));
+                    kept.push((filter, key));
                 }
             }
             let topic: Vec<&str> = (0..1 + below(5)).map(|_| levels[below(2) as usize]).collect();
@@ -293,7 +294,7 @@ mod tests {
             let visit_count = index.matches(&topic.join("/"), |_, _| found_count += 1);
             assert!(found_count <= index.found_max() && visit_count <= index.visits_max());
         }
-        for (filter, key) in held {
+        for (filter, key) in kept {
             index.remove(&filter, key);
         }
         assert_eq!((index.found_max(), index.visits_max()), (0, 2));

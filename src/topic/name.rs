@@ -1,4 +1,4 @@
-//! Topic names: what a PUBLISH or a will may be addressed to.
+//! Topic names, to which a PUBLISH or a will is addressed.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ pub fn check_name(topic: &str, size_max: usize, levels_max: usize) -> Result<(),
         Some(_) => return Err(NameError::Wildcard),
         None => {}
     }
-    // A topic of n bytes has n + 1 levels at most: few need the count.
+    // A topic of n bytes has n + 1 levels at most, so few topics need the count.
     if bytes.len() >= levels_max && memchr_iter(b'/', bytes).count() >= levels_max {
         return Err(NameError::TooManyLevels);
     }

@@ -13,12 +13,12 @@ pub struct RetainedStore<T> {
     messages: BTreeMap<Box<str>, T>,
 }
 
-/// How far a scan came.
+/// Where a scan ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScanEnd {
-    /// All that the filter means was found.
+    /// The scan found all messages that the filter means.
     Done,
-    /// The scan goes on after this topic, which need not exist any more then.
+    /// The scan goes on after this topic, which may be gone by then.
     More(Box<str>),
 }
 
@@ -30,7 +30,7 @@ impl<T> RetainedStore<T> {
     /// Stores the message of a valid topic name; returns the one it replaces.
     pub fn insert(&mut self, topic: &str, message: T) -> Option<T> {
         match self.messages.get_mut(topic) {
-            Some(held) => Some(std::mem::replace(held, message)),
+            Some(previous) => Some(std::mem::replace(previous, message)),
             None => self.messages.insert(topic.into(), message),
         }
     }
@@ -51,8 +51,8 @@ impl<T> RetainedStore<T> {
         self.messages.is_empty()
     }
 
-    /// Calls `found` for the messages that `filter` means, in the order of their topics, and looks at no more than
-    /// `visit_max` (but one at least), matching or not. `after` is what the scan before this one returned.
+    /// Calls `found` for the messages that `filter` means, in the order of their topics. It looks at no more than
+    /// `visit_max` topics (but at one at least), matching or not. `after` is what the previous scan returned.
     ///
     /// A message that is stored during the whole of a scan in pieces is found exactly once.
     pub fn scan(
@@ -68,8 +68,8 @@ impl<T> RetainedStore<T> {
         })
     }
 
-    /// As `scan`; it also ends, to go on later, after a message for which `found` returns false. Each topic that it looks at
-    /// is taken from `visits_left`; it looks at one in any case.
+    /// As `scan`; the scan also ends, to go on later, after a message for which `found` returns false. Each topic that
+    /// it looks at is subtracted from `visits_left`; it looks at one in any case.
     pub fn scan_while(
         &self,
         filter: &str,
@@ -92,25 +92,25 @@ impl<T> RetainedStore<T> {
                 target.push_str(literal_prefix(filter));
                 Bound::Included(target.as_str())
             }
-            Some(after) => match step(filter, after, &mut target) {
-                Step::Match | Step::Next => Bound::Excluded(after),
-                Step::Seek => Bound::Included(target.as_str()),
-                Step::End => return ScanEnd::Done,
+            Some(after) => match fit(filter, after, &mut target) {
+                Fit::Match | Fit::Next => Bound::Excluded(after),
+                Fit::Seek => Bound::Included(target.as_str()),
+                Fit::End => return ScanEnd::Done,
             },
         };
         let mut messages = self.messages.range::<str, _>((first, Bound::Unbounded));
         while let Some((topic, message)) = messages.next() {
             *visits_left = visits_left.saturating_sub(1);
             let mut more = *visits_left > 0;
-            match step(filter, topic, &mut target) {
-                Step::Match => more &= found(topic, message),
-                Step::Next => {}
-                Step::Seek if more => {
+            match fit(filter, topic, &mut target) {
+                Fit::Match => more &= found(topic, message),
+                Fit::Next => {}
+                Fit::Seek if more => {
                     let from = Bound::Included(target.as_str());
                     messages = self.messages.range::<str, _>((from, Bound::Unbounded));
                 }
-                Step::Seek => {}
-                Step::End => return ScanEnd::Done,
+                Fit::Seek => {}
+                Fit::End => return ScanEnd::Done,
             }
             if !more {
                 return ScanEnd::More(topic.clone());
@@ -126,40 +126,40 @@ impl<T> Default for RetainedStore<T> {
     }
 }
 
-/// What a topic says about a filter, and about where the next topic is that can match it.
+/// Whether a topic matches a filter, and where the next topic stands that can match it.
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
+enum Fit {
     Match,
-    /// No match; the next topic may be one.
+    /// The topic does not match; the next one may.
     Next,
-    /// No match, and none before the target, which is greater than the topic.
+    /// The topic does not match, nor does any before the target, which is greater than the topic.
     Seek,
-    /// No match, and none after it.
+    /// The topic does not match, nor does any after it.
     End,
 }
 
 /// Walks the levels of a wildcard filter and of a topic side by side. In the order of bytes, the topics below `a/x` do
 /// not follow `a/x` at once: names such as `a/x-y` stand between, since `-` is less than `/`. All topics with the prefix
 /// `a/x/` stand together, and `a/x0` is greater than all of them (`0` follows `/`).
-fn step(filter: &str, topic: &str, target: &mut String) -> Step {
+fn fit(filter: &str, topic: &str, target: &mut String) -> Fit {
     // [MQTT-4.7.2-1]
     if filter.starts_with(['+', '#']) && topic.starts_with('$') {
         return seek(target, "", "%");
     }
-    // The end of the last level that a `+` took: only there another name can be tried.
-    let mut turn = None;
+    // The end of the last level that a `+` took: a search goes on only with another name there.
+    let mut branch = None;
     let mut start = 0;
     let mut levels = filter.split('/');
     let mut wanted = levels.next();
     while let Some(level) = wanted {
         wanted = levels.next();
         if level == "#" {
-            return Step::Match;
+            return Fit::Match;
         }
         let rest = &topic[start..];
         let end = start + memchr(b'/', rest.as_bytes()).unwrap_or(rest.len());
         if level == "+" {
-            turn = Some(end);
+            branch = Some(end);
         } else if level != &topic[start..end] {
             if rest < level {
                 return seek(target, &topic[..start], level);
@@ -169,18 +169,18 @@ fn step(filter: &str, topic: &str, target: &mut String) -> Step {
             if wanted.is_some() && follows.is_some_and(|byte| byte < b'/') {
                 seek(target, &topic[..start], level);
                 target.push('/');
-                return Step::Seek;
+                return Fit::Seek;
             }
-            return seek_turn(target, topic, turn);
+            return seek_branch(target, topic, branch);
         }
         let topic_ends = end == topic.len();
         match wanted {
-            None if topic_ends => return Step::Match,
-            // All with this prefix have too many levels.
-            None => return seek_turn(target, topic, turn),
-            Some("#") => return Step::Match,
+            None if topic_ends => return Fit::Match,
+            // All topics with this prefix have too many levels.
+            None => return seek_branch(target, topic, branch),
+            Some("#") => return Fit::Match,
             // Longer names of this level stand before its children.
-            Some(_) if topic_ends && level == "+" => return Step::Next,
+            Some(_) if topic_ends && level == "+" => return Fit::Next,
             Some(_) if topic_ends => return seek(target, topic, "/"),
             Some(_) => start = end + 1,
         }
@@ -188,25 +188,25 @@ fn step(filter: &str, topic: &str, target: &mut String) -> Step {
     unreachable!("a filter's last level decides")
 }
 
-fn seek(target: &mut String, prefix: &str, name: &str) -> Step {
+fn seek(target: &mut String, prefix: &str, name: &str) -> Fit {
     target.clear();
     target.push_str(prefix);
     target.push_str(name);
-    Step::Seek
+    Fit::Seek
 }
 
-/// To the next name for the level that ends at `turn`: no topic with this name, from here on, matches.
-fn seek_turn(target: &mut String, topic: &str, turn: Option<usize>) -> Step {
-    match turn {
+/// Seeks the next name for the level that ends at `branch`: no later topic with the present name matches.
+fn seek_branch(target: &mut String, topic: &str, branch: Option<usize>) -> Fit {
+    match branch {
         Some(end) => {
             debug_assert_eq!(topic.as_bytes().get(end), Some(&b'/'));
             seek(target, &topic[..end], "0")
         }
-        None => Step::End,
+        None => Fit::End,
     }
 }
 
-/// The levels before the first wildcard: no topic less than them matches.
+/// The levels before the first wildcard: no topic that is less matches.
 fn literal_prefix(filter: &str) -> &str {
     let wildcard = filter.find(['+', '#']).unwrap_or(filter.len());
     filter[..wildcard].strip_suffix('/').unwrap_or("")

@@ -6,15 +6,15 @@ use slab::Slab;
 
 use crate::arena::{allocated, tree_size};
 
-/// A shared group: members in the order of their turns. Only members with credit, room for a message, have a turn.
+/// A shared group: members in the order of their turns. Only members with credit, room for a message, are in the ring of turns.
 ///
 /// Invariant: a member is in the ring of turns if and only if its credit is above 0.
 #[derive(Clone, Debug)]
 pub struct Members<M, V> {
-    places: BTreeMap<M, usize>,
+    indices: BTreeMap<M, usize>,
     members: Slab<Member<M, V>>,
-    /// Whose turn it is.
-    turn: Option<usize>,
+    /// The member that is next.
+    next: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -22,118 +22,118 @@ struct Member<M, V> {
     member: M,
     value: V,
     credit: u32,
-    /// Neighbours in the ring of turns; without meaning outside of it.
+    /// The neighbours in the ring of turns; meaningless for a member outside of it.
     before: usize,
     after: usize,
 }
 
 impl<M: Copy + Ord, V: Copy> Members<M, V> {
     pub fn new() -> Members<M, V> {
-        Members { places: BTreeMap::new(), members: Slab::new(), turn: None }
+        Members { indices: BTreeMap::new(), members: Slab::new(), next: None }
     }
 
-    /// Adds a member, whose turn comes after all others', or gives a member a new value and credit: then the previous
-    /// value is returned.
+    /// Adds a member, behind all others in the ring of turns, or gives a member a new value and credit. Returns the
+    /// previous value.
     pub fn join(&mut self, member: M, value: V, credit: u32) -> Option<V> {
-        if let Some(&place) = self.places.get(&member) {
-            let previous = std::mem::replace(&mut self.members[place].value, value);
-            self.set_credit(place, credit);
+        if let Some(&index) = self.indices.get(&member) {
+            let previous = std::mem::replace(&mut self.members[index].value, value);
+            self.set_credit(index, credit);
             return Some(previous);
         }
-        let place = self.members.insert(Member { member, value, credit: 0, before: 0, after: 0 });
-        self.places.insert(member, place);
-        self.set_credit(place, credit);
+        let index = self.members.insert(Member { member, value, credit: 0, before: 0, after: 0 });
+        self.indices.insert(member, index);
+        self.set_credit(index, credit);
         None
     }
 
     pub fn leave(&mut self, member: &M) -> Option<V> {
-        let place = self.places.remove(member)?;
-        self.set_credit(place, 0);
-        Some(self.members.remove(place).value)
+        let index = self.indices.remove(member)?;
+        self.set_credit(index, 0);
+        Some(self.members.remove(index).value)
     }
 
-    /// The member whose turn it is, if any has credit; takes one credit from it.
+    /// The member that is next, if any has credit; takes one credit from it.
     pub fn pick(&mut self) -> Option<(M, V)> {
-        let place = self.turn?;
-        let Member { member, value, credit, after, .. } = self.members[place];
-        self.turn = Some(after);
-        self.set_credit(place, credit - 1);
+        let index = self.next?;
+        let Member { member, value, credit, after, .. } = self.members[index];
+        self.next = Some(after);
+        self.set_credit(index, credit - 1);
         Some((member, value))
     }
 
-    /// Gives a member room for `count` more messages; false if it is none.
+    /// Gives a member room for `count` more messages; `false`: there is no such member.
     pub fn credit(&mut self, member: &M, count: u32) -> bool {
-        let Some(&place) = self.places.get(member) else { return false };
-        self.set_credit(place, self.members[place].credit.saturating_add(count));
+        let Some(&index) = self.indices.get(member) else { return false };
+        self.set_credit(index, self.members[index].credit.saturating_add(count));
         true
     }
 
-    /// A member without credit stays a member and is not picked.
+    /// Takes a member's credit away. Such a member stays a member and is not picked.
     pub fn clear_credit(&mut self, member: &M) {
-        if let Some(&place) = self.places.get(member) {
-            self.set_credit(place, 0);
+        if let Some(&index) = self.indices.get(member) {
+            self.set_credit(index, 0);
         }
     }
 
     pub fn get(&self, member: &M) -> Option<V> {
-        self.places.get(member).map(|&place| self.members[place].value)
+        self.indices.get(member).map(|&index| self.members[index].value)
     }
 
-    /// Room for messages that a member has; 0 if it is none.
+    /// Room for messages that a member has; 0: there is no such member.
     pub fn credit_of(&self, member: &M) -> u32 {
-        self.places.get(member).map_or(0, |&place| self.members[place].credit)
+        self.indices.get(member).map_or(0, |&index| self.members[index].credit)
     }
 
     /// All members with their values, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (M, V)> {
-        self.places.iter().map(|(&member, &place)| (member, self.members[place].value))
+        self.indices.iter().map(|(&member, &index)| (member, self.members[index].value))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.indices.is_empty()
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
-        tree_size(self.places.len(), size_of::<(M, usize)>())
+        tree_size(self.indices.len(), size_of::<(M, usize)>())
             + allocated(self.members.capacity() * size_of::<Member<M, V>>())
     }
 
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.indices.len()
     }
 
-    /// Whether `pick` finds someone.
+    /// Whether `pick` finds a member.
     pub fn has_credit(&self) -> bool {
-        self.turn.is_some()
+        self.next.is_some()
     }
 
-    fn set_credit(&mut self, place: usize, credit: u32) {
-        let had = std::mem::replace(&mut self.members[place].credit, credit);
+    fn set_credit(&mut self, index: usize, credit: u32) {
+        let had = std::mem::replace(&mut self.members[index].credit, credit);
         match (had > 0, credit > 0) {
-            (false, true) => self.enter_ring(place),
-            (true, false) => self.leave_ring(place),
+            (false, true) => self.enter_ring(index),
+            (true, false) => self.leave_ring(index),
             _ => {}
         }
     }
 
-    /// At the end of the turns, which is before the one whose turn it is.
-    fn enter_ring(&mut self, place: usize) {
-        let after = *self.turn.get_or_insert(place);
-        // Alone in the ring: its own neighbour.
-        let before = if after == place { place } else { self.members[after].before };
-        self.members[place].before = before;
-        self.members[place].after = after;
-        self.members[before].after = place;
-        self.members[after].before = place;
+    /// Puts a member at the end of the turns, which is in front of the member that is next.
+    fn enter_ring(&mut self, index: usize) {
+        let after = *self.next.get_or_insert(index);
+        // A member that is alone in the ring is its own neighbour.
+        let before = if after == index { index } else { self.members[after].before };
+        self.members[index].before = before;
+        self.members[index].after = after;
+        self.members[before].after = index;
+        self.members[after].before = index;
     }
 
-    fn leave_ring(&mut self, place: usize) {
-        let Member { before, after, .. } = self.members[place];
+    fn leave_ring(&mut self, index: usize) {
+        let Member { before, after, .. } = self.members[index];
         self.members[before].after = after;
         self.members[after].before = before;
-        if self.turn == Some(place) {
-            self.turn = (after != place).then_some(after);
+        if self.next == Some(index) {
+            self.next = (after != index).then_some(after);
         }
     }
 }

@@ -186,7 +186,7 @@ fn nobody_has_more_unacknowledged_than_the_receive_maximum() {
 fn publishers_of_a_bridge_without_room_are_held_back_and_no_others() {
     let mut world = bridged(1, quiet());
     let (full, other) = (world.connect("full", |_| ()), world.connect("other", |_| ()));
-    world.send_from_bridges(0, FromBridges::Hold { bridge: 1, is_on: true });
+    world.send_from_bridges(0, FromBridges::Block { bridge: 1, is_on: true });
     world.settle();
     for number in 1..=4 {
         world.publish(full, "s/1", b"", QoS::AtLeastOnce, number);
@@ -205,7 +205,7 @@ fn publishers_of_a_bridge_without_room_are_held_back_and_no_others() {
     world.publish(gone, "s/2", b"", QoS::AtLeastOnce, 2);
     world.settle();
     world.lose(gone);
-    world.send_from_bridges(0, FromBridges::Hold { bridge: 1, is_on: false });
+    world.send_from_bridges(0, FromBridges::Block { bridge: 1, is_on: false });
     world.settle();
     let rest = topics(&mut world);
     assert_eq!(count(&rest, "s/1"), 3, "{rest:?}");

@@ -1,7 +1,7 @@
 //! The codec against named packets, against the tables of the specification, and against itself.
 
-mod known;
 mod packets;
+mod previous_publish;
 mod random_packets;
 mod round_trip;
 mod rules;

@@ -534,7 +534,7 @@ fn what_a_hook_holds_is_done_to_the_next_messages_of_the_client_on_the_topic() {
     let hooks = Scripted {
         publish: Some(|client, message| {
             let topic = message.topic().to_owned();
-            message.hold();
+            message.pledge();
             match topic.as_str() {
                 "none" => {}
                 // More than properties are appended: to be asked for each.

@@ -334,7 +334,7 @@ fn publishers_wait_while_clients_that_read_fill_what_is_theirs() {
             world.settle();
         }
         let gauges = world.shards[0].gauges();
-        assert!(gauges.store_is_holding && gauges.stored_bytes <= 1 << 20, "{gauges:?}");
+        assert!(gauges.store_is_blocking && gauges.stored_bytes <= 1 << 20, "{gauges:?}");
         let mut answered = world.received(publisher).len();
         assert!((80..110).contains(&answered), "{answered} were taken");
         world.set_stuck(reader, false);
@@ -346,7 +346,7 @@ fn publishers_wait_while_clients_that_read_fill_what_is_theirs() {
         answered += world.received(publisher).len();
         assert_eq!((answered, got), (200, (0..200).collect()), "on {shard_count} shards");
         assert_eq!(world.shards[0].counters().dropped_stored_full, 0);
-        assert!(world.shards.iter().all(|shard| !shard.gauges().store_is_holding));
+        assert!(world.shards.iter().all(|shard| !shard.gauges().store_is_blocking));
     }
 }
 

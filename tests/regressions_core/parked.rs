@@ -17,7 +17,7 @@ fn held_world_with(limits: Limits) -> (World, usize, usize) {
         world.publish(publisher, "t", &numbered(number), QoS::AtLeastOnce, number + 1);
         world.settle();
     }
-    assert!(world.shards[0].gauges().store_is_holding);
+    assert!(world.shards[0].gauges().store_is_blocking);
     world.received(publisher);
     (world, reader, publisher)
 }
@@ -29,7 +29,7 @@ fn release(world: &mut World, reader: usize) {
         world.settle();
         take_all(world, reader);
     }
-    assert!(!world.shards[0].gauges().store_is_holding);
+    assert!(!world.shards[0].gauges().store_is_blocking);
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn who_acknowledges_nothing_publishes_only_so_much_ahead_of_others() {
         world.publish(publisher, "t", &numbered(number), QoS::AtLeastOnce, number + 1);
         world.settle();
     }
-    assert!(world.shards[0].gauges().store_is_holding);
+    assert!(world.shards[0].gauges().store_is_blocking);
     const COUNT: u16 = 1_300;
     let payload = [b'x'; 15_000];
     let mut answered = [0, 0];

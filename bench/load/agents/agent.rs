@@ -1,5 +1,5 @@
-//! The agent: listens for drivers, and gives the one that may have it a process of its own, so that whatever becomes of a
-//! run ends with that process: the sockets of its clients, its memory, and a driver that went away.
+//! The agent: listens for drivers, and gives the accepted one a process of its own. So a run ends with its process, in
+//! any case: the sockets of its clients, its memory, and a driver that went away.
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -17,7 +17,8 @@ use super::token::{self, Token};
 use super::{handshake, session};
 use crate::{broker, interrupt};
 
-/// Connections that have not shown that they may have the agent: one more ends the oldest of them.
+/// How many connections may be there without having shown that they may have the agent: one more ends the oldest of
+/// them.
 const STRANGERS_MAX: usize = 32;
 
 /// Strangers fill no log.
@@ -27,7 +28,7 @@ struct Agent {
     command: AgentCommand,
     token: Option<Token>,
     strangers: Mutex<VecDeque<(u64, Socket)>>,
-    /// Who has the agent.
+    /// The driver that has the agent.
     driver: Mutex<Option<SocketAddr>>,
     logged: Mutex<Option<Instant>>,
 }
@@ -77,7 +78,7 @@ impl Agent {
     fn accept(self: Arc<Agent>, listener: &TcpListener) {
         for number in 0.. {
             let Ok((stream, peer)) = listener.accept() else {
-                // Out of files, perhaps: others will end.
+                // Perhaps there are no file descriptors left. Some will become free.
                 thread::sleep(Duration::from_millis(20));
                 continue;
             };
@@ -94,7 +95,7 @@ impl Agent {
             let agent = self.clone();
             let serve = move || {
                 match agent.serve(socket, peer, number) {
-                    // Somebody who looks whether anybody listens, as drivers do first.
+                    // A connection that only looks whether the agent listens, as drivers do first.
                     Err(reason) if reason != CLOSED => agent.log(&format!("{peer}: {reason}")),
                     _ => {}
                 }
@@ -123,7 +124,7 @@ impl Agent {
         Ok(())
     }
 
-    /// The agent is one driver's.
+    /// Gives the agent to one driver.
     fn take(&self, peer: SocketAddr) -> Result<Taken<'_>, String> {
         let mut driver = lock(&self.driver);
         if let Some(other) = *driver {
@@ -144,7 +145,7 @@ impl Agent {
     }
 }
 
-/// While it lives the agent is a driver's.
+/// While this value lives the agent is a driver's.
 struct Taken<'a>(&'a Agent);
 
 impl Drop for Taken<'_> {
@@ -162,7 +163,7 @@ impl session::Start<'_> {
         command.args([self.clock.0, self.clock.1].map(|number| number.to_string()));
         command.args(self.targets).env_remove(token::VARIABLE);
         command.stdin(Stdio::from(control)).stdout(Stdio::null());
-        // Ctrl-C is for the driver: it says how the run ends.
+        // Ctrl-C is for the driver, which tells how the run ends.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.spawn().map_err(failed)
     }

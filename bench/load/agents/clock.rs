@@ -1,17 +1,17 @@
-//! The clocks of agents: what each shows beside the driver's, how that changes, and how well it is known.
+//! The clocks of agents: how far each is ahead of the driver's, how that changes, and how well it is known.
 //!
-//! A reading is the best of many pings: half its round trip is what it may be wrong by, whichever way took longer. Between
-//! two readings a clock is taken to go evenly; a reading between two others that is off their line by more than the round
-//! trips explain says how unevenly it goes.
+//! A reading is the best of many pings: half its round trip is how wrong it may be, whichever way took longer. Between
+//! two readings a clock is assumed to go evenly. A reading that is off the line between its neighbours by more than the
+//! round trips explain shows how unevenly it goes.
 
 use serde::{Deserialize, Serialize};
 
-/// What an agent's clock has shown.
+/// One reading of an agent's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Reading {
     /// Nanoseconds of the driver's clock.
     pub at_ns: i64,
-    /// What the agent's clock shows more.
+    /// By how much the agent's clock is ahead.
     pub offset_ns: i64,
     pub round_trip_ns: u64,
 }
@@ -26,13 +26,13 @@ pub(super) struct Ping {
 }
 
 impl Ping {
-    /// `None`: no clocks that go forward can have stamped it so.
+    /// `None`: no clocks that go forward can have stamped the ping so.
     pub(super) fn reading(&self) -> Option<Reading> {
         let there = i64::try_from(i128::from(self.got_ns) - i128::from(self.sent_ns)).ok()?;
         let back = i64::try_from(i128::from(self.answered_ns) - i128::from(self.came_ns)).ok()?;
         let round = self.came_ns.checked_sub(self.sent_ns)?;
         let inside = self.answered_ns.checked_sub(self.got_ns)?;
-        // Their clocks differ in pace, too: what took no time may seem to have taken less.
+        // The clocks differ in pace, too, so a round trip may seem to have taken less than no time.
         let round_trip_ns =
             if inside > round + round / 16 { return None } else { round.saturating_sub(inside) };
         let offset_ns = i64::midpoint(there, back);
@@ -44,7 +44,7 @@ impl Ping {
     }
 }
 
-/// Of one agent, in the order of time.
+/// The readings of one agent, in the order of time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Track(pub Vec<Reading>);
 
@@ -66,7 +66,7 @@ impl Track {
         self.0.iter().map(|reading| (reading.at_ns, reading.offset_ns)).collect()
     }
 
-    /// What the agent's clock shows more at a time of the driver's.
+    /// By how much the agent's clock is ahead at a time of the driver's.
     pub(super) fn offset_at(&self, at_ns: i64) -> i64 {
         interpolate(&self.points(), at_ns)
     }
@@ -83,7 +83,7 @@ impl Track {
         self.0.iter().map(|reading| reading.round_trip_ns.div_ceil(2)).max().unwrap_or(0)
     }
 
-    /// How far off the line of its neighbours a reading is, beyond what the round trips explain.
+    /// How far a reading is off the line of its neighbours, beyond what the round trips explain.
     pub(super) fn residual_ns(&self) -> u64 {
         let off = |three: &[Reading]| {
             let ends = [three[0], three[2]].map(|reading| (reading.at_ns, reading.offset_ns));
@@ -94,12 +94,12 @@ impl Track {
         self.0.windows(3).map(off).max().unwrap_or(0)
     }
 
-    /// What an offset may be wrong by.
+    /// How wrong an offset may be.
     pub(super) fn uncertainty_ns(&self) -> u64 {
         self.half_round_trip_ns() + self.residual_ns()
     }
 
-    /// What this clock shows more than `other`, by the times of this one.
+    /// By how much this clock is ahead of `other`, by the times of this one.
     pub(super) fn relative_to(&self, other: &Track) -> Vec<(i64, i64)> {
         let mut times: Vec<i64> =
             self.0.iter().chain(&other.0).map(|reading| reading.at_ns).collect();
@@ -113,8 +113,8 @@ impl Track {
     }
 }
 
-/// A latency between two of these clocks may be wrong by this: the two that are known least, and what a clock drifts within
-/// half a slice.
+/// How wrong a latency between two of these clocks may be: the uncertainty of the two worst clocks, and the drift of a
+/// clock within half a slice.
 pub(super) fn pair_uncertainty_ns(tracks: &[&Track], slice_ns: u64) -> u64 {
     let mut each: Vec<u64> = tracks.iter().map(|track| track.uncertainty_ns()).collect();
     each.sort_unstable_by(|one, other| other.cmp(one));
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_ping_is_off_by_half_its_round_trip_at_most() {
-        // The agent's clock shows 1,000 more; there takes 10, the agent 5, back 30.
+        // The agent's clock is 1,000 ahead; the way there takes 10, the agent 5, the way back 30.
         let ping = Ping { sent_ns: 100, got_ns: 1110, answered_ns: 1115, came_ns: 145 };
         let read = ping.reading().expect("they go forward");
         assert_eq!(read.round_trip_ns, 40);

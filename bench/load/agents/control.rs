@@ -12,16 +12,16 @@ use super::protocol::{FRAME_SIZE_MAX, FromAgent, ToAgent, decode, read_frame, wr
 use super::window::Window;
 use crate::machine::now_ns;
 
-/// A driver that says nothing for this long has gone away: it says something every second.
+/// A driver that sends nothing for this long has gone away: it sends something every second.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// The connection to the driver, as the threads of the process share it.
 #[derive(Debug)]
 pub(super) struct Control {
     output: Mutex<Socket>,
-    /// What the publishers here may go by, once there are any.
+    /// The window of the publishers here, once there are any.
     pub window: Mutex<Option<Window>>,
-    /// The driver has all that it gets.
+    /// Whether the driver has got everything.
     has_answered: AtomicBool,
 }
 
@@ -37,19 +37,19 @@ impl Control {
         write_frame(&mut *output, said)
     }
 
-    /// The last was said: waits for the driver to have read it, and to close. Who closes first throws away what the other
-    /// has not read.
+    /// Waits, after the last message, until the driver has read it and closes. The side that closes first throws away
+    /// the bytes that the other has not read.
     pub(super) fn linger(&self) {
         self.has_answered.store(true, Relaxed);
         thread::sleep(SILENCE_MAX);
     }
 
-    /// The driver has all that it gets.
+    /// Notes that the driver has got everything.
     pub(super) fn has_answered(&self) -> bool {
         self.has_answered.load(Relaxed)
     }
 
-    /// Reads what the driver says until it cannot. Returns why.
+    /// Reads the driver's messages until that fails. Returns the reason.
     pub(super) fn read(&self, mut socket: Socket, orders: &SyncSender<ToAgent>) -> String {
         loop {
             let begin = Instant::now();

@@ -1,4 +1,4 @@
-//! The agents of a scenario together: prepared, ordered, and asked for what they have found.
+//! All agents of a scenario: prepares them, orders them, and asks them for their findings.
 
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
@@ -29,13 +29,13 @@ use crate::traffic::PATIENCE;
 /// All clients of an agent connect within this time.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(600);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
-/// What an agent has found may be much.
+/// An agent may have many findings.
 const FINISH_TIME_MAX: Duration = Duration::from_secs(60);
-/// Messages that still arrive are waited for so long, and no longer.
+/// Messages that still arrive are waited for at most this long.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(60);
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Slices in which latencies between agents are corrected: few enough to keep, short enough for the clocks.
+/// Latencies between agents are corrected in so many slices: few enough to keep, short enough for the clocks.
 const SLICES: u64 = 1000;
 const SLICE_NS_MIN: u64 = 20_000_000;
 
@@ -46,7 +46,7 @@ pub(super) struct Crew {
     split: Split,
     orders: u32,
     slice_ns: u64,
-    /// Messages go between agents.
+    /// Whether messages go between agents.
     pub crosses: bool,
 }
 
@@ -100,12 +100,12 @@ impl Crew {
         self.links.iter().enumerate().filter(|(_, link)| link.failure().is_none())
     }
 
-    /// Why the run cannot go on as it should.
+    /// The reason for which the run cannot go on; `Ok`: there is none.
     pub(super) fn check(&self) -> Result<(), String> {
         self.links.iter().try_for_each(|link| link.check())
     }
 
-    /// Says something to each agent that is left and takes their answers; the first that fails is returned.
+    /// Sends a message to each agent that is left and takes the answers. The first failure is returned.
     fn ask<T>(
         &self,
         patience: Duration,
@@ -168,7 +168,7 @@ impl Crew {
         self.links.iter().map(track).collect()
     }
 
-    /// Orders all agents to publish, or not to. `from_ns` and `recorded_ns` are times of the driver's clock.
+    /// Orders all agents to publish, or to stop. `from_ns` and `recorded_ns` are times of the driver's clock.
     pub(super) fn order(
         &mut self,
         rhythm: Rhythm,
@@ -214,7 +214,7 @@ impl Crew {
         whole
     }
 
-    /// Waits until all that was sent has arrived, nothing more comes, or the time is up.
+    /// Waits until all messages have arrived, no more come, or the time is up.
     pub(super) fn settle(&mut self) -> Result<(), String> {
         let stilled = self.order(Rhythm::Still, 0, 0..0);
         let begin = Instant::now();
@@ -242,13 +242,13 @@ impl Crew {
         }
     }
 
-    /// What has gone through until now, as the agents said last.
+    /// The counts that the agents told last.
     pub(super) fn counts(&self) -> Counts {
         let counts = self.alive().map(|(_, link)| link.progress().counts);
         counts.fold(Counts::default(), |all, counts| sum(&all, &counts))
     }
 
-    /// What was used and done since this was asked last, by agent.
+    /// Usage and work since the last call, by agent.
     pub(super) fn mark(&self) -> Result<Vec<(usize, Mark)>, String> {
         let (marks, whole) = self.ask(
             ANSWER_TIME_MAX,
@@ -262,7 +262,7 @@ impl Crew {
         whole.map(|()| marks)
     }
 
-    /// What each publisher has sent, as its agent says; `None`: its agent does not say.
+    /// How many messages each publisher has sent, as its agent tells; `None`: its agent does not tell.
     pub(super) fn close(&self) -> Vec<Option<u64>> {
         let (said, _) = self.ask(
             ANSWER_TIME_MAX,
@@ -295,7 +295,7 @@ impl Crew {
         sent
     }
 
-    /// Ends the runs of the agents. Returns what each has found.
+    /// Ends the runs of the agents. Returns the findings of each.
     pub(super) fn finish(&self, sent: &[Option<u64>]) -> Vec<(usize, Finished)> {
         let tracks = self.tracks();
         let finish = |index: usize| {
@@ -322,7 +322,8 @@ impl Crew {
         found
     }
 
-    /// For each agent: messages that its publishers have sent, and the most that can have come to its subscribers, each once.
+    /// For each agent: how many messages its publishers have sent, and the most that can have reached its subscribers,
+    /// each once.
     pub(super) fn dues(&self, sent: &[Option<u64>]) -> Vec<(u64, u64)> {
         let mut agent_of_cell = vec![0; self.plan.cell_count];
         for (subscriber, agent) in self.plan.subscribers.iter().zip(&self.split.subscribers) {
@@ -337,7 +338,7 @@ impl Crew {
             let own = &mut dues[usize::from(*agent)].0;
             *own = own.saturating_add(sent.unwrap_or(0));
             for cell in &publisher.cells {
-                // What an agent that is gone has sent nobody knows.
+                // The messages of an agent that is gone are not known.
                 let due = &mut dues[agent_of_cell[*cell as usize]].1;
                 *due = due.saturating_add(sent.unwrap_or(u64::MAX));
             }
@@ -345,7 +346,7 @@ impl Crew {
         dues
     }
 
-    /// What the clocks showed, and what a latency between agents may be wrong by, nanoseconds.
+    /// The deviations of the clocks, and how wrong a latency between agents may be, nanoseconds.
     pub(super) fn judge_clocks(&mut self) -> u64 {
         let tracks = self.tracks();
         for (report, track) in self.reports.iter_mut().zip(&tracks) {
@@ -367,7 +368,7 @@ impl Drop for Crew {
     }
 }
 
-/// A process of the driver's own, on its share of the generator's cores.
+/// Starts a process of the driver's own, on its share of the generator's cores.
 fn start_process(
     bench: &Bench,
     broker: &Broker,
@@ -392,7 +393,7 @@ fn start_process(
     Link::new(name, socket, Some(child))
 }
 
-/// Says from time to time that the driver is still there.
+/// Tells the agents from time to time that the driver is still there.
 fn keep_alive(links: Vec<Weak<Link>>) -> Result<(), String> {
     let say = move || {
         while links.iter().any(|link| link.strong_count() > 0) {
@@ -407,7 +408,7 @@ fn keep_alive(links: Vec<Weak<Link>>) -> Result<(), String> {
         .map_err(|error| format!("thread: {error}"))
 }
 
-/// The driver's time a while from now.
+/// A time shortly after now, by the driver's clock.
 pub(super) fn soon(lead: Duration) -> u64 {
     now_ns() + lead.as_nanos() as u64
 }

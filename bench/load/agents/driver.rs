@@ -1,4 +1,5 @@
-//! The driver: a traffic run by several agents, flat out within the window and then at a fixed rate, as one process does it.
+//! The driver: runs the traffic of several agents, flat out within the window and then at a fixed rate, as one process
+//! would.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,10 +20,10 @@ use crate::report::measured::{MeasuredRun, Pace, RecordedLatency};
 use crate::run::Bench;
 use crate::scenario::Scenario;
 
-/// From the order to the start that all agents have in common.
+/// The time from the order to the start that all agents have in common.
 const LEAD: Duration = Duration::from_millis(200);
 
-/// Runs a scenario. What agents have found is shown, whatever becomes of others.
+/// Runs a scenario. The findings of agents are shown, even if other agents fail.
 pub(crate) fn run(
     bench: &Bench,
     options: &Options,
@@ -48,7 +49,7 @@ pub(crate) fn run(
     Ok(outcome)
 }
 
-/// By agent.
+/// The marks of each agent.
 type Marks = Vec<(usize, Mark)>;
 
 struct Run<'a> {
@@ -110,7 +111,7 @@ impl Run<'_> {
         for (index, mark) in &marks {
             let report = &mut self.crew.reports[*index];
             report.cores_used_at_rate = cores_used(mark);
-            // On schedule its threads never sleep.
+            // Threads on schedule never sleep.
             report.was_busy_at_rate = (mark.idle_ns as f64) < IDLE * mark.elapsed_ns as f64;
         }
         let idle_ns = marks.iter().map(|(_, mark)| mark.idle_ns).min().unwrap_or(0);
@@ -121,7 +122,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Measures for a span. `None`: it was cut short.
+    /// Measures for a span. `None`: the span was cut short.
     fn watch(&mut self) -> Result<Option<(Usage, Marks)>, String> {
         self.crew.mark()?;
         let crew = &*self.crew;
@@ -145,7 +146,7 @@ impl Run<'_> {
     }
 }
 
-/// What all agents did, and in how many seconds.
+/// The counts of all agents together, and the seconds that they took.
 fn total(marks: &[(usize, Mark)]) -> (Counts, f64) {
     let counts = marks.iter().fold(Counts::default(), |all, (_, mark)| sum(&all, &mark.counts));
     let elapsed: f64 = marks.iter().map(|(_, mark)| mark.elapsed_ns as f64 / 1e9).sum();
@@ -160,7 +161,7 @@ fn is_busy(mark: &Mark) -> bool {
     mark.used.is_some_and(|used| used.busiest_ns as f64 > BUSY * mark.elapsed_ns as f64)
 }
 
-/// No clock and no thread does that.
+/// Whether no clock and no thread can have produced this mark.
 fn is_nonsense(mark: &Mark, report: &AgentReport, elapsed_s: f64) -> bool {
     let elapsed_ns = mark.elapsed_ns as f64;
     let (least, most) = (0.5 * elapsed_s * 1e9 - 1e9, 2.0 * elapsed_s * 1e9 + 5e9);
@@ -169,7 +170,7 @@ fn is_nonsense(mark: &Mark, report: &AgentReport, elapsed_s: f64) -> bool {
         || ran_ns > 1.5 * elapsed_ns * report.threads.max(1) as f64 + 1e8
 }
 
-/// Meters of the broker here, and of the generators elsewhere.
+/// Adds the generators elsewhere to the broker's usage here.
 fn with_generators(usage: Usage, marks: &[(usize, Mark)]) -> Usage {
     let used: Option<Vec<_>> = marks.iter().map(|(_, mark)| mark.used).collect();
     let is_contested =
@@ -185,9 +186,9 @@ fn with_generators(usage: Usage, marks: &[(usize, Mark)]) -> Usage {
     Usage { generator_s, bound, contested, ..usage }
 }
 
-/// Collects what the agents have found: those that are left.
+/// Collects the findings of the agents that are left.
 fn finish(crew: &mut Crew, scenario: &Scenario, outcome: &mut Outcome) {
-    // Whoever fails here is named below.
+    // An agent that fails here is named below.
     let _ = crew.settle();
     crew.read_clocks();
     let sent = crew.close();
@@ -205,7 +206,7 @@ fn finish(crew: &mut Crew, scenario: &Scenario, outcome: &mut Outcome) {
         report.faults = Some(found.faults);
     }
     let uncertainty_ns = crew.judge_clocks();
-    // The connections of those that have finished are closed by now.
+    // The connections of agents that have finished are closed by now.
     let finished: BTreeSet<usize> =
         (0..crew.links.len()).filter(|index| crew.reports[*index].delivered.is_some()).collect();
     let left = crew.links.iter().enumerate().filter(|(index, _)| !finished.contains(index));

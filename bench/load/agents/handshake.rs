@@ -1,4 +1,4 @@
-//! The beginning of a connection between driver and agent: versions, and that both have the token.
+//! The beginning of a connection between driver and agent: versions, and proofs that both have the token.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -7,9 +7,9 @@ use super::protocol::{
     GREETING_SIZE_MAX, Greeting, Hello, VERSION, Welcome, decode, read_frame, version_mismatch,
     write_frame,
 };
-use super::token::{self, Side, Token};
+use super::token::{self, Role, Token};
 
-/// However the bytes trickle.
+/// The bound holds however slowly the bytes arrive.
 pub(super) const TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The agent's side. `take` says whether a driver that has the token may have the agent; without one it only asks.
@@ -29,14 +29,14 @@ pub(super) fn receive<T>(
         return Err(reason);
     }
     let taken = match take() {
-        // Who only asks does not keep it: it is free again before the driver hears of it.
+        // A driver that only asks does not keep the agent: it is free again before the driver hears of it.
         Ok(taken) => (!hello.only_asks).then_some(taken),
         Err(reason) => {
             let _ = write_frame(&mut stream, &Welcome::Busy { reason: reason.clone() });
             return Err(reason);
         }
     };
-    let proof = token.map(|token| token.proof(Side::Agent, &own, &hello.nonce));
+    let proof = token.map(|token| token.proof(Role::Agent, &own, &hello.nonce));
     write_frame(&mut stream, &Welcome::Accepted { proof })?;
     Ok(taken)
 }
@@ -51,12 +51,12 @@ fn judge(hello: &Hello, token: Option<&Token>, own: &token::Nonce) -> Result<(),
         token::VARIABLE
     );
     match &hello.proof {
-        Some(proof) if token.is_proved(Side::Driver, own, &hello.nonce, proof) => Ok(()),
+        Some(proof) if token.is_proved(Role::Driver, own, &hello.nonce, proof) => Ok(()),
         _ => Err(wrong),
     }
 }
 
-/// What an agent says to a driver that it would have.
+/// An agent's answer to a driver that wants it.
 #[derive(Debug)]
 pub(super) enum Offered {
     Taken,
@@ -79,7 +79,7 @@ pub(super) fn offer(
             .to_string());
     }
     let nonce = token::nonce()?;
-    let proof = token.map(|token| token.proof(Side::Driver, &greeting.nonce, &nonce));
+    let proof = token.map(|token| token.proof(Role::Driver, &greeting.nonce, &nonce));
     write_frame(&mut stream, &Hello { protocol: VERSION, nonce, proof, only_asks })?;
     match next(&mut stream)? {
         Welcome::Refused { reason } => Err(format!("it refuses: {reason}")),
@@ -87,7 +87,7 @@ pub(super) fn offer(
         Welcome::Accepted { proof } => match (token, proof) {
             (None, _) => Ok(Offered::Taken),
             (Some(token), Some(proof))
-                if token.is_proved(Side::Agent, &greeting.nonce, &nonce, &proof) =>
+                if token.is_proved(Role::Agent, &greeting.nonce, &nonce, &proof) =>
             {
                 Ok(Offered::Taken)
             }

@@ -1,4 +1,4 @@
-//! The driver's connection to one agent: what it said last, what it answers, and why it is given up.
+//! The driver's connection to one agent: its last messages, its answers, and the reason for which it is given up.
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -20,17 +20,17 @@ use super::token::Token;
 use crate::broker;
 use crate::machine::{self, now_ns};
 
-/// An agent that says nothing for this long has stopped: it says something every 200 ms.
+/// An agent that sends nothing for this long has stopped: it sends something every 200 ms.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// An agent whose last run has just ended is free within this time.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Pings of one reading, and the time in which they may be: on a way that takes longer there are fewer.
+/// The pings of one reading, and the time that they may take: a slow connection gets fewer.
 const PINGS: u32 = 120;
 const PINGS_MIN: u32 = 10;
 const PING_TIME_MAX: Duration = Duration::from_millis(400);
-/// An agent that has not answered a ping by then does not answer it.
+/// An agent that has not answered a ping by then will not answer it.
 const PONG_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
@@ -44,13 +44,13 @@ struct State {
 
 #[derive(Debug)]
 pub(super) struct Link {
-    /// As the table names it.
+    /// The agent's name in the table.
     pub name: String,
     output: Mutex<Socket>,
     state: Mutex<State>,
     changed: Condvar,
     pub track: Mutex<Track>,
-    /// A process of the driver's own.
+    /// The process, if it is the driver's own.
     child: Mutex<Option<Child>>,
 }
 
@@ -101,8 +101,8 @@ impl Link {
         Ok((Arc::new(link), input))
     }
 
-    /// Reads what the agent says until the connection ends. What it reports of others' publishers, each with a count of
-    /// messages, goes to `note`, which says what is wrong with it.
+    /// Reads the agent's messages until the connection ends. Its reports about publishers elsewhere, each with a count
+    /// of messages, go to `note`, which returns an error if one is wrong.
     pub(super) fn listen(
         self: &Arc<Link>,
         index: usize,
@@ -110,7 +110,7 @@ impl Link {
         note: impl Fn(&[(u32, u64)]) -> Result<(), String> + Send + 'static,
     ) -> Result<(), String> {
         let link = self.clone();
-        // What was done before with other agents is no silence of this one.
+        // The time that the other agents took before does not count as silence of this one.
         lock(&self.state).heard = Some(Instant::now());
         let read = move || {
             loop {
@@ -154,18 +154,18 @@ impl Link {
         Ok(reported)
     }
 
-    /// The agent is given up; the first reason stays.
+    /// Gives the agent up; the first reason stays.
     pub(super) fn fail(&self, reason: &str) {
         lock(&self.state).failure.get_or_insert_with(|| format!("agent {}: {reason}", self.name));
         self.changed.notify_all();
     }
 
-    /// Why the agent was given up, if it was.
+    /// The reason for which the agent was given up, if it was.
     pub(super) fn failure(&self) -> Option<String> {
         lock(&self.state).failure.clone()
     }
 
-    /// Gives the agent up if it says nothing any more.
+    /// Gives the agent up if it does not send anything any more.
     pub(super) fn check(&self) -> Result<(), String> {
         let is_silent = lock(&self.state).heard.is_some_and(|heard| heard.elapsed() > SILENCE_MAX);
         if is_silent {
@@ -181,7 +181,7 @@ impl Link {
         lock(&self.state).progress.clone()
     }
 
-    /// Says something, unless the agent is given up; what it does not take gives it up.
+    /// Sends a message, unless the agent is given up. An agent that does not take it is given up.
     pub(super) fn say(&self, said: &ToAgent) {
         if self.failure().is_none()
             && let Err(reason) = write_frame(&mut *lock(&self.output), said)
@@ -190,7 +190,7 @@ impl Link {
         }
     }
 
-    /// The next answer as `pick` takes it. An agent that does not give one in time, or another, is given up.
+    /// The next answer that `pick` accepts. An agent that gives none in time, or another one, is given up.
     pub(super) fn answer<T>(
         &self,
         patience: Duration,
@@ -218,7 +218,7 @@ impl Link {
         })
     }
 
-    /// A process of the driver's own has the machine's clock: it is known without pings.
+    /// Notes the clock of a process of the driver's own, which is the machine's: it is known without pings.
     pub(super) fn share_clock(&self, (origin_ns, wrong_ns): (i64, u64)) {
         if lock(&self.child).is_some() {
             let (own_ns, own_wrong_ns) = machine::clock_origin_ns();
@@ -229,7 +229,7 @@ impl Link {
         }
     }
 
-    /// Reads the clock of an agent elsewhere: the best of many pings. Slow ways get fewer.
+    /// Reads the clock of an agent elsewhere: the best of many pings. A slow connection gets fewer.
     pub(super) fn read_clock(&self) {
         if lock(&self.child).is_some() {
             return;
@@ -273,7 +273,7 @@ impl Link {
         }
     }
 
-    /// Ends the connection, by which the agent's run ends, and a process of the driver's own.
+    /// Ends the connection, and with it the agent's run, or a process of the driver's own.
     pub(super) fn end(&self) {
         let _ = lock(&self.output).shutdown(std::net::Shutdown::Both);
         if let Some(mut child) = lock(&self.child).take() {

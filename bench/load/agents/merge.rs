@@ -1,4 +1,4 @@
-//! What agents have found: put together at the end of a run by each of them, and by the driver for all.
+//! The findings of agents: each agent puts its own together at the end of a run, and the driver those of all.
 
 use hdrhistogram::Histogram;
 
@@ -9,8 +9,8 @@ use crate::engine::{Counts, Engine};
 use crate::recorder::{Latencies, new_histogram};
 use crate::tally::Faults;
 
-/// Ends the engine of an agent. What was sent elsewhere says what is missing here, and how the clocks went how long messages
-/// from elsewhere took.
+/// Ends the engine of an agent. The counts sent elsewhere tell which messages are missing here, and the clocks tell how
+/// long messages from elsewhere took.
 pub(super) fn finish(
     engine: Engine,
     far: &FarOrders,
@@ -38,8 +38,8 @@ pub(super) fn finish(
     Ok(FromAgent::Finished(Box::new(Finished { counts, faults, latency, crossed, negative })))
 }
 
-/// Adds messages from elsewhere as they took by clocks that are known by now. Returns how many there were, and how many of
-/// them came before they were sent.
+/// Adds messages from elsewhere, corrected by the clocks as they are known now. Returns how many there were, and how
+/// many of them came before they were sent.
 fn add_far(
     latency: &mut Histogram<u64>,
     far: &FarOrders,
@@ -67,14 +67,14 @@ fn pairs(latency: &Histogram<u64>) -> LatencyPairs {
     recorded.map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
 }
 
-/// What all agents together have found.
+/// The findings of all agents together.
 #[derive(Debug)]
 pub(super) struct Merged {
     pub counts: Counts,
     pub faults: Faults,
     pub latency: Histogram<u64>,
     pub crossed: u64,
-    /// Of these, those that came before they were sent, as the clocks say.
+    /// How many of these came before they were sent, by the clocks.
     pub negative: u64,
 }
 
@@ -91,8 +91,8 @@ impl Default for Merged {
 }
 
 impl Merged {
-    /// Adds what an agent says, if it can be. `sent`: what its own publishers have sent, as it said before; `due_max`: the most
-    /// that can have been delivered to its subscribers once each.
+    /// Adds an agent's findings, if they are possible. `sent`: how many messages its own publishers have sent, as it
+    /// told before; `due_max`: the most that can have been delivered to its subscribers once each.
     pub(super) fn add(&mut self, found: &Finished, sent: u64, due_max: u64) -> Result<(), String> {
         let Finished { counts, faults, latency, crossed, negative } = found;
         let latency_count =

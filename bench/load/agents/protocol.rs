@@ -1,7 +1,7 @@
-//! What driver and agent say to each other: frames of JSON behind their size, each of a bounded size.
+//! The messages of driver and agent: frames of JSON behind their size, each of a bounded size.
 //!
-//! The connection is neither encrypted nor, beyond the proofs at its beginning, authenticated: whoever can change packets on
-//! the way can take it over, and is still held to the targets that the agent's command line names.
+//! The connection is neither encrypted nor, beyond the proofs at its beginning, authenticated: an attacker that can change
+//! packets on the way can take it over, and is still held to the targets that the agent's command line names.
 
 use std::io::{ErrorKind, Read, Write};
 use std::ops::Range;
@@ -15,10 +15,10 @@ use crate::engine::Counts;
 use crate::scenario::Scenario;
 use crate::tally::Faults;
 
-/// Changes with every change of what is said, or of how a plan is made of a scenario.
+/// The version changes with every change of a message, or of how a plan is made of a scenario.
 pub(super) const VERSION: u32 = 1;
 
-/// While nobody has shown that it may speak.
+/// This bound holds until the other side has shown that it may speak.
 pub(super) const GREETING_SIZE_MAX: usize = 4 << 10;
 pub(super) const FRAME_SIZE_MAX: usize = 16 << 20;
 
@@ -30,7 +30,7 @@ pub(super) struct Greeting {
     pub version: String,
     #[serde(default)]
     pub nonce: Nonce,
-    /// It wants to see that the driver has its token.
+    /// Whether it wants to see that the driver has its token.
     #[serde(default)]
     pub asks_for_token: bool,
 }
@@ -42,7 +42,7 @@ pub(super) struct Hello {
     pub nonce: Nonce,
     #[serde(default)]
     pub proof: Option<Vec<u8>>,
-    /// It only asks whether it would be taken.
+    /// Whether the driver only asks if it would be taken.
     #[serde(default)]
     pub only_asks: bool,
 }
@@ -55,13 +55,13 @@ pub(super) enum Welcome {
     Refused {
         reason: String,
     },
-    /// Later, perhaps.
+    /// The driver may try later.
     Busy {
         reason: String,
     },
 }
 
-/// Why the other side is not spoken with.
+/// The reason for which this side refuses the other one's version.
 pub(super) fn version_mismatch(agent: u32, driver: u32) -> String {
     format!(
         "the agent speaks version {agent} of the protocol and the driver version {driver}: use the same ringmq-bench on both"
@@ -77,11 +77,11 @@ pub(super) enum ToAgent {
     Alive,
     Prepare(Box<Prepare>),
     Order(Order),
-    /// Of the agent's own publishers: how far they have got with all subscribers elsewhere.
+    /// How far the agent's own publishers have got with all subscribers elsewhere.
     Delivered(Vec<(u32, u64)>),
-    /// Asks for what was used and done since this was asked last.
+    /// Asks for usage and work since the last time.
     Mark,
-    /// Nothing is sent any more: asks what was.
+    /// Asks how many messages were sent; no more are sent.
     Close,
     Finish(Box<Finish>),
 }
@@ -93,7 +93,7 @@ pub(super) struct Prepare {
     pub split: Split,
     pub agent: u16,
     pub agent_count: u16,
-    /// As one of the agent's targets says it.
+    /// The broker as one of the agent's targets names it.
     pub broker: String,
     pub threads: Option<usize>,
 }
@@ -108,20 +108,20 @@ pub(super) enum Rhythm {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     pub rhythm: Rhythm,
-    /// When it begins, by the agent's own clock; 0: at once.
+    /// When the publishers begin, by the agent's own clock; 0: at once.
     pub from_ns: u64,
-    /// For each agent: messages that are due in this time of its clock have their latency recorded.
+    /// For each agent: the time of its clock in which due messages have their latency recorded.
     pub recorded_ns: Vec<Range<u64>>,
-    /// For each agent: what the clock of the agent that gets this shows more.
+    /// For each agent: by how much the clock of the receiver of this order is ahead of it.
     pub offset_ns: Vec<i64>,
     pub slice_ns: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Finish {
-    /// Of all publishers elsewhere, those that have sent anything.
+    /// The publishers elsewhere that have sent anything.
     pub sent: Vec<(u32, u64)>,
-    /// For each agent: what the clock of the agent that gets this shows more, as points of a line over its own times.
+    /// For each agent: by how much the clock of the receiver of this is ahead, as points of a line over its own times.
     pub clocks: Vec<Vec<(i64, i64)>>,
 }
 
@@ -133,12 +133,12 @@ pub(super) enum FromAgent {
         answered_ns: u64,
     },
     Progress(Progress),
-    /// The origin of its clock by that of its machine, and what that may be wrong by.
+    /// The origin of the agent's clock by that of its machine, and how wrong it may be.
     Ready {
         threads: usize,
         origin_ns: (i64, u64),
     },
-    /// The order is followed, and so much later than it was to be.
+    /// The order is followed, and how much later than it was to be.
     Ordered {
         late_ns: u64,
     },
@@ -152,20 +152,20 @@ pub(super) enum FromAgent {
     },
 }
 
-/// Said whenever it has changed, and from time to time.
+/// The progress, sent whenever it has changed, and from time to time.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Progress {
-    /// Orders that have been followed.
+    /// How many orders have been followed.
     pub orders: u32,
-    /// All that was sent from here has been acknowledged and delivered.
+    /// Whether all messages from here have been acknowledged and delivered.
     pub at_rest: bool,
     #[serde(default)]
     pub counts: Counts,
-    /// Of others' publishers: how far they have got with all subscribers here.
+    /// How far publishers elsewhere have got with all subscribers here.
     pub reported: Vec<(u32, u64)>,
 }
 
-/// What generator threads used and did.
+/// Usage and work of generator threads.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Mark {
     pub elapsed_ns: u64,
@@ -191,9 +191,9 @@ pub(super) struct Finished {
     pub counts: Counts,
     pub faults: Faults,
     pub latency: LatencyPairs,
-    /// Of these, messages from other agents.
+    /// How many of these messages came from other agents.
     pub crossed: u64,
-    /// Of those, messages that came before they were sent, by these clocks.
+    /// How many of those came before they were sent, by these clocks.
     pub negative: u64,
 }
 
@@ -215,11 +215,11 @@ pub(super) fn write_frame(to: &mut impl Write, said: &impl Serialize) -> Result<
     })
 }
 
-/// Why no frame came.
+/// The reason that no frame came.
 pub(super) const CLOSED: &str = "it closed the connection";
 
-/// Reads a frame of `size_max` bytes at most. `patience` is asked whenever nothing has come for a while, and after each part
-/// of a frame.
+/// Reads a frame of `size_max` bytes at most. `patience` is asked whenever no byte has come for a while, and after each
+/// part of a frame.
 pub(super) fn read_frame(
     from: &mut impl Read,
     size_max: usize,
@@ -233,7 +233,7 @@ pub(super) fn read_frame(
     }
     let mut frame = Vec::new();
     while frame.len() < size {
-        // Who only says that much follows takes no memory.
+        // A sender that only announces many bytes takes no memory.
         let begin = frame.len();
         frame.resize((begin + (64 << 10)).min(size), 0);
         read_exact(from, &mut frame[begin..], &mut patience)?;
@@ -288,7 +288,7 @@ mod tests {
         }
         let wrong = read(&bytes, 3).expect_err("it is larger");
         assert!(wrong.contains("and 3 are the most"), "{wrong}");
-        // So much is never asked of the memory.
+        // So much memory is never allocated.
         assert!(read(&[0xff; 64], FRAME_SIZE_MAX).is_err());
     }
 

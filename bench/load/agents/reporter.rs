@@ -1,4 +1,4 @@
-//! How far messages between agents have got: what an agent tells of others' publishers.
+//! Reports how far messages between agents have got: publishers of other agents, with the subscribers here.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -10,15 +10,15 @@ use super::protocol::{FromAgent, Progress};
 use crate::engine::Counts;
 use crate::engine::control::Shared;
 
-/// What is told, and how often where nothing has changed.
+/// How often a report is sent, and how often if nothing has changed.
 const INTERVAL: Duration = Duration::from_millis(2);
 const SILENCE_MAX: Duration = Duration::from_millis(200);
-/// Of the time, what the looking takes at most: a large plan is looked at less often.
+/// The largest part of the time that looking takes, as a divisor: a large plan is looked at less often.
 const SHARE: u32 = 10;
 
 struct Watched {
     shared: Arc<Shared>,
-    /// A publisher elsewhere, its cells here, and what was told of it.
+    /// A publisher elsewhere, its cells here, and its last reported value.
     reported: Vec<(u32, Vec<u32>, u64)>,
 }
 
@@ -52,13 +52,13 @@ impl Reporter {
             Some(Watched { shared, reported });
     }
 
-    /// One order more.
+    /// Counts one more order that is followed.
     pub(super) fn followed(&self) {
         *self.orders.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.changed.notify_all();
     }
 
-    /// Tells until the driver does not listen any more.
+    /// Reports until the driver does not read any more.
     fn tell(&self, control: &Control) {
         let (mut last, mut told) = (Progress::default(), Instant::now());
         loop {

@@ -1,4 +1,4 @@
-//! Takes what agents report of others' publishers to the agents that have those.
+//! Takes the reports of agents about publishers of other agents to these other agents.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -15,9 +15,9 @@ struct Route {
 
 #[derive(Debug)]
 pub(super) struct Router {
-    /// By publisher.
+    /// The route of each publisher.
     routes: Mutex<Vec<Route>>,
-    /// By agent. They have the router.
+    /// The link of each agent; the links hold the router.
     links: Vec<Weak<Link>>,
 }
 
@@ -31,7 +31,7 @@ impl Router {
         Router { routes: Mutex::new(routes), links: links.iter().map(Arc::downgrade).collect() }
     }
 
-    /// An agent says how far publishers of others have got with its subscribers.
+    /// Takes an agent's report: how far publishers of other agents have got with its subscribers.
     pub(super) fn note(&self, agent: usize, reported: &[(u32, u64)]) -> Result<(), String> {
         let batches = self.batches(agent, reported)?;
         for (link, batch) in self.links.iter().zip(batches).filter(|(_, batch)| !batch.is_empty()) {
@@ -42,7 +42,7 @@ impl Router {
         Ok(())
     }
 
-    /// What each agent is to be told.
+    /// The reports for each agent.
     fn batches(
         &self,
         agent: usize,

@@ -1,9 +1,9 @@
-//! The process of one run in an agent: does what the driver says on its standard input, and ends at once when the driver has
-//! gone away.
+//! The process of one run in an agent: follows the driver's messages on its standard input, and ends at once when the
+//! driver has gone away.
 //!
-//! How far messages have got is told the driver every few milliseconds, and the agent of their publisher by it: that agent
-//! keeps its window by it, as the threads of one process do by what they share. So a window means the same wherever the
-//! subscribers are, and flat out it goes round no faster than the reports; at a fixed rate it hardly matters.
+//! The driver hears every few milliseconds how far messages have got, and tells the agent of their publisher. That agent
+//! keeps its window by these reports, as the threads of one process do by their shared memory. So a window means the same
+//! wherever the subscribers are. Flat out it goes round no faster than the reports; at a fixed rate it hardly matters.
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -34,11 +34,11 @@ use crate::plan::Plan;
 use crate::recorder::Recording;
 use crate::scenario::Scenario;
 
-/// The hidden first argument with which this program is the process of a run. Behind it stand the process that started it,
-/// its cores, what is wrong with its clock, and its targets.
+/// The hidden first argument with which this program is the process of a run. Behind it stand the process that started
+/// it, its cores, the error of its clock, and its targets.
 pub(crate) const RUN: &str = "__agent";
 
-/// What such a process is started with.
+/// The arguments with which such a process is started.
 #[derive(Debug)]
 pub(crate) struct Start<'a> {
     pub targets: &'a [String],
@@ -50,7 +50,7 @@ pub(crate) struct Start<'a> {
 const WRITE_TIME_MAX: Duration = Duration::from_secs(5);
 const READ_STEP: Duration = Duration::from_millis(200);
 
-/// Orders that wait: a driver waits for the answer to each.
+/// How many orders may wait. A driver waits for the answer to each.
 const ORDERS_MAX: usize = 8;
 
 /// Publishers times subscribers of a plan: as many numbers are kept.
@@ -59,17 +59,17 @@ const PAIRS_MAX: usize = 100_000_000;
 /// A run that waits for its start looks again after this.
 const WAIT_STEP: Duration = Duration::from_millis(1);
 
-/// How a control connection waits.
+/// Sets the options of a control connection.
 pub(crate) fn tune(socket: &Socket) -> Result<(), String> {
     let tuned = socket
         .set_read_timeout(Some(READ_STEP))
         .and_then(|()| socket.set_write_timeout(Some(WRITE_TIME_MAX)))
-        // A pair of local sockets has no such thing.
+        // A pair of local sockets does not have this option.
         .map(|()| drop(socket.set_tcp_nodelay(true)));
     tuned.map_err(|error| format!("socket: {error}"))
 }
 
-/// Is the process of a run.
+/// Runs as the process of a run.
 pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     match begin(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,7 +86,7 @@ fn begin(arguments: &[OsString]) -> Result<(), String> {
         return Err("this is no command for people".to_string());
     };
     let number = |text: &str| text.parse::<i64>().map_err(|error| format!("{text}: {error}"));
-    // Should the agent be killed, what it started does not stay behind.
+    // If the agent is killed, its processes do not stay behind.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     if i64::from(Pid::as_raw(getppid())) != number(parent)? {
         return Err("the agent has ended".to_string());
@@ -135,7 +135,7 @@ struct Running {
     mark: Reading,
 }
 
-/// The meters at one time.
+/// The meters at one moment.
 struct Reading {
     at: Instant,
     used: Option<ProcessorTime>,
@@ -205,7 +205,7 @@ impl Session {
         if self.running.is_some() {
             return Err("there is a plan already".to_string());
         }
-        // A large plan takes long, and the driver hears meanwhile that this agent is there.
+        // A large plan takes long, and meanwhile the driver hears that this agent is there.
         let reporter = Reporter::start(self.control.clone())?;
         let Prepare { scenario, split, agent, agent_count, broker, threads } = prepare;
         check(&scenario)?;
@@ -234,8 +234,8 @@ impl Session {
         Ok(FromAgent::Ready { threads, origin_ns: machine::clock_origin_ns() })
     }
 
-    /// Where the targets of the command line allow the broker that the driver names. Its name is never looked up: it is one
-    /// of theirs, or an address that one of theirs has.
+    /// The address of the driver's broker, if the targets of the command line allow it. The name is never looked up: it
+    /// is one of the targets, or an address that one of the targets has.
     fn target(&self, broker: &str) -> Result<SocketAddr, String> {
         let look_up = |target: &String| -> Vec<SocketAddr> {
             target.to_socket_addrs().map(Iterator::collect).unwrap_or_default()
@@ -258,7 +258,7 @@ impl Session {
     }
 }
 
-/// Of a scenario that came over the wire.
+/// Checks a scenario that came over the wire.
 fn check(scenario: &Scenario) -> Result<(), String> {
     scenario.check().map_err(|wrong| format!("scenario {}: {wrong}", scenario.name))?;
     if !super::can_run(scenario) {
@@ -284,7 +284,7 @@ impl Running {
             }
             Rhythm::Rate { interval_ns } => return Err(format!("{interval_ns} ns is no interval")),
         };
-        // On schedule the threads wait for the time themselves.
+        // Threads on schedule wait for the time themselves.
         while pace == Pace::Window && now_ns() < order.from_ns {
             thread::sleep(WAIT_STEP);
         }
@@ -339,7 +339,7 @@ impl Running {
         }
     }
 
-    /// What the publishers here have sent.
+    /// How many messages the publishers here have sent.
     fn sent(&self) -> Vec<(u32, u64)> {
         let shared = self.engine.shared();
         let sent = shared.sent.iter().map(|sent| sent.load(Relaxed));

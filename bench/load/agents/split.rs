@@ -1,8 +1,8 @@
-//! Which agent has which clients, and what an agent's own part of a plan is.
+//! Which agent has which clients, and the part of a plan that an agent has.
 //!
-//! Clients that talk to each other stay in one agent where that gives every agent its share: what they say is measured with
-//! one clock. Where it does not (a fan-in, a fan-out), publishers and subscribers go round, each for themselves. The members
-//! of a shared subscription stay together in any case: what came to them is counted in one place.
+//! Clients that talk to each other stay in one agent if that gives every agent its share: their messages are measured with
+//! one clock. Else (a fan-in, a fan-out) publishers are dealt out in turn, and so are subscribers. The members
+//! of a shared subscription stay together in any case: their messages are counted in one place.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,16 +15,17 @@ pub(super) struct Split {
     pub subscribers: Vec<u16>,
 }
 
-/// What an agent tells others of its part, and gets told.
+/// The reports that an agent sends and gets.
 #[derive(Debug, Default)]
 pub(super) struct Part {
-    /// Of its own publishers with subscribers elsewhere: the publisher, and the cell for how far those have got.
+    /// Own publishers with subscribers elsewhere: the publisher, and the cell for how far these subscribers have got.
     pub credited: Vec<(u32, u32)>,
-    /// Of others' publishers with subscribers here: the publisher, and the cells of those.
+    /// Publishers elsewhere with subscribers here: the publisher, and the cells of these subscribers.
     pub reported: Vec<(u32, Vec<u32>)>,
 }
 
-/// Clients that are not to be parted: subscribers of one group are one unit, any other is one for itself.
+/// The units of clients that stay together: subscribers of one group are one unit, any other client is a unit of its
+/// own.
 fn units(plan: &Plan) -> Vec<usize> {
     let mut of_group: Vec<Option<usize>> = vec![None; plan.groups.len()];
     let mut count = 0;
@@ -92,7 +93,7 @@ impl Split {
         Some(Split { publishers: pick(of_publisher), subscribers: pick(of_subscriber) })
     }
 
-    /// It is of this plan, and names no other agents.
+    /// Whether the split is of this plan and names no other agents.
     pub(super) fn fits(&self, plan: &Plan, agent_count: usize) -> bool {
         self.publishers.len() == plan.publishers.len()
             && self.subscribers.len() == plan.subscribers.len()

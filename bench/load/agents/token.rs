@@ -1,5 +1,5 @@
-//! The shared token, and how driver and agent show each other that they have it: it does not cross the wire, and is never
-//! printed.
+//! The shared token, and the proofs by which driver and agent show each other that they have it. It does not cross the
+//! wire, and is never printed.
 
 use std::fmt;
 use std::fs;
@@ -13,7 +13,7 @@ use sha2::Sha256;
 /// The environment variable that holds the token.
 pub(super) const VARIABLE: &str = "RINGMQ_BENCH_TOKEN";
 
-/// Shorter ones can be guessed.
+/// Shorter tokens can be guessed.
 const SIZE_MIN: usize = 16;
 const SIZE_MAX: usize = 4096;
 
@@ -28,9 +28,9 @@ pub(super) fn nonce() -> Result<Nonce, String> {
     Ok(nonce)
 }
 
-/// Who shows that it has the token: what one has shown is of no use to be the other.
+/// The role of the one that shows that it has the token. The proof of one role is of no use for the other.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Side {
+pub(super) enum Role {
     Agent,
     Driver,
 }
@@ -45,7 +45,7 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// From the file, or else the environment; `None`: neither names one.
+    /// The token in the file, or else in the environment; `None`: neither is named.
     pub(super) fn find(file: Option<&Path>) -> Result<Option<Token>, String> {
         match (file, std::env::var_os(VARIABLE)) {
             (Some(path), _) => Token::read(path).map(Some),
@@ -60,7 +60,7 @@ impl Token {
         let name = path.display();
         let failed = |error| format!("--token-file {name}: {error}");
         let mut file = fs::File::open(path).map_err(failed)?;
-        // Of the file that was opened, whatever the name stands for by now.
+        // The metadata are those of the opened file, even if the name stands for another one by now.
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(format!("--token-file {name}: it is no regular file"));
@@ -87,11 +87,11 @@ impl Token {
         Ok(Token(text.into()))
     }
 
-    fn mac(&self, side: Side, agent: &Nonce, driver: &Nonce) -> Hmac<Sha256> {
+    fn mac(&self, role: Role, agent: &Nonce, driver: &Nonce) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key has any size");
-        let label: &[u8] = match side {
-            Side::Agent => b"ringmq-bench agent\0",
-            Side::Driver => b"ringmq-bench driver\0",
+        let label: &[u8] = match role {
+            Role::Agent => b"ringmq-bench agent\0",
+            Role::Driver => b"ringmq-bench driver\0",
         };
         for part in [label, agent, driver] {
             mac.update(part);
@@ -99,20 +99,20 @@ impl Token {
         mac
     }
 
-    /// What shows the other side that this one has the token.
-    pub(super) fn proof(&self, side: Side, agent: &Nonce, driver: &Nonce) -> Vec<u8> {
-        self.mac(side, agent, driver).finalize().into_bytes().to_vec()
+    /// The proof by which this side shows the other that it has the token.
+    pub(super) fn proof(&self, role: Role, agent: &Nonce, driver: &Nonce) -> Vec<u8> {
+        self.mac(role, agent, driver).finalize().into_bytes().to_vec()
     }
 
-    /// Whether `side` has the token, in a time that does not depend on where the proof is wrong.
+    /// Whether `role` has the token, in a time that does not depend on where the proof is wrong.
     pub(super) fn is_proved(
         &self,
-        side: Side,
+        role: Role,
         agent: &Nonce,
         driver: &Nonce,
         proof: &[u8],
     ) -> bool {
-        self.mac(side, agent, driver).verify_slice(proof).is_ok()
+        self.mac(role, agent, driver).verify_slice(proof).is_ok()
     }
 }
 
@@ -126,13 +126,13 @@ mod tests {
     fn a_proof_is_good_for_its_side_and_its_nonces_only() {
         let token = Token::new(b"0123456789abcdef\n").expect("long enough");
         let (agent, driver) = (nonce().expect("random"), nonce().expect("random"));
-        let proof = token.proof(Side::Driver, &agent, &driver);
-        assert!(token.is_proved(Side::Driver, &agent, &driver, &proof));
-        assert!(!token.is_proved(Side::Agent, &agent, &driver, &proof));
-        assert!(!token.is_proved(Side::Driver, &driver, &agent, &proof));
-        assert!(!token.is_proved(Side::Driver, &agent, &driver, &proof[..31]));
+        let proof = token.proof(Role::Driver, &agent, &driver);
+        assert!(token.is_proved(Role::Driver, &agent, &driver, &proof));
+        assert!(!token.is_proved(Role::Agent, &agent, &driver, &proof));
+        assert!(!token.is_proved(Role::Driver, &driver, &agent, &proof));
+        assert!(!token.is_proved(Role::Driver, &agent, &driver, &proof[..31]));
         let other = Token::new(b"0123456789abcdeg").expect("long enough");
-        assert!(!other.is_proved(Side::Driver, &agent, &driver, &proof));
+        assert!(!other.is_proved(Role::Driver, &agent, &driver, &proof));
         assert_eq!(format!("{token:?}"), "Token");
     }
 

@@ -1,4 +1,4 @@
-//! How far messages between agents have got: what an agent is told of its own publishers.
+//! How far messages between agents have got: the reports that an agent gets about its own publishers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::engine::control::Shared;
 /// How far the publishers here have got elsewhere.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// By publisher.
+    /// The cell of each publisher.
     cells: BTreeMap<u32, u32>,
     shared: Arc<Shared>,
 }

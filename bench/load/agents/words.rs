@@ -1,4 +1,4 @@
-//! What the table says of agents.
+//! The notes of the table about agents.
 
 use anstyle::Style;
 
@@ -7,13 +7,13 @@ use crate::figures::duration;
 use crate::outcome::Outcome;
 use crate::screen::{PLAIN, WARNING};
 
-/// Beyond this part of the median a latency is not known well.
+/// A latency that may be wrong by more than this part of the median is not known well.
 const KNOWN: f64 = 0.1;
 
-/// A start that is later than this is not one with the others.
+/// An agent that starts later than this has not started together with the others.
 const TOGETHER_US: f64 = 20_000.0;
 
-/// A paragraph each.
+/// The notes, a paragraph each.
 pub(crate) fn notes(outcome: &Outcome) -> Vec<(Style, String)> {
     let Some(AgentsReport { agents, crosses, crossed, latency_uncertainty_us }) = &outcome.agents
     else {

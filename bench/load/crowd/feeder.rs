@@ -1,4 +1,5 @@
-//! Publishes for a crowd: one client that sends what it is given, and waits until the broker has taken all of it.
+//! Publishes for a crowd: one client that sends the messages it is given, and waits until the broker has taken all of
+//! them.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,10 @@ const PUBACK: u8 = 4;
 const PUBREC: u8 = 5;
 const PUBCOMP: u8 = 7;
 
-/// Publishes that are not acknowledged: few enough for every broker.
+/// How many publishes may be unacknowledged: few enough for every broker.
 const WINDOW: u64 = 200;
 
-/// A broker that acknowledges nothing for so long has stopped.
+/// A broker that acknowledges nothing for this long has stopped.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Publishes with QoS 1 or 2.
@@ -97,7 +98,7 @@ impl Feeder {
                     (PUBREC, 2) => &mut *received,
                     _ => return Err(unexpected("publisher", kind, body)),
                 };
-                // In the order of the publishes [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+                // The broker acknowledges in the order of the publishes [MQTT-4.6.0-2] [MQTT-4.6.0-3].
                 let expected = packet_id(*next).to_be_bytes();
                 if body.get(..2) != Some(&expected[..]) {
                     return Err(format!(

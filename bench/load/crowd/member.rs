@@ -20,10 +20,10 @@ const SUBACK: u8 = 9;
 const PINGRESP: u8 = 13;
 
 const PINGREQ: [u8; 2] = [0xc0, 0];
-/// MQTT 3.1.1 and 5.0 alike: a normal disconnection.
+/// The packet is a normal disconnection in MQTT 3.1.1 and 5.0 alike.
 const DISCONNECT: [u8; 2] = [0xe0, 0];
 
-/// How long a session stays that outlives its connection (MQTT 5), seconds.
+/// How many seconds a session (MQTT 5) outlives its connection.
 const SESSION_EXPIRY_S: u32 = 3600;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) enum State {
     Connecting,
     /// CONNECT has been sent.
     Greeted,
-    /// Accepted; it may not subscribe yet.
+    /// The connection is accepted; the client may not subscribe yet.
     Waiting,
     /// SUBSCRIBE has been sent.
     Subscribing,
@@ -46,15 +46,15 @@ pub(super) enum State {
 pub(super) struct Member {
     pub number: usize,
     pub state: State,
-    /// When it was to connect, or to subscribe.
+    /// When the client was to connect, or to subscribe.
     pub due_ns: u64,
-    /// When it began to connect or to subscribe: it may have been due long before.
+    /// When it began to connect or to subscribe, which may be long after it was due.
     pub begun_ns: u64,
     wire: Option<Wire>,
     ledger: Ledger,
 }
 
-/// What has come of what is expected.
+/// The messages that have arrived, of the expected ones.
 #[derive(Debug)]
 enum Ledger {
     Nothing,
@@ -63,7 +63,7 @@ enum Ledger {
 }
 
 impl Ledger {
-    /// A message has come. True if it is new, and with it all is there that is expected at first.
+    /// Notes a message. Returns whether it is new, and whether it completes the messages that are expected first.
     fn note(&mut self, publisher: u32, sequence: u64, faults: &mut Faults) -> Noted {
         match self {
             Ledger::InSequence { publisher: own, first_count, count, next, gaps }
@@ -126,7 +126,7 @@ impl Member {
         (self.wire, self.state) = (None, State::Ended);
     }
 
-    /// Messages that have not come. `fed`: how many were sent to it in sequence.
+    /// How many messages have not arrived; `fed` were sent to the client in sequence.
     pub(super) fn lost(&self, fed: u64) -> u64 {
         match &self.ledger {
             Ledger::Nothing => 0,
@@ -141,7 +141,7 @@ impl Member {
         if [State::Waiting, State::Ready].contains(&self.state)
             && let Some(wire) = &mut self.wire
         {
-            // A connection that does not take it says so when it is read.
+            // A connection that does not take it shows that when it is read.
             let _ = wire.write(&PINGREQ);
         }
     }
@@ -153,7 +153,7 @@ impl Member {
         }
     }
 
-    /// Subscribes, which it has been due to since `due_ns`.
+    /// Subscribes. The client was due to do so at `due_ns`.
     pub(super) fn subscribe_at(&mut self, due_ns: u64, shared: &Shared) {
         (self.due_ns, self.begun_ns) = (due_ns, now_ns());
         let orders = &shared.orders;
@@ -164,7 +164,8 @@ impl Member {
         }
     }
 
-    /// Takes what has come, and sends what waits. `Err`: why its connection has ended.
+    /// Takes the bytes that have arrived, and sends those that wait. `Err`: the reason for which the connection has
+    /// ended.
     pub(super) fn serve(
         &mut self,
         writable: bool,
@@ -230,12 +231,12 @@ struct Inbox<'a> {
 }
 
 impl Inbox<'_> {
-    /// A packet; `size` is that of the whole.
+    /// Takes a packet; `size` is the size of the whole packet.
     fn take(&mut self, first: u8, body: &[u8], size: usize) -> Result<(), String> {
         match (first >> 4, *self.state) {
             (CONNACK, State::Greeted) => self.accepted(body),
             (SUBACK, State::Subscribing) => {
-                // [MQTT-3.9.3-1]: one code for each filter, behind all else.
+                // [MQTT-3.9.3-1]: there is one code for each filter, behind all other fields.
                 let code = *body.last().unwrap_or(&0xff);
                 if code != self.shared.orders.qos {
                     return Err(format!("the broker did not grant a subscription: 0x{code:02x}"));
@@ -292,7 +293,8 @@ impl Inbox<'_> {
         self.findings.ready.saturating_record(latency_ns);
     }
 
-    /// A message, which is answered. `None`: it is not, byte for byte, what was sent. True if it has come for the first time.
+    /// Takes a message, and answers it. `None`: it is not, byte for byte, the message that was sent. True if it arrives
+    /// for the first time.
     fn publish(&mut self, first: u8, body: &[u8]) -> Option<bool> {
         let orders = &self.shared.orders;
         let Opened { qos, topic, mut rest } = open_publish(first, body, self.out)?;

@@ -13,10 +13,10 @@ use super::{Findings, Shared};
 use crate::engine::wire::Wire;
 use crate::machine::{self, now_ns};
 
-/// As of an engine's thread.
+/// The size is that of an engine's thread.
 const READ_SIZE: usize = 128 << 10;
 
-/// How long the loop sleeps without an event where nothing is due.
+/// How long the loop sleeps without an event if nothing is due.
 const SLEEP: Duration = Duration::from_millis(2);
 
 /// A connection that is not accepted within this time has failed.
@@ -27,14 +27,14 @@ const UNDER_WAY: [State; 3] = [State::Connecting, State::Greeted, State::Subscri
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
-    /// Which thread this is, of how many.
+    /// The number of this thread, and how many threads there are.
     index: usize,
     thread_count: usize,
     poll: Poll,
-    /// By token: client number `index + token * thread_count`. They begin in this order.
+    /// The clients by token: client number `index + token * thread_count`. They begin in this order.
     members: Vec<Member>,
     begun: usize,
-    /// Under way: begun, and neither ready nor failed.
+    /// How many clients have begun and are neither ready nor failed.
     open: usize,
     begin_ns: u64,
     buffer: Box<[u8]>,
@@ -122,7 +122,7 @@ impl Worker {
         while self.begun < self.members.len() && self.open < open_max {
             let mut due_ns = now;
             if rate > 0.0 {
-                // The threads take turns.
+                // The threads begin in turns.
                 let turn = self.index as f64 / self.thread_count as f64;
                 due_ns = self.begin_ns + ((self.begun as f64 + turn) * 1e9 / rate) as u64;
             }
@@ -157,7 +157,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes a client as far as it goes now.
+    /// Serves a client as far as it can go now.
     fn serve(&mut self, token: usize, writable: bool) {
         let (shared, member) = (&self.shared, &mut self.members[token]);
         let before = member.state;
@@ -178,7 +178,7 @@ impl Worker {
         }
     }
 
-    /// Does what the one who watches wants of all clients.
+    /// Follows the orders to all clients.
     fn follow_orders(&mut self) {
         let subscribe_ns = self.shared.subscribe_ns.load(Relaxed);
         if subscribe_ns > 1 && !self.has_subscribed {

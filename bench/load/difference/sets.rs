@@ -1,4 +1,4 @@
-//! Sets of results: what `ringmq-bench` and `scripts/compare` have kept, of any version, as rounds of figures.
+//! Sets of results of `ringmq-bench` and `scripts/compare`, of any version, as rounds of figures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// A file of results that is larger than this is none of ours, bytes.
+/// A larger file of results is none of ours, bytes.
 const FILE_SIZE_MAX: u64 = 256 << 20;
 
 /// A figure of a scenario.
@@ -14,7 +14,7 @@ const FILE_SIZE_MAX: u64 = 256 << 20;
 pub(super) struct Measure {
     pub words: &'static str,
     pub unit: &'static str,
-    /// Where it stands in an outcome.
+    /// The path of the figure in an outcome.
     path: &'static [&'static str],
     pub more_is_better: bool,
 }
@@ -38,24 +38,24 @@ pub(super) const MEASURES: [Measure; 5] = [
     Measure { words: "p99", unit: "us", path: &["latency", "p99_us"], more_is_better: false },
 ];
 
-/// A figure's values by scenario, one a round; `None`: the round has none.
+/// A figure's values by scenario, one for each round; `None`: the round has none.
 pub(super) type Figures = BTreeMap<(String, Measure), Vec<Option<f64>>>;
 
 /// The rounds of one broker.
 #[derive(Debug, Default)]
 pub(super) struct Set {
-    /// How it is called: its files.
+    /// The name of the set: its files.
     pub name: String,
     pub round_count: usize,
     pub figures: Figures,
-    /// What each scenario was set to.
+    /// The settings of each scenario.
     pub settings: BTreeMap<String, Value>,
-    /// What went wrong: scenario and words.
+    /// The errors, as scenario and words.
     pub faults: BTreeSet<(String, String)>,
-    /// Of the machine and of each run's length, for what must be alike.
+    /// The machines and the lengths of runs, which must be alike.
     pub machines: BTreeSet<String>,
     pub seconds: BTreeSet<String>,
-    /// When its files were written.
+    /// The dates on which the files were written.
     pub dates: BTreeSet<String>,
 }
 
@@ -105,7 +105,7 @@ impl Set {
         self.take_rounds(found)
     }
 
-    /// A scenario that comes again begins a further round.
+    /// Takes the rounds of scenarios. A scenario that comes again begins a further round.
     fn take_rounds(&mut self, found: Vec<(&Value, &Value)>) -> Result<(), String> {
         let base = self.round_count;
         let mut rounds_of: BTreeMap<String, usize> = BTreeMap::new();
@@ -130,7 +130,7 @@ impl Set {
     fn note(&mut self, scenario: &str, outcome: &Value, round: usize) {
         for measure in MEASURES {
             let value = measure.path.iter().fold(outcome, |value, key| &value[key]).as_f64();
-            // A run that measured nothing is no figure; what went wrong with it is said.
+            // A run that measured nothing gives no figure; its error is reported.
             let Some(value) = value.filter(|value| value.is_finite() && *value > 0.0) else {
                 continue;
             };
@@ -149,7 +149,7 @@ impl Set {
     }
 }
 
-/// Without what names or describes it only.
+/// The settings without those that only name or describe the scenario.
 fn plain_settings(settings: &Value) -> Value {
     let mut settings = settings.clone();
     if let Some(keys) = settings.as_object_mut() {
@@ -158,7 +158,7 @@ fn plain_settings(settings: &Value) -> Value {
     settings
 }
 
-/// The first key that is not the same, with both values. A key that one version does not have yet is no difference.
+/// The first key that differs, with both values. A key that one version does not have yet is no difference.
 fn differing_key(one: &Value, other: &Value) -> String {
     let keys = one.as_object().into_iter().flatten();
     let found = keys
@@ -169,7 +169,7 @@ fn differing_key(one: &Value, other: &Value) -> String {
     })
 }
 
-/// What keeps two sets from being compared: a scenario that is not the same in both.
+/// Refuses two sets that cannot be compared: a scenario is not the same in both.
 pub(super) fn check_settings(before: &Set, after: &Set) -> Result<(), String> {
     for (scenario, settings) in &before.settings {
         let Some(others) = after.settings.get(scenario) else { continue };

@@ -1,33 +1,35 @@
-//! The statistics: how large a difference is beside the noise, and how often dealing the rounds out anew makes a larger one.
+//! The statistics: how large a difference is beside the noise, and how often a random dealing of the rounds makes a
+//! larger one.
 
 use crate::figures::median;
 
-/// Dealings that are tried, where there are more than this many.
+/// How many dealings are tried, if there are more.
 const DEALINGS_MAX: usize = 2_000;
-/// Rounds of a figure never spread less than this in truth, as logarithm: a set that happens to has a few equal values.
+/// The rounds of a figure never truly spread less than this, as logarithm: a set may have equal values by chance.
 const SPREAD_MIN: f64 = 0.002;
-/// One of so many values is left out at either end. Of few values none is: dealings that exchange what is left out would be as good.
+/// One of so many values is left out at either end. Of few values none is, because dealings that exchange values left
+/// out would be as good.
 const TRIMMED_OF: usize = 8;
-/// Which round of the other set could be which is drawn alike each time.
+/// The seed, so that the dealings are the same each time.
 const SEED: u64 = 0x52_69_6e_67_4d_51;
 
-/// One figure: logarithms of its values, a column a round, first those of before; `NAN`: the round has none.
+/// One figure: logarithms of its values, one for each round, the rounds of before first; `NAN`: the round has none.
 pub(super) struct Row(pub Vec<f64>);
 
-/// What was found of a row.
+/// The result of a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     /// Logarithm of the ratio of after to before.
     pub ratio_ln: f64,
-    /// The same as a multiple of its standard error.
+    /// The ratio as a multiple of its standard error.
     pub statistic: f64,
     pub standard_error: f64,
-    /// How often dealings make a larger one in any row.
+    /// How often dealings make a larger difference in any row.
     pub chance: f64,
 }
 
-/// Of each row, over rounds of which the first `before` many are of the one set; and the statistic that only a share
-/// `error` of all dealings exceeds.
+/// The result of each row, if the first `before` rounds are of the one set; and the statistic that only a share `error`
+/// of all dealings exceeds.
 pub(super) fn test(rows: &[Row], before: usize, count: usize, error: f64) -> (Vec<Found>, f64) {
     let mut first = vec![false; count];
     first[..before].fill(true);
@@ -44,7 +46,7 @@ pub(super) fn test(rows: &[Row], before: usize, count: usize, error: f64) -> (Ve
     largest.sort_by(f64::total_cmp);
     let found = own.into_iter().map(|(ratio_ln, standard_error)| {
         let statistic = ratio_ln / standard_error;
-        // A hair less: what is equal but for rounding counts as equal.
+        // The bound is a little less, so that values that are equal but for rounding count as equal.
         let below = largest.partition_point(|other| *other < statistic.abs() * (1.0 - 1e-9));
         let chance = (largest.len() - below) as f64 / largest.len() as f64;
         Found { ratio_ln, statistic, standard_error, chance }
@@ -55,9 +57,9 @@ pub(super) fn test(rows: &[Row], before: usize, count: usize, error: f64) -> (Ve
     (found, critical)
 }
 
-/// The difference of the trimmed means, after less before, and its standard error, as Yuen's (1974) with one spread for both: a
-/// round in which the machine did something else does not decide. To the spread that few rounds happen to have comes
-/// `usual`, that of all figures, so that none is thought steady by luck (as by Tusher and others, 2001).
+/// The difference of the trimmed means, after less before, and its standard error, as in Yuen (1974) with one spread
+/// for both: a round in which the machine did other work does not decide. The spread of few rounds is combined with
+/// `usual`, that of all figures, so that no figure seems steady by luck (as in Tusher and others, 2001).
 fn difference(values: &[f64], is_before: &[bool], usual: f64) -> (f64, f64) {
     let part = |wanted: bool| {
         let there = values.iter().zip(is_before).filter(|(value, _)| !value.is_nan());
@@ -75,12 +77,12 @@ fn difference(values: &[f64], is_before: &[bool], usual: f64) -> (f64, f64) {
 struct Part {
     mean: f64,
     kept: f64,
-    /// The sum of squares about the mean, where those that are trimmed count as the last that are kept.
+    /// The sum of squares about the mean, in which trimmed values count as the last value that is kept.
     squares: f64,
 }
 
 impl Part {
-    /// `None`: too few.
+    /// `None`: there are too few values.
     fn of(mut values: Vec<f64>) -> Option<Part> {
         let count = values.len();
         if count < 2 {
@@ -98,20 +100,20 @@ impl Part {
     }
 }
 
-/// The median over all rows of how far half of the values lie from the middle one, whoever's they are.
+/// The median over all rows of how far half of the values lie from their middle, in either set.
 fn usual_spread(rows: &[Row]) -> f64 {
     let spread = |row: &Row| {
         let mut values: Vec<f64> = row.0.iter().copied().filter(|value| !value.is_nan()).collect();
         let middle = median(&values).unwrap_or(0.0);
         values.iter_mut().for_each(|value| *value = (*value - middle).abs());
-        // What it is to a normal deviation.
+        // The factor turns it into a normal deviation.
         1.4826 * median(&values).unwrap_or(0.0)
     };
     let spreads: Vec<f64> = rows.iter().map(spread).collect();
     median(&spreads).unwrap_or(0.0).max(SPREAD_MIN)
 }
 
-/// All ways to call `before` of `count` rounds those of before, or as many of them as are tried.
+/// All ways to choose `before` of `count` rounds, or as many of them as are tried.
 fn dealings(before: usize, count: usize, mut see: impl FnMut(&[bool])) {
     let mut dealt = vec![false; count];
     if ways(before, count) <= DEALINGS_MAX as f64 {

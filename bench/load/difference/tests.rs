@@ -1,4 +1,4 @@
-//! Sets with noise as machines have it: how often a difference is found where there is none, and where there is one.
+//! Sets with noise as machines have it: how often a difference is found that is not there, and that is there.
 
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ fn compared(before: &Value, after: &Value) -> Comparison {
     compared.expect("there are enough rounds")
 }
 
-/// Of so many pairs of sets: those that differ from themselves, and those in which ten percent were found.
+/// Of so many pairs of sets: how many differ from themselves, and in how many a difference of ten percent was found.
 fn tried(pairs: u64, round_count: usize, spread: f64) -> (usize, usize) {
     let (mut alarms, mut found) = (0, 0);
     for seed in 0..pairs {

@@ -1,4 +1,4 @@
-//! What is said of two sets: what got worse, what got better, and what would have been seen.
+//! The verdict on two sets: which figures got worse or better, and which difference would have been seen.
 
 use std::collections::BTreeSet;
 
@@ -25,11 +25,11 @@ pub(super) struct Figure {
     pub unit: &'static str,
     pub before: f64,
     pub after: f64,
-    /// Of after to before.
+    /// The ratio of after to before.
     pub ratio: f64,
     /// How often a difference this large comes by chance in any figure.
     pub chance: f64,
-    /// A difference from this on would have been found most of the time, as a share.
+    /// A difference of this size or more would have been found most of the time, as a share.
     pub visible_from: f64,
     pub verdict: Verdict,
 }
@@ -42,13 +42,13 @@ pub(super) struct Comparison {
     pub at_least: f64,
     pub error: f64,
     pub figures: Vec<Figure>,
-    /// What went wrong after and not before: scenario and words.
+    /// Errors that occurred after and not before: scenario and words.
     pub new_faults: Vec<(String, String)>,
     pub warnings: Vec<String>,
 }
 
 impl Comparison {
-    /// `Err`: nothing can be said.
+    /// `Err`: no verdict is possible.
     pub(super) fn new(
         before: &Set,
         after: &Set,
@@ -62,7 +62,7 @@ impl Comparison {
             return Err(format!("{} and {} have no figure in common", before.name, after.name));
         }
         let rounds = [before.round_count, after.round_count];
-        // Both directions count, and the two ways to deal the rounds out as they are.
+        // Both directions count, and so do the two ways to deal the rounds out as they are.
         let least_chance = 2.0 / statistics::ways(rounds[0], rounds[0] + rounds[1]);
         if rounds.contains(&1) || least_chance > error {
             return Err(format!(
@@ -156,8 +156,8 @@ impl Figure {
     }
 }
 
-/// Beyond its standard error's multiple that decides, a difference is still missed half of the time: this much more is
-/// found in 95 of 100, if noise spreads as errors do.
+/// At the decisive multiple of the standard error a difference is still missed half of the time. With this much more it
+/// is found in 95 of 100 cases, if noise spreads as errors do.
 const POWER: f64 = 1.645;
 
 fn judge(
@@ -199,7 +199,7 @@ fn row(before: &Set, after: &Set, key: &(String, Measure)) -> Row {
     Row([columns(before), columns(after)].concat())
 }
 
-/// The geometric mean: it is what ratios are made of.
+/// The geometric mean, because the values are ratios.
 fn mean(values: &[Option<f64>]) -> f64 {
     let there: Vec<f64> = values.iter().flatten().map(|value| value.ln()).collect();
     (there.iter().sum::<f64>() / there.len().max(1) as f64).exp()
@@ -218,7 +218,7 @@ fn warnings(before: &Set, after: &Set) -> Vec<String> {
     if seconds.len() > 1 {
         warnings.push(format!("the runs had different lengths: {} s", seconds.join(" and ")));
     }
-    // Dates are written so that their order is that of their text.
+    // Dates are written so that their order is the order of their text.
     let is_behind = |one: &Set, other: &Set| {
         one.dates.last().zip(other.dates.first()).is_some_and(|(last, first)| last < first)
     };

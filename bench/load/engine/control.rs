@@ -1,4 +1,4 @@
-//! What the bench's main thread and its generator threads share: orders one way, counts the other.
+//! The memory that the bench's main thread and its generator threads share: orders one way, counts the other.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,19 +13,19 @@ use crate::tally::Faults;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pace {
     Still,
-    /// As fast as the window allows.
+    /// Messages leave as fast as the window allows.
     Window,
     /// One message each `interval_ns` from each publisher from `from_ns` on, whatever the broker does, up to the window.
     Rate {
         from_ns: u64,
         interval_ns: f64,
     },
-    /// The same with a rate that rises first.
+    /// As `Rate`, with a rate that rises first.
     Ramp(Ramp),
 }
 
 impl Pace {
-    /// Messages are due at a time, whatever the broker does.
+    /// Whether messages are due at a time, whatever the broker does.
     pub(crate) fn is_on_schedule(&self) -> bool {
         matches!(self, Pace::Rate { .. } | Pace::Ramp(_))
     }
@@ -33,17 +33,17 @@ impl Pace {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Orders {
-    /// One a flow.
+    /// The pace of each flow.
     pub paces: Vec<Pace>,
-    /// Subscribers of the flows that stall do not read.
+    /// Whether subscribers of the flows that stall do not read.
     pub stalled: bool,
-    /// Of which messages latency is recorded.
+    /// The messages whose latency is recorded.
     pub recording: Recording,
-    /// What is due later than this is not sent; what was due before still is.
+    /// Messages that are due later than this are not sent; those that were due before still are.
     pub until_ns: u64,
-    /// Messages of other agents.
+    /// The orders for messages of other agents.
     pub far: Option<Arc<FarOrders>>,
-    /// How often the threads have been asked for what they have found.
+    /// How often the threads have been asked for their findings.
     pub collections: u32,
     pub stop: bool,
 }
@@ -51,15 +51,15 @@ pub(crate) struct Orders {
 #[derive(Debug, Default)]
 pub(crate) struct ThreadCounts {
     pub thread_id: AtomicU32,
-    /// Which orders it follows.
+    /// The orders that the thread follows.
     pub epoch: AtomicU32,
-    /// On schedule a thread never sleeps: nanoseconds of it in which there was nothing to do.
+    /// A thread on schedule never sleeps: nanoseconds in which it had nothing to do.
     pub idle_ns: AtomicU64,
-    /// Per flow.
+    /// How many messages were delivered, by flow.
     pub delivered: Vec<AtomicU64>,
-    /// Bytes of delivered publishes, whole packets, per flow.
+    /// Bytes of delivered publishes, whole packets, by flow.
     pub delivered_size: Vec<AtomicU64>,
-    /// Reads by which subscribers got publishes, or parts of one, per flow.
+    /// Reads in which subscribers got publishes, or parts of one, by flow.
     pub reads: Vec<AtomicU64>,
     /// Messages that later ones have overtaken, of all flows.
     pub missing: AtomicU64,
@@ -69,18 +69,18 @@ pub(crate) struct ThreadCounts {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub plan: Plan,
-    /// Per cell: the next sequence that must come; with a shared group: how many came.
+    /// By cell: the next sequence that must come; with a shared group: how many have come.
     pub next: Vec<AtomicU64>,
-    /// Per publisher: how many were sent.
+    /// By publisher: how many messages were sent.
     pub sent: Vec<AtomicU64>,
-    /// Per publisher: how many writes that took.
+    /// By publisher: how many writes that took.
     pub writes: Vec<AtomicU64>,
-    /// Per publisher: how many the broker has acknowledged to the end; all that were sent, at QoS 0.
+    /// By publisher: how many messages the broker has acknowledged to the end; at QoS 0 all that were sent.
     pub acked: Vec<AtomicU64>,
     pub threads: Vec<ThreadCounts>,
     epoch: AtomicU32,
     orders: Mutex<Orders>,
-    /// What the threads have handed over when they were asked.
+    /// The findings that the threads have handed over.
     collected: Mutex<Faults>,
     failure: Mutex<Option<String>>,
 }
@@ -127,7 +127,7 @@ impl Shared {
         self.threads.iter().all(|thread| thread.epoch.load(Ordering::Acquire) == epoch)
     }
 
-    /// Changes the orders; the threads see it within milliseconds.
+    /// Changes the orders; the threads see the change within milliseconds.
     pub(crate) fn order(&self, change: impl FnOnce(&mut Orders)) {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut orders);
@@ -146,7 +146,7 @@ impl Shared {
         Some(orders.clone())
     }
 
-    /// A thread hands over what it has found.
+    /// Takes the findings of a thread.
     pub(crate) fn hand_over(&self, part: &Faults) {
         self.collected.lock().unwrap_or_else(PoisonError::into_inner).add(part);
     }
@@ -155,7 +155,7 @@ impl Shared {
         std::mem::take(&mut *self.collected.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes why the run cannot go on; the first reason stays.
+    /// Notes the reason for which the run cannot go on; the first one stays.
     pub(crate) fn fail(&self, reason: String) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
     }
@@ -164,7 +164,7 @@ impl Shared {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many of a publisher's messages have come to all its subscribers.
+    /// How many of a publisher's messages have reached all its subscribers.
     #[inline]
     pub(crate) fn delivered_to_all(&self, publisher: usize) -> u64 {
         let cells = &self.plan.publishers[publisher].cells;
@@ -176,7 +176,7 @@ impl Shared {
         self.sum_of_flow(flow, &self.sent)
     }
 
-    /// How many messages of a flow must come to subscribers, of those that were sent.
+    /// How many messages of a flow must reach subscribers, of those that were sent.
     pub(crate) fn due_count(&self, flow: usize) -> u64 {
         let publishers = self.plan.publishers.iter().zip(&self.sent);
         let of_flow = publishers.filter(|(publisher, _)| publisher.flow == flow);
@@ -213,7 +213,7 @@ impl Shared {
         self.threads.iter().map(|thread| thread.missing.load(Ordering::Relaxed)).sum()
     }
 
-    /// Everything that was sent in a flow has been acknowledged and delivered.
+    /// Whether every message of a flow has been acknowledged and delivered.
     pub(crate) fn at_rest(&self, flow: usize) -> bool {
         (0..self.plan.publishers.len())
             .filter(|index| self.plan.publishers[*index].flow == flow)
@@ -224,7 +224,7 @@ impl Shared {
             })
     }
 
-    /// Messages for shared subscriptions that came to no member.
+    /// How many messages for shared subscriptions reached no member.
     pub(crate) fn lost_in_groups(&self) -> u64 {
         let mut cells: Vec<(u32, usize)> = Vec::new();
         for subscriber in

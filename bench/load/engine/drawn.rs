@@ -1,5 +1,5 @@
-//! What a publisher sends whose messages differ: each topic is a stream of its own, with sequences of its own, so that what
-//! was lost or reordered is known topic by topic.
+//! The messages of a publisher whose messages differ. Each topic is a stream of its own, with sequences of its own, so
+//! that losses and changes of order are known topic by topic.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,15 +12,15 @@ use crate::mix::{self, Mix};
 #[derive(Debug)]
 pub(super) struct Drawn {
     random: fastrand::Rng,
-    /// Its first stream.
+    /// The first stream of the publisher.
     first: usize,
-    /// Of each stream, the next message's sequence.
+    /// The sequence of the next message of each stream.
     next: Vec<u64>,
     /// Streams of messages that the broker has not acknowledged, oldest first (QoS 1 and 2).
     unacked: VecDeque<u32>,
-    /// Streams and sequences of messages that have not come to all their subscribers, as far as is known; oldest first.
+    /// Streams and sequences of messages that have not reached all their subscribers, as far as is known; oldest first.
     under_way: VecDeque<(u32, u64)>,
-    /// Where it is looked next whether one has come that was sent behind the oldest.
+    /// Where the next search begins for a message that has arrived before the oldest one.
     probe: usize,
     bytes: Vec<u8>,
 }
@@ -28,7 +28,7 @@ pub(super) struct Drawn {
 impl Drawn {
     pub(super) fn new(first: usize, mix: &Mix) -> Drawn {
         Drawn {
-            // The same in every run.
+            // The seed is the same in every run.
             random: fastrand::Rng::with_seed(first as u64),
             first,
             next: vec![0; mix.topic_count()],
@@ -39,8 +39,8 @@ impl Drawn {
         }
     }
 
-    /// How many have not come to all. A message that a later one has overtaken is no longer under way, as where all have one
-    /// topic: were it waited for, a lost message of a topic that hardly ever comes would stop the publisher.
+    /// How many messages have not reached all subscribers. A message that a later one has overtaken is no longer under
+    /// way, as if all had one topic: else a lost message of a rare topic would stop the publisher.
     pub(super) fn under_way(&mut self, shared: &Shared) -> u64 {
         let first = self.first;
         let has_come = |(stream, sequence): &(u32, u64)| {
@@ -49,7 +49,7 @@ impl Drawn {
         while self.under_way.front().is_some_and(has_come) {
             self.under_way.pop_front();
         }
-        // One place at a time: where nothing is lost nothing is found.
+        // One entry is looked at a time: where nothing is lost nothing is found.
         self.probe = if self.probe + 1 < self.under_way.len() { self.probe + 1 } else { 0 };
         if self.under_way.get(self.probe).is_some_and(has_come) {
             self.under_way.drain(..=self.probe);
@@ -57,7 +57,7 @@ impl Drawn {
         self.under_way.len() as u64
     }
 
-    /// The next `count` messages, the first of which has the number `number` among all of this publisher.
+    /// Fills in the next `count` messages, the first of which has the number `number` among all of this publisher.
     pub(super) fn fill(
         &mut self,
         (mix, layout): (&Mix, &Layout),
@@ -93,7 +93,7 @@ impl Drawn {
         &self.bytes
     }
 
-    /// The broker has acknowledged `count` more.
+    /// Notes that the broker has acknowledged `count` more messages.
     pub(super) fn acknowledge(&mut self, count: u64, shared: &Shared) {
         let count = (count as usize).min(self.unacked.len());
         for stream in self.unacked.drain(..count) {

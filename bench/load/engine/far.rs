@@ -1,5 +1,5 @@
-//! Latency of messages that another agent's clock has stamped: kept in slices of time until it is known how the two clocks
-//! went, then corrected slice by slice.
+//! Latency of messages that another agent's clock has stamped. It is kept in slices of time until the pace of both
+//! clocks is known, and is then corrected slice by slice.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,42 +7,42 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::message::Stamp;
 
-/// Which messages come from elsewhere, and what is known of the clocks there.
+/// The publishers elsewhere, and what is known of the clocks there.
 #[derive(Debug, Default)]
 pub(crate) struct FarOrders {
-    /// By publisher.
+    /// The agent of each publisher.
     pub agents: Vec<u16>,
-    /// This one.
+    /// The number of this agent.
     pub own: u16,
-    /// For each agent: latency is recorded of messages that are due in this time of its clock.
+    /// For each agent: the time of its clock in which due messages have their latency recorded.
     pub recorded_ns: Vec<Range<u64>>,
-    /// For each agent: what the clock here shows more, as far as it is known before the run.
+    /// For each agent: by how much the clock here is ahead, as far as it is known before the run.
     pub offset_ns: Vec<i64>,
     pub slice_ns: u64,
     pub slices: Mutex<Vec<Slice>>,
 }
 
-/// What came from one agent within a slice of time.
+/// The messages from one agent within a slice of time.
 #[derive(Debug)]
 pub(crate) struct Slice {
     pub agent: u16,
-    /// The middle, by the clock here.
+    /// The middle of the slice, by the clock here.
     pub at_ns: i64,
-    /// Nanoseconds as far as they were known, to three digits, and how many messages took so long.
+    /// Latencies in nanoseconds, as far as they were known, to three digits, each with a number of messages.
     pub counts: Vec<(i64, u64)>,
 }
 
-/// Of one generator thread.
+/// The slices of one generator thread.
 #[derive(Debug, Default)]
 pub(crate) struct Far {
     orders: Option<Arc<FarOrders>>,
     /// The number of the slice that is being filled.
     slice: u64,
-    /// By agent.
+    /// The counts of each agent.
     counts: Vec<HashMap<i64, u64>>,
 }
 
-/// Three digits, as in the histograms.
+/// Latencies have three digits, as in the histograms.
 fn rounded(ns: i64) -> i64 {
     let size = ns.unsigned_abs();
     let drop = (64 - size.leading_zeros()).saturating_sub(11);
@@ -57,7 +57,7 @@ impl Far {
         self.orders = orders.cloned();
     }
 
-    /// True if the message comes from elsewhere: its latency is taken care of.
+    /// Takes a message from elsewhere; `false`: it is not from elsewhere.
     #[inline(always)]
     pub(crate) fn takes(&mut self, stamp: &Stamp, now_ns: u64) -> bool {
         self.orders.is_some() && self.note(stamp, now_ns)

@@ -17,23 +17,23 @@ const PINGRESP: u8 = 13;
 #[derive(Debug)]
 pub(super) struct Publisher {
     pub wire: Wire,
-    /// Its number in the plan.
+    /// The publisher's number in the plan.
     pub index: usize,
     pub flow: usize,
     qos: u8,
-    /// The next message's.
+    /// The sequence of the next message.
     sequence: u64,
-    /// How many were acknowledged to the end, and how many were received (QoS 2).
+    /// How many messages were acknowledged to the end, and how many were received (QoS 2).
     acked: u64,
     received: u64,
-    /// QoS 1 and 2 messages that the broker lets us have unacknowledged.
+    /// How many QoS 1 and 2 messages the broker lets us have unacknowledged.
     receive_max: u64,
     next_due_ns: f64,
     /// While the rate rises: the number of the next message since that began.
     ramp_number: f64,
-    /// Its messages differ in topic or size.
+    /// There if the messages differ in topic or size.
     drawn: Option<Box<Drawn>>,
-    /// Writes of publishes.
+    /// How many writes of publishes were made.
     write_count: u64,
 }
 
@@ -59,7 +59,7 @@ impl Publisher {
         }
     }
 
-    /// A new pace has been ordered. The publishers of a flow take turns within an interval.
+    /// Sets a new pace. The publishers of a flow take turns within an interval.
     pub(super) fn set_pace(&mut self, pace: Pace, shared: &Shared) {
         let turn = shared.plan.turn(self.index);
         match pace {
@@ -74,12 +74,12 @@ impl Publisher {
         }
     }
 
-    /// Until when there is nothing for it to send, unless something arrives.
+    /// Until when the publisher has nothing to send, unless bytes arrive.
     pub(super) fn rests_until_ns(&self) -> f64 {
         if self.wire.is_blocked() { f64::INFINITY } else { self.next_due_ns }
     }
 
-    /// Messages that may be sent now, and the most that may ever be outstanding.
+    /// How many messages may be sent now, and the most that may ever be outstanding.
     #[inline]
     fn credit(&mut self, shared: &Shared) -> (u64, u64) {
         let window = shared.plan.flows[self.flow].window;
@@ -95,7 +95,7 @@ impl Publisher {
         (credit.min(self.receive_max.saturating_sub(unacked)), window.min(self.receive_max))
     }
 
-    /// Sends what the pace allows. Returns how many messages that was.
+    /// Sends the messages that the pace allows. Returns how many.
     pub(super) fn pump(
         &mut self,
         pace: Pace,
@@ -109,8 +109,8 @@ impl Publisher {
             Pace::Still => {}
             Pace::Window => {
                 let (credit, window) = self.credit(shared);
-                // A write takes just one batch, however much of the window is free: what a message costs depends on how many
-                // go together, so a scenario says how many those are.
+                // A write takes just one batch, however much of the window is free. The cost of a message depends on
+                // how many go together, so a scenario sets that number.
                 let batch = shared.plan.flows[self.flow].batch.min(window.div_ceil(2));
                 let mut credit = credit - credit % batch;
                 while credit > 0 && !self.wire.is_blocked() {
@@ -135,7 +135,7 @@ impl Publisher {
         Ok(self.sequence - first)
     }
 
-    /// Sends what is due of a rate that rises, one by one: no two are the same time apart.
+    /// Sends the due messages of a rate that rises, one by one: no two intervals are the same.
     fn follow(
         &mut self,
         ramp: Ramp,
@@ -189,7 +189,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Writes what the socket did not take before.
+    /// Writes the bytes that the socket did not take before.
     pub(super) fn flush(&mut self, shared: &Shared) -> Result<(), String> {
         let write_count_before = self.wire.write_count;
         self.wire.flush()?;
@@ -203,7 +203,7 @@ impl Publisher {
         shared.writes[self.index].store(self.write_count, Relaxed);
     }
 
-    /// Takes what the broker says.
+    /// Takes the broker's packets.
     pub(super) fn read(&mut self, buffer: &mut [u8], shared: &Shared) -> Result<(), String> {
         let (mut acked, mut received) = (self.acked, self.received);
         let qos = self.qos;
@@ -222,7 +222,7 @@ impl Publisher {
                         return Err(unexpected("publisher", kind, body));
                     }
                 };
-                // In the order of the publishes [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+                // The broker acknowledges in the order of the publishes [MQTT-4.6.0-2] [MQTT-4.6.0-3].
                 let expected = packet_id(*next).to_be_bytes();
                 if body.len() < 2
                     || body[..2] != expected

@@ -4,16 +4,16 @@
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Ramp {
     pub from_ns: u64,
-    /// Between messages, at the full rate.
+    /// The time between messages at the full rate.
     pub interval_ns: f64,
     /// The full rate is reached after this time.
     pub span_ns: f64,
-    /// In so many equal steps, of which the last has the full rate; 0: linearly.
+    /// The rate rises in so many equal steps, of which the last has the full rate; 0: linearly.
     pub steps: u32,
 }
 
 impl Ramp {
-    /// When message number `number` is due. Between two of them the numbers stand for what is between.
+    /// When message number `number` is due. A fraction stands for a time between two messages.
     pub(crate) fn due_ns(&self, number: f64) -> f64 {
         let from = self.from_ns as f64;
         if self.steps == 0 {

@@ -19,23 +19,23 @@ const PINGRESP: u8 = 13;
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub wire: Wire,
-    /// Its number in the plan.
+    /// The subscriber's number in the plan.
     pub index: usize,
     pub flow: usize,
     gaps: Gaps,
-    /// Something arrived while it was not to read.
+    /// Whether bytes arrived while it was not to read.
     pub held_back: bool,
 }
 
-/// What the subscribers of a thread have found.
+/// The findings of a thread's subscribers.
 #[derive(Debug)]
 pub(crate) struct Findings {
     pub faults: Faults,
-    /// From when a message was due to when its bytes were read.
+    /// The time from when a message was due to when its bytes were read.
     pub latency: Recorder,
-    /// Messages that later ones have overtaken, and that have not come yet.
+    /// How many messages later ones have overtaken, that have not arrived yet.
     pub missing: u64,
-    /// For each shared group one `Seen` a publisher.
+    /// For each shared group one `Seen` for each publisher.
     pub seen: Vec<Vec<Seen>>,
     pub far: Far,
 }
@@ -54,12 +54,12 @@ impl Findings {
     }
 }
 
-/// What has arrived at once.
+/// The messages that arrived at once.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub delivered: u64,
     pub size: u64,
-    /// Reads that brought publishes, or parts of one.
+    /// Reads in which publishes, or parts of one, arrived.
     pub reads: u64,
 }
 
@@ -69,7 +69,7 @@ impl Subscriber {
         Subscriber { wire, index, flow, gaps: Gaps::default(), held_back: false }
     }
 
-    /// Takes all that has arrived.
+    /// Takes all bytes that have arrived.
     pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
@@ -106,14 +106,14 @@ impl Subscriber {
                 }
                 at += to;
             }
-            // The releases of QoS 2 alone are no batch of messages.
+            // Releases of QoS 2 alone are no batch of messages.
             batch.reads += u64::from(has_publish || at < bytes.len());
             Ok(at)
         })?;
         Ok(batch)
     }
 
-    /// Messages for this subscriber alone that were sent and never came.
+    /// How many messages for this subscriber alone were sent and never arrived.
     pub(crate) fn lost(&self, shared: &Shared) -> u64 {
         let plan = &shared.plan.subscribers[self.index];
         if plan.group.is_some() {
@@ -128,8 +128,8 @@ impl Subscriber {
     }
 }
 
-/// The C library's comparison reads, masked, at the dangling address of an empty slice: an assist of the processor, longer
-/// than all else that is done with a message.
+/// The C library's comparison reads, masked, at the dangling address of an empty slice. That is an assist of the
+/// processor, which takes longer than all other work on a message.
 #[inline(always)]
 fn equal(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && (one.is_empty() || one == other)
@@ -138,7 +138,7 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 struct Inbox<'a> {
     shared: &'a Shared,
     plan: &'a SubscriberPlan,
-    /// `None`: they differ.
+    /// `None`: the sizes differ.
     payload_size: Option<usize>,
     allows_added: bool,
     findings: &'a mut Findings,
@@ -149,7 +149,7 @@ struct Inbox<'a> {
 }
 
 impl Inbox<'_> {
-    /// A publish whose first byte and body these are; `size` is that of the whole packet.
+    /// Takes a publish with this first byte and body; `size` is the size of the whole packet.
     #[inline(always)]
     fn publish(&mut self, first: u8, body: &[u8], size: usize) {
         if self.verified(first, body).is_none() {
@@ -159,7 +159,7 @@ impl Inbox<'_> {
         }
     }
 
-    /// `None`: it is not, byte for byte, what a publisher sent.
+    /// `None`: the message is not, byte for byte, one that a publisher sent.
     #[inline(always)]
     fn verified(&mut self, first: u8, body: &[u8]) -> Option<()> {
         let Opened { qos, topic, rest } = open_publish(first, body, self.out)?;
@@ -181,14 +181,14 @@ impl Inbox<'_> {
         self.count(stamp, payload.len())
     }
 
-    /// A publish has the properties that were sent, and behind them what the broker may add.
+    /// Whether a publish has the properties that were sent, and behind them those that the broker may add.
     #[inline(always)]
     fn has_properties(&self, sent: &[u8], properties: &[u8]) -> bool {
         equal(sent, properties)
             || self.allows_added && message::only_adds_user_properties(sent, properties)
     }
 
-    /// `None`: nobody has sent it.
+    /// `None`: no publisher has sent the message.
     #[inline(always)]
     fn count(&mut self, stamp: Stamp, payload_size: usize) -> Option<()> {
         let cell = self.plan.cells[stamp.publisher as usize];
@@ -222,7 +222,7 @@ impl Inbox<'_> {
         Some(())
     }
 
-    /// A message that is not the next one. True if it is delivered by this for the first time.
+    /// Counts a message that is not the next one. Returns whether it is delivered for the first time.
     #[cold]
     fn count_late(&mut self, stamp: Stamp, next: &AtomicU64) -> bool {
         let skipped = stamp.sequence.checked_sub(next.load(Relaxed));

@@ -11,9 +11,9 @@ pub(crate) struct Wire {
     pub stream: TcpStream,
     /// The part of a packet that has arrived.
     tail: Vec<u8>,
-    /// What the socket would not take yet.
+    /// The bytes that the socket would not take yet.
     pub out: Vec<u8>,
-    /// Calls by which the socket took something.
+    /// How many calls the socket took bytes in.
     pub write_count: u64,
 }
 
@@ -22,12 +22,13 @@ impl Wire {
         Wire { stream, tail: Vec::new(), out: Vec::new(), write_count: 0 }
     }
 
-    /// Takes over a connection of which something has been read, and not looked at.
+    /// Takes over a connection of which bytes have been read that were not used.
     pub(crate) fn resumed(stream: TcpStream, tail: Vec<u8>) -> Wire {
         Wire { tail, ..Wire::new(stream) }
     }
 
-    /// Reads all there is. A packet is no larger than the buffer. `take` gets bytes that begin with a packet, appends its answers and says how many it used.
+    /// Reads all bytes that are there. A packet is no larger than the buffer. `take` gets bytes that begin with a
+    /// packet, appends its answers and returns how many it used.
     pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
@@ -62,7 +63,7 @@ impl Wire {
         }
     }
 
-    /// True while earlier bytes wait for the socket.
+    /// Whether earlier bytes wait for the socket.
     pub(crate) fn is_blocked(&self) -> bool {
         !self.out.is_empty()
     }
@@ -78,7 +79,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Writes bytes behind what waits; what the socket does not take waits too.
+    /// Writes bytes behind those that wait. Bytes that the socket does not take wait, too.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
         if self.is_blocked() {
             self.out.extend_from_slice(bytes);
@@ -108,10 +109,10 @@ impl Wire {
 
 const DISCONNECT: u8 = 14;
 
-/// Why a packet of this kind, which nobody asked for, ends the run.
+/// The reason for which an unexpected packet of this kind ends the run.
 pub(crate) fn unexpected(whom: &str, kind: u8, body: &[u8]) -> String {
     match (kind, body.first()) {
-        // MQTT 5.0 only.
+        // Only MQTT 5.0 has a reason here.
         (DISCONNECT, reason) => {
             let code = reason.copied().unwrap_or(0);
             let name = ReasonCode::from_u8(code).map(|reason| format!(" ({reason:?})"));
@@ -150,7 +151,7 @@ pub(crate) struct Opened<'a> {
     pub rest: &'a [u8],
 }
 
-/// Takes a PUBLISH apart, and appends what it is answered by. `None`: it is none.
+/// Takes a PUBLISH apart, and appends its answer. `None`: the bytes are no PUBLISH.
 #[inline(always)]
 pub(crate) fn open_publish<'a>(first: u8, body: &'a [u8], out: &mut Vec<u8>) -> Option<Opened<'a>> {
     let topic_size = usize::from(u16::from_be_bytes(*body.first_chunk()?));
@@ -170,7 +171,7 @@ pub(crate) fn open_publish<'a>(first: u8, body: &'a [u8], out: &mut Vec<u8>) -> 
 mod tests {
     use super::*;
 
-    /// What a read into 16 bytes says of a packet of which these bytes were there before, and the others come.
+    /// Checks a read into 16 bytes: of a packet, `tail` was there before, and `coming` arrives.
     fn check(tail: &[u8], coming: &[u8], expected: Result<usize, &str>) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");

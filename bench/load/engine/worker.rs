@@ -14,10 +14,10 @@ use crate::machine::now_ns;
 use crate::message::Block;
 use crate::tally::Faults;
 
-/// The receive buffer: stays in the second-level cache, and still holds over a thousand small messages.
+/// The receive buffer stays in the second-level cache, and still holds over a thousand small messages.
 const READ_SIZE: usize = 128 << 10;
 
-/// How long the loop sleeps without an event: orders, and what other threads delivered, are seen within this time.
+/// How long the loop sleeps without an event. Orders, and deliveries of other threads, are seen within this time.
 const SLEEP: Duration = Duration::from_millis(2);
 
 #[derive(Clone, Copy, Debug)]
@@ -28,29 +28,29 @@ enum Role {
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
-    /// Which thread this is.
+    /// The number of this thread.
     index: usize,
     poll: Poll,
-    /// By token.
+    /// The role of each token.
     roles: Vec<Role>,
     publishers: Vec<Publisher>,
     subscribers: Vec<Subscriber>,
-    /// One a flow.
+    /// The block of each flow.
     blocks: Vec<Block>,
     buffer: Box<[u8]>,
     findings: Findings,
     orders: Orders,
     epoch: u32,
-    /// On schedule: when the first of the publishers has something to send.
+    /// On schedule: when the first of the publishers has a message to send.
     due_ns: f64,
-    /// When the broker must hear of the next client, whatever else goes on, and which that is.
+    /// When the broker must hear of the next client, whatever else goes on, and the index of that client.
     ping_ns: u64,
     ping_next: usize,
 }
 
 const PINGREQ: [u8; 2] = [0xc0, 0];
 
-/// Half the keep alive.
+/// Half the keep alive, in nanoseconds.
 fn ping_interval_ns(shared: &Shared) -> u64 {
     u64::from(shared.plan.keep_alive_s) * 500_000_000
 }
@@ -152,7 +152,7 @@ impl Worker {
             let now = now_ns();
             self.findings.latency.turn(now, &self.shared.threads[self.index].drawer);
             let mut sent = 0;
-            // Of thousands of publishers few have something to send at a time.
+            // Of thousands of publishers few have a message to send at a time.
             if self.due_ns <= now as f64 || !events.is_empty() {
                 sent = self.pump(now)?;
             }
@@ -167,7 +167,7 @@ impl Worker {
         }
     }
 
-    /// Sends what may be sent now. Returns how many messages that was.
+    /// Sends the messages that may be sent now. Returns how many.
     fn pump(&mut self, now: u64) -> Result<u64, String> {
         let (mut sent, mut due_ns) = (0, f64::INFINITY);
         for publisher in &mut self.publishers {
@@ -182,7 +182,7 @@ impl Worker {
         Ok(sent)
     }
 
-    /// Each client in turn, so that not all are written to at once, and each in time.
+    /// Pings each client in turn, so that not all are written to at once, and each in time.
     fn ping(&mut self, now: u64) -> Result<(), String> {
         let publishers = self.publishers.len();
         let count = publishers + self.subscribers.len();

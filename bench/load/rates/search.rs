@@ -1,25 +1,25 @@
-//! The search for the highest rate that holds: doubles until one does not, then halves the distance.
+//! The search for the highest rate that holds. It doubles the rate until one does not hold, then halves the distance.
 
 use crate::units::RATE_MAX;
 
-/// Where the search begins unless told.
+/// The search begins here unless it is told a rate.
 pub(super) const RATE_START: f64 = 1000.0;
 
-/// Runs of a search: usual, and the most.
+/// The usual number of runs of a search, and the largest.
 pub(super) const PROBE_COUNT_EXPECTED: u32 = 18;
 pub(super) const PROBE_COUNT_MAX: u32 = 40;
 
 /// The lowest rate that failed is at most this much above the highest that held.
 const PRECISION: f64 = 1.03;
 
-/// Below this rate nothing is looked for.
+/// The search does not go below this rate.
 const RATE_MIN: f64 = 1.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Holds,
     Fails,
-    /// It does not hold, and the generator is why.
+    /// The rate does not hold, because of the generator.
     GeneratorLimit,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Search {
     held: Option<f64>,
     /// The lowest rate that failed twice.
     failed: Option<(f64, Verdict)>,
-    /// A rate that failed once: others may have disturbed it.
+    /// A rate that failed once: other programs may have disturbed it.
     doubted: Option<(f64, Verdict)>,
     probe_count: u32,
 }
@@ -85,13 +85,13 @@ impl Search {
         self.probe_count
     }
 
-    /// It has ended by itself: not for want of probes, nor before.
+    /// Whether the search has ended by itself, with probes left and not early.
     pub(crate) fn is_over(&self) -> bool {
         self.probe_count < PROBE_COUNT_MAX && self.next().is_none()
     }
 }
 
-/// To three digits: they are closer together than the precision.
+/// Rates are rounded to three digits: these are closer together than the precision.
 fn rounded(rate: f64) -> f64 {
     let unit = 10f64.powf(rate.log10().floor() - 2.0);
     if unit >= 1.0 { (rate / unit).round() * unit } else { (rate * 100.0).round() / 100.0 }

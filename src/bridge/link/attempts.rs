@@ -1,9 +1,9 @@
-//! Which address is tried next, and when: failover in the order of the configuration, pauses that grow, with jitter.
+//! Which address is tried next, and when: in the order of the configuration, after pauses that grow, with jitter.
 
 use crate::random::Random;
 use crate::time::Instant;
 
-/// A pause is doubled so often at most: the longest pause is reached before.
+/// A pause is doubled at most this often. The longest pause is reached earlier.
 const DOUBLINGS_MAX: u32 = 20;
 
 #[derive(Clone, Debug)]
@@ -11,12 +11,12 @@ pub(super) struct Attempts {
     address_count: usize,
     pause_min_ms: u64,
     pause_max_ms: u64,
-    /// The address to try next, and from when on.
+    /// The address to try next, and the time from which on it may be tried.
     address: usize,
     at: Instant,
-    /// Rounds over all addresses since the link was last of use.
+    /// Rounds over all addresses since the link last was of use.
     rounds: u32,
-    /// Every address of this round so far has refused us for a reason that waiting does not heal.
+    /// Whether every address of this round so far has refused us for a reason that waiting does not heal.
     is_round_refused: bool,
     random: Random,
 }
@@ -24,14 +24,14 @@ pub(super) struct Attempts {
 /// Why an attempt, or a link, came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// May well work a little later.
+    /// The next attempt may succeed a little later.
     Passing,
-    /// Somebody has to change something first: tried again, but rarely.
+    /// An operator has to change something first. Attempts go on, but rarely.
     Refused,
 }
 
 impl Attempts {
-    /// The first attempt is due at once.
+    /// Attempts of which the first is due at once.
     pub(super) fn new(address_count: usize, pause_ms: (u64, u64), seed: u64) -> Attempts {
         Attempts {
             address_count,
@@ -45,12 +45,13 @@ impl Attempts {
         }
     }
 
-    /// The place of the next address, and when to try it.
+    /// The index of the next address, and when to try it.
     pub(super) fn next(&self) -> (usize, Instant) {
         (self.address, self.at)
     }
 
-    /// The address was tried, and the link did not come up: on to the next one, at the end of a round after a pause.
+    /// Notes that the address was tried and the link did not come up. The next address follows, at the end of a round
+    /// after a pause.
     pub(super) fn failed(&mut self, now: Instant, failure: Failure) {
         self.is_round_refused &= failure == Failure::Refused;
         self.address += 1;
@@ -65,7 +66,7 @@ impl Attempts {
         self.at = now;
     }
 
-    /// The link was up. `was_of_use`: the pauses begin anew.
+    /// Notes that the link was up. `was_of_use`: the pauses begin anew.
     pub(super) fn lost(&mut self, now: Instant, failure: Failure, was_of_use: bool) {
         if was_of_use {
             self.rounds = 0;
@@ -76,7 +77,7 @@ impl Attempts {
     fn pause(&mut self, now: Instant, is_longest: bool) {
         let doubled = self.pause_min_ms.saturating_mul(1 << self.rounds.min(DOUBLINGS_MAX));
         let pause_ms = if is_longest { self.pause_max_ms } else { doubled.min(self.pause_max_ms) };
-        // Half of it is chance: bridges that lost the same remote do not come back in the same moment.
+        // Half of the pause is random, so that bridges that lost the same remote do not come back in the same moment.
         let jitter_ms = self.random.below(pause_ms / 2 + 1);
         self.at = now.plus_ms(pause_ms - jitter_ms);
         self.address = 0;

@@ -14,7 +14,7 @@ use crate::printable::Quoted;
 use crate::time::Instant;
 use crate::topic::{InboundAliases, OutboundAliases};
 
-/// Filters of one SUBSCRIBE.
+/// How many filters one SUBSCRIBE has.
 const FILTERS_PER_PACKET: usize = 16;
 
 impl Link {
@@ -42,12 +42,12 @@ impl Link {
         connect.encode(&mut self.output);
     }
 
-    /// Whether the remote may have been put off by the bit that only bridges send.
+    /// Whether the bit that only bridges send may be the reason for which the remote has closed.
     pub(super) fn is_bridge_bit_open(&self) -> bool {
         self.version != ProtocolVersion::V5 && self.is_bridge_bit_taken.is_none()
     }
 
-    /// The first packet of the remote.
+    /// Handles the first packet of the remote.
     pub(super) fn on_greeting(&mut self, now: Instant, frame: &Frame<'_>) {
         if frame.packet_type() != Some(PacketType::Connack) {
             return self.go_down(now, Failure::Refused, "it does not answer as MQTT does".into());
@@ -66,7 +66,7 @@ impl Link {
     fn on_refusal(&mut self, now: Instant, connack: &Connack<'_>) {
         let reason = connack.reason;
         if reason != ReasonCode::UnsupportedProtocolVersion && self.is_bridge_bit_open() {
-            // It has understood the level.
+            // The remote has accepted the level with the bridge bit.
             self.is_bridge_bit_taken = Some(true);
         }
         let mut why = format!("it refuses the connection: {reason:?}");
@@ -114,7 +114,7 @@ impl Link {
         }
         self.session_present = session_present;
         self.inflow.begin(session_present);
-        self.held.begin(now);
+        self.postponed.begin(now);
         self.events.push_back(LinkEvent::Up { session_present });
         self.subscribe();
         if self.suspicion.begin(now) {
@@ -122,11 +122,11 @@ impl Link {
         }
     }
 
-    /// Asks for all filters, each once, with the highest QoS that its rules want.
+    /// Subscribes to all filters, each once, with the highest QoS that its rules want.
     fn subscribe(&mut self) {
         let is_known = self.session_present && self.has_subscribed;
         if is_known && self.version != ProtocolVersion::V5 {
-            // The session has the subscriptions; asking again would bring all retained messages again.
+            // The session has the subscriptions. Another SUBSCRIBE would bring all retained messages again.
             return;
         }
         let rules = std::mem::take(&mut self.subscribe_rules);
@@ -189,7 +189,7 @@ fn subscribe_id(index: usize) -> PacketId {
     PacketId::new(id).expect("the first identifier is above 0")
 }
 
-/// Whether to try again soon.
+/// Whether the link tries again soon, or rarely.
 pub(super) fn failure_of(reason: ReasonCode) -> Failure {
     use ReasonCode::*;
     match reason {

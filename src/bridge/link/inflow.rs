@@ -1,4 +1,4 @@
-//! Messages of the remote above QoS 0: answered in the order in which they came, once this broker has them.
+//! Messages of the remote above QoS 0, which are answered in the order of their arrival, once this broker has them.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -85,7 +85,7 @@ impl Inflow {
         answer.is_none().then_some(number)
     }
 
-    /// This broker has the message, or refuses it.
+    /// Notes that this broker has the message, or refuses it.
     pub(super) fn take(&mut self, number: u64, reason: ReasonCode) {
         let place = number.checked_sub(self.first).map(|place| place as usize);
         if let Some(one) = place.and_then(|place| self.pending.get_mut(place)) {
@@ -100,7 +100,7 @@ impl Inflow {
             let one = self.pending.pop_front()?;
             let number = self.first;
             self.first += 1;
-            // The identifier may be another message's by now.
+            // The identifier may belong to another message by now.
             if one.qos == QoS::ExactlyOnce
                 && self.unreleased.get(&one.packet_id) == Some(&Some(number))
             {

@@ -13,8 +13,9 @@ impl Link {
         self.oversized_count
     }
 
-    /// Passes over what has come of the packet at the start of `bytes`, if it is a PUBLISH and its packet identifier has
-    /// come; how many bytes that were. `None`: it is no PUBLISH, or none that can be answered.
+    /// Passes over the bytes that have arrived of the packet at the start of `bytes`, if it is a PUBLISH and its packet
+    /// identifier has arrived. Returns how many bytes these are. `None`: it is no PUBLISH, or none that can be
+    /// answered.
     pub(super) fn pass_over_oversized(&mut self, now: Instant, bytes: &[u8]) -> Option<usize> {
         if !self.is_up() {
             return None;
@@ -36,7 +37,7 @@ impl Link {
     fn answer_oversized(&mut self, now: Instant, start: PublishStart) {
         let Some(packet_id) = start.packet_id else { return };
         if let Some(number) = self.number_of(now, packet_id, start.qos) {
-            // A remote takes "quota exceeded" as a reason to send the message again.
+            // A remote takes "quota exceeded" as a reason to send the message again, so the answer has another code.
             self.inflow.take(number, ReasonCode::ImplementationSpecificError);
             self.send_answers(now);
         }

@@ -2,8 +2,8 @@
 
 use super::attempts::Failure;
 use super::handshake::failure_of;
-use super::held::Refusal;
-use super::window::Step;
+use super::postponed::Refusal;
+use super::window::FlightState;
 use super::{Link, LinkEvent, Phase, TAKEN_OVER_WITHIN_MS, Unwanted};
 use crate::bridge::message::InMessage;
 use crate::codec::{
@@ -14,9 +14,9 @@ use crate::printable::Quoted;
 use crate::time::Instant;
 
 impl Link {
-    /// Bytes from the socket, in any pieces.
+    /// Handles bytes from the socket, in pieces of any size.
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
-        // Before CONNACK is whole a remote has no more time for saying something.
+        // Before CONNACK is complete, the arrival of bytes does not give the remote more time.
         if let Phase::Up(alive) = &mut self.phase {
             self.late = None;
             alive.received_at = now;
@@ -42,7 +42,7 @@ impl Link {
         matches!(self.phase, Phase::Greeting { .. } | Phase::Up(_))
     }
 
-    /// Takes whole frames from the front; how many bytes they were.
+    /// Takes whole frames from the front; returns how many bytes they have.
     fn take_frames(&mut self, now: Instant, bytes: &[u8]) -> usize {
         let mut used = 0;
         while self.is_listening() {
@@ -77,8 +77,8 @@ impl Link {
         match Packet::decode(frame, self.version) {
             Err(error) => self.on_malformed(now, &error),
             Ok(Packet::Publish(publish)) => self.on_publish(now, &publish),
-            Ok(Packet::Puback(ack)) => self.on_ack(now, &ack, Step::AtLeastOnce),
-            Ok(Packet::Pubrec(ack)) => self.on_ack(now, &ack, Step::ExactlyOnce),
+            Ok(Packet::Puback(ack)) => self.on_ack(now, &ack, FlightState::AtLeastOnce),
+            Ok(Packet::Pubrec(ack)) => self.on_ack(now, &ack, FlightState::ExactlyOnce),
             Ok(Packet::Pubrel(ack)) => self.on_pubrel(&ack),
             Ok(Packet::Pubcomp(ack)) => self.on_pubcomp(&ack),
             Ok(Packet::Suback(suback)) => self.on_suback(&suback),
@@ -95,7 +95,7 @@ impl Link {
                     why.push_str(&self.on_taken_over(now));
                 }
                 let failure = match may_mean_message(disconnect.reason) && self.suspect(now) {
-                    // It may well go on without the message.
+                    // The remote may well go on without the message.
                     true => Failure::Passing,
                     false => failure_of(disconnect.reason),
                 };
@@ -108,7 +108,8 @@ impl Link {
         }
     }
 
-    /// What there is to say of a client that has come to the remote as this one. Once may be a process that has just ended.
+    /// The words that tell an operator that another client has taken the session over at the remote. The first time,
+    /// the other client may be a process that has just ended.
     fn on_taken_over(&mut self, now: Instant) -> String {
         if let Phase::Up(alive) = self.phase
             && now.ms_since(alive.since) >= TAKEN_OVER_WITHIN_MS
@@ -172,10 +173,11 @@ impl Link {
         self.events.push_back(LinkEvent::Inbound { number, message });
     }
 
-    /// The number of a message that asks for an answer. `None`: it was here before and is answered as it was then, or the
-    /// remote sends more than it may and the link is down.
+    /// The number of a message that asks for an answer. `None`: the message arrived before and gets the answer that it
+    /// got then, or the remote sends more messages than it may and the link is down.
     pub(super) fn number_of(&mut self, now: Instant, packet_id: PacketId, qos: QoS) -> Option<u64> {
-        // Twice: what an earlier connection left unfinished is not in the remote's count.
+        // The bound is twice the receive maximum, because messages that an earlier connection left unfinished are not
+        // in the remote's count.
         let open_max = 2 * usize::from(self.settings.receive_max);
         if self.version == ProtocolVersion::V5 && self.inflow.open_count() >= open_max {
             // [MQTT-3.3.4-9]
@@ -190,7 +192,7 @@ impl Link {
         number
     }
 
-    /// The message as it is here, by the first rule that means its topic.
+    /// The message with its topic on this broker, by the first rule that means the topic.
     fn map_inbound(&mut self, publish: &Publish<'_>, topic: &str) -> Option<InMessage> {
         let rule = self.subscribe_rules.iter().find(|rule| rule.matches(topic))?;
         let mapped = rule.map_topic(topic)?;
@@ -212,38 +214,40 @@ impl Link {
         self.logged.sequence_of(packet_id).or_else(unlogged)
     }
 
-    /// PUBACK or PUBREC, which answer a message at `expected`.
-    fn on_ack(&mut self, now: Instant, ack: &Ack<'_>, expected: Step) {
+    /// Handles PUBACK or PUBREC, which answer a message at `expected`.
+    fn on_ack(&mut self, now: Instant, ack: &Ack<'_>, expected: FlightState) {
         let sequence = self.sequence_of(ack.packet_id);
-        let step = sequence.and_then(|sequence| self.window(sequence).step(sequence));
-        let (Some(sequence), Some(step)) = (sequence, step) else {
-            if expected == Step::ExactlyOnce {
-                // Nothing of ours: the remote shall forget it. [MQTT-4.3.3-4]
+        let state = sequence.and_then(|sequence| self.window(sequence).state(sequence));
+        let (Some(sequence), Some(state)) = (sequence, state) else {
+            if expected == FlightState::ExactlyOnce {
+                // No message of ours has this identifier, so the remote shall forget it. [MQTT-4.3.3-4]
                 let reason = ReasonCode::PacketIdentifierNotFound;
                 encode_pubrel(self.version, ack.packet_id, reason, &mut self.output);
             }
             return;
         };
-        match step {
-            Step::Released if expected == Step::ExactlyOnce => self.send_pubrel(sequence),
-            _ if step != expected => {}
+        match state {
+            FlightState::Released if expected == FlightState::ExactlyOnce => {
+                self.send_pubrel(sequence)
+            }
+            _ if state != expected => {}
             _ if ack.reason.is_error() => self.on_refused(now, sequence, ack.reason),
-            Step::ExactlyOnce => {
-                self.window(sequence).set(sequence, Step::Received);
+            FlightState::ExactlyOnce => {
+                self.window(sequence).set(sequence, FlightState::Received);
                 self.events.push_back(LinkEvent::Received { sequence });
             }
             _ => self.finish(sequence),
         }
-        if step == expected {
+        if state == expected {
             self.suspicion.acknowledged();
         }
     }
 
     fn on_pubcomp(&mut self, ack: &Ack<'_>) {
         if let Some(sequence) = self.sequence_of(ack.packet_id)
-            && self.window(sequence).step(sequence) == Some(Step::Released)
+            && self.window(sequence).state(sequence) == Some(FlightState::Released)
         {
-            // "Not found" is as good: it was released before.
+            // "Not found" counts as success: the message was released before.
             self.finish(sequence);
         }
     }
@@ -252,12 +256,12 @@ impl Link {
         if let Phase::Up(alive) = &mut self.phase {
             alive.was_of_use = true;
         }
-        self.window(sequence).set(sequence, Step::Finished);
+        self.window(sequence).set(sequence, FlightState::Finished);
         self.events.push_back(LinkEvent::Done { sequence });
         self.forget(sequence);
     }
 
-    /// The remote has closed, perhaps over a message: whether one was in flight.
+    /// Notes that the remote has closed, perhaps because of a message. Returns whether a message was in flight.
     fn suspect(&mut self, now: Instant) -> bool {
         if !self.is_up() {
             return false;
@@ -282,13 +286,13 @@ impl Link {
 
     fn on_refused(&mut self, now: Instant, sequence: u64, reason: ReasonCode) {
         let topic = self.window(sequence).topic_of(sequence);
-        self.window(sequence).set(sequence, Step::Finished);
+        self.window(sequence).set(sequence, FlightState::Finished);
         if !matches!(reason, ReasonCode::QuotaExceeded | ReasonCode::PacketIdentifierInUse) {
             self.events.push_back(LinkEvent::Refused { sequence, reason });
             return self.forget(sequence);
         }
         self.suspicion.finished(sequence, self.quota());
-        match self.held.refuse(now, sequence, topic) {
+        match self.postponed.refuse(now, sequence, topic) {
             Refusal::First => self.events.push_back(LinkEvent::Postponed { sequence, reason }),
             Refusal::Again | Refusal::Behind => {}
             Refusal::GivenUp { for_ms } => {
@@ -299,7 +303,8 @@ impl Link {
     }
 }
 
-/// Whether a remote that closes for this reason may mean a message; the others say something of the client or of itself.
+/// Whether a remote that closes for this reason may mean a message. Other reasons are about the client or the remote
+/// itself.
 fn may_mean_message(reason: ReasonCode) -> bool {
     use ReasonCode::*;
     !matches!(

@@ -1,34 +1,35 @@
 //! Packets that leave over a link: messages, and the packets that end their exchanges.
 
-use super::held::Place;
-use super::window::{Step, Window};
+use super::postponed::Place;
+use super::window::{FlightState, Window};
 use super::{Link, LinkEvent, OUTPUT_MARK, Phase, UNLOGGED};
 use crate::bridge::message::OutMessage;
 use crate::codec::{PacketId, ProtocolVersion, PublishHead, QoS, ReasonCode, encode_pubrel};
 use crate::time::Instant;
 use crate::topic::OutboundAlias;
 
-/// A topic alias as a property.
+/// The size of the topic alias property.
 const ALIAS_SIZE: usize = 3;
 
 /// What became of a message that was to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// It is under way. Above QoS 0, `Done`, `Refused` or the like follows while the link is up.
+    /// The message is under way. Above QoS 0, `Done`, `Refused` or the like follows while the link is up.
     Taken,
-    /// Nothing happened: offer it again when there is room.
+    /// Nothing happened. The owner offers the message again when there is room.
     NoRoom,
-    /// The remote takes no packet so large: it is never sent.
+    /// The remote takes no packet of this size, so the message is never sent.
     TooLarge,
-    /// The remote refuses it, or a message of its topic before it, for now: go on with the next one. `LinkEvent::Due` or
-    /// `LinkEvent::Again` says when to offer it again.
+    /// The remote refuses the message, or an earlier message of its topic, for now. The owner goes on with the next
+    /// message. `LinkEvent::Due` or `LinkEvent::Again` says when to offer this one again.
     Waits,
 }
 
 impl Link {
-    /// How many messages it takes now.
+    /// How many messages the link takes now.
     pub fn room(&self) -> usize {
-        let is_shut = self.held.is_full() || self.room_is_for.is_some() || self.again_count > 0;
+        let is_shut =
+            self.postponed.is_full() || self.room_is_for.is_some() || self.again_count > 0;
         if is_shut || !self.is_up() || self.output.len() >= OUTPUT_MARK {
             return 0;
         }
@@ -50,25 +51,25 @@ impl Link {
         self.is_up() && self.output.len() < OUTPUT_MARK && self.window_room() > 0
     }
 
-    /// Sends a message. `sequence` is its place in the log, or counts up from `UNLOGGED + 1`; at QoS 0 nobody looks at it.
-    /// Each of the two kinds comes in rising order since `LinkEvent::Up`, but for what waited.
+    /// Sends a message. `sequence` is its place in the log, or counts up from `UNLOGGED + 1`; at QoS 0 it is not used.
+    /// Messages of each of the two kinds come in rising order since `LinkEvent::Up`, except those that waited.
     pub fn send(&mut self, now: Instant, sequence: u64, message: &OutMessage<'_>) -> Sent {
         let qos = message.qos.min(self.remote.qos_max);
         let is_tracked = qos != QoS::AtMostOnce;
         if !self.is_up() || self.output.len() >= OUTPUT_MARK {
             return Sent::NoRoom;
         }
-        let topic = match is_tracked || !self.held.is_empty() {
+        let topic = match is_tracked || !self.postponed.is_empty() {
             true => self.hash.bytes(message.topic.as_bytes()),
             false => 0,
         };
         if is_tracked && self.is_under_way(sequence) {
             return Sent::Taken;
         }
-        let place = self.held.place(now, sequence, topic);
+        let place = self.postponed.place(now, sequence, topic);
         match place {
             Place::Waits => return Sent::Waits,
-            // What waited may have the same topic, and goes first.
+            // Messages that waited may have the same topic, and go first.
             Place::Free if self.again_count > 0 => return Sent::NoRoom,
             Place::Free | Place::Front { .. } => {}
         }
@@ -76,7 +77,7 @@ impl Link {
             return Sent::NoRoom;
         }
         let packet_id = is_tracked.then(|| self.window(sequence).id_of(sequence));
-        // What the remote has refused is a new message to it. [MQTT-3.3.1-1]
+        // A message that the remote has refused is a new one to the remote. [MQTT-3.3.1-1]
         let is_new = place == Place::Front { is_in_doubt: false };
         let dup = is_tracked && !is_new && sequence <= *self.through(sequence);
         if !self.encode(message, qos, packet_id, dup) {
@@ -84,15 +85,19 @@ impl Link {
         }
         self.touch(now);
         if is_tracked {
-            let step = if qos == QoS::AtLeastOnce { Step::AtLeastOnce } else { Step::ExactlyOnce };
-            self.window(sequence).push(sequence, step, topic);
+            let state = if qos == QoS::AtLeastOnce {
+                FlightState::AtLeastOnce
+            } else {
+                FlightState::ExactlyOnce
+            };
+            self.window(sequence).push(sequence, state, topic);
             self.suspicion.sent(now, sequence);
-            self.held.sent(sequence);
+            self.postponed.sent(sequence);
             self.room_is_for = self.room_is_for.filter(|one| *one != sequence);
             let through = self.through(sequence);
             *through = sequence.max(*through);
         } else if message.qos != QoS::AtMostOnce {
-            // The remote has no more to say of it.
+            // The remote has answered this message before.
             self.events.push_back(LinkEvent::Done { sequence });
             self.forget(sequence);
         }
@@ -105,7 +110,7 @@ impl Link {
         let has_room = if is_front { self.window_room() > 0 } else { self.room() > 0 };
         let takes = self.window(sequence).takes(sequence);
         if is_front && !takes {
-            // Its identifier is too far behind those in flight: nothing else is sent until they are done.
+            // The message's identifier is too far from those in flight. No other message is sent until these are done.
             self.room_is_for = Some(sequence);
         }
         has_room && takes
@@ -114,59 +119,63 @@ impl Link {
     /// Whether the message is in flight.
     pub fn is_under_way(&self, sequence: u64) -> bool {
         let window = if sequence > UNLOGGED { &self.unlogged } else { &self.logged };
-        window.step(sequence).is_some()
+        window.state(sequence).is_some()
     }
 
-    /// What a full log may drop: the messages from this sequence on, but those in flight (in order). `floor`: of the log;
-    /// `unsent`: the first message that was not offered yet, or is to be offered again.
+    /// The messages that a full log may drop: those from the returned sequence on, but for the returned ones in flight
+    /// (in order). `floor` is the log's; `unsent` is the first message that was not offered yet, or is to be offered
+    /// again.
     pub fn droppable(&self, floor: u64, unsent: u64) -> (u64, Vec<u64>) {
-        let from = if self.held.is_empty() { unsent } else { floor };
+        let from = if self.postponed.is_empty() { unsent } else { floor };
         (from, self.logged.unfinished_from(from))
     }
 
-    /// A message that was to be sent, and is not in flight, is over: set aside, dropped, or gone from the log.
+    /// Notes that a message that was to be sent, and is not in flight, is over: set aside, dropped, or gone from the
+    /// log.
     pub fn forget(&mut self, sequence: u64) {
         self.suspicion.finished(sequence, self.quota());
         self.room_is_for = self.room_is_for.filter(|one| *one != sequence);
-        if self.held.release(sequence) {
+        if self.postponed.finish(sequence) {
             self.again_count += 1;
             self.events.push_back(LinkEvent::Again { from: sequence + 1 });
         }
     }
 
-    /// A message that was to be set aside could not be: it is sent again after a pause.
+    /// Notes that a message could not be set aside. It is sent again after a pause.
     pub fn keep(&mut self, now: Instant, sequence: u64) {
-        self.held.keep(now, sequence);
+        self.postponed.keep(now, sequence);
     }
 
-    /// After `LinkEvent::Up`, before anything is sent: the messages whose PUBREC is recorded, in order. Then all others that
-    /// are not done are sent, from the oldest on. Does nothing if the link was lost since.
+    /// Is called after `LinkEvent::Up`, before any message is sent, with the messages whose PUBREC is recorded, in
+    /// order. The owner then sends all others that are not done, from the oldest on. The call does nothing if the link
+    /// was lost since.
     pub fn resume(&mut self, received: impl IntoIterator<Item = u64>) {
         if !self.is_up() {
             return;
         }
         for sequence in received {
             if !self.session_present || !self.window(sequence).takes(sequence) {
-                // The remote had the message; nobody is left to release it from.
+                // The remote had the message, and its session is gone, so there is no exchange to release.
                 self.events.push_back(LinkEvent::Done { sequence });
                 self.forget(sequence);
                 continue;
             }
-            self.window(sequence).push(sequence, Step::Released, 0);
+            self.window(sequence).push(sequence, FlightState::Released, 0);
             self.send_pubrel(sequence);
         }
     }
 
-    /// The PUBREC of this message is recorded: PUBREL may leave. Does nothing if the link was lost since.
+    /// Notes that the PUBREC of this message is recorded: PUBREL may leave. The call does nothing if the link was lost
+    /// since.
     pub fn release(&mut self, now: Instant, sequence: u64) {
-        if self.is_up() && self.window(sequence).step(sequence) == Some(Step::Received) {
-            self.window(sequence).set(sequence, Step::Released);
+        if self.is_up() && self.window(sequence).state(sequence) == Some(FlightState::Received) {
+            self.window(sequence).set(sequence, FlightState::Released);
             self.send_pubrel(sequence);
             self.touch(now);
         }
     }
 
-    /// Something leaves: the keep alive counts from here.
+    /// Notes that bytes leave: the keep alive counts from here.
     pub(super) fn touch(&mut self, now: Instant) {
         if let Phase::Up(alive) = &mut self.phase {
             alive.sent_at = now;
@@ -186,7 +195,7 @@ impl Link {
         if sequence > UNLOGGED { &mut self.unlogged_through } else { &mut self.logged_through }
     }
 
-    /// Appends the PUBLISH; false if the remote would not take it.
+    /// Appends the PUBLISH; `false`: the remote would not take it.
     fn encode(
         &mut self,
         message: &OutMessage<'_>,
@@ -221,7 +230,7 @@ impl Link {
         if size > self.remote.packet_size_max {
             return false;
         }
-        // Three bytes more may make each of two lengths a byte longer.
+        // The alias adds three bytes, which may make each of two lengths a byte longer.
         if size + ALIAS_SIZE + 2 <= self.remote.packet_size_max {
             match self.aliases_out.alias(message.topic) {
                 OutboundAlias::None => {}

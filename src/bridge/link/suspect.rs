@@ -310,14 +310,15 @@ mod tests {
         suspicion.lost();
         assert!(suspicion.begin(now));
         suspicion.answered(now);
-        // One before it goes alone, too, and nothing that is not answered.
+        // An earlier message goes alone, too, and no message that the remote does not answer is sent.
         assert!(suspicion.lets(true) && !suspicion.lets(false));
         suspicion.sent(now, 6);
         assert!(!suspicion.lets(true));
         suspicion.finished(6, 9);
         suspicion.sent(now, 7);
         assert_eq!(suspicion.closed(now, Some(7), 1), Some(2));
-        // Of a remote that answers no pings, then nothing at all, or whose message never came: dropped, or expired.
+        // The remote answers no ping. Then nothing happens at all, or its message never came: it was dropped, or
+        // expired.
         for is_sent in [true, false] {
             suspicion.closed(now, Some(8), 1);
             suspicion.begin(now);

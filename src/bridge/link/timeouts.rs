@@ -8,7 +8,7 @@ use super::{Link, LinkEvent, Phase};
 use crate::codec::{ReasonCode, encode_pingreq};
 use crate::time::Instant;
 
-/// A link whose time has passed is given up after so long, and so many calls, in which nothing came.
+/// A link whose time has passed is given up after this time, and this many calls, in which no byte arrived.
 const LATE_MS: u64 = 100;
 const LATE_CALLS: u32 = 10;
 
@@ -16,16 +16,16 @@ const LATE_CALLS: u32 = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Alive {
     pub since: Instant,
-    /// 0: none.
+    /// The keep alive in ms; 0: none.
     pub keep_alive_ms: u64,
     pub sent_at: Instant,
     pub received_at: Instant,
     pub ping_at: Option<Instant>,
-    /// Some message came to its end.
+    /// Whether some message reached its end.
     pub was_of_use: bool,
 }
 
-/// How long the socket has been read behind the remote's time.
+/// How long the socket has been read after the remote's time had passed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lateness {
     since: Instant,
@@ -33,11 +33,12 @@ pub(super) struct Lateness {
 }
 
 impl Link {
-    /// Call it again soon while `poll_timeout` names a time that has passed; between two calls the socket is read.
+    /// Handles timers that are due. While `poll_timeout` names a time that has passed, the caller calls this again
+    /// soon, and reads the socket between two calls.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.is_up() {
             self.suspicion.handle_timeout(now);
-            while let Some(sequence) = self.held.poll_due(now) {
+            while let Some(sequence) = self.postponed.poll_due(now) {
                 self.events.push_back(LinkEvent::Due { sequence });
             }
         }
@@ -74,13 +75,13 @@ impl Link {
         }
     }
 
-    /// When `handle_timeout` or `poll_attempt` has something to do.
+    /// When `handle_timeout` or `poll_attempt` has work to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
             Phase::Waiting => Some(self.attempts.next().1),
             Phase::Connecting { deadline } | Phase::Greeting { deadline } => Some(deadline),
             Phase::Up(alive) => {
-                let others = [self.held.next_due(), self.suspicion.due()];
+                let others = [self.postponed.next_due(), self.suspicion.due()];
                 alive.due().into_iter().chain(others.into_iter().flatten()).min()
             }
             Phase::Closed => None,
@@ -101,7 +102,8 @@ impl Alive {
         }
         Some(match self.ping_at {
             Some(at) => at.plus_ms((self.keep_alive_ms / 2).max(1000)),
-            // Early enough for the remote, and often enough to notice that it is gone.
+            // The ping leaves early enough for the remote's keep alive, and often enough to notice that the remote is
+            // gone.
             None => self.sent_at.min(self.received_at).plus_ms(self.keep_alive_ms * 3 / 4),
         })
     }

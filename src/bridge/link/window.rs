@@ -1,4 +1,4 @@
-//! Messages above QoS 0 that the remote has not finished, by their place in the log.
+//! Messages above QoS 0 that the remote has not finished, by their sequence in the log.
 //!
 //! Packet ids follow from sequences of the log. PUBREC is recorded before PUBREL leaves, so SIGKILL between log and
 //! remote repeats no QoS 2 message.
@@ -23,7 +23,7 @@ pub(super) struct Window {
 #[derive(Clone, Copy, Debug)]
 struct Flight {
     sequence: u64,
-    step: Step,
+    state: FlightState,
     /// The hash of the message's topic; 0 where no caller asks for it.
     topic: u64,
 }
@@ -35,7 +35,7 @@ struct Flight {
 /// ExactlyOnce -- PUBREC --> Received -- recorded --> Released -- PUBCOMP --^
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum FlightState {
     /// PUBACK is awaited.
     AtLeastOnce,
     /// PUBREC is awaited.
@@ -64,7 +64,7 @@ impl Window {
         self.count = 0;
     }
 
-    /// Gives back the places of a window that is empty.
+    /// Gives back the memory of a window that is empty.
     pub(super) fn trim(&mut self) {
         if self.flights.is_empty() {
             self.flights = VecDeque::new();
@@ -85,31 +85,32 @@ impl Window {
         span < u64::from(self.id_count)
     }
 
-    /// The message nearly always goes behind all others: only a message that was to be released before, or that was refused for a
-    /// time, comes out of order.
-    pub(super) fn push(&mut self, sequence: u64, step: Step, topic: u64) {
+    /// Adds a message. It nearly always goes behind all others: only a message that was to be released before, or that
+    /// was refused for a time, comes out of order.
+    pub(super) fn push(&mut self, sequence: u64, state: FlightState, topic: u64) {
         assert!(self.takes(sequence), "an identifier stands for one message");
-        let place = self.flights.partition_point(|flight| flight.sequence < sequence);
-        let flight = Flight { sequence, step, topic };
-        match self.flights.get_mut(place).filter(|known| known.sequence == sequence) {
-            Some(known) => {
-                assert_eq!(known.step, Step::Finished, "a message is in flight once");
-                *known = flight;
+        let index = self.flights.partition_point(|flight| flight.sequence < sequence);
+        let flight = Flight { sequence, state, topic };
+        match self.flights.get_mut(index).filter(|present| present.sequence == sequence) {
+            Some(present) => {
+                assert_eq!(present.state, FlightState::Finished, "a message is in flight once");
+                *present = flight;
             }
-            None => self.flights.insert(place, flight),
+            None => self.flights.insert(index, flight),
         }
         self.count += 1;
     }
 
     /// The hash of the topic of a message in flight.
     pub(super) fn topic_of(&self, sequence: u64) -> u64 {
-        self.place(sequence).map_or(0, |place| self.flights[place].topic)
+        self.index(sequence).map_or(0, |index| self.flights[index].topic)
     }
 
     /// The oldest message that the remote has not acknowledged in any way, and the number of such messages.
     pub(super) fn unacknowledged(&self) -> (Option<u64>, usize) {
-        let is_open =
-            |flight: &&Flight| matches!(flight.step, Step::AtLeastOnce | Step::ExactlyOnce);
+        let is_open = |flight: &&Flight| {
+            matches!(flight.state, FlightState::AtLeastOnce | FlightState::ExactlyOnce)
+        };
         let mut open = self.flights.iter().filter(is_open);
         let oldest = open.next().map(|flight| flight.sequence);
         (oldest, usize::from(oldest.is_some()) + open.count())
@@ -118,11 +119,12 @@ impl Window {
     /// The unfinished messages from a sequence on, in order; nearly always none.
     pub(super) fn unfinished_from(&self, sequence: u64) -> Vec<u64> {
         let first = self.flights.partition_point(|flight| flight.sequence < sequence);
-        let open = self.flights.range(first..).filter(|flight| flight.step != Step::Finished);
+        let open =
+            self.flights.range(first..).filter(|flight| flight.state != FlightState::Finished);
         open.map(|flight| flight.sequence).collect()
     }
 
-    /// The sequence that `id` stands for now.
+    /// The sequence for which `id` stands now.
     pub(super) fn sequence_of(&self, id: PacketId) -> Option<u64> {
         let count = u64::from(self.id_count);
         let offset = u64::from(id.get().checked_sub(self.first_id)?);
@@ -131,31 +133,31 @@ impl Window {
         }
         let oldest = self.flights.front()?.sequence;
         let distance = (offset + count - (oldest - self.origin) % count) % count;
-        self.step(oldest + distance).map(|_| oldest + distance)
+        self.state(oldest + distance).map(|_| oldest + distance)
     }
 
     /// `None`: the message is finished, or was never sent.
-    pub(super) fn step(&self, sequence: u64) -> Option<Step> {
-        let step = self.flights[self.place(sequence)?].step;
-        (step != Step::Finished).then_some(step)
+    pub(super) fn state(&self, sequence: u64) -> Option<FlightState> {
+        let state = self.flights[self.index(sequence)?].state;
+        (state != FlightState::Finished).then_some(state)
     }
 
     /// Moves an unfinished message on.
-    pub(super) fn set(&mut self, sequence: u64, step: Step) {
-        let Some(place) = self.place(sequence) else { return };
-        if self.flights[place].step == Step::Finished {
+    pub(super) fn set(&mut self, sequence: u64, state: FlightState) {
+        let Some(index) = self.index(sequence) else { return };
+        if self.flights[index].state == FlightState::Finished {
             return;
         }
-        self.flights[place].step = step;
-        if step == Step::Finished {
+        self.flights[index].state = state;
+        if state == FlightState::Finished {
             self.count -= 1;
-            while self.flights.front().is_some_and(|flight| flight.step == Step::Finished) {
+            while self.flights.front().is_some_and(|flight| flight.state == FlightState::Finished) {
                 self.flights.pop_front();
             }
         }
     }
 
-    fn place(&self, sequence: u64) -> Option<usize> {
+    fn index(&self, sequence: u64) -> Option<usize> {
         // Nearly every caller asks for a message that was not sent yet.
         self.flights.back().filter(|newest| newest.sequence >= sequence)?;
         self.flights.binary_search_by_key(&sequence, |flight| flight.sequence).ok()
@@ -184,19 +186,20 @@ mod tests {
                     let oldest = model.keys().next().copied().unwrap_or(sequence);
                     assert_eq!(window.takes(sequence), sequence - oldest < u64::from(id_count));
                     if window.takes(sequence) {
-                        window.push(sequence, Step::ExactlyOnce, sequence % 7);
-                        model.insert(sequence, Step::ExactlyOnce);
+                        window.push(sequence, FlightState::ExactlyOnce, sequence % 7);
+                        model.insert(sequence, FlightState::ExactlyOnce);
                     } else {
                         refused_count += 1;
                     }
                 } else if let Some(&one) =
                     model.keys().nth(random.below(model.len().max(1) as u64) as usize)
                 {
-                    let step = [Step::Received, Step::Released, Step::Finished];
-                    let step = step[random.below(3) as usize];
-                    window.set(one, step);
-                    model.insert(one, step);
-                    model.retain(|_, step| *step != Step::Finished);
+                    let state =
+                        [FlightState::Received, FlightState::Released, FlightState::Finished];
+                    let state = state[random.below(3) as usize];
+                    window.set(one, state);
+                    model.insert(one, state);
+                    model.retain(|_, state| *state != FlightState::Finished);
                 }
                 assert_eq!(window.count(), model.len());
                 let mut found = BTreeMap::new();
@@ -205,7 +208,7 @@ mod tests {
                     if let Some(one) = window.sequence_of(id) {
                         assert_eq!(window.id_of(one), id);
                         assert_eq!(window.topic_of(one), one % 7);
-                        found.insert(one, window.step(one).unwrap());
+                        found.insert(one, window.state(one).unwrap());
                     }
                 }
                 assert_eq!(found, model);

@@ -1,9 +1,9 @@
-//! Reason string and user properties of what we answer: wanted, but not at any size.
+//! Reason string and user properties of our answers, which are left out where they do not fit.
 
 use super::{Property, UserProperties};
 use crate::codec::var_int;
 
-/// What a sender leaves out when it would make a packet larger than the receiver takes.
+/// What a sender leaves out where it would make the packet larger than the receiver takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::codec) struct Diagnostics<'a> {
     pub reason_string: Option<&'a str>,
@@ -11,8 +11,8 @@ pub(in crate::codec) struct Diagnostics<'a> {
 }
 
 impl<'a> Diagnostics<'a> {
-    /// What of it fits into `packet_size_max`, with `properties_size` bytes of other properties and
-    /// `fields_size` bytes of everything else behind the fixed header.
+    /// The part that fits into `packet_size_max`, with `properties_size` bytes of other properties and `fields_size`
+    /// bytes of all other fields behind the fixed header.
     // [MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2]
     // [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2]
     // [MQTT-3.14.2-3] [MQTT-3.14.2-4] [MQTT-3.15.2-2] [MQTT-3.15.2-3]

@@ -74,7 +74,8 @@ impl PropertySet {
         PropertyId::ReasonString,
         PropertyId::UserProperty,
     ]);
-    /// Those that do not travel with a message: they speak of one connection or one subscription, or we count them down.
+    /// Properties that do not travel with a message: they are about one connection or one subscription, or we count
+    /// them down.
     pub const NOT_FORWARDED: PropertySet = PropertySet::of(&[
         PropertyId::TopicAlias,
         PropertyId::MessageExpiry,

@@ -11,12 +11,12 @@ pub struct UserProperties<'a> {
 }
 
 impl<'a> UserProperties<'a> {
-    /// Those among the encoded properties in `raw`; see `put_user_property`.
+    /// The user properties among the encoded properties in `raw`; see `put_user_property`.
     pub fn from_raw(raw: &'a [u8]) -> UserProperties<'a> {
         UserProperties { raw }
     }
 
-    /// The encoded properties among which they are.
+    /// The encoded properties among which the user properties stand.
     pub fn raw(&self) -> &'a [u8] {
         self.raw
     }
@@ -32,7 +32,7 @@ impl<'a> UserProperties<'a> {
         self.iter().next().is_none()
     }
 
-    /// Size as encoded.
+    /// The encoded size.
     pub fn size(&self) -> usize {
         self.iter().map(|(name, value)| Property::UserProperty(name, value).size()).sum()
     }
@@ -49,7 +49,7 @@ pub fn put_user_property(out: &mut Vec<u8>, name: &str, value: &str) {
     put_user_property_value(out, value);
 }
 
-/// Its first part, with room for a value of `value_size` bytes.
+/// Appends the first part of a user property, with room for a value of `value_size` bytes.
 #[inline]
 pub fn put_user_property_name(out: &mut Vec<u8>, name: &str, value_size: usize) {
     let name = cut(name);
@@ -59,13 +59,13 @@ pub fn put_user_property_name(out: &mut Vec<u8>, name: &str, value_size: usize) 
     out.extend_from_slice(name.as_bytes());
 }
 
-/// Its second part.
+/// Appends the second part of a user property.
 #[inline]
 pub fn put_user_property_value(out: &mut Vec<u8>, value: &str) {
     put_str(out, value);
 }
 
-/// What it takes in an encoded section.
+/// The encoded size of one user property.
 #[inline]
 pub fn user_property_size(name: &str, value: &str) -> usize {
     1 + str_size(name) + str_size(value)
@@ -98,7 +98,7 @@ impl<'a> SubscriptionIds<'a> {
         SubscriptionIds { raw: &[], list }
     }
 
-    /// Those among the encoded properties in `raw`.
+    /// The subscription identifiers among the encoded properties in `raw`.
     pub(super) fn from_raw(raw: &'a [u8]) -> SubscriptionIds<'a> {
         SubscriptionIds { raw, list: &[] }
     }
@@ -122,7 +122,7 @@ impl<'a> SubscriptionIds<'a> {
         self.iter().next().is_none()
     }
 
-    /// Size as encoded.
+    /// The encoded size.
     pub fn size(&self) -> usize {
         self.iter().map(|id| 1 + var_int::size(id as usize)).sum()
     }
@@ -142,18 +142,18 @@ impl core::fmt::Debug for SubscriptionIds<'_> {
     }
 }
 
-/// The properties of a PUBLISH or will that travel with the message, as the bytes that came in: all but topic alias,
-/// message expiry, subscription identifiers and will delay.
+/// The properties of a PUBLISH or will that travel with the message, in the bytes that were received: all but topic
+/// alias, message expiry, subscription identifiers and will delay.
 #[derive(Clone, Copy, Default)]
 pub struct ForwardedProperties<'a> {
-    /// Begins and ends with a forwarded property; others may stand between.
+    /// These bytes begin and end with a forwarded property; others may stand between.
     raw: &'a [u8],
-    /// Of the forwarded ones alone, so `size == raw.len()` when nothing stands between.
+    /// The size of the forwarded properties alone, so `size == raw.len()` when no others stand between.
     size: usize,
 }
 
 impl<'a> ForwardedProperties<'a> {
-    /// `raw` is encoded properties, all of which are forwarded.
+    /// The properties `raw`, all of which are forwarded.
     #[inline]
     pub fn from_raw(raw: &'a [u8]) -> ForwardedProperties<'a> {
         ForwardedProperties { raw, size: raw.len() }
@@ -164,25 +164,25 @@ impl<'a> ForwardedProperties<'a> {
         self.size == 0
     }
 
-    /// Bytes in all pieces.
+    /// The bytes of all pieces.
     #[inline]
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// All of them in one piece, if that is how they came in.
+    /// All properties in one piece, if they were received so.
     #[inline]
     pub fn whole(&self) -> Option<&'a [u8]> {
         (self.size == self.raw.len()).then_some(self.raw)
     }
 
-    /// The bytes, in order, in as few pieces as they came in: nearly always one.
+    /// The bytes, in order, in as few pieces as they were received in: nearly always one.
     #[inline]
     pub fn pieces(&self) -> Pieces<'a> {
         Pieces { rest: self.raw, left: self.size }
     }
 
-    /// The bytes, in order, in two pieces; put together in `joined` if they came in as more.
+    /// The bytes, in order, in two pieces; they are put together in `joined` if they were received in more.
     #[inline(always)]
     pub fn halves<'b>(&self, joined: &'b mut Vec<u8>) -> [&'b [u8]; 2]
     where
@@ -230,7 +230,7 @@ impl core::fmt::Debug for ForwardedProperties<'_> {
     }
 }
 
-/// See `ForwardedProperties::pieces`.
+/// The iterator of `ForwardedProperties::pieces`.
 #[derive(Clone, Debug)]
 pub struct Pieces<'a> {
     rest: &'a [u8],
@@ -253,7 +253,7 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-/// The first run of forwarded properties in `raw`, and what follows it.
+/// The first forwarded properties of `raw` that stand together, and the bytes behind them.
 fn first_run(raw: &[u8]) -> (&[u8], &[u8]) {
     let mut properties = PropertyIter::new(raw);
     let mut start = raw;
@@ -285,7 +285,7 @@ pub(in crate::codec) struct Forwarding {
 }
 
 impl Forwarding {
-    /// A forwarded property stands at `start..end` of the section.
+    /// Adds a forwarded property, which stands at `start..end` of the section.
     #[inline]
     pub(crate) fn add(&mut self, start: usize, end: usize) {
         if self.size == 0 {

@@ -1,8 +1,8 @@
 //! Files by plain system calls on the pool's threads, in an order that holds although futures are dropped half-way.
 //!
-//! A call that was given to the pool is made, however late, and also when nobody awaits it any more. So each call holds a
-//! turn until it has been made, and the next of its kind waits for it: a write never comes after a later one, a file is not
-//! made after it was removed.
+//! A call that was given to the pool is made, however late, and also when no task awaits it any more. So each call holds a
+//! permit until it has been made, and the next of its kind waits for it: a write never comes after a later one, a file is not
+//! created after it was removed.
 //!
 //! The end of the executor waits for these calls, and for no look-up of a name.
 
@@ -17,13 +17,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Pool;
 
-/// One call at a time, in the order in which they were asked for.
+/// Lets one call run at a time, in the order in which the calls were asked for.
 #[derive(Clone)]
-struct Turn(Arc<Semaphore>);
+struct OneAtATime(Arc<Semaphore>);
 
-impl Turn {
-    fn new() -> Turn {
-        Turn(Arc::new(Semaphore::new(1)))
+impl OneAtATime {
+    fn new() -> OneAtATime {
+        OneAtATime(Arc::new(Semaphore::new(1)))
     }
 
     async fn take(&self) -> OwnedSemaphorePermit {
@@ -34,17 +34,17 @@ impl Turn {
 pub(crate) struct File {
     file: Arc<fs::File>,
     pool: Rc<Pool>,
-    /// Of what changes the file's bytes.
-    changes: Turn,
-    /// Of syncs, which may run beside changes.
-    syncs: Turn,
-    /// Why a sync failed, until somebody hears it: the kernel says so once, maybe to a sync that was given up.
+    /// Orders the calls that change the file's bytes.
+    changes: OneAtATime,
+    /// Orders the syncs, which may run beside changes.
+    syncs: OneAtATime,
+    /// Why a sync failed, until a caller hears it: the kernel tells it once, maybe to a sync that was given up.
     failure: Arc<Mutex<Option<io::Error>>>,
 }
 
 impl File {
     fn new(pool: Rc<Pool>, file: fs::File) -> File {
-        let (changes, syncs) = (Turn::new(), Turn::new());
+        let (changes, syncs) = (OneAtATime::new(), OneAtATime::new());
         File { file: Arc::new(file), pool, changes, syncs, failure: Arc::default() }
     }
 
@@ -77,10 +77,10 @@ impl File {
         &self,
         call: impl FnOnce(&fs::File) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let turn = self.changes.take().await;
+        let permit = self.changes.take().await;
         let file = self.file.clone();
         let change = move || {
-            let _turn = turn;
+            let _permit = permit;
             call(&file)
         };
         self.pool.call_file(change).await
@@ -94,17 +94,18 @@ impl File {
         &self,
         call: impl FnOnce(&fs::File) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
-        let turn = self.syncs.take().await;
+        let permit = self.syncs.take().await;
         let (file, failure) = (self.file.clone(), self.failure.clone());
         let sync = move || {
             let mut failure = failure.lock().expect("no panic passes it");
             if failure.is_none() {
                 *failure = call(&file).err();
             }
-            // The turn goes back with the outcome: the next sync comes when this one was heard, or given up.
-            turn
+            // The permit goes back with the outcome: the next sync runs when a caller has heard this outcome, or has
+            // given it up.
+            permit
         };
-        let _turn = self.pool.call_file(sync).await;
+        let _permit = self.pool.call_file(sync).await;
         let failure = self.failure.lock().expect("no panic passes it").take();
         failure.map_or(Ok(()), Err)
     }
@@ -124,8 +125,8 @@ impl File {
 pub(crate) struct Directory {
     file: Arc<fs::File>,
     pool: Rc<Pool>,
-    /// Of what looks up, makes or removes names, and of syncs.
-    turn: Turn,
+    /// Orders the calls that look up, create or remove names, and of syncs.
+    names: OneAtATime,
 }
 
 impl Directory {
@@ -133,7 +134,7 @@ impl Directory {
         let path = path.to_owned();
         let open = || OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
         let file = Arc::new(pool.call_file(open).await?);
-        Ok(Directory { file, pool, turn: Turn::new() })
+        Ok(Directory { file, pool, names: OneAtATime::new() })
     }
 
     pub(crate) async fn create(&self, path: &Path) -> io::Result<File> {
@@ -161,10 +162,10 @@ impl Directory {
         path: &Path,
         call: impl FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let turn = self.turn.take().await;
+        let permit = self.names.take().await;
         let path = path.to_owned();
         let change = move || {
-            let _turn = turn;
+            let _permit = permit;
             call(path)
         };
         self.pool.call_file(change).await
@@ -211,7 +212,7 @@ mod tests {
                 file.write_at(b"old", 0)
             });
             assert!(poll_once(slow).await.is_none());
-            // Given up before it has its turn: it is never made.
+            // A call that is given up before it has its permit is never made.
             assert!(poll_once(file.write_at(b"never".to_vec(), 0)).await.is_none());
             file.write_at(b"new".to_vec(), 0).await.unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"new");
@@ -286,7 +287,7 @@ mod tests {
             let failure = file.fdatasync().await.unwrap_err();
             assert_eq!(failure.raw_os_error(), Some(libc::EIO));
             file.fdatasync().await.unwrap();
-            // One that is awaited tells it itself, whoever waits behind it.
+            // A sync that is awaited tells its failure itself, whichever sync waits behind it.
             let failing = file.sync_by(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
             let (failure, next) = zip(failing, file.fdatasync()).await;
             assert!(failure.is_err() && next.is_ok());

@@ -1,7 +1,7 @@
 //! Commits of what was pushed to the log, and what goes where they fail.
 //!
 //! A full log drops by policy, or holds publishers back: connections that publish messages which it stores are not
-//! read, on every shard (`FromBridges::Hold`). On a full disk `drop-oldest` gives up the oldest file of which no
+//! read, on every shard (`FromBridges::Block`). On a full disk `drop-oldest` gives up the oldest file of which no
 //! message was sent, and writes again at once. Where there is none, and with `drop-newest`, what was not written is
 //! dropped and its publishers are answered, and so is everything that comes until the next try a second later. Any
 //! other failure of a write gets one more try first.

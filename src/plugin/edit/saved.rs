@@ -1,9 +1,9 @@
-//! A message under its hooks as it was before one of them, to be put back if that one fails.
+//! The state of a message before one of its hooks, to be put back if that hook fails.
 
 use super::{MessageEdit, Properties};
 use crate::codec::QoS;
 
-/// The changes so far. What nobody has changed yet takes no copy.
+/// The changes so far. A part that no hook has changed yet takes no copy.
 #[derive(Debug)]
 pub struct Saved {
     topic: Option<String>,

@@ -1,4 +1,4 @@
-//! Changes against a plain list of properties.
+//! Checks changes against a plain list of properties.
 
 use super::*;
 use crate::arena::{Arena, Claim, Gauge};
@@ -52,7 +52,7 @@ impl One {
     }
 }
 
-/// The message as it should be.
+/// The expected message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Model {
     topic: String,
@@ -71,7 +71,7 @@ impl Model {
         self.topic.len() + self.payload.len() + self.raw().len()
     }
 
-    /// Puts `new` in the place of the first that matches, or at the end; takes out the others.
+    /// Puts `new` in the place of the first that matches, or at the end; removes the other matches.
     fn replace(&mut self, matches: impl Fn(&One) -> bool, new: Option<One>) {
         let place = self.properties.iter().position(&matches).unwrap_or(self.properties.len());
         self.properties.retain(|one| !matches(one));
@@ -119,7 +119,7 @@ fn draw(random: &mut Random) -> Model {
     Model { topic: format!("t{}", random.below(100)), payload, properties }
 }
 
-/// Makes one change to both; whether the message took it.
+/// Makes one change to both; returns whether the message took it.
 fn change(random: &mut Random, edit: &mut MessageEdit<'_>, model: &mut Model) -> bool {
     let was = model.clone();
     let result = match random.below(9) {

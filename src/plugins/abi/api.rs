@@ -1,4 +1,4 @@
-//! The functions that a plugin calls: each checks its handle, then what was handed in, then copies.
+//! The functions that a plugin calls: each checks its handle, then its arguments, then copies.
 
 use super::changes::Single;
 use super::layout::{
@@ -11,7 +11,7 @@ use crate::codec::{Property, QoS};
 use crate::limits::PACKET_SIZE_CEILING;
 use crate::topic::{check_name, is_system};
 
-/// The most that MQTT has room for in a text or in correlation data, bytes.
+/// The most bytes of a text or of correlation data in MQTT.
 const TEXT_SIZE_MAX: usize = u16::MAX as usize;
 
 /// The one table of the process.
@@ -298,7 +298,7 @@ fn flag(number: u32) -> Result<bool, Refused> {
     }
 }
 
-/// What a plugin handed in.
+/// The bytes that a plugin handed in.
 ///
 /// # Safety
 /// A view that is not null must be readable for its size as long as the result is used.
@@ -317,7 +317,7 @@ unsafe fn bytes<'a>(view: View) -> Result<&'a [u8], Refused> {
     Ok(unsafe { std::slice::from_raw_parts(view.bytes, view.size) })
 }
 
-/// As `bytes`, for what MQTT calls a string.
+/// As `bytes`, for an MQTT string.
 ///
 /// # Safety
 /// As for `bytes`.

@@ -1,17 +1,17 @@
-//! Changes that a hook wants: copied in while it runs, applied when it has returned.
+//! The changes that a hook asks for: copied in while it runs, applied when it has returned.
 
 use std::ops::Range;
 
 use crate::codec::{Property, QoS};
 use crate::plugin::{EditError, MessageEdit, SessionLimits};
 
-/// What one change costs beside its bytes, against `Room::weight_max`.
+/// The weight of one change beside its bytes, against `Room::weight_max`.
 const CHANGE_WEIGHT: usize = 32;
 
-/// Capacity of a buffer that is kept for the next call.
+/// A buffer of more capacity is not kept for the next call.
 const KEPT_SIZE_MAX: usize = 64 << 10;
 
-/// Copies of what the plugin handed in. Ranges are of `text`, or of `data` where said.
+/// Copies of the plugin's arguments. Ranges are in `text`, or in `data` where a field says so.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     topic: String,
@@ -23,10 +23,10 @@ pub(super) struct Changes {
     properties: Vec<Change>,
     text: String,
     data: Vec<u8>,
-    /// Bytes that the properties may take more than before, as encoded; what is removed is not subtracted.
+    /// How many more bytes the encoded properties may take than before; removed ones are not subtracted.
     properties_growth: usize,
     weight: usize,
-    /// What a connect hook has set.
+    /// The bounds that a connect hook has set.
     pub session: SessionLimits,
 }
 
@@ -37,13 +37,13 @@ enum Change {
     RemoveUserProperty(Range<usize>),
     ContentType(Option<Range<usize>>),
     ResponseTopic(Option<Range<usize>>),
-    /// Of `data`.
+    /// The range is in `data`.
     CorrelationData(Option<Range<usize>>),
     PayloadFormat(Option<bool>),
     MessageExpiry(Option<u32>),
 }
 
-/// A property that a message has at most once, and its new value; `None`: it goes.
+/// A property that a message has at most once, and its new value; `None`: it is removed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Single<'a> {
     ContentType(Option<&'a str>),
@@ -53,15 +53,15 @@ pub(super) enum Single<'a> {
     MessageExpiry(Option<u32>),
 }
 
-/// How large a message is under its hook, and how large it may become.
+/// The size of a message under its hook, and the size that it may reach.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     pub topic_size: usize,
     pub properties_size: usize,
     pub payload_size: usize,
-    /// Of the three together.
+    /// The bound on topic, properties and payload together.
     pub size_max: usize,
-    /// Of all changes of one call.
+    /// The bound on the weight of all changes of one call.
     pub weight_max: usize,
 }
 
@@ -165,9 +165,9 @@ impl Changes {
         Ok(())
     }
 
-    /// Makes the changes, in the order in which they were asked for. That they fit was checked then.
+    /// Makes the changes in the order in which they were asked for. Each was checked to fit when it was asked for.
     pub(super) fn apply(&self, message: &mut MessageEdit<'_>) -> Result<(), EditError> {
-        // What gets smaller first: nothing in between is larger than the end.
+        // The part that becomes smaller changes first, so no state in between is larger than the last one.
         let is_topic_first = self.topic.len() <= message.topic().len();
         if self.has_topic && is_topic_first {
             message.set_topic(&self.topic)?;
@@ -219,7 +219,7 @@ impl Changes {
         start..self.text.len()
     }
 
-    /// Counts one change of a property, or says that there is no room for it.
+    /// Counts one change of a property; an error if there is no room for it.
     fn grow(&mut self, room: &Room, growth: usize, size: usize) -> Result<(), EditError> {
         let weight = self.weight + CHANGE_WEIGHT + size;
         let properties_growth = self.properties_growth + growth;
@@ -260,7 +260,7 @@ impl<'a> Single<'a> {
             Single::ResponseTopic(text) => text.map(Property::ResponseTopic),
             Single::CorrelationData(data) => data.map(Property::CorrelationData),
             Single::PayloadFormat(is_utf8) => is_utf8.map(Property::PayloadFormat),
-            // Kept beside the properties; HEAD_SIZE_MAX of the packet has room for it.
+            // The message expiry is kept beside the properties, and HEAD_SIZE_MAX of the packet has room for it.
             Single::MessageExpiry(_) => None,
         }
     }

@@ -71,10 +71,10 @@ impl Drop for Witness {
     }
 }
 
-/// From here on a crash says where it happened; `is_json`: as an object, like the lines of the log.
+/// Lets a crash tell where it happened from now on; `is_json`: as an object, like the lines of the log.
 pub fn install(is_json: bool) {
     IS_JSON.store(is_json, Ordering::Relaxed);
-    // Before any handler can run.
+    // The present actions are read before any handler can run.
     BEFORE.get_or_init(|| SIGNALS.map(|(signal, _)| ask(signal)));
     for (signal, _) in SIGNALS {
         // SAFETY: needed because no safe library lets a handler see faults. Sound because all members of the structure may
@@ -90,7 +90,7 @@ pub fn install(is_json: bool) {
     }
 }
 
-/// What a signal does now.
+/// The present action of a signal.
 fn ask(signal: c_int) -> libc::sigaction {
     let mut action = MaybeUninit::zeroed();
     // SAFETY: needed as above. Sound because the pointer is to a local of that type, and all its members may be zero.
@@ -113,8 +113,8 @@ extern "C" fn on_crash(signal: c_int, info: *mut siginfo_t, _context: *mut c_voi
         if let (Some(before), Some(index)) = (BEFORE.get(), index) {
             libc::sigaction(signal, &raw const before[index], ptr::null_mut());
         }
-        // A fault comes again when the instruction is tried again, with all that the kernel says of it; who sent the signal
-        // would not. A system call that a filter forbids is not tried again either.
+        // A fault comes again when the instruction is tried again, with all facts of the kernel. A signal that a
+        // process sent would not come again, nor would a system call that a filter forbids.
         if (*info).si_code <= 0 || signal == libc::SIGSYS {
             libc::raise(signal);
         }
@@ -159,7 +159,7 @@ impl Line {
         self.push(if is_json { "\"}\n" } else { "\n" });
     }
 
-    /// Adds as much text as there is room for.
+    /// Appends as much of the text as there is room for.
     fn push(&mut self, text: &str) {
         let room = LINE_SIZE_MAX - self.size;
         let size = text.len().min(room);

@@ -11,17 +11,17 @@ const COUNT_BITS: u32 = 48;
 /// Live instances of the whole process.
 pub(super) const INSTANCES_MAX: usize = (1 << (u64::BITS - COUNT_BITS)) - 1;
 
-/// What is known of each number that was given to an instance, at the number less one.
+/// The entry of each number that was given to an instance, at the number less one.
 static INSTANCES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-/// Of all handles; those that no live instance was given are counted here alone.
+/// How many handles were refused. Handles that no live instance was given are counted here alone.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Default)]
 struct Entry {
     /// `None`: no live instance has the number.
     account: Option<Arc<Account>>,
-    /// Where the next instance of this number goes on, so that no handle comes again.
+    /// The count with which the next instance of this number goes on, so that no handle comes again.
     count: u64,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Handles {
 }
 
 impl Handles {
-    /// `None`: `INSTANCES_MAX` are alive.
+    /// The handles of a new instance; `None`: `INSTANCES_MAX` are alive.
     pub(super) fn new(plugin: &str, shard: u16) -> Option<Handles> {
         let account = Account { plugin: plugin.to_owned(), shard, refused: AtomicU64::new(0) };
         let mut instances = lock();
@@ -69,12 +69,12 @@ impl Drop for Handles {
     }
 }
 
-/// Calls of functions that were refused for their handle, in the whole process.
+/// How many calls of functions were refused for their handle, in the whole process.
 pub fn stale_calls() -> u64 {
     REFUSED.load(Ordering::Relaxed)
 }
 
-/// Counts a call with a handle that is not of the running call, and names who was given it.
+/// Counts a call whose handle is not that of the running call, and names the instance that was given the handle.
 #[cold]
 pub(super) fn refuse(token: u64) {
     let number = (token >> COUNT_BITS) as usize;
@@ -84,7 +84,7 @@ pub(super) fn refuse(token: u64) {
     let all = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;
     let count =
         account.as_ref().map_or(all, |account| account.refused.fetch_add(1, Ordering::Relaxed) + 1);
-    // The first ones, then fewer and fewer: this may come once a message.
+    // The first ones are logged, then fewer and fewer: they may come once a message.
     if !count.is_power_of_two() {
         return;
     }

@@ -1,4 +1,5 @@
-//! One instance of a plugin: the broker's calls as the plugin's functions have them, and what they answer.
+//! One instance of a plugin: turns the broker's calls into calls of the plugin's functions, and their results into
+//! answers.
 
 use std::ffi::c_void;
 use std::net::{IpAddr, SocketAddr};
@@ -20,11 +21,11 @@ use crate::plugin::{
 };
 use crate::plugins::plugin::{Plugin, PluginError};
 
-/// Made on its shard's thread, called and dropped there.
+/// An instance is made, called and dropped on its shard's thread.
 pub(super) struct Instance {
     name: Arc<str>,
     table: PluginTable,
-    /// The plugin's own; never looked at.
+    /// The plugin's own pointer; the broker never follows it.
     state: *mut c_void,
     handles: Handles,
     changes: Changes,
@@ -33,7 +34,7 @@ pub(super) struct Instance {
 type Result<T> = std::result::Result<T, PluginError>;
 
 impl Instance {
-    /// Has the plugin make an instance. The functions of `table` stay where they are for as long as the process runs.
+    /// Lets the plugin make an instance. The functions of `table` stay where they are for as long as the process runs.
     pub(super) fn make(
         name: &Arc<str>,
         table: &PluginTable,
@@ -45,7 +46,7 @@ impl Instance {
         })?;
         let mut instance = Instance {
             name: name.clone(),
-            // Nothing to destroy yet.
+            // There is nothing to destroy yet.
             table: PluginTable { destroy: None, ..*table },
             state: ptr::null_mut(),
             handles,
@@ -104,7 +105,7 @@ impl Instance {
         }
     }
 
-    /// Runs a hook that is told of a client and something else.
+    /// Runs a hook that gets a client and one more argument.
     fn call_with<T>(
         &mut self,
         hook: Hook<T>,
@@ -287,7 +288,7 @@ impl Instance {
     }
 }
 
-/// What all changes of one call may weigh, however small the largest packet is, bytes.
+/// The weight that all changes of one call may have in any case, however small the largest packet is, bytes.
 const CHANGES_WEIGHT_MIN: usize = 64 << 10;
 
 /// The hooks that a table has.
@@ -308,7 +309,7 @@ pub(super) fn hooks_of(table: &PluginTable) -> HookSet {
         .fold(HookSet::EMPTY, |hooks, (_, hook)| hooks.union(hook))
 }
 
-/// What a hook that may deny has returned, 0 or above.
+/// The verdict for the return value, 0 or above, of a hook that may deny.
 fn verdict(code: i32) -> Result<Verdict> {
     if code == layout::ALLOW {
         return Ok(Verdict::Allow);
@@ -325,7 +326,7 @@ fn meaningless(code: i32) -> PluginError {
     PluginError::new(format!("it returned {code} (0x{code:X}), which means nothing here"))
 }
 
-/// What a plugin has set wins over what plugins before it have set.
+/// Bounds that a plugin has set replace those of plugins before it.
 fn merge(limits: &mut SessionLimits, set: &SessionLimits) {
     *limits = SessionLimits {
         session_expiry_max_s: set.session_expiry_max_s.or(limits.session_expiry_max_s),

@@ -11,19 +11,19 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::layout::{ABI_MAJOR, ABI_MINOR, MAGIC, PluginTable};
 
-/// What a library exports.
+/// The symbol that a library exports.
 const SYMBOL: &str = "ringmq_plugin";
 
-/// In front of the first hook: what every version of a table has.
+/// The size of the words in front of the first hook, which every version of a table has.
 const HEAD_SIZE: usize = offset_of!(PluginTable, connect);
 
-/// A size that no table will ever have: what claims more is not a table.
+/// No table will ever have this size: a library that claims more has no table.
 const TABLE_SIZE_MAX: usize = 4096;
 
 /// Why a library is not a plugin that this broker can run.
 #[derive(Debug)]
 pub enum LoadError {
-    /// There is no such file, or it cannot be looked at.
+    /// There is no such file, or it cannot be read.
     File(PathBuf, std::io::Error),
     NotAFile(PathBuf),
     Open(PathBuf, String),
@@ -38,7 +38,7 @@ pub enum LoadError {
         path: PathBuf,
         size: usize,
     },
-    /// The table goes on where the broker's ends, and something stands there.
+    /// The table is longer than the broker's, and the further part is not empty.
     HookUnknown {
         path: PathBuf,
         minor: u16,
@@ -61,7 +61,8 @@ pub(super) fn load(path: &Path) -> Result<PluginTable, LoadError> {
     // at below, byte by byte, before it is believed.
     let symbol = unsafe { library.get::<*const u8>(SYMBOL) };
     let table = symbol.map(|symbol| symbol.into_raw().cast_const().cast::<u8>());
-    // Never closed: its functions are called, and its thread-local destructors run, until the process ends.
+    // The library is never closed: its functions are called, and its thread-local destructors run, until the process
+    // ends.
     mem::forget(library);
     match table {
         // SAFETY: a symbol of this name is a table in every version of the header, which begins with the same words and
@@ -71,7 +72,7 @@ pub(super) fn load(path: &Path) -> Result<PluginTable, LoadError> {
     }
 }
 
-/// The dynamic linker's own words, without the path in front.
+/// The dynamic linker's message, without the path in front.
 fn loader_said(error: &libloading::Error, path: &Path) -> String {
     let said = error.source().map_or_else(|| error.to_string(), ToString::to_string);
     match said.strip_prefix(&format!("{}: ", path.display())) {

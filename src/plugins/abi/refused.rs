@@ -27,7 +27,7 @@ impl Refused {
         }
     }
 
-    /// The name in the header of what a hook returned, for the operator.
+    /// The name in the header of a hook's return value, for the operator.
     pub(super) fn name_of(code: i32) -> &'static str {
         match code {
             layout::FAILED => "RINGMQ_FAILED",

@@ -1,4 +1,4 @@
-//! The running call of a hook: what its handle stands for until the hook returns, and nothing afterwards.
+//! The running call of a hook: a handle stands for it until the hook returns, and for nothing afterwards.
 //!
 //! A handle is a number that is compared, never a pointer that is followed. The call that runs on a thread is known to
 //! that thread alone, so a handle that was kept, or taken to another thread, finds nothing.
@@ -15,13 +15,13 @@ use crate::codec::{Property, PropertyIter, QoS, UserProperties};
 use crate::limits::Limits;
 use crate::plugin::{MessageEdit, MessageView};
 
-/// The most of a text for the log or the operator, bytes.
+/// The most bytes of a text for the log or the operator.
 const EXPLANATION_SIZE_MAX: usize = 1024;
 
-/// What a hook was called with, as far as the functions need it.
+/// The arguments of a hook, as far as the functions need them.
 #[derive(Clone, Copy)]
 pub(super) enum Subject<'a> {
-    /// Create, unsubscribed, events, tick.
+    /// The hooks create, unsubscribed, events and tick need none.
     Nothing,
     Connect(UserProperties<'a>),
     Subscribe {
@@ -40,7 +40,7 @@ pub(super) struct Shown<'a> {
     pub qos: QoS,
     pub retain: bool,
     pub message_expiry_s: Option<u32>,
-    /// Encoded; message expiry excluded. One behind the other.
+    /// Encoded properties without message expiry, one behind the other.
     properties: (&'a [u8], &'a [u8]),
 }
 
@@ -51,9 +51,9 @@ pub(super) struct Running<'a> {
     pub plugin: &'a str,
     pub subject: Subject<'a>,
     pub changes: &'a mut Changes,
-    /// Why the hook fails, as the plugin explained it.
+    /// The plugin's explanation of its failure.
     pub explanation: Option<String>,
-    /// Of the user property that `read_on` comes to next.
+    /// The index of the user property that `read_on` reads next.
     next_index: u32,
     read_on: Option<Properties<'a>>,
 }
@@ -64,15 +64,15 @@ struct Slot {
     running: NonNull<Running<'static>>,
 }
 
-/// Ends the call on every way out of it.
+/// Ends the call, however it is left.
 struct End(Option<Slot>);
 
 thread_local! {
-    /// The call that this thread is in.
+    /// The call in which this thread is.
     static RUNNING: Cell<Option<Slot>> = const { Cell::new(None) };
 }
 
-/// Runs `hook` with a handle that stands for `running` until it returns.
+/// Runs `hook` with a handle that stands for `running` until the hook returns.
 pub(super) fn enter<R>(
     running: &mut Running<'_>,
     handles: &mut Handles,
@@ -84,7 +84,7 @@ pub(super) fn enter<R>(
     hook(Call { token })
 }
 
-/// Does what a function of the table does, if `call` is the handle of the call that runs on this thread.
+/// Runs `act`, the work of a function of the table, if `call` is the handle of the call that runs on this thread.
 pub(super) fn with(
     call: Call,
     act: impl FnOnce(&mut Running<'_>) -> Result<(), Refused>,
@@ -138,7 +138,7 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// The user property of that number. As fast as it gets when each call asks for the next one.
+    /// The user property of that number. Asking for the properties one after the other is fast.
     pub(super) fn user_property(&mut self, index: u32) -> Result<(&'a str, &'a str), Refused> {
         let fresh = match self.subject {
             Subject::Connect(properties) => {
@@ -203,7 +203,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// A text for the log: bounded, and no control character in it.
+/// A text for the log: bounded, and without control characters.
 pub(super) fn plain(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(&text[..text.len().min(EXPLANATION_SIZE_MAX)]);
     text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()

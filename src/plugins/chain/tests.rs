@@ -1,4 +1,4 @@
-//! The chain with plugins that do as they are told: order, denial, failures, panics, time.
+//! The chain with plugins that follow the test's orders: order, denial, failures, panics, time.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -100,9 +100,9 @@ impl Plugin for Actor {
         message: &mut MessageEdit<'_>,
     ) -> Result<Verdict, PluginError> {
         message.add_user_property("by", self.name)?;
-        if message.topic() == "held" {
-            if self.name == "holds" {
-                message.hold();
+        if message.topic() == "pledged" {
+            if self.name == "pledges" {
+                message.pledge();
             }
             return self.act();
         }
@@ -147,7 +147,7 @@ fn calls() -> Vec<&'static str> {
     CALLS.with(|calls| calls.borrow().clone())
 }
 
-/// What became of a message to `t` of a chain: the verdict, the topic, who has added a property.
+/// The result of a message to `t`: the verdict, the topic, and the plugins that have added a property.
 fn publish(chain: &mut Chain) -> (Verdict, String, Vec<String>) {
     let original = MessageView { topic: "t", ..MessageView::default() };
     let (limits, mut buffers) = (Limits::default(), EditBuffers::default());
@@ -181,7 +181,7 @@ fn plugins_are_called_in_their_order_until_one_denies() {
     assert_eq!(chain.authorize_publish(&client, &message), DENIED);
     assert!(!chain.deliver(&client, &message));
     assert_eq!(calls(), ["a", "b"].repeat(5));
-    // Who is told cannot deny.
+    // A hook that only hears of something cannot deny.
     chain.unsubscribed(&client, "f");
     chain.tick();
     assert_eq!(calls()[10..], ["a", "b", "c", "a", "b", "c"]);
@@ -191,26 +191,28 @@ fn plugins_are_called_in_their_order_until_one_denies() {
 }
 
 #[test]
-fn a_chain_holds_if_all_of_it_does_and_counts_what_passed() {
+fn a_chain_pledges_if_all_its_plugins_do_and_counts_the_messages_that_passed() {
     let publish = |plugins: &[(&'static str, Deed, HookSet)], on_error| {
         let mut chain = chain(plugins, on_error);
-        let original = MessageView { topic: "held", ..MessageView::default() };
+        let original = MessageView { topic: "pledged", ..MessageView::default() };
         let (limits, mut buffers) = (Limits::default(), EditBuffers::default());
         let mut message = MessageEdit::new(original, &mut buffers, &limits);
         chain.publish(&ClientView::default(), &mut message);
-        (message.held(), chain)
+        (message.pledged(), chain)
     };
-    let (all, size) = (HookSet::ALL, user_property_size("by", "holds"));
-    let holds = ("holds", Deed::Allow, all);
-    let (held, mut chain) = publish(&[holds, ("b", Deed::Allow, HookSet::TICK), holds], PASS);
-    assert_eq!(held, Some(2 * size), "who has no publish hook has no say");
+    let (all, size) = (HookSet::ALL, user_property_size("by", "pledges"));
+    let pledges = ("pledges", Deed::Allow, all);
+    let (pledged, mut chain) =
+        publish(&[pledges, ("b", Deed::Allow, HookSet::TICK), pledges], PASS);
+    assert_eq!(pledged, Some(2 * size), "who has no publish hook has no say");
     chain.repeated(7);
-    assert_eq!(figures(&chain, "holds", "publish").calls, 8);
+    assert_eq!(figures(&chain, "pledges", "publish").calls, 8);
     assert_eq!(figures(&chain, "b", "tick").calls, 0);
-    let others = [("b", Deed::Allow, all), ("holds", Deed::Fail, all), ("holds", Deed::Panic, all)];
+    let others =
+        [("b", Deed::Allow, all), ("pledges", Deed::Fail, all), ("pledges", Deed::Panic, all)];
     for other in others {
-        assert_eq!(publish(&[holds, other], PASS).0, None, "{other:?}");
-        assert_eq!(publish(&[other, holds], PASS).0, None, "{other:?}");
+        assert_eq!(publish(&[pledges, other], PASS).0, None, "{other:?}");
+        assert_eq!(publish(&[other, pledges], PASS).0, None, "{other:?}");
     }
 }
 
@@ -304,7 +306,7 @@ fn what_passes_between_two_calls_is_no_hooks_time_once_it_was_told() {
         thread::sleep(Duration::from_millis(40));
     }
     thread::sleep(Duration::from_millis(40));
-    // Deliver hooks stand by themselves.
+    // Deliver hooks are timed alone.
     assert!(chain.deliver(&client, &message));
     for hook in ["publish", "authorize_publish", "deliver"] {
         assert_eq!(figures(&chain, "quick", hook).slow, 0, "{hook}");

@@ -1,4 +1,4 @@
-//! Messages on their way between shards: copied one behind the other, and read where they arrive.
+//! Messages on their way between shards: they are copied one behind the other, and read where they arrive.
 
 use crate::arena::{Claim, Message, Meta};
 use crate::routing::groups::{GroupKey, MemberOptions};
@@ -6,16 +6,16 @@ use crate::routing::retained::Setter;
 use crate::session::SessionKey;
 use crate::time::Instant;
 
-/// Messages one behind the other in one allocation.
+/// Messages, one behind the other, in one allocation.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub bytes: Vec<u8>,
     pub count: usize,
-    /// Of a batch in the outbox: it was opened before those with a higher number.
+    /// For a batch in the outbox: batches with a higher number were opened later.
     pub(super) number: u64,
 }
 
-/// To whom a message of a member batch goes.
+/// The receiver of a message in a member batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
     pub session: SessionKey,
@@ -26,11 +26,11 @@ pub(crate) struct Address {
 /// Sizes of topic, properties and payload, expiry, flags.
 pub(crate) const HEADER_SIZE: usize = 4 + 4 + 4 + 8 + 1;
 const NEVER: u64 = u64::MAX;
-/// The message repeats the one before it in all but its payload.
+/// Set if the message repeats the one before it in all but its payload.
 pub(crate) const REPEAT: u8 = 1 << 4;
-/// Where its claim of room begins, of two bits.
+/// The first of two bits that encode the message's claim.
 const CLAIM_BIT: u8 = 5;
-/// Behind the message stands who has set it, for the owner of its topic.
+/// Set if the message's setter follows it, for the owner of its topic.
 const HAS_SETTER: u8 = 1 << 7;
 
 fn claim_of(flags: u8) -> Claim {
@@ -51,13 +51,13 @@ impl Batch {
     pub(crate) fn push_flagged(&mut self, message: &Message<'_>, flags: u8) {
         let Message { bytes, topic, payload, meta, .. } = message;
         self.bytes.reserve(HEADER_SIZE + bytes.len());
-        // A trail goes with the properties.
+        // The properties' size includes the trail.
         let properties_size = bytes.len() - topic.len() - payload.len();
         self.push_header([topic.len(), properties_size, payload.len()], meta, flags);
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// A message whose topic, properties and payload are not in one piece.
+    /// Appends a message whose topic, properties and payload are not in one piece.
     pub(crate) fn push_parts(&mut self, parts: [&[u8]; 3], meta: &Meta) {
         self.push_header(parts.map(<[u8]>::len), meta, 0);
         parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
@@ -94,7 +94,7 @@ impl Batch {
         BatchReader { rest: &self.bytes, is_repeat: false, setter: None }
     }
 
-    /// Says who has set the message that was pushed last.
+    /// Appends the setter of the message that was pushed last.
     pub(crate) fn push_setter(&mut self, message: &Message<'_>, setter: Setter) {
         let flags_at = self.bytes.len() - message.bytes.len() - 1;
         self.bytes[flags_at] |= HAS_SETTER;
@@ -106,9 +106,9 @@ impl Batch {
 #[derive(Clone, Debug)]
 pub(crate) struct BatchReader<'a> {
     rest: &'a [u8],
-    /// The last message that was read repeats the one before it in all but its payload.
+    /// Whether the last message that was read repeats the one before it in all but its payload.
     pub is_repeat: bool,
-    /// Who has set it, if it is to be retained.
+    /// The setter of the last message, if that is to be retained.
     pub setter: Option<Setter>,
 }
 
@@ -117,7 +117,7 @@ impl<'a> BatchReader<'a> {
         self.rest.is_empty()
     }
 
-    /// Bytes that were not read.
+    /// How many bytes were not read yet.
     pub(crate) fn left(&self) -> usize {
         self.rest.len()
     }

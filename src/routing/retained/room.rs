@@ -1,8 +1,8 @@
 //! The retained messages of the topics that a shard owns, and the room that is left for more.
 //!
-//! Clients share the room that the limits give. What the broker says of itself is kept beside it. Room may be set aside
-//! before a message arrives: by a lease, which its holder spends on any topic, or by a promise for one topic. What is kept
-//! and what is set aside never pass the limits together, so a message that claims its room is never refused.
+//! Clients share the room that the limits give. The broker's own messages (`$SYS`) are kept beside it. Room may be set aside
+//! before a message arrives: by a lease, which its holder spends on any topic, or by a promise for one topic. Messages and
+//! room set aside never exceed the limits together, so a message that claims its room is never refused.
 
 use super::Room;
 use super::setters::{Charged, Setter, Setters, is_crowded};
@@ -15,32 +15,32 @@ use crate::time::Instant;
 use crate::topic::{RetainedStore, ScanEnd, is_system};
 use std::collections::HashMap;
 
-/// What a message with a topic of so many bytes takes: `size` bytes by itself, and the topic once more where it is found by.
+/// The size of a retained message. It counts `size` bytes, and its topic once more in the order of topics.
 pub(crate) fn kept_size(topic_size: usize, size: usize) -> usize {
     stored_size(size) + entry_size(topic_size)
 }
 
-/// What a topic takes in the order of topics, whatever its message.
+/// The bytes of a topic in the order of topics, without its message.
 fn entry_size(topic_size: usize) -> usize {
     allocated(topic_size) + ENTRY_SIZE
 }
 
-/// A place in the tree of topics.
+/// The bytes of one entry in the tree of topics.
 const ENTRY_SIZE: usize = tree_size(600, size_of::<(Box<str>, KeptMessage)>()) / 600;
 
 /// The room that is promised for the messages of one topic.
 #[derive(Debug)]
 struct Promise {
-    /// Messages that may still come.
+    /// How many messages may still come.
     count: u32,
     size_max: usize,
-    /// What is set aside beyond the message that the topic has.
+    /// The room set aside beyond the message that the topic has.
     aside: Room,
-    /// Sessions hold the message that the topic has, so its bytes stay when it is replaced.
-    is_held: bool,
+    /// Whether sessions hold the message that the topic has, so that its bytes stay when it is replaced.
+    is_shared: bool,
 }
 
-/// A retained message, and to whom it counts.
+/// A retained message, and the holders to which it counts.
 #[derive(Debug)]
 struct KeptMessage {
     stored: Stored,
@@ -51,20 +51,20 @@ struct KeptMessage {
 pub(crate) struct Kept {
     store: RetainedStore<KeptMessage>,
     setters: Setters,
-    /// Bytes of clients' messages, with those that were replaced while sessions still hold them.
+    /// Bytes of clients' messages, including replaced ones while sessions hold them.
     bytes: Gauge,
     system_bytes: Gauge,
     system_count: usize,
-    /// What the topics take, those of clients and those of the broker.
+    /// Bytes that topics take in the order of topics: topics of clients, and topics of the broker.
     entries_size: usize,
     system_entries_size: usize,
     leased: Room,
     promises: HashMap<Box<str>, Promise, ahash::RandomState>,
-    /// The sum of what promises set aside.
+    /// The sum of the room that all promises set aside.
     promised: Room,
 }
 
-/// The broker says it of itself. A remote's bridge may bring topics of the same form.
+/// Whether the broker itself publishes this message. A remote's bridge may bring topics of the same form.
 fn is_own(topic: &str, meta: &Meta) -> bool {
     topic.starts_with('$') && is_system(topic) && !meta.from_bridge
 }
@@ -93,13 +93,13 @@ impl Kept {
         self.store.get(topic).map(|kept| &kept.stored)
     }
 
-    /// What clients have, apart from what is set aside.
+    /// The room that clients' messages take, without room set aside.
     pub(crate) fn used(&self) -> Room {
         let bytes = self.bytes.bytes() + self.entries_size;
         Room { messages: self.store.len() - self.system_count, bytes }
     }
 
-    /// What the broker says of itself.
+    /// The room that the broker's own messages take.
     pub(crate) fn system(&self) -> Room {
         let bytes = self.system_bytes.bytes() + self.system_entries_size;
         Room { messages: self.system_count, bytes }
@@ -109,7 +109,7 @@ impl Kept {
         self.leased
     }
 
-    /// What is neither kept nor set aside.
+    /// The room that is neither taken nor set aside.
     pub(crate) fn free(&self, limits: &Limits) -> Room {
         let used = self.used();
         let messages = used.messages + self.leased.messages + self.promised.messages;
@@ -120,7 +120,7 @@ impl Kept {
         }
     }
 
-    /// Sets room aside for whatever its holder spends it on; whether there is so much.
+    /// Sets room aside for its holder to spend on any topic; returns whether there was so much.
     pub(crate) fn lease(&mut self, limits: &Limits, room: Room) -> bool {
         let is_free = self.free(limits).holds(room);
         if is_free {
@@ -129,26 +129,27 @@ impl Kept {
         is_free
     }
 
-    /// Takes back what its holder has not spent.
+    /// Takes back the room that the holder has not spent.
     pub(crate) fn end_lease(&mut self, room: Room) {
         self.leased.subtract(room);
     }
 
-    /// Sets aside what a message of a topic needs beyond the one that it replaces; whether there is so much.
+    /// Sets aside the room that a message of a topic needs beyond the one that it replaces; returns whether there was
+    /// so much.
     pub(crate) fn promise(&mut self, limits: &Limits, topic: &str, size: usize) -> bool {
         let mut free = self.free(limits);
         let (mut promise, before) = match self.promises.get(topic) {
-            Some(Promise { count, size_max, aside, is_held }) => {
+            Some(Promise { count, size_max, aside, is_shared }) => {
                 let (count, size_max) = (count + 1, size.max(*size_max));
-                (Promise { count, size_max, aside: *aside, is_held: *is_held }, *aside)
+                (Promise { count, size_max, aside: *aside, is_shared: *is_shared }, *aside)
             }
             None => {
-                let is_held = self.get(topic).is_some_and(Stored::is_shared);
+                let is_shared = self.get(topic).is_some_and(Stored::is_shared);
                 let none = Room::default();
-                (Promise { count: 1, size_max: size, aside: none, is_held }, none)
+                (Promise { count: 1, size_max: size, aside: none, is_shared }, none)
             }
         };
-        promise.aside = self.needed(topic, promise.size_max, promise.is_held);
+        promise.aside = self.needed(topic, promise.size_max, promise.is_shared);
         free.add(before);
         if !free.holds(promise.aside) {
             return false;
@@ -159,7 +160,7 @@ impl Kept {
         true
     }
 
-    /// A promised message has come, or will not.
+    /// Ends one promise: its message has come, or will not come.
     pub(crate) fn end_promise(&mut self, topic: &str) {
         let promise = self.promises.get_mut(topic).expect("a promise ends once");
         promise.count -= 1;
@@ -170,32 +171,32 @@ impl Kept {
         }
     }
 
-    /// Whether room is promised for the topic: its message is not to be shared, as it may be replaced.
+    /// Whether room is promised for the topic. Its message is then not to be shared, as it may be replaced.
     pub(crate) fn is_promised(&self, topic: &str) -> bool {
         !self.promises.is_empty() && self.promises.contains_key(topic)
     }
 
-    /// What a message needs beyond the one that its topic has.
-    fn needed(&self, topic: &str, size: usize, is_held: bool) -> Room {
+    /// The room that a message needs beyond the one that its topic has.
+    fn needed(&self, topic: &str, size: usize, is_shared: bool) -> Room {
         match self.get(topic) {
             Some(old) if !is_own(topic, old.meta()) => {
-                let freed = entry_size(topic.len()) + if is_held { 0 } else { old.size() };
+                let freed = entry_size(topic.len()) + if is_shared { 0 } else { old.size() };
                 Room { messages: 0, bytes: size.saturating_sub(freed) }
             }
             _ => Room::of_one(size),
         }
     }
 
-    /// Sets aside what the promises for a topic need now that its message has changed.
+    /// Adjusts the room that promises for a topic set aside, after its message has changed.
     fn update_promise(&mut self, topic: &str) {
         let Some(promise) = self.promises.get(topic) else { return };
         let (before, size_max) = (promise.aside, promise.size_max);
-        // What was put there since is nobody else's.
+        // The message was put there just now, so no session holds it.
         let aside = self.needed(topic, size_max, false);
         self.promised.subtract(before);
         self.promised.add(aside);
         if let Some(promise) = self.promises.get_mut(topic) {
-            (promise.aside, promise.is_held) = (aside, false);
+            (promise.aside, promise.is_shared) = (aside, false);
         }
     }
 
@@ -215,7 +216,7 @@ impl Kept {
         if is_own { &mut self.system_entries_size } else { &mut self.entries_size }
     }
 
-    /// The topic has no message.
+    /// Inserts a message of a topic that has none.
     fn insert(&mut self, topic: &str, message: &Message<'_>, setter: Option<Setter>) {
         let is_own = is_own(topic, &message.meta);
         let gauge = if is_own { &self.system_bytes } else { &self.bytes };
@@ -262,7 +263,8 @@ impl Kept {
             self.remove(topic);
             return true;
         }
-        // What is refused changes nothing: the message that the topic has stays, as where its publisher is told.
+        // A message that is refused changes nothing: the topic keeps its message, as it does where the publisher is
+        // told of the refusal.
         let may_set = has_room
             || (self.may_replace(limits, topic, size) && self.may_set(limits, topic, size, setter));
         if !may_set {
@@ -275,12 +277,12 @@ impl Kept {
         true
     }
 
-    /// What the table of setters takes.
+    /// The memory of the table of setters.
     pub(crate) fn setters_bytes(&self) -> usize {
         self.setters.bytes()
     }
 
-    /// So little room is left that who has most of it may get no more.
+    /// Whether so little room is left that the setter with most of it may get no more.
     pub(crate) fn is_crowded(&self, limits: &Limits) -> bool {
         is_crowded(self.free(limits), limits)
     }
@@ -302,16 +304,17 @@ impl Kept {
         self.setters.may_set(setter, size, old, free)
     }
 
-    /// Whether a message that claims nothing has room in the place of the one that its topic has.
+    /// Whether a message without a claim has room in the place of the one that its topic has.
     fn may_replace(&self, limits: &Limits, topic: &str, size: usize) -> bool {
         let mut free = self.free(limits);
         let old = self.get(topic);
         if let Some(old) = old.filter(|old| !is_own(topic, old.meta())) {
-            // Sessions that hold it keep its bytes.
+            // The bytes of a message that sessions hold are not freed.
             let bytes = if old.is_shared() { 0 } else { old.size() };
             free.add(Room { messages: 1, bytes: entry_size(topic.len()) + bytes });
         }
-        // What is promised for the same topic is needed beyond this message only as far as it is larger.
+        // A message of this topic uses the room that is promised for it. The promise needs more room only if its
+        // message is larger.
         match self.promises.get(topic) {
             Some(promise) => {
                 free.add(promise.aside);
@@ -362,11 +365,11 @@ mod tests {
         drops: DropLog,
         model: HashMap<&'static str, usize>,
         /// Messages that sessions hold.
-        held: Vec<Stored>,
+        borrowed: Vec<Stored>,
     }
 
     impl World {
-        /// Stores a message whose allocation has `size` bytes; whether it is kept.
+        /// Stores a message whose allocation has `size` bytes; returns whether it is kept.
         fn store(&mut self, topic: &'static str, size: usize, claim: Claim) -> bool {
             let bytes = [topic.as_bytes(), &vec![b'x'; size - kept_size(topic.len(), topic.len())]]
                 .concat();
@@ -412,11 +415,11 @@ mod tests {
             counters: Counters::default(),
             drops: DropLog::default(),
             model: HashMap::new(),
-            held: Vec::new(),
+            borrowed: Vec::new(),
         };
         let size = kept_size(1, 1) + 100;
         assert!(world.store("a", size, Claim::None));
-        // As in a shortage of memory: no more than there is.
+        // The limit falls as in a shortage of memory: there is no room beyond what is used.
         world.limits.retained_bytes_max = world.kept.used().bytes;
         for claimless in [size, size - 50, size] {
             assert!(world.store("a", claimless, Claim::None), "{claimless}");
@@ -443,7 +446,7 @@ mod tests {
                 counters: Counters::default(),
                 drops: DropLog::default(),
                 model: HashMap::new(),
-                held: Vec::new(),
+                borrowed: Vec::new(),
             };
             let mut aside = Vec::new();
             for _ in 0..400 {
@@ -463,9 +466,9 @@ mod tests {
                         aside.push(Aside::Promise(topic, size));
                     }
                     5 if !world.kept.is_promised(topic) => {
-                        world.held.extend(world.kept.get(topic).cloned());
+                        world.borrowed.extend(world.kept.get(topic).cloned());
                     }
-                    6 => world.held.clear(),
+                    6 => world.borrowed.clear(),
                     _ if !aside.is_empty() => {
                         let place = below(aside.len() as u64);
                         let is_used = below(4) > 0;
@@ -495,7 +498,7 @@ mod tests {
         );
     }
 
-    /// A topic that a lease of so many bytes is spent on.
+    /// A topic for a message of so many bytes that spends a lease.
     fn topic_of(size: usize) -> &'static str {
         ["a", "b", "c", "d", "e"][size % 5]
     }

@@ -1,8 +1,7 @@
-//! Who has set the retained messages of a shard, and who may set more: a client, and an address, leaves room for
-//! others.
+//! The setters of a shard's retained messages: a client, and its address, leave room for others.
 //!
-//! A message's setter travels with it to the topic's owner. It matters only where less than an eighth is free; there
-//! owners give no leases.
+//! A message's setter travels with it to the topic's owner. It matters only where less than an eighth of the room is free;
+//! there owners give no leases.
 
 use super::Room;
 use crate::arena::{Generation, Message};
@@ -11,9 +10,9 @@ use crate::limits::{FREE_SHARE, Limits};
 use crate::session::{Clients, HolderName, SessionKey, ShareId, Shares};
 use std::collections::VecDeque;
 
-/// Tells the names of clients from those of addresses.
+/// This tells the names of clients from the names of addresses.
 const CLIENT: u64 = 0x5eed_c11e_17ca_fe00;
-/// What stands for no name.
+/// These words stand for no name.
 const NOBODY: [u64; 2] = [u64::MAX; 2];
 
 /// A client that sets a retained message, and its address.
@@ -27,7 +26,7 @@ pub(crate) struct Setter {
 impl Setter {
     pub(crate) const SIZE: usize = 32;
 
-    /// The client of a session that exists.
+    /// The setter behind a session that exists.
     pub(crate) fn of(clients: &mut Clients, hash: &KeyedHash, key: SessionKey) -> Option<Setter> {
         let own = hash.bytes(clients.session(key)?.client_id().as_bytes()) ^ CLIENT;
         Some(Setter { client: HolderName::new(own, own), address: clients.address_name(key) })
@@ -55,17 +54,17 @@ impl Setter {
     }
 }
 
-/// The setters of messages that have slots, where their sessions do not tell: they were set on other shards, or have ended.
+/// Setters of messages in slots that cannot be found by their session: it is on another shard, or has ended.
 #[derive(Debug, Default)]
 pub(crate) struct SlotSetters(VecDeque<(Generation, Setter)>);
 
 impl SlotSetters {
-    /// The message was admitted and not denied, so it will be taken.
+    /// Adds the setter of a message that was admitted and not denied: the encode stage will take it.
     pub(crate) fn push(&mut self, generation: Generation, setter: Setter) {
         self.0.push_back((generation, setter));
     }
 
-    /// Who has set a message; the messages are asked for in their order.
+    /// The setter of a message. The encode stage asks for messages in their order.
     #[inline(never)]
     pub(crate) fn take(
         &mut self,
@@ -85,14 +84,14 @@ impl SlotSetters {
     }
 }
 
-/// What a retained message counts to.
+/// The holders to which a retained message counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Charged {
     client: ShareId,
     address: ShareId,
 }
 
-/// What clients and addresses have set.
+/// The room that the messages of each client and address take.
 #[derive(Debug)]
 pub(crate) struct Setters(Shares<Room>);
 
@@ -101,12 +100,12 @@ impl Setters {
         Setters(Shares::new(hash.state()))
     }
 
-    /// The memory held, in bytes: an estimate.
+    /// The memory in use, in bytes: an estimate.
     pub(super) fn bytes(&self) -> usize {
         self.0.bytes()
     }
 
-    /// Counts a message to who has set it; `None`: to nobody.
+    /// Counts a message to its setter; `None`: it counts to no holder.
     pub(super) fn charge(&mut self, setter: Option<Setter>, size: usize) -> Charged {
         let Some(Setter { client, address }) = setter else { return Charged::default() };
         let charged =
@@ -122,7 +121,8 @@ impl Setters {
         });
     }
 
-    /// Whether a setter leaves enough of `free` to others with one more message, or one in the place of an `old` one.
+    /// Whether a setter leaves enough of `free` to others with one more message, or with one in the place of an `old`
+    /// one.
     pub(super) fn may_set(
         &self,
         setter: Option<Setter>,
@@ -134,8 +134,9 @@ impl Setters {
             return true;
         }
         let Some(Setter { client, address }) = setter else { return true };
-        let held = [Some(client), address].into_iter().flatten().filter_map(|one| self.0.find(one));
-        held.into_iter().all(|id| {
+        let entries =
+            [Some(client), address].into_iter().flatten().filter_map(|one| self.0.find(one));
+        entries.into_iter().all(|id| {
             let mut after = *self.0.get(id);
             after.add(Room::of_one(size));
             if let Some((charged, old_size)) = old
@@ -158,7 +159,7 @@ impl Charged {
     }
 }
 
-/// So little is left that one who holds most of the rest may have to leave it to others.
+/// Whether so little room is left that a setter that holds most of the rest may have to leave it to others.
 pub(crate) fn is_crowded(free: Room, limits: &Limits) -> bool {
     free.messages < limits.retained_messages_max / FREE_SHARE
         || free.bytes < limits.retained_bytes_max / FREE_SHARE

@@ -1,10 +1,10 @@
 //! Room for a retained message before it is taken: a 5.0 publisher of QoS 1 or 2 is told when there is none, and then
-//! nothing of its message goes anywhere.
+//! its message goes nowhere.
 //!
 //! Each shard holds leases of the room of every owner, spends them without a question, and asks for more in time. Where
-//! a lease does not suffice, the connection waits for its owner's word, which then holds for that topic. An owner that
-//! would have to say no, or runs short, calls all leases back first, so nobody is refused while room lies idle. What
-//! the broker says below `$SYS` needs no claim.
+//! a lease does not suffice, the connection waits for its owner's answer, which then holds for that topic. An owner that
+//! would have to refuse, or runs short, calls all leases back first, so no message is refused while room lies idle.
+//! The broker's own messages below `$SYS` need no claim.
 //!
 //! A retained message at QoS 0, or of a client before 5.0, makes no claim: if its owner has no room, the message is
 //! counted and logged, and its publisher is not told.
@@ -15,12 +15,12 @@ use crate::hash::KeyedHash;
 use crate::routing::mail::Control;
 use crate::routing::retained::{Ask, Room, Setter, Word, kept_size};
 use crate::session::{ConnectionId, DropReason, Park, SessionKey};
-use crate::shard::input::Step;
+use crate::shard::input::Outcome;
 use crate::shard::{Shard, ShardId};
 use crate::time::Instant;
 use std::collections::{HashMap, VecDeque};
 
-/// A lease is at most this, and at most this part of what is free, for each shard.
+/// The most that a lease has. It has at most one in `LEASE_PART` of the free room, divided by the number of shards.
 const LEASE_MAX: Room = Room { messages: 1024, bytes: 4 << 20 };
 const LEASE_PART: usize = 16;
 
@@ -28,7 +28,7 @@ const LEASE_PART: usize = 16;
 #[derive(Clone, Copy, Debug, Default)]
 struct Lease {
     left: Room,
-    /// As much as there was when it was given.
+    /// The size of the lease when it was given.
     given: Room,
     is_asked: bool,
 }
@@ -39,7 +39,7 @@ impl Lease {
     }
 }
 
-/// A message that waits for its owner's word; it has no slot.
+/// A message that waits for its owner's answer. It has no slot.
 #[derive(Debug)]
 struct Waiting {
     request: u64,
@@ -49,18 +49,18 @@ struct Waiting {
 }
 
 pub(in crate::shard) struct Claims {
-    /// Somebody has asked: before that there are no leases either.
+    /// Whether some shard has asked: before that there are no leases either.
     has_begun: bool,
-    /// By owner.
+    /// The lease of each owner.
     leases: Vec<Lease>,
     waiting: HashMap<ConnectionId, Waiting, ahash::RandomState>,
     last_request: u64,
-    /// Questions, and leases that came back, for when the messages before them are in.
+    /// Questions, and leases that came back, to be handled when the messages before them are in.
     asks: VecDeque<Ask>,
     returned: Room,
-    /// Questions that are answered when all leases are back.
-    held: Vec<Ask>,
-    /// Shards that have been told to give their leases back and have not.
+    /// Questions to be answered when all leases are back.
+    delayed: Vec<Ask>,
+    /// How many shards have yet to give back the leases that were called back.
     recalled: usize,
 }
 
@@ -73,17 +73,17 @@ impl Claims {
             has_begun: false,
             asks: VecDeque::new(),
             returned: Room::default(),
-            held: Vec::new(),
+            delayed: Vec::new(),
             recalled: 0,
         }
     }
 
-    /// Nothing to do before mail comes.
+    /// Whether there is nothing to do before mail comes.
     pub(crate) fn is_idle(&self) -> bool {
         self.asks.is_empty() && self.returned.is_none()
     }
 
-    /// Whether there may be anything to do, ever since the first was asked.
+    /// Whether there may be anything to do, because some shard has asked.
     pub(crate) fn has_begun(&self) -> bool {
         self.has_begun
     }
@@ -95,8 +95,8 @@ impl Claims {
 }
 
 impl Shard {
-    /// Finds room for the message of a 5.0 client that was admitted last and is to be acknowledged, if it is to be kept.
-    /// Returns its generation, or what became of it.
+    /// Finds room for the message of a 5.0 client that was admitted last and is to be acknowledged, if it is to be
+    /// retained. Returns its generation, or the outcome of its packet.
     pub(in crate::shard) fn claim_room(
         &mut self,
         now: Instant,
@@ -104,7 +104,7 @@ impl Shard {
         key: SessionKey,
         (packet_id, is_qos2): (PacketId, bool),
         generation: Generation,
-    ) -> Result<Generation, Step> {
+    ) -> Result<Generation, Outcome> {
         let Some(message) = self.flow.arena.last() else { return Ok(generation) };
         if !message.meta.retain || message.payload.is_empty() {
             return Ok(generation);
@@ -130,35 +130,35 @@ impl Shard {
             .map(|message| Stored::from_message(&message, &self.delivery.stored));
         let Some(message) = message else { return Ok(generation) };
         self.flow.arena.deny_last();
-        // The owner decides with all that was published here before.
+        // The owner decides after all earlier publishes of this shard.
         self.run_pipeline(now);
         self.pause_hooks();
         if self.clients.connection(id).is_none_or(|connection| connection.is_peer_gone) {
-            // Nobody is there to be told.
-            return self.admit_again(now, &message, Claim::None).ok_or(Step::Done);
+            // There is no client to be told.
+            return self.admit_again(now, &message, Claim::None).ok_or(Outcome::Done);
         }
         let waiting = Waiting { request: 0, message, packet_id, is_qos2 };
         let setter = Setter::of(&mut self.clients, self.peers.hash(), key);
         let topic = text(waiting.message.message().topic);
         if is_crowded && !self.retained.kept.may_set(&self.limits, topic, size, setter) {
             self.refuse_unkept(id, key, &waiting);
-            return Err(Step::Done);
+            return Err(Outcome::Done);
         }
         if owner == self.peers.own()
             && self.retained.kept.promise(&self.limits, text(waiting.message.message().topic), size)
         {
-            return self.admit_again(now, &waiting.message, Claim::Promised).ok_or(Step::Done);
+            return self.admit_again(now, &waiting.message, Claim::Promised).ok_or(Outcome::Done);
         }
-        // Another owner knows its own bound, which is less while it is short of memory.
+        // Another owner knows its own bound, which is lower while it is short of memory.
         let may_ever = owner != self.peers.own() || size <= self.limits.retained_bytes_max;
         let is_recall_needed = owner != self.peers.own() || !self.retained.kept.leased().is_none();
         if !may_ever || !is_recall_needed || !is_storable {
             self.refuse_unkept(id, key, &waiting);
-            return Err(Step::Done);
+            return Err(Outcome::Done);
         }
         self.ask_owner(owner, id, waiting, setter);
         self.park(id, Park::Retained);
-        Err(Step::Done)
+        Err(Outcome::Done)
     }
 
     fn spend_lease(&mut self, owner: ShardId, room: Room) -> bool {
@@ -196,7 +196,7 @@ impl Shard {
         }
     }
 
-    /// Gives a message that waited a slot again, which the arena had for it before.
+    /// Admits a message that waited once more. The arena had room for it before.
     fn admit_again(&mut self, now: Instant, message: &Stored, claim: Claim) -> Option<Generation> {
         let mut draft = message.message().draft();
         draft.meta.claim = claim;
@@ -216,7 +216,7 @@ impl Shard {
         self.deny_publish(id, key, true, ack, ReasonCode::QuotaExceeded);
     }
 
-    /// The owner has said whether a message that waits has room.
+    /// Handles the answer of an owner about the room for a message that waits.
     pub(in crate::shard) fn on_word(&mut self, now: Instant, owner: ShardId, word: Word) {
         let Word { connection: id, request, topic, is_promised, lease } = word;
         self.take_lease(owner, lease);
@@ -225,7 +225,7 @@ impl Shard {
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         let waiting = if asked { self.retained.claims.waiting.remove(&id) } else { None };
         let (Some(waiting), Some(key)) = (waiting, key) else {
-            // Its publisher went, and it was published as it was.
+            // The publisher went, and the message was published without a claim.
             if is_promised {
                 self.return_promise(owner, topic);
             }
@@ -249,7 +249,8 @@ impl Shard {
         }
     }
 
-    /// The connection of a message that waits goes: what was sent in time is delivered, and kept if there is room.
+    /// Handles the end of a connection whose message waits: the message was sent in time, so it is delivered, and kept
+    /// if there is room.
     pub(in crate::shard) fn give_up_claim(&mut self, now: Instant, id: ConnectionId) {
         if self.retained.claims.waiting.is_empty() {
             return;
@@ -263,7 +264,8 @@ impl Shard {
         }
     }
 
-    /// A broker that shuts down takes nothing new: the message is sent again to whoever comes next.
+    /// Forgets the message that waits, for a broker that shuts down: the client sends the message again to the next
+    /// broker.
     pub(in crate::shard) fn forget_claim(&mut self, id: ConnectionId) {
         self.retained.claims.waiting.remove(&id);
     }
@@ -271,20 +273,20 @@ impl Shard {
     pub(in crate::shard) fn take_lease(&mut self, owner: ShardId, room: Room) {
         let lease = &mut self.retained.claims.leases[usize::from(owner)];
         if room.is_none() {
-            // It is not asked again before it has given something.
+            // The owner is not asked again before it has answered.
             return;
         }
         lease.left.add(room);
         (lease.given, lease.is_asked) = (lease.left, false);
     }
 
-    /// The owner needs what is not spent.
+    /// Gives back the part of a lease that is not spent, because the owner needs it.
     pub(in crate::shard) fn on_lease_recall(&mut self, now: Instant, owner: ShardId) {
         self.run_pipeline(now);
         let lease = &mut self.retained.claims.leases[usize::from(owner)];
         let room = std::mem::take(&mut lease.left);
         (lease.given, lease.is_asked) = (Room::default(), false);
-        // The owner is to have what was spent before.
+        // The owner is to have the messages that spent the lease before.
         self.flow.outbox.control_behind(owner, Control::LeaseBack(room));
     }
 
@@ -298,7 +300,7 @@ impl Shard {
         self.flow.outbox.control(from, Control::Lease(room));
     }
 
-    /// Sets a lease aside for another shard; none where little is free.
+    /// Sets a lease aside for another shard; the lease is empty if little is free.
     fn grant_lease(&mut self) -> Room {
         let free = self.retained.kept.free(&self.limits);
         let part = LEASE_PART * usize::from(self.peers.count());
@@ -306,7 +308,7 @@ impl Shard {
             messages: LEASE_MAX.messages.min(free.messages / part),
             bytes: LEASE_MAX.bytes.min(free.bytes / part),
         };
-        // Where little is left the owner looks at each message, for some setter may have enough.
+        // Where little is left, the owner checks each message, because a setter may have enough.
         let is_given = self.retained.claims.recalled == 0
             && !self.retained.kept.is_crowded(&self.limits)
             && room.messages > 0
@@ -315,7 +317,7 @@ impl Shard {
         if is_given { room } else { Room::default() }
     }
 
-    /// Answers for the room of messages, with all that was sent before the questions taken in.
+    /// Answers the questions for room, after all messages that were sent before them were taken in.
     #[inline(always)]
     pub(in crate::shard) fn answer_asks(&mut self, now: Instant) {
         if !self.retained.claims.has_begun {
@@ -325,14 +327,15 @@ impl Shard {
             let returned = std::mem::take(&mut self.retained.claims.returned);
             self.retained.kept.end_lease(returned);
         }
-        if self.retained.claims.recalled == 0 && !self.retained.claims.held.is_empty() {
-            for ask in std::mem::take(&mut self.retained.claims.held) {
+        if self.retained.claims.recalled == 0 && !self.retained.claims.delayed.is_empty() {
+            for ask in std::mem::take(&mut self.retained.claims.delayed) {
                 self.answer_ask(now, ask, true);
             }
         }
         let leased = self.retained.kept.leased();
         if !leased.is_none() && self.is_room_short(leased) {
-            // So that what lies in leases is not missing where nobody asks: at QoS 0, and before 5.0.
+            // Leases are called back, so that their room is not missing for messages that do not ask: at QoS 0, and
+            // before 5.0.
             self.recall_leases();
         }
         while let Some(ask) = self.retained.claims.asks.pop_front() {
@@ -345,7 +348,7 @@ impl Shard {
         let is_promised = may_set && self.retained.kept.promise(&self.limits, &ask.topic, ask.size);
         let may_ever = may_set && ask.size <= self.limits.retained_bytes_max;
         if !is_promised && !is_final && may_ever && !self.retained.kept.leased().is_none() {
-            self.retained.claims.held.push(ask);
+            self.retained.claims.delayed.push(ask);
             return self.recall_leases();
         }
         let Ask { from, connection, request, topic, wants_lease, .. } = ask;
@@ -376,7 +379,7 @@ impl Shard {
     }
 }
 
-/// What a message takes once it is retained.
+/// The size of a message once it is retained.
 fn kept_size_of(message: &Message<'_>) -> usize {
     kept_size(message.topic.len(), message.size())
 }

@@ -8,7 +8,7 @@ use tracing::{error, warn};
 use super::{Broker, LaunchError, millis, remainder, tell_stall};
 use crate::config::StallAction;
 use crate::mesh::shutdown::{LOOK_INTERVAL, Phase};
-use crate::shell::standstill::Stalls;
+use crate::shell::standstill::Standstills;
 use crate::shell::watch::Watch;
 
 /// How long the lanes and the logs of bridges may take until everything on its way has arrived.
@@ -36,21 +36,22 @@ impl Broker {
         // What clients that are left to the end have for their last bytes is kept back for them.
         let disconnect_time = (2 * linger + DISCONNECT_TIME).min(time_max / 3);
         let delivered = end - disconnect_time;
-        let mut stalls = StopStalls::begin(&self);
-        if !stalls.run_phase(Phase::Drain, DRAIN_TIME.min(left(delivered)))? {
+        let mut standstills = StopStandstills::begin(&self);
+        if !standstills.run_phase(Phase::Drain, DRAIN_TIME.min(left(delivered)))? {
             warn!("messages were still on their way when the time for them was over");
         }
-        if !stalls.run_phase(Phase::Deliver, left(delivered))? {
+        if !standstills.run_phase(Phase::Deliver, left(delivered))? {
             warn!(
                 "some clients had not acknowledged everything after {} s: raise shutdown_max_ms",
                 time_max.as_secs()
             );
         }
-        if !stalls.run_phase(Phase::Disconnect, disconnect_time)? {
+        if !standstills.run_phase(Phase::Disconnect, disconnect_time)? {
             warn!("some clients did not take their last bytes in time");
         }
-        let has_ended = stalls.run_phase(Phase::End, left(end).clamp(END_TIME_MIN, END_TIME))?;
-        if let Some(shard) = stalls.first_still().filter(|_| !has_ended) {
+        let has_ended =
+            standstills.run_phase(Phase::End, left(end).clamp(END_TIME_MIN, END_TIME))?;
+        if let Some(shard) = standstills.first_still().filter(|_| !has_ended) {
             let doing = self.reports[shard].occupation();
             error!("shard {shard} has not turned since the broker was told to end: {doing}");
             return Err(LaunchError::Stalled);
@@ -70,19 +71,22 @@ impl Broker {
 }
 
 /// The phases of an end, and whether the shards turn meanwhile.
-struct StopStalls<'a> {
+struct StopStandstills<'a> {
     broker: &'a Broker,
-    stalls: Stalls,
+    standstills: Standstills,
     looked_at: Instant,
     /// By shard, when the end began.
     beats: Vec<u64>,
 }
 
-impl<'a> StopStalls<'a> {
-    fn begin(broker: &'a Broker) -> StopStalls<'a> {
-        StopStalls {
+impl<'a> StopStandstills<'a> {
+    fn begin(broker: &'a Broker) -> StopStandstills<'a> {
+        StopStandstills {
             broker,
-            stalls: Stalls::new(broker.reports.len(), broker.shared.settings.stall_max_ms),
+            standstills: Standstills::new(
+                broker.reports.len(),
+                broker.shared.settings.stall_max_ms,
+            ),
             looked_at: Instant::now(),
             beats: broker.reports.iter().map(|report| report.beat.look()).collect(),
         }
@@ -98,7 +102,7 @@ impl<'a> StopStalls<'a> {
             if slept >= LOOK_INTERVAL && phase != Phase::End {
                 self.looked_at = Instant::now();
                 let beats = broker.reports.iter().map(|report| &report.beat);
-                let found = self.stalls.look(beats, millis(LOOK_INTERVAL), millis(slept));
+                let found = self.standstills.look(beats, millis(LOOK_INTERVAL), millis(slept));
                 has_stalled |=
                     found.into_iter().any(|stall| tell_stall(stall, broker) == StallAction::End);
             }

@@ -4,15 +4,16 @@ use crate::arena::{Message, Run};
 use crate::routing::route::{LocalDelivery, Route};
 use crate::session::{Clients, Context, SessionKey, encode};
 
-/// How a message, or a run that begins with it, reaches a session, as far as message and subscription decide it. The session has the
-/// last word: a message that `Clients::send_plain` and its like do not send at once is offered.
+/// How a message, or a run that begins with it, reaches a session, as far as message and subscription decide. The
+/// session decides last: a message that `Clients::send_plain` and its like do not send at once is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// At QoS 0 with nothing of the receiver's own: encoded, or copied from what others got.
+    /// At QoS 0, and the receiver gets nothing of its own: the message is encoded, or copied from what another receiver
+    /// got.
     Plain,
-    /// The same at QoS 1 or 2: a packet id is all that is the receiver's own.
+    /// As `Plain`, at QoS 1 or 2: only the packet id is the receiver's own.
     Acked,
-    /// Offered: it has identifiers, an expiry, a trail, or its bytes are not in the arena.
+    /// The message is offered: it has identifiers, an expiry or a trail, or its bytes are not in the arena.
     General,
 }
 
@@ -29,9 +30,9 @@ impl Way {
     }
 }
 
-/// Delivers a run, of which `first` is the first message, to every local subscriber: in one go to those who get nothing with it
-/// and have room for all of it, as what is asked once holds for all messages of it; to the others, whom it collects in `left`,
-/// message by message.
+/// Delivers a run, of which `first` is the first message, to every local subscriber. A subscriber that gets nothing
+/// with it and has room for the whole run gets it in one go, as one check holds for all its messages. The others, which
+/// are collected in `left`, get it message by message.
 pub(super) fn deliver_run(
     route: &Route,
     first: &Message<'_>,
@@ -66,8 +67,8 @@ pub(super) fn deliver_run(
     }
 }
 
-/// Delivers a message to every local subscriber of its route that it is `wanted` for. `topic_hash` is asked for with
-/// the retain flag only.
+/// Delivers a message to every local subscriber of its route for which it is `wanted`. `topic_hash` is called only for
+/// a message with the retain flag.
 #[inline]
 pub(super) fn deliver(
     route: &Route,

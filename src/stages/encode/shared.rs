@@ -1,4 +1,4 @@
-//! A message of a shared group to one of its members, or into the group's backlog.
+//! Gives a message of a shared group to one of its members, or adds it to the group's backlog.
 
 use crate::arena::{Message, Stored};
 use crate::codec::QoS;
@@ -10,7 +10,7 @@ use crate::routing::mail::{Address, Outbox};
 use crate::session::queue::QueueLimits;
 use crate::session::{Clients, Context, DropReason, Offer};
 
-/// Gives a message to the next member that can take it, behind those that wait already.
+/// Gives a message to the next member that can take it, behind the messages that wait already.
 pub(crate) fn offer(
     group: &mut Group,
     message: &Message<'_>,
@@ -38,7 +38,8 @@ pub(crate) fn offer(
     );
 }
 
-/// Whether a member took the message; one whose member a deliver hook leaves out is taken, too.
+/// Gives a message to a member; returns whether that took it. A message whose member a deliver hook leaves out counts
+/// as taken.
 pub(crate) fn give(
     group: &mut Group,
     message: &Message<'_>,
@@ -67,7 +68,7 @@ pub(crate) fn give(
         return true;
     }
     if is_acknowledged && !clients.has_free_places(session, context.limits.group_credit_max) {
-        // The place comes back when the client's window has one.
+        // The owner gets the place back when the client's window has one.
         clients.use_place(session, options.membership);
     } else {
         group.members.credit(&member, 1);

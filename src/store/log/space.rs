@@ -7,20 +7,21 @@ use crate::store::segment::Segment;
 use crate::store::states::Mark;
 
 impl Log {
-    /// Whether a message of so many bytes has room in the log, whatever waits in the batch.
+    /// Whether a message of so many bytes has room in the log, even behind the batch in memory.
     pub fn has_room(&self, size: usize) -> bool {
         self.messages() < self.settings.messages_max
             && self.disk_size() + (size + MESSAGE_OVERHEAD) as u64 <= self.settings.bytes_max
     }
 
-    /// The same for `count` messages of `size` bytes together.
+    /// As `has_room`, for `count` messages of `size` bytes together.
     pub fn has_room_for(&self, count: u64, size: usize) -> bool {
         let size = size as u64 + count * MESSAGE_OVERHEAD as u64;
         self.messages() + count <= self.settings.messages_max
             && self.disk_size() + size <= self.settings.bytes_max
     }
 
-    /// `size` bytes of record are at `start` of the open batch; what was there before is not counted yet.
+    /// Whether a record of `size` bytes at `start` of the open batch has room. Earlier bytes at that place are not
+    /// counted yet.
     pub(super) fn judge(&self, start: usize, size: usize) -> Result<(), Full> {
         if size > RECORD_SIZE_MAX || size as u64 > self.settings.message_size_ceiling() {
             return Err(Full::TooLarge);
@@ -28,33 +29,34 @@ impl Log {
         if start > 0 && start + size > self.settings.batch_size_max {
             return Err(Full::Batch);
         }
-        // The record itself is in the open batch already.
+        // The record is in the open batch already.
         if self.disk_size() > self.settings.bytes_max {
             return Err(Full::Bytes);
         }
         Ok(())
     }
 
-    /// Bytes of the files that are needed, and what is about to be written.
+    /// The bytes of the files that are needed, and of the batches that are about to be written.
     fn disk_size(&self) -> u64 {
         let spare =
             self.segments.back().filter(|last| last.unfinished == 0 && !self.is_spent(last));
         self.live_size + spare.map_or(0, |segment| segment.size) + self.uncommitted_size() as u64
     }
 
-    /// Nothing in it is needed and it is large: the next write begins a new one.
+    /// Whether a segment is large and nothing in it is needed, so that the next write begins a new one.
     pub(super) fn is_spent(&self, segment: &Segment) -> bool {
         segment.unfinished == 0 && segment.filled() * 2 >= self.settings.segment_size
     }
 
-    /// Of the messages that were pushed and are not committed.
+    /// The bytes of the messages that were pushed and are not committed.
     pub fn uncommitted_size(&self) -> usize {
         let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.bytes.len());
         self.open.size() + sealed
     }
 
-    /// Drops waiting messages from `from` on, oldest first, but none `in_flight` (in order), until one of `size` bytes has
-    /// room. Says how many. What is being written cannot be dropped, nor what came behind it.
+    /// Drops waiting messages from `from` on, oldest first, but none `in_flight` (in order), until a message of `size`
+    /// bytes has room. Returns how many were dropped. Messages that are being written, and those behind them, cannot be
+    /// dropped.
     pub fn make_room(&mut self, from: u64, in_flight: &[u64], size: usize) -> u64 {
         let mut dropped = 0;
         let mut at = from;
@@ -76,9 +78,10 @@ impl Log {
         dropped
     }
 
-    /// Drops all messages of the oldest segment whose file can go then, and what waits in front of them: none of its messages
-    /// was sent (`from` is the first that was not, and none is `in_flight`, in order) or received, and another segment takes
-    /// the writes. The file goes with the next commit's first step, which needs no space. `None`: there is no such segment.
+    /// Drops all messages of the oldest segment whose file can be deleted then, and the waiting messages in front of
+    /// them. None of the segment's messages was received or sent (`from` is the first that was not sent, and none is
+    /// `in_flight`, in order), and another segment takes the writes. The file is deleted by the next commit's first
+    /// step, which needs no space. `None`: there is no such segment.
     pub fn free_segment(&mut self, from: u64, in_flight: &[u64]) -> Option<Freed> {
         let older = self.segments.iter().take(self.segments.len().saturating_sub(1));
         let mut candidates = older.filter(|segment| {
@@ -89,10 +92,10 @@ impl Log {
             waits && !segment.stuck && first >= from && !is_sent
         });
         let segment = candidates.next()?;
-        let run = &segment.messages;
-        // In front of the segment something may be in flight.
-        let from = if in_flight.is_empty() { from } else { run.first_sequence };
-        let (end, mut freed) = (run.end(), Freed { messages: 0, size: segment.size });
+        let records = &segment.messages;
+        // Messages in front of the segment may be in flight.
+        let from = if in_flight.is_empty() { from } else { records.first_sequence };
+        let (end, mut freed) = (records.end(), Freed { messages: 0, size: segment.size });
         while let Some(next) = self.next_waiting(from).filter(|&next| next < end) {
             self.mark(next, Mark::Done);
             freed.messages += 1;
@@ -100,23 +103,24 @@ impl Log {
         Some(freed)
     }
 
-    /// The last segment stays: it has the states.
+    /// The last segment stays, because its head has the states.
     pub(super) fn deletable(&self, is_free: impl Fn(&Segment) -> bool) -> Option<u64> {
         let older = self.segments.iter().take(self.segments.len().saturating_sub(1));
         older.filter(|segment| !segment.stuck).find(|segment| is_free(segment)).map(|s| s.id)
     }
 
-    /// After a step that failed: whether files can be deleted before it is tried again.
+    /// Whether files can be deleted before a step that failed is tried again.
     pub fn can_make_space(&self) -> bool {
         self.is_short && self.deletable(|segment| segment.unfinished == 0).is_some()
     }
 
-    /// Drops all messages that are not committed; marks stay. Says how many. Only between commits.
+    /// Drops all messages that are not committed; marks stay. Returns how many were dropped. It is called only between
+    /// commits.
     pub fn abandon(&mut self) -> u64 {
         let first = self.committed();
         let mut dropped = self.open.count();
         if let Some(sealed) = self.sealed.take() {
-            dropped += sealed.run.sizes.len();
+            dropped += sealed.records.sizes.len();
             let later = std::mem::replace(&mut self.changes, sealed.changes);
             later.received.into_iter().chain(later.done).for_each(|span| self.changes.add(span));
             self.changes.overflow |= later.overflow;

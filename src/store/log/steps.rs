@@ -6,21 +6,21 @@ use super::{Log, Recent, Sealed, Step};
 use crate::store::SyncPolicy;
 use crate::store::batch::{Batch, Changes};
 use crate::store::format::{Format, Head};
-use crate::store::segment::{Run, Segment};
+use crate::store::segment::{Records, Segment};
 use crate::store::states::{Mark, Span};
 
 impl Log {
-    /// Whether [`Log::next_step`] has something.
+    /// Whether [`Log::next_step`] has a step.
     pub fn wants_commit(&self) -> bool {
-        let pending = !(self.open.run.is_empty() && self.changes.is_empty());
+        let pending = !(self.open.records.is_empty() && self.changes.is_empty());
         pending
             || self.sealed.is_some()
             || self.is_soiled
             || self.deletable(|segment| segment.unfinished == 0).is_some()
     }
 
-    /// What is to be done next. With `may_seal` (which is cleared then) all that was pushed and marked until now goes into
-    /// the log, else only what was sealed before. `None`: nothing is left.
+    /// The next step. With `may_seal` (which is cleared then) everything that was pushed and marked until now goes into
+    /// the log, else only the batch that was sealed before. `None`: nothing is left to do.
     pub fn next_step(&mut self, may_seal: &mut bool) -> Option<Step> {
         if self.is_soiled
             && let Some(Segment { id, size, .. }) = self.segments.back()
@@ -33,7 +33,7 @@ impl Log {
             return Some(Step::Delete { segment });
         }
         if self.sealed.is_none() && std::mem::take(may_seal) {
-            let pending = !(self.open.run.is_empty() && self.changes.is_empty());
+            let pending = !(self.open.records.is_empty() && self.changes.is_empty());
             if pending {
                 self.seal();
             }
@@ -50,7 +50,7 @@ impl Log {
         if let Some(segment) = self.deletable(is_recorded) {
             return Some(Step::Delete { segment });
         }
-        // Received messages need no bytes, only their states, which are all written here.
+        // Received messages need only their states, not their bytes, and all states are written here.
         if self.live_size * 2 > self.settings.bytes_max
             && let Some(segment) = self
                 .deletable(|segment| segment.waiting == 0 && segment.recorded_by <= self.recorded)
@@ -75,11 +75,11 @@ impl Log {
                 self.active = true;
                 self.is_closed = false;
                 self.unsynced = false;
-                // The head has them. Those that changed since are in `changes`.
+                // The head has all states. States that changed since are in `changes`.
                 self.recorded = self.sealed_count;
                 if let Some(sealed) = &mut self.sealed {
                     sealed.changes = Changes::default();
-                    if sealed.run.is_empty() {
+                    if sealed.records.is_empty() {
                         self.sealed = None;
                     }
                 }
@@ -89,9 +89,9 @@ impl Log {
                 self.unsynced = true;
                 let Some(sealed) = &mut self.sealed else { return };
                 sealed.written = true;
-                // A message that is done and not known to be so is, at most, repeated as QoS 1 allows, or released
-                // again: no sync for that.
-                let wants_sync = !sealed.run.is_empty() || !sealed.changes.received.is_empty();
+                // A lost mark that says "done" makes a message repeat, as QoS 1 allows, or be released again, at most.
+                // Such marks need no sync.
+                let wants_sync = !sealed.records.is_empty() || !sealed.changes.received.is_empty();
                 if self.settings.sync != SyncPolicy::EachBatch || !wants_sync {
                     self.absorb();
                 }
@@ -109,9 +109,9 @@ impl Log {
 
     pub fn step_failed(&mut self, step: &Step) {
         match step {
-            // The number is not used again; what may lie there has no message that counts.
+            // The number of the segment is not used again. The file, if there is one, has no message that counts.
             Step::Create { .. } => self.is_short = true,
-            // The same bytes go to the same place next time.
+            // The same bytes go to the same offset next time.
             Step::Write { .. } => self.is_short = true,
             Step::Truncate { .. } => {}
             Step::Sync { segment } => {
@@ -138,8 +138,8 @@ impl Log {
         active.map(|segment| segment.id)
     }
 
-    /// The segment to sync beside the steps; what is written from now on is unsynced again. If it fails, say so with
-    /// [`Log::step_failed`].
+    /// The segment to sync beside the steps. Bytes that are written from now on are unsynced again. The caller reports
+    /// a failure by [`Log::step_failed`].
     pub fn begin_sync(&mut self) -> Option<u64> {
         let segment = self.unsynced();
         self.unsynced = false;
@@ -147,14 +147,14 @@ impl Log {
     }
 
     fn seal(&mut self) {
-        let next = Batch::new(self.open.run.end());
+        let next = Batch::new(self.open.records.end());
         let mut batch = std::mem::replace(&mut self.open, next);
         batch.close_gap();
-        let (first, end) = (batch.first_sequence, batch.run.first_sequence);
+        let (first, end) = (batch.first_sequence, batch.records.first_sequence);
         self.states.set(Span { first, end, mark: Mark::Done });
         self.sealed_count += 1;
         self.sealed = Some(Sealed {
-            run: batch.run,
+            records: batch.records,
             bytes: Rc::new(batch.bytes),
             changes: std::mem::take(&mut self.changes),
             written: false,
@@ -166,8 +166,8 @@ impl Log {
         let active = self.segments.back().filter(|segment| {
             let filled = segment.filled() + sealed.bytes.len() as u64;
             let fits = filled <= self.settings.segment_size || segment.filled() == 0;
-            let goes_on =
-                sealed.run.is_empty() || segment.messages.end() == sealed.run.first_sequence;
+            let goes_on = sealed.records.is_empty()
+                || segment.messages.end() == sealed.records.first_sequence;
             let takes_more = self.active && !self.is_closed && !self.is_spent(segment);
             takes_more && fits && goes_on && !sealed.changes.overflow
         });
@@ -175,7 +175,7 @@ impl Log {
             return Step::Write {
                 segment: active.id,
                 offset: active.size,
-                states: sealed.changes.encode(sealed.run.first_sequence, self.key),
+                states: sealed.changes.encode(sealed.records.first_sequence, self.key),
                 messages: Rc::clone(&sealed.bytes),
             };
         }
@@ -188,7 +188,7 @@ impl Log {
         self.next_segment += 1;
         let head = Head {
             segment,
-            first_sequence: sealed.run.first_sequence,
+            first_sequence: sealed.records.first_sequence,
             floor: self.states.floor(),
             boot: self.boot,
             format: Format::V2(self.key),
@@ -197,31 +197,31 @@ impl Log {
         Step::Create { segment, head: head.encode() }
     }
 
-    /// What is sealed is in the last segment now.
+    /// Moves the sealed batch, which is written, into the last segment.
     fn absorb(&mut self) {
         let (Some(sealed), Some(segment)) = (self.sealed.take(), self.segments.back_mut()) else {
             return;
         };
         self.recorded = self.sealed_count;
-        let Sealed { run, bytes, changes, .. } = sealed;
+        let Sealed { records, bytes, changes, .. } = sealed;
         let states_size = changes.encoded_size() as u64;
         let size_before = if segment.unfinished > 0 { segment.size } else { 0 };
-        segment.append(states_size, run.clone());
+        segment.append(states_size, records.clone());
         if segment.unfinished > 0 {
             self.live_size += segment.size - size_before;
         }
         self.files_size += states_size + bytes.len() as u64;
-        self.unfinished += run.sizes.len() as u64;
+        self.unfinished += records.sizes.len() as u64;
         self.unfinished_size += bytes.len() as u64;
-        self.keep_recent(run, bytes);
+        self.keep_recent(records, bytes);
     }
 
-    fn keep_recent(&mut self, run: Run, bytes: Rc<Vec<u8>>) {
-        if run.is_empty() {
+    fn keep_recent(&mut self, records: Records, bytes: Rc<Vec<u8>>) {
+        if records.is_empty() {
             return;
         }
         self.recent_size += bytes.capacity();
-        self.recent.push_back(Recent { run, bytes });
+        self.recent.push_back(Recent { records, bytes });
         self.forget_recent();
     }
 
@@ -239,8 +239,8 @@ impl Log {
         }
     }
 
-    /// Bytes behind what counts of the last segment go. They would come to life again if the segment that has these sequences,
-    /// too, were deleted first.
+    /// Notes that bytes behind the counted ones of the last segment must go. They would count again if the segment that
+    /// has the same sequences were deleted first.
     pub(super) fn soil(&mut self) {
         let last = self.segments.back();
         self.is_soiled = last.is_some_and(|last| last.id >= self.first_own_segment);

@@ -1,4 +1,4 @@
-//! Memory that was freed and that the allocator keeps.
+//! Freed memory that the allocator keeps.
 
 /// Gives whole pages of free memory back to the kernel, those between allocations too. Other threads that allocate
 /// meanwhile may wait for some milliseconds.

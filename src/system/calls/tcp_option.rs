@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 /// `TCP_RTO_MAX_MS` of linux/tcp.h, from Linux 6.15 on.
 const TCP_RTO_MAX_MS: libc::c_int = 44;
 
-/// The longest time between two retransmissions that a kernel has, milliseconds.
+/// The longest time between two retransmissions in any kernel, milliseconds.
 pub const RTO_MAX_MS: u32 = 120_000;
 
 /// Bounds the time between two retransmissions, which else doubles up to two minutes. Sockets that a listener accepts
@@ -32,7 +32,7 @@ pub fn set_tcp_rto_max(socket: &impl AsFd, rto_max_ms: u32) -> io::Result<bool> 
     if error.raw_os_error() == Some(libc::ENOPROTOOPT) { Ok(false) } else { Err(error) }
 }
 
-/// Bytes that were sent and that the peer has not confirmed; 0 where that cannot be known.
+/// Bytes that were sent and that the peer has not confirmed; 0 where the kernel does not tell.
 pub fn outstanding(socket: &impl AsFd) -> usize {
     let mut size: libc::c_int = 0;
     // SAFETY: needed because neither std nor socket2 know the question. Sound because TIOCOUTQ writes one int to the place
@@ -41,7 +41,7 @@ pub fn outstanding(socket: &impl AsFd) -> usize {
     if result == 0 { size.max(0) as usize } else { 0 }
 }
 
-/// Probes of the peer's closed window that were not answered so far; 0 where that cannot be known.
+/// Probes of the peer's closed window that were not answered so far; 0 where the kernel does not tell.
 pub fn unanswered_probes(socket: &impl AsFd) -> u8 {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut size = size_of_val(&info) as libc::socklen_t;
@@ -60,10 +60,10 @@ pub fn unanswered_probes(socket: &impl AsFd) -> u8 {
     if result == 0 { info.tcpi_probes } else { 0 }
 }
 
-/// Where `tcpi_bytes_acked`, a 64-bit number, stands in the kernel's `struct tcp_info`, from Linux 4.1 on.
+/// The offset of `tcpi_bytes_acked`, a 64-bit number, in the kernel's `struct tcp_info`, from Linux 4.1 on.
 const BYTES_ACKED: usize = 120;
 
-/// Bytes that the peer has confirmed since the connection began; 0 where that cannot be known.
+/// Bytes that the peer has confirmed since the connection began; 0 where the kernel does not tell.
 pub fn confirmed(socket: &impl AsFd) -> u64 {
     let mut info = [0u64; BYTES_ACKED / size_of::<u64>() + 1];
     let mut size = size_of_val(&info) as libc::socklen_t;
@@ -82,7 +82,7 @@ pub fn confirmed(socket: &impl AsFd) -> u64 {
     if is_whole { info[BYTES_ACKED / size_of::<u64>()] } else { 0 }
 }
 
-/// What `set_tcp_rto_max` has set; `None`: this kernel does not have it.
+/// The bound that `set_tcp_rto_max` has set; `None`: this kernel does not have it.
 #[cfg(test)]
 pub fn tcp_rto_max(socket: &impl AsFd) -> Option<u32> {
     let mut value: libc::c_int = 0;

@@ -7,16 +7,17 @@ use crate::arena::{Budget, allocated};
 #[derive(Debug)]
 pub struct InboundAliases {
     max: u16,
-    /// At index `alias - 1`; empty, which no topic name is, for aliases not defined.
+    /// The topic of each alias at index `alias - 1`. An alias that is not defined has an empty text, which no topic
+    /// name is.
     topics: Vec<Box<str>>,
-    /// What the topics take.
+    /// Bytes that the topics take.
     topics_size: usize,
     budget: Budget,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AliasError {
-    /// 0 is no alias.
+    /// Alias 0, which MQTT does not have.
     Zero,
     AboveMax,
     /// The budget has no room for the topic.
@@ -30,7 +31,7 @@ impl Drop for InboundAliases {
 }
 
 impl InboundAliases {
-    /// Without a bound of memory beside the maximum.
+    /// Aliases without a bound of memory beside the maximum.
     pub fn new(max: u16) -> InboundAliases {
         InboundAliases::within(Budget::default(), max)
     }
@@ -46,7 +47,7 @@ impl InboundAliases {
     }
 
     fn bytes(&self) -> usize {
-        // Those of connections have an allocation of their own.
+        // The aliases of a connection have an allocation of their own.
         allocated(size_of::<InboundAliases>())
             + places_size(self.topics.capacity())
             + self.topics_size
@@ -126,22 +127,22 @@ mod tests {
     #[test]
     fn aliases_take_no_more_than_the_budget_has_and_give_it_back() {
         let budget = Budget::new(10_000);
-        let held = allocation_counter::measure(|| {
+        let used = allocation_counter::measure(|| {
             let mut all: Vec<_> =
                 (0..3).map(|_| InboundAliases::within(budget.clone(), 100)).collect();
             let topic = "t".repeat(1_000);
             let count =
                 (0..300).filter(|n| all[n % 3].set(1 + *n as u16 / 3, &topic).is_ok()).count();
             assert_eq!((count, budget.has_room(1_100)), (9, false), "{budget:?}");
-            // What is known may be said again, or become shorter.
+            // A topic that an alias has may be defined again, and a shorter one may take its place.
             assert_eq!(all[0].set(1, &topic), Ok(()));
             assert_eq!(all[0].set(2, "short"), Ok(()));
             assert_eq!(all[1].set(50, &topic), Err(AliasError::NoMemory));
             assert_eq!(all[1].get(50), None);
             std::mem::forget(all);
         });
-        let held = held.bytes_current as usize;
-        assert!(budget.bytes() > held && budget.bytes() < held * 6 / 5, "{budget:?} of {held}");
+        let used = used.bytes_current as usize;
+        assert!(budget.bytes() > used && budget.bytes() < used * 6 / 5, "{budget:?} of {used}");
     }
 
     #[test]

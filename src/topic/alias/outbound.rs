@@ -3,9 +3,9 @@
 use crate::arena::{Budget, allocated};
 use crate::hash::KeyedHash;
 
-/// Chooses aliases. At first every topic gets one; when all are given away, a topic gets the alias of another only when
-/// it is seen more often than that one, so that topics that come once cost neither memory nor bytes on the wire. A topic that
-/// the budget of their memory has no room for gets none.
+/// Chooses aliases. At first every topic gets one. When all are given away, a topic gets the alias of another only when
+/// it is seen more often than that one, so that topics that come once cost neither memory nor bytes on the wire. A
+/// topic gets no alias if the budget has no room for its text.
 #[derive(Debug)]
 pub struct OutboundAliases {
     max: u16,
@@ -13,43 +13,45 @@ pub struct OutboundAliases {
     budget: Budget,
 }
 
-/// How to name a topic in a PUBLISH. The connection must send what it was told, or close: from `New` on, the alias counts
-/// as known to the client.
+/// How to name a topic in a PUBLISH. The connection must send what it was told, or close: from `New` on, the alias
+/// counts as known to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutboundAlias {
-    /// The topic alone.
+    /// The topic without an alias.
     None,
-    /// The topic and the alias.
+    /// The topic with an alias.
     New(u16),
-    /// The alias alone.
+    /// The alias without the topic.
     Known(u16),
 }
 
-/// The most aliases we define, whatever a client allows: they are searched one by one, and more of them save little.
+/// The most aliases that we define, whatever a client allows: they are searched one by one, and more of them save
+/// little.
 const ALIASES_MAX: u16 = 256;
 
-/// Topics without an alias whose messages are counted at a time.
+/// How many topics without an alias are counted at a time.
 const RIVALS: usize = 32;
 
-/// Counts are halved after so many messages for each alias, and for each rival, so that old fame fades.
+/// Counts are halved after so many messages for each alias and for each rival, so that a topic that was busy once loses
+/// its alias.
 const MESSAGES_PER_HALVING: u32 = 32;
 
-/// Parallel arrays: the search reads nothing but the fingerprints.
+/// The aliases in parallel arrays: the search reads nothing but the fingerprints.
 #[derive(Debug)]
 struct Table {
-    /// Of alias `index + 1`, as in the next two.
+    /// Alias `index + 1` stands at `index` here and in the next two arrays.
     fingerprints: Vec<u32>,
     hits: Vec<u32>,
     topics: Vec<Box<str>>,
-    /// What the topics take.
+    /// Bytes that the topics take.
     topics_size: usize,
     rivals: [Rival; RIVALS],
     messages_to_halving: u32,
     hash: KeyedHash,
 }
 
-/// The most frequent of the topics that share a place, by majority vote: another topic's message takes a hit away, and
-/// the place when no hit is left.
+/// The most frequent of the topics that share an entry, by majority vote: a message of another topic takes a hit away,
+/// and the entry when no hit is left.
 #[derive(Clone, Copy, Debug, Default)]
 struct Rival {
     fingerprint: u32,
@@ -63,7 +65,7 @@ impl Drop for OutboundAliases {
 }
 
 impl OutboundAliases {
-    /// Without a bound of memory beside the maximum. `max` is what the client allows, or less.
+    /// Aliases without a bound of memory beside the maximum. `max` is what the client allows, or less.
     pub fn new(max: u16) -> OutboundAliases {
         OutboundAliases::within(Budget::default(), max)
     }
@@ -76,7 +78,7 @@ impl OutboundAliases {
     }
 
     fn bytes(&self) -> usize {
-        // Those of connections have an allocation of their own.
+        // The table of a connection's aliases has an allocation of its own.
         let table = self.table.as_ref().map_or(0, |table| table.bytes());
         allocated(size_of::<OutboundAliases>()) + table
     }
@@ -111,7 +113,7 @@ impl Table {
             topics_size: 0,
             rivals: [Rival::default(); RIVALS],
             messages_to_halving: halving_period(max),
-            // Equal fingerprints cost a comparison and blur a count, no more: the key need not be secret.
+            // Topics with equal fingerprints cost one comparison and blur a count. The key need not be secret for that.
             hash: KeyedHash::new(0),
         }
     }
@@ -175,8 +177,8 @@ impl Table {
         None
     }
 
-    /// Counts a topic that has no alias. If it has become busier than one that has, takes that one's place, at the index
-    /// returned.
+    /// Counts a topic that has no alias. A topic that has become busier than the least busy one with an alias takes
+    /// that one's place; its index is returned.
     fn displace(&mut self, fingerprint: u32) -> Option<usize> {
         let rival = &mut self.rivals[fingerprint as usize % RIVALS];
         if rival.hits == 0 {
@@ -247,7 +249,7 @@ mod tests {
     fn a_topic_without_room_in_the_budget_gets_no_alias() {
         let budget = Budget::new(5_000);
         let mut counts = [0; 3];
-        let held = allocation_counter::measure(|| {
+        let used = allocation_counter::measure(|| {
             let mut all: Vec<_> =
                 (0..3).map(|_| OutboundAliases::within(budget.clone(), 16)).collect();
             for n in 0..90 {
@@ -261,8 +263,8 @@ mod tests {
             std::mem::forget(all);
         });
         assert!(counts.iter().all(|count| *count > 5) && budget.bytes() <= 5_000, "{counts:?}");
-        let held = held.bytes_current as usize;
-        assert!(budget.bytes() > held && budget.bytes() < held * 6 / 5, "{budget:?} of {held}");
+        let used = used.bytes_current as usize;
+        assert!(budget.bytes() > used && budget.bytes() < used * 6 / 5, "{budget:?} of {used}");
     }
 
     #[test]

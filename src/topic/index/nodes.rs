@@ -10,44 +10,44 @@ use super::subscribers::Subscribers;
 
 pub(super) type NodeIndex = u32;
 
-/// Nobody's child: it stands for "none" where a node refers to a child.
+/// The root is no node's child, so its index stands for "none" where a node refers to a child.
 pub(super) const ROOT: NodeIndex = 0;
 
-/// A level of filters: all that begin with the same levels share the nodes of these.
+/// A level of filters: all filters that begin with the same levels share the nodes of those levels.
 pub(super) struct Node<K, V> {
-    /// Of a place that is not in use: the next such in its chunk.
+    /// The parent; in a node that is free, the next free node of the chunk.
     pub parent: NodeIndex,
-    /// The child for `+`.
+    /// The child for the level `+`.
     pub plus: NodeIndex,
-    /// Children with a name of their own.
+    /// How many children have a name of their own.
     pub named_count: u32,
     pub name: Name,
-    /// Of the filter that ends with this level.
+    /// Subscribers of the filter that ends with this level.
     pub here: Subscribers<K, V>,
-    /// Of the filter that goes on with `#`.
+    /// Subscribers of the filter that goes on with `#`.
     pub below: Subscribers<K, V>,
 }
 
-/// The text of a level; most are short enough to need no memory of their own.
+/// The text of a level; most texts are short enough to need no memory of their own.
 pub(super) type Name = SmallVec<[u8; 16]>;
 
 pub(super) struct Nodes<K, V> {
     chunks: Vec<Chunk<K, V>>,
-    /// Chunks with a place that is not in use. The lowest is filled first, so that others can become empty.
+    /// Chunks with a free node. The lowest chunk is filled first, so that others can become empty.
     open: BTreeSet<u32>,
-    /// Nodes in use, the root not counted.
+    /// Nodes in use, not counting the root.
     count: usize,
-    /// What the chunks take.
+    /// Bytes that the chunks take.
     chunks_size: usize,
-    /// What names hold outside their nodes.
+    /// Bytes that names hold outside their nodes.
     names_size: usize,
 }
 
 struct Chunk<K, V> {
-    /// None, or as many as a chunk has: an empty chunk gives its memory back.
+    /// `CHUNK_NODES` nodes, or none: an empty chunk gives its memory back.
     nodes: Box<[Node<K, V>]>,
     used_count: u32,
-    /// The first place that is not in use, if there is one.
+    /// The first free node, if there is one.
     free: u32,
 }
 
@@ -63,7 +63,7 @@ impl<K, V> Node<K, V> {
         if below { &mut self.below } else { &mut self.here }
     }
 
-    /// No filter ends here or goes through here.
+    /// Whether no filter ends here or goes through here.
     pub(super) fn is_unused(&self) -> bool {
         self.is_leaf() && self.here.is_empty() && self.below.is_empty()
     }
@@ -74,7 +74,7 @@ impl<K, V> Node<K, V> {
 }
 
 impl<K, V> Nodes<K, V> {
-    /// With the root alone.
+    /// Nodes with the root alone.
     pub(super) fn new() -> Nodes<K, V> {
         let mut nodes = Nodes {
             chunks: Vec::new(),
@@ -134,7 +134,7 @@ impl<K, V> Nodes<K, V> {
         self.count -= 1;
     }
 
-    /// The root not counted.
+    /// Nodes in use, not counting the root.
     pub(super) fn count(&self) -> usize {
         self.count - 1
     }
@@ -145,7 +145,7 @@ impl<K, V> Nodes<K, V> {
         self.chunks_size + self.names_size + list_size + open_size
     }
 
-    /// What names hold outside their nodes.
+    /// Bytes that names hold outside their nodes.
     pub(super) fn names_size(&self) -> usize {
         self.names_size
     }
@@ -160,7 +160,7 @@ impl<K, V> Nodes<K, V> {
 }
 
 impl<K, V> Chunk<K, V> {
-    /// Each place names the next one as free.
+    /// A chunk in which each free node names the next one.
     fn new() -> Chunk<K, V> {
         let nodes = (0..CHUNK_NODES).map(|place| Node::new(place + 1, Name::new())).collect();
         Chunk { nodes, used_count: 0, free: 0 }
@@ -181,28 +181,28 @@ mod tests {
         let mut random = Random::new(1);
         let mut nodes: Nodes<u32, u32> = Nodes::new();
         let empty_size = nodes.bytes();
-        let mut held: Vec<(NodeIndex, u32)> = Vec::new();
+        let mut kept: Vec<(NodeIndex, u32)> = Vec::new();
         for (grow, rounds) in [(9, 20_000), (5, 20_000), (1, 30_000), (9, 5_000), (1, 10_000)] {
             for name in 0..rounds {
                 if random.below(10) < grow {
                     let text = format!("{name:0>width$}", width = name as usize % 24);
-                    held.push((nodes.add(name, text.as_bytes()), name));
-                } else if !held.is_empty() {
-                    let (at, name) = held.swap_remove(random.below(held.len() as u64) as usize);
+                    kept.push((nodes.add(name, text.as_bytes()), name));
+                } else if !kept.is_empty() {
+                    let (at, name) = kept.swap_remove(random.below(kept.len() as u64) as usize);
                     assert_eq!(nodes.get(at).parent, name);
                     nodes.remove(at);
                 }
             }
-            for &(at, name) in &held {
+            for &(at, name) in &kept {
                 let node = nodes.get(at);
                 let text = String::from_utf8(node.name.to_vec()).unwrap();
                 assert_eq!((node.parent, text.parse()), (name, Ok(name)));
             }
-            assert_eq!(nodes.count(), held.len());
+            assert_eq!(nodes.count(), kept.len());
         }
-        held.iter().for_each(|&(at, _)| nodes.remove(at));
+        kept.iter().for_each(|&(at, _)| nodes.remove(at));
         assert_eq!(nodes.count(), 0);
-        // What is left are the places of chunks.
+        // Only the lists of chunks are left.
         assert!(nodes.chunks.len() > 50 && nodes.bytes() < empty_size + 128 * 24);
     }
 }

@@ -1,13 +1,14 @@
-//! The most that any one topic may find among filters with wildcards.
+//! How many subscriptions with wildcards any one topic can find at most.
 
 use crate::hash::{KeyedHash, PartedTable};
 use crate::topic::filter::pattern;
 
-/// The patterns of filters, by their hash. Filters of one pattern have their wildcards at the same levels, and differ in a
-/// name where they differ at all: a topic matches one of them at most, and passes one beginning of them a level.
+/// The patterns of filters, by their hash. Filters of one pattern have their wildcards at the same levels, and differ
+/// in a name if they differ at all. So a topic matches at most one filter of a pattern, and its search passes one node
+/// for each level of it.
 pub(super) struct Patterns {
     table: PartedTable<Pattern>,
-    /// Subscriptions that a topic finds at most, and nodes that its search looks at.
+    /// The most subscriptions that a topic finds, and the most nodes that its search visits.
     found_max: usize,
     visits_max: usize,
 }
@@ -15,7 +16,7 @@ pub(super) struct Patterns {
 struct Pattern {
     hash: u64,
     filter_count: u32,
-    /// Subscribers that one of its filters has had at most since there were none at all.
+    /// The most subscribers that one filter of the pattern has had since the pattern last had no filter.
     subscribers_most: u32,
     level_count: u32,
 }
@@ -25,7 +26,7 @@ impl Patterns {
         Patterns { table: PartedTable::default(), found_max: 0, visits_max: 0 }
     }
 
-    /// A filter has so many subscribers now; `is_first`: it had none before.
+    /// Notes that a filter has so many subscribers now; `is_first`: it had none before.
     pub(super) fn add(
         &mut self,
         hash: &KeyedHash,
@@ -50,7 +51,7 @@ impl Patterns {
         }
     }
 
-    /// A filter has lost its last subscriber.
+    /// Notes that a filter has lost its last subscriber.
     pub(super) fn remove(&mut self, hash: &KeyedHash, filter: &str) {
         let hash = hash.bytes(pattern(filter).as_bytes());
         let found = self.table.find_mut(hash, |pattern| pattern.hash == hash);

@@ -8,7 +8,7 @@ use crate::arena::{allocated, tree_size};
 pub(super) enum Subscribers<K, V> {
     None,
     One(K, V),
-    /// Sorted by key; two entries at least.
+    /// At least two entries, sorted by key.
     Few(Vec<(K, V)>),
     #[expect(
         clippy::box_collection,
@@ -17,10 +17,10 @@ pub(super) enum Subscribers<K, V> {
     Many(Box<BTreeMap<K, V>>),
 }
 
-/// Above this, moving the entries of a sorted vector costs more than a tree.
+/// Above this count, moving the entries of a sorted vector costs more than a tree.
 const FEW_MAX: usize = 64;
-/// A tree that shrinks to this becomes a vector: far enough from `FEW_MAX` that a subscriber who comes and goes does not
-/// convert it each time.
+/// A tree that shrinks to this count becomes a vector. The count is far enough from `FEW_MAX` that one subscriber that
+/// comes and goes does not convert it each time.
 const MANY_MIN: usize = FEW_MAX / 2;
 
 impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
@@ -30,11 +30,13 @@ impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
                 *self = Subscribers::One(key, value);
                 None
             }
-            Subscribers::One(only, held) if *only == key => Some(std::mem::replace(held, value)),
-            &mut Subscribers::One(only, held) => {
+            Subscribers::One(only, present) if *only == key => {
+                Some(std::mem::replace(present, value))
+            }
+            &mut Subscribers::One(only, present) => {
                 let mut few = Vec::with_capacity(2);
-                few.push((only.min(key), if only < key { held } else { value }));
-                few.push((only.max(key), if only < key { value } else { held }));
+                few.push((only.min(key), if only < key { present } else { value }));
+                few.push((only.max(key), if only < key { value } else { present }));
                 *self = Subscribers::Few(few);
                 None
             }
@@ -59,15 +61,15 @@ impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
         match self {
             Subscribers::None => None,
             Subscribers::One(only, _) if *only != key => None,
-            &mut Subscribers::One(_, held) => {
+            &mut Subscribers::One(_, present) => {
                 *self = Subscribers::None;
-                Some(held)
+                Some(present)
             }
             Subscribers::Few(few) => {
                 let at = few.binary_search_by_key(&key, |entry| entry.0).ok()?;
                 let (_, value) = few.remove(at);
-                if let [(only, held)] = few[..] {
-                    *self = Subscribers::One(only, held);
+                if let [(only, present)] = few[..] {
+                    *self = Subscribers::One(only, present);
                 } else if few.len() <= few.capacity() / 4 {
                     few.shrink_to(few.len() * 2);
                 }
@@ -87,7 +89,7 @@ impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
     pub(super) fn get(&self, key: K) -> Option<V> {
         match self {
             Subscribers::None => None,
-            Subscribers::One(only, held) => (*only == key).then_some(*held),
+            Subscribers::One(only, present) => (*only == key).then_some(*present),
             Subscribers::Few(few) => {
                 let at = few.binary_search_by_key(&key, |entry| entry.0).ok()?;
                 Some(few[at].1)
@@ -99,7 +101,7 @@ impl<K: Copy + Ord, V: Copy> Subscribers<K, V> {
     pub(super) fn each(&self, found: &mut impl FnMut(&K, &V)) {
         match self {
             Subscribers::None => {}
-            Subscribers::One(only, held) => found(only, held),
+            Subscribers::One(only, present) => found(only, present),
             Subscribers::Few(few) => few.iter().for_each(|(key, value)| found(key, value)),
             Subscribers::Many(many) => many.iter().for_each(|(key, value)| found(key, value)),
         }
@@ -120,7 +122,7 @@ impl<K, V> Subscribers<K, V> {
         matches!(self, Subscribers::None)
     }
 
-    /// Bytes outside the value itself; for a tree an estimate.
+    /// Bytes outside the value itself: an estimate for a tree.
     pub(super) fn heap_size(&self) -> usize {
         match self {
             Subscribers::None | Subscribers::One(..) => 0,
@@ -144,7 +146,7 @@ mod tests {
         let mut model = BTreeMap::new();
         let mut forms = [0; 4];
         for round in 0..40_000_u64 {
-            // Waves: it grows past the bound between vector and tree, and goes back to nothing.
+            // The map grows past the bound between vector and tree and shrinks to nothing, again and again.
             let grow = if (round / 2000) % 2 == 0 { 3 } else { 1 };
             let key = random.below(3 * FEW_MAX as u64) as u32;
             if random.below(4) < grow {

@@ -9,16 +9,16 @@ use super::subscribers::Subscribers;
 
 pub(super) struct Trie<K, V> {
     nodes: Nodes<K, V>,
-    /// Nodes by their parent and name, those for `+` left out.
+    /// Nodes by their parent and name, but for the nodes of `+`.
     children: PartedTable<NodeIndex>,
     hash: KeyedHash,
-    /// What subscribers hold outside their nodes.
+    /// Bytes that subscribers hold outside their nodes.
     subscribers_size: usize,
 }
 
 pub(super) struct Inserted<V> {
     pub previous: Option<V>,
-    /// Subscribers of the filter now.
+    /// How many subscribers the filter has now.
     pub count: usize,
     /// The filter had no subscriber before.
     pub first: bool,
@@ -30,8 +30,8 @@ pub(super) struct Removed<V> {
     pub last: bool,
 }
 
-/// Levels that a search keeps track of without allocating; one more than the usual bound of levels, and one for the
-/// branch not taken.
+/// So many levels can a search keep track of without allocating: one more than the usual bound of levels, and one for
+/// the branch not taken.
 const LEVELS_INLINE: usize = 130;
 
 impl<K: Copy + Ord, V: Copy> Trie<K, V> {
@@ -70,12 +70,12 @@ impl<K: Copy + Ord, V: Copy> Trie<K, V> {
         Some(if below { &node.below } else { &node.here })
     }
 
-    /// Returns how many nodes it has looked at.
+    /// Returns how many nodes the search has visited.
     pub(super) fn matches(&self, topic: &str, found: &mut impl FnMut(&K, &V)) -> usize {
         // [MQTT-4.7.2-1]
         let is_dollar = topic.starts_with('$');
         let mut levels = TopicLevels { topic: topic.as_bytes(), passed: SmallVec::new() };
-        // Depth first: at most one branch waits for each level on the way.
+        // The search is depth first: at most one branch waits for each level on the way.
         let mut branches: SmallVec<[(NodeIndex, usize); LEVELS_INLINE]> = SmallVec::new();
         branches.push((ROOT, 0));
         let mut visit_count = 0;
@@ -111,17 +111,17 @@ impl<K: Copy + Ord, V: Copy> Trie<K, V> {
         self.nodes.bytes() + self.children.bytes() + self.subscribers_size
     }
 
-    /// What names hold outside their nodes.
+    /// Bytes that names hold outside their nodes.
     pub(super) fn names_size(&self) -> usize {
         self.nodes.names_size()
     }
 
-    /// The root not counted.
+    /// Nodes in use, not counting the root.
     pub(super) fn node_count(&self) -> usize {
         self.nodes.count()
     }
 
-    /// The node that holds a filter's subscribers, and whether they are those of `#` below it.
+    /// The node that holds a filter's subscribers, and whether the filter goes on with `#` below it.
     fn find(&self, filter: &str) -> Option<(NodeIndex, bool)> {
         let (mut levels, below) = split_filter(filter);
         let node = levels.try_fold(ROOT, |node, level| self.child(node, level))?;
@@ -159,7 +159,7 @@ impl<K: Copy + Ord, V: Copy> Trie<K, V> {
         child
     }
 
-    /// Removes a node and its ancestors, as far as no filter needs them.
+    /// Removes a node and those of its ancestors that no filter needs.
     fn prune(&mut self, mut at: NodeIndex) {
         while at != ROOT && self.nodes.get(at).is_unused() {
             let node = self.nodes.get(at);
@@ -178,9 +178,9 @@ impl<K: Copy + Ord, V: Copy> Trie<K, V> {
     }
 }
 
-/// The hash of the child of `parent` with the name that has the hash `name`.
+/// The hash under which the child of `parent` is found, if `name` is the hash of its name.
 fn edge_hash(parent: NodeIndex, name: u64) -> u64 {
-    // An odd factor: children of different parents with one name differ in the bits that the table looks at.
+    // The factor is odd, so children of different parents with one name differ in the bits that the table looks at.
     name ^ u64::from(parent).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
@@ -191,7 +191,7 @@ fn hash_of_edge<K, V>(nodes: &Nodes<K, V>, hash: &KeyedHash) -> impl Fn(&NodeInd
     }
 }
 
-/// The levels of a filter, and whether a `#`, which is not among them, follows.
+/// The levels of a filter, and whether `#` follows them, which is not among them.
 fn split_filter(filter: &str) -> (impl Iterator<Item = &str>, bool) {
     let (path, below) = match filter.strip_suffix('#') {
         Some(path) => (path.strip_suffix('/'), true),
@@ -200,7 +200,7 @@ fn split_filter(filter: &str) -> (impl Iterator<Item = &str>, bool) {
     (path.into_iter().flat_map(|path| path.split('/')), below)
 }
 
-/// The levels of a topic, as far as a search has come: each is measured once, and hashed once.
+/// The levels of a topic, as far as a search has come: each level is measured once, and hashed once.
 struct TopicLevels<'a> {
     topic: &'a [u8],
     passed: SmallVec<[PassedLevel; LEVELS_INLINE]>,
@@ -208,17 +208,17 @@ struct TopicLevels<'a> {
 
 struct PassedLevel {
     end: usize,
-    /// Computed when a node asks for it.
+    /// The hash is computed when a node asks for it.
     hash: Option<u64>,
 }
 
 impl<'a> TopicLevels<'a> {
-    /// Where the level begins, if the topic has it; else beyond the topic's end.
+    /// Where the level begins, if the topic has it; else an index beyond the topic's end.
     fn start(&self, depth: usize) -> usize {
         if depth == 0 { 0 } else { self.passed[depth - 1].end + 1 }
     }
 
-    /// Finds the end of a level that the topic has. Those above were measured before.
+    /// Finds the end of a level that the topic has. The levels above were measured before.
     fn measure(&mut self, depth: usize) {
         if depth == self.passed.len() {
             let rest = &self.topic[self.start(depth)..];

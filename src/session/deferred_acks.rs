@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  PUBLISH 7 --> admitted as generation 90, bridges 0 and 2 store it
-//!                  |   HeldAck { packet id 7, Ticket { generation 90, bridges {0, 2} } }
+//!                  |   DeferredAck { packet id 7, Ticket { generation 90, bridges {0, 2} } }
 //!  PUBLISH 8 --> no bridge stores it, but 7 waits
-//!                  |   HeldAck { packet id 8, Ticket::NOW }
+//!                  |   DeferredAck { packet id 8, Ticket::NOW }
 //!                  v
 //!            queue of the session   [ 7 | 8 ]        answered from the front only
 //!                  ^
@@ -20,42 +20,43 @@ use crate::arena::Generation;
 use crate::codec::{PacketId, ReasonCode};
 use std::collections::VecDeque;
 
-/// What must be written before somebody hears of it.
+/// The message that bridges must have written before an answer leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     pub generation: Generation,
-    /// As bits.
+    /// A bit for each bridge.
     pub bridges: u64,
 }
 
 impl Ticket {
-    /// Nothing has to be written.
+    /// A ticket for which nothing has to be written.
     pub const NOW: Ticket = Ticket { generation: Generation::NONE, bridges: 0 };
 }
 
 /// A PUBACK or PUBREC that waits.
 #[derive(Clone, Copy, Debug)]
-pub struct HeldAck {
+pub struct DeferredAck {
     pub packet_id: PacketId,
     pub reason: ReasonCode,
     pub is_qos2: bool,
-    /// Where the publish came from: a QoS 1 message is acknowledged there or not at all.
+    /// The connection that published: a QoS 1 message is acknowledged there or not at all.
     pub connection: ConnectionId,
     pub ticket: Ticket,
 }
 
-/// Those of one session, in the order of its publishes. [MQTT-4.6.0-2] [MQTT-4.6.0-3]
+/// The answers that wait in one session, in the order of its publishes. [MQTT-4.6.0-2] [MQTT-4.6.0-3]
 #[derive(Debug, Default)]
-pub struct HeldAcks(pub VecDeque<HeldAck>);
+pub struct DeferredAcks(pub VecDeque<DeferredAck>);
 
-impl HeldAcks {
-    /// The client will send its QoS 1 messages again; its QoS 2 messages are known.
+impl DeferredAcks {
+    /// Forgets the answers that need not be given: the client will send its QoS 1 messages again, and its QoS 2
+    /// messages are remembered.
     pub fn disconnect(&mut self) {
-        self.0.retain(|held| held.is_qos2);
+        self.0.retain(|deferred| deferred.is_qos2);
     }
 
     /// Whether the PUBREC of this packet id waits.
     pub fn has_qos2(&self, packet_id: PacketId) -> bool {
-        self.0.iter().any(|held| held.is_qos2 && held.packet_id == packet_id)
+        self.0.iter().any(|deferred| deferred.is_qos2 && deferred.packet_id == packet_id)
     }
 }

@@ -2,18 +2,19 @@
 
 use crate::session::SessionKey;
 
-/// Whose messages get the same without the hooks being called: until something else happens on the shard.
+/// The client and topic whose messages get the same change without a call of the hooks, until other work happens on the
+/// shard.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct Pledge {
     key: Option<SessionKey>,
     topic: String,
-    /// What is appended to the properties; the bytes are in the buffers of edits.
+    /// How many bytes are appended to the properties. The bytes are in the buffers of edits.
     pub appended_size: usize,
-    /// Messages that the hooks have not been told of.
+    /// How many messages the hooks have not been told of.
     untold: u64,
 }
 
-impl Held {
+impl Pledge {
     pub(crate) fn begin(&mut self, key: SessionKey, topic: &str, appended_size: usize) {
         self.key = Some(key);
         self.topic.clear();
@@ -36,7 +37,7 @@ impl Held {
         self.untold += count;
     }
 
-    /// Ends the promise; returns how many messages passed without a call, of which the hooks have to be told.
+    /// Ends the promise; returns how many messages passed without a call. The hooks have to be told of these.
     #[inline]
     pub(crate) fn end(&mut self) -> u64 {
         self.key = None;

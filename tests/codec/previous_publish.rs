@@ -1,8 +1,8 @@
 //! A PUBLISH that is read behind another of its connection is read as if it were alone.
 
 use ringmq::codec::{
-    DecodeError, ForwardedProperties, Frame, Known, Packet, Property, ProtocolVersion, Publish,
-    next_frame,
+    DecodeError, ForwardedProperties, Frame, Packet, PreviousPublish, Property, ProtocolVersion,
+    Publish, next_frame,
 };
 use ringmq::random::Random;
 
@@ -40,9 +40,12 @@ fn random_packet(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-fn read<'a>(frame: &Frame<'a>, known: &mut Known<'a>) -> Result<Publish<'a>, DecodeError> {
+fn read<'a>(
+    frame: &Frame<'a>,
+    previous: &mut PreviousPublish<'a>,
+) -> Result<Publish<'a>, DecodeError> {
     let mut publish = Publish::default();
-    publish.read(frame, V5, known).map(|()| publish)
+    publish.read(frame, V5, previous).map(|()| publish)
 }
 
 #[test]
@@ -51,11 +54,11 @@ fn what_stood_before_changes_nothing() {
     let (mut good_count, mut bad_count) = (0, 0);
     for _ in 0..3_000 {
         let packets: Vec<_> = (0..10).map(|_| random_packet(&mut random)).collect();
-        let mut known = Known::default();
+        let mut previous = PreviousPublish::default();
         for packet in &packets {
             let frame = next_frame(packet, usize::MAX).unwrap().unwrap();
             let alone = Publish::decode(&frame, V5);
-            assert_eq!(read(&frame, &mut known), alone, "{packet:x?}");
+            assert_eq!(read(&frame, &mut previous), alone, "{packet:x?}");
             if alone.is_err() {
                 bad_count += 1;
                 break;

@@ -11,21 +11,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::time::Instant;
 
-/// From this many held messages on the link sends held messages only. Messages in flight may raise the count above it.
-pub(super) const HELD_MAX: usize = 4096;
+/// From this many postponed messages on the link sends no others. Messages in flight may raise the count above it.
+pub(super) const POSTPONED_MAX: usize = 4096;
 
 /// A pause is doubled this often at most: the longest pause is reached earlier.
 const DOUBLINGS_MAX: u32 = 20;
 
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct Postponed {
     pause_min_ms: u64,
     pause_max_ms: u64,
     /// A message that was refused for this long is given up; 0: never.
     give_up_ms: u64,
     /// The first refused message of each topic, by the topic's hash. Two topics with one hash wait for each other needlessly.
     fronts: HashMap<u64, u64, ahash::RandomState>,
-    /// The held messages by sequence.
+    /// The postponed messages by sequence.
     messages: BTreeMap<u64, Message>,
     /// The messages whose pause runs, or is over and was not reported yet.
     dues: BTreeSet<(Instant, u64)>,
@@ -39,7 +39,7 @@ struct Message {
     /// The time between refusals, without the times in which the message could not be sent.
     refused_ms: u64,
     refusals: u32,
-    /// `None`: the message is under way, or its owner looks after it.
+    /// `None`: the message is under way, or its owner has been asked to send it.
     due: Option<Instant>,
     /// The message was sent, and the remote has not answered since.
     is_in_doubt: bool,
@@ -72,9 +72,13 @@ pub(super) enum Refusal {
     },
 }
 
-impl Held {
-    pub(super) fn new(pause_ms: (u64, u64), give_up_ms: u64, state: ahash::RandomState) -> Held {
-        Held {
+impl Postponed {
+    pub(super) fn new(
+        pause_ms: (u64, u64),
+        give_up_ms: u64,
+        state: ahash::RandomState,
+    ) -> Postponed {
+        Postponed {
             pause_min_ms: pause_ms.0.max(1),
             pause_max_ms: pause_ms.1.max(pause_ms.0).max(1),
             give_up_ms,
@@ -89,7 +93,7 @@ impl Held {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.messages.len() >= HELD_MAX
+        self.messages.len() >= POSTPONED_MAX
     }
 
     /// The remote has refused a message for now.
@@ -112,13 +116,13 @@ impl Held {
         }
         let mut has_followers = false;
         if let Some(&front) = self.fronts.get(&topic) {
-            let message = self.messages.get_mut(&front).expect("a front is held");
+            let message = self.messages.get_mut(&front).expect("a front is postponed");
             if front < sequence {
                 message.has_followers = true;
                 return Refusal::Behind;
             }
             // This message goes first, though its refusal came later.
-            self.release(front);
+            self.finish(front);
             has_followers = true;
         }
         self.fronts.insert(topic, sequence);
@@ -139,7 +143,7 @@ impl Held {
     /// Whether a message of this topic may be sent.
     pub(super) fn place(&mut self, now: Instant, sequence: u64, topic: u64) -> Place {
         let Some(&front) = self.fronts.get(&topic) else { return Place::Free };
-        let message = self.messages.get_mut(&front).expect("a front is held");
+        let message = self.messages.get_mut(&front).expect("a front is postponed");
         match sequence.cmp(&front) {
             Ordering::Less => Place::Free,
             Ordering::Equal if message.due.is_none_or(|due| due <= now) => {
@@ -176,7 +180,7 @@ impl Held {
     }
 
     /// The message is over. Returns whether another message may have waited behind it.
-    pub(super) fn release(&mut self, sequence: u64) -> bool {
+    pub(super) fn finish(&mut self, sequence: u64) -> bool {
         if !self.messages.contains_key(&sequence) {
             return false;
         }
