@@ -210,8 +210,8 @@ impl Arena {
     /// Admits a message that repeats the last one, held or not, in all but its payload. `pieces` are its topic,
     /// properties and payload, one behind the other. `false`: the message is to be admitted like any other.
     #[inline(always)]
-    pub fn admit_repeat(&mut self, pieces: [&[u8]; 2], payload_size: usize) -> bool {
-        let [first, second] = pieces;
+    pub fn admit_repeat(&mut self, pieces: &[&[u8]; 2], payload_size: usize) -> bool {
+        let [first, second] = *pieces;
         let size = first.len() + second.len();
         if !self.has_slot_for_repeat() || size >= self.large_message_size {
             return false;

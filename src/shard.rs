@@ -19,6 +19,7 @@ mod guards;
 mod hooks;
 mod hops;
 mod inbox;
+mod incoming;
 mod input;
 mod interest;
 mod lag;
@@ -323,6 +324,8 @@ impl Shard {
 
     pub fn counters(&mut self) -> &mut Counters {
         self.counters.stale_reads = self.flow.arena.stale_reads();
+        // Each message has a generation of its own.
+        self.counters.admitted = self.flow.arena.admitted().number();
         &mut self.counters
     }
 

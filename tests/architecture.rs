@@ -203,6 +203,20 @@ fn executors_stand_behind_their_facade() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Admission belongs to one function: what it counts and marks would else be forgotten somewhere.
+#[test]
+fn only_the_flow_of_a_shard_admits_messages_to_the_arena() {
+    let mut admitting = Vec::new();
+    for source in sources("src").iter().filter(|source| !source.is_in(&["src/arena"])) {
+        let code: String = source.code_before_tests().split_whitespace().collect();
+        let is_test = source.path.ends_with("/tests.rs");
+        if !is_test && (code.contains("arena.admit(") || code.contains("arena.admit_")) {
+            admitting.push(source.path.clone());
+        }
+    }
+    assert_eq!(admitting, ["src/shard/flow.rs"], "the others call Flow::admit");
+}
+
 #[test]
 fn each_file_begins_with_what_it_is() {
     let mut wrong = Vec::new();

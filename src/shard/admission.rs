@@ -1,6 +1,7 @@
 //! The admission of a message to the arena: its publisher, and its outcome.
 
 use super::Shard;
+use super::incoming::Incoming;
 use crate::arena::{Draft, Generation};
 use crate::codec::ReasonCode;
 use crate::routing::bridge_mail::BridgeId;
@@ -48,11 +49,9 @@ impl Shard {
     /// Copies a message into the arena. `None`: the message is larger than the arena; it is counted and goes nowhere.
     #[inline(always)]
     pub(super) fn admit(&mut self, now: Instant, draft: &Draft<'_>) -> Option<Generation> {
-        let generation = match self.flow.arena.admit(draft) {
-            Ok(generation) => generation,
-            Err(_) => self.admit_after_stages(now, *draft)?,
-        };
-        self.counters.admitted += 1;
-        Some(generation)
+        match self.flow.admit(Incoming::Whole(draft)) {
+            Some(generation) => Some(generation),
+            None => self.admit_after_stages(now, *draft),
+        }
     }
 }

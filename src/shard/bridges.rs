@@ -392,7 +392,6 @@ impl Shard {
             };
             let draft = Draft { meta, ..message.draft() };
             let admitted = self.publish(now, &draft, Publisher::Bridge(bridge));
-            self.flow.arena.trail_last();
             self.work.turns.bridge_steps += 1 + self.steps() - began;
             if number == 0 {
                 continue;

@@ -1,7 +1,8 @@
 //! The flow of messages through a shard: in by clients and by mail, through the stages, out by mail.
 
 use super::inbox::Inbox;
-use crate::arena::{Arena, Gauge};
+use super::incoming::Incoming;
+use crate::arena::{Arena, Gauge, Generation};
 use crate::limits::Limits;
 use crate::peers::Peers;
 use crate::pipeline::Pipeline;
@@ -35,6 +36,36 @@ impl Flow {
             outbox: Outbox::new(peers.count(), limits.mail_bytes_mark),
             left_of_run: Vec::new(),
         }
+    }
+
+    /// The one way into the arena: gives a message its slot and the next generation, which also counts it, and marks the
+    /// trail of a message that a bridge brought. `None`: the message finds no room as it is; the caller has another
+    /// way for it (`Shard::admit`), or none.
+    ///
+    /// The pipeline hears of all messages at once when the stages begin (`Shard::run_all_held`): telling it of each
+    /// costs instructions (bench/CHOICES.md).
+    #[inline(always)]
+    pub(super) fn admit(&mut self, incoming: Incoming<'_>) -> Option<Generation> {
+        let arena = &mut self.arena;
+        let (generation, from_bridge) = match incoming {
+            Incoming::Whole(draft) => (arena.admit(draft).ok()?, draft.meta.from_bridge),
+            Incoming::Above(draft) => (arena.admit_above(draft).ok()?, draft.meta.from_bridge),
+            Incoming::Piece(message) => {
+                (arena.admit_piece(message).ok()?, message.meta.from_bridge)
+            }
+            Incoming::Repeat { pieces, payload_size } => {
+                return arena.admit_repeat(pieces, payload_size).then(|| arena.admitted());
+            }
+            Incoming::RepeatOfLast { payload, size_max } => {
+                let is_admitted = arena.last_front_size() + payload.len() <= size_max
+                    && arena.admit_repeat_of_last(payload);
+                return is_admitted.then(|| arena.admitted());
+            }
+        };
+        if from_bridge {
+            arena.trail_last();
+        }
+        Some(generation)
     }
 
     /// The stages have had every message, and every piece of mail is in its lane.

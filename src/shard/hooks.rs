@@ -14,6 +14,7 @@
 //! times as much.
 
 use super::admission::{Published, Publisher};
+use super::incoming::Incoming;
 use super::timers::Timer;
 use super::{About, ConnectionId, Notice, Shard};
 use crate::arena::{Draft, Generation, Message, split_trail};
@@ -114,10 +115,9 @@ impl Shard {
         }
         let properties = [own, appended];
         // Without room the hooks are called like for the first.
-        let generation = self.flow.arena.admit(&Draft { properties, ..*draft }).ok()?;
+        let generation = self.flow.admit(Incoming::Whole(&Draft { properties, ..*draft }))?;
         pledge.count(1);
         self.counters.publishes_changed += u64::from(is_changed);
-        self.counters.admitted += 1;
         Some(generation)
     }
 
@@ -230,23 +230,14 @@ impl Shard {
             }
         }
         let draft = changed.as_ref().unwrap_or(draft);
-        let admitted = match self.flow.arena.admit(draft) {
-            Ok(generation) => Some(generation),
-            Err(_) => self.work.turns.admit_alone(
-                draft,
-                &self.limits,
-                &self.flow.router,
-                &mut self.flow.arena,
-            ),
+        // The stages have run where the message needs that, and hooks are not asked twice.
+        let admitted = match self.flow.admit(Incoming::Whole(draft)) {
+            Some(generation) => Some(generation),
+            None => {
+                self.work.turns.admit_alone(draft, &self.limits, &mut self.flow, &mut self.counters)
+            }
         };
-        let Some(generation) = admitted else {
-            self.counters.refused_by_arena += 1;
-            return Published::REFUSED;
-        };
-        self.counters.admitted += 1;
-        if FROM_BRIDGE {
-            self.flow.arena.trail_last();
-        }
+        let Some(generation) = admitted else { return Published::REFUSED };
         let allowed = Published { generation, denied: None };
         if !is_in_row {
             plugged.hooks.pause();

@@ -140,9 +140,7 @@ impl Shard {
             payload: publish.payload,
             meta: Meta { from_bridge: true, ..meta_of(now, key, publish) },
         };
-        let published = self.publish(now, &draft, Publisher::Client(key, topic));
-        self.flow.arena.trail_last();
-        Ok(published)
+        Ok(self.publish(now, &draft, Publisher::Client(key, topic)))
     }
 
     /// Drops a message of a bridge. Its publisher did nothing wrong.

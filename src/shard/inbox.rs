@@ -5,8 +5,8 @@
 //! would take many turns, or is above the mail mark, is told so (`Control::Busy`) and does not read its publishers: one
 //! client's messages never stand in front of the messages of all others.
 
+use super::incoming::Incoming;
 use super::{Shard, ShardId, retained};
-use crate::arena::Message;
 use crate::peers::ShardSet;
 use crate::routing::mail::{Batch, Content, Control, Mail};
 use crate::routing::retained::Setter;
@@ -222,23 +222,22 @@ impl Shard {
         // Of a batch that goes on, others were admitted in between.
         let mut may_repeat = false;
         while let Some(message) = reader.next() {
+            let (pieces, payload_size) = (&[message.bytes, &[]], message.payload.len());
             let is_repeat = may_repeat
                 && reader.is_repeat
-                && self.flow.arena.admit_repeat([message.bytes, &[]], message.payload.len());
+                && self.flow.admit(Incoming::Repeat { pieces, payload_size }).is_some();
             may_repeat = true;
             if is_repeat {
-                self.counters.admitted += 1;
                 continue;
             }
-            if self.flow.arena.admit_piece(&message).is_ok() {
-                self.counters.admitted += 1;
-                self.complete_last(&message, reader.setter);
+            if self.flow.admit(Incoming::Piece(&message)).is_some() {
+                self.keep_setter(reader.setter);
                 continue;
             }
             let (held, began) = (self.flow.arena.held(), self.steps());
             may_repeat = self.admit(now, &message.draft()).is_some();
             if may_repeat {
-                self.complete_last(&message, reader.setter);
+                self.keep_setter(reader.setter);
             }
             // What was held before has gone to the stages.
             let has_run = self.flow.arena.held() <= held;
@@ -250,12 +249,9 @@ impl Shard {
         None
     }
 
-    /// What came with the message that was admitted last.
+    /// The setter that came with the message that was admitted last.
     #[inline]
-    fn complete_last(&mut self, message: &Message<'_>, setter: Option<Setter>) {
-        if message.meta.from_bridge {
-            self.flow.arena.trail_last();
-        }
+    fn keep_setter(&mut self, setter: Option<Setter>) {
         if let Some(setter) = setter {
             self.retained.setters.push(self.flow.arena.admitted(), setter);
         }

@@ -17,6 +17,7 @@
 //! acknowledgements could then differ. At QoS 0 a publish hook that promises to repeat its change lets messages repeat.
 
 use super::hooks::AT_ORIGIN;
+use super::incoming::Incoming;
 use super::{ConnectionId, Shard};
 use crate::codec::{self, Frame, PacketId, PreviousPublish, ProtocolVersion, ReasonCode};
 use crate::plugin::MessageEdit;
@@ -63,15 +64,17 @@ impl Shard {
         let Some(appended_size) = self.pledged_for(key, previous.topic()) else { return 0 };
         let (mut used, mut count, mut payload_bytes) = (0, 0, 0);
         loop {
-            let is_admitted = match appended_size {
-                0 => self.flow.arena.admit_repeat(next.pieces, next.payload.len()),
+            let admitted = match appended_size {
+                0 => self.flow.admit(Incoming::Repeat {
+                    pieces: &next.pieces,
+                    payload_size: next.payload.len(),
+                }),
                 _ => {
-                    let size = self.flow.arena.last_front_size() + next.payload.len();
-                    size <= MessageEdit::size_max_of(&self.limits)
-                        && self.flow.arena.admit_repeat_of_last(next.payload)
+                    let size_max = MessageEdit::size_max_of(&self.limits);
+                    self.flow.admit(Incoming::RepeatOfLast { payload: next.payload, size_max })
                 }
             };
-            if !is_admitted {
+            if admitted.is_none() {
                 break;
             }
             used += next.size;
@@ -85,7 +88,6 @@ impl Shard {
         self.counters.packets_received += count;
         self.counters.publishes_received += count;
         self.counters.publish_bytes_received += payload_bytes as u64;
-        self.counters.admitted += count;
         self.count_pledged(count, appended_size);
         used
     }
@@ -130,12 +132,17 @@ impl Shard {
         let is_qos2 = frame.is_qos2_publish();
         let receive_max = usize::from(self.limits.receive_max);
         let (mut used, mut count, mut payload_bytes) = (0, 0, 0);
-        let arena = &mut self.flow.arena;
+        let flow = &mut self.flow;
         connection.output.append(&mut self.delivery.pool, |out| {
             for _ in 0..answers_room / ACK_SIZE {
                 let may_begin =
                     !is_qos2 || may_begin_qos2(session, version, receive_max, packet_id);
-                if !may_begin || !arena.admit_repeat(next.pieces, next.payload.len()) {
+                if !may_begin {
+                    break;
+                }
+                let repeat =
+                    Incoming::Repeat { pieces: &next.pieces, payload_size: next.payload.len() };
+                if flow.admit(repeat).is_none() {
                     break;
                 }
                 match is_qos2 {
@@ -164,7 +171,6 @@ impl Shard {
         self.counters.packets_sent += count;
         self.counters.publishes_received += count;
         self.counters.publish_bytes_received += payload_bytes as u64;
-        self.counters.admitted += count;
         used
     }
 }

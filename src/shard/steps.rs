@@ -28,9 +28,11 @@
 //! - A session that fetches looks at no more than `turn_steps_max` retained topics of its own shard in a turn.
 
 use super::flow::Flow;
+use super::incoming::Incoming;
 use super::input::PIPELINE_BYTES;
 use super::{ConnectionId, Shard};
 use crate::arena::{Arena, Draft, Generation};
+use crate::counters::Counters;
 use crate::limits::Limits;
 use crate::routing::router::Router;
 use crate::session::{Park, SessionKey};
@@ -118,24 +120,27 @@ impl Turns {
     }
 
     /// Admits a message above the bound, for which the stages have emptied the arena. `None`: it is larger than the
-    /// arena. Where messages are weighed, repeats may follow if the number of its receivers is known.
+    /// arena, and is counted. Where messages are weighed, repeats may follow if the number of its receivers is known.
     #[cold]
     #[inline(never)]
     pub(super) fn admit_alone(
         &mut self,
         draft: &Draft<'_>,
         limits: &Limits,
-        router: &Router,
-        arena: &mut Arena,
+        flow: &mut Flow,
+        counters: &mut Counters,
     ) -> Option<Generation> {
-        let generation = arena.admit_above(draft).ok()?;
+        let Some(generation) = flow.admit(Incoming::Above(draft)) else {
+            counters.refused_by_arena += 1;
+            return None;
+        };
         if self.is_strict {
             let part = part_of_turn(limits);
-            let each = weight(draft, router).unwrap_or(part).min(part);
+            let each = weight(draft, &flow.router).unwrap_or(part).min(part);
             let publisher = draft.meta.publisher;
             let is_alone = each == part;
             let weighed = Weighed { steps: each, each, through: generation, publisher, is_alone };
-            self.note_weighed(weighed, part, arena);
+            self.note_weighed(weighed, part, &mut flow.arena);
         }
         Some(generation)
     }
@@ -153,23 +158,22 @@ impl Turns {
         &mut self,
         draft: &Draft<'_>,
         limits: &Limits,
-        router: &Router,
-        arena: &mut Arena,
+        flow: &mut Flow,
     ) -> Option<Generation> {
         if !self.is_strict {
             return None;
         }
         let part = part_of_turn(limits);
-        let repeats = arena.admitted().count_since(self.weighed.through);
-        let each = weight(draft, router)?;
+        let repeats = flow.arena.admitted().count_since(self.weighed.through);
+        let each = weight(draft, &flow.router)?;
         let steps = self.weighed.steps + repeats * self.weighed.each + each;
-        if steps > part || arena.used() + draft.size() >= self.held_bytes_max {
+        if steps > part || flow.arena.used() + draft.size() >= self.held_bytes_max {
             return None;
         }
-        let generation = arena.admit_above(draft).ok()?;
+        let generation = flow.admit(Incoming::Above(draft))?;
         let publisher = draft.meta.publisher;
         let weighed = Weighed { steps, each, through: generation, publisher, is_alone: false };
-        self.note_weighed(weighed, part, arena);
+        self.note_weighed(weighed, part, &mut flow.arena);
         Some(generation)
     }
 }
@@ -262,24 +266,15 @@ impl Shard {
         now: Instant,
         draft: Draft<'_>,
     ) -> Option<Generation> {
-        let Shard { limits, .. } = self;
-        let (turns, Flow { router, arena, .. }) = (&mut self.work.turns, &mut self.flow);
-        let weighed = match turns.is_strict && arena.held() == 0 {
-            true => turns.admit_alone(&draft, limits, router, arena),
-            false => turns.admit_weighed(&draft, limits, router, arena),
-        };
-        if weighed.is_some() {
-            return weighed;
+        let (turns, flow) = (&mut self.work.turns, &mut self.flow);
+        // Where the arena is empty, running the stages makes no room.
+        if flow.arena.held() > 0 {
+            if let Some(generation) = turns.admit_weighed(&draft, &self.limits, flow) {
+                return Some(generation);
+            }
+            self.run_charged(now, draft.meta.publisher);
         }
-        self.run_charged(now, draft.meta.publisher);
-        let admitted = self.work.turns.admit_alone(
-            &draft,
-            &self.limits,
-            &self.flow.router,
-            &mut self.flow.arena,
-        );
-        self.counters.refused_by_arena += u64::from(admitted.is_none());
-        admitted
+        self.work.turns.admit_alone(&draft, &self.limits, &mut self.flow, &mut self.counters)
     }
 
     /// Runs the stages over the held messages, and charges `publisher`, or the publisher of a message that is held

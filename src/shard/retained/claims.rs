@@ -202,7 +202,6 @@ impl Shard {
         draft.meta.claim = claim;
         let admitted = self.admit(now, &draft);
         debug_assert!(admitted.is_some(), "the arena had room for it before");
-        self.flow.arena.trail_last();
         admitted
     }
 
