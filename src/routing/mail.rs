@@ -351,6 +351,11 @@ impl Outbox {
         self.receivers.into_iter()
     }
 
+    /// Bytes for one lane above which publishers are not read.
+    pub(crate) fn mark(&self) -> usize {
+        self.mark
+    }
+
     /// Publishers are not read: more waits for some shard than its lanes should hold, or the store of one is held.
     pub(crate) fn is_above_mark(&self) -> bool {
         self.marks != 0

@@ -193,6 +193,12 @@ impl Shard {
         }
     }
 
+    /// Packets may take another time.
+    pub(super) fn restart_packet_timer(&mut self) {
+        self.timers.set(Timer::Packets, &mut self.connections.begun.timer, None);
+        self.start_packet_timer();
+    }
+
     /// Ends packets that take too long, unless the rest of them is there already.
     pub(super) fn on_packet_timer(&mut self, now: Instant) {
         self.connections.begun.timer = None;

@@ -162,7 +162,7 @@ impl Shard {
     /// More waits for the bridges than their lane should hold: publishers are not read.
     #[inline]
     pub(super) fn bridges_above_mark(&self) -> bool {
-        self.bridges.stage.bytes() > self.limits.mail_bytes_mark
+        self.bridges.stage.bytes() > self.flow.outbox.mark()
     }
 
     pub fn handle_bridge_mail(&mut self, now: Instant, mail: FromBridges) {
@@ -199,7 +199,7 @@ impl Shard {
         version: ProtocolVersion,
     ) -> Option<Step> {
         let held = self.clients.session(key)?.held_ack_count();
-        if held < usize::from(self.limits.receive_max) {
+        if held < self.receive_max_of(id) {
             return None;
         }
         if version == ProtocolVersion::V5 {

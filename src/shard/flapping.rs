@@ -38,6 +38,12 @@ impl Flapping {
         Flapping { pairs: HashMap::with_hasher(hash.state()), sweep_at: Instant(0) }
     }
 
+    /// Nobody is counted any more.
+    pub(super) fn forget_all(&mut self) {
+        self.pairs.clear();
+        self.pairs.shrink_to_fit();
+    }
+
     /// Counts a CONNECT; whether it is banned. A window begins with the first CONNECT that no window has.
     fn is_banned(
         &mut self,
