@@ -153,6 +153,11 @@ impl Arena {
         admitted
     }
 
+    /// From now on messages of at least this size get allocations of their own.
+    pub fn set_large_message_size(&mut self, size: usize) {
+        self.large_message_size = size;
+    }
+
     /// From now on a message is refused as `Full` where so many messages are held, even if slots are free.
     pub fn bound_held(&mut self, held_max: usize) {
         self.held_max = held_max.min(self.slots.len());

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub use bridge::BridgeSettings;
 
 use self::plugin::PluginSettings;
-use crate::limits::{Contradiction, Limits, SHARD_COUNT_MAX};
+use crate::limits::{Contradiction, Limits, SHARD_COUNT_MAX, Sizes};
 
 /// Everything that `ringmq serve` runs with. Sizes are in bytes, times as named.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct Settings {
     pub connect_rate_per_address_max: u64,
     /// Time that the process takes at most to end.
     pub shutdown_max_ms: u64,
+    /// What one shard is made of.
+    pub sizes: Sizes,
     /// The bounds of one shard.
     pub limits: Limits,
     /// What the process may take in all. 0: as the shell finds it, which fills it in before it launches anything; where it
@@ -139,10 +141,8 @@ impl Default for Settings {
             connect_rate_per_address_max: 0,
             // systemd ends a service by force after 90 s.
             shutdown_max_ms: 60_000,
-            limits: Limits {
-                connections_max: Limits::DEFAULT.connections_max,
-                ..Limits::default()
-            },
+            sizes: Sizes::default(),
+            limits: Limits::default(),
             memory_max: 0,
             stall_max_ms: 30_000,
             stall_action: StallAction::End,
@@ -169,9 +169,9 @@ impl Settings {
         Some(self.cores[shard as usize % self.cores.len()])
     }
 
-    /// Everything that cannot hold together, limits included. `cores` is filled in.
+    /// Everything that cannot hold together, sizes and limits included. `cores` is filled in.
     pub fn contradictions(&self) -> Vec<Contradiction> {
-        let mut found = self.limits.contradictions();
+        let mut found = self.limits.contradictions(&self.sizes);
         let shards = if self.shards > 0 { self.shards as usize } else { self.cores.len() };
         if shards > SHARD_COUNT_MAX {
             found.push(Contradiction {

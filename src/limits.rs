@@ -3,10 +3,12 @@
 pub mod networks;
 pub mod relation;
 pub mod size;
+pub mod sizes;
 
 pub use networks::Networks;
 pub use relation::Contradiction;
 pub use size::Size;
+pub use sizes::Sizes;
 
 /// The most shards a broker can have: a set of shards is one 128-bit word.
 pub const SHARD_COUNT_MAX: usize = 128;
@@ -137,16 +139,8 @@ pub struct Limits {
     pub takeover_bytes_max: usize,
     /// Steps of work that a turn gives one connection, or one session that goes on by itself, before others get theirs.
     pub turn_steps_max: u64,
-    /// Bytes waiting for another shard, per lane, above which publishers are not read.
-    pub mail_bytes_mark: usize,
-    /// Arena: the byte ring.
-    pub arena_size: usize,
-    /// Arena: slots, a power of two.
-    pub arena_slots: usize,
     /// Messages of at least this size get an allocation of their own and leave by reference.
     pub large_message_size: usize,
-    /// Topics whose subscribers are remembered.
-    pub route_cache_max: usize,
     /// Per shard in total: messages that wait in session queues or in flight (a shared copy counts once).
     pub shard_stored_bytes_max: usize,
     /// Per shard in total: output buffers; above it a connection with an empty one gets a message at a time.
@@ -219,11 +213,7 @@ impl Limits {
         shutdown_stall_ms: 5_000,
         takeover_bytes_max: 8 << 20,
         turn_steps_max: 50_000,
-        mail_bytes_mark: 4 << 20,
-        arena_size: 16 << 20,
-        arena_slots: 8192,
         large_message_size: 32 << 10,
-        route_cache_max: 131_072,
         shard_stored_bytes_max: 512 << 20,
         shard_output_bytes_max: 256 << 20,
         shard_frames_bytes_max: 64 << 20,
@@ -288,13 +278,6 @@ impl Limits {
     pub const fn metadata_own_max(&self, shard_count: u16) -> usize {
         let others = self.metadata_interest_max(shard_count) + self.metadata_routes_max();
         self.shard_metadata_bytes_max - others
-    }
-
-    /// The largest packet of a remote broker whose message the arena takes, with the longest topic that an alias or a rule
-    /// may give it. An arena that is hardly larger than a topic takes a quarter of itself, as from clients.
-    pub const fn bridge_packet_size_max(&self) -> usize {
-        let beside_a_topic = self.arena_size.saturating_sub(TEXT_SIZE_CEILING);
-        if beside_a_topic > self.arena_size / 4 { beside_a_topic } else { self.arena_size / 4 }
     }
 }
 

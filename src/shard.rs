@@ -28,6 +28,7 @@ mod lifetime;
 mod link;
 mod memory;
 mod metadata;
+mod new_limits;
 mod origin;
 mod output;
 mod publish;
@@ -61,7 +62,7 @@ pub use crate::peers::ShardId;
 pub use crate::routing::mail::{LANES, Lane, Mail};
 
 use crate::hash::KeyedHash;
-use crate::limits::Limits;
+use crate::limits::{Limits, Sizes};
 use crate::peers::Peers;
 use crate::pipeline::{Batch, Stage};
 use crate::plugin::{HookSet, Hosted};
@@ -91,6 +92,7 @@ use timers::Timers;
 pub struct ShardSettings {
     pub id: ShardId,
     pub shard_count: u16,
+    pub sizes: Sizes,
     pub limits: Limits,
     /// The seed is the same for all shards of a process.
     pub seed: u64,
@@ -122,6 +124,7 @@ pub struct Close {
 /// One core's broker. Each field owns what belongs together; work that needs several of them is a method of the shard.
 pub struct Shard {
     peers: Peers,
+    sizes: Sizes,
     limits: Limits,
     counters: Counters,
     random: Random,
@@ -145,13 +148,13 @@ pub struct Shard {
 
 impl Shard {
     pub fn new(settings: ShardSettings, now: Instant) -> Shard {
-        let ShardSettings { id, shard_count, limits, seed } = settings;
+        let ShardSettings { id, shard_count, sizes, limits, seed } = settings;
         let peers = Peers::new(id, shard_count, KeyedHash::new(seed));
         let hash = peers.hash();
         let totals = Totals::default();
         let mut shard = Shard {
             random: Random::new(seed ^ (u64::from(id) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            flow: Flow::new(&peers, &limits, &totals.stored),
+            flow: Flow::new(&peers, &sizes, &limits, &totals.stored),
             clients: Clients::new(hash.clone(), totals.clone()),
             delivery: Delivery::new(&totals),
             connections: Connections::new(hash),
@@ -169,6 +172,7 @@ impl Shard {
             events: Events::default(),
             shutdown: Shutdown::default(),
             peers,
+            sizes,
             limits,
         };
         shard.begin_metadata();

@@ -59,7 +59,7 @@ pub(crate) fn check_packet_size(
         return Ok(());
     }
     let way_out = match own {
-        Some(own) if own.limits.arena_size < 4 * size => {
+        Some(own) if own.sizes.arena_size < 4 * size => {
             let arena_size = (4 * size).next_power_of_two();
             format!(", or --set packet-size-max={size} --set arena-size={arena_size}")
         }

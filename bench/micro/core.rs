@@ -8,7 +8,7 @@ use ringmq::codec::{
     RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions, TopicFilters, Unsubscribe,
     next_frame, put_user_property,
 };
-use ringmq::limits::Limits;
+use ringmq::limits::{Limits, Sizes};
 use ringmq::plugin::{ClientView, HookSet, Hooks, MessageEdit, Verdict};
 use ringmq::shard::{
     ConnectionId, Lane, ListenerId, Mail, Output, ReadMode, Shard, ShardId, ShardSettings,
@@ -303,7 +303,8 @@ impl Wires {
 impl Bench {
     fn new(scenario: &Scenario) -> Bench {
         let limits = Limits { sys_interval_ms: 0, ..Limits::default() };
-        let settings = ShardSettings { id: 0, shard_count: 1, limits, seed: 1 };
+        let settings =
+            ShardSettings { id: 0, shard_count: 1, sizes: Sizes::default(), limits, seed: 1 };
         let mut shard = Shard::new(settings, NOW);
         if let Some(make) = scenario.hooks {
             shard.set_hooks(NOW, make());

@@ -10,7 +10,7 @@ use ringmq::codec::{
     SubscriptionOptions,
 };
 use ringmq::hash::KeyedHash;
-use ringmq::limits::Limits;
+use ringmq::limits::{Limits, Sizes};
 use ringmq::peers::Partitions;
 use ringmq::shard::{
     Arrival, ConnectionId, Lane, Mail, Output, ReadMode, Shard, ShardId, ShardSettings,
@@ -139,6 +139,7 @@ impl Model {
             let settings = ShardSettings {
                 id: id as ShardId,
                 shard_count,
+                sizes: Sizes::default(),
                 limits: limits.clone(),
                 seed: SEED,
             };

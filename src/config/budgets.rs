@@ -1,7 +1,7 @@
 //! The budgets of a shard in bytes, and how their defaults shrink where there is little memory.
 
 use super::Settings;
-use crate::limits::Limits;
+use crate::limits::{Limits, Sizes};
 
 /// What the process takes beside its shards' budgets: code, stacks, rings, reports.
 const PROCESS_BYTES: u64 = 24 << 20;
@@ -54,7 +54,7 @@ impl Settings {
     /// What one shard may hold in messages and buffers.
     pub fn shard_bytes_max(&self) -> u64 {
         let fixed = [
-            self.limits.arena_size,
+            self.sizes.arena_size,
             self.receive_buffers as usize * self.receive_buffer_size as usize,
         ];
         let budgets = BUDGETS.iter().map(|budget| (budget.get)(&self.limits));
@@ -69,9 +69,10 @@ impl Settings {
             return;
         }
         let limits = &mut self.limits;
-        if limits.arena_size == Limits::DEFAULT.arena_size {
+        if self.sizes.arena_size == Sizes::DEFAULT.arena_size {
             let least = 4 * limits.packet_size_max.max(limits.large_message_size);
-            limits.arena_size = lowered(limits.arena_size, shard_size / ARENA_PART, least);
+            self.sizes.arena_size =
+                lowered(Sizes::DEFAULT.arena_size, shard_size / ARENA_PART, least);
         }
         let mut open: Vec<_> = BUDGETS.iter().filter(|one| one.is_default(limits)).collect();
         // Those that come to their least value leave less for the others.

@@ -11,10 +11,20 @@ pub struct Key {
     pub name: &'static str,
     pub group: Group,
     pub kind: Kind,
+    pub effect: Effect,
     /// One line.
     pub explanation: &'static str,
     get: fn(&Settings) -> Value,
     set: fn(&mut Settings, Value),
+}
+
+/// When another value of a key takes effect in a broker that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// When the configuration is read again: the value is a limit, which is only compared against.
+    Reload,
+    /// At the next start: something is made of the value.
+    Restart,
 }
 
 /// What a key is about: a heading in the help and in the printed configuration.
@@ -148,13 +158,14 @@ const fn size(min: u64, max: u64) -> Kind {
     Kind::Size { min, max }
 }
 
-/// A number: `limit!` of the shards' limits, `setting!` of the process.
+/// A number: `limit!` of the shards' limits, `capacity!` of their sizes, `setting!` of the process.
 macro_rules! limit {
     ($group:ident, $name:ident, $kind:expr, $explanation:expr) => {
         Key {
             name: stringify!($name),
             group: Group::$group,
             kind: $kind,
+            effect: Effect::Reload,
             explanation: $explanation,
             get: |settings| Value::Number(settings.limits.$name as u64),
             set: |settings, value| settings.limits.$name = number(&value),
@@ -168,9 +179,24 @@ macro_rules! limit_flag {
             name: stringify!($name),
             group: Group::$group,
             kind: Kind::Flag,
+            effect: Effect::Reload,
             explanation: $explanation,
             get: |settings| Value::Flag(settings.limits.$name),
             set: |settings, value| settings.limits.$name = flag(&value),
+        }
+    };
+}
+
+macro_rules! capacity {
+    ($group:ident, $name:ident, $kind:expr, $explanation:expr) => {
+        Key {
+            name: stringify!($name),
+            group: Group::$group,
+            kind: $kind,
+            effect: Effect::Restart,
+            explanation: $explanation,
+            get: |settings| Value::Number(settings.sizes.$name as u64),
+            set: |settings, value| settings.sizes.$name = number(&value),
         }
     };
 }
@@ -181,6 +207,7 @@ macro_rules! setting {
             name: stringify!($name),
             group: Group::$group,
             kind: $kind,
+            effect: Effect::Restart,
             explanation: $explanation,
             get: |settings| Value::Number(settings.$name as u64),
             set: |settings, value| settings.$name = number(&value),
@@ -217,19 +244,29 @@ mod tests {
         candidates.into_iter().find(|value| *value != default).unwrap()
     }
 
+    fn fields_of<'a>(source: &'a str, name: &str) -> Vec<&'a str> {
+        let body = source.split(&format!("pub struct {name} {{")).nth(1).unwrap();
+        let lines = body.split("\n}").next().unwrap().lines();
+        let fields = lines.filter_map(|line| line.trim().strip_prefix("pub "));
+        fields.map(|field| field.split(':').next().unwrap()).collect()
+    }
+
     #[test]
-    fn every_field_of_the_limits_has_a_key() {
-        let source = include_str!("../limits.rs");
-        let fields = source.split("pub struct Limits {").nth(1).unwrap().split("\n}").next();
-        let mut count = 0;
-        for line in fields.unwrap().lines() {
-            if let Some(field) = line.trim().strip_prefix("pub ") {
-                let name = field.split(':').next().unwrap();
-                assert!(Key::find(name).is_some(), "no key sets Limits::{name}");
-                count += 1;
-            }
+    fn every_limit_and_every_size_has_a_key_that_says_when_it_takes_effect() {
+        let limits = fields_of(include_str!("../limits.rs"), "Limits");
+        let sizes = fields_of(include_str!("../limits/sizes.rs"), "Sizes");
+        assert!(limits.len() > 30 && sizes.len() > 3, "{limits:?} {sizes:?}");
+        // The process counts connections, too, and has raised its limit of open files for them.
+        for name in limits.iter().filter(|name| **name != "connections_max") {
+            let key = Key::find(name).unwrap_or_else(|| panic!("no key sets Limits::{name}"));
+            assert_eq!(key.effect, Effect::Reload, "{name}");
         }
-        assert!(count > 30, "{count} fields were seen");
+        for key in KEYS.iter().filter(|key| !limits.contains(&key.name)) {
+            assert_eq!(key.effect, Effect::Restart, "{} is no limit", key.name);
+        }
+        for name in sizes {
+            assert!(Key::find(name).is_some(), "no key sets Sizes::{name}");
+        }
     }
 
     #[test]

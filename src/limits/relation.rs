@@ -1,6 +1,6 @@
 //! How the bounds relate: each relation with the keys it ties together and what to do when it does not hold.
 
-use super::{Limits, Size};
+use super::{Limits, Size, Sizes};
 
 /// Settings that cannot hold together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,34 +51,34 @@ const RELATIONS: [Relation; 11] = [
 const _: () = {
     let mut index = 0;
     while index < RELATIONS.len() {
-        assert!(RELATIONS[index].holds(&Limits::DEFAULT));
+        assert!(RELATIONS[index].holds(&Sizes::DEFAULT, &Limits::DEFAULT));
         index += 1;
     }
 };
 
 impl Limits {
-    /// Every relation between the bounds that does not hold.
-    pub fn contradictions(&self) -> Vec<Contradiction> {
+    /// Every relation between the bounds of a shard of these sizes that does not hold.
+    pub fn contradictions(&self, sizes: &Sizes) -> Vec<Contradiction> {
         RELATIONS
             .into_iter()
-            .filter(|relation| !relation.holds(self))
-            .map(|relation| relation.explain(self))
+            .filter(|relation| !relation.holds(sizes, self))
+            .map(|relation| relation.explain(sizes, self))
             .collect()
     }
 
     /// The first relation between the bounds that does not hold, as a sentence for the operator.
-    pub fn contradiction(&self) -> Option<String> {
-        self.contradictions().into_iter().next().map(|found| found.sentence)
+    pub fn contradiction(&self, sizes: &Sizes) -> Option<String> {
+        self.contradictions(sizes).into_iter().next().map(|found| found.sentence)
     }
 }
 
 impl Relation {
-    const fn holds(self, limits: &Limits) -> bool {
+    const fn holds(self, sizes: &Sizes, limits: &Limits) -> bool {
         match self {
-            Relation::ArenaHoldsFourPackets => limits.arena_size / 4 >= limits.packet_size_max,
-            Relation::SlotsArePowerOfTwo => limits.arena_slots.is_power_of_two(),
+            Relation::ArenaHoldsFourPackets => sizes.arena_size / 4 >= limits.packet_size_max,
+            Relation::SlotsArePowerOfTwo => sizes.arena_slots.is_power_of_two(),
             Relation::ArenaHoldsFourInlineMessages => {
-                limits.arena_size / 4 >= limits.large_message_size
+                sizes.arena_size / 4 >= limits.large_message_size
             }
             Relation::FramesHoldAPacket => limits.shard_frames_bytes_max >= limits.packet_size_max,
             Relation::ConnectsHoldAPacket => {
@@ -98,9 +98,9 @@ impl Relation {
         }
     }
 
-    fn explain(self, limits: &Limits) -> Contradiction {
+    fn explain(self, sizes: &Sizes, limits: &Limits) -> Contradiction {
         let packet = ("packet_size_max", limits.packet_size_max);
-        let arena = ("arena_size", limits.arena_size);
+        let arena = ("arena_size", sizes.arena_size);
         let frames = ("shard_frames_bytes_max", limits.shard_frames_bytes_max);
         let stored = ("shard_stored_bytes_max", limits.shard_stored_bytes_max);
         let queue = ("queue_bytes_max", limits.queue_bytes_max);
@@ -109,7 +109,7 @@ impl Relation {
             Relation::ArenaHoldsFourPackets => at_least(arena, 4, packet),
             Relation::SlotsArePowerOfTwo => Contradiction {
                 keys: vec!["arena_slots"],
-                sentence: format!("arena_slots ({}) must be a power of two", limits.arena_slots),
+                sentence: format!("arena_slots ({}) must be a power of two", sizes.arena_slots),
             },
             Relation::ArenaHoldsFourInlineMessages => {
                 at_least(arena, 4, ("large_message_size", limits.large_message_size))
@@ -169,57 +169,56 @@ fn at_least(
 
 #[cfg(test)]
 mod tests {
-    use super::Limits;
+    use super::{Limits, Sizes};
 
-    fn check(change: impl FnOnce(&mut Limits), keys: &[&str]) {
-        let mut limits = Limits::default();
-        change(&mut limits);
-        let found = limits.contradictions();
+    fn check(change: impl FnOnce(&mut Sizes, &mut Limits), keys: &[&str]) {
+        let (mut sizes, mut limits) = (Sizes::default(), Limits::default());
+        change(&mut sizes, &mut limits);
+        let found = limits.contradictions(&sizes);
         let named: Vec<_> = found.iter().map(|one| one.keys.as_slice()).collect();
         assert_eq!(named, [keys], "{found:?}");
         for key in keys {
             assert!(found[0].sentence.contains(key), "{found:?}");
         }
-        assert_eq!(limits.contradiction().as_ref(), Some(&found[0].sentence));
+        assert_eq!(limits.contradiction(&sizes).as_ref(), Some(&found[0].sentence));
     }
 
     #[test]
     fn each_relation_is_reported_alone_with_its_keys() {
         let packet = Limits::DEFAULT.packet_size_max;
-        check(|l| l.arena_size = 4 * packet - 1, &["arena_size", "packet_size_max"]);
-        check(|l| l.arena_slots = 100, &["arena_slots"]);
+        check(|s, _| s.arena_size = 4 * packet - 1, &["arena_size", "packet_size_max"]);
+        check(|s, _| s.arena_slots = 100, &["arena_slots"]);
         check(
-            |l| {
+            |s, l| {
                 l.packet_size_max = 4096;
-                l.arena_size = 64 << 10;
+                s.arena_size = 64 << 10;
             },
             &["arena_size", "large_message_size"],
         );
         check(
-            |l| l.shard_frames_bytes_max = packet - 1,
+            |_, l| l.shard_frames_bytes_max = packet - 1,
             &["shard_frames_bytes_max", "packet_size_max"],
         );
         let connect = Limits::DEFAULT.connect_size_max;
         check(
-            |l| l.shard_connects_bytes_max = connect - 1,
+            |_, l| l.shard_connects_bytes_max = connect - 1,
             &["shard_connects_bytes_max", "connect_size_max"],
         );
-        check(|l| l.queue_bytes_max = packet - 1, &["queue_bytes_max", "packet_size_max"]);
-        check(|l| l.group_bytes_max = packet - 1, &["group_bytes_max", "packet_size_max"]);
-        check(|l| l.queue_bytes_max = 1 << 40, &["shard_stored_bytes_max", "queue_bytes_max"]);
-        check(|l| l.group_bytes_max = 1 << 40, &["shard_stored_bytes_max", "group_bytes_max"]);
+        check(|_, l| l.queue_bytes_max = packet - 1, &["queue_bytes_max", "packet_size_max"]);
+        check(|_, l| l.group_bytes_max = packet - 1, &["group_bytes_max", "packet_size_max"]);
+        check(|_, l| l.queue_bytes_max = 1 << 40, &["shard_stored_bytes_max", "queue_bytes_max"]);
+        check(|_, l| l.group_bytes_max = 1 << 40, &["shard_stored_bytes_max", "group_bytes_max"]);
         check(
-            |l| l.shard_output_bytes_max = l.output_size_max + packet - 1,
+            |_, l| l.shard_output_bytes_max = l.output_size_max + packet - 1,
             &["shard_output_bytes_max", "output_size_max", "packet_size_max"],
         );
-        check(|l| l.session_expiry_max_s = 60, &["session_expiry_v3_s", "session_expiry_max_s"]);
+        check(|_, l| l.session_expiry_max_s = 60, &["session_expiry_v3_s", "session_expiry_max_s"]);
     }
 
     #[test]
     fn bounds_that_just_fit_are_no_contradiction() {
         let packet = Limits::DEFAULT.packet_size_max;
         let limits = Limits {
-            arena_size: 4 * packet,
             large_message_size: packet,
             shard_frames_bytes_max: packet,
             shard_connects_bytes_max: Limits::DEFAULT.connect_size_max,
@@ -230,6 +229,7 @@ mod tests {
             session_expiry_max_s: Limits::DEFAULT.session_expiry_v3_s,
             ..Limits::default()
         };
-        assert_eq!(limits.contradictions(), []);
+        let sizes = Sizes { arena_size: 4 * packet, ..Sizes::default() };
+        assert_eq!(limits.contradictions(&sizes), []);
     }
 }

@@ -353,6 +353,11 @@ impl Outbox {
         self.receivers.into_iter()
     }
 
+    /// The bytes that may wait for one lane before publishers are not read any more.
+    pub(crate) fn mark(&self) -> usize {
+        self.mark
+    }
+
     /// Whether publishers are not read: more mail waits for some shard than its lanes should hold, or some shard makes
     /// publishers wait.
     pub(crate) fn is_above_mark(&self) -> bool {

@@ -85,14 +85,13 @@ const FREED_AT_ONCE_MAX: usize = 64;
 impl Router {
     /// At most `routes_max` routes are remembered. With their topics they take at most `bytes_max` bytes.
     pub(crate) fn new(hash: &KeyedHash, routes_max: usize, bytes_max: usize) -> Router {
-        let bytes_max = bytes_max.min(routes_max.saturating_mul(ROUTE_BYTES_MEAN));
-        let topics_mean = (bytes_max / ROUTE_BYTES_MEAN).max(1);
-        let power = |count: usize, most: usize| count.min(most).next_power_of_two();
+        let bytes_max = bytes_within(bytes_max, routes_max);
+        let (routes, changes) = tables(hash, bytes_max);
         Router {
             subscriptions: Index::new(hash.clone()),
             interest: KnownInterest::new(hash),
-            routes: PartedTable::with_parts(power(topics_mean / TOPICS_PER_PART, PARTS_MAX)),
-            changes: Changes::new(hash, power(topics_mean, STAMPS_MAX)),
+            routes,
+            changes,
             hash: hash.clone(),
             random: Random::new(hash.bytes(b"routes")),
             route_count: 0,
@@ -100,6 +99,18 @@ impl Router {
             outside_bytes: 0,
             bytes_max,
         }
+    }
+
+    /// From now on routes and their topics take `bytes_max` bytes at most. With another bound all are forgotten, as the table
+    /// of routes is made for its bound.
+    pub(crate) fn set_bytes_max(&mut self, bytes_max: usize) {
+        let bytes_max = bytes_within(bytes_max, self.routes_max);
+        if bytes_max == self.bytes_max {
+            return;
+        }
+        self.bytes_max = bytes_max;
+        (self.routes, self.changes) = tables(&self.hash, bytes_max);
+        (self.route_count, self.outside_bytes) = (0, 0);
     }
 
     pub(crate) fn subscriptions(&self) -> &Index<Subscriber, Options> {
@@ -288,6 +299,18 @@ impl Router {
         route.local.shrink_to_fit();
         route
     }
+}
+
+fn bytes_within(bytes_max: usize, routes_max: usize) -> usize {
+    bytes_max.min(routes_max.saturating_mul(ROUTE_BYTES_MEAN))
+}
+
+/// Empty tables of routes and of changes for so many bytes.
+fn tables(hash: &KeyedHash, bytes_max: usize) -> (PartedTable<Remembered>, Changes) {
+    let topics_mean = (bytes_max / ROUTE_BYTES_MEAN).max(1);
+    let power = |count: usize, most: usize| count.min(most).next_power_of_two();
+    let parts = power(topics_mean / TOPICS_PER_PART, PARTS_MAX);
+    (PartedTable::with_parts(parts), Changes::new(hash, power(topics_mean, STAMPS_MAX)))
 }
 
 /// Whether no change since the last lookup of a route touches it. The route is then valid from now on.

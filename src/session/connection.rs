@@ -166,6 +166,8 @@ pub struct Connection {
     pub is_mail_listed: bool,
     /// It published what a bridge without room stores.
     pub is_blocked_by_bridge: bool,
+    /// Limits have fallen since it was opened, and what its CONNACK said of them is kept.
+    pub is_older_than_limits: bool,
     /// It said that it is a bridge of another broker.
     pub is_bridge: bool,
     /// Largest packet it takes, bytes.
@@ -228,6 +230,7 @@ impl Connection {
             is_close_listed: false,
             is_mail_listed: false,
             is_blocked_by_bridge: false,
+            is_older_than_limits: false,
             is_bridge: false,
             packet_size_max: u32::MAX,
             keep_alive_ms: 0,

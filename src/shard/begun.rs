@@ -193,6 +193,12 @@ impl Shard {
         }
     }
 
+    /// Sets the timer of packets anew: packets may take another time from now on.
+    pub(super) fn restart_packet_timer(&mut self) {
+        self.timers.set(Timer::Packets, &mut self.connections.begun.timer, None);
+        self.start_packet_timer();
+    }
+
     /// Ends packets that take too long, unless their rest has arrived already.
     pub(super) fn on_packet_timer(&mut self, now: Instant) {
         self.connections.begun.timer = None;

@@ -163,7 +163,7 @@ impl Shard {
     /// Whether more waits for the bridges than their lane should hold, so that publishers are not read.
     #[inline]
     pub(super) fn bridges_above_mark(&self) -> bool {
-        self.bridges.stage.bytes() > self.limits.mail_bytes_mark
+        self.bridges.stage.bytes() > self.flow.outbox.mark()
     }
 
     pub fn handle_bridge_mail(&mut self, now: Instant, mail: FromBridges) {
@@ -200,7 +200,7 @@ impl Shard {
         version: ProtocolVersion,
     ) -> Option<Outcome> {
         let deferred = self.clients.session(key)?.deferred_ack_count();
-        if deferred < usize::from(self.limits.receive_max) {
+        if deferred < self.receive_max_of(id) {
             return None;
         }
         if version == ProtocolVersion::V5 {

@@ -5,6 +5,7 @@ use super::begun::Begun;
 use super::connecting::Connecting;
 use super::last_read::LastRead;
 use super::link::Links;
+use super::new_limits::Announced;
 use super::take_over::TakeOvers;
 use super::{ConnectionId, Handover};
 use crate::hash::KeyedHash;
@@ -30,6 +31,8 @@ pub(super) struct Connections {
     pub postponed_reads: VecDeque<LastRead>,
     /// Buffers of input, which are small.
     pub input_pool: BufferPool,
+    /// What connections that are older than the limits may do beyond these.
+    pub announced: Option<Announced>,
     /// The topic of a PUBLISH with an alias, while it is used.
     pub topic_scratch: Vec<u8>,
 }
@@ -48,6 +51,7 @@ impl Connections {
             last_reads: VecDeque::new(),
             postponed_reads: VecDeque::new(),
             input_pool: BufferPool::default(),
+            announced: None,
             topic_scratch: Vec::new(),
         }
     }

@@ -38,6 +38,12 @@ impl Flapping {
         Flapping { pairs: HashMap::with_hasher(hash.state()), sweep_at: Instant(0) }
     }
 
+    /// Forgets all counts.
+    pub(super) fn forget_all(&mut self) {
+        self.pairs.clear();
+        self.pairs.shrink_to_fit();
+    }
+
     /// Counts a CONNECT; returns whether it is banned. A window begins with the first CONNECT outside of any window.
     fn is_banned(
         &mut self,

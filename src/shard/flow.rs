@@ -3,7 +3,7 @@
 use super::inbox::Inbox;
 use super::incoming::Incoming;
 use crate::arena::{Arena, Gauge, Generation};
-use crate::limits::Limits;
+use crate::limits::{Limits, Sizes};
 use crate::peers::Peers;
 use crate::pipeline::Pipeline;
 use crate::routing::mail::Outbox;
@@ -22,18 +22,18 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(peers: &Peers, limits: &Limits, stored: &Gauge) -> Flow {
+    pub(super) fn new(peers: &Peers, sizes: &Sizes, limits: &Limits, stored: &Gauge) -> Flow {
         Flow {
             arena: Arena::new(
-                limits.arena_size,
-                limits.arena_slots,
+                sizes.arena_size,
+                sizes.arena_slots,
                 limits.large_message_size,
                 stored.clone(),
             ),
             pipeline: Pipeline::default(),
-            router: Router::new(peers.hash(), limits.route_cache_max, limits.metadata_routes_max()),
+            router: Router::new(peers.hash(), sizes.route_cache_max, limits.metadata_routes_max()),
             inbox: Inbox::new(peers.count()),
-            outbox: Outbox::new(peers.count(), limits.mail_bytes_mark),
+            outbox: Outbox::new(peers.count(), sizes.mail_bytes_mark),
             left_of_run: Vec::new(),
         }
     }

@@ -146,7 +146,7 @@ impl Shard {
     /// Tells shards that their publishers are to wait, where what they sent would take many turns, or much memory, and that
     /// they may go on. Else one client could fill the lanes in front of all others.
     pub(super) fn tell_busy(&mut self) {
-        let (mark, turn) = (self.limits.mail_bytes_mark, self.limits.turn_steps_max);
+        let (mark, turn) = (self.flow.outbox.mark(), self.limits.turn_steps_max);
         for to in self.flow.inbox.waiting | self.flow.inbox.busy {
             let is_busy = self.flow.inbox.busy.contains(to);
             let Sender { left, steps, bytes, .. } = *self.flow.inbox.sender(to);

@@ -176,6 +176,7 @@ impl Shard {
         let mut used = 0;
         let mut previous = codec::PreviousPublish::default();
         let has_rates = self.guards.rates.is_on;
+        let packet_size_max = self.packet_size_max_of(id);
         self.pause_hooks();
         let began = if cfg!(debug_assertions) { self.steps() } else { 0 };
         let received_before = self.counters.packets_received;
@@ -184,7 +185,7 @@ impl Shard {
             if has_rates && !self.is_within_rate(now, id, rest) {
                 break;
             }
-            let outcome = match codec::next_frame(rest, self.limits.packet_size_max) {
+            let outcome = match codec::next_frame(rest, packet_size_max) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     let before = self.flow.arena.admitted();

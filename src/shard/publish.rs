@@ -54,14 +54,15 @@ impl Shard {
         if version != ProtocolVersion::V5 {
             return None;
         }
+        let announced = self.announced_to(id);
         // [MQTT-3.2.2-11]
-        if publish.qos as u8 > self.limits.qos_max {
+        if publish.qos as u8 > announced.qos_max {
             self.counters.refused_by_qos += 1;
             let why = "the QoS is above the maximum";
             return Some(self.refuse_at(now, id, ReasonCode::QosNotSupported, why, "qos_max"));
         }
         // [MQTT-3.2.2-14]
-        if publish.retain && !self.limits.retain_available() {
+        if publish.retain && !announced.retain_available {
             self.counters.retained_refused += 1;
             let why = "no message is retained";
             let reason = ReasonCode::RetainNotSupported;
@@ -172,6 +173,7 @@ impl Shard {
         version: ProtocolVersion,
         packet_id: PacketId,
     ) -> Option<Outcome> {
+        let receive_max = self.receive_max_of(id);
         let Some(session) = self.clients.session(key) else { return Some(Outcome::Stop) };
         if session.has_received(packet_id) {
             // [MQTT-4.3.3-10]
@@ -181,9 +183,7 @@ impl Shard {
             return Some(Outcome::Done);
         }
         // A 3.x client was told no maximum; its packet ids bound it.
-        if version == ProtocolVersion::V5
-            && session.received_count() >= usize::from(self.limits.receive_max)
-        {
+        if version == ProtocolVersion::V5 && session.received_count() >= receive_max {
             // [MQTT-3.3.4-7]
             let why = "more QoS 2 messages are unfinished than the receive maximum";
             return Some(self.refuse_at_receive_max(now, id, why));

@@ -76,8 +76,16 @@ pub(super) struct Rates {
 
 impl Rates {
     pub(super) fn new(limits: &Limits, hash: &KeyedHash) -> Rates {
-        let is_on = limits.message_rate_max > 0 || limits.byte_rate_max > 0;
-        Rates { is_on, buckets: HashMap::with_hasher(hash.state()) }
+        let mut rates = Rates { is_on: false, buckets: HashMap::with_hasher(hash.state()) };
+        rates.begin_anew(limits);
+        rates
+    }
+
+    /// The rates are others: every client has a full bucket again.
+    pub(super) fn begin_anew(&mut self, limits: &Limits) {
+        self.is_on = limits.message_rate_max > 0 || limits.byte_rate_max > 0;
+        self.buckets.clear();
+        self.buckets.shrink_to_fit();
     }
 
     pub(super) fn forget(&mut self, key: SessionKey) {

@@ -48,7 +48,7 @@ impl Shard {
         {
             return 0;
         }
-        let packet_size_max = self.limits.packet_size_max;
+        let packet_size_max = self.packet_size_max_of(id);
         let Some(connection) = self.clients.connection(id) else { return 0 };
         let Some(front) = previous.front(frame, connection.version) else { return 0 };
         let Some(mut next) = front.repeat(bytes, packet_size_max) else { return 0 };
@@ -109,7 +109,8 @@ impl Shard {
         {
             return 0;
         }
-        let packet_size_max = self.limits.packet_size_max;
+        let packet_size_max = self.packet_size_max_of(id);
+        let receive_max = self.receive_max_of(id);
         let Some(connection) = self.clients.connection(id) else { return 0 };
         let version = connection.version;
         let Some(front) = previous.acked_front(frame, version) else { return 0 };
@@ -130,7 +131,6 @@ impl Shard {
             return 0;
         }
         let is_qos2 = frame.is_qos2_publish();
-        let receive_max = usize::from(self.limits.receive_max);
         let (mut used, mut count, mut payload_bytes) = (0, 0, 0);
         let flow = &mut self.flow;
         connection.output.append(&mut self.delivery.pool, |out| {

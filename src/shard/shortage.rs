@@ -39,7 +39,7 @@ impl Shard {
         self.memory.limits_with_memory.is_some()
     }
 
-    fn lower_limits(&mut self) {
+    pub(super) fn lower_limits(&mut self) {
         let held = [
             // Sessions of absent clients keep what they have, of which they may have three quarters.
             self.delivery.stored.bytes() + self.delivery.stored.bytes() / 3,

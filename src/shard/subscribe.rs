@@ -4,6 +4,7 @@
 //! first, so a message is routed by the subscriptions of the moment at which it was admitted.
 
 use super::input::Outcome;
+use super::new_limits::Announced;
 use super::publish::TOPIC_KEYS;
 use super::{About, ConnectionId, Shard};
 use crate::codec::{
@@ -52,7 +53,10 @@ impl Shard {
         }
         let version = self.clients.connection(id).map(|connection| connection.version);
         let is_v5 = version == Some(ProtocolVersion::V5);
-        if is_v5 && let Some(Unavailable { reason, why, key }) = self.unavailable_of(subscribe) {
+        if is_v5
+            && let Some(Unavailable { reason, why, key }) =
+                unavailable_of(self.announced_to(id), subscribe)
+        {
             self.counters.subscriptions_refused += 1;
             return self.refuse_at(now, id, reason, why, key);
         }
@@ -139,36 +143,6 @@ impl Shard {
         self.notice_client(now, About::Subscription, id, &what, keys);
     }
 
-    /// A feature that a SUBSCRIBE asks for although CONNACK said that the broker does not have it.
-    fn unavailable_of(&self, subscribe: &Subscribe<'_>) -> Option<Unavailable> {
-        if !self.limits.subscription_ids_available && subscribe.subscription_id.is_some() {
-            return Some(Unavailable {
-                reason: ReasonCode::SubscriptionIdentifiersNotSupported,
-                why: "subscription identifiers are not available",
-                key: "subscription_ids_available",
-            });
-        }
-        subscribe.filters.iter().find_map(|(filter, _)| self.unavailable(filter))
-    }
-
-    fn unavailable(&self, filter: &str) -> Option<Unavailable> {
-        if !self.limits.shared_available && filter.starts_with("$share/") {
-            return Some(Unavailable {
-                reason: ReasonCode::SharedSubscriptionsNotSupported,
-                why: "shared subscriptions are not available",
-                key: "shared_available",
-            });
-        }
-        if !self.limits.wildcard_available && has_wildcards(filter) {
-            return Some(Unavailable {
-                reason: ReasonCode::WildcardSubscriptionsNotSupported,
-                why: "wildcard subscriptions are not available",
-                key: "wildcard_available",
-            });
-        }
-        None
-    }
-
     /// Checks a packet's filters before any of them takes effect. The connection ends if one is ill-formed, which makes
     /// the packet malformed, or if the client does not take an answer to so many filters.
     fn check_filters<'a>(
@@ -248,7 +222,7 @@ impl Shard {
                 // The filter is well formed, but too long or too deep.
                 Err(_) => return FilterOutcome::Refused(ReasonCode::QuotaExceeded, TOPIC_KEYS),
             };
-        if let Some(Unavailable { reason, key, .. }) = self.unavailable(text) {
+        if let Some(Unavailable { reason, key, .. }) = unavailable(self.announced_to(id), text) {
             return FilterOutcome::Refused(reason, key);
         }
         let depth_min = self.limits.wildcard_depth_min;
@@ -444,4 +418,34 @@ fn granted(qos: QoS) -> ReasonCode {
         QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
         QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
     }
+}
+
+/// What a SUBSCRIBE asks for and CONNACK said is not to be had.
+fn unavailable_of(announced: Announced, subscribe: &Subscribe<'_>) -> Option<Unavailable> {
+    if !announced.subscription_ids_available && subscribe.subscription_id.is_some() {
+        return Some(Unavailable {
+            reason: ReasonCode::SubscriptionIdentifiersNotSupported,
+            why: "subscription identifiers are not available",
+            key: "subscription_ids_available",
+        });
+    }
+    subscribe.filters.iter().find_map(|(filter, _)| unavailable(announced, filter))
+}
+
+fn unavailable(announced: Announced, filter: &str) -> Option<Unavailable> {
+    if !announced.shared_available && filter.starts_with("$share/") {
+        return Some(Unavailable {
+            reason: ReasonCode::SharedSubscriptionsNotSupported,
+            why: "shared subscriptions are not available",
+            key: "shared_available",
+        });
+    }
+    if !announced.wildcard_available && has_wildcards(filter) {
+        return Some(Unavailable {
+            reason: ReasonCode::WildcardSubscriptionsNotSupported,
+            why: "wildcard subscriptions are not available",
+            key: "wildcard_available",
+        });
+    }
+    None
 }

@@ -362,7 +362,7 @@ impl Shard {
         self.timers.set(Timer::Sys, &mut self.sys.timer, Some(now));
     }
 
-    fn schedule_sys(&mut self, now: Instant) {
+    pub(super) fn schedule_sys(&mut self, now: Instant) {
         let is_young = now.ms_since(self.sys.started_at) < YOUNG_MS;
         let interval_ms = match self.limits.sys_interval_ms {
             0 => HOUSEKEEPING_MS,

@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::bridge::check as check_bridge;
-use crate::config::keys::{Group, KEYS, Key};
+use crate::config::keys::{Effect, Group, KEYS, Key};
 use crate::config::kind::{Kind, Value, Written, cores_text};
 use crate::config::table::{Entry, Form, Node, Refusal, did_you_mean};
 use crate::config::{self, Settings};
@@ -177,8 +177,12 @@ impl Configuration {
             }
             _ => String::new(),
         };
+        let effect = match key.effect {
+            Effect::Reload => "A reload applies it.",
+            Effect::Restart => "It takes a restart.",
+        };
         format!(
-            "# {}\n# Default: {default_text}. Allowed: {}.{origin}{here}\n{} = {}\n",
+            "# {}\n# Default: {default_text}. Allowed: {}. {effect}{origin}{here}\n{} = {}\n",
             key.explanation,
             key.kind.allowed(),
             key.name,

@@ -153,7 +153,7 @@ impl Broker {
         let bound: Result<Vec<Bound>, ListenError> = bound.collect();
         let bound = bound.map_err(LaunchError::Listen)?;
         let addresses = bound.iter().map(|bound| bound.address).collect();
-        let ports = mesh::connect(shard_count, settings.limits.mail_bytes_mark)
+        let ports = mesh::connect(shard_count, settings.sizes.mail_bytes_mark)
             .map_err(LaunchError::System)?;
         let doors = ports[0].doors();
         let (mut ports, bridging) = connect_bridges(&settings, ports, &doors)?;
@@ -193,7 +193,7 @@ impl Broker {
                 io: shared.io,
                 settings: settings.bridges.clone(),
                 broker_id: shared.broker_id,
-                packet_size_max: settings.limits.bridge_packet_size_max(),
+                packet_size_max: settings.sizes.bridge_packet_size_max(),
                 index,
                 end,
                 clock: shared.clock,
@@ -263,7 +263,7 @@ fn connect_bridges(
         let name = &settings.bridges[wrong.bridge].name;
         LaunchError::Rule(links::wrong_rule(&wrong, name))
     })?;
-    let (lanes, end) = bridge_lanes::connect(doors, settings.limits.mail_bytes_mark);
+    let (lanes, end) = bridge_lanes::connect(doors, settings.sizes.mail_bytes_mark);
     for (port, lanes) in ports.iter_mut().zip(lanes) {
         port.set_bridges(lanes);
     }
@@ -348,6 +348,7 @@ fn work_on<N: Network>(
     let shard_settings = ShardSettings {
         id: port.own(),
         shard_count: settings.shard_count(),
+        sizes: settings.sizes.clone(),
         limits: settings.limits.clone(),
         seed: shared.seed,
     };

@@ -10,20 +10,22 @@ use ringmq::codec::{
     Ack, Connack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Will, next_frame,
 };
 use ringmq::config::bridge::{BridgeProtocol, BridgeSettings, RemoteAddress, RuleSettings};
-use ringmq::limits::{Limits, TEXT_SIZE_CEILING};
+use ringmq::limits::{Limits, Sizes, TEXT_SIZE_CEILING};
 use ringmq::plugin::{ClientView, HookSet, Hooks, MessageEdit, Verdict};
 use ringmq::routing::bridge_mail::{FromBridges, InboundBatch, InboundMessage, ToBridges};
 use ringmq::time::Instant;
 use std::sync::Arc;
 use world::World;
 
-/// Limits that just hold together.
+/// Sizes and limits that just hold together.
+fn narrow_sizes() -> Sizes {
+    Sizes { arena_size: 4 << 10, arena_slots: 4, ..Sizes::default() }
+}
+
 fn narrow() -> Limits {
     Limits {
         packet_size_max: 1 << 10,
-        arena_size: 4 << 10,
         large_message_size: 512,
-        arena_slots: 4,
         sys_interval_ms: 0,
         ..Limits::default()
     }
@@ -34,7 +36,7 @@ fn bridged(shard_count: u16, limits: Limits) -> World {
     let forward = vec![RuleSettings::new("out/#")];
     let bridges = [BridgeSettings { forward, ..BridgeSettings::new("north") }];
     let index = Arc::new(ForwardIndex::compile(&bridges).expect("good rules"));
-    let mut world = World::new(shard_count, limits);
+    let mut world = World::sized(shard_count, narrow_sizes(), limits);
     world.shards.iter_mut().for_each(|shard| shard.set_bridges(index.clone()));
     world
 }
@@ -88,7 +90,7 @@ fn a_message_of_a_remote_that_is_larger_than_the_arena_is_refused_and_answered()
     world.subscribe(subscriber, "#", QoS::AtLeastOnce);
     world.settle();
     // A bridge's message has a trail, too.
-    let room = narrow().arena_size - "t".len() - EMPTY_TRAIL.len();
+    let room = narrow_sizes().arena_size - "t".len() - EMPTY_TRAIL.len();
     bring_in(&mut world, "t", &[room, room + 1, 1 << 20, 5]);
     let sizes: Vec<_> = world.messages(subscriber).iter().map(String::len).collect();
     assert_eq!(sizes, [room + 2, 5 + 2], "what has room arrives");
@@ -125,7 +127,7 @@ fn what_hooks_make_has_room_and_what_has_none_meets_no_hook() {
     let subscriber = world.client_on(0, "s");
     world.subscribe(subscriber, "#", QoS::AtMostOnce);
     world.settle();
-    bring_in(&mut world, "t", &[1, 2_000, limits.arena_size, 1]);
+    bring_in(&mut world, "t", &[1, 2_000, narrow_sizes().arena_size, 1]);
     let (yes, no) = (ReasonCode::Success, ReasonCode::ImplementationSpecificError);
     assert_eq!(answers(&mut world), [(1, yes), (2, yes), (3, no), (4, yes)]);
     let messages = world.messages(subscriber);
@@ -269,8 +271,8 @@ fn answers_of(link: &mut Link, version: ProtocolVersion) -> Vec<(&'static str, u
 #[test]
 fn what_a_bridge_announces_has_room_whatever_its_topic_becomes() {
     for arena_size in [4 << 10, 64 << 10, 100 << 10, 16 << 20, 1 << 30] {
-        let limits = Limits { arena_size, ..Limits::default() };
-        let room = limits.bridge_packet_size_max();
+        let sizes = Sizes { arena_size, ..Sizes::default() };
+        let room = sizes.bridge_packet_size_max();
         assert!(room >= arena_size / 4 && room <= arena_size);
         let has_room_for_topics = arena_size > 2 * TEXT_SIZE_CEILING;
         assert!(!has_room_for_topics || room + TEXT_SIZE_CEILING <= arena_size);

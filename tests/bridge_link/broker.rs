@@ -4,7 +4,7 @@ use ringmq::codec::{
     Ack, Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling,
     Subscribe, SubscribeFilters, SubscriptionOptions, next_frame,
 };
-use ringmq::limits::Limits;
+use ringmq::limits::{Limits, Sizes};
 use ringmq::shard::{Shard, ShardSettings};
 use ringmq::time::Instant;
 use ringmq::turn::memory::{Memory, SocketId};
@@ -38,7 +38,8 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) fn new(limits: Limits) -> Broker {
         let now = Instant(1_000);
-        let settings = ShardSettings { id: 0, shard_count: 1, limits, seed: 7 };
+        let settings =
+            ShardSettings { id: 0, shard_count: 1, sizes: Sizes::default(), limits, seed: 7 };
         Broker {
             now,
             shards: [Shard::new(settings, now)],

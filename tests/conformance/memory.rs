@@ -39,13 +39,13 @@ impl Memory {
             };
             key.set(&mut settings, value);
         }
-        if let Some(contradiction) = settings.limits.contradiction() {
+        if let Some(contradiction) = settings.limits.contradiction(&settings.sizes) {
             return Err(contradiction);
         }
         let now = Instant(1_000_000);
         let shard = |id| {
-            let limits = settings.limits.clone();
-            Shard::new(ShardSettings { id, shard_count, limits, seed: 7 }, now)
+            let (sizes, limits) = (settings.sizes.clone(), settings.limits.clone());
+            Shard::new(ShardSettings { id, shard_count, sizes, limits, seed: 7 }, now)
         };
         Ok(Memory {
             now,

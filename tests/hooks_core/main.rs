@@ -11,7 +11,7 @@ mod sessions;
 
 use hooks::Scripted;
 use ringmq::codec::{Packet, QoS};
-use ringmq::limits::Limits;
+use ringmq::limits::{Limits, Sizes};
 use ringmq::pipeline::STAGES;
 use world::World;
 
@@ -21,7 +21,11 @@ fn quiet() -> Limits {
 }
 
 fn hooked(shard_count: u16, limits: Limits, hooks: &Scripted) -> World {
-    let mut world = World::new(shard_count, limits);
+    hooked_sized(shard_count, Sizes::default(), limits, hooks)
+}
+
+fn hooked_sized(shard_count: u16, sizes: Sizes, limits: Limits, hooks: &Scripted) -> World {
+    let mut world = World::sized(shard_count, sizes, limits);
     let now = world.now;
     for shard in &mut world.shards {
         shard.set_hooks(now, Box::new(hooks.clone()));

@@ -1,13 +1,13 @@
 //! Messages at their origin and on their way to receivers.
 
-use super::{Got, Scripted, check_released, got, hooked, quiet, world};
+use super::{Got, Scripted, check_released, got, hooked, hooked_sized, quiet, world};
 use ringmq::bridge::ForwardIndex;
 use ringmq::codec::{
     Ack, ForwardedProperties, Packet, PacketId, Property, ProtocolVersion, Publish, QoS,
     ReasonCode, Will,
 };
 use ringmq::config::bridge::BridgeSettings;
-use ringmq::limits::Limits;
+use ringmq::limits::{Limits, Sizes};
 use ringmq::random::Random;
 use ringmq::routing::bridge_mail::{FromBridges, InboundBatch, InboundMessage};
 use std::sync::Arc;
@@ -376,19 +376,14 @@ const ROOM: usize = 380;
 
 #[test]
 fn in_a_tiny_arena_every_message_meets_its_hook_once_and_arrives_whole_in_order() {
-    let limits = Limits {
-        packet_size_max: 512,
-        arena_size: 2048,
-        arena_slots: 16,
-        large_message_size: 200,
-        filter_size_max: 100,
-        ..quiet()
-    };
+    let sizes = Sizes { arena_size: 2048, arena_slots: 16, ..Sizes::default() };
+    let limits =
+        Limits { packet_size_max: 512, large_message_size: 200, filter_size_max: 100, ..quiet() };
     let hooks =
         Scripted { publish: Some(|_, message| by_payload(message, ROOM)), ..Scripted::default() };
     let mut random = Random::new(5);
     for shard_count in [1, 2] {
-        let mut world = hooked(shard_count, limits.clone(), &hooks);
+        let mut world = hooked_sized(shard_count, sizes.clone(), limits.clone(), &hooks);
         hooks.log.borrow_mut().clear();
         let subscriber = world.client_on(usize::from(shard_count) - 1, "s");
         world.subscribe(subscriber, "t/#", QoS::ExactlyOnce);

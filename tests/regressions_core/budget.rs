@@ -3,7 +3,7 @@
 use crate::quiet;
 use crate::world::{V5, World};
 use ringmq::codec::{self, Connect, Packet, PacketId, Publish, QoS, ReasonCode};
-use ringmq::limits::{Limits, QueuePolicy};
+use ringmq::limits::{Limits, QueuePolicy, Sizes};
 
 /// A QoS 1 publish of so many bytes of payload.
 fn large_publish(topic: &str, payload_size: usize) -> Vec<u8> {
@@ -188,7 +188,7 @@ fn a_byte_behind_a_large_packet_holds_no_more_than_it_needs() {
 
 #[test]
 fn who_reads_gets_its_messages_though_the_absent_fill_the_store() {
-    let mut world = World::new(1, small_store());
+    let mut world = World::sized(1, small_sizes(), small_store());
     let publisher = world.connect("p", |_| ());
     fill_with_the_absent(&mut world, publisher);
     let reader = world.connect("reader", |c| c.session_expiry_s = Some(600));
@@ -202,6 +202,10 @@ fn who_reads_gets_its_messages_though_the_absent_fill_the_store() {
     assert_eq!(world.messages(reader).len(), 300);
 }
 
+pub(crate) fn small_sizes() -> Sizes {
+    Sizes { arena_size: 64 << 10, ..Sizes::default() }
+}
+
 pub(crate) fn small_store() -> Limits {
     Limits {
         packet_size_max: 16 << 10,
@@ -209,7 +213,6 @@ pub(crate) fn small_store() -> Limits {
         queue_bytes_max: 128 << 10,
         group_bytes_max: 128 << 10,
         shard_stored_bytes_max: 1 << 20,
-        arena_size: 64 << 10,
         ..quiet()
     }
 }
@@ -263,7 +266,8 @@ fn number_of(payload: &[u8]) -> u16 {
 #[test]
 fn of_the_absent_those_that_hold_most_lose_first_and_by_the_policy() {
     for policy in [QueuePolicy::DropNewest, QueuePolicy::DropOldest] {
-        let mut world = World::new(1, Limits { queue_policy: policy, ..small_store() });
+        let mut world =
+            World::sized(1, small_sizes(), Limits { queue_policy: policy, ..small_store() });
         let publisher = world.connect("p", |_| ());
         let names: Vec<String> = (0..18).map(|number| format!("small{number}")).collect();
         for name in names.iter().map(String::as_str).chain(["hoarder"]) {
@@ -313,8 +317,9 @@ fn of_the_absent_those_that_hold_most_lose_first_and_by_the_policy() {
 
 /// A reader whose network stands still, and a publisher; their shards are one or two.
 pub(crate) fn reader_and_publisher(shard_count: u16, limits: Limits) -> (World, usize, usize) {
-    let limits = Limits { queue_bytes_max: 1 << 20, mail_bytes_mark: 64 << 10, ..limits };
-    let mut world = World::new(shard_count, limits);
+    let limits = Limits { queue_bytes_max: 1 << 20, ..limits };
+    let sizes = Sizes { mail_bytes_mark: 64 << 10, ..small_sizes() };
+    let mut world = World::sized(shard_count, sizes, limits);
     let reader = world.client_with(0, "r", |c| c.session_expiry_s = Some(600));
     let publisher = world.client_on(usize::from(shard_count) - 1, "p");
     world.subscribe(reader, "t", QoS::AtLeastOnce);
@@ -381,8 +386,9 @@ fn who_takes_nothing_does_not_hold_publishers_for_long() {
 
 #[test]
 fn who_takes_nothing_and_goes_on_publishing_does_not_hold_the_others() {
-    let limits = Limits { queue_bytes_max: 1 << 20, mail_bytes_mark: 64 << 10, ..small_store() };
-    let mut world = World::new(1, limits);
+    let limits = Limits { queue_bytes_max: 1 << 20, ..small_store() };
+    let sizes = Sizes { mail_bytes_mark: 64 << 10, ..small_sizes() };
+    let mut world = World::sized(1, sizes, limits);
     let slow = world.client_with(0, "s", |_| ());
     let other = world.client_with(0, "o", |c| c.session_expiry_s = Some(600));
     let publisher = world.client_on(0, "p");

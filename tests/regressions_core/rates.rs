@@ -3,7 +3,7 @@
 use super::quiet;
 use super::world::World;
 use ringmq::codec::{Connect, Packet, ProtocolVersion, QoS, ReasonCode, next_frame};
-use ringmq::limits::Limits;
+use ringmq::limits::{Limits, Sizes};
 use ringmq::shard::{Arrival, ConnectionId, Shard, ShardSettings};
 use ringmq::time::Instant;
 
@@ -157,7 +157,10 @@ fn a_client_that_connects_too_often_is_banned_and_its_session_stays() {
     let limits =
         Limits { flapping_connects_max: 5, flapping_window_s: 10, flapping_ban_s: 60, ..quiet() };
     let now = Instant(1_000);
-    let mut shard = Shard::new(ShardSettings { id: 0, shard_count: 1, limits, seed: 7 }, now);
+    let mut shard = Shard::new(
+        ShardSettings { id: 0, shard_count: 1, sizes: Sizes::default(), limits, seed: 7 },
+        now,
+    );
     assert!(shard.wants_addresses());
     let mut told = Vec::new();
     for _ in 0..10 {
@@ -182,7 +185,10 @@ fn a_client_that_connects_too_often_is_banned_and_its_session_stays() {
 fn new_clients_are_turned_away_while_turns_lag_and_others_come_back() {
     let limits = Limits { turn_time_max_ms: 50, ..quiet() };
     let now = Instant(1_000);
-    let mut shard = Shard::new(ShardSettings { id: 0, shard_count: 1, limits, seed: 7 }, now);
+    let mut shard = Shard::new(
+        ShardSettings { id: 0, shard_count: 1, sizes: Sizes::default(), limits, seed: 7 },
+        now,
+    );
     let ask = |shard: &mut Shard, client_id| connect_as(shard, now, "192.0.2.1:1", client_id).0;
     assert_eq!(ask(&mut shard, "old"), ReasonCode::Success);
     (0..100).for_each(|_| shard.note_turn_time(100));

@@ -6,7 +6,7 @@ use ringmq::codec::{
     ForwardedProperties, Packet, PacketId, ProtocolVersion, Publish, QoS, RetainHandling,
     Subscribe, SubscribeFilters, SubscriptionOptions, put_user_property,
 };
-use ringmq::limits::Limits;
+use ringmq::limits::{Limits, Sizes};
 use ringmq::random::Random;
 use ringmq::shard::Counters;
 
@@ -106,8 +106,6 @@ fn outcome(seed: u64, in_a_read: usize) -> (Vec<String>, usize) {
     let limits = Limits {
         packet_size_max: 6_000,
         large_message_size: 4_000,
-        arena_size: 32 << 10,
-        arena_slots: 64,
         output_size_max: [700, 6_000, 64 << 10][random.below(3) as usize],
         shard_output_bytes_max: [70 << 10, 1 << 20][random.below(2) as usize],
         queue_messages_max: 40,
@@ -119,7 +117,8 @@ fn outcome(seed: u64, in_a_read: usize) -> (Vec<String>, usize) {
     // Where its answers fill its output, what it gets of its own depends on the order of both.
     let hears_itself = random.below(3) == 0 && limits.output_size_max > 6_000;
     let shard_count = 1 + random.below(2) as u16;
-    let mut world = World::new(shard_count, limits);
+    let sizes = Sizes { arena_size: 32 << 10, arena_slots: 64, ..Sizes::default() };
+    let mut world = World::sized(shard_count, sizes, limits);
     let version = [ProtocolVersion::V311, V5][random.below(2) as usize];
     let publisher = world.connect("publisher", |connect| connect.version = version);
     for number in 0..random.below(6) {

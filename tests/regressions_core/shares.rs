@@ -1,6 +1,6 @@
 //! Who loses at a limit of all: the address that holds most, and nobody who holds little.
 
-use crate::budget::{numbered, small_store, take_all};
+use crate::budget::{numbered, small_sizes, small_store, take_all};
 use crate::quiet;
 use crate::world::World;
 use ringmq::codec::{Packet, PacketId, ProtocolVersion, Publish, QoS, Will};
@@ -138,7 +138,11 @@ fn a_session_that_was_refused_for_another_reason_takes_no_place() {
 #[test]
 fn of_a_full_store_the_address_that_holds_most_loses_first() {
     for by_address in [true, false] {
-        let mut world = World::new(1, Limits { shares_by_address: by_address, ..small_store() });
+        let mut world = World::sized(
+            1,
+            small_sizes(),
+            Limits { shares_by_address: by_address, ..small_store() },
+        );
         let publisher = world.connect_from("10.0.0.2:1", "p", |_| ());
         let mut names = vec!["honest".to_owned()];
         names.extend((0..18).map(|number| format!("stranger-{number}")));

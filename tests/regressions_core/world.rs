@@ -5,7 +5,7 @@ use ringmq::codec::{
     RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions, TopicFilters, Unsubscribe,
     next_frame,
 };
-use ringmq::limits::Limits;
+use ringmq::limits::{Limits, Sizes};
 use ringmq::routing::bridge_mail::{FromBridges, ToBridges};
 use ringmq::session::BufferPool;
 use ringmq::shard::{ListenerId, Output, Shard, ShardSettings};
@@ -39,15 +39,25 @@ const GOODBYE: &[u8] = &[0xc0, 0];
 
 impl World {
     pub(crate) fn new(shard_count: u16, limits: Limits) -> World {
-        World::with_lanes(usize::MAX, shard_count, limits)
+        World::sized(shard_count, Sizes::default(), limits)
+    }
+
+    /// Of shards of these sizes.
+    pub(crate) fn sized(shard_count: u16, sizes: Sizes, limits: Limits) -> World {
+        World::made(usize::MAX, shard_count, sizes, limits)
     }
 
     /// With lanes that have room for so many items.
     pub(crate) fn with_lanes(lane_room: usize, shard_count: u16, limits: Limits) -> World {
-        assert_eq!(limits.contradiction(), None);
+        World::made(lane_room, shard_count, Sizes::default(), limits)
+    }
+
+    fn made(lane_room: usize, shard_count: u16, sizes: Sizes, limits: Limits) -> World {
+        assert_eq!(limits.contradiction(&sizes), None);
         let now = Instant(1_000);
         let shard = |id| {
-            Shard::new(ShardSettings { id, shard_count, limits: limits.clone(), seed: 7 }, now)
+            let (sizes, limits) = (sizes.clone(), limits.clone());
+            Shard::new(ShardSettings { id, shard_count, sizes, limits, seed: 7 }, now)
         };
         World {
             now,

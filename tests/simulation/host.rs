@@ -63,6 +63,7 @@ impl Host {
         let settings = ShardSettings {
             id,
             shard_count: env.scenario.shard_count as u16,
+            sizes: env.scenario.sizes.clone(),
             limits: env.scenario.limits.clone(),
             seed,
         };

@@ -1,7 +1,7 @@
 //! What a seed decides once: shards, clients, limits.
 
 use crate::dice::Dice;
-use ringmq::limits::{Limits, QueuePolicy};
+use ringmq::limits::{Limits, QueuePolicy, Sizes};
 
 /// A capacity that no lane of a run reaches.
 pub(crate) const UNFILLED: usize = 1 << 20;
@@ -27,6 +27,7 @@ pub(crate) struct Scenario {
     pub is_shut_down: bool,
     /// How many connections of a hundred have a transport.
     pub transport_percent: usize,
+    pub sizes: Sizes,
     pub limits: Limits,
 }
 
@@ -35,11 +36,17 @@ impl Scenario {
         let is_ample = dice.chance(60);
         let shard_count = *dice.pick(&[1, 1, 2, 2, 2, 3, 4, 5, 8]);
         let packet_size_max = *dice.pick(&[2048, 8192, 65_536]);
-        let mut limits = pressing(dice, packet_size_max);
+        let sizes = Sizes {
+            arena_size: packet_size_max * dice.between(4, 16),
+            arena_slots: *dice.pick(&[1, 2, 8, 512]),
+            route_cache_max: *dice.pick(&[1, 4, 1000]),
+            mail_bytes_mark: *dice.pick(&[1, 300, 5000, 4 << 20]),
+        };
+        let mut limits = pressing(dice, packet_size_max, &sizes);
         if !is_ample {
             tighten(dice, &mut limits);
         }
-        assert_eq!(limits.contradiction(), None);
+        assert_eq!(limits.contradiction(&sizes), None);
         let payload_size_max = match packet_size_max {
             2048 => *dice.pick(&[40, 400]),
             8192 => *dice.pick(&[40, 4000]),
@@ -58,14 +65,14 @@ impl Scenario {
             is_shut_down: dice.chance(20),
             transport_percent: *dice.pick(&[0, 0, 0, 40, 100]),
             payload_size_max,
+            sizes,
             limits,
         }
     }
 }
 
 /// Limits that make others wait, but lose nothing.
-fn pressing(dice: &mut Dice, packet_size_max: usize) -> Limits {
-    let arena_size = packet_size_max * dice.between(4, 16);
+fn pressing(dice: &mut Dice, packet_size_max: usize, sizes: &Sizes) -> Limits {
     let output_size_max = *dice.pick(&[64, 200, 2000, 256 << 10]);
     Limits {
         packet_size_max,
@@ -86,11 +93,7 @@ fn pressing(dice: &mut Dice, packet_size_max: usize) -> Limits {
         subscriptions_per_client_max: 1000,
         overlapping_subscriptions_max: *dice.pick(&[64, 256]),
         turn_steps_max: *dice.pick(&[1, 3, 20, 200, 50_000, 50_000]),
-        mail_bytes_mark: *dice.pick(&[1, 300, 5000, 4 << 20]),
-        arena_size,
-        arena_slots: *dice.pick(&[1, 2, 8, 512]),
-        large_message_size: *dice.pick(&[64, 512, 1 << 20]).min(&(arena_size / 4)),
-        route_cache_max: *dice.pick(&[1, 4, 1000]),
+        large_message_size: *dice.pick(&[64, 512, 1 << 20]).min(&(sizes.arena_size / 4)),
         shard_stored_bytes_max: 1 << 30,
         shard_output_bytes_max: 1 << 30,
         group_messages_max: 1 << 20,

@@ -170,7 +170,7 @@ impl World {
         let gauges = shard.gauges();
         // A large message is counted from the moment it is admitted.
         let has_large = limits.large_message_size < limits.packet_size_max;
-        let large = if has_large { limits.arena_size } else { 0 };
+        let large = if has_large { self.env.scenario.sizes.arena_size } else { 0 };
         let groups_most = gauges.shared_groups * limits.group_messages_max;
         let bounds = [
             ("group backlog", gauges.group_backlog, groups_most),
@@ -193,8 +193,8 @@ impl World {
             ("routes", gauges.route_bytes, limits.metadata_routes_max()),
             ("retained", gauges.retained_messages, limits.retained_messages_max),
             ("retained bytes", gauges.retained_bytes, limits.retained_bytes_max),
-            ("arena", gauges.arena_used, limits.arena_size),
-            ("arena slots", gauges.arena_held as usize, limits.arena_slots),
+            ("arena", gauges.arena_used, self.env.scenario.sizes.arena_size),
+            ("arena slots", gauges.arena_held as usize, self.env.scenario.sizes.arena_slots),
             ("sessions", gauges.sessions, limits.sessions_max),
             ("connections", gauges.connections, limits.connections_max),
             (

@@ -8,6 +8,7 @@ pub static KEYS: &[Key] = &[
         name: "listen",
         group: Group::Network,
         kind: Kind::Addresses,
+        effect: Effect::Restart,
         explanation: "Where clients connect. Anyone who reaches it may publish and subscribe. [::] is IPv6 only; port 0: any free one.",
         get: |settings| Value::Addresses(settings.listen.clone()),
         set: |settings, value| {
@@ -19,6 +20,7 @@ pub static KEYS: &[Key] = &[
         name: "connections_max",
         group: Group::Network,
         kind: count(1, 10_000_000),
+        effect: Effect::Restart,
         explanation: "Connections of the whole broker; each needs an open file.",
         get: |settings| Value::Number(settings.connections_max as u64),
         set: |settings, value| {
@@ -42,6 +44,7 @@ pub static KEYS: &[Key] = &[
         name: "bridges_from",
         group: Group::Network,
         kind: Kind::Networks,
+        effect: Effect::Reload,
         explanation: "Where brokers are whose bridges are believed where a message has been: by 5.0, loops with others end by content.",
         get: |settings| Value::Networks(settings.limits.bridges_from.clone()),
         set: |settings, value| {
@@ -82,6 +85,7 @@ pub static KEYS: &[Key] = &[
         name: "shutdown_max_ms",
         group: Group::Network,
         kind: Kind::Time { unit: Milliseconds, min: 1_000, max: 3_600_000 },
+        effect: Effect::Restart,
         explanation: "Time that the broker takes at most to end: clients get what waits for them. Below what ends it by force.",
         get: |settings| Value::Number(settings.shutdown_max_ms),
         set: |settings, value| settings.shutdown_max_ms = number(&value),
@@ -108,6 +112,7 @@ pub static KEYS: &[Key] = &[
         name: "tcp_rto_max_ms",
         group: Group::Network,
         kind: Kind::Time { unit: Milliseconds, min: 1_000, max: 120_000 },
+        effect: Effect::Restart,
         explanation: "Longest time between two retransmissions, so within which a client that reads again is noticed (Linux 6.15).",
         get: |settings| Value::Number(settings.tcp.rto_max_ms.into()),
         set: |settings, value| settings.tcp.rto_max_ms = number(&value),
@@ -116,6 +121,7 @@ pub static KEYS: &[Key] = &[
         name: "tcp_user_timeout_ms",
         group: Group::Network,
         kind: Kind::Time { unit: Milliseconds, min: 10_000, max: 604_800_000 },
+        effect: Effect::Restart,
         explanation: "Time that a connection may take nothing of what was sent to it (some 15 minutes with a closed window).",
         get: |settings| Value::Number(settings.tcp.user_timeout_ms.into()),
         set: |settings, value| settings.tcp.user_timeout_ms = number(&value),
@@ -124,6 +130,7 @@ pub static KEYS: &[Key] = &[
         name: "cores",
         group: Group::Workers,
         kind: Kind::Cores,
+        effect: Effect::Restart,
         explanation: "The cores that workers are pinned to. \"all\": every core that the process may use.",
         get: |settings| Value::Cores(settings.cores.clone()),
         set: |settings, value| {
@@ -141,6 +148,7 @@ pub static KEYS: &[Key] = &[
         name: "io",
         group: Group::Workers,
         kind: Kind::Choice(IoMode::WORDS),
+        effect: Effect::Restart,
         explanation: "How the kernel is asked for input and output. auto: io_uring, or epoll with a warning where that is refused.",
         get: |settings| settings.io.word(),
         set: |settings, value| settings.io = IoMode::from_word(&value),
@@ -149,6 +157,7 @@ pub static KEYS: &[Key] = &[
         name: "wait",
         group: Group::Workers,
         kind: Kind::Choice(WaitMode::WORDS),
+        effect: Effect::Restart,
         explanation: "How an idle worker waits. spin never sleeps: only for cores that belong to the broker alone.",
         get: |settings| settings.wait.word(),
         set: |settings, value| settings.wait = WaitMode::from_word(&value),
@@ -169,6 +178,7 @@ pub static KEYS: &[Key] = &[
         name: "stall_action",
         group: Group::Workers,
         kind: Kind::Choice(StallAction::WORDS),
+        effect: Effect::Restart,
         explanation: "What follows: the process ends with exit code 3, for its supervisor to start it again, or the others go on.",
         get: |settings| settings.stall_action.word(),
         set: |settings, value| settings.stall_action = StallAction::from_word(&value),
@@ -350,6 +360,7 @@ pub static KEYS: &[Key] = &[
         name: "queue_policy",
         group: Group::Queues,
         kind: Kind::Choice(QueuePolicy::WORDS),
+        effect: Effect::Reload,
         explanation: "What a full queue does once it holds no QoS 0 message: refuse the new one, or drop the oldest.",
         get: |settings| settings.limits.queue_policy.word(),
         set: |settings, value| settings.limits.queue_policy = QueuePolicy::from_word(&value),
@@ -399,6 +410,7 @@ pub static KEYS: &[Key] = &[
         name: "data_dir",
         group: Group::Memory,
         kind: Kind::Text { size_min: 1, size_max: 4_096 },
+        effect: Effect::Restart,
         explanation: "Folder for what outlives the process: the logs and client ids of bridges, below bridges/NAME. Made when it is needed.",
         get: |settings| Value::Text(settings.data_dir.display().to_string()),
         set: |settings, value| {
@@ -412,13 +424,13 @@ pub static KEYS: &[Key] = &[
         size(0, 16 * TIB),
         "Memory of the whole process, sockets included; near it nothing grows, nobody new is let in. 0: 3/4 of what may be used."
     ),
-    limit!(
+    capacity!(
         Memory,
         arena_size,
         size(64 * KIB, 64 * GIB),
         "Ring of the messages on their way; touched only as far as used."
     ),
-    limit!(
+    capacity!(
         Memory,
         arena_slots,
         Kind::PowerOfTwo { min: 64, max: 1 << 24 },
@@ -430,13 +442,13 @@ pub static KEYS: &[Key] = &[
         size(KIB, PACKET_SIZE_CEILING as u64),
         "From this size on, a message has an allocation of its own and is sent without a copy."
     ),
-    limit!(
+    capacity!(
         Memory,
         route_cache_max,
         count(1, 16_777_216),
         "Topics whose subscribers are remembered."
     ),
-    limit!(
+    capacity!(
         Memory,
         mail_bytes_mark,
         size(4 * KIB, GIB),
@@ -477,6 +489,7 @@ pub static KEYS: &[Key] = &[
         name: "log_level",
         group: Group::Reports,
         kind: Kind::Choice(LogLevel::WORDS),
+        effect: Effect::Restart,
         explanation: "What is written to stderr; debug has a line for each connection.",
         get: |settings| settings.log_level.word(),
         set: |settings, value| settings.log_level = LogLevel::from_word(&value),
@@ -485,6 +498,7 @@ pub static KEYS: &[Key] = &[
         name: "log_format",
         group: Group::Reports,
         kind: Kind::Choice(LogFormat::WORDS),
+        effect: Effect::Restart,
         explanation: "human: lines to read; json: one object a line.",
         get: |settings| settings.log_format.word(),
         set: |settings, value| settings.log_format = LogFormat::from_word(&value),

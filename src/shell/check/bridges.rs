@@ -7,14 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use super::{Finding, Level};
 use crate::config::bridge::RemoteAddress;
 use crate::config::{BridgeSettings, Settings};
-use crate::limits::{Limits, Size, TEXT_SIZE_CEILING};
+use crate::limits::{Size, Sizes, TEXT_SIZE_CEILING};
 
 const SUBJECT: &str = "bridges";
 
 /// What is wrong with each, and with two of them together.
 pub(super) fn check(settings: &Settings) -> Vec<Finding> {
-    let Settings { bridges, limits, listen, .. } = settings;
-    let mut findings: Vec<_> = bridges.iter().filter_map(|one| judge(one, limits)).collect();
+    let Settings { bridges, sizes, listen, .. } = settings;
+    let mut findings: Vec<_> = bridges.iter().filter_map(|one| judge(one, sizes)).collect();
     findings.extend(bridges.iter().filter_map(|bridge| judge_addresses(bridge, listen)));
     findings.extend(find_rivals(bridges));
     findings
@@ -109,8 +109,8 @@ fn place(bridge: &BridgeSettings) -> String {
     }
 }
 
-fn judge(bridge: &BridgeSettings, limits: &Limits) -> Option<Finding> {
-    let (asked, room) = (bridge.packet_size_max, limits.bridge_packet_size_max());
+fn judge(bridge: &BridgeSettings, sizes: &Sizes) -> Option<Finding> {
+    let (asked, room) = (bridge.packet_size_max, sizes.bridge_packet_size_max());
     if asked <= room {
         return None;
     }
@@ -120,7 +120,7 @@ fn judge(bridge: &BridgeSettings, limits: &Limits) -> Option<Finding> {
         place(bridge),
         bridge.name,
         Size(asked as u64),
-        Size(limits.arena_size as u64),
+        Size(sizes.arena_size as u64),
         Size(room as u64)
     );
     let needed = Size((asked + TEXT_SIZE_CEILING).next_multiple_of(1 << 10) as u64);
@@ -195,22 +195,22 @@ mod tests {
 
     #[test]
     fn a_bridge_that_may_bring_more_than_the_arena_takes_is_a_warning() {
-        let limits = Limits::DEFAULT;
-        let room = limits.bridge_packet_size_max();
+        let sizes = Sizes::DEFAULT;
+        let room = sizes.bridge_packet_size_max();
         let bridge = |packet_size_max| BridgeSettings {
             packet_size_max,
             file: "here.toml".to_owned(),
             line: 7,
             ..BridgeSettings::new("north")
         };
-        assert_eq!(judge(&bridge(room), &limits), None);
-        let finding = judge(&bridge(room + 1), &limits).expect("a warning");
+        assert_eq!(judge(&bridge(room), &sizes), None);
+        let finding = judge(&bridge(room + 1), &sizes).expect("a warning");
         assert_eq!(finding.level, Level::Warn);
         for words in ["here.toml, line 7", "bridge north", "packet_size_max", "arena_size (16MiB)"]
         {
             assert!(finding.what.contains(words), "{finding:?}");
         }
-        let wider = Limits { arena_size: 17 << 20, ..limits };
+        let wider = Sizes { arena_size: 17 << 20, ..sizes };
         assert!(finding.remedy.contains("raise arena_size to 16385KiB"), "{finding:?}");
         assert_eq!(judge(&bridge(room + 1), &wider), None);
     }

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringmq::limits::Limits;
+use ringmq::limits::{Limits, Sizes};
 use ringmq::shard::{Shard, ShardId, ShardSettings};
 use ringmq::time::Instant;
 use ringmq::turn::memory::{Memory, SocketId};
@@ -73,6 +73,7 @@ fn put_filter(detail: u8, has_options: bool, body: &mut Vec<u8>) {
 
 struct World {
     now: Instant,
+    sizes: Sizes,
     limits: Limits,
     shards: Vec<Shard>,
     memory: Memory,
@@ -83,6 +84,12 @@ impl World {
     fn new(input: &mut Input<'_>) -> World {
         let shard_count = 1 + input.byte() % 3;
         let small = 1 << (input.byte() % 8);
+        let sizes = Sizes {
+            arena_size: 4096 * (1 + input.byte() % 4),
+            arena_slots: 4,
+            route_cache_max: small,
+            mail_bytes_mark: 16 * small,
+        };
         let limits = Limits {
             packet_size_max: 1024,
             receive_max: small as u16,
@@ -97,11 +104,7 @@ impl World {
             subscriptions_per_client_max: small,
             sessions_max: 6,
             connections_max: 6,
-            mail_bytes_mark: 16 * small,
-            arena_size: 4096 * (1 + input.byte() % 4),
-            arena_slots: 4,
             large_message_size: 512,
-            route_cache_max: small,
             shard_stored_bytes_max: 16_384,
             shard_output_bytes_max: 64 * small + 2048,
             shard_frames_bytes_max: 2048,
@@ -116,17 +119,19 @@ impl World {
             sys_interval_ms: 0,
             ..Limits::default()
         };
-        assert_eq!(limits.contradiction(), None);
+        assert_eq!(limits.contradiction(&sizes), None);
         let now = Instant(1);
         let shards = (0..shard_count)
             .map(|id| {
                 let (id, shard_count) = (id as ShardId, shard_count as u16);
-                let settings = ShardSettings { id, shard_count, limits: limits.clone(), seed: 1 };
+                let (sizes, limits) = (sizes.clone(), limits.clone());
+                let settings = ShardSettings { id, shard_count, sizes, limits, seed: 1 };
                 Shard::new(settings, now)
             })
             .collect();
         World {
             now,
+            sizes,
             limits,
             shards,
             memory: Memory::new(shard_count, LANE_CAPACITY, usize::MAX),
@@ -208,16 +213,16 @@ impl World {
     }
 
     fn check_bounds(&mut self) {
-        let limits = &self.limits;
+        let (sizes, limits) = (&self.sizes, &self.limits);
         for shard in &mut self.shards {
             let gauges = shard.gauges();
-            assert!(gauges.stored_bytes <= limits.shard_stored_bytes_max + limits.arena_size);
+            assert!(gauges.stored_bytes <= limits.shard_stored_bytes_max + sizes.arena_size);
             assert!(gauges.frame_bytes <= limits.shard_frames_bytes_max);
             assert!(gauges.connect_bytes <= limits.shard_connects_bytes_max);
             assert!(gauges.will_bytes <= limits.shard_wills_bytes_max);
             assert!(gauges.retained_messages <= limits.retained_messages_max);
             assert!(gauges.retained_bytes <= limits.retained_bytes_max);
-            assert!(gauges.arena_used <= limits.arena_size);
+            assert!(gauges.arena_used <= sizes.arena_size);
             assert!(gauges.sessions <= limits.sessions_max);
             assert!(gauges.connections <= limits.connections_max);
             assert_eq!(shard.counters().stale_reads, 0);
