@@ -106,7 +106,8 @@ pub trait Network {
     fn next_event(&mut self, now: Instant) -> Option<Event<'_>>;
 }
 
-/// What the world did. Bytes are lent until the next call.
+/// What the world did. Bytes are lent until the next call, and whoever borrows them may change them: no other event has
+/// them, and nothing is received there meanwhile.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A connection on one of the listeners.
@@ -121,7 +122,7 @@ pub enum Event<'a> {
     },
     Received {
         owner: u64,
-        bytes: &'a [u8],
+        bytes: &'a mut [u8],
     },
     /// All of it was sent.
     Sent {

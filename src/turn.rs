@@ -24,7 +24,7 @@ pub trait World {
     /// What a connection comes and goes through.
     type Socket;
 
-    /// The next event since the last turn; `None`: that was all. Bytes are lent until the next call.
+    /// The next event since the last turn; `None`: that was all. Bytes are lent until the next call; the shard may change them.
     fn next_event(&mut self) -> Option<Event<'_, Self::Socket>>;
 
     /// The next item that another shard has put into this lane; `None`: that was all, or what is left arrived meanwhile. Once
@@ -83,7 +83,7 @@ pub trait World {
 
     /// Some of what a connection's socket holds already, at most `size_max` bytes; `None`: nothing is left. Bytes are lent until
     /// the next call. All events of the turn were taken before.
-    fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&[u8]>;
+    fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&mut [u8]>;
 
     /// How a connection is read from now on.
     fn read(&mut self, connection: ConnectionId, mode: ReadMode);
@@ -131,7 +131,7 @@ pub enum Event<'a, S> {
     AcceptFailed,
     Received {
         connection: ConnectionId,
-        bytes: &'a [u8],
+        bytes: &'a mut [u8],
     },
     /// All of it.
     Sent {
@@ -342,7 +342,7 @@ fn take_bridge_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
 }
 
 fn take_adoptions<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
-    while let Some(Adoption { socket, listener, bytes, deadline }) = world.next_adoption() {
+    while let Some(Adoption { socket, listener, mut bytes, deadline }) = world.next_adoption() {
         // One without bytes was sent here for a place; it goes nowhere else.
         let peer = world.is_over(&socket).then(|| world.addresses(&socket, false).peer);
         if let Some(peer) = peer
@@ -352,7 +352,7 @@ fn take_adoptions<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
             continue;
         }
         if let Some(connection) = open(shard, world, now, socket, listener, Some(deadline)) {
-            shard.handle_bytes(now, connection, &bytes);
+            shard.handle_bytes(now, connection, &mut bytes);
         }
     }
 }

@@ -204,10 +204,10 @@ impl World for Wires {
             let mut last = std::mem::replace(&mut self.lent, bytes);
             last.clear();
             self.spare.push(last);
-            return Some(Event::Received { connection, bytes: &self.lent });
+            return Some(Event::Received { connection, bytes: &mut self.lent });
         }
         if let Some(read) = self.due.pop_front() {
-            let (connection, bytes) = &self.written[read];
+            let (connection, bytes) = &mut self.written[read];
             return Some(Event::Received { connection: *connection, bytes });
         }
         std::mem::take(&mut self.is_opening)
@@ -238,7 +238,7 @@ impl World for Wires {
         panic!("there is no other shard");
     }
 
-    fn read_rest(&mut self, _: ConnectionId, _: usize) -> Option<&[u8]> {
+    fn read_rest(&mut self, _: ConnectionId, _: usize) -> Option<&mut [u8]> {
         None
     }
 

@@ -19,7 +19,6 @@ use ringmq::time::Instant;
 use ringmq::turn::memory::Lanes;
 use ringmq::turn::{Adoption, Event, World, turn};
 use std::collections::VecDeque;
-use std::rc::Rc;
 
 const NOW: Instant = Instant(1);
 const SEED: u64 = 1;
@@ -76,8 +75,10 @@ impl Point {
 struct Model {
     shards: Vec<Shard>,
     lanes: Lanes<()>,
-    /// By shard: what its clients write in the next turn, and what of its outputs has left.
-    written: Vec<VecDeque<(ConnectionId, Rc<[u8]>)>>,
+    /// What each publisher writes again and again.
+    reads: Vec<Vec<u8>>,
+    /// By shard: the connections that write in the next turn, with the index of what they write, and the outputs that have left.
+    written: Vec<VecDeque<(ConnectionId, usize)>>,
     sent: Vec<VecDeque<(ConnectionId, Output)>>,
     hash: KeyedHash,
     partitions: Partitions,
@@ -88,7 +89,8 @@ struct Model {
 struct Source {
     shard: usize,
     connection: ConnectionId,
-    bytes: Rc<[u8]>,
+    /// The index of that receive.
+    read: usize,
     messages: usize,
 }
 
@@ -102,7 +104,7 @@ fn main() {
     let mut expected = 0;
     while expected < point.count {
         for source in &sources {
-            model.written[source.shard].push_back((source.connection, source.bytes.clone()));
+            model.written[source.shard].push_back((source.connection, source.read));
             expected += source.messages * point.receivers;
         }
         model.round();
@@ -145,6 +147,7 @@ impl Model {
         let mut model = Model {
             shards: (0..point.shards).map(shard).collect(),
             lanes: Lanes::new(point.shards, usize::MAX),
+            reads: Vec::new(),
             written: vec![VecDeque::new(); point.shards],
             sent: (0..point.shards).map(|_| VecDeque::new()).collect(),
             hash: KeyedHash::new(SEED),
@@ -209,7 +212,8 @@ impl Model {
             Packet::Publish(publish).encode(VERSION, &mut bytes);
             messages += 1;
         }
-        Source { shard, connection, bytes: bytes.into(), messages }
+        self.reads.push(bytes);
+        Source { shard, connection, read: self.reads.len() - 1, messages }
     }
 
     /// A client whose session belongs to `shard`.
@@ -226,7 +230,7 @@ impl Model {
         Connect::new(VERSION, &client_id).encode(&mut bytes);
         let own = &mut self.shards[shard];
         let connection = own.handle_open(NOW, Arrival::default()).expect("room for a connection");
-        own.handle_bytes(NOW, connection, &bytes);
+        own.handle_bytes(NOW, connection, &mut bytes);
         connection
     }
 
@@ -242,7 +246,7 @@ impl Model {
         };
         let mut bytes = Vec::new();
         subscribe.encode(VERSION, &mut bytes);
-        self.shards[shard].handle_bytes(NOW, connection, &bytes);
+        self.shards[shard].handle_bytes(NOW, connection, &mut bytes);
     }
 
     /// Turns until nothing moves.
@@ -264,9 +268,9 @@ impl Model {
         let mut world = Place {
             own: own as ShardId,
             lanes: &mut self.lanes,
+            reads: &mut self.reads,
             written: &mut self.written[own],
             sent: &mut self.sent[own],
-            lent: None,
             has_moved: false,
         };
         turn(&mut self.shards[own], &mut world, NOW);
@@ -282,9 +286,9 @@ impl Model {
 struct Place<'a> {
     own: ShardId,
     lanes: &'a mut Lanes<()>,
-    written: &'a mut VecDeque<(ConnectionId, Rc<[u8]>)>,
+    reads: &'a mut [Vec<u8>],
+    written: &'a mut VecDeque<(ConnectionId, usize)>,
     sent: &'a mut VecDeque<(ConnectionId, Output)>,
-    lent: Option<Rc<[u8]>>,
     has_moved: bool,
 }
 
@@ -296,9 +300,9 @@ impl World for Place<'_> {
             self.has_moved = true;
             return Some(Event::Sent { connection, output });
         }
-        let (connection, bytes) = self.written.pop_front()?;
+        let (connection, read) = self.written.pop_front()?;
         self.has_moved = true;
-        Some(Event::Received { connection, bytes: self.lent.insert(bytes) })
+        Some(Event::Received { connection, bytes: &mut self.reads[read] })
     }
 
     fn next_mail(&mut self, lane: Lane) -> Option<(ShardId, Mail)> {
@@ -321,7 +325,7 @@ impl World for Place<'_> {
 
     fn hand_over(&mut self, _: ShardId, _: Adoption<()>) {}
 
-    fn read_rest(&mut self, _: ConnectionId, _: usize) -> Option<&[u8]> {
+    fn read_rest(&mut self, _: ConnectionId, _: usize) -> Option<&mut [u8]> {
         None
     }
 

@@ -376,7 +376,7 @@ impl Network for Epoll {
             let Some(key) = self.ready.pop_front() else { break };
             match self.serve(key) {
                 Some(Served::Received { owner, size }) => {
-                    return Some(Event::Received { owner, bytes: &self.buffer[..size] });
+                    return Some(Event::Received { owner, bytes: &mut self.buffer[..size] });
                 }
                 Some(Served::Sent { owner, output }) => return Some(Event::Sent { owner, output }),
                 Some(Served::Ended { owner, is_read_out, error }) => {

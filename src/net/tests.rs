@@ -46,7 +46,7 @@ pub(super) struct Rig<N> {
     pub(super) keys: Vec<SocketKey>,
     pub(super) received: HashMap<u64, Vec<u8>>,
     pub(super) sent: Vec<u64>,
-    ended: Vec<u64>,
+    pub(super) ended: Vec<u64>,
     /// Of each connection, where it came in.
     listeners: Vec<ListenerId>,
     accept_errors: usize,
@@ -103,6 +103,8 @@ impl<N: TestNetwork> Rig<N> {
                 Event::Received { owner, bytes } => {
                     assert!(!self.ended.contains(&owner), "bytes after the end");
                     self.received.entry(owner).or_default().extend_from_slice(bytes);
+                    // They are this event's alone: what others receive is not touched.
+                    bytes.fill(0xAA);
                     echoes.push(owner);
                 }
                 Event::Sent { owner, output } => {

@@ -36,8 +36,8 @@ use crate::config::Settings;
 use crate::shard::{Output, ReadMode};
 use crate::system::kernel;
 use crate::time::Instant;
-use buffers::ReceiveBuffers;
-use send::InFlight;
+use buffers::{Loan, ReceiveBuffers};
+use send::{InFlight, Sending};
 use sockets::{Receive, Socket};
 
 use super::acceptor::Acceptor;
@@ -82,19 +82,19 @@ impl From<&Settings> for RingSettings {
 pub struct Ring {
     uring: IoUring,
     buffers: ManuallyDrop<ReceiveBuffers>,
-    sockets: ManuallyDrop<Table<Socket>>,
+    sockets: Table<Socket>,
     acceptors: Vec<Acceptor>,
     bell: Option<Arc<EventFd>>,
     bell_armed: bool,
     /// Receives to submit with the next wait, after the buffers were given back. Stale keys are skipped.
     receives: Vec<SocketKey>,
-    #[allow(clippy::vec_box)] // the boxes go in and out of sockets: what they hold must not move
-    spare_sends: Vec<Box<InFlight>>,
+    #[expect(clippy::vec_box, reason = "a box goes to the kernel as it is")]
+    spare_sends: Vec<Box<Sending>>,
     /// Completions taken from the kernel, those before `next` worked off.
     completions: Vec<cqueue::Entry>,
     next: usize,
-    /// The buffer that the last event lent out.
-    lent: Option<u16>,
+    /// What the last event lent out.
+    lent: Option<Loan>,
     /// Operations whose last completion is still to come, requests to cancel not counted: they hold nothing.
     in_flight: usize,
     receive_rearms: u64,
@@ -125,7 +125,7 @@ impl Ring {
         Ok(Ring {
             uring,
             buffers: ManuallyDrop::new(buffers.map_err(NetworkError::Buffers)?),
-            sockets: ManuallyDrop::new(Table::default()),
+            sockets: Table::default(),
             acceptors: Vec::new(),
             bell: None,
             bell_armed: false,
@@ -291,9 +291,9 @@ impl Ring {
     /// All of `output` but its first `sent` bytes.
     fn begin_send(&mut self, key: SocketKey, output: Output, sent: usize) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        let mut send = self.spare_sends.pop().unwrap_or_else(|| Box::new(InFlight::new()));
-        send.begin(output, sent);
-        let entry = send.submission(socket.fd.as_raw_fd());
+        let mut send = self.spare_sends.pop().unwrap_or_else(|| Box::new(Sending::new()));
+        send.fill(output, sent);
+        let (send, entry) = InFlight::begin(send, socket.fd.as_raw_fd());
         socket.send = Some(send);
         self.submit_operation(entry, Token::Send(key));
     }
@@ -315,9 +315,7 @@ impl Ring {
     }
 
     fn enter(&mut self, now: Instant, timeout: Option<Duration>) {
-        if let Some(buffer) = self.lent.take() {
-            self.buffers.give_back(buffer);
-        }
+        self.end_loan();
         self.buffers.publish();
         self.arm(now);
         let unread = self.next < self.completions.len();
@@ -343,6 +341,13 @@ impl Ring {
     fn has_submissions(&mut self) -> bool {
         let submissions = self.uring.submission();
         !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow()
+    }
+
+    /// What the last event lent out goes back.
+    fn end_loan(&mut self) {
+        if let Some(loan) = self.lent.take() {
+            self.buffers.give_back(loan);
+        }
     }
 
     /// Submits everything that has ended by itself and should go on.
@@ -422,8 +427,8 @@ impl Ring {
     fn push(&mut self, entry: squeue::Entry) {
         loop {
             // SAFETY: needed because an entry may name memory. Sound because the memory of a receive is in `buffers` and
-            // that of a send in the boxed `InFlight` of its socket; both stay in place until the last completion of that
-            // operation, also when the ring is dropped. The other operations name no memory.
+            // that of a send in the `InFlight` of its socket; both stay in place, and neither is borrowed, until the last
+            // completion of that operation, also when the ring is dropped. The other operations name no memory.
             if unsafe { self.uring.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -472,15 +477,12 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if !self.settle() {
-            // The kernel may still write to the one and read from the other.
+            // The kernel may still write to them. What it reads from an `InFlight` leaks with that.
             return;
         }
-        // SAFETY: needed because leaking them is the alternative. Sound because nothing is in flight, and neither is
-        // used again.
-        unsafe {
-            ManuallyDrop::drop(&mut self.sockets);
-            ManuallyDrop::drop(&mut self.buffers);
-        }
+        // SAFETY: needed because leaking them is the alternative. Sound because nothing is in flight, and they are not used
+        // again.
+        unsafe { ManuallyDrop::drop(&mut self.buffers) };
     }
 }
 

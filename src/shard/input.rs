@@ -38,8 +38,9 @@ pub(super) enum Step {
 }
 
 impl Shard {
-    /// Bytes received, in order. Takes all; keeps what it cannot use yet.
-    pub fn handle_bytes(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
+    /// Bytes received, in order. Takes all; keeps what it cannot use yet. What `bytes` holds afterwards is not fixed.
+    pub fn handle_bytes(&mut self, now: Instant, id: ConnectionId, bytes: &mut [u8]) {
+        let bytes = &*bytes;
         self.counters.bytes_received += bytes.len() as u64;
         let Some(connection) = self.clients.connection(id) else { return };
         if let ConnectionState::Closing(Closing { ignored }) = &mut connection.state {

@@ -297,13 +297,13 @@ impl<N: Network> World for NetWorld<N> {
         self.net.can_read_rest()
     }
 
-    fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&[u8]> {
+    fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&mut [u8]> {
         let key = self.sockets.get(connection)?;
         self.rest.resize(REST_SIZE, 0);
         let wanted = size_max.min(REST_SIZE);
         let size = self.net.read_rest(key, &mut self.rest[..wanted]);
         self.has_moved |= size > 0;
-        (size > 0).then(|| &self.rest[..size])
+        (size > 0).then(|| &mut self.rest[..size])
     }
 
     fn read(&mut self, connection: ConnectionId, mode: ReadMode) {

@@ -400,7 +400,7 @@ impl World for MemoryWorld<'_> {
                 self.has_moved = true;
                 self.lent = socket.read(self.memory.read_size);
                 self.due[0].reads += 1;
-                return Some(Event::Received { connection, bytes: &self.lent });
+                return Some(Event::Received { connection, bytes: &mut self.lent });
             }
             self.due.pop_front();
             // A single read brings bytes or the end, not both.
@@ -463,7 +463,7 @@ impl World for MemoryWorld<'_> {
         self.memory.lanes.hand_over(self.shard, to, adoption);
     }
 
-    fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&[u8]> {
+    fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&mut [u8]> {
         let id = *self.memory.tables[usize::from(self.shard)].get(&connection)?;
         let socket = &mut self.memory.sockets[id];
         if socket.to_shard.is_empty() || size_max == 0 {
@@ -471,7 +471,7 @@ impl World for MemoryWorld<'_> {
         }
         self.has_moved = true;
         self.lent = socket.read(self.memory.read_size.min(size_max));
-        Some(&self.lent)
+        Some(&mut self.lent)
     }
 
     fn read(&mut self, connection: ConnectionId, mode: ReadMode) {

@@ -129,7 +129,7 @@ fn connect_as(
     let connect =
         Connect { session_expiry_s: Some(60), ..Connect::new(ProtocolVersion::V5, client_id) };
     connect.encode(&mut bytes);
-    shard.handle_bytes(now, id, &bytes);
+    shard.handle_bytes(now, id, &mut bytes);
     while shard.poll_last_read().is_some() {
         shard.begin_last_read(now);
         shard.handle_last_read(now, 1);

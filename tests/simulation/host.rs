@@ -248,7 +248,7 @@ impl World for Outside<'_> {
             }
             Completion::Received(connection, bytes) => {
                 uncounted(|| self.net.lent = bytes);
-                Event::Received { connection, bytes: &self.net.lent }
+                Event::Received { connection, bytes: &mut self.net.lent }
             }
             Completion::Sent(connection, output) => Event::Sent { connection, output },
             Completion::Ended(connection, is_read_out) => Event::Ended { connection, is_read_out },
@@ -289,11 +289,11 @@ impl World for Outside<'_> {
         uncounted(|| self.lanes.hand_over(self.net.id, to, adoption));
     }
 
-    fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&[u8]> {
+    fn read_rest(&mut self, connection: ConnectionId, size_max: usize) -> Option<&mut [u8]> {
         let socket = &mut self.env.network.sockets[*self.net.sockets.get(&connection)?];
         let size = 1 + self.env.dice.below(1 << 12);
         uncounted(|| self.net.lent = socket.receive(size.min(size_max)));
-        (!self.net.lent.is_empty()).then_some(&self.net.lent[..])
+        (!self.net.lent.is_empty()).then_some(&mut self.net.lent[..])
     }
 
     fn read(&mut self, connection: ConnectionId, mode: ReadMode) {

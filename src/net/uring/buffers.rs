@@ -5,8 +5,8 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
+use io_uring::{IoUring, cqueue};
 
 use super::RingSettings;
 
@@ -20,19 +20,34 @@ const INCREMENTAL: u16 = 2;
 
 /// Buffers and the ring of descriptors through which the kernel is given them.
 ///
-/// A buffer is the kernel's from where it is filled up to (its descriptor lies between the kernel's head and our tail); what is
-/// before that, or all of it once a completion has said that nothing more comes in it, is ours until it is given back. Nothing
-/// is touched while it is the kernel's.
+/// ```text
+///  a buffer that is shared:   | Loan | Loan | (ended) | Loan |  the kernel's: the next receive  |
+///                             0                              filled                         size
+/// ```
+/// A completion names bytes behind `filled`, so two loans have no byte in common, and the kernel writes behind `filled` alone
+/// until the whole buffer is given back. Both the buffers and the descriptors are reached through pointers: no reference spans
+/// more than one loan or one descriptor that is not published.
 pub(super) struct ReceiveBuffers {
     descriptors: NonNull<BufRingEntry>,
     memory: NonNull<u8>,
     count: u16,
     size: u32,
+    /// `IOU_PBUF_RING_INC`.
+    is_shared: bool,
     /// How much of each buffer completions have named.
     filled: Box<[u32]>,
     /// Where the next descriptor goes; the kernel sees it once `publish` has stored it.
     tail: u16,
     published: u16,
+}
+
+/// Bytes that one completion has named: nobody else has them until the loan is given back, which uses it up.
+pub(super) struct Loan {
+    buffer: u16,
+    from: usize,
+    size: usize,
+    /// The kernel puts nothing more into the buffer: it goes back with this loan.
+    is_last: bool,
 }
 
 impl ReceiveBuffers {
@@ -50,9 +65,18 @@ impl ReceiveBuffers {
         let descriptors = allocate(descriptors_layout(count)).cast();
         let memory = allocate(memory_layout(count, size));
         let filled = vec![0; count as usize].into_boxed_slice();
-        let mut buffers =
-            ReceiveBuffers { descriptors, memory, count, size, filled, tail: 0, published: 0 };
-        let flags = if settings.shares_buffers { INCREMENTAL } else { 0 };
+        let is_shared = settings.shares_buffers;
+        let mut buffers = ReceiveBuffers {
+            descriptors,
+            memory,
+            count,
+            size,
+            is_shared,
+            filled,
+            tail: 0,
+            published: 0,
+        };
+        let flags = if is_shared { INCREMENTAL } else { 0 };
         // SAFETY: needed because the kernel keeps the address. Sound because the memory is page aligned, has room for
         // `count` descriptors, and lives as long as `buffers`, which by our own contract outlives every receive; the
         // registration ends with the ring, and without a receive the kernel does not look at it.
@@ -65,37 +89,52 @@ impl ReceiveBuffers {
             )?;
         }
         for buffer in 0..count {
-            buffers.give_back(buffer);
+            buffers.queue(buffer);
         }
         buffers.publish();
         Ok(buffers)
     }
 
-    /// Books `size` bytes that a completion has named in `buffer`, behind those of the completion before. Returns where they
-    /// begin.
-    pub(super) fn fill(&mut self, buffer: u16, size: usize) -> usize {
+    /// What a completion of a receive lends; `None`: it has no buffer, or leaves one that is shared with the kernel.
+    ///
+    /// A completion without data says of a shared buffer that nothing more comes into it, although the kernel has taken none of it
+    /// and fills it next: such a buffer was given back it would be in the kernel's ring twice.
+    ///
+    /// # Safety
+    /// `result` and `flags` are those of a completion of the ring with which these buffers are registered. Completions are told
+    /// in their order, each once.
+    pub(super) unsafe fn lend(&mut self, result: i32, flags: u32) -> Option<Loan> {
+        let buffer = cqueue::buffer_select(flags)?;
+        let size = usize::try_from(result).unwrap_or(0);
+        if size == 0 && self.is_shared {
+            return None;
+        }
         let filled = &mut self.filled[buffer as usize];
         let from = *filled;
         assert!(size <= (self.size - from) as usize);
         *filled += size as u32;
-        from as usize
+        Some(Loan { buffer, from: from as usize, size, is_last: !cqueue::buffer_more(flags) })
     }
 
-    /// `size` bytes of a buffer that a completion has named, from `from` on.
-    ///
-    /// # Safety
-    /// They are ours: a completion named them, and the buffer was not given back since.
-    pub(super) unsafe fn bytes(&self, buffer: u16, from: usize, size: usize) -> &[u8] {
-        assert!(buffer < self.count && from + size <= self.size as usize);
-        let start = buffer as usize * self.size as usize + from;
-        // SAFETY: needed because the kernel wrote it behind the compiler's back. Sound because the range lies within
-        // `memory` (asserted above), all of which is initialised, and the kernel does not write to what is ours;
-        // the completion was read with acquire order after the kernel's writes.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(start), size) }
+    /// The bytes of a loan, to read and to change.
+    pub(super) fn bytes(&mut self, loan: &mut Loan) -> &mut [u8] {
+        let start = loan.buffer as usize * self.size as usize + loan.from;
+        // SAFETY: needed because the kernel wrote them behind the compiler's back. Sound because `lend` made the loan, its only
+        // source: the range lies within `memory`, all of which is initialised; no other loan has a byte of it; and the kernel
+        // writes behind it alone until the loan is given back, which it cannot be while its bytes are borrowed. The completion
+        // was read with acquire order after the kernel's writes.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr().add(start), loan.size) }
+    }
+
+    /// Ends a loan. Its buffer goes to the kernel again if nothing more comes into it.
+    pub(super) fn give_back(&mut self, loan: Loan) {
+        if loan.is_last {
+            self.queue(loan.buffer);
+        }
     }
 
     /// Queues a buffer for the kernel, all of it; `publish` lets go of it.
-    pub(super) fn give_back(&mut self, buffer: u16) {
+    fn queue(&mut self, buffer: u16) {
         assert!(buffer < self.count);
         assert!(self.tail.wrapping_sub(self.published) < self.count);
         let position = (self.tail & (self.count - 1)) as usize;
@@ -126,6 +165,14 @@ impl ReceiveBuffers {
             let tail = BufRingEntry::tail(self.descriptors.as_ptr()).cast_mut();
             AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
         }
+    }
+}
+
+#[cfg(test)]
+impl ReceiveBuffers {
+    /// Buffers ever queued for the kernel.
+    pub(super) fn queued(&self) -> u16 {
+        self.tail
     }
 }
 

@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
 
+use super::buffers::Loan;
+use super::send::InFlight;
 use super::sockets::Receive;
 
 use super::{Event, Ring, SPARE_SENDS_MAX, SocketKey, Token};
@@ -13,9 +15,7 @@ use crate::time::Instant;
 
 impl Ring {
     pub(super) fn next_completion(&mut self, now: Instant) -> Option<Event<'_>> {
-        if let Some(buffer) = self.lent.take() {
-            self.buffers.give_back(buffer);
-        }
+        self.end_loan();
         loop {
             let completion = self.completions.get(self.next)?.clone();
             self.next += 1;
@@ -49,10 +49,9 @@ impl Ring {
     /// What a receive brought, unless it concerns nobody.
     fn complete_receive(&mut self, key: SocketKey, completion: &cqueue::Entry) -> Option<Received> {
         let result = completion.result();
-        let buffer = cqueue::buffer_select(completion.flags()).map(|index| {
-            let from = self.buffers.fill(index, result.max(0) as usize);
-            Piece { buffer: index, from, is_last: !cqueue::buffer_more(completion.flags()) }
-        });
+        // SAFETY: needed because the buffers believe what they are told. Sound because the completion is one of this ring's, and
+        // `next` has moved on: each is told once.
+        let loan = unsafe { self.buffers.lend(result, completion.flags()) };
         let ended = !cqueue::more(completion.flags());
         self.timed_out += u64::from(result == -libc::ETIMEDOUT);
         let socket = self.sockets.get_mut(key).expect("a socket outlives its operations");
@@ -62,8 +61,8 @@ impl Ring {
             self.in_flight -= 1;
         }
         if socket.is_mute() {
-            if let Some(piece) = buffer {
-                self.give_back(piece);
+            if let Some(loan) = loan {
+                self.buffers.give_back(loan);
             }
             self.drop_if_done(key);
             return None;
@@ -77,30 +76,20 @@ impl Ring {
             }
             self.queue_receive(key);
         }
-        match buffer {
-            Some(piece) if result > 0 => return Some(Received::Bytes(piece, result as usize)),
-            Some(piece) => self.give_back(piece),
+        match loan {
+            Some(loan) if result > 0 => return Some(Received::Bytes(loan)),
+            Some(loan) => self.buffers.give_back(loan),
             None => {}
         }
         broken.then_some(Received::End(result))
     }
 
-    /// The buffer goes back to the kernel if nothing more comes in it.
-    fn give_back(&mut self, piece: Piece) {
-        if piece.is_last {
-            self.buffers.give_back(piece.buffer);
-        }
-    }
-
     fn received_event(&mut self, key: SocketKey, received: Received) -> Event<'_> {
         let owner = self.sockets.get_mut(key).expect("it has just received").owner;
         match received {
-            Received::Bytes(piece, size) => {
-                self.lent = piece.is_last.then_some(piece.buffer);
-                // SAFETY: needed to read what the kernel has written. Sound because the completion named these bytes, and the
-                // buffer goes back to the kernel only with its last piece, by `lent`, at the next call, which ends this borrow.
-                let bytes = unsafe { self.buffers.bytes(piece.buffer, piece.from, size) };
-                Event::Received { owner, bytes }
+            Received::Bytes(loan) => {
+                let loan = self.lent.insert(loan);
+                Event::Received { owner, bytes: self.buffers.bytes(loan) }
             }
             Received::End(result) => {
                 let error = (result < 0).then(|| io::Error::from_raw_os_error(-result));
@@ -114,10 +103,13 @@ impl Ring {
         self.timed_out += u64::from(result == -libc::ETIMEDOUT);
         let socket = self.sockets.get_mut(key).expect("a socket outlives its operations");
         let is_mute = socket.is_mute();
-        let send = socket.send.as_mut().expect("a send is kept until its completion");
+        let send = socket.send.take().expect("a send is kept until its completion");
+        // SAFETY: needed to have the output back. Sound because this is the completion of the socket's send, of which it has one.
+        let mut send = unsafe { send.complete() };
         let is_passing = result == -libc::EINTR || result == -libc::EAGAIN;
         if !is_mute && (result > 0 || is_passing) && !send.advance(result.max(0) as usize) {
-            let entry = send.submission(socket.fd.as_raw_fd());
+            let (send, entry) = InFlight::begin(send, socket.fd.as_raw_fd());
+            socket.send = Some(send);
             self.submit_operation(entry, Token::Send(key));
             return None;
         }
@@ -126,7 +118,6 @@ impl Ring {
         let reports_end = result <= 0 && socket.wanted == ReadMode::Stopped;
         socket.ended |= reports_end;
         socket.broken = result <= 0;
-        let mut send = socket.send.take().expect("it is there");
         let output = send.finish();
         if self.spare_sends.len() < SPARE_SENDS_MAX {
             self.spare_sends.push(send);
@@ -168,18 +159,8 @@ impl Ring {
     }
 }
 
-/// What a completion has named of a buffer.
-#[derive(Clone, Copy)]
-struct Piece {
-    buffer: u16,
-    from: usize,
-    /// The kernel puts nothing more into the buffer.
-    is_last: bool,
-}
-
 enum Received {
-    /// Where, and how many bytes.
-    Bytes(Piece, usize),
+    Bytes(Loan),
     /// 0 or a negative error number.
     End(i32),
 }

@@ -1,7 +1,7 @@
 //! One send in flight: the output that the kernel reads until the completion.
 
 use std::os::fd::RawFd;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use io_uring::types::Fd;
 use io_uring::{opcode, squeue};
@@ -17,9 +17,38 @@ const SEND_SIZE_MAX: usize = 1 << 30;
 /// The kernel waits for room until all is sent, which saves turns; it may still send less.
 const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
-/// An output, how much of it was sent, and what describes it to the kernel. Lives in a box: nothing the kernel was
-/// told the address of may move, slices that `Output` holds in itself included.
+/// A send that the kernel has. It owns its `Sending` and offers no way to it but `complete`: until then nothing moves, borrows or
+/// frees what the kernel was told the address of, and a value that is dropped leaks it.
+///
+/// This is no `Box`: whoever moves or reborrows a box says that nobody else has access to what the box holds.
 pub(super) struct InFlight {
+    send: NonNull<Sending>,
+}
+
+impl InFlight {
+    /// The submission that sends what is left of `send`.
+    pub(super) fn begin(send: Box<Sending>, socket: RawFd) -> (InFlight, squeue::Entry) {
+        let send = NonNull::from(Box::leak(send));
+        // SAFETY: needed because a reference to the box would end what the kernel may do through the pointers of the entry.
+        // Sound because `send` was a box a line before and has no other owner; the entry's pointers derive from `send`, and
+        // nothing else is derived from it before `complete`.
+        let entry = unsafe { (*send.as_ptr()).submission(socket) };
+        (InFlight { send }, entry)
+    }
+
+    /// Takes back what the kernel was lent.
+    ///
+    /// # Safety
+    /// The kernel does not have the submission of `begin`: its completion was taken.
+    pub(super) unsafe fn complete(self) -> Box<Sending> {
+        // SAFETY: needed to own again what `begin` gave to the kernel. Sound because the pointer is that of a box, `self` is
+        // its only owner and is consumed here, and by our own contract the kernel reads nothing of it any more.
+        unsafe { Box::from_raw(self.send.as_ptr()) }
+    }
+}
+
+/// An output, how much of it was sent, and what describes it to the kernel.
+pub(super) struct Sending {
     output: Output,
     size: usize,
     sent: usize,
@@ -27,16 +56,16 @@ pub(super) struct InFlight {
     slices: Vec<libc::iovec>,
 }
 
-impl InFlight {
-    pub(super) fn new() -> InFlight {
+impl Sending {
+    pub(super) fn new() -> Sending {
         // SAFETY: needed because the struct has private padding on some targets. Sound because all zeroes is a valid
         // `msghdr`: null pointers with lengths of 0.
         let header = unsafe { std::mem::zeroed() };
-        InFlight { output: Output::default(), size: 0, sent: 0, header, slices: Vec::new() }
+        Sending { output: Output::default(), size: 0, sent: 0, header, slices: Vec::new() }
     }
 
     /// `sent` bytes of it have left already.
-    pub(super) fn begin(&mut self, output: Output, sent: usize) {
+    pub(super) fn fill(&mut self, output: Output, sent: usize) {
         self.size = output.slices().map(<[u8]>::len).sum();
         assert!(self.size > sent, "there is something to send");
         self.sent = sent;
@@ -54,9 +83,9 @@ impl InFlight {
         std::mem::take(&mut self.output)
     }
 
-    /// The submission that sends what is left. It points into `self` and into the output: both must stay where they are,
-    /// unchanged, until its completion.
-    pub(super) fn submission(&mut self, socket: RawFd) -> squeue::Entry {
+    /// The submission that sends what is left. It points into `self` and into the output, which `InFlight` keeps in place and
+    /// untouched until the completion.
+    fn submission(&mut self, socket: RawFd) -> squeue::Entry {
         if self.output.parts.is_empty() {
             let left = &self.output.bytes[self.sent..];
             let size = left.len().min(SEND_SIZE_MAX) as u32;
@@ -84,7 +113,7 @@ impl InFlight {
 }
 
 #[cfg(test)]
-impl InFlight {
+impl Sending {
     /// The bytes that a scatter submission made now would name.
     pub(super) fn described(&mut self) -> Vec<u8> {
         self.submission(0);

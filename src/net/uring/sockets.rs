@@ -23,7 +23,7 @@ pub(super) struct Socket {
     pub(super) receive: Receive,
     /// It stands in the list of receives to submit.
     pub(super) receive_queued: bool,
-    pub(super) send: Option<Box<InFlight>>,
+    pub(super) send: Option<InFlight>,
     /// A send has failed, and the receive is to report the end.
     pub(super) broken: bool,
     /// Its end was reported, and nothing is reported any more.
