@@ -33,8 +33,8 @@ pub struct Run<'a> {
 }
 
 impl Arena {
-    /// The run that begins with `first`, which is held, and ends with `last` or before, or where it has `size_max` bytes;
-    /// `None`: the next message is another.
+    /// The run that begins with `first`, which is held and not large, and ends with `last` or before, or where it has
+    /// `size_max` bytes; `None`: the next message is another.
     #[inline]
     pub fn run(&self, first: Generation, last: Generation, size_max: usize) -> Option<Run<'_>> {
         let is_one = first < last && self.slot(first.next()).is_repeat;
@@ -45,7 +45,10 @@ impl Arena {
     fn find_run(&self, first: Generation, last: Generation, size_max: usize) -> Run<'_> {
         // A batch that is not held is met again, and counted, message by message.
         let is_held = first > self.released && last <= self.admitted;
-        let size = self.slot(first).size();
+        let slot = self.slot(first);
+        // Its bytes would be looked for in the ring. A later one of a run is a repeat, and a large message is none.
+        assert!(slot.large.is_none(), "a large message begins no run");
+        let size = slot.size();
         let mut run = Run { arena: self, first, last: first, size, largest: size };
         while is_held && run.last < last && run.size < size_max {
             let slot = self.slot(run.last.next());
