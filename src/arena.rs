@@ -597,6 +597,29 @@ mod tests {
         assert!(full_count > 100 && large_count > 100);
     }
 
+    /// Messages that repeat a large one make a run of their own behind it.
+    #[test]
+    fn a_run_begins_behind_a_large_message() {
+        let mut arena = arena(4096, 8, 100);
+        let large = admit(&mut arena, b"t", &[7; 200]).unwrap();
+        for payload in [b"1", b"2", b"3"] {
+            assert!(arena.admit_repeat([b"tpq", payload], 1));
+        }
+        let last = arena.admitted();
+        let run = arena.run(large.next(), last, 1000).expect("three repeats");
+        assert_eq!((run.count(), run.last()), (3, last));
+        assert!(run.bytes().eq([b"tpq1", b"tpq2", b"tpq3"]));
+    }
+
+    #[test]
+    #[should_panic(expected = "a large message begins no run")]
+    fn a_large_message_begins_no_run() {
+        let mut arena = arena(4096, 8, 100);
+        let large = admit(&mut arena, b"t", &[7; 200]).unwrap();
+        assert!(arena.admit_repeat([b"tpq", b"1"], 1));
+        arena.run(large, arena.admitted(), 1000);
+    }
+
     #[test]
     fn a_denied_message_is_nobodys_to_read_and_no_stale_read() {
         let mut arena = Arena::new(1000, 2, 100, Gauge::default());

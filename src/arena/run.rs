@@ -34,8 +34,8 @@ pub struct Run<'a> {
 }
 
 impl Arena {
-    /// The run that begins with `first`, which is held. It ends with `last` at the latest, or where it has `size_max`
-    /// bytes. `None`: the next message does not repeat the first.
+    /// The run that begins with `first`, which is held and not large. It ends with `last` at the latest, or where it
+    /// has `size_max` bytes. `None`: the next message does not repeat the first.
     #[inline]
     pub fn run(&self, first: Generation, last: Generation, size_max: usize) -> Option<Run<'_>> {
         let is_one = first < last && self.slot(first.next()).is_repeat;
@@ -46,7 +46,10 @@ impl Arena {
     fn find_run(&self, first: Generation, last: Generation, size_max: usize) -> Run<'_> {
         // The messages of a batch that is not held are read, and counted as stale, one by one.
         let is_held = first > self.released && last <= self.admitted;
-        let size = self.slot(first).size();
+        let slot = self.slot(first);
+        // Its bytes would be looked for in the ring. A later one of a run is a repeat, and a large message is none.
+        assert!(slot.large.is_none(), "a large message begins no run");
+        let size = slot.size();
         let mut run = Run { arena: self, first, last: first, size, largest: size };
         while is_held && run.last < last && run.size < size_max {
             let slot = self.slot(run.last.next());

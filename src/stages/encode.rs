@@ -70,6 +70,7 @@ impl Encode<'_> {
             let run_size_max = runs::size_max(message.meta.qos, route.local.len(), context.limits);
             if !HAS_DELIVER
                 && self.returns.is_none()
+                && message.stored.is_none()
                 && let Some(run) = arena.run(generation, batch.through(), run_size_max)
                 && route.groups.is_empty()
                 && !(route.local.len() > 1 && encode::leaves_by_reference(&message))
