@@ -1,4 +1,4 @@
-//! What threads have in common: the lanes between shards and the bells that wake sleepers, the gate, orders of a shutdown.
+//! What threads have in common: the lanes between shards, the sides, and the bells that wake sleepers, the gate, orders of a shutdown.
 //!
 //! Each ordered pair of shards has three bounded lanes with one producer and one consumer. Nothing else passes between
 //! shards, and nothing here waits: a full lane is the sender's to look for first, an empty one says so.
@@ -13,8 +13,11 @@ pub(crate) mod gate;
 #[allow(clippy::duplicate_mod)] // the point of it: the same source on other atomics
 mod model;
 pub(crate) mod shutdown;
+pub(crate) mod side;
+mod summons;
 
 mod atomics {
+    pub(super) use atomic_waker::AtomicWaker;
     pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use socket2::SockRef;
-use tracing::debug;
+use tracing::{debug, error};
 
 use crate::mesh::gate::{Entry, Gate};
 use crate::mesh::{Admitted, Adoption, Control, Port};
@@ -340,6 +340,9 @@ impl<N: Network> World for NetWorld<N> {
         self.port.ring_bells();
         if let Some(bridges) = self.port.bridges() {
             bridges.wake();
+            if bridges.hear_end() && !self.is_ending {
+                error!("the bridges have ended before the broker");
+            }
         }
     }
 
