@@ -5,6 +5,7 @@ mod figures;
 mod held;
 mod hooks;
 mod hosted;
+mod question;
 mod receivers;
 mod view;
 
@@ -13,5 +14,6 @@ pub use edit::{EditBuffers, EditError, FixedProperty, MessageEdit, PropertyName,
 pub use figures::HookFigures;
 pub use hooks::{HookSet, Hooks, Verdict};
 pub(crate) use hosted::{Hosted, Plugged, is_wanted};
+pub use question::{Answer, QuestionId, Reply, Resumed};
 pub use receivers::Receivers;
 pub use view::{ClientView, ConnectView, HookEvent, MessageView};

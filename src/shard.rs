@@ -29,6 +29,7 @@ mod metadata;
 mod origin;
 mod output;
 mod publish;
+mod questions;
 mod rates;
 mod refusals;
 mod repeats;

@@ -57,12 +57,6 @@ impl Weighed for FromBridges {
     }
 }
 
-impl Weighed for Infallible {
-    fn size(&self) -> usize {
-        match *self {}
-    }
-}
-
 /// Lanes for each of the shards whose doors these are. A lane has room while it holds less than `bytes_max`.
 pub(crate) fn connect(doors: &Arc<[Door]>, bytes_max: usize) -> (Vec<BridgePort>, BridgeEnd) {
     let bounds = Bounds { items: LANE_ITEMS, bytes_max };

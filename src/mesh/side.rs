@@ -63,16 +63,32 @@ pub(crate) fn connect<To: Weighed, From: Weighed>(
     bounds: Bounds,
 ) -> (Vec<ShardEnd<To, From>>, Side<To, From>) {
     let summons = Arc::new(Summons::new());
-    let pairs = (0..doors.len() as ShardId).map(|shard| {
-        let (to, to_out) = lane(bounds);
-        let (from_in, from) = lane(bounds);
-        let bell = Bell { doors: doors.clone(), shard };
-        let summons = summons.clone();
-        let shard_end = ShardEnd { to, from, summons, written: false, knows_end: false };
-        (shard_end, SideEnd { from: to_out, to: from_in, bell })
-    });
-    let (shard_ends, ends) = pairs.unzip();
+    let shards = 0..doors.len() as ShardId;
+    let (shard_ends, ends) = shards.map(|shard| join(doors, shard, &summons, bounds)).unzip();
     (shard_ends, Side { ends, summons })
+}
+
+/// Lanes for one shard with a side that sends and awaits nothing.
+pub(crate) fn pair<To: Weighed, From: Weighed>(
+    doors: &Arc<[Door]>,
+    shard: ShardId,
+    bounds: Bounds,
+) -> (ShardEnd<To, From>, SideEnd<To, From>) {
+    join(doors, shard, &Arc::new(Summons::new()), bounds)
+}
+
+fn join<To: Weighed, From: Weighed>(
+    doors: &Arc<[Door]>,
+    shard: ShardId,
+    summons: &Arc<Summons>,
+    bounds: Bounds,
+) -> (ShardEnd<To, From>, SideEnd<To, From>) {
+    let (to, to_out) = lane(bounds);
+    let (from_in, from) = lane(bounds);
+    let bell = Bell { doors: doors.clone(), shard };
+    let summons = summons.clone();
+    let shard_end = ShardEnd { to, from, summons, written: false, knows_end: false };
+    (shard_end, SideEnd { from: to_out, to: from_in, bell })
 }
 
 impl<To: Weighed, From: Weighed> ShardEnd<To, From> {
@@ -310,9 +326,10 @@ mod tests {
         net.watch(port.bell());
         let mut next = 0;
         for round in 0..ROUNDS {
+            assert!(shard_end.has_room());
             shard_end.send(round);
-            // Now and then two at once.
-            if round % 3 != 0 {
+            // Now and then two at once; each lane has room for all that are on their way.
+            if round % 3 != 0 || round - next >= 4 {
                 shard_end.wake();
                 sleep_until(&port, &mut net, || shard_end.count() > 0);
             }

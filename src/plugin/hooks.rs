@@ -89,11 +89,22 @@ pub enum Verdict {
     Allow,
     /// What a 5.0 client is told. A code that the answer cannot carry is told as Not authorized.
     Deny(ReasonCode),
+    /// The answer to `ConnectView::question` comes later (`Shard::handle_answer`). Where there is no question this is a refusal.
+    Later,
 }
 
 impl Verdict {
     pub fn is_denied(self) -> bool {
         matches!(self, Verdict::Deny(_))
+    }
+
+    /// Of a hook that must answer at once.
+    #[must_use]
+    pub fn at_once(self) -> Verdict {
+        match self {
+            Verdict::Later => Verdict::Deny(ReasonCode::ImplementationSpecificError),
+            verdict => verdict,
+        }
     }
 }
 
@@ -105,7 +116,8 @@ pub trait Hooks {
     /// Asked once, before anything else.
     fn hooks(&self) -> HookSet;
 
-    /// A client wants to connect; its session's bounds may be set. Denied: CONNACK with the reason.
+    /// A client wants to connect; its session's bounds may be set. Denied: CONNACK with the reason. Called again behind the
+    /// answer to a question, which `ConnectView::resumed` then has: the hooks that have spoken are not asked again.
     fn connect(
         &mut self,
         client: &ClientView<'_>,
@@ -167,6 +179,11 @@ pub trait Hooks {
 
     /// About once a second.
     fn tick(&mut self) {}
+
+    /// The place of the hook that has said `Later` last, among several.
+    fn asked(&self) -> u16 {
+        0
+    }
 
     /// Whose verdict the last denial was.
     fn denier(&self) -> Option<&str> {

@@ -4,6 +4,7 @@
 use super::begun::Begun;
 use super::connecting::Connecting;
 use super::last_read::LastRead;
+use super::questions::Questions;
 use super::take_over::TakeOvers;
 use super::{ConnectionId, Handover};
 use crate::hash::KeyedHash;
@@ -17,6 +18,7 @@ pub(super) struct Connections {
     pub connecting: Connecting,
     pub begun: Begun,
     pub take_overs: TakeOvers,
+    pub questions: Questions,
     pub closes: VecDeque<ConnectionId>,
     pub handovers: VecDeque<Handover>,
     pub read_changes: VecDeque<ConnectionId>,
@@ -37,6 +39,7 @@ impl Connections {
             connecting: Connecting::new(hash),
             begun: Begun::default(),
             take_overs: TakeOvers::new(hash),
+            questions: Questions::default(),
             closes: VecDeque::new(),
             handovers: VecDeque::new(),
             read_changes: VecDeque::new(),

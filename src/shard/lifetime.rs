@@ -76,9 +76,9 @@ impl Shard {
 
     /// The peer closed or reset the connection, or it failed: the id is gone.
     pub fn handle_close(&mut self, now: Instant, id: ConnectionId) {
-        // What stands behind its CONNECT was sent, too: it ends when its client was taken over.
+        // What stands behind its CONNECT was sent, too: it ends when its client was taken over, or it was answered.
         if let Some(connection) = self.clients.connection(id)
-            && connection.park == Some(Park::TakeOver)
+            && matches!(connection.park, Some(Park::TakeOver | Park::Answer))
         {
             connection.has_ended = true;
             return;
@@ -124,6 +124,7 @@ impl Shard {
         }
         if connection.is_connecting() {
             self.connections.connecting.remove(id);
+            self.connections.questions.forget(id);
         }
         connection.state = ConnectionState::Closing(Closing::default());
         connection.park = None;
@@ -170,6 +171,7 @@ impl Shard {
             self.connections.begun.end(&mut connection.begun);
             if connection.is_connecting() {
                 self.connections.connecting.remove(id);
+                self.connections.questions.forget(id);
             }
             if connection.park == Some(Park::Bridge) {
                 self.forget_parked_on_bridge(id);
@@ -313,6 +315,9 @@ impl Shard {
             ConnectionState::Connecting(_) if connection.park == Some(Park::TakeOver) => {
                 let again = (!connection.has_ended).then(|| self.connect_deadline(now));
                 self.set_connection_timer(id, again);
+            }
+            ConnectionState::Connecting(_) if connection.park == Some(Park::Answer) => {
+                self.expire_question(now, id);
             }
             // It may have to move with all that it has sent, so the ring reads it, not we: for that it has some time more.
             ConnectionState::Connecting(connecting) if !connecting.had_grace => {

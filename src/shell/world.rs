@@ -14,6 +14,7 @@ use crate::mesh::{Admitted, Adoption, Control, Port};
 use crate::net::socket::{SocketTable, from_owner, to_owner};
 use crate::net::stalls::Stalls;
 use crate::net::{self, Lingering, Network, SocketKey};
+use crate::plugin::Answer;
 use crate::routing::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{ConnectionId, Lane, Mail, Origin, Output, ReadMode, ShardId};
 use crate::time::Instant;
@@ -237,6 +238,12 @@ impl<N: Network> World for NetWorld<N> {
             self.note_mail();
         }
         mail
+    }
+
+    fn next_answer(&mut self) -> Option<Answer> {
+        let answer = self.port.next_answer();
+        self.has_moved |= answer.is_some();
+        answer
     }
 
     fn addresses(&self, admitted: &Admitted, with_listener: bool) -> Addresses {
