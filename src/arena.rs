@@ -603,7 +603,7 @@ mod tests {
         let mut arena = arena(4096, 8, 100);
         let large = admit(&mut arena, b"t", &[7; 200]).unwrap();
         for payload in [b"1", b"2", b"3"] {
-            assert!(arena.admit_repeat([b"tpq", payload], 1));
+            assert!(arena.admit_repeat(&[b"tpq".as_slice(), payload], 1));
         }
         let last = arena.admitted();
         let run = arena.run(large.next(), last, 1000).expect("three repeats");
@@ -616,7 +616,7 @@ mod tests {
     fn a_large_message_begins_no_run() {
         let mut arena = arena(4096, 8, 100);
         let large = admit(&mut arena, b"t", &[7; 200]).unwrap();
-        assert!(arena.admit_repeat([b"tpq", b"1"], 1));
+        assert!(arena.admit_repeat(&[b"tpq".as_slice(), b"1"], 1));
         arena.run(large, arena.admitted(), 1000);
     }
 

@@ -76,6 +76,12 @@ pub struct Counters {
     pub publishes_changed: u64,
     pub deliveries_skipped: u64,
     pub connects_denied: u64,
+    /// CONNECTs that a hook answers later; those whose time passed before; those that there was no room to wait for; answers
+    /// that nobody waited for.
+    pub questions: u64,
+    pub questions_expired: u64,
+    pub questions_refused: u64,
+    pub answers_unasked: u64,
     pub subscribes_denied: u64,
     // Back-pressure.
     /// How often publishers waited for clients that filled the store.

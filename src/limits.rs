@@ -125,7 +125,9 @@ pub struct Limits {
     pub flapping_ban_s: u32,
     /// Time that turns may take before clients without a session are turned away; 0: any.
     pub turn_time_max_ms: u64,
-    /// Time from accept to a whole CONNECT.
+    /// CONNECTs on this shard that wait for the answer of a plugin.
+    pub questions_max: usize,
+    /// Time from accept to a whole CONNECT, and to the answer of a plugin that answers later.
     pub connect_timeout_ms: u64,
     /// Time from the first byte of any later packet to its last.
     pub packet_time_max_ms: u64,
@@ -205,6 +207,7 @@ impl Limits {
         flapping_window_s: 60,
         flapping_ban_s: 300,
         turn_time_max_ms: 0,
+        questions_max: 10_000,
         connect_timeout_ms: 10_000,
         // What the largest packet of the defaults takes at 2 kB/s, and some more.
         packet_time_max_ms: 600_000,

@@ -220,7 +220,7 @@ async fn trim(hub: Rc<Hub>) {
 async fn open(setup: Setup) -> Result<Hub, BridgesError> {
     let Setup { settings, packet_size_max, index, end, clock, data_dir, .. } = setup;
     let has_committed: Rc<Signal> = Rc::default();
-    let shard_count = end.shards.len() as u16;
+    let shard_count = end.shard_count();
     let mut opener = Opener::new(setup.patience);
     let mut bridges = Vec::new();
     for (id, mut settings) in (0u16..).zip(settings) {
@@ -341,7 +341,7 @@ impl Hub {
         let mut has_sent = false;
         for bridge in &self.bridges {
             for line in &bridge.lines {
-                for lanes in &mut end.shards {
+                for mut lanes in end.shards() {
                     if !lanes.has_room() {
                         continue;
                     }
@@ -383,7 +383,7 @@ impl Hub {
     }
 
     fn shard_count(&self) -> u16 {
-        self.end.borrow().shards.len() as u16
+        self.end.borrow().shard_count()
     }
 }
 

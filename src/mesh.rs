@@ -1,4 +1,4 @@
-//! What threads have in common: the lanes between shards and the bells that wake sleepers, the gate, orders of a shutdown.
+//! What threads have in common: the lanes between shards, the sides, and the bells that wake sleepers, the gate, orders of a shutdown.
 //!
 //! Each ordered pair of shards has three bounded lanes with one producer and one consumer. Nothing else passes between
 //! shards, and nothing here waits: a full lane is the sender's to look for first, an empty one says so.
@@ -13,13 +13,17 @@ pub(crate) mod gate;
 #[allow(clippy::duplicate_mod)] // the point of it: the same source on other atomics
 mod model;
 pub(crate) mod shutdown;
+pub(crate) mod side;
+mod summons;
 
 mod atomics {
+    pub(super) use atomic_waker::AtomicWaker;
     pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
 }
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -28,10 +32,12 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::mesh::gate::Entry;
 use crate::net::EventFd;
+use crate::plugin::Answer;
 use crate::shard::{Lane, Mail, ShardId};
 use crate::turn;
 use asleep::Asleep;
 pub(crate) use bridge_lanes::{BridgeEnd, BridgePort};
+use side::ShardEnd;
 
 /// Items of one lane: many where shards are few.
 const LANE_ITEMS_MIN: usize = 32;
@@ -61,6 +67,18 @@ pub(crate) trait Weighed {
     fn size(&self) -> usize;
 }
 
+impl Weighed for Answer {
+    fn size(&self) -> usize {
+        size_of::<Answer>()
+    }
+}
+
+impl Weighed for Infallible {
+    fn size(&self) -> usize {
+        match *self {}
+    }
+}
+
 impl Weighed for Mail {
     fn size(&self) -> usize {
         Mail::size(self)
@@ -75,6 +93,9 @@ pub(crate) struct Port<M> {
     own: ShardId,
     /// Lanes with the bridges, if there are any.
     bridges: Option<BridgePort>,
+    /// Answers of plugins, if there are plugins, and how many of them `next_answer` still gives; `None`: a round begins.
+    answers: Option<ShardEnd<Infallible, Answer>>,
+    answers_left: Option<usize>,
     /// Whose lane `next` looks at, and how many of its items it still gives; `None`: to be asked.
     from: usize,
     left: Option<usize>,
@@ -131,6 +152,8 @@ pub(crate) fn connect<M: Send + Weighed>(
             doors: doors.clone(),
             own,
             bridges: None,
+            answers: None,
+            answers_left: None,
             from: 0,
             left: None,
         })
@@ -167,6 +190,20 @@ impl<M: Send + Weighed> Port<M> {
 
     pub(crate) fn bridges(&mut self) -> Option<&mut BridgePort> {
         self.bridges.as_mut()
+    }
+
+    pub(crate) fn set_answers(&mut self, answers: ShardEnd<Infallible, Answer>) {
+        self.answers = Some(answers);
+    }
+
+    /// The next answer of a plugin. `None` ends a round, which gives the answers that were there when it began.
+    pub(crate) fn next_answer(&mut self) -> Option<Answer> {
+        let answers = self.answers.as_mut()?;
+        let left = self.answers_left.take().unwrap_or_else(|| answers.count());
+        if left > 0 {
+            self.answers_left = Some(left - 1);
+        }
+        (left > 0).then(|| answers.take().expect("so many are there"))
     }
 
     pub(crate) fn bell(&self) -> Arc<EventFd> {
@@ -246,6 +283,7 @@ impl<M: Send + Weighed> Port<M> {
 
     pub(crate) fn has_mail(&self) -> bool {
         self.bridges.as_ref().is_some_and(BridgePort::has_mail)
+            || self.answers.as_ref().is_some_and(|answers| answers.count() > 0)
             || self.inward.iter().flatten().any(|inward| {
                 !inward.control.is_empty()
                     || !inward.publish.is_empty()
@@ -255,7 +293,7 @@ impl<M: Send + Weighed> Port<M> {
 
     /// From here to `wake_up`, whoever sends rings. `false`: there is mail, do not sleep.
     pub(crate) fn fall_asleep(&self) -> bool {
-        if self.inward.len() < 2 && self.bridges.is_none() {
+        if self.inward.len() < 2 && self.bridges.is_none() && self.answers.is_none() {
             return true;
         }
         let asleep = &self.doors[self.own as usize].asleep;

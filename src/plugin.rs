@@ -6,6 +6,7 @@ mod figures;
 mod hooks;
 mod hosted;
 mod pledge;
+mod question;
 mod receivers;
 mod view;
 
@@ -14,5 +15,6 @@ pub use edit::{EditBuffers, EditError, FixedProperty, MessageEdit, PropertyName,
 pub use figures::HookFigures;
 pub use hooks::{HookSet, Hooks, Verdict};
 pub(crate) use hosted::{Hosted, Plugged, is_wanted};
+pub use question::{Answer, QuestionId, Reply, Resumed};
 pub use receivers::Receivers;
 pub use view::{ClientView, ConnectView, HookEvent, MessageView};

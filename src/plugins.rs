@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use chain::Chain;
-pub use plugin::{Plugin, PluginError, PluginFactory};
+pub use plugin::{Answers, Plugin, PluginError, PluginFactory};
 pub use presence::Presence;
 
 use crate::config::plugin::{

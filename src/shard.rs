@@ -32,6 +32,7 @@ mod new_limits;
 mod origin;
 mod output;
 mod publish;
+mod questions;
 mod rates;
 mod refusals;
 mod repeats;

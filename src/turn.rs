@@ -7,6 +7,7 @@ pub mod memory;
 
 use std::net::SocketAddr;
 
+use crate::plugin::Answer;
 use crate::routing::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{
     Arrival, Close, ConnectionId, Handover, LANES, Lane, ListenerId, Mail, Output, ReadMode,
@@ -37,6 +38,11 @@ pub trait World {
 
     /// The next item of the bridges; messages only if `takes_messages`.
     fn next_bridge_mail(&mut self, _takes_messages: bool) -> Option<FromBridges> {
+        None
+    }
+
+    /// The next answer to a question of the shard's hooks.
+    fn next_answer(&mut self) -> Option<Answer> {
         None
     }
 
@@ -201,6 +207,7 @@ steps! {
     PublishMail: take_publish_mail;
     MemberMail: take_member_mail;
     BridgeMail: take_bridge_mail;
+    Answers: take_answers;
     Adoptions: take_adoptions;
     Timers: run_timers;
     LastReads: read_last;
@@ -342,6 +349,12 @@ fn take_bridge_mail<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
     let takes_messages = shard.takes_bridge_mail();
     while let Some(mail) = world.next_bridge_mail(takes_messages && !shard.has_inbound_left()) {
         shard.handle_bridge_mail(now, mail);
+    }
+}
+
+fn take_answers<W: World>(shard: &mut Shard, world: &mut W, now: Instant) {
+    while let Some(answer) = world.next_answer() {
+        shard.handle_answer(now, answer);
     }
 }
 

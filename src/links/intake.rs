@@ -35,7 +35,7 @@ impl Hub {
         }
         let now = self.clock.now();
         let mut all: Vec<(ShardId, ToBridges)> = Vec::new();
-        for lanes in &mut self.end.borrow_mut().shards {
+        for mut lanes in self.end.borrow_mut().shards() {
             let shard = lanes.shard();
             lanes.receive(|mail| all.push((shard, mail)));
         }
@@ -200,8 +200,8 @@ impl Hub {
             if through <= *known {
                 continue;
             }
-            let lanes = &mut end.shards[usize::from(shard)];
-            if lanes.has_control_room() {
+            let mut lanes = end.shard(shard);
+            if lanes.has_news_room() {
                 lanes.send(FromBridges::Written { bridge: bridge_id, through });
                 *known = through;
             } else {
@@ -211,11 +211,11 @@ impl Hub {
         for (bridge_id, bridge) in (0u16..).zip(&self.bridges) {
             let is_on = bridge.lines.iter().any(|line| line.outbound.is_blocking.get());
             let told = holding_told.entry(bridge_id).or_default();
-            for lanes in &mut end.shards {
+            for mut lanes in end.shards() {
                 if told.contains(lanes.shard()) == is_on {
                     continue;
                 }
-                if lanes.has_control_room() {
+                if lanes.has_news_room() {
                     lanes.send(FromBridges::Block { bridge: bridge_id, is_on });
                     told.set(lanes.shard(), is_on);
                 } else {

@@ -518,11 +518,11 @@ impl Hub {
         let asked =
             Asked { wanted, line: line.index, answer: answer.clone(), answered: answered.clone() };
         self.retained.borrow_mut().insert(request, asked);
-        while !self.end.borrow().shards[usize::from(shard)].has_control_room() {
+        while !self.end.borrow_mut().shard(shard).has_news_room() {
             sleep(PAUSE).await;
         }
         let query = FromBridges::RetainedQuery { request, filter: filter.into(), after };
-        self.end.borrow_mut().shards[usize::from(shard)].send(query);
+        self.end.borrow_mut().shard(shard).send(query);
         answered.wait().await;
         answer.take().flatten()
     }

@@ -42,8 +42,8 @@ impl Hub {
     /// Hands on what is new, to the shard that publishes.
     fn publish(&self, mut lines: Vec<(String, String)>) {
         let mut end = self.end.borrow_mut();
-        let lanes = &mut end.shards[0];
-        if !lanes.has_control_room() {
+        let mut lanes = end.shard(0);
+        if !lanes.has_news_room() {
             return;
         }
         let mut said = self.said.borrow_mut();

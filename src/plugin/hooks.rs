@@ -89,11 +89,22 @@ pub enum Verdict {
     Allow,
     /// Refused: a 5.0 client is told this code, or Not authorized if the answer cannot carry it.
     Deny(ReasonCode),
+    /// The answer to `ConnectView::question` comes later (`Shard::handle_answer`). Where there is no question this is a refusal.
+    Later,
 }
 
 impl Verdict {
     pub fn is_denied(self) -> bool {
         matches!(self, Verdict::Deny(_))
+    }
+
+    /// Of a hook that must answer at once.
+    #[must_use]
+    pub fn at_once(self) -> Verdict {
+        match self {
+            Verdict::Later => Verdict::Deny(ReasonCode::ImplementationSpecificError),
+            verdict => verdict,
+        }
     }
 }
 
@@ -106,7 +117,8 @@ pub trait Hooks {
     fn hooks(&self) -> HookSet;
 
     /// Decides whether a client may connect, and may set bounds for its session. A denial is answered by a CONNACK with
-    /// the reason.
+    /// the reason. The hook is called again when a question was answered: `ConnectView::resumed` then has the answer, and the
+    /// plugins that have given their verdict are not asked again.
     fn connect(
         &mut self,
         client: &ClientView<'_>,
@@ -170,6 +182,11 @@ pub trait Hooks {
 
     /// Is called about once a second.
     fn tick(&mut self) {}
+
+    /// The index of the plugin that said `Verdict::Later` last.
+    fn asked(&self) -> u16 {
+        0
+    }
 
     /// The name of the plugin that gave the last denial.
     fn denier(&self) -> Option<&str> {

@@ -1,5 +1,6 @@
 //! The views that hooks get: each is valid for the length of a call.
 
+use super::{QuestionId, Resumed};
 use crate::arena::{Message, Meta};
 use crate::codec::{Property, PropertyIter, ProtocolVersion, QoS, UserProperties};
 use crate::session::{DropReason, Session};
@@ -48,6 +49,10 @@ pub struct ConnectView<'a> {
     pub session_expiry_s: Option<u32>,
     pub will: Option<MessageView<'a>>,
     pub user_properties: UserProperties<'a>,
+    /// What may be answered later; `None`: as many questions wait as may.
+    pub question: Option<QuestionId>,
+    /// Some of the hooks have spoken, the last of them by its answer.
+    pub resumed: Option<Resumed>,
 }
 
 /// A message. User properties keep their order.

@@ -14,6 +14,7 @@ mod handles;
 mod instance;
 pub mod layout;
 mod library;
+mod questions;
 mod refused;
 mod running;
 

@@ -10,12 +10,12 @@ use tracing::warn;
 
 use super::presence::{CREATE, DESTROY};
 use super::tally::{Silence, Tally, index};
-use super::{Installed, Plugin, PluginError, Presence, contain, tick};
+use super::{Answers, Installed, Plugin, PluginError, Presence, contain, tick};
 use crate::codec::{QoS, ReasonCode};
 use crate::config::plugin::OnError;
 use crate::plugin::{
     ClientView, ConnectView, HookEvent, HookFigures, HookSet, Hooks, MessageEdit, MessageView,
-    SessionLimits, Verdict,
+    Resumed, SessionLimits, Verdict,
 };
 use crate::printable::Quoted;
 
@@ -41,6 +41,8 @@ pub struct Chain {
     row_ms: Option<u64>,
     /// The index of the plugin that gave the last denial.
     denier: usize,
+    /// The place of the link that has said `Later` last.
+    asked: usize,
 }
 
 struct Link {
@@ -75,30 +77,47 @@ impl Chain {
         let links = installed.iter().enumerate().map(new);
         let links: Vec<Link> = links.collect::<Result<_, _>>()?;
         let hooks = links.iter().fold(HookSet::EMPTY, |all, link| all.union(link.hooks));
-        Ok(Chain { links, hooks, row_ms: None, denier: 0 })
+        Ok(Chain { links, hooks, row_ms: None, denier: 0, asked: 0 })
     }
 
-    /// Asks the plugins that have the hook until one denies.
-    fn ask(
+    /// Gives the plugins the way of answers that come later. Without it no plugin can answer later.
+    pub fn set_answers(&mut self, answers: &Answers) {
+        for link in &mut self.links {
+            let plugin = link.plugin.as_deref_mut().expect("it is there until the link is dropped");
+            plugin.set_answers(answers.clone());
+        }
+    }
+
+    /// Asks the plugins that have the hook, from the index `first` on, until one denies or wants to answer later.
+    fn ask_from(
         &mut self,
+        first: usize,
         hook: HookSet,
         mut work: impl FnMut(&mut Link, &mut u64) -> Result<Verdict, Failed>,
     ) -> Verdict {
         // The clock is read once a call instead of twice.
         let row_ms = if AT_ORIGIN.contains(hook) { self.row_ms } else { None };
         let mut began_ms = row_ms.unwrap_or_else(tick::now_ms);
-        let (links, denier) = (&mut self.links, &mut self.denier);
-        let verdict = Self::ask_each(links, denier, hook, &mut began_ms, &mut work);
+        let (links, places) = (&mut self.links[first..], (&mut self.denier, &mut self.asked));
+        let verdict = Self::ask_each(links, places, hook, &mut began_ms, &mut work);
         if AT_ORIGIN.contains(hook) {
             self.row_ms = Some(began_ms);
         }
         verdict
     }
 
+    fn ask(
+        &mut self,
+        hook: HookSet,
+        work: impl FnMut(&mut Link, &mut u64) -> Result<Verdict, Failed>,
+    ) -> Verdict {
+        self.ask_from(0, hook, work)
+    }
+
     #[inline]
     fn ask_each(
         links: &mut [Link],
-        denier: &mut usize,
+        (denier, asked): (&mut usize, &mut usize),
         hook: HookSet,
         began_ms: &mut u64,
         work: &mut impl FnMut(&mut Link, &mut u64) -> Result<Verdict, Failed>,
@@ -109,6 +128,11 @@ impl Chain {
                 Err(Failed(OnError::Deny)) => FAILED,
                 Err(Failed(OnError::Pass)) => Verdict::Allow,
             };
+            if verdict == Verdict::Later && hook == HookSet::CONNECT {
+                *asked = link.place;
+                return verdict;
+            }
+            let verdict = verdict.at_once();
             if verdict.is_denied() {
                 link.tallies[index(hook)].denials += 1;
                 *denier = link.place;
@@ -143,7 +167,16 @@ impl Hooks for Chain {
         connect: &ConnectView<'_>,
         limits: &mut SessionLimits,
     ) -> Verdict {
-        self.ask(HookSet::CONNECT, |link, began_ms| {
+        let first = match connect.resumed {
+            None => 0,
+            Some(Resumed { place, denied: None }) => usize::from(place) + 1,
+            Some(Resumed { place, denied: Some(reason) }) => {
+                self.denier = usize::from(place);
+                self.links[self.denier].tallies[index(HookSet::CONNECT)].denials += 1;
+                return Verdict::Deny(reason);
+            }
+        };
+        self.ask_from(first, HookSet::CONNECT, |link, began_ms| {
             let before = *limits;
             let verdict = link.call(HookSet::CONNECT, client.client_id, began_ms, |plugin| {
                 plugin.connect(client, connect, limits)
@@ -240,6 +273,10 @@ impl Hooks for Chain {
 
     fn tick(&mut self) {
         self.tell(HookSet::TICK, "", |plugin| plugin.tick());
+    }
+
+    fn asked(&self) -> u16 {
+        self.asked as u16
     }
 
     fn denier(&self) -> Option<&str> {

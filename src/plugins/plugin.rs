@@ -1,10 +1,11 @@
 //! The traits of a plugin in Rust.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::codec::QoS;
 use crate::plugin::{
-    ClientView, ConnectView, EditError, HookEvent, HookSet, MessageEdit, MessageView,
+    Answer, ClientView, ConnectView, EditError, HookEvent, HookSet, MessageEdit, MessageView,
     SessionLimits, Verdict,
 };
 
@@ -16,7 +17,13 @@ pub trait Plugin {
     /// The hooks that the plugin has, asked for once. No other hook is called.
     fn hooks(&self) -> HookSet;
 
-    /// Decides whether a client may connect, and may set bounds for its session.
+    /// Gives the plugin the way of its later answers, which any thread may use. It is called once, before the hooks.
+    fn set_answers(&mut self, answers: Answers) {
+        let _ = answers;
+    }
+
+    /// Decides whether a client may connect, and may set bounds for its session. With `Verdict::Later` the answer to
+    /// `connect.question` follows, and the hook is not called again for that CONNECT.
     fn connect(
         &mut self,
         client: &ClientView<'_>,
@@ -84,6 +91,26 @@ pub trait Plugin {
     /// Is called about once a second.
     fn tick(&mut self) -> Result<(), PluginError> {
         Ok(())
+    }
+}
+
+/// Hands an answer to the shard that asked, from any thread; `Err`: there is no room for it yet.
+#[derive(Clone)]
+pub struct Answers(Arc<dyn Fn(Answer) -> Result<(), Answer> + Send + Sync>);
+
+impl Answers {
+    pub fn new(send: impl Fn(Answer) -> Result<(), Answer> + Send + Sync + 'static) -> Answers {
+        Answers(Arc::new(send))
+    }
+
+    pub fn send(&self, answer: Answer) -> Result<(), Answer> {
+        (self.0)(answer)
+    }
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Answers")
     }
 }
 

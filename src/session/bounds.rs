@@ -14,3 +14,18 @@ pub struct SessionLimits {
     pub queue_bytes_max: Option<usize>,
     pub subscriptions_max: Option<usize>,
 }
+
+impl SessionLimits {
+    /// These limits, and where one of them is not set, that of `other`.
+    #[must_use]
+    pub fn or(self, other: SessionLimits) -> SessionLimits {
+        SessionLimits {
+            session_expiry_max_s: self.session_expiry_max_s.or(other.session_expiry_max_s),
+            keep_alive_max_s: self.keep_alive_max_s.or(other.keep_alive_max_s),
+            inflight_max: self.inflight_max.or(other.inflight_max),
+            queue_messages_max: self.queue_messages_max.or(other.queue_messages_max),
+            queue_bytes_max: self.queue_bytes_max.or(other.queue_bytes_max),
+            subscriptions_max: self.subscriptions_max.or(other.subscriptions_max),
+        }
+    }
+}

@@ -24,6 +24,7 @@
 //!  Rate       time: the client has published faster than it may
 //!  Subscribe  other shards: SUBACK is not complete
 //!  TakeOver   the client's old connection, which is read to its end first
+//!  Answer     the answer to its CONNECT, which a hook gives later
 //!  Turn       the next turn: its reads have used this one
 //!
 //!  state and park                              read mode
@@ -109,6 +110,8 @@ pub enum Park {
     Acks,
     /// Its client's old connection is read to its end first.
     TakeOver,
+    /// A hook answers its CONNECT later.
+    Answer,
     /// A retained message waits for the word of its topic's owner.
     Retained,
     /// Its client has published faster than it may.

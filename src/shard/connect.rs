@@ -1,5 +1,6 @@
 //! CONNECT: which shard, whether at all, and the session it begins or resumes.
 
+use super::hooks::Asked;
 use super::hops::Belief;
 use super::input::Outcome;
 use super::publish::{RETAINED_KEYS, TOPIC_KEYS};
@@ -112,10 +113,17 @@ impl Shard {
             connection.wants_problem_information = connect.request_problem_information;
             connection.packet_size_max = connect.packet_size_max.unwrap_or(u32::MAX);
         }
+        if self.connections.questions.is_expired(id) {
+            self.counters.questions_expired += 1;
+            let why = "no answer to its CONNECT came in time";
+            let reason = ReasonCode::ServerUnavailable;
+            let refusal = Refused::at_limit(reason, why, "connect_timeout_ms");
+            return self.refuse_connect(now, id, connect, refusal);
+        }
         if let Err(refusal) = self.check_connect(connect) {
             return self.refuse_connect(now, id, connect, refusal);
         }
-        let assigned = connect.client_id.is_empty().then(|| self.draw_client_id());
+        let assigned = connect.client_id.is_empty().then(|| self.id_for(id));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let Some(belief) = self.believe(id, connect) else {
             // This CONNECT is read again.
@@ -129,7 +137,8 @@ impl Shard {
             return Outcome::Wait;
         }
         // The session and the connection that the client has stay as they are.
-        if assigned.is_none() && self.is_flapping(now, id, client_id) {
+        let was_asked = self.connections.questions.has(id);
+        if assigned.is_none() && !was_asked && self.is_flapping(now, id, client_id) {
             self.counters.refused_as_flapping += 1;
             let why = "the client connects too often";
             let keys = "flapping_connects_max, flapping_window_s and flapping_ban_s";
@@ -149,11 +158,21 @@ impl Shard {
             Err(refusal) => return self.refuse_connect(now, id, connect, refusal),
         };
         let bounds = match self.ask_connect(now, id, client_id, connect, will.as_deref()) {
-            Ok(bounds) => bounds,
-            Err(reason) => {
+            Asked::Allowed(bounds) => bounds,
+            Asked::Denied(reason) => {
                 let denier = self.denier();
                 let why = "a plugin denied the connection";
                 let refusal = Refused { denier, ..Refused::new(reason, why) };
+                return self.refuse_connect(now, id, connect, refusal);
+            }
+            Asked::Waits => {
+                // This CONNECT is read again.
+                self.counters.packets_received -= 1;
+                return Outcome::Wait;
+            }
+            Asked::TooMany => {
+                let why = "too many clients wait for an answer";
+                let refusal = Refused::at_limit(ReasonCode::ServerBusy, why, "questions_max");
                 return self.refuse_connect(now, id, connect, refusal);
             }
         };
@@ -315,6 +334,14 @@ impl Shard {
         self.send_connack(id, &connack);
         self.close(now, id, why);
         Outcome::Stop
+    }
+
+    /// The id that a client without one gets: the one that hooks were asked about, if nobody has it meanwhile.
+    fn id_for(&mut self, id: ConnectionId) -> Box<str> {
+        match self.connections.questions.drawn(id) {
+            Some(drawn) if self.clients.find(&drawn).is_none() => drawn,
+            _ => self.draw_client_id(),
+        }
     }
 
     /// An id that no session has and that this shard owns. [MQTT-3.2.2-16]

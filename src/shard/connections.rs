@@ -6,6 +6,7 @@ use super::connecting::Connecting;
 use super::last_read::LastRead;
 use super::link::Links;
 use super::new_limits::Announced;
+use super::questions::Questions;
 use super::take_over::TakeOvers;
 use super::{ConnectionId, Handover};
 use crate::hash::KeyedHash;
@@ -21,6 +22,7 @@ pub(super) struct Connections {
     pub take_overs: TakeOvers,
     /// Of connections that are not plain.
     pub links: Links,
+    pub questions: Questions,
     pub closes: VecDeque<ConnectionId>,
     pub handovers: VecDeque<Handover>,
     pub read_changes: VecDeque<ConnectionId>,
@@ -44,6 +46,7 @@ impl Connections {
             begun: Begun::default(),
             take_overs: TakeOvers::new(hash),
             links: Links::default(),
+            questions: Questions::default(),
             closes: VecDeque::new(),
             handovers: VecDeque::new(),
             read_changes: VecDeque::new(),

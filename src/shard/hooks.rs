@@ -38,6 +38,16 @@ pub(super) const AT_ORIGIN: HookSet = HookSet::PUBLISH.union(HookSet::AUTHORIZE_
 /// A larger message takes time to be copied, which is not a hook's.
 const ROW_SIZE_MAX: usize = 64 << 10;
 
+/// What hooks have said of a CONNECT.
+pub(super) enum Asked {
+    Allowed(SessionLimits),
+    Denied(ReasonCode),
+    /// The answer comes later.
+    Waits,
+    /// The answer would come later, and as many CONNECTs wait as may.
+    TooMany,
+}
+
 impl Shard {
     /// Calls these hooks from now on; to be set before the first connection.
     pub fn set_hooks(&mut self, now: Instant, hooks: Box<dyn Hooks>) {
@@ -202,7 +212,7 @@ impl Shard {
             };
             let view = MessageView::with(topic, properties, draft.payload, &draft.meta, now);
             let mut edit = MessageEdit::new(view, buffers, &self.limits);
-            verdict = hooks.publish(&client, &mut edit);
+            verdict = hooks.publish(&client, &mut edit).at_once();
             let is_format_wrong =
                 self.limits.payload_format_checked && !edit.is_payload_format_right();
             if is_format_wrong && verdict == Verdict::Allow {
@@ -244,7 +254,8 @@ impl Shard {
         }
         if self.hooks.set.contains(HookSet::AUTHORIZE_PUBLISH) && verdict == Verdict::Allow {
             let message = self.flow.arena.last().expect("the message was just admitted");
-            verdict = plugged.hooks.authorize_publish(&client, &MessageView::of(&message, now));
+            let view = MessageView::of(&message, now);
+            verdict = plugged.hooks.authorize_publish(&client, &view).at_once();
         }
         let Verdict::Deny(reason) = verdict else { return allowed };
         if let Some(message) = self.flow.arena.last() {
@@ -293,12 +304,18 @@ impl Shard {
         client_id: &str,
         connect: &Connect<'_>,
         will: Option<&Will>,
-    ) -> Result<SessionLimits, ReasonCode> {
+    ) -> Asked {
         let mut limits = SessionLimits::default();
         if !self.hooks.set.contains(HookSet::CONNECT) {
-            return Ok(limits);
+            return Asked::Allowed(limits);
         }
-        let Some(plugged) = &mut self.hooks.plugged else { return Ok(limits) };
+        let questions = &mut self.connections.questions;
+        let mut resumed = None;
+        if let Some((answered, set)) = questions.resume(id) {
+            (resumed, limits) = (Some(answered), set);
+        }
+        let question = questions.next(self.limits.questions_max);
+        let Some(plugged) = &mut self.hooks.plugged else { return Asked::Allowed(limits) };
         let addresses = self.clients.connection(id).map(|c| c.addresses()).unwrap_or_default();
         let client = ClientView {
             client_id,
@@ -319,12 +336,23 @@ impl Shard {
                 ..MessageView::of(message, now)
             }),
             user_properties: connect.user_properties,
+            question,
+            resumed,
         };
-        match plugged.hooks.connect(&client, &view, &mut limits) {
-            Verdict::Allow => Ok(limits),
-            Verdict::Deny(reason) => {
+        match (plugged.hooks.connect(&client, &view, &mut limits), question) {
+            (Verdict::Allow, _) => Asked::Allowed(limits),
+            (Verdict::Deny(reason), _) => {
                 self.counters.connects_denied += 1;
-                Err(told(ReasonSet::CONNACK, reason))
+                Asked::Denied(told(ReasonSet::CONNACK, reason))
+            }
+            (Verdict::Later, Some(question)) => {
+                let drawn = connect.client_id.is_empty().then_some(client_id);
+                self.wait_for_answer(now, id, question, limits, drawn);
+                Asked::Waits
+            }
+            (Verdict::Later, None) => {
+                self.counters.questions_refused += 1;
+                Asked::TooMany
             }
         }
     }
@@ -362,13 +390,10 @@ impl Shard {
         let Some(session) = self.clients.session(key) else { return Ok(qos) };
         let client = ClientView::of(session, self.peers.own());
         let mut granted = qos;
-        match plugged.hooks.authorize_subscribe(&client, filter, &mut granted) {
-            Verdict::Allow => Ok(granted.min(qos)),
-            Verdict::Deny(reason) => {
-                self.counters.subscribes_denied += 1;
-                Err(told(ReasonSet::SUBACK, reason))
-            }
-        }
+        let verdict = plugged.hooks.authorize_subscribe(&client, filter, &mut granted).at_once();
+        let Verdict::Deny(reason) = verdict else { return Ok(granted.min(qos)) };
+        self.counters.subscribes_denied += 1;
+        Err(told(ReasonSet::SUBACK, reason))
     }
 
     /// The plugin that has just denied something.

@@ -393,7 +393,7 @@ impl Shard {
                     self.counters.parked_on_turns += 1;
                     self.list_for_turn(id);
                 }
-                Park::Subscribe | Park::Acks | Park::TakeOver | Park::Retained => {}
+                Park::Subscribe | Park::Acks | Park::TakeOver | Park::Answer | Park::Retained => {}
             }
             self.update_read_mode(id);
         }

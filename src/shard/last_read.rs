@@ -71,7 +71,7 @@ impl Shard {
         let Some(connection) = self.clients.connection(id) else { return };
         connection.is_peer_gone = true;
         // A connection that waits for its turn goes on in that turn, and a CONNECT goes on when it may.
-        if !matches!(connection.park, None | Some(Park::Turn | Park::TakeOver)) {
+        if !matches!(connection.park, None | Some(Park::Turn | Park::TakeOver | Park::Answer)) {
             connection.park = None;
             self.read_input(now, id);
         }

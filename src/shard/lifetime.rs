@@ -85,9 +85,10 @@ impl Shard {
 
     /// Handles a connection that the peer closed or reset, or that failed. Its id is not used any more.
     pub fn handle_close(&mut self, now: Instant, id: ConnectionId) {
-        // The packets behind its CONNECT were sent in time, too: the connection ends when it has taken its client over.
+        // The packets behind its CONNECT were sent in time, too: the connection ends when it has taken its client over, or
+        // when its question was answered.
         if let Some(connection) = self.clients.connection(id)
-            && connection.park == Some(Park::TakeOver)
+            && matches!(connection.park, Some(Park::TakeOver | Park::Answer))
         {
             connection.has_ended = true;
             return;
@@ -134,6 +135,7 @@ impl Shard {
         }
         if connection.is_connecting() {
             self.connections.connecting.remove(id);
+            self.connections.questions.forget(id);
         }
         connection.state = ConnectionState::Closing(Closing::default());
         connection.park = None;
@@ -187,6 +189,7 @@ impl Shard {
             }
             if connection.is_connecting() {
                 self.connections.connecting.remove(id);
+                self.connections.questions.forget(id);
             }
             if connection.park == Some(Park::Bridge) {
                 self.forget_parked_on_bridge(id);
@@ -331,6 +334,9 @@ impl Shard {
             ConnectionState::Connecting(_) if connection.park == Some(Park::TakeOver) => {
                 let again = (!connection.has_ended).then(|| self.connect_deadline(now));
                 self.set_connection_timer(id, again);
+            }
+            ConnectionState::Connecting(_) if connection.park == Some(Park::Answer) => {
+                self.expire_question(now, id);
             }
             // The connection may have to move with all bytes that it was sent, so the ring reads it, not the last read.
             // For that it gets some more time.

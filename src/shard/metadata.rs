@@ -124,6 +124,7 @@ impl Shard {
             + self.flow.router.subscriptions().bytes()
             + self.groups.bytes()
             + self.connections.connecting.bytes()
+            + self.connections.questions.bytes()
             + self.retained.kept.setters_bytes()
             + self.interest.table_bytes()
             + self.memory.metadata.announced

@@ -72,6 +72,7 @@ impl Shard {
         self.run_pipeline(now);
         self.use_postponed(now);
         self.shutdown.has_begun = true;
+        self.connections.questions.clear();
         for id in self.clients.connection_ids() {
             self.forget_claim(id);
             // Publishes that were not used are ignored; acknowledgements may stand behind them.

@@ -22,6 +22,10 @@ impl Counters {
         say("plugins/deliveries/skipped", &self.deliveries_skipped);
         say("plugins/connects/denied", &self.connects_denied);
         say("plugins/subscribes/denied", &self.subscribes_denied);
+        say("plugins/connects/asked", &self.questions);
+        say("plugins/connects/unanswered", &self.questions_expired);
+        say("plugins/connects/too_many", &self.questions_refused);
+        say("plugins/answers/unasked", &self.answers_unasked);
     }
 
     fn add_hooks(&mut self, other: &Counters) {
@@ -30,6 +34,10 @@ impl Counters {
         self.deliveries_skipped += other.deliveries_skipped;
         self.connects_denied += other.connects_denied;
         self.subscribes_denied += other.subscribes_denied;
+        self.questions += other.questions;
+        self.questions_expired += other.questions_expired;
+        self.questions_refused += other.questions_refused;
+        self.answers_unasked += other.answers_unasked;
     }
 }
 

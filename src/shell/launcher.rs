@@ -5,6 +5,7 @@ mod remainder;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -27,13 +28,15 @@ use crate::links::{self, BridgesError, Patience};
 use crate::mesh::bridge_lanes::{self, BridgeEnd};
 use crate::mesh::gate::Gate;
 use crate::mesh::shutdown::{Order, Orders, Phase};
+use crate::mesh::side::{self, Bounds, SideEnd};
 use crate::mesh::{self, Door, Port};
 use crate::net::epoll::Epoll;
 use crate::net::listener::{self, Bound, ListenError, Listeners};
 use crate::net::uring::{Ring, RingSettings};
 use crate::net::{Network, NetworkError};
+use crate::plugin::{Answer, HookSet, Hooks};
 use crate::plugins::abi::crash;
-use crate::plugins::{self, Chain, Installed, PluginError};
+use crate::plugins::{self, Answers, Chain, Installed, PluginError};
 use crate::printable::counted;
 use crate::shard::{Mail, Shard, ShardId, ShardSettings};
 use crate::shell::build_time;
@@ -335,10 +338,26 @@ fn work(shared: Shared, port: Port<Mail>, report: Arc<Report>, started: Sender<S
     }
 }
 
+/// Answers of plugins that wait for one shard.
+const ANSWERS: Bounds = Bounds { items: 1_024, bytes_max: usize::MAX };
+
+/// Hands answers of plugins to a shard, from whatever thread.
+fn answers_of(end: SideEnd<Infallible, Answer>) -> Answers {
+    let end = Mutex::new(end);
+    Answers::new(move |answer| {
+        let mut end = end.lock().unwrap_or_else(PoisonError::into_inner);
+        if !end.has_room() {
+            return Err(answer);
+        }
+        end.send(answer);
+        Ok(())
+    })
+}
+
 fn work_on<N: Network>(
     shared: Shared,
     mut net: N,
-    port: Port<Mail>,
+    mut port: Port<Mail>,
     report: Arc<Report>,
     started: Sender<Start>,
 ) {
@@ -355,7 +374,14 @@ fn work_on<N: Network>(
     let mut shard = Shard::new(shard_settings, shared.clock.now());
     if !shared.plugins.is_empty() {
         match Chain::new(&shared.plugins, port.own(), &report.presence) {
-            Ok(chain) => shard.set_hooks(shared.clock.now(), Box::new(chain)),
+            Ok(mut chain) => {
+                if chain.hooks().contains(HookSet::CONNECT) {
+                    let (answers, end) = side::pair(&port.doors(), port.own(), ANSWERS);
+                    chain.set_answers(&answers_of(end));
+                    port.set_answers(answers);
+                }
+                shard.set_hooks(shared.clock.now(), Box::new(chain));
+            }
             Err(error) => {
                 let _ = started.send((port.own(), Err(LaunchError::Plugin(error))));
                 return;

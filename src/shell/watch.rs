@@ -219,6 +219,14 @@ const RULES: &[Rule] = &[
         sentence: "connections closed: no whole CONNECT arrived within connect_timeout_ms",
     },
     Rule {
+        count: |counters| counters.questions_expired,
+        sentence: "connections refused: a plugin did not answer their CONNECT within connect_timeout_ms",
+    },
+    Rule {
+        count: |counters| counters.questions_refused,
+        sentence: "connections refused: as many wait for the answer of a plugin as may; raise questions_max",
+    },
+    Rule {
         count: |counters| counters.sessions_refused,
         sentence: "sessions refused: raise sessions_max",
     },

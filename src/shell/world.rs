@@ -7,13 +7,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use socket2::SockRef;
-use tracing::debug;
+use tracing::{debug, error};
 
 use crate::mesh::gate::{Entry, Gate};
 use crate::mesh::{Admitted, Adoption, ControlItem, Port};
 use crate::net::socket::{SocketTable, from_owner, to_owner};
 use crate::net::stalls::Stalls;
 use crate::net::{self, Lingering, Network, SocketKey};
+use crate::plugin::Answer;
 use crate::routing::bridge_mail::{FromBridges, ToBridges};
 use crate::shard::{ConnectionId, Lane, Mail, Origin, Output, ReadMode, ShardId};
 use crate::time::Instant;
@@ -239,6 +240,12 @@ impl<N: Network> World for NetWorld<N> {
         mail
     }
 
+    fn next_answer(&mut self) -> Option<Answer> {
+        let answer = self.port.next_answer();
+        self.has_moved |= answer.is_some();
+        answer
+    }
+
     fn addresses(&self, admitted: &Admitted, with_listener: bool) -> Addresses {
         let socket = &admitted.socket;
         // A peer that is gone already has no address; the first receive will say so.
@@ -340,6 +347,9 @@ impl<N: Network> World for NetWorld<N> {
         self.port.ring_bells();
         if let Some(bridges) = self.port.bridges() {
             bridges.wake();
+            if bridges.hear_end() && !self.is_ending {
+                error!("the bridges have ended before the broker");
+            }
         }
     }
 

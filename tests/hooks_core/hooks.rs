@@ -2,8 +2,8 @@
 
 use ringmq::codec::{QoS, ReasonCode};
 use ringmq::plugin::{
-    ClientView, ConnectView, HookEvent, HookSet, Hooks, MessageEdit, MessageView, SessionLimits,
-    Verdict,
+    ClientView, ConnectView, HookEvent, HookSet, Hooks, MessageEdit, MessageView, QuestionId,
+    Resumed, SessionLimits, Verdict,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,6 +13,8 @@ pub(crate) type Log = Rc<RefCell<Vec<String>>>;
 
 type OnConnect =
     fn(&ClientView<'_>, &ConnectView<'_>, &mut SessionLimits) -> Result<(), ReasonCode>;
+/// Which CONNECTs are answered later.
+type OnLater = fn(&ClientView<'_>) -> bool;
 type OnSubscribe = fn(&ClientView<'_>, &str, &mut QoS) -> Result<(), ReasonCode>;
 type OnPublish = fn(&ClientView<'_>, &mut MessageEdit<'_>) -> Result<(), ReasonCode>;
 type OnAuthorize = fn(&ClientView<'_>, &MessageView<'_>) -> Result<(), ReasonCode>;
@@ -21,6 +23,9 @@ type OnDeliver = fn(&ClientView<'_>, &MessageView<'_>) -> bool;
 #[derive(Clone, Default)]
 pub(crate) struct Scripted {
     pub connect: Option<OnConnect>,
+    pub later: Option<OnLater>,
+    /// What was asked: by client, the shard and the number.
+    pub questions: Rc<RefCell<Vec<(String, usize, QuestionId)>>>,
     pub subscribe: Option<OnSubscribe>,
     pub publish: Option<OnPublish>,
     pub authorize: Option<OnAuthorize>,
@@ -44,7 +49,7 @@ fn verdict(result: Result<(), ReasonCode>) -> Verdict {
 impl Hooks for Scripted {
     fn hooks(&self) -> HookSet {
         let written = [
-            (self.connect.is_some(), HookSet::CONNECT),
+            (self.connect.is_some() || self.later.is_some(), HookSet::CONNECT),
             (self.subscribe.is_some(), HookSet::SUBSCRIBE),
             (self.publish.is_some(), HookSet::PUBLISH),
             (self.authorize.is_some(), HookSet::AUTHORIZE_PUBLISH),
@@ -59,8 +64,27 @@ impl Hooks for Scripted {
         connect: &ConnectView<'_>,
         limits: &mut SessionLimits,
     ) -> Verdict {
-        self.say(format!("connect {}", client.client_id));
-        verdict(self.connect.expect("not asked for")(client, connect, limits))
+        match connect.resumed {
+            Some(Resumed { denied: Some(reason), .. }) => return Verdict::Deny(reason),
+            Some(Resumed { place, .. }) => {
+                assert_eq!(place, self.asked());
+                self.say(format!("resumed {}", client.client_id));
+                return Verdict::Allow;
+            }
+            None => self.say(format!("connect {}", client.client_id)),
+        }
+        if self.later.is_some_and(|later| later(client)) {
+            if let Some(question) = connect.question {
+                let asked = (client.client_id.to_owned(), usize::from(client.shard), question);
+                self.questions.borrow_mut().push(asked);
+            }
+            return Verdict::Later;
+        }
+        self.connect.map_or(Verdict::Allow, |hook| verdict(hook(client, connect, limits)))
+    }
+
+    fn asked(&self) -> u16 {
+        3
     }
 
     fn authorize_subscribe(

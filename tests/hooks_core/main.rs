@@ -6,6 +6,7 @@
 mod world;
 
 mod hooks;
+mod later;
 mod messages;
 mod sessions;
 

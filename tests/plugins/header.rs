@@ -57,10 +57,11 @@ fn structures_and_numbers_are_the_same_in_c_and_in_rust() {
         Message { size qos retain reserved topic payload }
         Event { size kind is_resumed reserved why }
         Undelivered { size reserved client_id topic why }
+        SessionLimit { limit reserved value }
         Api {
             size abi_major abi_minor log explain user_property property_text property_number set_topic set_payload
             set_qos set_retain set_property_text set_property_number remove_property add_user_property
-            replace_user_property remove_user_property set_limit
+            replace_user_property remove_user_property set_limit question answer
         }
         PluginTable {
             magic abi_major abi_minor size reserved create destroy connect authorize_subscribe authorize_publish
@@ -68,7 +69,8 @@ fn structures_and_numbers_are_the_same_in_c_and_in_rust() {
         }
     }
     numbers! { rust,
-        ABI_MAJOR ABI_MINOR MAGIC ALLOW OK SKIP FAILED STALE BAD_ARGUMENT BAD_TEXT BAD_TOPIC TOO_LARGE NOT_HERE NONE
+        ABI_MAJOR ABI_MINOR MAGIC ALLOW OK SKIP LATER FAILED STALE BAD_ARGUMENT BAD_TEXT BAD_TOPIC TOO_LARGE NOT_HERE NONE
+        BUSY SERVER_UNAVAILABLE
         UNSPECIFIED_ERROR IMPLEMENTATION_ERROR BAD_USER_NAME_OR_PASSWORD NOT_AUTHORIZED SERVER_BUSY BANNED
         TOPIC_NAME_INVALID QUOTA_EXCEEDED PAYLOAD_FORMAT_INVALID EVENT_CONNECTED EVENT_DISCONNECTED EVENT_TAKEN_OVER
         EVENT_SESSION_ENDED PAYLOAD_FORMAT MESSAGE_EXPIRY CONTENT_TYPE RESPONSE_TOPIC CORRELATION_DATA

@@ -407,7 +407,7 @@ fn an_instance_that_is_not_made_says_why() {
     let long = why(&c, &[("sender", &"n".repeat(65))]);
     assert_eq!(long, "options: names have at most 64 bytes, the site at most 256");
     let unknown = why(&build::rust(), &[("nmae", "x")]);
-    assert_eq!(unknown, "options: 'nmae' is not one of name, panic");
+    assert_eq!(unknown, "options: 'nmae' is not one of name, panic, users");
 }
 
 #[test]
@@ -479,6 +479,7 @@ fn a_plugin_sees_who_it_is() {
         session_expiry_s: Some(9),
         will: Some(will.view()),
         user_properties: UserProperties::from_raw(&packet),
+        ..ConnectView::default()
     };
     let error = plugin.connect(&CLIENT, &connect, &mut SessionLimits::default()).unwrap_err();
     assert_eq!(error.to_string(), "secret 1 30 1 9 w dead 2 0 k=w k=v k=w client-7 - 0");

@@ -36,7 +36,7 @@ fn what_is_not_a_plugin_is_refused_with_a_remedy() {
         ),
         (
             table("RINGMQ_MAGIC, 2, 7, 128, 0"),
-            "version 2.7 of the plugin ABI, this broker has 1.0",
+            "version 2.7 of the plugin ABI, this broker has 1.1",
             "build it with",
         ),
         (table(&format!("{head}, 20, 0")), "size of 20 bytes", "RINGMQ_PLUGIN_HEAD"),

@@ -123,6 +123,46 @@ fn clients_are_told_what_a_plugin_denies() {
 }
 
 #[test]
+fn a_plugin_in_rust_answers_connect_later_from_a_thread_of_its_own() {
+    let library = build::rust();
+    for shards in ["1", "2"] {
+        let tables = format!(
+            "connect_timeout_ms = 1000\n\n{}",
+            table("door", &library, "deny", "users = \"anna echo\"")
+        );
+        let broker = start(&tables, shards);
+        // All at once, some on each shard; each user is looked up for a while.
+        let clients: Vec<(Client, &str, u64)> = (0..16)
+            .map(|number| {
+                let (user, reason) =
+                    [("anna", 0), ("mallory", 0x86), ("echo", 0), ("", 0x86)][number % 4];
+                let mut client = Client::open(broker.address, Version::V5);
+                let id = format!("client-{number}");
+                client.send(&client::connect(Version::V5, &id, &[("user_name", user)]));
+                (client, user, reason)
+            })
+            .collect();
+        for (mut client, user, reason) in clients {
+            let connack = client.answer(Kind::Connack);
+            assert_eq!(connack.number("reason").unwrap_or(0), reason, "{user}: {connack}");
+            if reason == 0 {
+                assert_eq!(connack.number("server_keep_alive"), Some(77), "{connack}");
+                client.subscribe(&["t@1"]);
+            } else {
+                client.drain();
+            }
+        }
+        for (version, refused) in [(Version::V5, 0x88), (Version::V311, 3)] {
+            let mut client = Client::open(broker.address, version);
+            client.send(&client::connect(version, "waits", &[("user_name", "nobody")]));
+            assert_eq!(client.answer(Kind::Connack).number("reason"), Some(refused));
+            client.drain();
+        }
+        wait_for(&broker, "no answer to its CONNECT came in time");
+    }
+}
+
+#[test]
 fn a_message_whose_hook_failed_passes_as_it_was_if_so_configured() {
     let broker = start(&table("judge", &build::c("deny"), "pass", ""), "2");
     let mut receiver = Client::join(broker.address, Version::V5, "receiver", &[]);

@@ -483,6 +483,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("flapping_connects_max", "tests/regressions_core/rates.rs"),
     ("flapping_window_s", "tests/regressions_core/rates.rs"),
     ("flapping_ban_s", "tests/regressions_core/rates.rs"),
+    ("questions_max", "tests/hooks_core/later.rs"),
     ("arena_size", "tests/admission/main.rs"),
     ("shard_metadata_bytes_max", "tests/regressions_core/metadata.rs"),
 ];

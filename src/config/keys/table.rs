@@ -61,7 +61,7 @@ pub static KEYS: &[Key] = &[
         Network,
         connect_timeout_ms,
         Kind::Time { unit: Milliseconds, min: 100, max: 600_000 },
-        "Time that a client has from connecting to the end of its CONNECT packet."
+        "Time from connecting to the end of a client's CONNECT packet, and to the answer of a plugin that answers it later."
     ),
     limit!(
         Network,
@@ -298,6 +298,12 @@ pub static KEYS: &[Key] = &[
         turn_time_max_ms,
         Kind::Time { unit: Milliseconds, min: 0, max: 60_000 },
         "Mean time of a shard's turns above which clients without a session are turned away (0x89). 0: none are."
+    ),
+    limit!(
+        Sessions,
+        questions_max,
+        count(1, 1_000_000),
+        "CONNECTs on each shard that wait for plugins that answer later; one above is refused (0x89)."
     ),
     limit!(
         Sessions,

@@ -3,13 +3,18 @@
 use super::changes::Single;
 use super::layout::{
     self, ABI_MAJOR, ABI_MINOR, Api, CONTENT_TYPE, CORRELATION_DATA, Call, MESSAGE_EXPIRY,
-    PAYLOAD_FORMAT, RESPONSE_TOPIC, View,
+    PAYLOAD_FORMAT, RESPONSE_TOPIC, SessionLimit, View,
 };
-use super::refused::Refused;
+use super::questions;
+use super::refused::{self, Refused};
 use super::running::{self, Running, Subject};
 use crate::codec::{Property, QoS};
 use crate::limits::PACKET_SIZE_CEILING;
+use crate::plugin::{Reply, SessionLimits};
 use crate::topic::{check_name, is_system};
+
+/// The most limits that one answer may carry: more than there are.
+const LIMITS_MAX: usize = 64;
 
 /// The most bytes of a text or of correlation data in MQTT.
 const TEXT_SIZE_MAX: usize = u16::MAX as usize;
@@ -35,6 +40,8 @@ pub(super) static API: Api = Api {
     replace_user_property,
     remove_user_property,
     set_limit,
+    question,
+    answer: answer_question,
 };
 
 unsafe extern "C" fn log(call: Call, level: u32, text: View) -> i32 {
@@ -255,32 +262,90 @@ unsafe extern "C" fn remove_user_property(call: Call, name: View) -> i32 {
 
 unsafe extern "C" fn set_limit(call: Call, limit: u32, value: u64) -> i32 {
     answer(call, |running| {
-        let Subject::Connect(_) = running.subject else { return Err(Refused::NotHere) };
-        let bad = |_| Refused::BadArgument;
-        let session = &mut running.changes.session;
-        match limit {
-            layout::LIMIT_SESSION_EXPIRY_S => {
-                session.session_expiry_max_s = Some(value.try_into().map_err(bad)?);
-            }
-            layout::LIMIT_KEEP_ALIVE_S => {
-                session.keep_alive_max_s = Some(value.try_into().map_err(bad)?);
-            }
-            layout::LIMIT_INFLIGHT if value > 0 => {
-                session.inflight_max = Some(value.try_into().map_err(bad)?);
-            }
-            layout::LIMIT_QUEUE_MESSAGES => {
-                session.queue_messages_max = Some(value.try_into().map_err(bad)?);
-            }
-            layout::LIMIT_QUEUE_BYTES => {
-                session.queue_bytes_max = Some(value.try_into().map_err(bad)?);
-            }
-            layout::LIMIT_SUBSCRIPTIONS => {
-                session.subscriptions_max = Some(value.try_into().map_err(bad)?);
-            }
-            _ => return Err(Refused::BadArgument),
+        let Subject::Connect(..) = running.subject else { return Err(Refused::NotHere) };
+        bound(&mut running.changes.session, limit, value)
+    })
+}
+
+unsafe extern "C" fn question(call: Call, number: *mut u64) -> i32 {
+    answer(call, |running| {
+        let Subject::Connect(_, question) = running.subject else { return Err(Refused::NotHere) };
+        if number.is_null() {
+            return Err(Refused::BadArgument);
         }
+        let question = question.ok_or(Refused::Busy)?;
+        // SAFETY: the header asks for a pointer to a number, and it is not null. Nothing is read from it.
+        unsafe { number.write(question) };
         Ok(())
     })
+}
+
+/// Of no running call: any thread may answer, and what it hands in is checked and copied here.
+unsafe extern "C" fn answer_question(
+    number: u64,
+    verdict: i32,
+    limits: *const SessionLimit,
+    limit_count: usize,
+) -> i32 {
+    let send = || {
+        let reply = match refused::reply(verdict).ok_or(Refused::BadArgument)? {
+            // SAFETY: the header asks for that many limits, readable until the function returns.
+            Ok(()) => Reply::Allow(unsafe { session_limits(limits, limit_count) }?),
+            Err(reason) => Reply::Deny(reason),
+        };
+        questions::answer(number, reply)
+    };
+    match send() {
+        Ok(()) => layout::OK,
+        Err(refused) => refused.code(),
+    }
+}
+
+/// # Safety
+/// Limits that are not null must be readable for their count until this returns.
+unsafe fn session_limits(
+    limits: *const SessionLimit,
+    count: usize,
+) -> Result<SessionLimits, Refused> {
+    let mut session = SessionLimits::default();
+    if count == 0 {
+        return Ok(session);
+    }
+    if limits.is_null() || !limits.is_aligned() || count > LIMITS_MAX {
+        return Err(Refused::BadArgument);
+    }
+    // SAFETY: needed to read what C hands in. Sound because it is aligned, not null and not larger than any object may be,
+    // and the caller vouches for the rest; numbers have no invalid values.
+    for one in unsafe { std::slice::from_raw_parts(limits, count) } {
+        bound(&mut session, one.limit, one.value)?;
+    }
+    Ok(session)
+}
+
+fn bound(session: &mut SessionLimits, limit: u32, value: u64) -> Result<(), Refused> {
+    let bad = |_| Refused::BadArgument;
+    match limit {
+        layout::LIMIT_SESSION_EXPIRY_S => {
+            session.session_expiry_max_s = Some(value.try_into().map_err(bad)?);
+        }
+        layout::LIMIT_KEEP_ALIVE_S => {
+            session.keep_alive_max_s = Some(value.try_into().map_err(bad)?);
+        }
+        layout::LIMIT_INFLIGHT if value > 0 => {
+            session.inflight_max = Some(value.try_into().map_err(bad)?);
+        }
+        layout::LIMIT_QUEUE_MESSAGES => {
+            session.queue_messages_max = Some(value.try_into().map_err(bad)?);
+        }
+        layout::LIMIT_QUEUE_BYTES => {
+            session.queue_bytes_max = Some(value.try_into().map_err(bad)?);
+        }
+        layout::LIMIT_SUBSCRIPTIONS => {
+            session.subscriptions_max = Some(value.try_into().map_err(bad)?);
+        }
+        _ => return Err(Refused::BadArgument),
+    }
+    Ok(())
 }
 
 fn answer(call: Call, act: impl FnOnce(&mut Running<'_>) -> Result<(), Refused>) -> i32 {

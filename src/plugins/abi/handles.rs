@@ -56,6 +56,11 @@ impl Handles {
         Some(Handles { number: index + 1, count: instances[index].count })
     }
 
+    /// That of the instance, from 1.
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
     /// The token of the next call.
     pub(super) fn next(&mut self) -> u64 {
         self.count = (self.count + 1) & ((1 << COUNT_BITS) - 1);

@@ -13,13 +13,14 @@ use super::layout::{
     self, ABI_MAJOR, ABI_MINOR, Address, Api, Call, Client, Connect, Event, Hook, Message,
     PluginOption, PluginTable, Setup, Subscription, Undelivered, View,
 };
-use super::refused::Refused;
+use super::questions;
+use super::refused::{Refused, reply};
 use super::running::{self, Running, Shown, Subject};
-use crate::codec::{ProtocolVersion, QoS, ReasonCode};
+use crate::codec::{ProtocolVersion, QoS};
 use crate::plugin::{
     ClientView, ConnectView, HookEvent, HookSet, MessageEdit, MessageView, SessionLimits, Verdict,
 };
-use crate::plugins::plugin::{Plugin, PluginError};
+use crate::plugins::plugin::{Answers, Plugin, PluginError};
 
 /// An instance is made, called and dropped on its shard's thread.
 pub(super) struct Instance {
@@ -29,6 +30,8 @@ pub(super) struct Instance {
     state: *mut c_void,
     handles: Handles,
     changes: Changes,
+    /// There is a way for its answers.
+    can_answer_later: bool,
 }
 
 type Result<T> = std::result::Result<T, PluginError>;
@@ -51,6 +54,7 @@ impl Instance {
             state: ptr::null_mut(),
             handles,
             changes: Changes::default(),
+            can_answer_later: false,
         };
         if let Some(create) = table.create {
             instance.create(create, options, shard)?;
@@ -133,12 +137,20 @@ impl Drop for Instance {
             // SAFETY: as in `create`; it is the last call with this state.
             unsafe { destroy(self.state) }
         }
+        if self.can_answer_later {
+            questions::set(self.handles.number(), None);
+        }
     }
 }
 
 impl Plugin for Instance {
     fn hooks(&self) -> HookSet {
         hooks_of(&self.table)
+    }
+
+    fn set_answers(&mut self, answers: Answers) {
+        questions::set(self.handles.number(), Some(answers));
+        self.can_answer_later = true;
     }
 
     fn connect(
@@ -148,11 +160,17 @@ impl Plugin for Instance {
         limits: &mut SessionLimits,
     ) -> Result<Verdict> {
         let Some(hook) = self.table.connect else { return Ok(Verdict::Allow) };
-        let subject = Subject::Connect(connect.user_properties);
-        let code = self.call_with(hook, subject, client, &Connect::of(connect))?;
-        let verdict = verdict(code)?;
-        if verdict == Verdict::Allow {
-            merge(limits, &self.changes.session);
+        let instance = self.handles.number();
+        let question = connect.question.filter(|_| self.can_answer_later);
+        let question = question.map(|question| questions::number_of(instance, question));
+        let subject = Subject::Connect(connect.user_properties, question);
+        let verdict = match self.call_with(hook, subject, client, &Connect::of(connect))? {
+            layout::LATER => Verdict::Later,
+            code => verdict(code)?,
+        };
+        if !verdict.is_denied() {
+            // What a plugin has set wins over what plugins before it have set.
+            *limits = self.changes.session.or(*limits);
         }
         Ok(verdict)
     }
@@ -311,12 +329,9 @@ pub(super) fn hooks_of(table: &PluginTable) -> HookSet {
 
 /// The verdict for the return value, 0 or above, of a hook that may deny.
 fn verdict(code: i32) -> Result<Verdict> {
-    if code == layout::ALLOW {
-        return Ok(Verdict::Allow);
-    }
-    let reason = u8::try_from(code).ok().and_then(ReasonCode::from_u8);
-    match reason.filter(|reason| reason.is_error()) {
-        Some(reason) => Ok(Verdict::Deny(reason)),
+    match reply(code) {
+        Some(Ok(())) => Ok(Verdict::Allow),
+        Some(Err(reason)) => Ok(Verdict::Deny(reason)),
         None => Err(meaningless(code)),
     }
 }
@@ -324,18 +339,6 @@ fn verdict(code: i32) -> Result<Verdict> {
 #[cold]
 fn meaningless(code: i32) -> PluginError {
     PluginError::new(format!("it returned {code} (0x{code:X}), which means nothing here"))
-}
-
-/// Bounds that a plugin has set replace those of plugins before it.
-fn merge(limits: &mut SessionLimits, set: &SessionLimits) {
-    *limits = SessionLimits {
-        session_expiry_max_s: set.session_expiry_max_s.or(limits.session_expiry_max_s),
-        keep_alive_max_s: set.keep_alive_max_s.or(limits.keep_alive_max_s),
-        inflight_max: set.inflight_max.or(limits.inflight_max),
-        queue_messages_max: set.queue_messages_max.or(limits.queue_messages_max),
-        queue_bytes_max: set.queue_bytes_max.or(limits.queue_bytes_max),
-        subscriptions_max: set.subscriptions_max.or(limits.subscriptions_max),
-    };
 }
 
 impl View {

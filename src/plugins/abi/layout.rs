@@ -6,12 +6,13 @@
 use core::ffi::c_void;
 
 pub const ABI_MAJOR: u16 = 1;
-pub const ABI_MINOR: u16 = 0;
+pub const ABI_MINOR: u16 = 1;
 pub const MAGIC: u32 = 0x714D_6752;
 
 pub const ALLOW: i32 = 0;
 pub const OK: i32 = 0;
 pub const SKIP: i32 = 1;
+pub const LATER: i32 = 2;
 pub const FAILED: i32 = -1;
 pub const STALE: i32 = -2;
 pub const BAD_ARGUMENT: i32 = -3;
@@ -20,11 +21,13 @@ pub const BAD_TOPIC: i32 = -5;
 pub const TOO_LARGE: i32 = -6;
 pub const NOT_HERE: i32 = -7;
 pub const NONE: i32 = -8;
+pub const BUSY: i32 = -9;
 
 pub const UNSPECIFIED_ERROR: i32 = 0x80;
 pub const IMPLEMENTATION_ERROR: i32 = 0x83;
 pub const BAD_USER_NAME_OR_PASSWORD: i32 = 0x86;
 pub const NOT_AUTHORIZED: i32 = 0x87;
+pub const SERVER_UNAVAILABLE: i32 = 0x88;
 pub const SERVER_BUSY: i32 = 0x89;
 pub const BANNED: i32 = 0x8A;
 pub const TOPIC_NAME_INVALID: i32 = 0x90;
@@ -177,6 +180,14 @@ pub struct Undelivered {
 }
 
 #[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimit {
+    pub limit: u32,
+    pub reserved: u32,
+    pub value: u64,
+}
+
+#[repr(C)]
 #[derive(Debug)]
 pub struct Api {
     pub size: u32,
@@ -198,6 +209,8 @@ pub struct Api {
     pub replace_user_property: unsafe extern "C" fn(Call, View, View) -> i32,
     pub remove_user_property: unsafe extern "C" fn(Call, View) -> i32,
     pub set_limit: unsafe extern "C" fn(Call, u32, u64) -> i32,
+    pub question: unsafe extern "C" fn(Call, *mut u64) -> i32,
+    pub answer: unsafe extern "C" fn(u64, i32, *const SessionLimit, usize) -> i32,
 }
 
 /// All hooks of a table but those that differ are of this form: instance, functions, handle, who, what.

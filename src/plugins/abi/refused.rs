@@ -1,6 +1,7 @@
-//! Why a function of the table did nothing, and the number that a plugin gets for it.
+//! Numbers of refusals: why a function of the table did nothing, and with what a plugin refuses a client.
 
 use super::layout;
+use crate::codec::ReasonCode;
 use crate::plugin::EditError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,7 @@ pub(super) enum Refused {
     TooLarge,
     NotHere,
     None,
+    Busy,
 }
 
 impl Refused {
@@ -24,6 +26,7 @@ impl Refused {
             Refused::TooLarge => layout::TOO_LARGE,
             Refused::NotHere => layout::NOT_HERE,
             Refused::None => layout::NONE,
+            Refused::Busy => layout::BUSY,
         }
     }
 
@@ -38,9 +41,19 @@ impl Refused {
             layout::TOO_LARGE => "RINGMQ_TOO_LARGE",
             layout::NOT_HERE => "RINGMQ_NOT_HERE",
             layout::NONE => "RINGMQ_NONE",
+            layout::BUSY => "RINGMQ_BUSY",
             _ => "a number that the header does not name",
         }
     }
+}
+
+/// What a plugin says to a client by this number, `Err`: it is refused; `None`: the number means nothing here.
+pub(super) fn reply(code: i32) -> Option<Result<(), ReasonCode>> {
+    if code == layout::ALLOW {
+        return Some(Ok(()));
+    }
+    let reason = u8::try_from(code).ok().and_then(ReasonCode::from_u8)?;
+    reason.is_error().then_some(Err(reason))
 }
 
 impl From<EditError> for Refused {

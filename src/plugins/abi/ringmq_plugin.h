@@ -60,6 +60,9 @@
  * instance needs no lock. Instances run at the same time as each other: global and static variables are shared by all and
  * need what shared variables need. Two [[plugin]] entries with the same path share them, too.
  *
+ * A plugin may have threads of its own. Of the functions of ringmq_api they may call `answer` alone, from when `create`
+ * was called until `destroy` returns: `destroy` ends them and waits for their end.
+ *
  * A hook runs on the thread that carries the shard's whole traffic. It must not wait: no file, no lookup, no lock that is
  * held for long. The broker measures each call and names slow ones in its log (`slow_ms`).
  *
@@ -69,17 +72,29 @@
  *   0x80 to 0xFF          deny: the MQTT 5 reason code that the client gets, for instance RINGMQ_NOT_AUTHORIZED
  *                         (`connect`, `authorize_subscribe`, `publish`, `authorize_publish`)
  *   RINGMQ_SKIP (1)       `deliver` alone: this subscriber does not get the message
+ *   RINGMQ_LATER (2)      `connect` alone: `answer` follows, see "Answers that come later"
  *   below 0               failed; the result of a function of ringmq_api may be handed on as it is. The broker counts
  *                         it, logs it with what `explain` said, and does what `on_error` of the configuration says:
  *                         deny or pass
  *
  * Anything else is a failure. No exception and no panic may leave a hook: it ends the process.
  *
+ * ---- Answers that come later ----
+ *
+ * A `connect` hook that would have to wait (for a database, a web service, a slow hash) gets the number of its question by
+ * `question`, copies what it needs, and returns RINGMQ_LATER. The client waits, and nobody else does. Any thread then calls
+ * `answer` with the number (the pointer to this function may be kept): the client goes on from there, and the hook is not called again for this CONNECT. The next
+ * plugins of the chain are asked once the answer is RINGMQ_ALLOW.
+ *
+ * A client whose answer does not come within the broker's `connect_timeout_ms` is told RINGMQ_SERVER_UNAVAILABLE. The first
+ * answer to a question counts. Another one, one that comes too late, and one for a client that is gone are counted (`plugins/answers/unasked` below
+ * $SYS/broker), and change nothing.
+ *
  * ---- Versions ----
  *
  * Structures only ever grow at their end, and each says its size: the plugin's table in `size`, everything that the
- * broker shows in its first member. Types without a size (ringmq_view, ringmq_option, ringmq_address, ringmq_call) stay
- * as they are. So:
+ * broker shows in its first member. Types without a size (ringmq_view, ringmq_option, ringmq_address, ringmq_call,
+ * ringmq_session_limit) stay as they are. So:
  *
  * - A plugin built with an older header loads: hooks that its table does not have yet count as absent.
  * - A plugin built with a newer header loads as long as it uses no hook that the broker does not know. Members that the
@@ -101,7 +116,7 @@ extern "C" {
 #endif
 
 #define RINGMQ_ABI_MAJOR 1
-#define RINGMQ_ABI_MINOR 0
+#define RINGMQ_ABI_MINOR 1
 
 /* The first member of every table: tells it from anything else that has its name. */
 #define RINGMQ_MAGIC 0x714D6752u
@@ -113,6 +128,8 @@ extern "C" {
 #define RINGMQ_OK 0
 /* Of `deliver`: not to this subscriber. */
 #define RINGMQ_SKIP 1
+/* Of `connect`: the answer follows. */
+#define RINGMQ_LATER 2
 /* Of hooks: something went wrong. */
 #define RINGMQ_FAILED -1
 /* Of functions: the handle is not that of the running call. Nothing was done. */
@@ -129,6 +146,8 @@ extern "C" {
 #define RINGMQ_NOT_HERE -7
 /* There is no such property. */
 #define RINGMQ_NONE -8
+/* As much waits as may. */
+#define RINGMQ_BUSY -9
 
 /* Reason codes to deny with; any other of MQTT 5 that the answer to the client may carry does as well. Clients of 3.1
  * and 3.1.1 are told what their version has for it. */
@@ -136,6 +155,7 @@ extern "C" {
 #define RINGMQ_IMPLEMENTATION_ERROR 0x83
 #define RINGMQ_BAD_USER_NAME_OR_PASSWORD 0x86
 #define RINGMQ_NOT_AUTHORIZED 0x87
+#define RINGMQ_SERVER_UNAVAILABLE 0x88
 #define RINGMQ_SERVER_BUSY 0x89
 #define RINGMQ_BANNED 0x8A
 #define RINGMQ_TOPIC_NAME_INVALID 0x90
@@ -286,6 +306,14 @@ typedef struct ringmq_undelivered {
 #define RINGMQ_LIMIT_QUEUE_BYTES 5
 #define RINGMQ_LIMIT_SUBSCRIPTIONS 6
 
+/* A bound of a session, for `answer`; `limit` is RINGMQ_LIMIT_. */
+typedef struct ringmq_session_limit {
+    uint32_t limit;
+    /* 0. */
+    uint32_t reserved;
+    uint64_t value;
+} ringmq_session_limit;
+
 #define RINGMQ_LOG_ERROR 1
 #define RINGMQ_LOG_WARN 2
 #define RINGMQ_LOG_INFO 3
@@ -341,6 +369,14 @@ typedef struct ringmq_api {
     /* In `connect`; `limit` is RINGMQ_LIMIT_. */
 
     int32_t (*set_limit)(ringmq_call call, uint32_t limit, uint64_t value);
+    /* Since 1.1. The number of the question whether this client may connect, for `answer`. RINGMQ_BUSY: as many clients wait
+     * as may (`questions_max`), and the hook has to answer now. */
+    int32_t (*question)(ringmq_call call, uint64_t *number);
+
+    /* Since 1.1. On any thread, without a handle. `verdict` is RINGMQ_ALLOW or a reason code; the `limit_count` bounds are those
+     * of the session, as if `set_limit` had set them. RINGMQ_BUSY: the shard has no room for it yet, try again.
+     * RINGMQ_OK does not say that the client still waits. */
+    int32_t (*answer)(uint64_t number, int32_t verdict, const ringmq_session_limit *limits, size_t limit_count);
 } ringmq_api;
 
 /* ---- What a plugin is ----
@@ -362,7 +398,7 @@ typedef struct ringmq_plugin_table {
     void (*destroy)(void *instance);
 
     /* A client connects, its packet is valid. `set_limit` sets bounds for its session. Denied, it is told the reason in
-     * CONNACK. */
+     * CONNACK. RINGMQ_LATER: `answer` says it. */
     int32_t (*connect)(void *instance, const ringmq_api *api, ringmq_call call, const ringmq_client *client,
                        const ringmq_connect *connect);
     /* May this client have this subscription? Denied, SUBACK says so for this filter alone. */

@@ -23,7 +23,8 @@ const EXPLANATION_SIZE_MAX: usize = 1024;
 pub(super) enum Subject<'a> {
     /// The hooks create, unsubscribed, events and tick need none.
     Nothing,
-    Connect(UserProperties<'a>),
+    /// With the number of the question that may be answered later.
+    Connect(UserProperties<'a>, Option<u64>),
     Subscribe {
         asked: QoS,
     },
@@ -141,7 +142,7 @@ impl<'a> Running<'a> {
     /// The user property of that number. Asking for the properties one after the other is fast.
     pub(super) fn user_property(&mut self, index: u32) -> Result<(&'a str, &'a str), Refused> {
         let fresh = match self.subject {
-            Subject::Connect(properties) => {
+            Subject::Connect(properties, _) => {
                 PropertyIter::new(properties.raw()).chain(PropertyIter::new(&[]))
             }
             Subject::Message(shown) | Subject::Change(shown, ..) => shown.properties(),

@@ -17,6 +17,7 @@ use crate::session::DropReason;
 enum Deed {
     Allow,
     Deny,
+    Later,
     Fail,
     Panic,
     Sleep(u64),
@@ -55,6 +56,7 @@ impl Actor {
         match self.deed {
             Deed::Allow => Ok(Verdict::Allow),
             Deed::Deny => Ok(Verdict::Deny(ReasonCode::QuotaExceeded)),
+            Deed::Later => Ok(Verdict::Later),
             Deed::Fail => Err(PluginError::new("it has no time")),
             Deed::Panic => panic!("it is upset"),
             Deed::Sleep(ms) => {
@@ -188,6 +190,39 @@ fn plugins_are_called_in_their_order_until_one_denies() {
     assert_eq!(figures(&chain, "b", "publish").denials, 1);
     assert_eq!(figures(&chain, "c", "publish").calls, 0);
     assert_eq!(figures(&chain, "c", "tick").calls, 1);
+}
+
+#[test]
+fn a_connect_that_is_answered_later_goes_on_behind_the_plugin_that_was_asked() {
+    let all = HookSet::ALL;
+    let plugins = [
+        ("a", Deed::Allow, all),
+        ("bb", Deed::Later, all),
+        ("ccc", Deed::Later, all),
+        ("d", Deed::Allow, all),
+    ];
+    let mut chain = chain(&plugins, OnError::Pass);
+    let mut connect = ConnectView::default();
+    let mut ask = |chain: &mut Chain, resumed| {
+        connect.resumed = resumed;
+        let mut limits = SessionLimits::default();
+        let verdict = chain.connect(&ClientView::default(), &connect, &mut limits);
+        (verdict, chain.asked(), limits.inflight_max)
+    };
+    let yes = |place| Some(Resumed { place, denied: None });
+    assert_eq!(ask(&mut chain, None), (Verdict::Later, 1, Some(2)));
+    assert_eq!(ask(&mut chain, yes(1)), (Verdict::Later, 2, Some(3)));
+    assert_eq!(ask(&mut chain, yes(2)), (Verdict::Allow, 2, Some(1)));
+    assert_eq!(ask(&mut chain, yes(3)).0, Verdict::Allow, "nobody is left to be asked");
+    assert_eq!(calls(), ["a", "bb", "ccc", "d"]);
+    let no = Resumed { place: 1, denied: Some(ReasonCode::QuotaExceeded) };
+    assert_eq!(ask(&mut chain, Some(no)).0, DENIED);
+    assert_eq!((chain.denier(), figures(&chain, "bb", "connect").denials), (Some("bb"), 1));
+    assert_eq!(calls().len(), 4);
+    // Where nobody can wait it is a refusal, however failures are handled.
+    assert_eq!(publish(&mut chain).0, FAILED);
+    let client = ClientView::default();
+    assert_eq!(chain.authorize_subscribe(&client, "f", &mut QoS::AtLeastOnce), FAILED);
 }
 
 #[test]

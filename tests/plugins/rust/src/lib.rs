@@ -1,6 +1,9 @@
 //! A plugin in Rust against the C ABI: adds a user property with the size of the payload, and stamps topics below `loud/`.
 //!
-//! options: `name` is the property's name (`size` without it); `panic = "TOPIC"` panics there, to show that it is contained.
+//! options: `name` is the property's name (`size` without it); `panic = "TOPIC"` panics there, to show that it is contained;
+//! `users = "NAME NAME"` lets only these users connect, which a thread of its own finds out (`door.rs`).
+
+mod door;
 
 // In a project of its own: `ringmq plugin-header --rust > src/ringmq_plugin.rs`, and `mod ringmq_plugin;`.
 #[path = "../../../../src/plugins/abi/layout.rs"]
@@ -10,13 +13,16 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
 
+use door::Door;
 use ringmq_plugin::{
-    ABI_MAJOR, ABI_MINOR, ALLOW, Api, BAD_TEXT, Call, Client, FAILED, MAGIC, Message, OK, PluginTable, Setup, View,
+    ABI_MAJOR, ABI_MINOR, ALLOW, Api, BAD_TEXT, BUSY, Call, Client, Connect, FAILED, LATER, MAGIC, Message, OK,
+    PluginTable, SERVER_BUSY, Setup, View,
 };
 
 struct Instance {
     name: String,
     panic_topic: Option<String>,
+    door: Option<Door>,
 }
 
 /// What every library exports.
@@ -26,6 +32,7 @@ struct Instance {
 pub static ringmq_plugin: PluginTable = PluginTable {
     create: Some(create),
     destroy: Some(destroy),
+    connect: Some(connect),
     publish: Some(publish),
     ..EMPTY
 };
@@ -64,15 +71,18 @@ unsafe extern "C-unwind" fn create(
             // SAFETY: there are that many options at this place.
             unsafe { slice::from_raw_parts(setup.options, setup.option_count as usize) }
         };
-        let mut made = Instance { name: "size".to_owned(), panic_topic: None };
+        let mut made = Instance { name: "size".to_owned(), panic_topic: None, door: None };
         for option in options {
             // SAFETY: both are views that are good until this function returns; they are copied.
             let (name, value) = unsafe { (text(option.name)?, text(option.value)?) };
             match name {
                 "name" => made.name = value.to_owned(),
                 "panic" => made.panic_topic = Some(value.to_owned()),
+                // A broker that is older than this header has no questions.
+                "users" if (api.size as usize) < size_of::<Api>() => return Err(FAILED),
+                "users" => made.door = Some(Door::open(value, api.answer)),
                 _ => {
-                    let why = format!("options: '{name}' is not one of name, panic");
+                    let why = format!("options: '{name}' is not one of name, panic, users");
                     // SAFETY: the handle is that of this call, the view is good for its length.
                     unsafe { (api.explain)(call, View::of(why.as_bytes())) };
                     return Err(FAILED);
@@ -88,6 +98,30 @@ unsafe extern "C-unwind" fn create(
 unsafe extern "C-unwind" fn destroy(instance: *mut c_void) {
     // SAFETY: it is what `create` made, and this is the last call with it.
     drop(unsafe { Box::from_raw(instance.cast::<Instance>()) });
+}
+
+unsafe extern "C-unwind" fn connect(
+    instance: *mut c_void,
+    api: *const Api,
+    call: Call,
+    client: *const Client,
+    _connect: *const Connect,
+) -> i32 {
+    contain(|| {
+        // SAFETY: as in `publish`.
+        let (instance, api, client) = unsafe { (&mut *instance.cast::<Instance>(), &*api, &*client) };
+        let Some(door) = &instance.door else { return Ok(ALLOW) };
+        let mut question = 0;
+        // SAFETY: the handle is that of this call, and the number may be written to.
+        match unsafe { (api.question)(call, &mut question) } {
+            OK => {}
+            BUSY => return Ok(SERVER_BUSY),
+            code => return Err(code),
+        }
+        // SAFETY: a view that is good until this returns; the door copies it.
+        door.knock(question, unsafe { text(client.user_name)? });
+        Ok(LATER)
+    })
 }
 
 unsafe extern "C-unwind" fn publish(
