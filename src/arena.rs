@@ -11,12 +11,14 @@
 
 mod budget;
 mod message;
+mod meta;
 mod run;
 mod stored;
 mod trail;
 
 pub use budget::{Budget, allocated, map_size, tree_size};
-pub use message::{Claim, Draft, Generation, Message, Meta};
+pub use message::{Draft, Message};
+pub use meta::{Claim, Generation, Meta};
 pub use run::{COPIED_RUN_SIZE_MAX, Run};
 pub use stored::{Gauge, Stored, stored_size};
 pub use trail::{EMPTY_TRAIL, split_trail};

@@ -1,67 +1,6 @@
-//! A message and its handle.
+//! A message: pieces to admit, bytes in place, and the way of both into an allocation of their own and back.
 
-use super::Stored;
-use crate::time::Instant;
-
-/// The handle of an admitted message. Generations count up from 1 and are never used again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Generation(pub(super) u64);
-
-impl Generation {
-    /// The generation before the first message.
-    pub const NONE: Generation = Generation(0);
-
-    pub fn number(self) -> u64 {
-        self.0
-    }
-
-    /// The generation with a number that `number` gave.
-    pub fn from_number(number: u64) -> Generation {
-        Generation(number)
-    }
-
-    pub fn next(self) -> Generation {
-        Generation(self.0 + 1)
-    }
-
-    /// How many messages were admitted after `earlier`, up to this one.
-    pub fn count_since(self, earlier: Generation) -> u64 {
-        debug_assert!(earlier <= self);
-        self.0 - earlier.0
-    }
-}
-
-/// What travels with a message beside its bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Meta {
-    /// 0, 1 or 2, as published.
-    pub qos: u8,
-    /// The retain flag as published.
-    pub retain: bool,
-    /// Whether the publisher is connected to this shard: only there hooks run, a retained message is handed to its
-    /// owner, and bridges store it.
-    pub is_origin: bool,
-    /// When the message expires; `None`: never.
-    pub expires_at: Option<Instant>,
-    /// The publishing session on this shard; 0 for a message from elsewhere.
-    pub publisher: u64,
-    /// Whether a bridge brought the message here, a bridge of ours or a client that is a bridge. Such a message has a
-    /// trail behind its properties.
-    pub from_bridge: bool,
-    /// For a message with the retain flag: the room that the owner of its topic has set aside for it.
-    pub claim: Claim,
-}
-
-/// Whether room among the retained messages was set aside for a message before it was admitted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Claim {
-    #[default]
-    None,
-    /// The room was taken from the lease of the origin.
-    Leased,
-    /// The owner has promised room for this topic.
-    Promised,
-}
+use super::{Gauge, Meta, Stored};
 
 /// A message to admit: borrowed pieces, copied into the arena once.
 #[derive(Clone, Copy, Debug)]
@@ -128,5 +67,56 @@ impl<'a> Message<'a> {
             payload: self.payload,
             meta: self.meta,
         }
+    }
+}
+
+impl Stored {
+    /// A copy of `message`; shares the bytes when the message already has an allocation of its own.
+    pub fn from_message(message: &Message<'_>, gauge: &Gauge) -> Stored {
+        if let Some(stored) = message.stored {
+            return stored.clone();
+        }
+        Stored::copy_of(message, gauge)
+    }
+
+    /// A copy with an allocation of its own, even if the message has one.
+    pub fn copy_of(message: &Message<'_>, gauge: &Gauge) -> Stored {
+        let Message { bytes, topic, payload, meta, .. } = *message;
+        // The properties' size includes the trail.
+        let properties_size = bytes.len() - topic.len() - payload.len();
+        Stored::copied(bytes, topic.len(), properties_size, meta, gauge)
+    }
+
+    pub fn from_draft(draft: &Draft<'_>, gauge: &Gauge) -> Stored {
+        let mut bytes = Vec::with_capacity(draft.size());
+        bytes.extend_from_slice(draft.topic);
+        for piece in draft.properties {
+            bytes.extend_from_slice(piece);
+        }
+        let properties_size = bytes.len() - draft.topic.len();
+        bytes.extend_from_slice(draft.payload);
+        Stored::copied(&bytes, draft.topic.len(), properties_size, draft.meta, gauge)
+    }
+
+    pub fn message(&self) -> Message<'_> {
+        self.message_with(*self.meta())
+    }
+
+    pub(super) fn message_with(&self, meta: Meta) -> Message<'_> {
+        if meta.from_bridge {
+            // The message is taken apart, so that the usual message need not be in memory where this one is returned.
+            let Message { bytes, topic, properties, payload, meta, stored } =
+                self.trailed_message_with(meta);
+            return Message { bytes, topic, properties, payload, meta, stored };
+        }
+        let (bytes, topic_size, properties_size) = self.pieces();
+        Message::of(bytes, topic_size, properties_size, meta, Some(self))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn trailed_message_with(&self, meta: Meta) -> Message<'_> {
+        let (bytes, topic_size, properties_size) = self.pieces();
+        Message::with_trail(Message::of(bytes, topic_size, properties_size, meta, Some(self)))
     }
 }

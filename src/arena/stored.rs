@@ -3,7 +3,7 @@
 //! Bytes are counted where they are in use: a `Gauge` counts each allocation once, however many queues and windows have
 //! it, while each session that has it counts the whole of it.
 
-use super::{Draft, Message, Meta};
+use super::Meta;
 use std::cell::Cell;
 use std::rc::Rc;
 use triomphe::ThinArc;
@@ -77,39 +77,12 @@ pub fn stored_size(size: usize) -> usize {
 const OVERHEAD: usize = size_of::<Head>() + 2 * size_of::<usize>();
 
 impl Stored {
-    /// A copy of `message`; shares the bytes when the message already has an allocation of its own.
-    pub fn from_message(message: &Message<'_>, gauge: &Gauge) -> Stored {
-        if let Some(stored) = message.stored {
-            return stored.clone();
-        }
-        Stored::copy_of(message, gauge)
-    }
-
-    /// A copy with an allocation of its own, even if the message has one.
-    pub fn copy_of(message: &Message<'_>, gauge: &Gauge) -> Stored {
-        let Message { bytes, topic, payload, meta, .. } = *message;
-        // The properties' size includes the trail.
-        let properties_size = bytes.len() - topic.len() - payload.len();
-        Stored::copied(bytes, topic.len(), properties_size, meta, gauge)
-    }
-
     /// Encoded packets that leave by reference: they take the place of a payload.
     pub fn of_packets(bytes: &[u8], gauge: &Gauge) -> Stored {
         Stored::copied(bytes, 0, 0, Meta::default(), gauge)
     }
 
-    pub fn from_draft(draft: &Draft<'_>, gauge: &Gauge) -> Stored {
-        let mut bytes = Vec::with_capacity(draft.size());
-        bytes.extend_from_slice(draft.topic);
-        for piece in draft.properties {
-            bytes.extend_from_slice(piece);
-        }
-        let properties_size = bytes.len() - draft.topic.len();
-        bytes.extend_from_slice(draft.payload);
-        Stored::copied(&bytes, draft.topic.len(), properties_size, draft.meta, gauge)
-    }
-
-    fn copied(
+    pub(super) fn copied(
         bytes: &[u8],
         topic_size: usize,
         properties_size: usize,
@@ -132,31 +105,11 @@ impl Stored {
         &self.0.header.header.meta
     }
 
-    pub fn message(&self) -> Message<'_> {
-        self.message_with(self.0.header.header.meta)
-    }
-
-    pub(super) fn message_with(&self, meta: Meta) -> Message<'_> {
+    /// Topic, properties and payload, one behind the other, and the sizes of topic and properties.
+    #[inline]
+    pub(super) fn pieces(&self) -> (&[u8], usize, usize) {
         let head = &self.0.header.header;
-        let (topic_size, properties_size) =
-            (head.topic_size as usize, head.properties_size as usize);
-        if meta.from_bridge {
-            // The message is taken apart, so that the usual message need not be in memory where this one is returned.
-            let Message { bytes, topic, properties, payload, meta, stored } =
-                self.trailed_message_with(meta);
-            return Message { bytes, topic, properties, payload, meta, stored };
-        }
-        Message::of(&self.0.slice, topic_size, properties_size, meta, Some(self))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn trailed_message_with(&self, meta: Meta) -> Message<'_> {
-        let head = &self.0.header.header;
-        let (topic_size, properties_size) =
-            (head.topic_size as usize, head.properties_size as usize);
-        let bytes = &self.0.slice;
-        Message::with_trail(Message::of(bytes, topic_size, properties_size, meta, Some(self)))
+        (&self.0.slice, head.topic_size as usize, head.properties_size as usize)
     }
 
     /// Whether there is another holder of the same allocation.

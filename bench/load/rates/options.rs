@@ -19,7 +19,7 @@ pub(crate) struct RateOptions {
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = units::rate)]
     #[arg(conflicts_with_all = ["rate", "find_max"])]
     rates: Vec<f64>,
-    /// Look for the highest rate that is kept, loses nothing and holds --p99 or another latency, from --rate [1k] on
+    /// Look for the highest rate that is kept, loses nothing and holds --p99 or another latency, from --rate (or 1k) on
     #[arg(long)]
     find_max: bool,
     /// Half of the messages must take no longer: with --find-max or --rates
