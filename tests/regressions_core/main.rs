@@ -5,6 +5,7 @@ mod credit;
 mod limits;
 mod listeners;
 mod metadata;
+mod new_limits;
 mod parked;
 mod rates;
 mod repeats;
