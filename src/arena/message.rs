@@ -1,4 +1,4 @@
-//! A message: pieces to admit, bytes in place, and the way of both into an allocation of their own and back.
+//! A message: the pieces of a draft, the bytes in place, and the way into an allocation of its own and back.
 
 use super::{Gauge, Meta, Stored};
 

@@ -1,4 +1,4 @@
-//! What names a message, and what travels with it beside its bytes.
+//! The handle of a message, and what travels with the message beside its bytes.
 
 use crate::time::Instant;
 

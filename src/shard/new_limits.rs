@@ -110,12 +110,10 @@ impl Shard {
     #[cold]
     pub(super) fn announced_to(&mut self, id: ConnectionId) -> Announced {
         let new = Announced::of(&self.limits);
-        let is_older = |shard: &mut Shard| {
-            shard.clients.connection(id).is_some_and(|connection| connection.is_older_than_limits)
-        };
-        let kept = self.connections.announced;
-        match kept {
-            Some(kept) if is_older(self) => kept.or(new),
+        let connection = self.clients.connection(id);
+        let is_older = connection.is_some_and(|connection| connection.is_older_than_limits);
+        match self.connections.announced {
+            Some(kept) if is_older => kept.or(new),
             _ => new,
         }
     }

@@ -6,6 +6,7 @@ mod limits;
 mod links;
 mod listeners;
 mod metadata;
+mod new_limits;
 mod parked;
 mod rates;
 mod repeats;

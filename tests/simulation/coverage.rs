@@ -18,6 +18,10 @@ pub(crate) struct Coverage {
     /// Outputs that left within the turn.
     pub left_now: u64,
     pub hung: u64,
+    /// Shards that took other limits while they ran.
+    pub limits_set: u64,
+    /// Bounds that were looked at while what was held when they fell was above them.
+    pub held_above: u64,
     pub slow_readers: u64,
     pub aliases_in: u64,
     pub aliases_out: u64,
@@ -122,6 +126,8 @@ impl Coverage {
             ("overlapped", &mut self.overlapped),
             ("left_now", &mut self.left_now),
             ("hung", &mut self.hung),
+            ("limits_set", &mut self.limits_set),
+            ("held_above", &mut self.held_above),
             ("slow_readers", &mut self.slow_readers),
             ("aliases_in", &mut self.aliases_in),
             ("aliases_out", &mut self.aliases_out),

@@ -5,6 +5,7 @@ use crate::client::Env;
 use crate::hooks::PlannedHooks;
 use crate::memory::{counted, given_back, uncounted};
 use crate::network::SocketId;
+use ringmq::limits::Limits;
 use ringmq::shard::{
     ConnectionId, Lane, ListenerId, Mail, Output, ReadMode, Shard, ShardId, ShardSettings,
 };
@@ -22,6 +23,10 @@ pub(crate) type Lanes = LanesOf<SocketId>;
 
 pub(crate) struct Host {
     pub shard: Shard,
+    /// What the shard goes by now.
+    pub limits: Limits,
+    /// By name of a bound: what was held when the bound fell, or less, as far as that went since.
+    pub above: BTreeMap<&'static str, usize>,
     net: Net,
     /// The place of the next step.
     step: usize,
@@ -85,7 +90,19 @@ impl Host {
             handover_count: 0,
             full_count: 0,
         };
-        Host { shard, net, step: 0, now: env.now, pause: 0 }
+        let limits = env.scenario.limits.clone();
+        Host { shard, limits, above: BTreeMap::new(), net, step: 0, now: env.now, pause: 0 }
+    }
+
+    /// Takes other limits, unless a turn is under way.
+    pub(crate) fn set_limits(&mut self, env: &mut Env, limits: &Limits) {
+        if self.step != 0 {
+            return;
+        }
+        env.coverage.limits_set += 1;
+        self.limits = limits.clone();
+        let limits = limits.clone();
+        counted(|| self.shard.set_limits(env.now, limits));
     }
 
     pub(crate) fn sockets(&self) -> &BTreeMap<ConnectionId, SocketId> {

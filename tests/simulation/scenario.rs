@@ -29,6 +29,8 @@ pub(crate) struct Scenario {
     pub transport_percent: usize,
     pub sizes: Sizes,
     pub limits: Limits,
+    /// Limits that shards take while they run; none in most runs.
+    pub later_limits: Vec<Limits>,
 }
 
 impl Scenario {
@@ -42,16 +44,21 @@ impl Scenario {
             route_cache_max: *dice.pick(&[1, 4, 1000]),
             mail_bytes_mark: *dice.pick(&[1, 300, 5000, 4 << 20]),
         };
-        let mut limits = pressing(dice, packet_size_max, &sizes);
-        if !is_ample {
-            tighten(dice, &mut limits);
-        }
-        assert_eq!(limits.contradiction(&sizes), None);
+        let limits = draw(dice, is_ample, packet_size_max, &sizes);
         let payload_size_max = match packet_size_max {
             2048 => *dice.pick(&[40, 400]),
             8192 => *dice.pick(&[40, 4000]),
             _ => *dice.pick(&[200, 30_000]),
         };
+        // Packets as large as clients send them may arrive in any case.
+        let may_be_smaller = 2 * payload_size_max + 1024 <= packet_size_max;
+        let later_count = if dice.chance(25) { dice.between(1, 3) } else { 0 };
+        let later_limits = (0..later_count).map(|_| {
+            let is_smaller = may_be_smaller && dice.chance(50);
+            let packet_size_max = if is_smaller { packet_size_max / 2 } else { packet_size_max };
+            draw(dice, is_ample, packet_size_max, &sizes)
+        });
+        let later_limits = later_limits.collect();
         Scenario {
             shard_count,
             client_count: dice.between(2, 14),
@@ -67,8 +74,37 @@ impl Scenario {
             payload_size_max,
             sizes,
             limits,
+            later_limits,
         }
     }
+
+    fn all_limits(&self) -> impl Iterator<Item = &Limits> {
+        std::iter::once(&self.limits).chain(&self.later_limits)
+    }
+
+    /// What every client may send unacknowledged, whenever it connects.
+    pub(crate) fn receive_max_least(&self) -> u16 {
+        self.all_limits().map(|limits| limits.receive_max).min().expect("there is one")
+    }
+
+    /// What a client may have to acknowledge, whenever it connects.
+    pub(crate) fn inflight_max_most(&self) -> u16 {
+        self.all_limits().map(|limits| limits.inflight_max).max().expect("there is one")
+    }
+
+    /// The most that `of` finds in any of the limits.
+    pub(crate) fn most(&self, of: impl Fn(&Limits) -> usize) -> usize {
+        self.all_limits().map(of).max().expect("there is one")
+    }
+}
+
+fn draw(dice: &mut Dice, is_ample: bool, packet_size_max: usize, sizes: &Sizes) -> Limits {
+    let mut limits = pressing(dice, packet_size_max, sizes);
+    if !is_ample {
+        tighten(dice, &mut limits);
+    }
+    assert_eq!(limits.contradiction(sizes), None);
+    limits
 }
 
 /// Limits that make others wait, but lose nothing.

@@ -11,6 +11,7 @@ use crate::memory;
 use crate::network::Network;
 use crate::scenario::{Scenario, UNFILLED};
 use ringmq::hash::KeyedHash;
+use ringmq::limits::Limits;
 use ringmq::peers::Partitions;
 use ringmq::session::{OUTPUT_SLACK, SMALL_CAPACITY};
 use ringmq::time::Instant;
@@ -124,8 +125,20 @@ impl World {
                 env.now = env.now.plus_ms(ms);
             }
             98 if env.dice.chance(15) => self.jump(),
+            99 if !env.scenario.later_limits.is_empty() => self.change_limits(),
             _ => {}
         }
+    }
+
+    /// One shard takes other limits; the next one does so later.
+    fn change_limits(&mut self) {
+        let env = &mut self.env;
+        let host = env.dice.below(self.hosts.len());
+        let place = env.dice.below(env.scenario.later_limits.len() + 1);
+        let later = env.scenario.later_limits.get(place);
+        let limits = later.unwrap_or(&env.scenario.limits).clone();
+        self.hosts[host].set_limits(env, &limits);
+        self.note_above(host);
     }
 
     /// Sockets move bytes.
@@ -162,17 +175,24 @@ impl World {
         }
     }
 
-    /// What holds at every step.
-    fn check_bounds(&mut self, host: usize) {
-        let limits = &self.env.scenario.limits;
+    /// What a shard holds by name, and how much it may hold by its limits.
+    fn bounds(&self, host: usize) -> [(&'static str, usize, usize); 16] {
+        let Scenario { sizes, .. } = &self.env.scenario;
+        let Host { shard, limits, .. } = &self.hosts[host];
         let shard_count = self.hosts.len() as u16;
-        let shard = &mut self.hosts[host].shard;
         let gauges = shard.gauges();
+        // Of what others send, or may keep here, they learn later that it is less.
+        let laxest = |of: fn(&Limits) -> usize| self.env.scenario.most(of);
+        let packet_size_max = laxest(|limits| limits.packet_size_max);
         // A large message is counted from the moment it is admitted.
-        let has_large = limits.large_message_size < limits.packet_size_max;
-        let large = if has_large { self.env.scenario.sizes.arena_size } else { 0 };
-        let groups_most = gauges.shared_groups * limits.group_messages_max;
-        let bounds = [
+        let has_large =
+            laxest(|limits| usize::from(limits.large_message_size < limits.packet_size_max)) > 0;
+        let large = if has_large { sizes.arena_size } else { 0 };
+        // A group that is above its new limit stays so while others grow up to theirs.
+        let groups_most = gauges.shared_groups * laxest(|limits| limits.group_messages_max);
+        let interest_max =
+            self.env.scenario.most(|limits| limits.metadata_interest_max(shard_count));
+        [
             ("group backlog", gauges.group_backlog, groups_most),
             ("stored", gauges.stored_bytes, limits.shard_stored_bytes_max + large),
             ("frames", gauges.frame_bytes, limits.shard_frames_bytes_max),
@@ -185,16 +205,12 @@ impl World {
                 limits.metadata_own_max(shard_count)
                     + (gauges.connections + gauges.sessions + 8) * 1024,
             ),
-            (
-                "interest",
-                gauges.interest_bytes,
-                limits.metadata_interest_max(shard_count) + (128 << 10),
-            ),
+            ("interest", gauges.interest_bytes, interest_max + (128 << 10)),
             ("routes", gauges.route_bytes, limits.metadata_routes_max()),
-            ("retained", gauges.retained_messages, limits.retained_messages_max),
-            ("retained bytes", gauges.retained_bytes, limits.retained_bytes_max),
-            ("arena", gauges.arena_used, self.env.scenario.sizes.arena_size),
-            ("arena slots", gauges.arena_held as usize, self.env.scenario.sizes.arena_slots),
+            ("retained", gauges.retained_messages, laxest(|limits| limits.retained_messages_max)),
+            ("retained bytes", gauges.retained_bytes, laxest(|limits| limits.retained_bytes_max)),
+            ("arena", gauges.arena_used, sizes.arena_size),
+            ("arena slots", gauges.arena_held as usize, sizes.arena_slots),
             ("sessions", gauges.sessions, limits.sessions_max),
             ("connections", gauges.connections, limits.connections_max),
             (
@@ -208,12 +224,32 @@ impl World {
                 // One message may pass the limit, and answers have twice a connection's share.
                 limits.shard_output_bytes_max
                     + gauges.sealed_bytes
-                    + gauges.connections * (2 * limits.output_size_max + limits.packet_size_max),
+                    + gauges.connections * (2 * limits.output_size_max + packet_size_max),
             ),
-        ];
-        for (name, held, most) in bounds {
-            assert!(held <= most, "{name}: {held} are held, {most} allowed ({gauges:?})");
+        ]
+    }
+
+    /// The limits of a shard have changed: what it holds above them may stay, and becomes no more.
+    fn note_above(&mut self, host: usize) {
+        let above = self.bounds(host).into_iter().filter(|(_, held, most)| held > most);
+        self.hosts[host].above = above.map(|(name, held, _)| (name, held)).collect();
+    }
+
+    /// What holds at every step.
+    fn check_bounds(&mut self, host: usize) {
+        for (name, held, most) in self.bounds(host) {
+            let Host { shard, above, .. } = &mut self.hosts[host];
+            let allowed = above.get(name).map_or(most, |above| most.max(*above));
+            let gauges = shard.gauges();
+            assert!(held <= allowed, "{name}: {held} are held, {allowed} allowed ({gauges:?})");
+            if held <= most {
+                above.remove(name);
+            } else {
+                self.env.coverage.held_above += 1;
+                above.insert(name, held);
+            }
         }
+        let Host { shard, limits, .. } = &mut self.hosts[host];
         assert_eq!(shard.counters().stale_reads, 0);
         let (steps, turn) = (shard.take_call_steps_most(), shard.take_turn_steps_most());
         let turn_max = limits.turn_steps_max + CALL_STEPS_MAX;

@@ -123,7 +123,7 @@ impl Client {
         wire.keep_alive_s = connack.server_keep_alive_s.unwrap_or(wire.keep_alive_s);
         if self.version == ProtocolVersion::V5 {
             let receive_max = connack.receive_max.unwrap_or(u16::MAX);
-            assert!(receive_max >= env.scenario.limits.receive_max);
+            assert!(receive_max >= env.scenario.receive_max_least());
         }
         if let Some(assigned) = connack.assigned_client_id {
             assert!(self.client_id.is_empty());

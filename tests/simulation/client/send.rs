@@ -83,8 +83,9 @@ impl Client {
             aliases_out: BTreeMap::new(),
             alias_in_max,
             alias_out_max: 0,
-            receive_max: receive_max.min(env.scenario.limits.inflight_max),
-            send_max: env.scenario.limits.receive_max,
+            receive_max: receive_max.min(env.scenario.inflight_max_most()),
+            // So that what it sends again on its next connection is never too much there.
+            send_max: env.scenario.receive_max_least(),
             keep_alive_s,
             asked_time: env.now,
             last_sent: env.now,
