@@ -106,7 +106,7 @@ impl Shard {
 
     /// Whether a message of the client may be used now. If not, the connection is parked until it may.
     pub(super) fn has_tokens(&mut self, now: Instant, id: ConnectionId) -> bool {
-        let Some(connection) = self.clients.connection(id) else { return true };
+        let connection = self.clients.live_connection(id);
         let is_heard =
             connection.park.is_some() || connection.is_peer_gone || self.shutdown.has_begun;
         let Some(key) = connection.session().filter(|_| !is_heard) else { return true };

@@ -49,7 +49,7 @@ impl Shard {
             return 0;
         }
         let packet_size_max = self.packet_size_max_of(id);
-        let Some(connection) = self.clients.connection(id) else { return 0 };
+        let connection = self.clients.live_connection(id);
         let Some(front) = previous.front(frame, connection.version) else { return 0 };
         let Some(mut next) = front.repeat(bytes, packet_size_max) else { return 0 };
         let ConnectionState::Open(key) = connection.state else { return 0 };
@@ -111,7 +111,7 @@ impl Shard {
         }
         let packet_size_max = self.packet_size_max_of(id);
         let receive_max = self.receive_max_of(id);
-        let Some(connection) = self.clients.connection(id) else { return 0 };
+        let connection = self.clients.live_connection(id);
         let version = connection.version;
         let Some(front) = previous.acked_front(frame, version) else { return 0 };
         let Some((mut packet_id, mut next)) = front.repeat(bytes, packet_size_max) else {
