@@ -192,7 +192,7 @@ impl Clients {
 
     /// Whether the session's client is connected and is a bridge of another broker.
     pub fn is_bridge(&mut self, key: SessionKey) -> bool {
-        matches!(self.pair(key), Some((_, Some(connection))) if connection.is_bridge)
+        matches!(self.pair(key), Some((_, Some(connection))) if connection.is_bridge())
     }
 
     pub fn find(&self, client_id: &str) -> Option<SessionKey> {

@@ -17,7 +17,6 @@ use super::{About, ConnectionId, Shard};
 use crate::codec::{self, DecodeError, PacketId, ProtocolVersion, QoS, ReasonCode};
 use crate::limits::PACKET_PROGRESS_MIN;
 use crate::session::Park;
-use crate::session::connection::ConnectionState;
 use crate::time::Instant;
 use slab::Slab;
 use std::collections::BTreeSet;
@@ -251,7 +250,7 @@ impl Shard {
     ) -> Result<usize, Outcome> {
         let output_size_max = self.limits.output_size_max;
         let connection = self.clients.live_connection(id);
-        let ConnectionState::Open(key) = connection.state else { return Err(Outcome::Stop) };
+        let Some(key) = connection.session() else { return Err(Outcome::Stop) };
         let version = connection.version;
         if *error != DecodeError::PacketTooLarge || version == ProtocolVersion::V5 {
             return Err(self.fail_at(now, id, rest, error));

@@ -20,7 +20,7 @@ use crate::hash::KeyedHash;
 use crate::routing::bridge_mail::{
     BRIDGE_COUNT_MAX, BridgeBatch, BridgeId, FromBridges, InboundBatch, ToBridges, publisher_of,
 };
-use crate::session::{DeferredAck, Park, SessionKey, Ticket};
+use crate::session::{Connection, DeferredAck, Park, SessionKey, Ticket};
 use crate::stages::bridge::BridgeStage;
 use crate::time::Instant;
 use crate::topic::ScanEnd;
@@ -249,7 +249,8 @@ impl Shard {
         }
         self.counters.acks_withheld += 1;
         if ticket.bridges & full != 0 {
-            self.clients.live_connection(id).is_blocked_by_bridge = true;
+            let open = self.clients.live_connection(id).open_mut();
+            open.expect("a publish comes on an open connection").is_blocked_by_bridge = true;
         }
     }
 
@@ -339,8 +340,8 @@ impl Shard {
         // Each connection finds out with its next publish whether it must still wait.
         for _ in 0..self.bridges.parked.len() {
             let Some(id) = self.bridges.parked.pop_front() else { return };
-            if let Some(connection) = self.clients.connection(id) {
-                connection.is_blocked_by_bridge = false;
+            if let Some(open) = self.clients.connection(id).and_then(Connection::open_mut) {
+                open.is_blocked_by_bridge = false;
             }
             self.unpark(now, id, Park::Bridge);
         }

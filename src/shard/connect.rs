@@ -12,7 +12,7 @@ use crate::codec::{
     self, Connack, Connect, DecodeError, ProtocolVersion, QoS, ReasonCode, UserProperties,
 };
 use crate::plugin::HookEvent;
-use crate::session::connection::ConnectionState;
+use crate::session::connection::{ConnectionState, Open};
 use crate::session::{SessionKey, SessionLimits, Will};
 use crate::time::Instant;
 use crate::topic::{InboundAliases, OutboundAliases, check_name, is_system};
@@ -434,25 +434,27 @@ impl Shard {
         granted: &Granted,
     ) {
         let keep_alive_s = granted.keep_alive_s;
+        // One and a half times. [MQTT-3.1.2-22]
+        let keep_alive_ms = u32::from(keep_alive_s) * 1500;
         let is_v5 = connect.version == ProtocolVersion::V5;
         let alias_in_max = granted.topic_alias_max;
         let alias_out_max = connect.topic_alias_max.min(self.limits.topic_alias_out_max);
         let budget = self.memory.metadata.budget();
         let connection = self.clients.live_connection(id);
-        connection.state = ConnectionState::Open(key);
-        connection.is_bridge = connect.is_bridge();
+        connection.state = ConnectionState::Open(Open {
+            keep_alive_ms,
+            is_bridge: connect.is_bridge(),
+            aliases_in: (alias_in_max > 0)
+                .then(|| Box::new(InboundAliases::within(budget.clone(), alias_in_max))),
+            ..Open::new(key)
+        });
         connection.quota = connect.receive_max.unwrap_or(u16::MAX).min(granted.inflight_max);
-        // One and a half times. [MQTT-3.1.2-22]
-        connection.keep_alive_ms = u32::from(keep_alive_s) * 1500;
         connection.last_received = now;
-        connection.aliases_in = (alias_in_max > 0)
-            .then(|| Box::new(InboundAliases::within(budget.clone(), alias_in_max)));
         connection.aliases_out = (is_v5 && alias_out_max > 0)
             .then(|| Box::new(OutboundAliases::within(budget, alias_out_max)));
         self.bridges.has_clients |= connect.is_bridge();
         self.mark_for(id, granted.belief);
-        let connection = self.clients.live_connection(id);
-        let deadline = (keep_alive_s > 0).then(|| now.plus_ms(u64::from(connection.keep_alive_ms)));
+        let deadline = (keep_alive_s > 0).then(|| now.plus_ms(u64::from(keep_alive_ms)));
         self.count_as_client(id);
         self.set_connection_timer(id, deadline);
     }

@@ -137,7 +137,6 @@ impl Shard {
         }
         connection.state = ConnectionState::Closing(Closing::default());
         connection.park = None;
-        connection.pending = None;
         drop(connection.input.take());
         self.connections.begun.end(&mut connection.begun);
         let has_goodbye = self.connections.links.has(id);
@@ -212,8 +211,10 @@ impl Shard {
         self.run_pipeline(now);
         let (session, connection) = self.clients.live_pair(key);
         assert_eq!(connection.id, id, "a session has one open connection");
-        // Its subscriptions need not be confirmed to it any more.
-        connection.pending = None;
+        if let Some(open) = connection.open_mut() {
+            // Its subscriptions need not be confirmed to it any more.
+            open.pending = None;
+        }
         session.part(now);
         let client_id = session.client_id();
         self.events.push(|| Event::Disconnected { client_id: client_id.into(), why: why.into() });
@@ -314,7 +315,7 @@ impl Shard {
                 self.end_rate_pause(now, id);
             }
             // The timer was that of a pause that ended otherwise.
-            ConnectionState::Open(_) if connection.keep_alive_ms == 0 => {}
+            ConnectionState::Open(open) if open.keep_alive_ms == 0 => {}
             ConnectionState::Open(_) if !is_silent => {
                 self.set_keep_alive_timer(now, id);
             }
@@ -351,7 +352,7 @@ impl Shard {
 
     pub(super) fn set_keep_alive_timer(&mut self, now: Instant, id: ConnectionId) {
         let deadline = self.clients.live_connection(id).keep_alive_deadline(now);
-        self.set_connection_timer(id, Some(deadline));
+        self.set_connection_timer(id, deadline);
     }
 
     fn on_session_timer(&mut self, now: Instant, key: SessionKey) {

@@ -3,7 +3,7 @@
 use super::{ConnectionId, Output, Shard};
 use crate::codec::{Disconnect, ProtocolVersion, ReasonCode};
 use crate::session::Park;
-use crate::session::connection::ConnectionState;
+use crate::session::connection::{ConnectionState, Open};
 use crate::time::Instant;
 
 impl Shard {
@@ -55,7 +55,7 @@ impl Shard {
                     return self.list_close(id);
                 }
             }
-            ConnectionState::Open(key) => {
+            ConnectionState::Open(Open { key, .. }) => {
                 let is_parked = connection.park == Some(Park::Output);
                 self.pump(now, key);
                 if is_parked {

@@ -85,7 +85,8 @@ impl Shard {
         let mut topic = std::mem::take(&mut self.connections.topic_scratch);
         topic.clear();
         let size_max = self.limits.filter_size_max;
-        let aliases = self.clients.live_connection(id).aliases_in.as_deref_mut();
+        let open = self.clients.live_connection(id).open_mut();
+        let aliases = open.and_then(|open| open.aliases_in.as_deref_mut());
         let alias_max = aliases.as_ref().map_or(0, |aliases| aliases.max());
         let found = match aliases {
             Some(aliases) if !publish.topic.is_empty() => {
@@ -267,7 +268,7 @@ impl Shard {
 
     /// Whether the client bridges from another broker.
     pub(super) fn is_bridge(&mut self, id: ConnectionId) -> bool {
-        self.clients.live_connection(id).is_bridge
+        self.clients.live_connection(id).is_bridge()
     }
 
     /// The message goes nowhere. A 5.0 client is told why, a 3.x client is answered as if it had been taken.

@@ -148,9 +148,8 @@ impl Shard {
     pub(super) fn end_rate_pause(&mut self, now: Instant, id: ConnectionId) {
         self.unpark(now, id, Park::Rate);
         let Some(connection) = self.clients.connection(id) else { return };
-        if connection.session().is_some()
+        if connection.open().is_some_and(|open| open.keep_alive_ms > 0)
             && connection.park != Some(Park::Rate)
-            && connection.keep_alive_ms > 0
         {
             self.set_keep_alive_timer(now, id);
         }

@@ -161,7 +161,8 @@ impl Shard {
         // The session may have ended since it was listed, or its client left.
         let Some((session, Some(connection))) = self.clients.pair(key) else { return false };
         let count_max = chunk_count(&self.limits, &session.bounds());
-        let has_room = connection.has_room(&self.limits) && connection.pending.is_none();
+        let has_room = connection.has_room(&self.limits)
+            && connection.open().is_some_and(|open| open.pending.is_none());
         if !session.wants_pull() || !has_room {
             return false;
         }

@@ -6,7 +6,7 @@
 
 use super::{ConnectionId, Shard};
 use crate::codec::{QoS, ReasonCode};
-use crate::session::connection::ConnectionState;
+use crate::session::connection::{ConnectionState, Open};
 use crate::session::inflight::FlowState;
 use crate::session::{Envelope, Session, SessionKey};
 use crate::time::Instant;
@@ -91,7 +91,7 @@ impl Shard {
             match self.clients.live_connection(id).state {
                 // None of its packets was used.
                 ConnectionState::Connecting(_) => self.close(now, id, GOODBYE),
-                ConnectionState::Open(key) => self.part_if_done(now, id, key),
+                ConnectionState::Open(Open { key, .. }) => self.part_if_done(now, id, key),
                 ConnectionState::Closing(_) => {}
             }
         }

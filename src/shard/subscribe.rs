@@ -15,7 +15,7 @@ use crate::limits::PACKET_FILTERS_MAX;
 use crate::printable::Quoted;
 use crate::routing::router::{Options, Subscriber};
 use crate::session::connection::{PendingSuback, PendingSubscribe};
-use crate::session::{Envelope, Park, Returned, SessionKey};
+use crate::session::{Connection, Envelope, Park, Returned, SessionKey};
 use crate::time::Instant;
 use crate::topic::{Subscribed, has_wildcards, parse_filter};
 use crate::work::steps_of_bytes;
@@ -71,7 +71,7 @@ impl Shard {
         let is_v3_bridge = self
             .clients
             .connection(id)
-            .is_some_and(|c| c.is_bridge && c.version != ProtocolVersion::V5);
+            .is_some_and(|c| c.is_bridge() && c.version != ProtocolVersion::V5);
         let subscription_id = subscribe.subscription_id.unwrap_or(0);
         let mut reasons = Vec::new();
         let mut waiting = 0;
@@ -107,7 +107,9 @@ impl Shard {
         }
         let joins = self.joins_of(subscribe, &reasons);
         let answer = PendingSuback { packet_id: subscribe.packet_id, reasons, joins };
-        let pending = self.clients.live_connection(id).pending.get_or_insert_default();
+        let open = self.clients.live_connection(id).open_mut();
+        let open = open.expect("SUBSCRIBE came on an open connection");
+        let pending = open.pending.get_or_insert_default();
         pending.answers.push(answer);
         pending.waiting += waiting;
         self.park(id, Park::Subscribe);
@@ -175,19 +177,18 @@ impl Shard {
     /// Notes that one of the filters for which a SUBACK waits is known everywhere.
     pub(super) fn confirm_subscribe(&mut self, now: Instant, id: ConnectionId) {
         // The connection may have ended since it asked, or be about to.
-        let Some(connection) = self.clients.connection(id) else { return };
+        let connection = self.clients.connection(id);
+        let Some(open) = connection.and_then(Connection::open_mut) else { return };
+        let key = open.key;
         let is_confirmed = |pending: &mut Box<PendingSubscribe>| {
             pending.waiting -= 1;
             pending.waiting == 0
         };
-        let Some(pending) = connection.pending.take_if(is_confirmed) else { return };
-        let session = connection.session();
+        let Some(pending) = open.pending.take_if(is_confirmed) else { return };
         for answer in &pending.answers {
             self.send_suback(id, answer.packet_id, &answer.reasons);
         }
-        if let Some(key) = session {
-            self.pump(now, key);
-        }
+        self.pump(now, key);
         self.unpark(now, id, Park::Subscribe);
     }
 

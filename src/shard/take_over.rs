@@ -141,7 +141,8 @@ impl Shard {
         let connection = self.clients.live_connection(old);
         connection.is_read_out = false;
         connection.is_peer_gone = connection.has_ended;
-        if connection.park.is_none() && connection.pending.is_some() {
+        if connection.park.is_none() && connection.open().is_some_and(|open| open.pending.is_some())
+        {
             // The SUBACK of the old connection still waits for other shards.
             connection.park = Some(Park::Subscribe);
         }
