@@ -169,6 +169,9 @@ pub struct PendingSubscribe {
     pub waiting: usize,
 }
 
+/// What connections of all states have, and two fields of open connections alone: each message that is sent asks for `quota`
+/// or `aliases_out`, and a look at the state in front of them costs instructions (bench/CHOICES.md). `packet_size_max` and
+/// `wants_problem_information` shape a CONNACK that refuses, too.
 #[derive(Debug)]
 pub struct Connection {
     pub id: ConnectionId,
