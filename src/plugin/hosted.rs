@@ -37,6 +37,15 @@ impl Hosted {
         }))
     }
 
+    /// The hooks, if there is one of `wanted`.
+    #[inline]
+    pub(crate) fn wanting(&mut self, wanted: HookSet) -> Option<&mut Plugged> {
+        match self.set.intersects(wanted) {
+            true => Some(self.plugged.as_mut().expect("the set is empty without hooks")),
+            false => None,
+        }
+    }
+
     /// The hooks that hear of events, and the client of a session to tell them of. `None`: no hook hears of events, or
     /// the session is gone.
     #[inline]

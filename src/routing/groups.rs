@@ -188,20 +188,28 @@ impl Groups {
         &mut self,
         index: u32,
         change: impl FnOnce(&mut Members<Member, MemberOptions>) -> T,
-    ) -> Option<T> {
-        let members = &mut self.groups.get_mut(index as usize)?.members;
+    ) -> T {
+        let members = &mut self.groups[index as usize].members;
         self.members_size -= members.bytes();
         let changed = change(members);
         self.members_size += members.bytes();
-        Some(changed)
+        changed
     }
 
     pub(crate) fn find(&self, text: &str) -> Option<u32> {
         self.by_text.get(text).copied()
     }
 
+    /// The group at a place that was remembered; `None`: the group may have ended since.
     pub(crate) fn get(&mut self, index: u32) -> Option<&mut Group> {
         self.groups.get_mut(index as usize)
+    }
+
+    /// The group at a place that was looked up in this call: `Shard::on_away` alone removes groups.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn live(&mut self, index: u32) -> &mut Group {
+        self.get(index).expect("a group that was looked up is there")
     }
 
     /// The index of the group, and whether the group is new.
@@ -224,19 +232,19 @@ impl Groups {
         (index, true)
     }
 
-    pub(crate) fn remove(&mut self, index: u32) -> Option<Group> {
-        let group = self.groups.try_remove(index as usize)?;
+    pub(crate) fn remove(&mut self, index: u32) -> Group {
+        let group = self.groups.remove(index as usize);
         self.by_text.remove(&group.text);
         self.texts_size -= 2 * allocated(group.text.len());
         self.members_size -= group.members.bytes();
         self.backlogs.set(index, group.listed_bytes, 0);
-        Some(group)
+        group
     }
 
     /// Lists a group whose backlog has changed.
     #[inline]
     pub(crate) fn list_backlog(&mut self, index: u32) {
-        let Some(group) = self.groups.get_mut(index as usize) else { return };
+        let group = &mut self.groups[index as usize];
         let bytes = group.backlog.stored_bytes();
         if bytes != group.listed_bytes {
             self.backlogs.set(index, group.listed_bytes, bytes);

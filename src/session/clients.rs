@@ -132,9 +132,10 @@ impl Clients {
         id
     }
 
-    pub fn remove_connection(&mut self, id: ConnectionId) -> Option<Connection> {
-        self.connection(id)?;
-        Some(self.connections.remove(id.index as usize))
+    /// The connection is there, and is no session's any more.
+    pub fn remove_connection(&mut self, id: ConnectionId) -> Connection {
+        self.live_connection(id);
+        self.connections.remove(id.index as usize)
     }
 
     #[inline]
@@ -149,22 +150,49 @@ impl Clients {
         (session.key == key).then_some(session)
     }
 
-    /// A session and its connection, when a client is connected.
+    /// The connection that the caller works for: one that it has looked up, or from which a packet came. It stays until the
+    /// end of that work, also where the work closes it: `Shard::drop_connection` alone removes connections, at the end
+    /// of a turn or of the socket.
+    #[inline]
+    #[track_caller]
+    pub fn live_connection(&mut self, id: ConnectionId) -> &mut Connection {
+        self.connection(id).expect("a connection that is worked for is there")
+    }
+
+    /// The session of an open connection, or of a key that the caller has looked up. A session stays as long as its
+    /// connection is open, and the end of one session is no other's.
+    #[inline]
+    #[track_caller]
+    pub fn live_session(&mut self, key: SessionKey) -> &mut Session {
+        self.session(key).expect("a session that is worked for is there")
+    }
+
+    /// As `live_session`, with the connection, which is open.
+    #[inline]
+    #[track_caller]
+    pub fn live_pair(&mut self, key: SessionKey) -> (&mut Session, &mut Connection) {
+        match self.pair(key) {
+            Some((session, Some(connection))) => (session, connection),
+            _ => panic!("an open connection has a session, and the session has it"),
+        }
+    }
+
+    /// A session and its connection, when a client is connected. `None`: the session has ended.
     #[inline]
     pub fn pair(&mut self, key: SessionKey) -> Option<(&mut Session, Option<&mut Connection>)> {
         let session = self.sessions.get_mut(key.index as usize)?;
         if session.key != key {
             return None;
         }
-        let connection =
-            session.connection.and_then(|id| self.connections.get_mut(id.index as usize));
+        // A session lets go of its connection before that is removed.
+        let connection = session.connection.map(|id| &mut self.connections[id.index as usize]);
         debug_assert!(connection.as_ref().is_none_or(|c| Some(c.id) == session.connection));
         Some((session, connection))
     }
 
     /// Whether the session's client is connected and is a bridge of another broker.
     pub fn is_bridge(&mut self, key: SessionKey) -> bool {
-        matches!(self.pair(key), Some((_, Some(connection))) if connection.is_bridge)
+        matches!(self.pair(key), Some((_, Some(connection))) if connection.is_bridge())
     }
 
     pub fn find(&self, client_id: &str) -> Option<SessionKey> {
@@ -190,8 +218,10 @@ impl Clients {
         key
     }
 
-    pub fn remove_session(&mut self, key: SessionKey) -> Option<Session> {
-        self.session(key)?;
+    /// The session is there, and has no connection any more.
+    pub fn remove_session(&mut self, key: SessionKey) -> Session {
+        debug_assert!(self.live_session(key).connection.is_none());
+        self.live_session(key);
         let Clients { sessions, directory, hash, .. } = self;
         let hash_of = |index: &u32| hash.bytes(sessions[*index as usize].client_id.as_bytes());
         directory.remove(hash_of(&key.index), |index| *index == key.index, hash_of);
@@ -203,14 +233,15 @@ impl Clients {
             self.absent.unlist(session.address, key, session.left_s);
         }
         self.absent.leave(session.address);
-        Some(session)
+        session
     }
 
     /// Notes the address from which the client of a session has connected.
     pub fn set_address(&mut self, key: SessionKey, address: Option<HolderName>) {
-        let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
-        debug_assert!(session.key == key && session.absent_bytes == 0 && session.left_s == 0);
-        let before = std::mem::replace(&mut session.address, self.absent.enter(address));
+        let entered = self.absent.enter(address);
+        let session = self.live_session(key);
+        debug_assert!(session.absent_bytes == 0 && session.left_s == 0);
+        let before = std::mem::replace(&mut session.address, entered);
         self.absent.leave(before);
     }
 
@@ -241,7 +272,7 @@ impl Clients {
     ) -> bool {
         let Some(session) = self.sessions.get(key.index as usize) else { return false };
         let Some(id) = session.connection else { return false };
-        let Some(connection) = self.connections.get_mut(id.index as usize) else { return false };
+        let connection = &mut self.connections[id.index as usize];
         if session.key != key || !session.send_plain(connection, context, message, retain) {
             return false;
         }
@@ -317,8 +348,7 @@ impl Clients {
         if session.key != key {
             return None;
         }
-        let connection =
-            session.connection.and_then(|id| self.connections.get_mut(id.index as usize));
+        let connection = session.connection.map(|id| &mut self.connections[id.index as usize]);
         let Some(connection) = connection else {
             return self.offer_to_absent(key, context, message, envelope);
         };
@@ -349,7 +379,8 @@ impl Clients {
 
     /// Lists a session among the absent while its client is away, and takes it off the list when the client is back.
     pub fn list_absent(&mut self, key: SessionKey, now: Instant) {
-        let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
+        let session = self.sessions.get_mut(key.index as usize);
+        let session = session.expect("a session is listed while it is there");
         debug_assert_eq!(session.key, key);
         let is_absent = session.connection.is_none();
         let stored = if is_absent { session.stored_bytes() } else { 0 };
@@ -364,10 +395,10 @@ impl Clients {
     }
 
     /// Drops a part of what is stored for a session; returns how many messages were dropped.
-    pub fn shed(&mut self, key: SessionKey, context: &mut Context<'_>) -> Option<u64> {
-        let count = self.session(key)?.shed(context);
+    pub fn shed(&mut self, key: SessionKey, context: &mut Context<'_>) -> u64 {
+        let count = self.live_session(key).shed(context);
         self.list_absent(key, context.now);
-        Some(count)
+        count
     }
 
     /// Sends what waits for a session, as far as there is room. Returns whether its retained messages are to be fetched
@@ -378,8 +409,7 @@ impl Clients {
         if session.key != key {
             return false;
         }
-        let connection =
-            session.connection.and_then(|id| self.connections.get_mut(id.index as usize));
+        let connection = session.connection.map(|id| &mut self.connections[id.index as usize]);
         let Some(connection) = connection else { return session.wants_pull() };
         if session.has_waiting() {
             session.pump(connection, context);

@@ -64,8 +64,8 @@ pub struct ListenerId(pub u16);
 pub enum ConnectionState {
     /// Its CONNECT was not accepted yet.
     Connecting(Connecting),
-    /// It is the connection of that session.
-    Open(SessionKey),
+    /// It is the connection of a session.
+    Open(Open),
     /// Its last bytes are on their way. Its input is read, so that its client comes to read them, and thrown away.
     Closing(Closing),
 }
@@ -76,6 +76,37 @@ pub struct Connecting {
     pub had_grace: bool,
     /// Known only where somebody asks for them.
     pub addresses: Option<Box<Addresses>>,
+}
+
+#[derive(Debug)]
+pub struct Open {
+    pub key: SessionKey,
+    pub keep_alive_ms: u32,
+    /// It said that it is a bridge of another broker.
+    pub is_bridge: bool,
+    /// It published what a bridge without room stores.
+    pub is_blocked_by_bridge: bool,
+    /// Limits have fallen since it was opened, and what its CONNACK said of them is kept.
+    pub is_older_than_limits: bool,
+    pub aliases_in: Option<Box<InboundAliases>>,
+    /// Of a bridge that is believed what it says: the broker that messages for it are marked by.
+    pub marks: Option<Box<BrokerId>>,
+    pub pending: Option<Box<PendingSubscribe>>,
+}
+
+impl Open {
+    pub fn new(key: SessionKey) -> Open {
+        Open {
+            key,
+            keep_alive_ms: 0,
+            is_bridge: false,
+            is_blocked_by_bridge: false,
+            is_older_than_limits: false,
+            aliases_in: None,
+            marks: None,
+            pending: None,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -138,6 +169,9 @@ pub struct PendingSubscribe {
     pub waiting: usize,
 }
 
+/// What connections of all states have, and two fields of open connections alone: each message that is sent asks for `quota`
+/// or `aliases_out`, and a look at the state in front of them costs instructions (bench/CHOICES.md). `packet_size_max` and
+/// `wants_problem_information` shape a CONNACK that refuses, too.
 #[derive(Debug)]
 pub struct Connection {
     pub id: ConnectionId,
@@ -167,15 +201,8 @@ pub struct Connection {
     pub is_close_listed: bool,
     /// It stands among the connections that wait for mail, whether or not it does so now.
     pub is_mail_listed: bool,
-    /// It published what a bridge without room stores.
-    pub is_blocked_by_bridge: bool,
-    /// Limits have fallen since it was opened, and what its CONNACK said of them is kept.
-    pub is_older_than_limits: bool,
-    /// It said that it is a bridge of another broker.
-    pub is_bridge: bool,
     /// Largest packet it takes, bytes.
     pub packet_size_max: u32,
-    pub keep_alive_ms: u32,
     /// Steps that its reads have cost in this turn, as far as they were charged.
     pub turn_steps: u32,
     pub last_received: Instant,
@@ -186,12 +213,8 @@ pub struct Connection {
     /// The place of its packet of which a part has arrived, or of its input that waits, in the shard's list.
     pub begun: Option<u32>,
     pub output: OutputBuffer,
-    pub aliases_in: Option<Box<InboundAliases>>,
     /// Always some where there are `marks`: such a connection gets nothing that was encoded for others.
     pub aliases_out: Option<Box<OutboundAliases>>,
-    /// Of a bridge that is believed what it says: the broker that messages for it are marked by.
-    pub marks: Option<Box<BrokerId>>,
-    pub pending: Option<Box<PendingSubscribe>>,
 }
 
 /// Between which addresses a connection came.
@@ -232,21 +255,14 @@ impl Connection {
             is_flush_listed: false,
             is_close_listed: false,
             is_mail_listed: false,
-            is_blocked_by_bridge: false,
-            is_older_than_limits: false,
-            is_bridge: false,
             packet_size_max: u32::MAX,
-            keep_alive_ms: 0,
             turn_steps: 0,
             last_received: now,
             timer: None,
             input: InputBuffer::new(input_total),
             begun: None,
             output: OutputBuffer::new(output_total),
-            aliases_in: None,
             aliases_out: None,
-            marks: None,
-            pending: None,
         }
     }
 
@@ -273,18 +289,40 @@ impl Connection {
     }
 
     pub fn is_open(&self) -> bool {
-        matches!(self.state, ConnectionState::Open(_))
+        self.open().is_some()
     }
 
-    /// When its keep alive will have passed. Time in which its input is not used does not count.
-    pub fn keep_alive_deadline(&self, now: Instant) -> Instant {
+    /// `None`: its CONNECT was not accepted yet, or it is closing.
+    #[inline]
+    pub fn open(&self) -> Option<&Open> {
+        match &self.state {
+            ConnectionState::Open(open) => Some(open),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub fn open_mut(&mut self) -> Option<&mut Open> {
+        match &mut self.state {
+            ConnectionState::Open(open) => Some(open),
+            _ => None,
+        }
+    }
+
+    /// The client said that it bridges from another broker.
+    pub fn is_bridge(&self) -> bool {
+        self.open().is_some_and(|open| open.is_bridge)
+    }
+
+    /// When the keep alive of an open connection will have passed. Time in which its input is not used does not count.
+    pub fn keep_alive_deadline(&self, now: Instant) -> Option<Instant> {
         let heard = if self.park.is_some() { now } else { self.last_received };
-        heard.plus_ms(u64::from(self.keep_alive_ms))
+        Some(heard.plus_ms(u64::from(self.open()?.keep_alive_ms)))
     }
 
     /// Its keep alive has passed.
     pub fn is_silent(&self, now: Instant) -> bool {
-        self.keep_alive_deadline(now) <= now
+        self.keep_alive_deadline(now).is_some_and(|deadline| deadline <= now)
     }
 
     pub fn is_closing(&self) -> bool {
@@ -292,10 +330,7 @@ impl Connection {
     }
 
     pub fn session(&self) -> Option<SessionKey> {
-        match self.state {
-            ConnectionState::Open(key) => Some(key),
-            _ => None,
-        }
+        self.open().map(|open| open.key)
     }
 
     /// Appends an answer to the output. `write` gets the size that it should have at most; an answer that cannot be made

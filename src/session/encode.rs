@@ -222,7 +222,7 @@ pub fn publish(
         }
     }
     let version = connection.version;
-    if let Some(own) = &connection.marks {
+    if let Some(own) = connection.open().and_then(|open| open.marks.as_ref()) {
         let own = **own;
         let head = head(version, context.now, message, envelope, packet_id, dup);
         return append_marked(own, connection, context, message, &head);

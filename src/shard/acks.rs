@@ -26,10 +26,10 @@ impl Shard {
     ) -> usize {
         self.pause_hooks();
         let bytes = &bytes[..bytes.len().min(ACKS_AT_ONCE_BYTES)];
-        let key = self.clients.connection(id).and_then(|connection| connection.session());
-        let Some(key) = key else { return bytes.len() };
+        let key = self.clients.live_connection(id).session();
+        let key = key.expect("acknowledgements are read on an open connection");
         let output_size_max = self.limits.output_size_max;
-        let Some((session, Some(connection))) = self.clients.pair(key) else { return bytes.len() };
+        let (session, connection) = self.clients.live_pair(key);
         let (mut used, mut finished_count, mut answer_count) = (0, 0, 0);
         while let Some((ack_type, packet_id)) = codec::next_plain_ack(&bytes[used..]) {
             used += 4;
@@ -81,7 +81,7 @@ impl Shard {
 
     /// Ends a QoS 1 message. An id that is not in flight is ignored: the flow may have ended before.
     pub(super) fn on_puback(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Outcome {
-        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
+        let session = self.clients.live_session(key);
         // The reason code does not matter: an error ends the message as well. [MQTT-4.4.0-2] [MQTT-4.8.2-6]
         if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPuback) {
             self.pump(now, key);
@@ -96,7 +96,7 @@ impl Shard {
         key: SessionKey,
         ack: &Ack<'_>,
     ) -> Outcome {
-        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
+        let session = self.clients.live_session(key);
         if ack.reason.is_error() {
             // [MQTT-4.4.0-2]
             if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPubrec) {
@@ -117,7 +117,7 @@ impl Shard {
         key: SessionKey,
         ack: &Ack<'_>,
     ) -> Outcome {
-        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
+        let session = self.clients.live_session(key);
         // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
         let reason = reason_if(session.end_received(ack.packet_id));
         let packet_id = ack.packet_id;
@@ -126,7 +126,7 @@ impl Shard {
     }
 
     pub(super) fn on_pubcomp(&mut self, now: Instant, key: SessionKey, ack: &Ack<'_>) -> Outcome {
-        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
+        let session = self.clients.live_session(key);
         if session.inflight_mut().finish(ack.packet_id, FlowState::AwaitPubcomp) {
             self.pump(now, key);
         }
@@ -150,7 +150,7 @@ impl Shard {
         disconnect: &Disconnect<'_>,
     ) -> Outcome {
         let expiry_max_s = self.limits.session_expiry_max_s;
-        let Some(session) = self.clients.session(key) else { return Outcome::Stop };
+        let session = self.clients.live_session(key);
         let expiry_max_s = session.bounds().session_expiry_max_s.unwrap_or(expiry_max_s);
         if let Some(expiry_s) = disconnect.session_expiry_s {
             if session.expiry_s() == 0 && expiry_s > 0 {
@@ -167,9 +167,7 @@ impl Shard {
             // [MQTT-3.14.4-3]
             session.take_will();
         }
-        if let Some(connection) = self.clients.connection(id) {
-            connection.has_said_all = true;
-        }
+        self.clients.live_connection(id).has_said_all = true;
         self.close(now, id, "the client said DISCONNECT");
         Outcome::Stop
     }

@@ -17,7 +17,6 @@ use super::{About, ConnectionId, Shard};
 use crate::codec::{self, DecodeError, PacketId, ProtocolVersion, QoS, ReasonCode};
 use crate::limits::PACKET_PROGRESS_MIN;
 use crate::session::Park;
-use crate::session::connection::ConnectionState;
 use crate::time::Instant;
 use slab::Slab;
 use std::collections::BTreeSet;
@@ -172,7 +171,7 @@ impl Shard {
     /// Notes that an open connection keeps input. `is_new`: the input begins with another byte than before.
     #[inline(never)]
     pub(super) fn note_input(&mut self, now: Instant, id: ConnectionId, is_new: bool) {
-        let Some(connection) = self.clients.connection(id) else { return };
+        let connection = self.clients.live_connection(id);
         if !connection.is_open() {
             return;
         }
@@ -217,6 +216,7 @@ impl Shard {
 
     /// Ends a packet that takes too long, after all bytes from its client were used.
     pub(super) fn end_if_late(&mut self, now: Instant, id: ConnectionId) {
+        // The connection may have ended since it was listed.
         let Some(connection) = self.clients.connection(id) else { return };
         if !self.connections.begun.is_late(connection.begun, now, self.limits.packet_time_max_ms) {
             return;
@@ -249,8 +249,8 @@ impl Shard {
         error: &DecodeError,
     ) -> Result<usize, Outcome> {
         let output_size_max = self.limits.output_size_max;
-        let Some(connection) = self.clients.connection(id) else { return Err(Outcome::Stop) };
-        let ConnectionState::Open(key) = connection.state else { return Err(Outcome::Stop) };
+        let connection = self.clients.live_connection(id);
+        let Some(key) = connection.session() else { return Err(Outcome::Stop) };
         let version = connection.version;
         if *error != DecodeError::PacketTooLarge || version == ProtocolVersion::V5 {
             return Err(self.fail_at(now, id, rest, error));
@@ -261,7 +261,7 @@ impl Shard {
         if self.guards.rates.is_on && !self.has_tokens(now, id) {
             return Err(Outcome::Wait);
         }
-        let Some(connection) = self.clients.connection(id) else { return Err(Outcome::Stop) };
+        let connection = self.clients.live_connection(id);
         let has_room = connection.output.size() < output_size_max.saturating_mul(2);
         if !has_room && !connection.is_peer_gone {
             return Err(self.park(id, Park::Output));
@@ -288,7 +288,7 @@ impl Shard {
             self.end_passing(now, id, passing);
             return Ok(here);
         }
-        let Some(connection) = self.clients.connection(id) else { return Err(Outcome::Stop) };
+        let connection = self.clients.live_connection(id);
         self.connections.begun.note(now, id, &mut connection.begun, (here, false, false));
         if let Some(index) = connection.begun {
             self.connections.begun.packets[index as usize].passing = Some(passing);

@@ -20,7 +20,7 @@ use crate::hash::KeyedHash;
 use crate::routing::bridge_mail::{
     BRIDGE_COUNT_MAX, BridgeBatch, BridgeId, FromBridges, InboundBatch, ToBridges, publisher_of,
 };
-use crate::session::{DeferredAck, Park, SessionKey, Ticket};
+use crate::session::{Connection, DeferredAck, Park, SessionKey, Ticket};
 use crate::stages::bridge::BridgeStage;
 use crate::time::Instant;
 use crate::topic::ScanEnd;
@@ -199,7 +199,7 @@ impl Shard {
         key: SessionKey,
         version: ProtocolVersion,
     ) -> Option<Outcome> {
-        let deferred = self.clients.session(key)?.deferred_ack_count();
+        let deferred = self.clients.live_session(key).deferred_ack_count();
         if deferred < self.receive_max_of(id) {
             return None;
         }
@@ -208,7 +208,7 @@ impl Shard {
             let why = "more messages are unacknowledged than the receive maximum";
             return Some(self.refuse_at_receive_max(now, id, why));
         }
-        if self.clients.connection(id)?.is_peer_gone {
+        if self.clients.live_connection(id).is_peer_gone {
             // Packets that the client sent before its end are used above all marks.
             return None;
         }
@@ -236,7 +236,7 @@ impl Shard {
     ) {
         let ticket = self.ticket(generation);
         let full = self.bridges.full;
-        let Some(session) = self.clients.session(key) else { return };
+        let session = self.clients.live_session(key);
         let is_behind = session.has_deferred_acks();
         if ticket.is_none() && !is_behind {
             return self.send_publish_ack(id, packet_id, is_qos2, ReasonCode::Success);
@@ -248,10 +248,9 @@ impl Shard {
             self.bridges.waiting.push(key);
         }
         self.counters.acks_withheld += 1;
-        if ticket.bridges & full != 0
-            && let Some(connection) = self.clients.connection(id)
-        {
-            connection.is_blocked_by_bridge = true;
+        if ticket.bridges & full != 0 {
+            let open = self.clients.live_connection(id).open_mut();
+            open.expect("a publish comes on an open connection").is_blocked_by_bridge = true;
         }
     }
 
@@ -263,9 +262,8 @@ impl Shard {
         (packet_id, is_qos2): (PacketId, bool),
         reason: ReasonCode,
     ) {
-        if let Some(session) = self.clients.session(key)
-            && session.has_deferred_acks()
-        {
+        let session = self.clients.live_session(key);
+        if session.has_deferred_acks() {
             let ticket = Ticket::NOW;
             session.defer_ack(DeferredAck { packet_id, reason, is_qos2, connection: id, ticket });
             return;
@@ -309,6 +307,7 @@ impl Shard {
     fn give_acks(&mut self, now: Instant, key: SessionKey) -> bool {
         let mut has_given = false;
         loop {
+            // The session may have ended since its message came.
             let Some(session) = self.clients.session(key) else { return false };
             let Some(ack) = session.next_deferred_ack(|ticket| self.bridges.is_written(ticket))
             else {
@@ -323,7 +322,7 @@ impl Shard {
                 self.send_publish_ack(id, ack.packet_id, ack.is_qos2, ack.reason);
             }
         }
-        let Some(session) = self.clients.session(key) else { return false };
+        let session = self.clients.live_session(key);
         let is_waiting = session.is_ack_listed();
         if has_given && let Some(id) = session.connection() {
             self.unpark(now, id, Park::Acks);
@@ -341,8 +340,8 @@ impl Shard {
         // Each connection finds out with its next publish whether it must still wait.
         for _ in 0..self.bridges.parked.len() {
             let Some(id) = self.bridges.parked.pop_front() else { return };
-            if let Some(connection) = self.clients.connection(id) {
-                connection.is_blocked_by_bridge = false;
+            if let Some(open) = self.clients.connection(id).and_then(Connection::open_mut) {
+                open.is_blocked_by_bridge = false;
             }
             self.unpark(now, id, Park::Bridge);
         }

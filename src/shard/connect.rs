@@ -12,7 +12,7 @@ use crate::codec::{
     self, Connack, Connect, DecodeError, ProtocolVersion, QoS, ReasonCode, UserProperties,
 };
 use crate::plugin::HookEvent;
-use crate::session::connection::ConnectionState;
+use crate::session::connection::{ConnectionState, Open};
 use crate::session::{SessionKey, SessionLimits, Will};
 use crate::time::Instant;
 use crate::topic::{InboundAliases, OutboundAliases, check_name, is_system};
@@ -93,9 +93,7 @@ impl Shard {
             } else {
                 version
             };
-            if let Some(connection) = self.clients.connection(id) {
-                connection.version = version;
-            }
+            self.clients.live_connection(id).version = version;
             self.send_connack(id, &Connack::refusal(reason));
         }
         self.close(now, id, &error.to_string());
@@ -108,11 +106,10 @@ impl Shard {
         id: ConnectionId,
         connect: &Connect<'_>,
     ) -> Outcome {
-        if let Some(connection) = self.clients.connection(id) {
-            connection.version = connect.version;
-            connection.wants_problem_information = connect.request_problem_information;
-            connection.packet_size_max = connect.packet_size_max.unwrap_or(u32::MAX);
-        }
+        let connection = self.clients.live_connection(id);
+        connection.version = connect.version;
+        connection.wants_problem_information = connect.request_problem_information;
+        connection.packet_size_max = connect.packet_size_max.unwrap_or(u32::MAX);
         if self.connections.questions.is_expired(id) {
             self.counters.questions_expired += 1;
             let why = "no answer to its CONNECT came in time";
@@ -182,14 +179,12 @@ impl Shard {
             let refusal = Refused::new(ReasonCode::PacketTooLarge, why);
             return self.refuse_connect(now, id, connect, refusal);
         }
-        let addresses = self.clients.connection(id).map(|one| one.addresses()).unwrap_or_default();
+        let addresses = self.clients.live_connection(id).addresses();
         self.displace_sessions(now, &losers);
         let (key, is_resumed) = self.session_for(now, client_id, connect.clean_start);
         self.open_connection(now, id, key, connect, &granted);
         let profile = self.profile(addresses, connect, bounds);
-        if let Some(session) = self.clients.session(key) {
-            session.connect(id, granted.expiry_s, will, profile);
-        }
+        self.clients.live_session(key).connect(id, granted.expiry_s, will, profile);
         self.clients.list_absent(key, now);
         self.count_address(addresses.peer, key);
         self.clients.connected_count += 1;
@@ -319,7 +314,7 @@ impl Shard {
     ) -> Outcome {
         let Refused { reason, why, keys, denier } = refusal;
         self.counters.connections_refused += 1;
-        let peer = self.clients.connection(id).and_then(|connection| connection.addresses().peer);
+        let peer = self.clients.live_connection(id).addresses().peer;
         self.events.notice(now, (About::Login, keys), || {
             let told = denier.map(|plugin| format!("plugin '{plugin}' denied it ({reason:?})"));
             Notice {
@@ -328,7 +323,7 @@ impl Shard {
                 ..Notice::new(About::Login, id, connect.client_id, told.as_deref().unwrap_or(why))
             }
         });
-        let wants_text = self.clients.connection(id).is_some_and(|c| c.wants_problem_information);
+        let wants_text = self.clients.live_connection(id).wants_problem_information;
         let connack =
             Connack { reason_string: wants_text.then_some(why), ..Connack::refusal(reason) };
         self.send_connack(id, &connack);
@@ -401,7 +396,7 @@ impl Shard {
         clean_start: bool,
     ) -> (SessionKey, bool) {
         if let Some(key) = self.clients.find(client_id) {
-            if let Some(id) = self.clients.session(key).and_then(|session| session.connection()) {
+            if let Some(id) = self.clients.live_session(key).connection() {
                 // [MQTT-3.1.4-3]
                 self.counters.connections_taken_over += 1;
                 if let Some((hooks, client)) =
@@ -439,25 +434,27 @@ impl Shard {
         granted: &Granted,
     ) {
         let keep_alive_s = granted.keep_alive_s;
+        // One and a half times. [MQTT-3.1.2-22]
+        let keep_alive_ms = u32::from(keep_alive_s) * 1500;
         let is_v5 = connect.version == ProtocolVersion::V5;
         let alias_in_max = granted.topic_alias_max;
         let alias_out_max = connect.topic_alias_max.min(self.limits.topic_alias_out_max);
         let budget = self.memory.metadata.budget();
-        let Some(connection) = self.clients.connection(id) else { return };
-        connection.state = ConnectionState::Open(key);
-        connection.is_bridge = connect.is_bridge();
+        let connection = self.clients.live_connection(id);
+        connection.state = ConnectionState::Open(Open {
+            keep_alive_ms,
+            is_bridge: connect.is_bridge(),
+            aliases_in: (alias_in_max > 0)
+                .then(|| Box::new(InboundAliases::within(budget.clone(), alias_in_max))),
+            ..Open::new(key)
+        });
         connection.quota = connect.receive_max.unwrap_or(u16::MAX).min(granted.inflight_max);
-        // One and a half times. [MQTT-3.1.2-22]
-        connection.keep_alive_ms = u32::from(keep_alive_s) * 1500;
         connection.last_received = now;
-        connection.aliases_in = (alias_in_max > 0)
-            .then(|| Box::new(InboundAliases::within(budget.clone(), alias_in_max)));
         connection.aliases_out = (is_v5 && alias_out_max > 0)
             .then(|| Box::new(OutboundAliases::within(budget, alias_out_max)));
         self.bridges.has_clients |= connect.is_bridge();
         self.mark_for(id, granted.belief);
-        let Some(connection) = self.clients.connection(id) else { return };
-        let deadline = (keep_alive_s > 0).then(|| now.plus_ms(u64::from(connection.keep_alive_ms)));
+        let deadline = (keep_alive_s > 0).then(|| now.plus_ms(u64::from(keep_alive_ms)));
         self.count_as_client(id);
         self.set_connection_timer(id, deadline);
     }

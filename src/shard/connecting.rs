@@ -74,6 +74,7 @@ impl Connecting {
     pub(super) fn remove(&mut self, id: ConnectionId) {
         let age = age(id);
         let address = self.silent.remove(&age).or_else(|| self.begun.remove(&age));
+        // What closes is removed before it is dropped.
         let Some(address) = address else { return };
         let ages = self.addresses.get_mut(address);
         ages.remove(&age);
@@ -144,13 +145,13 @@ impl Shard {
         let (oldest, is_of_flood) = self.connections.connecting.next_to_go()?;
         let name = self.holder_name(peer);
         let is_own = name.is_some_and(|name| self.connections.connecting.is_of(oldest, name));
-        let opened_at = self.clients.connection(oldest)?.last_received;
+        let opened_at = self.clients.live_connection(oldest).last_received;
         if !is_of_flood && !is_own && opened_at.plus_ms(CONNECT_ON_THE_WAY_MS) > now {
             // The CONNECT may be on its way.
             return None;
         }
         self.counters.connects_displaced += 1;
-        let peer = self.clients.connection(oldest).and_then(|one| one.addresses().peer);
+        let peer = self.clients.live_connection(oldest).addresses().peer;
         let what = "it had not said CONNECT and made room for another";
         self.notice_unnamed(now, None, peer, what, "connections_max");
         self.drop_connection(oldest);
@@ -160,7 +161,7 @@ impl Shard {
     /// Ends a connection whose CONNECT waits and whose socket has ended: only this shard still has it.
     fn end_ended_connecting(&mut self) {
         while let Some((oldest, _)) = self.connections.connecting.next_to_go()
-            && self.clients.connection(oldest).is_some_and(|connection| connection.has_ended)
+            && self.clients.live_connection(oldest).has_ended
         {
             self.drop_connection(oldest);
         }
@@ -218,7 +219,7 @@ impl Shard {
             Err(error) => return self.refuse_connect_error(now, id, (frame.body, all), &error),
         };
         if let Some(shard) = self.owner_of(&connect) {
-            let Some(connection) = self.clients.connection(id) else { return Outcome::Stop };
+            let connection = self.clients.live_connection(id);
             let deadline = connection.timer.unwrap_or(now);
             let listener = connection.listener;
             let transport = self.connections.links.remove(id);
@@ -255,10 +256,9 @@ impl Shard {
     /// Counts the connection, with the bytes behind its CONNECT, as a client's from now on.
     pub(super) fn count_as_client(&mut self, id: ConnectionId) {
         self.connections.connecting.remove(id);
-        if let Some(connection) = self.clients.connection(id) {
-            debug_assert!(connection.is_open());
-            connection.input.count_in(&self.memory.frame_bytes);
-        }
+        let connection = self.clients.live_connection(id);
+        debug_assert!(connection.is_open());
+        connection.input.count_in(&self.memory.frame_bytes);
     }
 }
 

@@ -177,9 +177,7 @@ impl Shard {
             plugged.hooks.pause();
         }
         self.make_room(now, size, draft.meta.publisher);
-        let Some(plugged) = &mut self.hooks.plugged else {
-            return Published::of(self.admit(now, draft));
-        };
+        let plugged = self.hooks.plugged.as_mut().expect("hooks stay plugged");
         let session = match publisher {
             Publisher::Client(key, _) | Publisher::Session(key) => self.clients.session(key),
             Publisher::Ended(_) | Publisher::Bridge(_) => None,
@@ -306,17 +304,16 @@ impl Shard {
         will: Option<&Will>,
     ) -> Asked {
         let mut limits = SessionLimits::default();
-        if !self.hooks.set.contains(HookSet::CONNECT) {
+        let Some(plugged) = self.hooks.wanting(HookSet::CONNECT) else {
             return Asked::Allowed(limits);
-        }
+        };
         let questions = &mut self.connections.questions;
         let mut resumed = None;
         if let Some((answered, set)) = questions.resume(id) {
             (resumed, limits) = (Some(answered), set);
         }
         let question = questions.next(self.limits.questions_max);
-        let Some(plugged) = &mut self.hooks.plugged else { return Asked::Allowed(limits) };
-        let addresses = self.clients.connection(id).map(|c| c.addresses()).unwrap_or_default();
+        let addresses = self.clients.live_connection(id).addresses();
         let client = ClientView {
             client_id,
             user_name: connect.user_name,
@@ -383,11 +380,8 @@ impl Shard {
         filter: &str,
         qos: crate::codec::QoS,
     ) -> Result<crate::codec::QoS, ReasonCode> {
-        if !self.hooks.set.contains(HookSet::SUBSCRIBE) {
-            return Ok(qos);
-        }
-        let Some(plugged) = &mut self.hooks.plugged else { return Ok(qos) };
-        let Some(session) = self.clients.session(key) else { return Ok(qos) };
+        let Some(plugged) = self.hooks.wanting(HookSet::SUBSCRIBE) else { return Ok(qos) };
+        let session = self.clients.live_session(key);
         let client = ClientView::of(session, self.peers.own());
         let mut granted = qos;
         let verdict = plugged.hooks.authorize_subscribe(&client, filter, &mut granted).at_once();
@@ -402,10 +396,8 @@ impl Shard {
     }
 
     pub(super) fn tell_unsubscribed(&mut self, key: SessionKey, filter: &str) {
-        if self.hooks.set.contains(HookSet::UNSUBSCRIBE)
-            && let Some(plugged) = &mut self.hooks.plugged
-            && let Some(session) = self.clients.session(key)
-        {
+        if let Some(plugged) = self.hooks.wanting(HookSet::UNSUBSCRIBE) {
+            let session = self.clients.live_session(key);
             plugged.hooks.unsubscribed(&ClientView::of(session, self.peers.own()), filter);
         }
     }
@@ -426,9 +418,7 @@ impl Shard {
 
     /// Tells the end of a session that is gone.
     pub(super) fn tell_ended(&mut self, session: &Session) {
-        if self.hooks.set.contains(HookSet::EVENTS)
-            && let Some(plugged) = &mut self.hooks.plugged
-        {
+        if let Some(plugged) = self.hooks.wanting(HookSet::EVENTS) {
             let client = ClientView::of(session, self.peers.own());
             plugged.hooks.event(&HookEvent::SessionEnded { client });
         }
@@ -480,7 +470,7 @@ impl Shard {
     }
 
     pub(super) fn on_tick(&mut self, now: Instant) {
-        let Some(plugged) = &mut self.hooks.plugged else { return };
+        let plugged = self.hooks.wanting(HookSet::TICK).expect("the timer is set for that hook");
         plugged.tick = None;
         plugged.hooks.tick();
         self.timers.set(Timer::Tick, &mut plugged.tick, Some(now.plus_ms(TICK_MS)));

@@ -72,10 +72,11 @@ impl Shard {
     /// Decides how messages for a bridge are marked.
     pub(super) fn mark_for(&mut self, id: ConnectionId, belief: Belief) {
         let own = self.bridges.hops.own;
-        if let Some(connection) = self.clients.connection(id)
-            && belief == Belief::Believed
+        let connection = self.clients.live_connection(id);
+        if belief == Belief::Believed
+            && let Some(open) = connection.open_mut()
         {
-            connection.marks = Some(Box::new(own));
+            open.marks = Some(Box::new(own));
             connection.aliases_out.get_or_insert_with(|| Box::new(OutboundAliases::new(0)));
         }
     }
@@ -108,7 +109,8 @@ impl Shard {
         topic: &str,
     ) -> Result<Published, Outcome> {
         let own = self.bridges.hops.own;
-        let has_marks = self.clients.connection(id).is_some_and(|c| c.marks.is_some());
+        let open = self.clients.live_connection(id).open();
+        let has_marks = open.is_some_and(|open| open.marks.is_some());
         let mut joined = Vec::new();
         publish.properties.pieces().for_each(|piece| joined.extend_from_slice(piece));
         let arrival = match has_marks {

@@ -266,15 +266,15 @@ impl Shard {
         let is_shutting_down = self.shutdown.has_begun;
         let Some(connection) = self.clients.connection(id) else { return Outcome::Stop };
         let version = connection.version;
-        let key = match connection.state {
-            ConnectionState::Open(key) => key,
+        let (key, is_blocked_by_bridge) = match &connection.state {
+            ConnectionState::Open(open) => (open.key, open.is_blocked_by_bridge),
             ConnectionState::Connecting(_) | ConnectionState::Closing(_) => return Outcome::Stop,
         };
         if connection.park.is_some() {
             return Outcome::Wait;
         }
         let above_mark = above_mark && !connection.is_peer_gone;
-        let is_blocked = is_blocking && connection.is_blocked_by_bridge && !connection.is_peer_gone;
+        let is_blocked = is_blocking && is_blocked_by_bridge && !connection.is_peer_gone;
         // A client that sends without reading answers waits for itself.
         if !connection.is_peer_gone && connection.output.size() >= output_size_max.saturating_mul(2)
         {
@@ -425,7 +425,9 @@ impl Shard {
         if connection.park.take().is_none() || self.shutdown.has_begun {
             return;
         }
-        connection.pending = None;
+        if let Some(open) = connection.open_mut() {
+            open.pending = None;
+        }
         connection.is_peer_gone = true;
         self.read_input(now, id);
     }

@@ -68,6 +68,7 @@ impl Shard {
             return;
         }
         self.give_up_claim(now, id);
+        // The connection may have ended since it was listed.
         let Some(connection) = self.clients.connection(id) else { return };
         connection.is_peer_gone = true;
         // A connection that waits for its turn goes on in that turn, and a CONNECT goes on when it may.
@@ -123,9 +124,7 @@ impl Shard {
 
     /// Lets a CONNECT wait until its connection's address is known.
     pub(super) fn ask_place(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.clients.connection(id) {
-            connection.park = Some(Park::TakeOver);
-        }
+        self.clients.live_connection(id).park = Some(Park::TakeOver);
         self.list_last_read(id, Why::Unplaced);
     }
 
@@ -159,6 +158,7 @@ impl Shard {
 
     /// Ends the connection if a timer of it has passed, after all bytes of its client were used.
     fn end_if_silent(&mut self, now: Instant, id: ConnectionId) {
+        // The connection may have ended since it was listed.
         let Some(connection) = self.clients.connection(id) else { return };
         match connection.state {
             ConnectionState::Open(_) if connection.is_silent(now) => {

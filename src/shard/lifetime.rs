@@ -85,19 +85,17 @@ impl Shard {
 
     /// Handles a connection that the peer closed or reset, or that failed. Its id is not used any more.
     pub fn handle_close(&mut self, now: Instant, id: ConnectionId) {
+        // The shard may have forgotten the connection before its socket ended.
+        let Some(connection) = self.clients.connection(id) else { return };
         // The packets behind its CONNECT were sent in time, too: the connection ends when it has taken its client over, or
         // when its question was answered.
-        if let Some(connection) = self.clients.connection(id)
-            && matches!(connection.park, Some(Park::TakeOver | Park::Answer))
-        {
+        if matches!(connection.park, Some(Park::TakeOver | Park::Answer)) {
             connection.has_ended = true;
             return;
         }
         self.use_last_input(now, id);
-        if self.is_waiting_for_turn(id)
-            && let Some(connection) = self.clients.connection(id)
-        {
-            connection.has_ended = true;
+        if self.is_waiting_for_turn(id) {
+            self.clients.live_connection(id).has_ended = true;
             return;
         }
         self.run_pipeline(now);
@@ -129,7 +127,7 @@ impl Shard {
         self.give_up_claim(now, id);
         self.leave(now, id, why);
         let linger_at = now.plus_ms(self.limits.linger_ms);
-        let Some(connection) = self.clients.connection(id) else { return };
+        let connection = self.clients.live_connection(id);
         if connection.is_closing() {
             return;
         }
@@ -139,7 +137,6 @@ impl Shard {
         }
         connection.state = ConnectionState::Closing(Closing::default());
         connection.park = None;
-        connection.pending = None;
         drop(connection.input.take());
         self.connections.begun.end(&mut connection.begun);
         let has_goodbye = self.connections.links.has(id);
@@ -157,9 +154,8 @@ impl Shard {
     }
 
     pub(super) fn list_close(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.clients.connection(id)
-            && !connection.is_close_listed
-        {
+        let connection = self.clients.live_connection(id);
+        if !connection.is_close_listed {
             connection.is_close_listed = true;
             self.connections.closes.push_back(id);
         }
@@ -167,6 +163,7 @@ impl Shard {
 
     pub fn poll_close(&mut self) -> Option<Close> {
         while let Some(id) = self.connections.closes.pop_front() {
+            // The socket of a connection that is listed may have ended since.
             if let Some(connection) = self.clients.connection(id) {
                 let (has_said_all, has_ended) = (connection.has_said_all, connection.has_ended);
                 self.drop_connection(id);
@@ -182,28 +179,27 @@ impl Shard {
     /// Forgets a connection without session.
     pub(super) fn drop_connection(&mut self, id: ConnectionId) {
         self.set_connection_timer(id, None);
-        if let Some(mut connection) = self.clients.remove_connection(id) {
-            self.connections.begun.end(&mut connection.begun);
-            if self.connections.links.is_any() {
-                self.connections.links.remove(id);
-            }
-            if connection.is_connecting() {
-                self.connections.connecting.remove(id);
-                self.connections.questions.forget(id);
-            }
-            if connection.park == Some(Park::Bridge) {
-                self.forget_parked_on_bridge(id);
-            }
-            if connection.is_mail_listed {
-                let steps = self.connections.parked_on_mail.note_gone(&mut self.clients);
-                self.counters.add_steps(steps);
-            }
+        let mut connection = self.clients.remove_connection(id);
+        self.connections.begun.end(&mut connection.begun);
+        if self.connections.links.is_any() {
+            self.connections.links.remove(id);
+        }
+        if connection.is_connecting() {
+            self.connections.connecting.remove(id);
+            self.connections.questions.forget(id);
+        }
+        if connection.park == Some(Park::Bridge) {
+            self.forget_parked_on_bridge(id);
+        }
+        if connection.is_mail_listed {
+            let steps = self.connections.parked_on_mail.note_gone(&mut self.clients);
+            self.counters.add_steps(steps);
         }
     }
 
     /// Parts a connection from its session. The will becomes due, and the session's time begins to run.
     fn leave(&mut self, now: Instant, id: ConnectionId, why: &str) {
-        let Some(connection) = self.clients.connection(id) else { return };
+        let connection = self.clients.live_connection(id);
         let Some(key) = connection.session() else {
             if connection.is_connecting() {
                 let peer = connection.addresses().peer;
@@ -213,23 +209,20 @@ impl Shard {
         };
         // Messages that were admitted before are delivered before.
         self.run_pipeline(now);
-        let Some(session) = self.clients.session(key) else { return };
-        if session.connection() != Some(id) {
-            return;
+        let (session, connection) = self.clients.live_pair(key);
+        assert_eq!(connection.id, id, "a session has one open connection");
+        if let Some(open) = connection.open_mut() {
+            // Its subscriptions need not be confirmed to it any more.
+            open.pending = None;
         }
         session.part(now);
-        if let Some(connection) = self.clients.connection(id) {
-            // Its subscriptions need not be confirmed to it any more.
-            connection.pending = None;
-        }
-        let Some(session) = self.clients.session(key) else { return };
         let client_id = session.client_id();
         self.events.push(|| Event::Disconnected { client_id: client_id.into(), why: why.into() });
         if let Some((hooks, client)) = self.hooks.listener(&mut self.clients, self.peers.own(), key)
         {
             hooks.event(&HookEvent::Disconnected { client, why });
         }
-        let Some(session) = self.clients.session(key) else { return };
+        let session = self.clients.live_session(key);
         let expiry_s = session.expiry_s();
         self.clients.connected_count -= 1;
         if expiry_s == 0 {
@@ -246,7 +239,7 @@ impl Shard {
     pub(super) fn end_session(&mut self, now: Instant, key: SessionKey) {
         self.run_pipeline(now);
         let setter = self.will_setter(key);
-        let Some(session) = self.clients.session(key) else { return };
+        let session = self.clients.live_session(key);
         let will = session.take_will();
         let filters = session.take_filters();
         self.counters.add_steps(filters.len() as u64);
@@ -255,24 +248,20 @@ impl Shard {
             self.remove_subscription(now, key, filter);
         }
         self.clients.subscription_count -= filters.len();
-        if let Some(session) = self.clients.session(key) {
-            session.stop_clocks();
-        }
+        self.clients.live_session(key).stop_clocks();
         self.update_session_timer(key);
         let mut ended = self.clients.remove_session(key);
         self.guards.rates.forget(key);
         self.count_tables();
         self.forget_ahead(key);
-        if let Some(session) = &mut ended {
-            self.counters.add_steps(session.inflight().len() as u64);
-            self.memory.discards.push(session.take_queue(), None);
-            self.events.push(|| Event::SessionEnded { client_id: session.client_id().into() });
-            self.tell_ended(session);
-        }
+        self.counters.add_steps(ended.inflight().len() as u64);
+        self.memory.discards.push(ended.take_queue(), None);
+        self.events.push(|| Event::SessionEnded { client_id: ended.client_id().into() });
+        self.tell_ended(&ended);
         // The will is published at the end of the session at the latest. The session that ends does not get it.
         // [MQTT-3.1.2-8]
         if let Some(will) = will {
-            let publisher = ended.as_ref().map_or(Publisher::Session(key), Publisher::Ended);
+            let publisher = Publisher::Ended(&ended);
             let Published { generation, denied } = self.publish_will(now, key, publisher, &will);
             if let Some(setter) = setter.filter(|_| denied.is_none()) {
                 self.retained.setters.push(generation, setter);
@@ -282,7 +271,7 @@ impl Shard {
 
     /// The setter of the will of a session that ends, if the will is to be retained.
     fn will_setter(&mut self, key: SessionKey) -> Option<Setter> {
-        let will = self.clients.session(key)?.will()?;
+        let will = self.clients.live_session(key).will()?;
         if !will.stored.meta().retain {
             return None;
         }
@@ -290,7 +279,7 @@ impl Shard {
     }
 
     fn publish_due_will(&mut self, now: Instant, key: SessionKey) {
-        let Some(session) = self.clients.session(key) else { return };
+        let session = self.clients.live_session(key);
         // [MQTT-3.1.2-10]
         if let Some(will) = session.take_due_will(now) {
             self.publish_will(now, key, Publisher::Session(key), &will);
@@ -316,7 +305,8 @@ impl Shard {
     }
 
     fn on_connection_timer(&mut self, now: Instant, id: ConnectionId) {
-        let Some(connection) = self.clients.connection(id) else { return };
+        // The timer goes with its connection.
+        let connection = self.clients.live_connection(id);
         connection.timer = None;
         let is_silent = connection.is_silent(now);
         match &mut connection.state {
@@ -325,7 +315,7 @@ impl Shard {
                 self.end_rate_pause(now, id);
             }
             // The timer was that of a pause that ended otherwise.
-            ConnectionState::Open(_) if connection.keep_alive_ms == 0 => {}
+            ConnectionState::Open(open) if open.keep_alive_ms == 0 => {}
             ConnectionState::Open(_) if !is_silent => {
                 self.set_keep_alive_timer(now, id);
             }
@@ -361,12 +351,13 @@ impl Shard {
     }
 
     pub(super) fn set_keep_alive_timer(&mut self, now: Instant, id: ConnectionId) {
-        let deadline = self.clients.connection(id).map(|c| c.keep_alive_deadline(now));
+        let deadline = self.clients.live_connection(id).keep_alive_deadline(now);
         self.set_connection_timer(id, deadline);
     }
 
     fn on_session_timer(&mut self, now: Instant, key: SessionKey) {
-        let Some(session) = self.clients.session(key) else { return };
+        // The timer goes with its session.
+        let session = self.clients.live_session(key);
         *session.timer_mut() = None;
         if session.is_over(now) {
             self.counters.sessions_expired += 1;
@@ -377,16 +368,14 @@ impl Shard {
     }
 
     pub(super) fn set_connection_timer(&mut self, id: ConnectionId, deadline: Option<Instant>) {
-        if let Some(connection) = self.clients.connection(id) {
-            self.timers.set(Timer::Connection(id), &mut connection.timer, deadline);
-        }
+        let connection = self.clients.live_connection(id);
+        self.timers.set(Timer::Connection(id), &mut connection.timer, deadline);
     }
 
     pub(super) fn update_session_timer(&mut self, key: SessionKey) {
-        if let Some(session) = self.clients.session(key) {
-            let deadline = session.deadline();
-            self.timers.set(Timer::Session(key), session.timer_mut(), deadline);
-        }
+        let session = self.clients.live_session(key);
+        let deadline = session.deadline();
+        self.timers.set(Timer::Session(key), session.timer_mut(), deadline);
     }
 
     /// Offers a stored message to one session.

@@ -219,7 +219,7 @@ impl Shard {
         let current = self.clients.session(key).and_then(|session| session.connection());
         let pending = current
             .and_then(|id| self.clients.connection(id))
-            .and_then(|connection| connection.pending.as_deref_mut());
+            .and_then(|connection| connection.open_mut()?.pending.as_deref_mut());
         if let Some(pending) = pending {
             for PendingSuback { joins, reasons, .. } in &mut pending.answers {
                 for (_, place) in joins.iter().filter(|(joined, _)| **joined == *text) {

@@ -11,7 +11,7 @@
 
 use super::{ConnectionId, Shard};
 use crate::limits::Limits;
-use crate::session::{ConnectionState, Park};
+use crate::session::{Connection, ConnectionState, Park};
 use crate::time::Instant;
 
 /// The limits of which CONNACK speaks and whose breach ends a connection.
@@ -100,8 +100,8 @@ impl Shard {
         let kept = self.connections.announced.map_or(old, |kept| kept.or(old));
         self.connections.announced = Some(kept);
         for id in self.clients.connection_ids() {
-            if let Some(connection) = self.clients.connection(id) {
-                connection.is_older_than_limits |= connection.is_open();
+            if let Some(open) = self.clients.live_connection(id).open_mut() {
+                open.is_older_than_limits = true;
             }
         }
     }
@@ -110,8 +110,8 @@ impl Shard {
     #[cold]
     pub(super) fn announced_to(&mut self, id: ConnectionId) -> Announced {
         let new = Announced::of(&self.limits);
-        let connection = self.clients.connection(id);
-        let is_older = connection.is_some_and(|connection| connection.is_older_than_limits);
+        let open = self.clients.connection(id).and_then(Connection::open_mut);
+        let is_older = open.is_some_and(|open| open.is_older_than_limits);
         match self.connections.announced {
             Some(kept) if is_older => kept.or(new),
             _ => new,

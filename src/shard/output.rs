@@ -3,7 +3,7 @@
 use super::{ConnectionId, Output, Shard};
 use crate::codec::{Disconnect, ProtocolVersion, ReasonCode};
 use crate::session::Park;
-use crate::session::connection::ConnectionState;
+use crate::session::connection::{ConnectionState, Open};
 use crate::time::Instant;
 
 impl Shard {
@@ -16,6 +16,7 @@ impl Shard {
     #[inline]
     pub fn poll_flush(&mut self) -> Option<(ConnectionId, Output)> {
         while let Some(id) = self.clients.flush.pop_front() {
+            // The connection may be gone since it was listed.
             let Some(connection) = self.clients.connection(id) else { continue };
             connection.is_flush_listed = false;
             if self.connections.links.has(id) {
@@ -39,14 +40,13 @@ impl Shard {
     #[cold]
     #[inline(never)]
     pub(super) fn forget_output(&mut self, id: ConnectionId, output: Output) {
-        if let Some(connection) = self.clients.connection(id) {
-            connection.output.sent(output, &mut self.delivery.pool);
-        }
+        self.clients.live_connection(id).output.sent(output, &mut self.delivery.pool);
     }
 
     /// Handles an output that was sent as a whole; its buffer goes back.
     pub fn handle_sent(&mut self, now: Instant, id: ConnectionId, output: Output) {
         let has_more = self.connections.links.is_any() && self.end_sealed(id);
+        // The connection may be gone since it sent.
         let Some(connection) = self.clients.connection(id) else { return };
         self.counters.bytes_sent += connection.output.sent(output, &mut self.delivery.pool) as u64;
         match connection.state {
@@ -55,7 +55,7 @@ impl Shard {
                     return self.list_close(id);
                 }
             }
-            ConnectionState::Open(key) => {
+            ConnectionState::Open(Open { key, .. }) => {
                 let is_parked = connection.park == Some(Park::Output);
                 self.pump(now, key);
                 if is_parked {
@@ -78,7 +78,7 @@ impl Shard {
         write: impl FnOnce(ProtocolVersion, usize, &mut Vec<u8>),
     ) {
         self.counters.packets_sent += 1;
-        let Some(connection) = self.clients.connection(id) else { return };
+        let connection = self.clients.live_connection(id);
         connection.answer(&mut self.delivery.pool, write);
         if !connection.is_flush_listed && connection.output.has_bytes() {
             connection.is_flush_listed = true;
@@ -88,7 +88,7 @@ impl Shard {
 
     /// Sends DISCONNECT to an open 5.0 connection. Other versions have no such packet. [MQTT-3.14.0-1]
     pub(super) fn send_disconnect(&mut self, id: ConnectionId, reason: ReasonCode, why: &str) {
-        let Some(connection) = self.clients.connection(id) else { return };
+        let connection = self.clients.live_connection(id);
         if connection.session().is_none() || connection.version != ProtocolVersion::V5 {
             return;
         }

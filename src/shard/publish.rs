@@ -85,7 +85,8 @@ impl Shard {
         let mut topic = std::mem::take(&mut self.connections.topic_scratch);
         topic.clear();
         let size_max = self.limits.filter_size_max;
-        let aliases = self.clients.connection(id).and_then(|c| c.aliases_in.as_deref_mut());
+        let open = self.clients.live_connection(id).open_mut();
+        let aliases = open.and_then(|open| open.aliases_in.as_deref_mut());
         let alias_max = aliases.as_ref().map_or(0, |aliases| aliases.max());
         let found = match aliases {
             Some(aliases) if !publish.topic.is_empty() => {
@@ -174,7 +175,7 @@ impl Shard {
         packet_id: PacketId,
     ) -> Option<Outcome> {
         let receive_max = self.receive_max_of(id);
-        let Some(session) = self.clients.session(key) else { return Some(Outcome::Stop) };
+        let session = self.clients.live_session(key);
         if session.has_received(packet_id) {
             // [MQTT-4.3.3-10]
             if !session.defers_ack_of(packet_id) {
@@ -267,7 +268,7 @@ impl Shard {
 
     /// Whether the client bridges from another broker.
     pub(super) fn is_bridge(&mut self, id: ConnectionId) -> bool {
-        self.clients.connection(id).is_some_and(|connection| connection.is_bridge)
+        self.clients.live_connection(id).is_bridge()
     }
 
     /// The message goes nowhere. A 5.0 client is told why, a 3.x client is answered as if it had been taken.
@@ -280,13 +281,12 @@ impl Shard {
         (packet_id, is_qos2): (PacketId, bool),
         reason: ReasonCode,
     ) -> Outcome {
-        if is_v5
-            && is_qos2
-            && let Some(session) = self.clients.session(key)
-            && !session.has_deferred_acks()
-        {
+        if is_v5 && is_qos2 {
+            let session = self.clients.live_session(key);
             // The flow ends with this PUBREC; if that has to wait, so does its end. [MQTT-4.3.3-9]
-            session.end_received(packet_id);
+            if !session.has_deferred_acks() {
+                session.end_received(packet_id);
+            }
         }
         let reason = if is_v5 { reason } else { ReasonCode::Success };
         self.acknowledge_in_turn(id, key, (packet_id, is_qos2), reason);

@@ -153,7 +153,7 @@ impl Shard {
         let question = Question { id, state: State::Open, place, limits, drawn };
         self.connections.questions.ask(connection, question);
         self.counters.questions += 1;
-        let Some(parked) = self.clients.connection(connection) else { return };
+        let parked = self.clients.live_connection(connection);
         parked.park = Some(Park::Answer);
         if parked.timer.is_none() {
             // Its socket ended while it waited to take its client over, and with that its time for CONNECT.

@@ -106,7 +106,7 @@ impl Shard {
 
     /// Whether a message of the client may be used now. If not, the connection is parked until it may.
     pub(super) fn has_tokens(&mut self, now: Instant, id: ConnectionId) -> bool {
-        let Some(connection) = self.clients.connection(id) else { return true };
+        let connection = self.clients.live_connection(id);
         let is_heard =
             connection.park.is_some() || connection.is_peer_gone || self.shutdown.has_begun;
         let Some(key) = connection.session().filter(|_| !is_heard) else { return true };
@@ -148,9 +148,8 @@ impl Shard {
     pub(super) fn end_rate_pause(&mut self, now: Instant, id: ConnectionId) {
         self.unpark(now, id, Park::Rate);
         let Some(connection) = self.clients.connection(id) else { return };
-        if connection.session().is_some()
+        if connection.open().is_some_and(|open| open.keep_alive_ms > 0)
             && connection.park != Some(Park::Rate)
-            && connection.keep_alive_ms > 0
         {
             self.set_keep_alive_timer(now, id);
         }

@@ -145,7 +145,8 @@ impl Shard {
         keys: &'static str,
     ) {
         let key = self.clients.connection(id).and_then(|connection| connection.session());
-        let Some(session) = key.and_then(|key| self.clients.session(key)) else { return };
+        // A connection that is closing has no session any more.
+        let Some(session) = key.map(|key| self.clients.live_session(key)) else { return };
         let client_id = session.client_id();
         self.events.notice(now, (about, keys), || Notice::new(about, id, client_id, what));
     }

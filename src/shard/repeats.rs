@@ -21,7 +21,8 @@ use super::incoming::Incoming;
 use super::{ConnectionId, Shard};
 use crate::codec::{self, Frame, PacketId, PreviousPublish, ProtocolVersion, ReasonCode};
 use crate::plugin::MessageEdit;
-use crate::session::{ConnectionState, Session};
+use crate::session::Session;
+use crate::session::connection::Open;
 
 /// Bytes of an acknowledgement without reason code.
 const ACK_SIZE: usize = 4;
@@ -49,12 +50,12 @@ impl Shard {
             return 0;
         }
         let packet_size_max = self.packet_size_max_of(id);
-        let Some(connection) = self.clients.connection(id) else { return 0 };
+        let connection = self.clients.live_connection(id);
         let Some(front) = previous.front(frame, connection.version) else { return 0 };
         let Some(mut next) = front.repeat(bytes, packet_size_max) else { return 0 };
-        let ConnectionState::Open(key) = connection.state else { return 0 };
+        let Some(&Open { key, is_bridge, .. }) = connection.open() else { return 0 };
         // A bridge's message has a mark, which is no property of it.
-        let is_read = !connection.is_bridge
+        let is_read = !is_bridge
             && connection.park.is_none()
             && connection.output.size() < self.limits.output_size_max.saturating_mul(2);
         if !is_read {
@@ -111,16 +112,16 @@ impl Shard {
         }
         let packet_size_max = self.packet_size_max_of(id);
         let receive_max = self.receive_max_of(id);
-        let Some(connection) = self.clients.connection(id) else { return 0 };
+        let connection = self.clients.live_connection(id);
         let version = connection.version;
         let Some(front) = previous.acked_front(frame, version) else { return 0 };
         let Some((mut packet_id, mut next)) = front.repeat(bytes, packet_size_max) else {
             return 0;
         };
-        let ConnectionState::Open(key) = connection.state else { return 0 };
+        let Some(&Open { key, is_bridge, .. }) = connection.open() else { return 0 };
         let answers_max = self.limits.output_size_max.saturating_mul(2);
         let answers_room = answers_max.saturating_sub(connection.output.size());
-        let is_read = !connection.is_bridge
+        let is_read = !is_bridge
             && connection.park.is_none()
             && connection.packet_size_max as usize >= ACK_SIZE;
         if !is_read || answers_room < ACK_SIZE {

@@ -158,14 +158,16 @@ impl Shard {
     /// `steps_left`.
     fn pull(&mut self, now: Instant, key: SessionKey, steps_left: &mut usize) -> bool {
         let own = self.peers.own();
+        // The session may have ended since it was listed, or its client left.
         let Some((session, Some(connection))) = self.clients.pair(key) else { return false };
         let count_max = chunk_count(&self.limits, &session.bounds());
-        let has_room = connection.has_room(&self.limits) && connection.pending.is_none();
+        let has_room = connection.has_room(&self.limits)
+            && connection.open().is_some_and(|open| open.pending.is_none());
         if !session.wants_pull() || !has_room {
             return false;
         }
-        let Some(fetch) = session.fetch_mut() else { return false };
-        let Some(pull) = fetch.pulls.front_mut() else { return false };
+        let fetch = session.fetch_mut().expect("a session that wants to pull fetches");
+        let pull = fetch.pulls.front_mut().expect("what is fetched is not empty");
         let Some(&shard) = pull.shards.front() else {
             session.end_first_pull();
             return true;
@@ -271,6 +273,7 @@ impl Shard {
 
     fn take_answer(&mut self, now: Instant, answer: Answer) {
         let Answer { session: key, request, messages, more } = answer;
+        // The session may have ended since it asked, or the subscription.
         let Some(session) = self.clients.session(key) else { return };
         let Some(fetch) = session.fetch_mut() else { return };
         let Some(pull) = fetch.pulls.front_mut() else { return };

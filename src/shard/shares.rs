@@ -71,8 +71,7 @@ impl Shard {
         let growth = self.clients.session_growth();
         let mut lacks = self.lacks_for_session(client_id).map(|lack| lack.saturating_sub(growth));
         for (number, key) in losers.iter().enumerate() {
-            let Some(session) = self.clients.session(*key) else { continue };
-            let [id_size, size] = session.counted_sizes();
+            let [id_size, size] = self.clients.live_session(*key).counted_sizes();
             lacks = [lacks[0].saturating_sub(id_size), lacks[1].saturating_sub(size)];
             if lacks == [0, 0] {
                 losers.truncate(number + 1);
@@ -89,13 +88,11 @@ impl Shard {
     fn displace_session(&mut self, now: Instant, loser: SessionKey) {
         let keys = "sessions_max and shard_metadata_bytes_max";
         self.counters.sessions_displaced += 1;
-        if let Some(session) = self.clients.session(loser) {
-            let client_id = session.client_id();
-            let why = "of all addresses, that of its client has left most sessions behind";
-            // The notice has no connection: it would be the newcomer's, not the loser's.
-            let notice = || Notice::new(About::Session, None, client_id, why);
-            self.events.notice(now, (About::Session, keys), notice);
-        }
+        let client_id = self.clients.live_session(loser).client_id();
+        let why = "of all addresses, that of its client has left most sessions behind";
+        // The notice has no connection: it would be the newcomer's, not the loser's.
+        let notice = || Notice::new(About::Session, None, client_id, why);
+        self.events.notice(now, (About::Session, keys), notice);
         self.end_session(now, loser);
     }
 

@@ -43,9 +43,8 @@ impl Shard {
     }
 
     fn full_credit_of(&mut self, key: SessionKey) -> u32 {
-        let bounds = self.clients.session(key).map(|session| session.queue_limits(&self.limits));
-        let messages_max = self.limits.queue_messages_max;
-        self.credit_within(bounds.map_or(messages_max, |b| b.messages_max.min(messages_max)))
+        let bounds = self.clients.live_session(key).queue_limits(&self.limits);
+        self.credit_within(bounds.messages_max.min(self.limits.queue_messages_max))
     }
 
     fn credit_within(&self, queue_messages_max: usize) -> u32 {
@@ -65,7 +64,7 @@ impl Shard {
     ) -> bool {
         let owner = self.peers.owner(text.as_bytes());
         let full = self.full_credit_of(key);
-        let Some((session, Some(connection))) = self.clients.pair(key) else { return false };
+        let (session, connection) = self.clients.live_pair(key);
         let (membership, credit) = session.join(connection, (text, owner), options.qos, full);
         let options = MemberOptions {
             qos: options.qos,
@@ -148,15 +147,15 @@ impl Shard {
         self.flow.outbox.control(join.shard, Control::Joined { connection: join.connection });
     }
 
-    /// Gives waiting messages to members with credit.
+    /// Gives waiting messages of a group that is there to members with credit.
     pub(super) fn serve_group(&mut self, now: Instant, text: &str) {
-        let Some(index) = self.groups.find(text) else { return };
+        let index = self.groups.find(text).expect("a group that is served is there");
         self.give_backlog(now, index);
         self.groups.list_backlog(index);
     }
 
     fn give_backlog(&mut self, now: Instant, index: u32) {
-        let Some(group) = self.groups.get(index) else { return };
+        let group = self.groups.live(index);
         let mut context = self.delivery.context(now, &self.limits, &mut self.counters);
         while group.members.has_credit() {
             let Some(queued) = group.backlog.pop() else { return };
@@ -180,7 +179,7 @@ impl Shard {
 
     /// Gives the groups of a client that came back places again.
     pub(super) fn return_to_groups(&mut self, now: Instant, key: SessionKey) {
-        let Some(session) = self.clients.session(key) else { return };
+        let session = self.clients.live_session(key);
         session.take_back_places();
         self.counters.add_steps(session.membership_count() as u64);
         if !self.give_places(now, key) {
@@ -193,6 +192,7 @@ impl Shard {
         let full = self.full_credit_of(key);
         let mut left = self.limits.turn_steps_max;
         while left > 0 {
+            // A client whose session is listed may have left.
             let Some((session, Some(connection))) = self.clients.pair(key) else { return true };
             let mut given: Vec<(ShardId, Box<str>, u32)> = Vec::new();
             let has_more =
@@ -229,8 +229,9 @@ impl Shard {
 
     pub(super) fn on_credit(&mut self, now: Instant, member: Member, text: &str, count: u32) {
         let full = self.full_credit();
+        // The member may have been refused, or the group have ended with its last member.
         let Some(index) = self.groups.find(text) else { return };
-        let Some(group) = self.groups.get(index) else { return };
+        let group = self.groups.live(index);
         // Messages that were under way when the client left may be credited twice, so the credit is bounded by the full
         // credit.
         let room = full.saturating_sub(group.members.credit_of(&member));
@@ -254,7 +255,7 @@ impl Shard {
     /// Gives back to its groups the messages that a session did not send: its client is gone, the session stays.
     /// [MQTT-4.8.2-4]
     pub(super) fn leave_groups_for_now(&mut self, now: Instant, key: SessionKey) {
-        let Some(session) = self.clients.session(key) else { return };
+        let session = self.clients.live_session(key);
         let memberships = session.memberships_list();
         if memberships.is_empty() {
             return;
@@ -280,7 +281,7 @@ impl Shard {
         text: &str,
         unsent: &mut Returned,
     ) {
-        let Some(session) = self.clients.session(key) else { return };
+        let session = self.clients.live_session(key);
         let Some(membership) = session.leave(text) else { return };
         let returned = unsent.remove(&membership.number).unwrap_or_default();
         self.give_up_membership(now, key, &membership, returned);
@@ -288,7 +289,7 @@ impl Shard {
 
     /// Gives back all unsent messages, and unacknowledged QoS 1 messages, of a session that ends. [MQTT-4.8.2-5]
     pub(super) fn leave_all_groups(&mut self, now: Instant, key: SessionKey) {
-        let Some(session) = self.clients.session(key) else { return };
+        let session = self.clients.live_session(key);
         let memberships = session.leave_all();
         if memberships.is_empty() {
             return;
@@ -324,7 +325,7 @@ impl Shard {
         key: SessionKey,
         is_left: impl Fn(u32) -> bool,
     ) -> Returned {
-        let Some(session) = self.clients.session(key) else { return Returned::new() };
+        let session = self.clients.live_session(key);
         if session.queue().is_empty() {
             return Returned::new();
         }
@@ -341,8 +342,9 @@ impl Shard {
         returned: Vec<Stored>,
         is_gone: bool,
     ) {
+        // The member may have been refused.
         let Some(index) = self.groups.find(text) else { return };
-        let Some(group) = self.groups.get(index) else { return };
+        let group = self.groups.live(index);
         take_back(
             group,
             returned,
@@ -353,14 +355,13 @@ impl Shard {
         } else {
             group.members.clear_credit(&member);
         }
-        let Some(group) = self.groups.get(index) else { return };
+        let group = self.groups.live(index);
         if group.members.is_empty() {
             let filter: Box<str> = group.filter().into();
             let left_count = group.acknowledged_backlog_count();
             self.counters.dropped_group_full += group.backlog.len() as u64;
-            if let Some(group) = self.groups.remove(index) {
-                self.memory.discards.push(group.backlog, Some(DropReason::GroupFull));
-            }
+            let group = self.groups.remove(index);
+            self.memory.discards.push(group.backlog, Some(DropReason::GroupFull));
             self.flow.router.unsubscribe(&filter, Subscriber::Group(index));
             self.withdraw(now, &filter);
             self.count_left_in_group(left_count);

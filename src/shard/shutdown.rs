@@ -6,7 +6,7 @@
 
 use super::{ConnectionId, Shard};
 use crate::codec::{QoS, ReasonCode};
-use crate::session::connection::ConnectionState;
+use crate::session::connection::{ConnectionState, Open};
 use crate::session::inflight::FlowState;
 use crate::session::{Envelope, Session, SessionKey};
 use crate::time::Instant;
@@ -88,11 +88,10 @@ impl Shard {
     pub fn part_from_clients(&mut self, now: Instant) -> bool {
         self.run_pipeline(now);
         for id in self.clients.connection_ids() {
-            let Some(connection) = self.clients.connection(id) else { continue };
-            match connection.state {
+            match self.clients.live_connection(id).state {
                 // None of its packets was used.
                 ConnectionState::Connecting(_) => self.close(now, id, GOODBYE),
-                ConnectionState::Open(key) => self.part_if_done(now, id, key),
+                ConnectionState::Open(Open { key, .. }) => self.part_if_done(now, id, key),
                 ConnectionState::Closing(_) => {}
             }
         }
@@ -106,7 +105,7 @@ impl Shard {
 
     fn part_if_done(&mut self, now: Instant, id: ConnectionId, key: SessionKey) {
         let stall_ms = self.limits.shutdown_stall_ms;
-        let Some(session) = self.clients.session(key) else { return };
+        let session = self.clients.live_session(key);
         if session.has_all() {
             let is_member = session.membership_count() > 0;
             self.shutdown.waited_for.remove(&key);
@@ -126,7 +125,7 @@ impl Shard {
         }
         // Mail may have brought the client messages when it was not read any more.
         self.update_read_mode(id);
-        let Some(progress) = self.shutdown.waited_for.get_mut(&key) else { return };
+        let progress = self.shutdown.waited_for.get_mut(&key).expect("it was just entered");
         let looked_at = progress.looked_at.max(progress.since);
         if now.ms_since(looked_at) >= stall_ms / LOOKS_PER_STALL {
             progress.looked_at = now;
@@ -145,6 +144,7 @@ impl Shard {
     pub fn handle_confirmed(&mut self, now: Instant, id: ConnectionId, bytes: u64) {
         let key = self.clients.connection(id).and_then(|connection| connection.session());
         let progress = key.and_then(|key| self.shutdown.waited_for.get_mut(&key));
+        // The client may have left, or have all by now.
         let Some(progress) = progress else { return };
         let bytes = bytes.saturating_sub(progress.ping_bytes);
         let before = *progress.confirmed.get_or_insert(bytes);
@@ -167,8 +167,7 @@ impl Shard {
     pub fn disconnect_all(&mut self, now: Instant) {
         self.run_pipeline(now);
         for id in self.clients.connection_ids() {
-            let Some(connection) = self.clients.connection(id) else { continue };
-            match connection.session() {
+            match self.clients.live_connection(id).session() {
                 Some(key) => self.say_goodbye(now, id, key),
                 None => self.close(now, id, GOODBYE),
             }
@@ -177,7 +176,7 @@ impl Shard {
 
     fn say_goodbye(&mut self, now: Instant, id: ConnectionId, key: SessionKey) {
         self.shutdown.waited_for.remove(&key);
-        let Some(session) = self.clients.session(key) else { return };
+        let session = self.clients.live_session(key);
         session.take_will();
         let count = session
             .unacknowledged(|session, envelope, is_sent| !session.goes_back(envelope, is_sent));

@@ -297,7 +297,7 @@ impl Shard {
     /// Charges steps to a connection. A connection that has used its part of the turn goes on in the next one.
     #[inline(never)]
     pub(super) fn charge(&mut self, id: ConnectionId, steps: u64) {
-        let Some(connection) = self.clients.connection(id) else { return };
+        let connection = self.clients.live_connection(id);
         if connection.turn_steps == 0 {
             self.work.turns.charged.push(id);
             self.work.turns.is_pending = true;
@@ -384,6 +384,7 @@ impl Shard {
         while self.steps() - began < all
             && let Some(id) = self.work.turns.due.pop_front()
         {
+            // The connection may be gone since it was parked.
             let Some(connection) = self.clients.connection(id) else { continue };
             connection.is_turn_listed = false;
             self.unpark(now, id, Park::Turn);
@@ -410,6 +411,7 @@ impl Shard {
 
     /// Ends a connection whose socket has ended before, after its input was used.
     fn end_if_used(&mut self, now: Instant, id: ConnectionId) {
+        // A CONNECT that went on may have been handed over.
         let Some(connection) = self.clients.connection(id) else { return };
         let is_open = connection.is_open();
         if connection.has_ended && is_open && connection.park.is_none() {

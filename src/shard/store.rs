@@ -176,16 +176,14 @@ impl Shard {
     /// returns how many.
     fn shed_session(&mut self, now: Instant, key: SessionKey) -> u64 {
         let mut context = self.delivery.context(now, &self.limits, &mut self.counters);
-        let Some(count) = self.clients.shed(key, &mut context) else { return 0 };
-        if let Some(session) = self.clients.session(key) {
-            self.memory.store.note(session.client_id(), count);
-        }
+        let count = self.clients.shed(key, &mut context);
+        self.memory.store.note(self.clients.live_session(key).client_id(), count);
         count
     }
 
     fn shed_group(&mut self, now: Instant, index: u32) -> u64 {
         let context = self.delivery.context(now, &self.limits, &mut self.counters);
-        let Some(group) = self.groups.get(index) else { return 0 };
+        let group = self.groups.live(index);
         let bytes = group.backlog.bytes();
         let limits = QueueLimits {
             messages_max: usize::MAX,
@@ -255,7 +253,7 @@ impl Shard {
     /// Handles a client that does not read: its waiting messages are dropped, or the client is closed if its
     /// messages are unacknowledged.
     fn end_slow(&mut self, now: Instant, key: SessionKey) {
-        let Some((session, Some(connection))) = self.clients.pair(key) else { return };
+        let (session, connection) = self.clients.live_pair(key);
         let id = connection.id;
         let waits_for_us = match connection.park {
             // None of the client's packets would empty its queue.
@@ -280,7 +278,7 @@ impl Shard {
         }
         session.mark_slow();
         let target = session.queue().bytes() / 2;
-        while self.clients.session(key).is_some_and(|session| session.queue().bytes() > target) {
+        while self.clients.live_session(key).queue().bytes() > target {
             if self.shed_session(now, key) == 0 {
                 return;
             }
@@ -304,6 +302,7 @@ impl Shard {
         self.memory.store.looks_left = left - count;
         self.counters.add_steps(count as u64);
         for _ in 0..count {
+            // The list loses connections that are gone, some while others go on.
             let Some(id) = self.connections.parked_on_mail.pop(&mut self.clients) else { return };
             let Some(connection) = self.clients.connection(id) else { continue };
             if connection.park != Some(Park::Mail) {
@@ -315,8 +314,8 @@ impl Shard {
             };
             if !must_wait {
                 self.unpark(now, id, Park::Mail);
-            } else if let Some(connection) = self.clients.connection(id) {
-                self.connections.parked_on_mail.push(connection);
+            } else {
+                self.connections.parked_on_mail.push(self.clients.live_connection(id));
             }
         }
     }
@@ -355,7 +354,7 @@ impl Shard {
         if self.flow.outbox.is_mail_above_mark() || self.bridges_above_mark() {
             return true;
         }
-        let Some(session) = self.clients.session(key) else { return false };
+        let session = self.clients.live_session(key);
         let (_, front) = session.progress();
         if front.is_none() {
             return true;

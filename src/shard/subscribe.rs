@@ -8,14 +8,14 @@ use super::new_limits::Announced;
 use super::publish::TOPIC_KEYS;
 use super::{About, ConnectionId, Shard};
 use crate::codec::{
-    self, ProtocolVersion, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe,
-    SubscriptionOptions, Unsuback, Unsubscribe,
+    self, PacketId, ProtocolVersion, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback,
+    Subscribe, SubscriptionOptions, Unsuback, Unsubscribe,
 };
 use crate::limits::PACKET_FILTERS_MAX;
 use crate::printable::Quoted;
 use crate::routing::router::{Options, Subscriber};
-use crate::session::connection::PendingSuback;
-use crate::session::{Envelope, Park, Returned, SessionKey};
+use crate::session::connection::{PendingSuback, PendingSubscribe};
+use crate::session::{Connection, Envelope, Park, Returned, SessionKey};
 use crate::time::Instant;
 use crate::topic::{Subscribed, has_wildcards, parse_filter};
 use crate::work::steps_of_bytes;
@@ -71,7 +71,7 @@ impl Shard {
         let is_v3_bridge = self
             .clients
             .connection(id)
-            .is_some_and(|c| c.is_bridge && c.version != ProtocolVersion::V5);
+            .is_some_and(|c| c.is_bridge() && c.version != ProtocolVersion::V5);
         let subscription_id = subscribe.subscription_id.unwrap_or(0);
         let mut reasons = Vec::new();
         let mut waiting = 0;
@@ -101,17 +101,17 @@ impl Shard {
             reasons.push(reason);
         }
         if waiting == 0 {
-            self.send_suback(id, subscribe.packet_id.get(), &reasons);
+            self.send_suback(id, subscribe.packet_id, &reasons);
             self.pump(now, key);
             return Outcome::Done;
         }
         let joins = self.joins_of(subscribe, &reasons);
         let answer = PendingSuback { packet_id: subscribe.packet_id, reasons, joins };
-        if let Some(connection) = self.clients.connection(id) {
-            let pending = connection.pending.get_or_insert_default();
-            pending.answers.push(answer);
-            pending.waiting += waiting;
-        }
+        let open = self.clients.live_connection(id).open_mut();
+        let open = open.expect("SUBSCRIBE came on an open connection");
+        let pending = open.pending.get_or_insert_default();
+        pending.answers.push(answer);
+        pending.waiting += waiting;
         self.park(id, Park::Subscribe);
         Outcome::Done
     }
@@ -166,7 +166,7 @@ impl Shard {
         }
         // Only a 5.0 client names a maximum. [MQTT-3.1.2-24]
         if codec::filters_answer_size(count)
-            <= self.clients.connection(id)?.packet_size_max as usize
+            <= self.clients.live_connection(id).packet_size_max as usize
         {
             return None;
         }
@@ -176,25 +176,23 @@ impl Shard {
 
     /// Notes that one of the filters for which a SUBACK waits is known everywhere.
     pub(super) fn confirm_subscribe(&mut self, now: Instant, id: ConnectionId) {
-        let Some(connection) = self.clients.connection(id) else { return };
-        let Some(pending) = &mut connection.pending else { return };
-        pending.waiting -= 1;
-        if pending.waiting > 0 {
-            return;
-        }
-        let Some(pending) = connection.pending.take() else { return };
-        let session = connection.session();
+        // The connection may have ended since it asked, or be about to.
+        let connection = self.clients.connection(id);
+        let Some(open) = connection.and_then(Connection::open_mut) else { return };
+        let key = open.key;
+        let is_confirmed = |pending: &mut Box<PendingSubscribe>| {
+            pending.waiting -= 1;
+            pending.waiting == 0
+        };
+        let Some(pending) = open.pending.take_if(is_confirmed) else { return };
         for answer in &pending.answers {
-            self.send_suback(id, answer.packet_id.get(), &answer.reasons);
+            self.send_suback(id, answer.packet_id, &answer.reasons);
         }
-        if let Some(key) = session {
-            self.pump(now, key);
-        }
+        self.pump(now, key);
         self.unpark(now, id, Park::Subscribe);
     }
 
-    fn send_suback(&mut self, id: ConnectionId, packet_id: u16, reasons: &[ReasonCode]) {
-        let Some(packet_id) = codec::PacketId::new(packet_id) else { return };
+    fn send_suback(&mut self, id: ConnectionId, packet_id: PacketId, reasons: &[ReasonCode]) {
         self.answer(id, |version, size_max, out| {
             let suback = Suback {
                 packet_id,
@@ -299,9 +297,7 @@ impl Shard {
 
     /// Counts a session and the tables as they are now.
     fn recount(&mut self, key: SessionKey) {
-        if let Some(session) = self.clients.session(key) {
-            session.recount();
-        }
+        self.clients.live_session(key).recount();
         self.count_tables();
     }
 
@@ -319,12 +315,11 @@ impl Shard {
             membership: 0,
         };
         let pull = self.new_pull(parsed.filter, envelope);
-        if let Some(session) = self.clients.session(key) {
-            // A subscription that is made again fetches again, once.
-            session.end_pull(parsed.filter);
-            if let Some(pull) = pull {
-                session.begin_pull(pull);
-            }
+        let session = self.clients.live_session(key);
+        // A subscription that is made again fetches again, once.
+        session.end_pull(parsed.filter);
+        if let Some(pull) = pull {
+            session.begin_pull(pull);
         }
     }
 
@@ -339,12 +334,9 @@ impl Shard {
             return outcome;
         }
         // Waiting messages of all groups that are left are found in one pass through the queue.
-        let numbers: BTreeSet<u32> = match self.clients.session(key) {
-            Some(session) => {
-                unsubscribe.filters.iter().filter_map(|f| session.membership_number(f)).collect()
-            }
-            None => BTreeSet::new(),
-        };
+        let session = self.clients.live_session(key);
+        let left = unsubscribe.filters.iter().filter_map(|f| session.membership_number(f));
+        let numbers: BTreeSet<u32> = left.collect();
         let mut unsent = match numbers.is_empty() {
             true => Returned::new(),
             false => self.take_unsent(key, |number| numbers.contains(&number)),
@@ -376,6 +368,7 @@ impl Shard {
         unsent: &mut Returned,
     ) -> ReasonCode {
         self.counters.add_steps(1);
+        // The session may have ended when a group's owner refuses it.
         let Some(session) = self.clients.session(key) else { return ReasonCode::UnspecifiedError };
         // [MQTT-3.10.4-1]
         match session.find_filter(text) {

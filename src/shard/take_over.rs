@@ -76,9 +76,7 @@ impl Shard {
             self.forget_gone(&client_id);
             self.connections.take_overs.push(&client_id, id);
         }
-        if let Some(connection) = self.clients.connection(id) {
-            connection.park = Some(Park::TakeOver);
-        }
+        self.clients.live_connection(id).park = Some(Park::TakeOver);
         if let Some(old) = to_read {
             self.read_before_take_over(old, id, client_id);
         }
@@ -88,6 +86,7 @@ impl Shard {
     /// Forgets connections that are gone, at the latest when as many more wait. So a few clients cannot hold memory
     /// with them.
     fn forget_gone(&mut self, client_id: &str) {
+        // Nobody may wait yet.
         let Some(waiting) = self.connections.take_overs.waiting.get_mut(client_id) else { return };
         if waiting.len() == waiting.capacity() {
             let first = waiting.front().copied();
@@ -139,10 +138,11 @@ impl Shard {
 
     /// Lets the old connection live on as before: the new one was refused, or is gone.
     fn resume_after_refusal(&mut self, now: Instant, old: ConnectionId) {
-        let Some(connection) = self.clients.connection(old) else { return };
+        let connection = self.clients.live_connection(old);
         connection.is_read_out = false;
         connection.is_peer_gone = connection.has_ended;
-        if connection.park.is_none() && connection.pending.is_some() {
+        if connection.park.is_none() && connection.open().is_some_and(|open| open.pending.is_some())
+        {
             // The SUBACK of the old connection still waits for other shards.
             connection.park = Some(Park::Subscribe);
         }

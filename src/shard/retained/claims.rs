@@ -105,7 +105,7 @@ impl Shard {
         (packet_id, is_qos2): (PacketId, bool),
         generation: Generation,
     ) -> Result<Generation, Outcome> {
-        let Some(message) = self.flow.arena.last() else { return Ok(generation) };
+        let message = self.flow.arena.last().expect("the message was just admitted");
         if !message.meta.retain || message.payload.is_empty() {
             return Ok(generation);
         }
@@ -123,17 +123,13 @@ impl Shard {
         }
         let is_storable =
             self.delivery.stored.bytes() + waiting_size <= self.limits.shard_stored_bytes_max;
-        let message = self
-            .flow
-            .arena
-            .last()
-            .map(|message| Stored::from_message(&message, &self.delivery.stored));
-        let Some(message) = message else { return Ok(generation) };
+        let message = self.flow.arena.last().expect("the message is held");
+        let message = Stored::from_message(&message, &self.delivery.stored);
         self.flow.arena.deny_last();
         // The owner decides after all earlier publishes of this shard.
         self.run_pipeline(now);
         self.pause_hooks();
-        if self.clients.connection(id).is_none_or(|connection| connection.is_peer_gone) {
+        if self.clients.live_connection(id).is_peer_gone {
             // There is no client to be told.
             return self.admit_again(now, &message, Claim::None).ok_or(Outcome::Done);
         }
@@ -254,6 +250,7 @@ impl Shard {
         if self.retained.claims.waiting.is_empty() {
             return;
         }
+        // Most connections that go have no claim.
         let Some(waiting) = self.retained.claims.waiting.remove(&id) else { return };
         let admitted = self.admit_again(now, &waiting.message, Claim::None);
         let key = self.clients.connection(id).and_then(|connection| connection.session());
