@@ -196,7 +196,7 @@ impl Shard {
         }
         let mut handovers = self.connections.handovers.iter_mut();
         if let Some(handover) = handovers.find(|handover| handover.connection == id) {
-            let _ = (handover, transport);
+            handover.transport = Some(transport);
         }
     }
 
