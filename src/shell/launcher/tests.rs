@@ -230,7 +230,9 @@ fn a_client_that_still_sends_when_the_broker_ends_gets_its_last_bytes() {
         }
         let _ = subscriber.0.read_to_end(&mut Vec::new());
     });
-    thread::sleep(Duration::from_millis(100));
+    // The answer says that the broker has read all messages.
+    publisher.send(0xc0, &[]);
+    assert_eq!(publisher.read(2), [0xd0, 0]);
     broker.stop().unwrap();
     reading.join().unwrap();
     pings.join().unwrap();
