@@ -178,7 +178,7 @@ impl Configuration {
             _ => String::new(),
         };
         let effect = match key.effect {
-            Effect::Reload => "A reload applies it.",
+            Effect::Reload => "It takes a restart, until there is a reload.",
             Effect::Restart => "It takes a restart.",
         };
         format!(
