@@ -150,9 +150,9 @@ impl Clients {
         (session.key == key).then_some(session)
     }
 
-    /// The connection that the caller works for: one that it has looked up, or from which a packet came. It stays until the
-    /// end of that work, also where the work closes it: `Shard::drop_connection` alone removes connections, at the end
-    /// of a turn or of the socket.
+    /// The connection that the caller works for: the caller has looked it up, or a packet came from it. Closing a connection
+    /// does not remove it. `Shard::drop_connection` alone removes connections: at the end of a turn, at the end of the socket,
+    /// for a newer connection, and in front of a hand-over, behind which no packet is used.
     #[inline]
     #[track_caller]
     pub fn live_connection(&mut self, id: ConnectionId) -> &mut Connection {

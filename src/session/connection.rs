@@ -78,6 +78,7 @@ pub struct Connecting {
     pub addresses: Option<Box<Addresses>>,
 }
 
+/// What only an open connection has, as far as that costs nothing: see `Connection`.
 #[derive(Debug)]
 pub struct Open {
     pub key: SessionKey,
