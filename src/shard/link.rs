@@ -29,6 +29,8 @@ pub(super) struct Links {
 
 #[derive(Debug)]
 struct Link {
+    /// The generation of the connection's id.
+    generation: u32,
     /// `None` while what it has opened is worked on.
     transport: Option<Box<dyn Transport>>,
     /// The part of `Links::transport_bytes` that is the transport's.
@@ -75,6 +77,7 @@ impl Links {
         connection.output.set_room(transport.room());
         let bytes = transport.bytes();
         let link = Link {
+            generation: connection.id.generation,
             transport: Some(transport),
             bytes,
             sealed: 0,
@@ -90,18 +93,27 @@ impl Links {
         self.transport_bytes += bytes;
     }
 
-    /// The link of a connection that is there, if the connection has one.
+    /// The link of a connection; `None`: the connection is plain, or gone.
     fn get(&mut self, id: ConnectionId) -> Option<&mut Link> {
-        self.places.get_mut(id.index as usize)?.as_mut()
+        let link = self.places.get_mut(id.index as usize)?.as_mut()?;
+        (link.generation == id.generation).then_some(link)
     }
 
+    #[inline(always)]
     pub(super) fn has(&self, id: ConnectionId) -> bool {
-        self.is_any() && matches!(self.places.get(id.index as usize), Some(Some(_)))
+        self.is_any() && self.finds(id)
+    }
+
+    #[inline(never)]
+    fn finds(&self, id: ConnectionId) -> bool {
+        let link = self.places.get(id.index as usize).and_then(Option::as_ref);
+        link.is_some_and(|link| link.generation == id.generation)
     }
 
     /// The connection is gone, or goes to another shard: its transport, unless that is in use.
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Box<dyn Transport>> {
-        let link = self.places.get_mut(id.index as usize)?.take()?;
+        self.get(id)?;
+        let link = self.places[id.index as usize].take()?;
         self.count -= 1;
         if self.count == 0 {
             self.places = Vec::new();
@@ -249,7 +261,13 @@ impl Shard {
         let output = match connection.output.take() {
             Some(output) => output,
             None if transport.has_own_bytes() => connection.output.take_empty()?,
-            None => return None,
+            None => {
+                // The transport has no goodbye, or has said it.
+                if connection.is_closing() && connection.output.size() == 0 {
+                    self.list_close(id);
+                }
+                return None;
+            }
         };
         if connection.has_ended {
             self.forget_output(id, output);

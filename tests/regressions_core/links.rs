@@ -8,7 +8,9 @@ use super::world::{V5, World};
 use records::Records;
 use ringmq::codec::{Connect, Disconnect, Packet, Publish, QoS, ReasonCode, Will};
 use ringmq::limits::Limits;
-use ringmq::transport::Transport;
+use ringmq::session::BufferPool;
+use ringmq::shard::Output;
+use ringmq::transport::{Broken, Opened, Transport};
 
 /// Bytes of a record's header and tag.
 const OVERHEAD: usize = 5 + 16;
@@ -196,4 +198,71 @@ fn sealed_bytes_are_counted_while_they_are_on_their_way() {
     world.lose(reader);
     let gauges = world.shards[0].gauges();
     assert_eq!((gauges.sealed_bytes, gauges.output_bytes, gauges.transport_bytes), (0, 0, 0));
+}
+
+#[test]
+fn what_completes_late_for_a_connection_that_is_gone_touches_no_link_in_its_place() {
+    let mut world = World::new(1, quiet());
+    let gone = connect(&mut world, 1, 512);
+    let stale = world.connection_of(gone);
+    world.lose(gone);
+    let reader = connect(&mut world, 2, 20);
+    assert_eq!(world.connection_of(reader).index, stale.index);
+    let publisher = world.connect("p", |_| ());
+    world.subscribe(reader, "t", QoS::AtMostOnce);
+    world.settle();
+    world.received(reader);
+    world.set_stuck(reader, true);
+    world.publish(publisher, "t", &[b'x'; 100], QoS::AtMostOnce, 0);
+    world.settle();
+    let sealed = world.shards[0].gauges().sealed_bytes;
+    let now = world.now;
+    world.shards[0].handle_sent(now, stale, Output::from(b"late".to_vec()));
+    world.shards[0].handle_bytes(now, stale, &mut b"late".to_vec());
+    assert_eq!(world.shards[0].gauges().sealed_bytes, sealed);
+    world.set_stuck(reader, false);
+    world.settle();
+    assert_eq!(world.messages(reader), [format!("t={}", "x".repeat(100))]);
+}
+
+/// A transport that has no goodbye.
+#[derive(Debug)]
+struct Curt(Records);
+
+impl Transport for Curt {
+    fn room(&self) -> u32 {
+        self.0.room()
+    }
+
+    fn open<'a>(&'a mut self, bytes: &'a mut [u8]) -> Result<Opened<'a>, Broken> {
+        self.0.open(bytes)
+    }
+
+    fn has_own_bytes(&self) -> bool {
+        self.0.has_own_bytes()
+    }
+
+    fn seal(&mut self, output: Output, pool: &mut BufferPool) -> Output {
+        self.0.seal(output, pool)
+    }
+
+    fn say_goodbye(&mut self) {}
+
+    fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
+#[test]
+fn a_connection_whose_transport_has_no_goodbye_ends_at_once() {
+    let mut world = World::new(1, quiet());
+    let (broker, client) = Records::pair(1, 512);
+    let client = world.dial_with(0, (Box::new(Curt(broker)), Box::new(client)));
+    world.send_bytes(client, &connect_bytes("curt"));
+    world.settle();
+    assert_eq!(world.received(client), ["CONNACK Success"]);
+    world.send(client, &Packet::Disconnect(Disconnect::new(ReasonCode::Success)));
+    world.settle();
+    assert!(!world.is_open(client), "no time passes");
+    assert_eq!(transport_bytes(&world), 0);
 }

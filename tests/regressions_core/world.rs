@@ -8,7 +8,7 @@ use ringmq::codec::{
 use ringmq::limits::{Limits, Sizes};
 use ringmq::routing::bridge_mail::{FromBridges, ToBridges};
 use ringmq::session::BufferPool;
-use ringmq::shard::{ListenerId, Output, Shard, ShardSettings};
+use ringmq::shard::{ConnectionId, ListenerId, Output, Shard, ShardSettings};
 use ringmq::time::Instant;
 use ringmq::transport::Transport;
 use ringmq::turn::Step;
@@ -151,6 +151,12 @@ impl World {
     pub(crate) fn listener_of(&mut self, client: usize) -> Option<ListenerId> {
         let (shard, connection) = self.socket(client).place()?;
         self.shards[usize::from(shard)].listener(connection)
+    }
+
+    /// What the client's connection is called on its shard.
+    #[allow(dead_code, reason = "only regressions have ids that are stale")]
+    pub(crate) fn connection_of(&mut self, client: usize) -> ConnectionId {
+        self.socket(client).place().expect("a shard has it").1
     }
 
     /// A client id whose session is on `shard`.
