@@ -137,8 +137,9 @@ impl Shard {
             .connection(id)
             .is_some_and(|c| c.has_ended && c.park != Some(Park::TakeOver));
         if has_ended {
-            self.handle_close(now, id);
+            return self.handle_close(now, id);
         }
+        self.end_if_over(now, id);
     }
 
     /// Ends the connection for a timer, unless its socket has bytes.

@@ -212,7 +212,17 @@ impl Shard {
         }
     }
 
-    /// The peer says that nothing follows. What it sent before is used; a connection whose input still waits ends with its socket.
+    /// The input of a connection may have been used: the connection ends if its peer has said goodbye before.
+    pub(super) fn end_if_over(&mut self, now: Instant, id: ConnectionId) {
+        if self.connections.links.is_any()
+            && self.connections.links.get(id).is_some_and(|link| link.is_over)
+        {
+            self.end_by_goodbye(now, id);
+        }
+    }
+
+    /// The peer says that nothing follows. The shard uses what the peer sent before, and then ends the connection: at once, or in
+    /// `end_if_over`.
     fn end_by_goodbye(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.clients.connection(id) else { return };
         if connection.is_open() {

@@ -172,7 +172,8 @@ impl Shard {
     fn end_question(&mut self, now: Instant, id: ConnectionId) {
         self.counted(|shard| shard.unpark(now, id, Park::Answer));
         if self.clients.connection(id).is_some_and(|connection| connection.has_ended) {
-            self.handle_close(now, id);
+            return self.handle_close(now, id);
         }
+        self.end_if_over(now, id);
     }
 }

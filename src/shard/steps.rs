@@ -415,7 +415,8 @@ impl Shard {
         let Some(connection) = self.clients.connection(id) else { return };
         let is_open = connection.is_open();
         if connection.has_ended && is_open && connection.park.is_none() {
-            self.handle_close(now, id);
+            return self.handle_close(now, id);
         }
+        self.end_if_over(now, id);
     }
 }

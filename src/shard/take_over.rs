@@ -118,6 +118,7 @@ impl Shard {
             if self.clients.connection(id).is_some_and(|connection| connection.has_ended) {
                 self.handle_close(now, id);
             }
+            self.end_if_over(now, id);
             if id == successor {
                 match self.clients.connection(old) {
                     Some(connection) if connection.is_open() => {

@@ -6,7 +6,10 @@ mod records;
 
 use super::world::{V5, World};
 use records::Records;
-use ringmq::codec::{Connect, Disconnect, Packet, Publish, QoS, ReasonCode, Will};
+use ringmq::codec::{
+    Connect, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode, RetainHandling, Subscribe,
+    SubscribeFilters, SubscriptionOptions, Will,
+};
 use ringmq::limits::Limits;
 use ringmq::session::BufferPool;
 use ringmq::shard::Output;
@@ -34,6 +37,25 @@ fn publish_bytes(topic: &str, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let publish = Publish { topic, payload, ..Publish::default() };
     Packet::Publish(publish).encode(V5, &mut bytes);
+    bytes
+}
+
+fn subscribe_bytes(filter: &str) -> Vec<u8> {
+    let options = SubscriptionOptions {
+        qos: QoS::AtMostOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::DoNotSend,
+    };
+    let list = [(filter, options)];
+    let mut bytes = Vec::new();
+    Packet::Subscribe(Subscribe {
+        packet_id: PacketId::new(1).unwrap(),
+        subscription_id: None,
+        user_properties: Default::default(),
+        filters: SubscribeFilters::from_list(&list),
+    })
+    .encode(V5, &mut bytes);
     bytes
 }
 
@@ -265,4 +287,54 @@ fn a_connection_whose_transport_has_no_goodbye_ends_at_once() {
     world.settle();
     assert!(!world.is_open(client), "no time passes");
     assert_eq!(transport_bytes(&world), 0);
+}
+
+#[test]
+fn a_transport_answers_its_peer_only_behind_connack() {
+    let mut world = World::new(1, quiet());
+    let (broker, mut client) = Records::pair(1, 512);
+    let connect = connect_bytes("early");
+    // The fifth record of a client follows a question of its transport.
+    let early: Vec<u8> = connect[..5].iter().flat_map(|byte| client.seal_bytes(&[*byte])).collect();
+    let rest = client.seal_bytes(&connect[5..]);
+    let client = world.dial_with(0, (Box::new(broker), Box::new(client)));
+    world.send_raw(client, &early);
+    world.settle();
+    assert_eq!(world.arrived(client), 0, "it may still move, with nothing in flight");
+    world.send_raw(client, &rest);
+    world.settle();
+    let updated = 5 + 16;
+    let connack = world.arrived(client);
+    assert_eq!(world.received(client), ["CONNACK Success"]);
+    let mut other = World::new(1, quiet());
+    let plain = other.dial_with(0, ends(1, 512));
+    other.send_bytes(plain, &connect);
+    other.settle();
+    assert_eq!(connack, other.arrived(plain) + updated, "the answer leaves with CONNACK");
+}
+
+#[test]
+fn a_goodbye_behind_input_that_waits_ends_the_connection_when_that_was_used() {
+    let mut world = World::new(1, Limits { turn_steps_max: 1, ..quiet() });
+    let reader = world.connect("reader", |_| ());
+    world.subscribe(reader, "t", QoS::AtMostOnce);
+    world.settle();
+    world.received(reader);
+    let client = connect(&mut world, 1, 512);
+    let mut bytes = Vec::new();
+    for filter in ["a", "b", "c"] {
+        bytes.extend(subscribe_bytes(filter));
+    }
+    bytes.extend(publish_bytes("t", b"before"));
+    let sealed = world.sealed(client, &bytes);
+    world.send_raw(client, &sealed);
+    world.say_goodbye(client);
+    world.turn(0);
+    assert!(world.is_open(client), "its input waits for the next turns");
+    let behind = world.sealed(client, &publish_bytes("t", b"behind"));
+    world.send_raw(client, &behind);
+    world.settle();
+    assert_eq!(world.messages(reader), ["t=before"], "nothing follows a goodbye");
+    assert!(!world.is_open(client));
+    assert_eq!(world.received(client), ["SUBACK", "SUBACK", "SUBACK", "Pingreq"]);
 }

@@ -153,6 +153,12 @@ impl World {
         self.shards[usize::from(shard)].listener(connection)
     }
 
+    /// How many bytes on the wire have arrived at the client since it last looked.
+    #[allow(dead_code, reason = "only regressions have transports")]
+    pub(crate) fn arrived(&mut self, client: usize) -> usize {
+        self.socket(client).to_client.len()
+    }
+
     /// What the client's connection is called on its shard.
     #[allow(dead_code, reason = "only regressions have ids that are stale")]
     pub(crate) fn connection_of(&mut self, client: usize) -> ConnectionId {
