@@ -40,14 +40,16 @@ fn publish_bytes(topic: &str, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn subscribe_bytes(filter: &str) -> Vec<u8> {
+/// A packet of so many filters that the client's turn ends behind it.
+fn subscribe_bytes(prefix: &str) -> Vec<u8> {
     let options = SubscriptionOptions {
         qos: QoS::AtMostOnce,
         no_local: false,
         retain_as_published: false,
         retain_handling: RetainHandling::DoNotSend,
     };
-    let list = [(filter, options)];
+    let filters: Vec<String> = (0..20).map(|number| format!("{prefix}/{number}")).collect();
+    let list: Vec<_> = filters.iter().map(|filter| (filter.as_str(), options)).collect();
     let mut bytes = Vec::new();
     Packet::Subscribe(Subscribe {
         packet_id: PacketId::new(1).unwrap(),
