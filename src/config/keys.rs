@@ -18,10 +18,10 @@ pub struct Key {
     set: fn(&mut Settings, Value),
 }
 
-/// When another value of a key takes effect in a broker that runs.
+/// When another value of a key takes effect. Nothing reads a configuration again yet: until then every key takes a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// When the configuration is read again: the value is a limit, which is only compared against.
+    /// When a running broker takes new limits (`Shard::set_limits`).
     Reload,
     /// At the next start: something is made of the value.
     Restart,

@@ -144,7 +144,7 @@ extern "C" {
 #define RINGMQ_TOO_LARGE -6
 /* The function has no meaning in the running hook. */
 #define RINGMQ_NOT_HERE -7
-/* There is no such property. */
+/* There is no such property, or no such question. */
 #define RINGMQ_NONE -8
 /* As much waits as may. */
 #define RINGMQ_BUSY -9
@@ -367,14 +367,14 @@ typedef struct ringmq_api {
     int32_t (*remove_user_property)(ringmq_call call, ringmq_view name);
 
     /* In `connect`; `limit` is RINGMQ_LIMIT_. */
-
     int32_t (*set_limit)(ringmq_call call, uint32_t limit, uint64_t value);
     /* Since 1.1. The number of the question whether this client may connect, for `answer`. RINGMQ_BUSY: as many clients wait
      * as may (`questions_max`), and the hook has to answer now. */
     int32_t (*question)(ringmq_call call, uint64_t *number);
 
     /* Since 1.1. On any thread, without a handle. `verdict` is RINGMQ_ALLOW or a reason code; the `limit_count` bounds are those
-     * of the session, as if `set_limit` had set them. RINGMQ_BUSY: the shard has no room for it yet, try again.
+     * of the session, as if `set_limit` had set them. RINGMQ_BUSY: the shard has no room for it yet, try again. RINGMQ_NONE: no
+     * instance has asked that question. RINGMQ_BAD_ARGUMENT: the verdict or a bound means nothing.
      * RINGMQ_OK does not say that the client still waits. */
     int32_t (*answer)(uint64_t number, int32_t verdict, const ringmq_session_limit *limits, size_t limit_count);
 } ringmq_api;
