@@ -47,6 +47,8 @@ pub struct Gauges {
     pub mail_is_above_mark: bool,
     /// Connections listed as waiting for mail.
     pub parked_on_mail: usize,
+    /// Connections listed as waiting for a bridge, those that are gone included.
+    pub parked_on_bridges: usize,
     /// Whether publishers wait for clients whose messages fill the store of this shard or of another.
     pub store_is_blocking: bool,
     pub interest_filters: usize,

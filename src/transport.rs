@@ -17,13 +17,12 @@ pub trait Transport: Debug + Send {
 
     /// Opens the next part of `bytes`, which were received in this order, and changes them in place.
     ///
-    /// The caller uses `Opened::plain`, then calls again with the bytes behind `Opened::used`, until none are left. Bytes of
-    /// a record that is not whole are kept by the transport, at most one record's size.
-    ///
-    /// # Errors
-    ///
-    /// The peer broke the rules of the transport: nothing more can be opened, and `seal` will tell the peer why.
-    fn open<'a>(&'a mut self, bytes: &'a mut [u8]) -> Result<Opened<'a>, Broken>;
+    /// The caller uses `Opened::plain`, then calls again with the bytes behind `Opened::used`, until none are left or `end` has
+    /// something to say. Bytes of a record that is not whole are kept by the transport, at most one record's size.
+    fn open<'a>(&'a mut self, bytes: &'a mut [u8]) -> Opened<'a>;
+
+    /// How the peer has ended what it sends; `None`: it has not. Nothing is opened behind an end, also on another shard.
+    fn end(&self) -> Option<End>;
 
     /// Whether the transport has bytes of its own to send: an answer to a question of its peer, or a goodbye.
     fn has_own_bytes(&self) -> bool;
@@ -47,13 +46,13 @@ pub struct Opened<'a> {
     pub used: usize,
     /// The bytes of MQTT that were in them; often none.
     pub plain: &'a mut [u8],
-    /// The peer has said goodbye: nothing follows.
-    pub is_end: bool,
 }
 
-/// The peer of a transport broke the transport's rules.
+/// How the peer of a transport has ended what it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Broken {
-    /// What the peer did, for the log.
-    pub why: &'static str,
+pub enum End {
+    /// The peer has said goodbye.
+    Goodbye,
+    /// The peer broke the rules of the transport, as the text says for the log. `seal` will tell the peer.
+    Broken(&'static str),
 }

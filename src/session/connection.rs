@@ -202,6 +202,8 @@ pub struct Connection {
     pub is_close_listed: bool,
     /// It stands among the connections that wait for mail, whether or not it does so now.
     pub is_mail_listed: bool,
+    /// The same of the connections that wait for a bridge.
+    pub is_bridge_listed: bool,
     /// Largest packet it takes, bytes.
     pub packet_size_max: u32,
     /// Steps that its reads have cost in this turn, as far as they were charged.
@@ -256,6 +258,7 @@ impl Connection {
             is_flush_listed: false,
             is_close_listed: false,
             is_mail_listed: false,
+            is_bridge_listed: false,
             packet_size_max: u32::MAX,
             turn_steps: 0,
             last_received: now,

@@ -50,7 +50,6 @@ pub(super) struct Bridges {
     taken: Vec<(BridgeId, ReasonCode, Vec<u64>)>,
     /// A bit for each bridge that cannot take more messages.
     full: u64,
-    parked: VecDeque<ConnectionId>,
     queries: VecDeque<(u64, Box<str>, Option<Box<str>>)>,
 }
 
@@ -66,7 +65,6 @@ impl Bridges {
             inbound_left: VecDeque::new(),
             taken: Vec::new(),
             full: 0,
-            parked: VecDeque::new(),
             queries: VecDeque::new(),
         }
     }
@@ -338,22 +336,16 @@ impl Shard {
         }
         self.bridges.full &= !bit;
         // Each connection finds out with its next publish whether it must still wait.
-        for _ in 0..self.bridges.parked.len() {
-            let Some(id) = self.bridges.parked.pop_front() else { return };
+        for _ in 0..self.connections.parked_on_bridges.len() {
+            // The list loses connections that are gone, some while others go on.
+            let Some(id) = self.connections.parked_on_bridges.pop(&mut self.clients) else {
+                return;
+            };
             if let Some(open) = self.clients.connection(id).and_then(Connection::open_mut) {
                 open.is_blocked_by_bridge = false;
             }
             self.unpark(now, id, Park::Bridge);
         }
-    }
-
-    /// Notes that the connection's publishes wait until the bridge that stores them has room.
-    pub(super) fn list_parked_on_bridge(&mut self, id: ConnectionId) {
-        self.bridges.parked.push_back(id);
-    }
-
-    pub(super) fn forget_parked_on_bridge(&mut self, id: ConnectionId) {
-        self.bridges.parked.retain(|parked| *parked != id);
     }
 
     /// Publishes messages of remote brokers, as many as a turn allows. The others wait, in their order.

@@ -13,7 +13,7 @@ use crate::hash::KeyedHash;
 use crate::session::{BufferPool, Clients, Connection};
 use std::collections::VecDeque;
 
-/// So many connections that are gone may stand in the list of those that wait for mail.
+/// So many connections that are gone may stand in a list of those that wait.
 const GONE_MIN: usize = 64;
 
 pub(super) struct Connections {
@@ -26,7 +26,8 @@ pub(super) struct Connections {
     pub closes: VecDeque<ConnectionId>,
     pub handovers: VecDeque<Handover>,
     pub read_changes: VecDeque<ConnectionId>,
-    pub parked_on_mail: ParkedOnMail,
+    pub parked_on_mail: Parked,
+    pub parked_on_bridges: Parked,
     /// Connections that end when their sockets were read once more.
     pub last_reads: VecDeque<LastRead>,
     /// The same, in the next turn.
@@ -35,6 +36,8 @@ pub(super) struct Connections {
     pub input_pool: BufferPool,
     /// What connections that are older than the limits may do beyond these.
     pub announced: Option<Announced>,
+    /// How many open connections that holds for.
+    pub older_count: usize,
     /// The topic of a PUBLISH with an alias, while it is used.
     pub topic_scratch: Vec<u8>,
 }
@@ -50,11 +53,13 @@ impl Connections {
             closes: VecDeque::new(),
             handovers: VecDeque::new(),
             read_changes: VecDeque::new(),
-            parked_on_mail: ParkedOnMail::default(),
+            parked_on_mail: Parked::new(|connection| &mut connection.is_mail_listed),
+            parked_on_bridges: Parked::new(|connection| &mut connection.is_bridge_listed),
             last_reads: VecDeque::new(),
             postponed_reads: VecDeque::new(),
             input_pool: BufferPool::default(),
             announced: None,
+            older_count: 0,
             topic_scratch: Vec::new(),
         }
     }
@@ -69,15 +74,21 @@ impl Connections {
     }
 }
 
-/// Connections whose publishes wait until mail is below its mark, each once.
-#[derive(Debug, Default)]
-pub(super) struct ParkedOnMail {
+/// Connections whose publishes wait, for mail below its mark or for room in a bridge's log. Each stands in the list once.
+#[derive(Debug)]
+pub(super) struct Parked {
     ids: VecDeque<ConnectionId>,
-    /// Of these, connections that are gone.
+    /// How many of `ids` name connections that are gone.
     gone_count: usize,
+    /// The connection's note that it stands in the list.
+    is_listed: fn(&mut Connection) -> &mut bool,
 }
 
-impl ParkedOnMail {
+impl Parked {
+    fn new(is_listed: fn(&mut Connection) -> &mut bool) -> Parked {
+        Parked { ids: VecDeque::new(), gone_count: 0, is_listed }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.ids.len()
     }
@@ -86,25 +97,29 @@ impl ParkedOnMail {
         self.ids.is_empty()
     }
 
-    /// Lists a connection, if it is not.
+    /// Lists a connection that is not listed.
     pub(super) fn push(&mut self, connection: &mut Connection) {
-        if !std::mem::replace(&mut connection.is_mail_listed, true) {
+        if !std::mem::replace((self.is_listed)(connection), true) {
             self.ids.push_back(connection.id);
         }
     }
 
-    /// The first one. It may be gone, or wait for something else meanwhile.
+    /// Takes the first connection off the list. It may be gone, or wait for something else meanwhile.
     pub(super) fn pop(&mut self, clients: &mut Clients) -> Option<ConnectionId> {
         let id = self.ids.pop_front()?;
         match clients.connection(id) {
-            Some(connection) => connection.is_mail_listed = false,
+            Some(connection) => *(self.is_listed)(connection) = false,
             None => self.gone_count = self.gone_count.saturating_sub(1),
         }
         Some(id)
     }
 
-    /// A connection that is listed is gone: where many are, the list is rid of them. Returns the steps of that.
-    pub(super) fn note_gone(&mut self, clients: &mut Clients) -> u64 {
+    /// Notes that `gone` was removed from the shard. Where many listed connections are gone, the list is rid of them. Returns the
+    /// steps of that.
+    pub(super) fn note_gone(&mut self, gone: &mut Connection, clients: &mut Clients) -> u64 {
+        if !*(self.is_listed)(gone) {
+            return 0;
+        }
         self.gone_count += 1;
         if self.gone_count <= GONE_MIN.max(self.ids.len() / 2) {
             return 0;

@@ -41,6 +41,7 @@ impl Shard {
             held_by_stage: by_stage(&|stage| admitted.count_since(self.flow.pipeline.acked(stage))),
             acked_by_stage: by_stage(&|stage| self.flow.pipeline.acked(stage).number()),
             parked_on_mail: self.connections.parked_on_mail.len(),
+            parked_on_bridges: self.connections.parked_on_bridges.len(),
             mail_is_above_mark: self.flow.outbox.is_mail_above_mark(),
             store_is_blocking: self.flow.outbox.is_blocked(),
             interest_filters: self.flow.router.interest().filter_count(),

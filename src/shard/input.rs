@@ -54,6 +54,7 @@ impl Shard {
         self.counters.bytes_received += bytes.len() as u64;
         self.use_plain(now, id, bytes);
         if self.connections.links.has(id) {
+            self.end_if_over(now, id);
             self.list_own_bytes(id);
         }
     }
@@ -386,7 +387,7 @@ impl Shard {
                 Park::Output => self.counters.parked_on_output += 1,
                 Park::Bridge => {
                     self.counters.parked_on_bridges += 1;
-                    self.list_parked_on_bridge(id);
+                    self.connections.parked_on_bridges.push(connection);
                 }
                 Park::Rate => self.counters.parked_on_rate += 1,
                 Park::Turn => {
@@ -398,6 +399,13 @@ impl Shard {
             self.update_read_mode(id);
         }
         Outcome::Wait
+    }
+
+    /// As `unpark`, but the input goes on with the chores of the turn: for calls in the midst of other work.
+    pub(super) fn postpone(&mut self, id: ConnectionId, park: Park) {
+        if self.clients.connection(id).is_some_and(|connection| connection.park == Some(park)) {
+            self.park(id, Park::Turn);
+        }
     }
 
     /// Goes on with a connection whose input waited.

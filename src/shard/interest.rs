@@ -10,6 +10,7 @@ use crate::arena::{allocated, map_size};
 use crate::hash::KeyedHash;
 use crate::peers::ShardSet;
 use crate::routing::mail::Control;
+use crate::session::Park;
 use crate::time::Instant;
 use std::collections::HashMap;
 
@@ -103,7 +104,8 @@ impl Shard {
 
     /// Notes a subscription that was removed from the index: withdraws the filter if it was the last one.
     ///
-    /// Connections that wait for the announcement have it confirmed: a client may go on after the end of its own subscription.
+    /// Connections that wait for the announcement have it confirmed: a client may go on after the end of its own subscription. Their
+    /// input goes on behind this call, which may be in the midst of the end of another connection or session.
     pub(super) fn withdraw(&mut self, now: Instant, filter: &str) {
         self.bound_held();
         if self.peers.is_alone() || self.flow.router.subscriptions().subscriber_count(filter) > 0 {
@@ -118,8 +120,16 @@ impl Shard {
                 Control::Interest { filter: filter.into(), version, is_added: false },
             );
         }
-        if let Some(announcement) = announcement {
-            self.confirm(now, announcement);
+        let Some(Announcement { waiting, joins, .. }) = announcement else { return };
+        let own = self.peers.own();
+        let own_joins = joins.iter().filter(|join| join.shard == own);
+        for id in waiting.into_iter().chain(own_joins.map(|join| join.connection)) {
+            if self.confirm_filter(now, id) {
+                self.postpone(id, Park::Subscribe);
+            }
+        }
+        for join in joins.iter().filter(|join| join.shard != own) {
+            self.confirm_join(now, *join);
         }
     }
 

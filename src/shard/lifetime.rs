@@ -188,11 +188,9 @@ impl Shard {
             self.connections.connecting.remove(id);
             self.connections.questions.forget(id);
         }
-        if connection.park == Some(Park::Bridge) {
-            self.forget_parked_on_bridge(id);
-        }
-        if connection.is_mail_listed {
-            let steps = self.connections.parked_on_mail.note_gone(&mut self.clients);
+        let lists = [&mut self.connections.parked_on_mail, &mut self.connections.parked_on_bridges];
+        for list in lists {
+            let steps = list.note_gone(&mut connection, &mut self.clients);
             self.counters.add_steps(steps);
         }
     }
@@ -211,13 +209,18 @@ impl Shard {
         self.run_pipeline(now);
         let (session, connection) = self.clients.live_pair(key);
         assert_eq!(connection.id, id, "a session has one open connection");
+        let mut is_older = false;
         if let Some(open) = connection.open_mut() {
             // Its subscriptions need not be confirmed to it any more.
             open.pending = None;
+            is_older = std::mem::take(&mut open.is_older_than_limits);
         }
         session.part(now);
         let client_id = session.client_id();
         self.events.push(|| Event::Disconnected { client_id: client_id.into(), why: why.into() });
+        if is_older {
+            self.end_older();
+        }
         if let Some((hooks, client)) = self.hooks.listener(&mut self.clients, self.peers.own(), key)
         {
             hooks.event(&HookEvent::Disconnected { client, why });

@@ -14,7 +14,7 @@ use crate::arena::allocated;
 use crate::codec::ReasonCode;
 use crate::session::connection::Connection;
 use crate::time::Instant;
-use crate::transport::{Broken, Transport};
+use crate::transport::{End, Transport};
 
 /// The links of a shard, each in the place of its connection.
 #[derive(Debug, Default)]
@@ -39,16 +39,6 @@ struct Link {
     sealed: usize,
     /// The transport was told to say goodbye.
     has_said_goodbye: bool,
-    /// The peer has said goodbye, or broke the rules: what it still sends is thrown away.
-    is_over: bool,
-}
-
-/// How a transport came to the end of what it may open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// The peer has said goodbye.
-    Goodbye,
-    Broken(Broken),
 }
 
 impl Links {
@@ -82,7 +72,6 @@ impl Links {
             bytes,
             sealed: 0,
             has_said_goodbye: false,
-            is_over: false,
         };
         let before = self.places[index].replace(link);
         assert!(
@@ -148,47 +137,31 @@ impl Shard {
             return self.use_plain(now, id, bytes);
         }
         let link = self.connections.links.get(id).expect("the caller has looked");
-        if link.is_over {
-            return;
-        }
         let mut transport = link
             .transport
             .take()
             .expect("only this function takes it, and is not called by itself");
-        let mut end = None;
         let mut first = Vec::new();
         let mut used = 0;
-        while used < bytes.len() && end.is_none() {
-            match transport.open(&mut bytes[used..]) {
-                Ok(opened) => {
-                    assert!(opened.used > 0, "a transport that is given bytes uses some");
-                    used += opened.used;
-                    end = opened.is_end.then_some(End::Goodbye);
-                    if is_connecting {
-                        first.extend_from_slice(opened.plain);
-                    } else if !opened.plain.is_empty() {
-                        self.use_plain(now, id, opened.plain);
-                        if !self
-                            .clients
-                            .connection(id)
-                            .is_some_and(|connection| connection.is_open())
-                        {
-                            break;
-                        }
-                    }
+        // What follows an end is thrown away.
+        while used < bytes.len() && transport.end().is_none() {
+            let opened = transport.open(&mut bytes[used..]);
+            assert!(opened.used > 0, "a transport that is given bytes uses some");
+            used += opened.used;
+            if is_connecting {
+                first.extend_from_slice(opened.plain);
+            } else if !opened.plain.is_empty() {
+                self.use_plain(now, id, opened.plain);
+                if !self.clients.connection(id).is_some_and(|connection| connection.is_open()) {
+                    break;
                 }
-                Err(broken) => end = Some(End::Broken(broken)),
             }
         }
         if !first.is_empty() {
             self.use_plain(now, id, &first);
         }
-        self.put_back(id, transport, end.is_some());
-        match end {
-            Some(End::Goodbye) => self.end_by_goodbye(now, id),
-            Some(End::Broken(broken)) => self.end_broken(now, id, broken),
-            None => {}
-        }
+        self.put_back(id, transport);
+        self.end_if_over(now, id);
         self.list_own_bytes(id);
     }
 
@@ -199,11 +172,10 @@ impl Shard {
     }
 
     /// The transport goes back to its link; if its connection is on its way to another shard, the transport goes, too.
-    fn put_back(&mut self, id: ConnectionId, transport: Box<dyn Transport>, is_over: bool) {
+    fn put_back(&mut self, id: ConnectionId, transport: Box<dyn Transport>) {
         if self.clients.connection(id).is_some() {
             let link = self.connections.links.get(id).expect("a link goes with its connection");
             link.transport = Some(transport);
-            link.is_over = is_over;
             return self.connections.links.count(id);
         }
         let mut handovers = self.connections.handovers.iter_mut();
@@ -212,17 +184,20 @@ impl Shard {
         }
     }
 
-    /// The input of a connection may have been used: the connection ends if its peer has said goodbye before.
+    /// Ends a connection whose peer has ended what it sends, as soon as the input before that was used.
     pub(super) fn end_if_over(&mut self, now: Instant, id: ConnectionId) {
-        if self.connections.links.is_any()
-            && self.connections.links.get(id).is_some_and(|link| link.is_over)
-        {
-            self.end_by_goodbye(now, id);
+        if !self.connections.links.is_any() {
+            return;
+        }
+        let transport = self.connections.links.get(id).and_then(|link| link.transport.as_ref());
+        match transport.and_then(|transport| transport.end()) {
+            Some(End::Goodbye) => self.end_by_goodbye(now, id),
+            Some(End::Broken(why)) => self.end_broken(now, id, why),
+            None => {}
         }
     }
 
-    /// The peer says that nothing follows. The shard uses what the peer sent before, and then ends the connection: at once, or in
-    /// `end_if_over`.
+    /// The peer says that nothing follows. The shard uses what the peer sent before, and ends the connection unless that waits.
     fn end_by_goodbye(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.clients.connection(id) else { return };
         if connection.is_open() {
@@ -235,18 +210,18 @@ impl Shard {
         }
     }
 
-    fn end_broken(&mut self, now: Instant, id: ConnectionId, broken: Broken) {
+    fn end_broken(&mut self, now: Instant, id: ConnectionId, why: &str) {
         let Some(connection) = self.clients.connection(id) else { return };
         if connection.is_closing() {
             return;
         }
         if connection.is_connecting() {
             self.counters.protocol_errors += 1;
-            self.notice_stranger(now, id, &[], broken.why);
-            return self.close(now, id, broken.why);
+            self.notice_stranger(now, id, &[], why);
+            return self.close(now, id, why);
         }
         self.use_last_input(now, id);
-        self.refuse(now, id, ReasonCode::ProtocolError, broken.why);
+        self.refuse(now, id, ReasonCode::ProtocolError, why);
     }
 
     /// Lists a connection whose transport has something to send.

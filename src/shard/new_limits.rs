@@ -98,11 +98,20 @@ impl Shard {
             return;
         }
         let kept = self.connections.announced.map_or(old, |kept| kept.or(old));
-        self.connections.announced = Some(kept);
         for id in self.clients.connection_ids() {
             if let Some(open) = self.clients.live_connection(id).open_mut() {
-                open.is_older_than_limits = true;
+                let was_older = std::mem::replace(&mut open.is_older_than_limits, true);
+                self.connections.older_count += usize::from(!was_older);
             }
+        }
+        self.connections.announced = (self.connections.older_count > 0).then_some(kept);
+    }
+
+    /// An open connection that keeps what it was told has ended. With the last one nothing is kept any more.
+    pub(super) fn end_older(&mut self) {
+        self.connections.older_count -= 1;
+        if self.connections.older_count == 0 {
+            self.connections.announced = None;
         }
     }
 

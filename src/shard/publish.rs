@@ -30,7 +30,8 @@ impl Shard {
             let why = "a client's PUBLISH carries a subscription identifier";
             return self.refuse(now, id, ReasonCode::ProtocolError, why);
         }
-        if (publish.retain || publish.qos as u8 > self.limits.qos_max)
+        if (publish.qos as u8 > self.limits.qos_max
+            || publish.retain && !self.limits.retain_available())
             && let Some(outcome) = self.check_available(now, id, version, *publish)
         {
             return outcome;

@@ -174,22 +174,29 @@ impl Shard {
         Some(self.refuse(now, id, ReasonCode::PacketTooLarge, why))
     }
 
-    /// Notes that one of the filters for which a SUBACK waits is known everywhere.
+    /// Notes that one of the filters for which a SUBACK waits is known everywhere. If it was the last one, the connection goes on.
     pub(super) fn confirm_subscribe(&mut self, now: Instant, id: ConnectionId) {
+        if self.confirm_filter(now, id) {
+            self.unpark(now, id, Park::Subscribe);
+        }
+    }
+
+    /// As `confirm_subscribe`, but leaves the connection parked; returns whether its SUBACKs have left.
+    pub(super) fn confirm_filter(&mut self, now: Instant, id: ConnectionId) -> bool {
         // The connection may have ended since it asked, or be about to.
         let connection = self.clients.connection(id);
-        let Some(open) = connection.and_then(Connection::open_mut) else { return };
+        let Some(open) = connection.and_then(Connection::open_mut) else { return false };
         let key = open.key;
         let is_confirmed = |pending: &mut Box<PendingSubscribe>| {
             pending.waiting -= 1;
             pending.waiting == 0
         };
-        let Some(pending) = open.pending.take_if(is_confirmed) else { return };
+        let Some(pending) = open.pending.take_if(is_confirmed) else { return false };
         for answer in &pending.answers {
             self.send_suback(id, answer.packet_id, &answer.reasons);
         }
         self.pump(now, key);
-        self.unpark(now, id, Park::Subscribe);
+        true
     }
 
     fn send_suback(&mut self, id: ConnectionId, packet_id: PacketId, reasons: &[ReasonCode]) {

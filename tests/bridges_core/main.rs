@@ -205,10 +205,21 @@ fn publishers_of_a_bridge_without_room_are_held_back_and_no_others() {
     world.publish(gone, "s/2", b"", QoS::AtLeastOnce, 2);
     world.settle();
     world.lose(gone);
+    // However often clients come and go while a bridge has no room.
+    for _ in 0..500 {
+        let client = world.connect("again", |_| ());
+        for id in 1..=2 {
+            world.publish(client, "s/2", b"", QoS::AtLeastOnce, id);
+        }
+        world.settle();
+    }
+    let listed = world.shards[0].gauges().parked_on_bridges;
+    assert!(listed < 150, "{listed} are listed, two are there");
     world.send_from_bridges(0, FromBridges::Block { bridge: 1, is_on: false });
     world.settle();
     let rest = topics(&mut world);
     assert_eq!(count(&rest, "s/1"), 3, "{rest:?}");
+    assert_eq!(world.shards[0].gauges().parked_on_bridges, 0);
 }
 
 #[test]

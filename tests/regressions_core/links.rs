@@ -13,7 +13,7 @@ use ringmq::codec::{
 use ringmq::limits::Limits;
 use ringmq::session::BufferPool;
 use ringmq::shard::Output;
-use ringmq::transport::{Broken, Opened, Transport};
+use ringmq::transport::{End, Opened, Transport};
 
 /// Bytes of a record's header and tag.
 const OVERHEAD: usize = 5 + 16;
@@ -258,8 +258,12 @@ impl Transport for Curt {
         self.0.room()
     }
 
-    fn open<'a>(&'a mut self, bytes: &'a mut [u8]) -> Result<Opened<'a>, Broken> {
+    fn open<'a>(&'a mut self, bytes: &'a mut [u8]) -> Opened<'a> {
         self.0.open(bytes)
+    }
+
+    fn end(&self) -> Option<End> {
+        self.0.end()
     }
 
     fn has_own_bytes(&self) -> bool {
@@ -339,4 +343,45 @@ fn a_goodbye_behind_input_that_waits_ends_the_connection_when_that_was_used() {
     assert_eq!(world.messages(reader), ["t=before"], "nothing follows a goodbye");
     assert!(!world.is_open(client));
     assert_eq!(world.received(client), ["SUBACK", "SUBACK", "SUBACK", "Pingreq"]);
+}
+
+#[test]
+fn an_end_behind_connect_goes_with_the_connection_to_its_shard() {
+    for breaks in [false, true] {
+        let mut moved_count = 0;
+        for number in 0..16 {
+            let mut world = World::new(4, quiet());
+            let reader = world.connect("reader", |_| ());
+            world.subscribe(reader, "t", QoS::AtMostOnce);
+            world.settle();
+            world.received(reader);
+            let (broker, mut client) = Records::pair(number, 512);
+            let mut bytes = client.seal_bytes(&connect_bytes(&format!("client {number}")));
+            bytes.extend(client.seal_bytes(&publish_bytes("t", b"last")));
+            match breaks {
+                true => bytes.extend(b"no record at all"),
+                false => {
+                    client.say_goodbye();
+                    bytes.extend(client.seal_bytes(&[]));
+                }
+            }
+            let client = world.dial_with(0, (Box::new(broker), Box::new(client)));
+            world.send_raw(client, &bytes);
+            // It is accepted in the first turn and read in the second.
+            world.turn(0);
+            world.turn(0);
+            moved_count += u32::from(world.is_between_shards(client));
+            world.settle();
+            assert_eq!(world.messages(reader), ["t=last"]);
+            assert!(!world.is_open(client), "no time passes");
+            let told = world.received(client);
+            let expected: &[&str] = match breaks {
+                true => &["CONNACK Success", "DISCONNECT ProtocolError", "Pingreq"],
+                false => &["CONNACK Success", "Pingreq"],
+            };
+            assert_eq!(told, expected);
+            assert_eq!(transport_bytes(&world), 0);
+        }
+        assert!(moved_count > 8, "{moved_count} moved");
+    }
 }

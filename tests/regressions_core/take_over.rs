@@ -3,6 +3,7 @@
 use super::*;
 use ringmq::codec::Connect;
 use ringmq::routing::bridge_mail::{FromBridges, InboundBatch, InboundMessage};
+use ringmq::shard::ListenerId;
 
 /// A turn gives one connection little.
 fn slow() -> Limits {
@@ -180,6 +181,58 @@ fn a_connection_lives_on_as_before_when_who_would_take_it_over_is_refused() {
     world.publish(old, "t", b"again", QoS::AtMostOnce, 0);
     world.settle();
     assert_eq!(world.messages(watcher), ["t=again"]);
+}
+
+#[test]
+fn the_end_of_one_connection_uses_no_input_of_another() {
+    let limits = Limits { shard_wills_bytes_max: 0, ..quiet() };
+    let mut world = World::new(2, limits);
+    let watcher = world.client_on(0, "watcher");
+    world.subscribe(watcher, "t", QoS::AtMostOnce);
+    let leaving = world.client_on(0, "leaving");
+    world.settle();
+    world.received(watcher);
+    // The other shard is slow, so nothing is confirmed before the new connection comes.
+    let names = (0..1_000).map(|number| format!("c{number}"));
+    let client_id = { names }
+        .find(|name| {
+            let client = world.connect(name, |_| ());
+            let is_there = world.shard_of(client) == 0;
+            world.lose(client);
+            is_there
+        })
+        .expect("a name");
+    let waiting = world.connect(&client_id, |_| ());
+    world.settle();
+    world.received(waiting);
+    world.subscribe(leaving, "gone", QoS::AtMostOnce);
+    world.subscribe(waiting, "gone", QoS::AtMostOnce);
+    world.unsubscribe(waiting, "gone");
+    world.turn(0);
+    // A CONNECT that is refused has the UNSUBSCRIBE read before the SUBACK has left.
+    let refused = world.dial_to(ListenerId(0));
+    let will = Will { topic: "w", payload: b"x", ..Will::default() };
+    let mut connect = Connect::new(ProtocolVersion::V5, &client_id);
+    connect.will = Some(will);
+    let mut bytes = Vec::new();
+    connect.encode(&mut bytes);
+    world.send_bytes(refused, &bytes);
+    for _ in 0..4 {
+        world.turn(0);
+    }
+    assert_eq!(world.received(refused), ["CONNACK QuotaExceeded"]);
+    world.publish(waiting, "t", b"behind", QoS::AtMostOnce, 0);
+    world.turn(0);
+    assert_eq!(world.messages(watcher), [""; 0], "it waits for the SUBACK");
+    let received = world.shards[0].counters().publishes_received;
+    world.lose_later(leaving);
+    world.advance(0, &STEPS[..1]);
+    assert_eq!(world.shards[0].counters().publishes_received, received);
+    world.settle();
+    assert_eq!(world.messages(watcher), ["t=behind"]);
+    let mut received = world.received(waiting);
+    received.sort();
+    assert_eq!(received, ["SUBACK", "UNSUBACK"]);
 }
 
 #[test]

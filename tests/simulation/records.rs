@@ -6,7 +6,8 @@
 //! The body of a record may be empty. A record of kind `Update` makes its receiver send one of kind `Updated`.
 
 use ringmq::session::{BufferPool, Output};
-use ringmq::transport::{Broken, Opened, Transport};
+use ringmq::transport::{End, Opened, Transport};
+use std::ops::Range;
 
 const HEADER: usize = 5;
 const TAG: usize = 16;
@@ -35,6 +36,8 @@ pub(crate) struct Records {
     /// Records that the end itself has to send, sealed.
     own: Vec<u8>,
     says_goodbye: bool,
+    /// How the other end has ended what it sends.
+    end: Option<End>,
     /// The largest body of a record that is sent, in bytes.
     body_max: usize,
     /// Updates that the peer has made when asked.
@@ -79,6 +82,7 @@ impl Records {
             whole: Vec::new(),
             own: Vec::new(),
             says_goodbye: false,
+            end: None,
             body_max,
             updated_count: 0,
         };
@@ -98,11 +102,15 @@ impl Records {
     pub(crate) fn open_bytes(&mut self, bytes: &mut [u8]) -> Vec<u8> {
         let (mut used, mut plain) = (0, Vec::new());
         while used < bytes.len() {
-            let opened =
-                self.open(&mut bytes[used..]).expect("the broker seals what its client opens");
+            let opened = self.open(&mut bytes[used..]);
             used += opened.used;
             plain.extend_from_slice(opened.plain);
-            assert!(!opened.is_end || used == bytes.len(), "something follows a goodbye");
+            let is_right = match self.end {
+                None => true,
+                Some(End::Goodbye) => used == bytes.len(),
+                Some(End::Broken(_)) => false,
+            };
+            assert!(is_right, "the broker seals what its client opens: {:?}", self.end);
         }
         plain
     }
@@ -114,21 +122,52 @@ impl Records {
         self.own.extend_from_slice(&tag);
     }
 
-    /// Opens a whole record; `Ok`: the place of its body.
-    fn open_record(&mut self, record: &mut [u8]) -> Result<(std::ops::Range<usize>, bool), Broken> {
+    /// Opens a whole record; returns the place of its body.
+    fn open_record(&mut self, record: &mut [u8]) -> Range<usize> {
         let end = record.len() - TAG;
         let (head, rest) = record.split_at_mut(HEADER);
         let (body, tag) = rest.split_at_mut(end - HEADER);
         if self.opening.apply(head[0], body, true) != *tag {
-            return Err(Broken { why: "a record was changed on its way" });
+            self.end = Some(End::Broken("a record was changed on its way"));
+            return 0..0;
         }
-        let is_data = head[0] == Kind::Data as u8;
-        if head[0] == Kind::Update as u8 {
-            self.add_own(Kind::Updated);
+        match head[0] {
+            kind if kind == Kind::Data as u8 => return HEADER..end,
+            kind if kind == Kind::Update as u8 => self.add_own(Kind::Updated),
+            kind if kind == Kind::Updated as u8 => self.updated_count += 1,
+            _ => self.end = Some(End::Goodbye),
         }
-        self.updated_count += u64::from(head[0] == Kind::Updated as u8);
-        let place = if is_data { HEADER..end } else { 0..0 };
-        Ok((place, head[0] == Kind::Goodbye as u8))
+        0..0
+    }
+
+    /// The size of the record that begins here; `None`: its header is not whole, or no record begins here.
+    fn record_size(&mut self, bytes: &[u8]) -> Option<usize> {
+        let head = bytes.get(..HEADER)?;
+        let body = usize::from(u16::from_be_bytes([head[3], head[4]]));
+        let is_known = matches!(head[0], 20..=23) && head[1..3] == [3, 3];
+        if !is_known || body > BODY_MAX {
+            self.end = Some(End::Broken("what arrived is no record"));
+            return None;
+        }
+        Some(HEADER + body + TAG)
+    }
+
+    /// Keeps the next part of a record whose first part may be kept already; returns how many bytes that took.
+    fn keep(&mut self, bytes: &[u8]) -> usize {
+        let head = HEADER.saturating_sub(self.kept.len()).min(bytes.len());
+        self.kept.extend_from_slice(&bytes[..head]);
+        let kept = std::mem::take(&mut self.kept);
+        let size = self.record_size(&kept);
+        self.kept = kept;
+        let Some(size) = size else { return head };
+        let left = size - self.kept.len();
+        self.kept.reserve_exact(left);
+        let more = left.min(bytes.len() - head);
+        self.kept.extend_from_slice(&bytes[head..head + more]);
+        if self.kept.len() == size {
+            self.whole = std::mem::take(&mut self.kept);
+        }
+        head + more
     }
 }
 
@@ -137,54 +176,29 @@ fn begin_record(out: &mut Vec<u8>, kind: Kind, body_size: usize) {
     out.extend_from_slice(&(body_size as u16).to_be_bytes());
 }
 
-/// The size of the record that begins here; `None`: its header is not whole.
-fn record_size(bytes: &[u8]) -> Result<Option<usize>, Broken> {
-    let Some(head) = bytes.get(..HEADER) else { return Ok(None) };
-    let body = usize::from(u16::from_be_bytes([head[3], head[4]]));
-    let is_known = matches!(head[0], 20..=23) && head[1..3] == [3, 3];
-    match is_known && body <= BODY_MAX {
-        true => Ok(Some(HEADER + body + TAG)),
-        false => Err(Broken { why: "what arrived is no record" }),
-    }
-}
-
 impl Transport for Records {
     fn room(&self) -> u32 {
         HEADER as u32
     }
 
-    fn open<'a>(&'a mut self, bytes: &'a mut [u8]) -> Result<Opened<'a>, Broken> {
+    fn open<'a>(&'a mut self, bytes: &'a mut [u8]) -> Opened<'a> {
         self.whole = Vec::new();
-        let mut used = 0;
-        if self.kept.is_empty() {
-            if let Some(size) = record_size(bytes)?
-                && size <= bytes.len()
-            {
-                let (place, is_end) = self.open_record(&mut bytes[..size])?;
-                return Ok(Opened { used: size, plain: &mut bytes[place], is_end });
-            }
-        } else if self.kept.len() < HEADER {
-            used = (HEADER - self.kept.len()).min(bytes.len());
-            self.kept.extend_from_slice(&bytes[..used]);
+        if self.kept.is_empty()
+            && let Some(size) = self.record_size(bytes)
+            && size <= bytes.len()
+        {
+            let place = self.open_record(&mut bytes[..size]);
+            return Opened { used: size, plain: &mut bytes[place] };
         }
-        if self.kept.is_empty() {
-            used = bytes.len().min(HEADER);
-            self.kept.extend_from_slice(&bytes[..used]);
-        }
-        let Some(size) = record_size(&self.kept)? else {
-            return Ok(Opened { used, plain: &mut [], is_end: false });
-        };
-        self.kept.reserve_exact(size - self.kept.len());
-        let more = (size - self.kept.len()).min(bytes.len() - used);
-        self.kept.extend_from_slice(&bytes[used..used + more]);
-        used += more;
-        if self.kept.len() < size {
-            return Ok(Opened { used, plain: &mut [], is_end: false });
-        }
-        let mut whole = std::mem::take(&mut self.kept);
-        let (place, is_end) = self.open_record(&mut whole)?;
+        let used = self.keep(bytes);
+        let mut whole = std::mem::take(&mut self.whole);
+        let place = if whole.is_empty() { 0..0 } else { self.open_record(&mut whole) };
         self.whole = whole;
-        Ok(Opened { used, plain: &mut self.whole[place], is_end })
+        Opened { used, plain: &mut self.whole[place] }
+    }
+
+    fn end(&self) -> Option<End> {
+        self.end
     }
 
     fn has_own_bytes(&self) -> bool {
