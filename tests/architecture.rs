@@ -153,7 +153,10 @@ fn forbidden_in_the_core(source: &Source) -> Vec<String> {
         let found = CORE_FORBIDDEN_WORDS.iter().filter(move |(forbidden, _)| forbidden == word);
         found.map(|(forbidden, why)| (*line, (*forbidden).to_owned(), *why))
     });
-    let found = paths.chain(words);
+    // Another name for the whole library would hide what is used of it.
+    let renames = source.words.windows(2).filter(|pair| pair[0].1 == "std" && pair[1].1 == "as");
+    let renames = renames.map(|pair| (pair[0].0, "std as".to_owned(), "each use names its path"));
+    let found = paths.chain(words).chain(renames);
     found.map(|(line, what, why)| format!("{}:{line} has {what}: {why}", source.path)).collect()
 }
 

@@ -1,6 +1,6 @@
 //! The handshake that wakes the task of a side, and never misses it.
 //!
-//! loom checks that no wake-up is lost (`model`).
+//! loom checks the order of registering and looking (`model`), on a waker of its own in place of the crate's.
 
 use std::task::{Context, Poll};
 

@@ -103,7 +103,7 @@ impl Source {
     fn read_tokens(&mut self, tokens: TokenStream, has_paths: bool) {
         let trees: Vec<TokenTree> = tokens.into_iter().collect();
         for (index, tree) in trees.iter().enumerate() {
-            let begins = has_paths && !ends_in_colons(&trees[..index]);
+            let begins = has_paths && !is_within_a_path(&trees[..index]);
             match tree {
                 TokenTree::Ident(word) => {
                     self.words.push((line_of(word.span()), word.to_string()));
@@ -198,9 +198,23 @@ fn is_comma(tree: &TokenTree) -> bool {
     matches!(tree, TokenTree::Punct(punct) if punct.as_char() == ',')
 }
 
-fn ends_in_colons(trees: &[TokenTree]) -> bool {
+/// Words behind which a path may begin with colons.
+const NO_PARTS: [&str; 12] =
+    ["use", "as", "return", "in", "match", "if", "while", "else", "mut", "dyn", "impl", "for"];
+
+/// Whether what follows `trees` goes on with a path: colons stand there, and in front of them a part of a path.
+fn is_within_a_path(trees: &[TokenTree]) -> bool {
     let is_colon = |tree: &TokenTree| matches!(tree, TokenTree::Punct(p) if p.as_char() == ':');
-    matches!(trees, [.., one, two] if is_colon(one) && is_colon(two))
+    let [before @ .., one, two] = trees else { return false };
+    if !is_colon(one) || !is_colon(two) {
+        return false;
+    }
+    match before.last() {
+        Some(TokenTree::Ident(word)) => !NO_PARTS.contains(&word.to_string().as_str()),
+        Some(TokenTree::Punct(punct)) => punct.as_char() == '>',
+        Some(TokenTree::Group(group)) => group.delimiter() == Delimiter::None,
+        Some(TokenTree::Literal(_)) | None => false,
+    }
 }
 
 /// What the items of a module re-export. A name behind `as` is the one that others use.
@@ -271,7 +285,7 @@ pub use inner::{self as outer, Deep};
 /// unsafe
 fn a<'a>() { // super::no
     let b = (\"unsafe { super::no\", 'u', r#\"unsafe\"#); /* unsafe */
-    check!(super::shard::S, x.await);
+    check!(super::shard::S, x.await, ::std::fs::read(b), &::std::io::A, <X as Y>::no::f());
 }
 
 #[cfg(test)]
@@ -309,6 +323,8 @@ mod tests {
         "3:inner/self",
         "3:inner/Deep",
         "7:super/shard/S",
+        "7:std/fs/read",
+        "7:std/io/A",
     ];
     assert_eq!(own, expected);
     assert_eq!(source.paths.iter().filter(|path| path.names[1] == "no").count(), 1);

@@ -228,6 +228,23 @@ fn a_client_keeps_what_its_connack_said_and_the_next_one_is_told_the_new_limits(
 }
 
 #[test]
+fn what_a_client_was_told_is_forgotten_with_the_last_who_was_told_it() {
+    let with = |packet_size_max| Limits { packet_size_max, ..quiet() };
+    let mut world = World::new(1, with(2_000));
+    let first = world.connect("first", |_| ());
+    set_limits(&mut world, &with(1_000));
+    let second = world.connect("second", |_| ());
+    world.lose(first);
+    set_limits(&mut world, &with(500));
+    world.publish(second, "t", &[b'x'; 900], QoS::AtMostOnce, 0);
+    world.settle();
+    assert!(world.is_open(second), "it was told 1,000");
+    world.publish(second, "t", &[b'x'; 1_900], QoS::AtMostOnce, 0);
+    world.settle();
+    assert!(!world.is_open(second), "it was never told 2,000");
+}
+
+#[test]
 fn who_waits_for_its_rate_goes_on_when_the_rate_rises_or_is_none() {
     for later in [0, 1_000] {
         let mut world = World::new(1, Limits { message_rate_max: 2, ..quiet() });
